@@ -1,0 +1,21 @@
+"""What flows from the data to the methods."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """N images with all that a method may ask about them.
+
+    Images are not normalised: every Network does that for itself, so that teacher and student may differ in it.
+    """
+
+    images: Tensor
+    """N,3,H,W: uint8, or float in [0, 1]."""
+    labels: Tensor
+    """N, int64: the class, -1 where there is no label."""
+    indices: Tensor
+    """N, int64: the sample's position in its dataset, whatever subset is in use."""
+    keys: Tensor
+    """N, int64: hash of (seed, epoch, index); every random choice about the sample derives from it."""

@@ -1,0 +1,31 @@
+"""KeepConfig: the config of a run, beside its checkpoints and in its loggers."""
+
+from pathlib import Path
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+
+from kd_lightning.errors import ConfigError
+
+
+class KeepConfig(SaveConfigCallback):
+    """Writes config.yaml into the run's folder as `fit` begins, never over another, and sends it to the loggers.
+
+    (Lightning's own would write to the W&B logger's folder, at every subcommand.)
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit" or self.already_saved or not trainer.is_global_zero:
+            return
+        path = Path(trainer.default_root_dir) / self.config_filename
+        if path.exists():
+            raise ConfigError(f"run.id: {path} is another run's; choose another run.id, or leave it out")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.parser.save(self.config, path, skip_none=False, multifile=self.multifile)
+        content = yaml.safe_load(path.read_text())
+        for logger in trainer.loggers:
+            if not isinstance(logger, CSVLogger):  # it would write the same beside config.yaml
+                logger.log_hyperparams(content)
+        self.already_saved = True

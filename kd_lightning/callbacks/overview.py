@@ -1,0 +1,53 @@
+"""Overview: what is about to run, as a table."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from kd_lightning.callbacks.protocol import Protocol
+from kd_lightning.data import ImageData
+from kd_lightning.models import Network
+
+
+class Overview(Callback):
+    """Prints the networks, the images and the protocol before the first step."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule
+        if not trainer.is_global_zero or data is None:
+            return
+        console = Console()
+        console.print(_networks(pl_module, data.side), _settings(trainer, pl_module, data))
+
+
+def _networks(method: LightningModule, side: int) -> Table:
+    table = Table(title=type(method).__name__, title_justify="left")
+    for column in ("", "network", "parameters", "MACs", "embedding", "input"):
+        table.add_column(column, justify="left" if column in ("", "network") else "right")
+    for role in ("teacher", "student"):
+        network: Network | None = getattr(method, role, None)
+        if network is not None:
+            size = f"{side} px" if network.size in (None, side) else f"{side} to {network.size} px"
+            table.add_row(
+                role,
+                network.name,
+                f"{network.parameter_count():,}",
+                f"{network.macs(side) / 1e6:,.1f} M",
+                str(network.embedding_width),
+                size,
+            )
+    return table
+
+
+def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Table:
+    table = Table(show_header=False)
+    counts = [f"{len(images):,} {split}" for split, images in data.sets.items()]
+    table.add_row("images", f"{data.name}: {', '.join(counts)}; {data.num_classes} classes")
+    each = f"{data.batch_size} on each of {trainer.world_size} devices" if trainer.world_size > 1 else data.batch_size
+    table.add_row("batch", f"{each}, {trainer.max_epochs} epochs, precision {trainer.precision}")
+    protocol = next((c for c in trainer.callbacks if isinstance(c, Protocol)), None)
+    if protocol is not None:
+        validated = f"val_split {data.val_split:g}" if "val" in data.sets else "no validation, all training images"
+        table.add_row("protocol", f"{validated}; the {protocol.judge} epoch is tested, once, at the end")
+    table.add_row("folder", str(trainer.default_root_dir))
+    return table

@@ -1,0 +1,66 @@
+"""Predictions: what `predict` writes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
+from safetensors.torch import save_file
+
+from kd_lightning.errors import ConfigError
+from kd_lightning.methods.student import Prediction
+
+
+class Predictions(Callback):
+    """Collects the student's predictions into one safetensors file.
+
+    It holds `logits` N,K, `embedding` N,D, `labels` N and `indices` N (positions in the split, as in `Batch`), and in
+    its metadata, as JSON, `paths` (N names, where the images came from files), `class_names` and `split`.
+
+    Args:
+        path: the file; it must not exist.
+
+    Raises:
+        ConfigError: for a file that exists, or more than one device.
+    """
+
+    def __init__(self, *, path: str = "predictions.safetensors") -> None:
+        self.path, self.parts = Path(path).expanduser(), []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "predict":
+            return
+        if self.path.suffix != ".safetensors":
+            raise ConfigError(f"predictions.path: {self.path} must end in .safetensors")
+        if self.path.exists():
+            raise ConfigError(f"predictions.path: {self.path} exists and is not written over; give another path")
+        if trainer.world_size > 1:
+            raise ConfigError(f"trainer.devices: predict writes one file from one device, not {trainer.world_size}")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Prediction,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.parts.append(Prediction(*(tensor.detach().cpu() for tensor in outputs)))
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule
+        whole = {name: torch.cat([getattr(part, name) for part in self.parts]) for name in Prediction._fields}
+        facts = {
+            "paths": data.sets[data.predict_split].paths(),
+            "class_names": data.class_names,
+            "split": data.predict_split,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        save_file(whole, partial, metadata={name: json.dumps(value) for name, value in facts.items()})
+        partial.rename(self.path)
+        rank_zero_info(f"{len(whole['indices']):,} predictions: {self.path}")

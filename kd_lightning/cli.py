@@ -1,0 +1,75 @@
+"""The command line: Lightning's own, with this project's links and defaults."""
+
+import sys
+import warnings
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from kd_lightning.callbacks import KeepConfig, Overview, Predictions, Progress, Protocol
+from kd_lightning.data import ImageData
+from kd_lightning.errors import ConfigError
+from kd_lightning.methods import StudentModule
+from kd_lightning.parser import Parser, check_checkpoint
+from kd_lightning.run import Run
+
+DEFAULTS = {"max_epochs": 100, "use_distributed_sampler": False, "log_every_n_steps": 10, "num_sanity_val_steps": 0}
+
+
+class CLI(LightningCLI):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(Run, "run")
+        parser.add_lightning_class_args(Protocol, "protocol")
+        parser.link_arguments("data.num_classes", "model.init_args.student.num_classes", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_lightning_class_args(Predictions, "predictions")
+            parser.set_defaults({"return_predictions": False})
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        super().parse_arguments(parser, args)
+        check_checkpoint(self.config[self.config.subcommand])
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = self._get(self.config_init, "trainer")
+        if self.subcommand == "fit":
+            folder, loggers = self._get(self.config_init, "run").open(self.model, self.datamodule)
+            kwargs |= {"default_root_dir": folder, "logger": loggers if trainer.logger in (None, True) else trainer.logger}
+        else:
+            kwargs["logger"] = trainer.logger or False
+        shown = [Overview(), *([Progress()] if trainer.enable_progress_bar is not False else [])]
+        kwargs["callbacks"] = [*(trainer.callbacks or []), *shown]
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        protocol = self._get(self.config_init, "protocol")
+        if protocol.test and not self.trainer.fast_dev_run and not self.trainer.interrupted:
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=protocol.judged)
+
+
+def main(args: ArgsType = None) -> CLI:
+    """Runs a command; `args` as on the command line. A user's mistake ends in one line and exit status 2."""
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    try:
+        return CLI(
+            StudentModule,
+            ImageData,
+            save_config_callback=KeepConfig,
+            trainer_defaults=DEFAULTS,
+            seed_everything_default=0,
+            parser_class=Parser,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+        )
+    except (ConfigError, MisconfigurationException) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None

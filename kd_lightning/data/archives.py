@@ -1,0 +1,59 @@
+"""Archives of images, unpacked once into the user's cache."""
+
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+from kd_lightning.errors import ConfigError
+
+ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
+
+
+def is_archive(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(ENDINGS)
+
+
+def unpacked(archive: Path) -> Path:
+    """The folder that the archive holds, in $XDG_CACHE_HOME/kd_lightning (~/.cache), unpacked where it is not yet.
+
+    It is unpacked beside its place and moved there when whole. Entries that would leave the folder, links out of it
+    and devices are refused (tarfile's `data` filter; zipfile strips such paths).
+
+    Raises:
+        ConfigError: for an archive that is corrupt or refused.
+    """
+    stat = archive.stat()
+    stem = archive.name.split(".")[0]
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "kd_lightning"
+    target = home / f"{stem}-{stat.st_size:x}-{stat.st_mtime_ns:x}" / stem
+    if not target.exists():
+        target.parent.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f"{stem}-", dir=home))
+        try:
+            _extract(archive, partial)
+            held = [entry for entry in partial.iterdir() if entry.name != "__MACOSX"]
+            inner = held[0] if len(held) == 1 and held[0].is_dir() else partial
+            target.parent.mkdir(exist_ok=True)
+            os.replace(inner, target)
+        except FileExistsError:
+            pass  # another process was first
+        except OSError as error:
+            if not target.exists():  # os.replace onto a folder that another process filled
+                raise ConfigError(f"data.path: {archive} cannot be unpacked into {home} ({error})") from error
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+            raise ConfigError(f"data.path: {archive} is corrupt or refused ({error})") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _extract(archive: Path, target: Path) -> None:
+    if archive.name.lower().endswith(".zip"):
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(target)
+    else:
+        with tarfile.open(archive) as file:
+            file.extractall(target, filter="data")

@@ -1,0 +1,113 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009)."""
+
+import pickle
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision import datasets
+from torchvision.datasets.utils import check_integrity, download_and_extract_archive
+
+from kd_lightning.data.base import ImageData, Split
+from kd_lightning.data.images import StoredImages
+from kd_lightning.errors import ConfigError
+
+
+class CIFAR10(ImageData):
+    """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in 10 classes.
+
+    Classes are in the official order, airplane to truck; `Batch.indices` counts through the official batch files.
+
+    Args:
+        root: folder with `cifar-10-batches-py`, or where it goes when it is downloaded.
+        **kwargs: as for every data set.
+    """
+
+    num_classes = 10
+    class_names = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    name = "cifar10"
+    official = datasets.CIFAR10
+    labels_key = "labels"
+
+    def __init__(self, *, root: str = "data", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root = Path(root).expanduser()
+
+    def _files(self) -> list[tuple[Path, str]]:
+        listed = [*self.official.train_list, *self.official.test_list]
+        return [(self.root / self.official.base_folder / name, checksum) for name, checksum in listed]
+
+    def prepare_data(self) -> None:
+        """Downloads the archive where its files are missing; torchvision checks its checksum.
+
+        Raises:
+            ConfigError: if it cannot be had.
+        """
+        if all(check_integrity(file, checksum) for file, checksum in self._files()):
+            return
+        try:
+            download_and_extract_archive(
+                self.official.url, self.root, filename=self.official.filename, md5=self.official.tgz_md5
+            )
+        except (OSError, RuntimeError) as error:
+            raise ConfigError(
+                f"data.root: {self.name} is not whole in {self.root} and cannot be downloaded "
+                f"({str(error).splitlines()[0]}); put {self.official.filename} there"
+            ) from error
+
+    def load(self, split: Split) -> StoredImages | None:
+        if split == "val":
+            return None
+        files = self._files()
+        count = len(self.official.train_list)
+        images, labels = [], []
+        for file, checksum in files[:count] if split == "train" else files[count:]:
+            if not check_integrity(file, checksum):
+                raise ConfigError(f"data.root: {file} is missing or has the wrong checksum; delete it to load it again")
+            with file.open("rb") as opened:
+                content = _ArrayUnpickler(opened, encoding="latin1").load()
+            images.append(content["data"])
+            labels += content[self.labels_key]
+        tensor = torch.from_numpy(np.concatenate(images)).view(-1, 3, 32, 32)
+        return StoredImages(tensor, torch.tensor(labels))
+
+
+class CIFAR100(CIFAR10):
+    """CIFAR-100: 50,000 training and 10,000 test images of 32x32 pixels in 100 classes (the fine labels).
+
+    Classes are in alphabetical order, as the official labels; `Batch.indices` counts in the order of the files.
+
+    Args:
+        root: folder with `cifar-100-python`, or where it goes when it is downloaded.
+        **kwargs: as for every data set.
+    """
+
+    num_classes = 100
+    class_names = (
+        "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
+        "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
+        "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster "
+        "man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck "
+        "pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk "
+        "skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger "
+        "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
+    ).split()
+    name = "cifar100"
+    official = datasets.CIFAR100
+    labels_key = "fine_labels"
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads numpy arrays in plain containers and nothing else: the official files need no more, and cannot run code."""
+
+    _allowed = frozenset({"_reconstruct", "ndarray", "dtype"})
+
+    def __init__(self, file: BufferedReader, *, encoding: str) -> None:
+        super().__init__(file, encoding=encoding)
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "numpy" and name in self._allowed:
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        raise pickle.UnpicklingError(f"{module}.{name} is not an array")

@@ -1,0 +1,36 @@
+"""Digits: the data set that needs no download."""
+
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from kd_lightning.data.base import ImageData, Split
+from kd_lightning.data.images import StoredImages
+from kd_lightning.data.transforms import Augmentation, RandomCrop
+
+
+class Digits(ImageData):
+    """scikit-learn's 1,797 handwritten digits, 8x8 pixels, as RGB (three equal channels); class k is the digit k.
+
+    360 of them, drawn by class once and for all, are the test images. `Batch.indices` counts in scikit-learn's order.
+
+    Args:
+        **kwargs: as for every data set; the customary augmentation here is a crop after 1 pixel of padding, no flip.
+    """
+
+    num_classes = 10
+    class_names = [str(digit) for digit in range(10)]
+    name = "digits"
+
+    def load(self, split: Split) -> StoredImages | None:
+        if split == "val":
+            return None
+        digits = load_digits()
+        images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)
+        labels = torch.from_numpy(digits.target).long()
+        train, test = train_test_split(range(len(labels)), test_size=360, random_state=0, stratify=digits.target)
+        rows = torch.tensor(sorted(train if split == "train" else test))
+        return StoredImages(images[:, None].expand(-1, 3, -1, -1), labels).subset(rows)
+
+    def default_augmentations(self) -> list[Augmentation]:
+        return [RandomCrop(1)]

@@ -1,0 +1,24 @@
+"""The one error that is the user's to mend, and the nearest names to offer with it."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ConfigError(ValueError):
+    """A wrong value in a config, on the command line or in a file that they name.
+
+    The message is one line: the field, what was given, what would be right. `kd_lightning.cli.main`
+    prints it and exits with status 2.
+    """
+
+
+def nearest(given: str, choices: Iterable[str], *, most: int = 3) -> str:
+    """The choices closest in spelling to `given`, as the tail of an error's line; '' if there are no choices."""
+    choices = sorted(set(choices))
+    close = get_close_matches(given, choices, n=most, cutoff=0.5)
+    if not close:  # compare without case, then offer everything where that is short
+        by_lower = {choice.lower(): choice for choice in choices}
+        close = [by_lower[name] for name in get_close_matches(given.lower(), by_lower, n=most, cutoff=0.5)]
+    if close:
+        return f"; nearest: {', '.join(close)}"
+    return f"; choices: {', '.join(choices)}" if 0 < len(choices) <= 12 else ""

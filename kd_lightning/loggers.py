@@ -1,0 +1,42 @@
+"""W&B that never stops a run: no account, no network, no question asked."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import wandb
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
+
+
+class OfflineSafeWandb(WandbLogger):
+    """Lightning's WandbLogger, online where there is an API key and a network, offline everywhere else.
+
+    Args:
+        mode: `online` or `offline`; None: WANDB_MODE if it is set, else online where there is a key, else offline.
+        **kwargs: as for WandbLogger, further ones go to `wandb.init`.
+    """
+
+    def __init__(self, *, mode: str | None = None, **kwargs: Any) -> None:
+        mode = mode or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+        super().__init__(settings=wandb.Settings(mode=mode, silent=True, init_timeout=30), **kwargs)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run; started offline if the server cannot be reached or does not know the key."""
+        if self._experiment is None:
+            Path(self._save_dir).mkdir(parents=True, exist_ok=True)
+            try:
+                return super().experiment
+            except (wandb.Error, OSError, TimeoutError) as error:
+                reason = str(error).strip().splitlines()[0]
+                rank_zero_warn(f"W&B cannot be reached ({reason}); this run logs offline, `wandb sync` sends it later")
+                wandb.teardown()
+                self._wandb_init["settings"] = wandb.Settings(mode="offline", silent=True)
+        return super().experiment
+
+
+def _has_key() -> bool:
+    return bool(os.environ.get("WANDB_API_KEY")) or wandb.api.api_key is not None

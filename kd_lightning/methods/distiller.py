@@ -1,0 +1,108 @@
+"""Distiller: a student with a frozen teacher beside it."""
+
+from abc import ABC
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from kd_lightning.batch import Batch
+from kd_lightning.errors import ConfigError
+from kd_lightning.methods.student import StudentModule
+from kd_lightning.models import Features, Network
+
+
+class Distiller(StudentModule, ABC):
+    """Base of every method with a teacher. The teacher is a constant:
+
+    in eval mode for ever, without gradients, out of the optimizer, out of the checkpoint (which stays strict about
+    everything else) and out of what DDP synchronises.
+
+    Args:
+        teacher: the network that is imitated; its weights come from `pretrained` or `checkpoint`. Its number of
+            classes is its own, never the data's, so that a wrong teacher is refused and not given a random classifier.
+        check_teacher: measure the teacher's accuracy on the validation images once before epoch 0, log it as
+            `teacher/acc`, and warn where it is no better than chance + 5 points (a wrong class order, mean or std).
+            Where there is no validation split, on as many training images, not augmented.
+        **kwargs: student, optimizer and lr_scheduler, as for every method.
+
+    Raises:
+        ConfigError: for a teacher without weights, or one whose logits the method reads and whose classes are not
+            the student's.
+    """
+
+    def __init__(self, *, teacher: Network, check_teacher: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.teacher = teacher.freeze()
+        self.check_teacher = check_teacher
+        self._check_classes()
+        self.knows_classes = not teacher.fresh_classifier and teacher.num_classes == self.student.num_classes
+        self.agreement = nn.ModuleDict(
+            {stage: MulticlassAccuracy(max(teacher.num_classes, 2), average="micro") for stage in ("val", "test")}
+        )
+        names = [*dict(teacher.named_parameters()), *dict(teacher.named_buffers())]
+        # read by DistributedDataParallel: no broadcast of these, no place for them in its buckets
+        self._ddp_params_and_buffers_to_ignore = [f"teacher.{name}" for name in names]
+
+    def _check_classes(self) -> None:
+        teacher, student = self.teacher, self.student
+        if not teacher.has_weights:
+            raise ConfigError(
+                f"teacher: {teacher.name} has no weights; give teacher.checkpoint a path, or teacher.pretrained: true"
+            )
+        if "logits" not in self.reads:
+            return
+        if teacher.num_classes != student.num_classes:
+            raise ConfigError(
+                f"teacher.num_classes: teacher {teacher.name} knows {teacher.num_classes} classes, student and data have "
+                f"{student.num_classes}; {type(self).__name__} reads logits, so train the teacher on these data first"
+            )
+        if teacher.fresh_classifier:
+            raise ConfigError(
+                f"teacher.num_classes: {teacher.num_classes} is not what the weights of {teacher.name} were trained for, "
+                f"so its classifier is random; {type(self).__name__} reads logits: leave num_classes out"
+            )
+
+    @torch.no_grad()
+    def teach(self, images: Tensor, **wanted: Any) -> Features:
+        """What the teacher sees in images N,3,H,W, without gradient; `wanted` as in `Network.features`."""
+        self.teacher.eval()  # someone may have called .train() on a part of it
+        return self.teacher.features(images, **wanted)
+
+    def judge(self, batch: Batch, stage: str) -> Tensor:
+        logits = super().judge(batch, stage)
+        if self.knows_classes:
+            self.agreement[stage].update(logits, self.teach(batch.images, logits=True).logits.argmax(dim=1))
+            self.log(f"{stage}/agreement", self.agreement[stage], batch_size=len(logits))
+        return logits
+
+    def on_train_start(self) -> None:
+        data = self.trainer.datamodule
+        if not (self.check_teacher and self.knows_classes and data) or self.trainer.global_step:
+            return
+        accuracy = MulticlassAccuracy(self.teacher.num_classes, average="micro").to(self.device)
+        for batch in data.judged_loader():
+            batch = data.transfer_batch_to_device(batch, self.device, 0)
+            with self.trainer.precision_plugin.forward_context():
+                accuracy.update(self.teach(batch.images, logits=True).logits, batch.labels)
+        reached, chance = accuracy.compute().item(), 1 / self.teacher.num_classes
+        for logger in self.trainer.loggers:
+            logger.log_metrics({"teacher/acc": reached}, step=0)
+        rank_zero_info(f"teacher {self.teacher.name}: accuracy {reached:.2%} on {data.judged_on}")
+        if reached < chance + 0.05:
+            rank_zero_warn(
+                f"teacher/acc is {reached:.1%}, chance is {chance:.1%}: is the teacher's class order that of the data, "
+                "and are teacher.mean and teacher.std what it was trained with?"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        kept = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("teacher.")}
+        checkpoint["state_dict"] = kept
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        teacher = {f"teacher.{name}": value for name, value in self.teacher.state_dict().items()}
+        checkpoint["state_dict"] = {**checkpoint["state_dict"], **teacher}
+        super().on_load_checkpoint(checkpoint)

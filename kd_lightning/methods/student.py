@@ -1,0 +1,126 @@
+"""StudentModule: a student, its optimizer, the one training step, and how it is judged."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from kd_lightning.batch import Batch
+from kd_lightning.errors import ConfigError
+from kd_lightning.models import Network, checkpoints
+from kd_lightning.schedules import RunSchedule, WarmupCosine
+
+
+class Prediction(NamedTuple):
+    """What `predict` keeps of a batch."""
+
+    logits: Tensor
+    embedding: Tensor
+    labels: Tensor
+    indices: Tensor
+
+
+class StudentModule(LightningModule, ABC):
+    """Base of every method: trains and judges a student; a method says its losses and nothing else.
+
+    Args:
+        student: the network that is trained.
+        optimizer: what trains it; default: SGD, learning rate 0.05, momentum 0.9, weight decay 5e-4.
+        lr_scheduler: schedule of the learning rate; default: cosine to zero over the run.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset()
+    """What the losses read of the teacher: logits, maps, tokens, embedding."""
+
+    def __init__(
+        self,
+        *,
+        student: Network,
+        optimizer: OptimizerCallable = lambda parameters: torch.optim.SGD(
+            parameters, lr=0.05, momentum=0.9, weight_decay=5e-4
+        ),
+        lr_scheduler: LRSchedulerCallable = lambda optimizer: WarmupCosine(optimizer),
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.accuracy = nn.ModuleDict({stage: _accuracy(student) for stage in ("val", "test")})
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The weighted terms by name, float scalars: their sum is minimised, each is logged as `train/<name>`."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The student's logits N,K of images N,3,H,W (uint8, or float in [0, 1])."""
+        return self.student(images)
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the student's logits with the labels, mean over the batch; logs `train/acc` as well."""
+        self.log("train/acc", (logits.detach().argmax(dim=1) == labels).float().mean(), prog_bar=True)
+        return F.cross_entropy(logits.float(), labels)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.losses(batch)
+        self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, prog_bar=True)
+        total = torch.stack(list(losses.values())).sum()
+        self.log("train/loss", total.detach())
+        return total
+
+    def judge(self, batch: Batch, stage: str) -> Tensor:
+        """Updates the metrics of a stage (`val` or `test`) with a batch; returns the student's logits."""
+        logits = self.student(batch.images)
+        count = len(batch.images)
+        self.accuracy[stage].update(logits, batch.labels)
+        self.log(f"{stage}/acc", self.accuracy[stage], prog_bar=True, batch_size=count)
+        self.log(
+            f"{stage}/ce", F.cross_entropy(logits.float(), batch.labels), on_epoch=True, sync_dist=True, batch_size=count
+        )
+        return logits
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.judge(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.judge(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        seen = self.student.features(batch.images, embedding=True, logits=True)
+        return Prediction(seen.logits, seen.embedding, batch.labels, batch.indices)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimizer over exactly the parameters that require a gradient: student and adapters, never a teacher."""
+        optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        schedule = self.lr_scheduler(optimizer)
+        once_a_step = isinstance(schedule, RunSchedule)
+        if once_a_step:
+            total_steps = self.trainer.estimated_stepping_batches  # this asks for the loader, so it comes first
+            steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+            schedule.begin(total_steps, steps_per_epoch)
+        step = {
+            "scheduler": schedule,
+            "interval": "step" if once_a_step else "epoch",
+            "monitor": getattr(schedule, "monitor", None),
+        }
+        return {"optimizer": optimizer, "lr_scheduler": step}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["network"] = self.student.facts()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        differs = checkpoints.mismatch(self.state_dict(), checkpoint["state_dict"])
+        if differs:
+            written_by = checkpoint.get("network", {}).get("name", "another network")
+            raise ConfigError(
+                f"ckpt_path: the checkpoint does not fit {type(self).__name__} with student {self.student.name} "
+                f"(its student is {written_by}): {differs}"
+            )
+
+
+def _accuracy(network: Network) -> MulticlassAccuracy:
+    return MulticlassAccuracy(max(network.num_classes, 2), average="micro")

@@ -1,0 +1,116 @@
+"""Reading foreign checkpoints without executing them, and writing our own."""
+
+import argparse
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kd_lightning.errors import ConfigError
+
+State = dict[str, Tensor]
+_CONTAINERS = ("state_dict", "model", "net", "model_state_dict", "state_dict_ema", "model_ema")
+_HEADS = ("fc", "linear", "classifier", "head")
+
+
+def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
+    """Tensors by name and the facts about their network (mean, std, size, ... if the file was written here).
+
+    Takes safetensors, and torch files that hold a state dict, bare or under one of the usual keys. Torch files are
+    read with `weights_only`: a pickle that would run code is refused. (argparse.Namespace, which RepDistiller's
+    files hold beside the weights, is let through: it can carry values but run nothing.)
+
+    Raises:
+        ConfigError: where the file is no checkpoint, is truncated, or would execute code.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{field}: {path} is a folder; give the file in it")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads((file.metadata() or {}).get("network", "{}"))
+                return {key: file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118 (no mapping)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise ConfigError(f"{field}: {path} is corrupt or truncated ({error})") from error
+    except Exception as error:  # torch.load fails in many ways: all mean that this file cannot be read
+        reason = str(error).strip().splitlines()[0]
+        if "weights_only" in str(error).lower() or "weights only" in str(error).lower():
+            reason = "it is a pickle of more than weights, and loading it could run code; save a state dict instead"
+        raise ConfigError(f"{field}: {path} cannot be read: {reason}") from error
+    facts = content.get("network", {}) if isinstance(content, Mapping) else {}
+    held = [content] + [content[key] for key in _CONTAINERS if isinstance(content, Mapping) and key in content]
+    for state in held:
+        if isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values()):
+            return dict(state), facts if isinstance(facts, dict) else {}
+    shown = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+    raise ConfigError(f"{field}: {path} holds no state dict (it has {shown[:200]})")
+
+
+def clean(state: State, model: nn.Module, field: str = "checkpoint") -> State:
+    """The entries that belong to `model`, under its names.
+
+    Whatever prefix a wrapper has put before the keys (`module.`, `_orig_mod.`, `student.model.`, `backbone.`, ...)
+    is found by what it leaves: the prefix under which most of the model's names are. A classifier of another
+    customary name (`linear`, `fc`, ...) is renamed to the model's.
+
+    Raises:
+        ConfigError: if two prefixes fit equally well (two networks in one file).
+    """
+    head = model.default_cfg.get("classifier") if hasattr(model, "default_cfg") else None
+    names = {name for name in model.state_dict() if not (isinstance(head, str) and name.startswith(f"{head}."))}
+    votes = Counter(key[: -len(name)] for key in state for name in _endings(key) if name in names)
+    best = votes.most_common(2)
+    if len(best) == 2 and best[0][1] == best[1][1]:
+        raise ConfigError(f"{field}: two networks fit, under {best[0][0]!r} and {best[1][0]!r}; save one of them alone")
+    prefix = best[0][0] if best else ""
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if isinstance(head, str) and f"{head}.weight" not in state:
+        other = next((name for name in _HEADS if f"{name}.weight" in state), None)
+        if other:
+            state = {f"{head}{k.removeprefix(other)}" if k.startswith(f"{other}.") else k: v for k, v in state.items()}
+    for name, value in model.state_dict().items():  # files from before BatchNorm counted its batches
+        if name.endswith("num_batches_tracked"):
+            state.setdefault(name, torch.zeros_like(value))
+    return state
+
+
+def _endings(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts))]
+
+
+def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """How two state dicts differ, in one line that shows the first keys of each kind; '' where they agree."""
+    missing = [key for key in expected if key not in given]
+    surplus = [key for key in given if key not in expected]
+    shapes = [
+        f"{key} {tuple(given[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in given and given[key].shape != expected[key].shape
+    ]
+    kinds = (("missing", missing), ("not expected", surplus), ("of another shape", shapes))
+    return "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:3])}" for kind, keys in kinds if keys)
+
+
+def write(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Writes safetensors under a temporary name first, so that a file of the final name is always whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    save_file(tensors, partial, metadata={"format": "pt", "network": json.dumps(facts)})
+    os.replace(partial, path)
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 as hexadecimal digits: what says which teacher a run had."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,21 @@
+"""Paths as people write them."""
+
+import os
+from pathlib import Path
+
+from kd_lightning.errors import ConfigError, nearest
+
+
+def resolve(path: str | os.PathLike[str], field: str) -> Path:
+    """The path with ~ and environment variables filled in.
+
+    Raises:
+        ConfigError: naming `field` if there is nothing at that path, with the files that are near it.
+    """
+    found = Path(os.path.expandvars(os.path.expanduser(path)))
+    if found.exists():
+        return found
+    if "$" in str(found):
+        raise ConfigError(f"{field}: {path} names an environment variable that is not set: export it, or give a path")
+    beside = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
+    raise ConfigError(f"{field}: {found} does not exist{nearest(found.name, beside)}")

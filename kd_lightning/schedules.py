@@ -1,0 +1,116 @@
+"""Learning-rate schedules that ask the trainer how long the run is, so that YAML and a resume cannot be wrong."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from kd_lightning.errors import ConfigError
+
+
+class RunSchedule(LRScheduler, ABC):
+    """A factor on every group's learning rate, as a function of the epochs gone by; stepped once a batch.
+
+    Args:
+        optimizer: whose learning rates are scheduled; the configured ones are the factor 1.
+        warmup_epochs: the factor first rises linearly over so many epochs (fractions allowed).
+        warmup_from: the factor at which it starts to rise.
+    """
+
+    def __init__(self, optimizer: Optimizer, *, warmup_epochs: float = 0.0, warmup_from: float = 0.0) -> None:
+        if warmup_epochs < 0:
+            raise ConfigError(f"warmup_epochs: {warmup_epochs} is negative")
+        self.warmup_epochs, self.warmup_from = warmup_epochs, warmup_from
+        self.steps_per_epoch, self.epochs = 1.0, 1.0
+        super().__init__(optimizer)
+
+    @abstractmethod
+    def factor(self, epoch: float) -> float:
+        """The factor after so many epochs (a fraction inside an epoch), warm-up aside."""
+
+    def begin(self, total_steps: float, steps_per_epoch: float) -> None:
+        """Learns the length of the run and sets the first learning rates."""
+        self.steps_per_epoch = max(steps_per_epoch, 1.0)
+        self.epochs = max(total_steps / self.steps_per_epoch, 1e-9)
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
+        self._last_lr = self.get_lr()
+
+    def get_lr(self) -> list[float]:
+        epoch = max(self.last_epoch, 0) / self.steps_per_epoch
+        if epoch < self.warmup_epochs:
+            scale = self.warmup_from + (1 - self.warmup_from) * epoch / self.warmup_epochs
+        else:
+            scale = self.factor(epoch)
+        return [base * scale for base in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many steps are done, and nothing that the config says: a resumed run obeys its own config."""
+        return {"last_epoch": self.last_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.last_epoch = state_dict["last_epoch"]
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
+
+
+class WarmupCosine(RunSchedule):
+    """Linear warm-up, then half a cosine down to the end of the run (Loshchilov & Hutter 2017, without restarts).
+
+    Args:
+        optimizer: whose learning rates are scheduled.
+        warmup_epochs: length of the warm-up.
+        warmup_from: the factor at which the warm-up starts.
+        final_factor: the factor at the end of the run.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        warmup_epochs: float = 0.0,
+        warmup_from: float = 0.0,
+        final_factor: float = 0.0,
+    ) -> None:
+        self.final_factor = final_factor
+        super().__init__(optimizer, warmup_epochs=warmup_epochs, warmup_from=warmup_from)
+
+    def factor(self, epoch: float) -> float:
+        span = max(self.epochs - self.warmup_epochs, 1e-9)
+        done = min(max((epoch - self.warmup_epochs) / span, 0.0), 1.0)
+        return self.final_factor + (1 - self.final_factor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class WarmupMultiStep(RunSchedule):
+    """Linear warm-up, then a drop at each milestone.
+
+    Args:
+        optimizer: whose learning rates are scheduled.
+        milestones: epochs after which the rate drops; those that are fractions of the run are below 1.
+        gamma: factor of each drop.
+        warmup_epochs: length of the warm-up.
+        warmup_from: the factor at which the warm-up starts.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        milestones: list[float],
+        gamma: float = 0.1,
+        warmup_epochs: float = 0.0,
+        warmup_from: float = 0.0,
+    ) -> None:
+        if sorted(milestones) != list(milestones) or any(milestone <= 0 for milestone in milestones):
+            raise ConfigError(f"milestones: {milestones} must be positive epochs in rising order")
+        self.milestones, self.gamma = milestones, gamma
+        super().__init__(optimizer, warmup_epochs=warmup_epochs, warmup_from=warmup_from)
+
+    def factor(self, epoch: float) -> float:
+        reached = [m for m in self.milestones if epoch >= (m * self.epochs if m < 1 else m)]
+        return self.gamma ** len(reached)
