@@ -10,9 +10,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kd_lightning.callbacks import KeepConfig, Overview, Predictions, Progress, Protocol
 from kd_lightning.data import ImageData
-from kd_lightning.errors import ConfigError
 from kd_lightning.methods import StudentModule
-from kd_lightning.parser import Parser, check_checkpoint
+from kd_lightning.parser import Parser, check, config_error
 from kd_lightning.run import Run
 
 DEFAULTS = {"max_epochs": 100, "use_distributed_sampler": False, "log_every_n_steps": 10, "num_sanity_val_steps": 0}
@@ -34,13 +33,16 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
-        check_checkpoint(self.config[self.config.subcommand])
+        check(self.config[self.config.subcommand])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self._get(self.config_init, "trainer")
         if self.subcommand == "fit":
             folder, loggers = self._get(self.config_init, "run").open(self.model, self.datamodule)
-            kwargs |= {"default_root_dir": folder, "logger": loggers if trainer.logger in (None, True) else trainer.logger}
+            kwargs |= {
+                "default_root_dir": folder,
+                "logger": loggers if trainer.logger in (None, True) else trainer.logger,
+            }
         else:
             kwargs["logger"] = trainer.logger or False
         shown = [Overview(), *([Progress()] if trainer.enable_progress_bar is not False else [])]
@@ -70,6 +72,9 @@ def main(args: ArgsType = None) -> CLI:
             load_from_checkpoint_support=False,
             args=args,
         )
-    except (ConfigError, MisconfigurationException) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except Exception as error:
+        known = error if isinstance(error, MisconfigurationException) else config_error(error)
+        if known is None:
+            raise
+        print(f"error: {' '.join(str(known).split())}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -47,11 +47,12 @@ class Run:
         kind = type(method).__name__.lower()
         names = [network.name for network in (getattr(method, "teacher", None), method.student) if network]
         name = self.name or f"{kind}-s{data.seed}"
-        # processes that DDP starts from this one take the same id
-        identifier = self.id or os.environ.get("KD_RUN_ID") or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+        follows = "LOCAL_RANK" in os.environ  # a process that DDP has started: it takes the first one's id
+        fresh = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+        identifier = self.id or (os.environ.get("KD_RUN_ID", fresh) if follows else fresh)
         os.environ["KD_RUN_ID"] = identifier
         folder = Path(self.folder).expanduser() / self.project / name / identifier
-        if "LOCAL_RANK" not in os.environ and folder.exists():
+        if folder.exists() and not follows:
             raise ConfigError(f"run.id: {folder} is another run's folder; choose another run.id, or leave it out")
         loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
         if self.wandb != "off":

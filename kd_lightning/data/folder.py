@@ -47,7 +47,9 @@ class ImageFolder(ImageData):
         self.size, self.test_split, self.name = size, test_split, self.path.name
         self.folders: dict[str, Path] = {"train": self.path}
         if (self.path / "train").is_dir():
-            self.folders = {split: self.path / split for split in ("train", "val", "test") if (self.path / split).is_dir()}
+            self.folders = {
+                split: self.path / split for split in ("train", "val", "test") if (self.path / split).is_dir()
+            }
             if "test" not in self.folders and "val" in self.folders:
                 self.folders["test"] = self.folders.pop("val")
             if "test" not in self.folders:
@@ -79,7 +81,9 @@ class ImageFolder(ImageData):
                 range(len(files)), test_size=count, random_state=self.split_seed, stratify=labels
             )
         except ValueError as error:
-            raise ConfigError(f"data.test_split: {self.test_split:g} cannot be drawn class by class ({error})") from error
+            raise ConfigError(
+                f"data.test_split: {self.test_split:g} cannot be drawn class by class ({error})"
+            ) from error
         return images.subset(torch.tensor(sorted(train if split == "train" else test)))
 
 

@@ -56,13 +56,13 @@ class Distiller(StudentModule, ABC):
             return
         if teacher.num_classes != student.num_classes:
             raise ConfigError(
-                f"teacher.num_classes: teacher {teacher.name} knows {teacher.num_classes} classes, student and data have "
-                f"{student.num_classes}; {type(self).__name__} reads logits, so train the teacher on these data first"
+                f"teacher.num_classes: teacher {teacher.name} knows {teacher.num_classes} classes, student and data "
+                f"have {student.num_classes}; {type(self).__name__} reads logits: train the teacher on these data first"
             )
         if teacher.fresh_classifier:
             raise ConfigError(
-                f"teacher.num_classes: {teacher.num_classes} is not what the weights of {teacher.name} were trained for, "
-                f"so its classifier is random; {type(self).__name__} reads logits: leave num_classes out"
+                f"teacher.num_classes: the weights of {teacher.name} were not trained for {teacher.num_classes}, "
+                f"so its classifier is random, and {type(self).__name__} reads logits; leave num_classes out"
             )
 
     @torch.no_grad()

@@ -28,7 +28,7 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: floa
 
 
 class KD(Distiller):
-    """Knowledge distillation by soft targets (Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network").
+    """Soft targets (Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network").
 
     Args:
         temperature: of both softmaxes. 4, as in the weights below.

@@ -79,7 +79,11 @@ class StudentModule(LightningModule, ABC):
         self.accuracy[stage].update(logits, batch.labels)
         self.log(f"{stage}/acc", self.accuracy[stage], prog_bar=True, batch_size=count)
         self.log(
-            f"{stage}/ce", F.cross_entropy(logits.float(), batch.labels), on_epoch=True, sync_dist=True, batch_size=count
+            f"{stage}/ce",
+            F.cross_entropy(logits.float(), batch.labels),
+            on_epoch=True,
+            sync_dist=True,
+            batch_size=count,
         )
         return logits
 

@@ -1,5 +1,6 @@
 """ResNets for 32-pixel images, registered with timm under `cifar_resnet*`."""
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch.nn.functional as F
@@ -76,7 +77,7 @@ class CifarResNet(nn.Module):
         self.conv1 = nn.Conv2d(in_chans, channels[0], 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])
         self.feature_info = [{"num_chs": channels[0], "reduction": 1, "module": "bn1"}]
-        for stage, (before, width) in enumerate(zip(channels, channels[1:], strict=False), start=1):
+        for stage, (before, width) in enumerate(pairwise(channels), start=1):
             stride = 1 if stage == 1 else 2
             blocks = [BasicBlock(before, width, stride, shortcut)]
             blocks += [BasicBlock(width, width, 1, shortcut) for _ in range((depth - 2) // 6 - 1)]

@@ -34,7 +34,7 @@ class Network(nn.Module):
     """A timm model with its own normalisation in front: takes images as uint8 or in [0, 1].
 
     Args:
-        name: any model that timm knows (`resnet18`, `cifar_resnet20`, `vit_small_patch14_dinov2.lvd142m`, `hf_hub:...`).
+        name: any model that timm knows (`cifar_resnet20`, `vit_small_patch14_dinov2.lvd142m`, `hf_hub:...`).
         pretrained: load the weights that timm has for the name (from a hub, or shipped here: `cifar_resnet20.digits`).
         checkpoint: path of a local file with weights (safetensors, torch, or a checkpoint of this project).
         num_classes: width of the classifier; the weights' own where none is given. Another width than the weights'
@@ -68,18 +68,20 @@ class Network(nn.Module):
         for field, number in (("num_classes", num_classes), ("size", size)):
             if number is not None and number < (0 if field == "num_classes" else 1):
                 raise ConfigError(f"{name}: {field} is {number}; it must be positive")
-        self.name, self.has_weights, self.fresh_classifier, self.frozen = name, False, False, False
+        self.name, self.frozen = name, False
         facts: dict[str, Any] = {}
         own_classes = {} if num_classes is None else {"num_classes": num_classes}
-        if checkpoint is None:
-            self.model = _create(name, pretrained, {**own_classes, **(model_kwargs or {})})
-            trained_for = self.model.pretrained_cfg.get("num_classes")
-        else:
-            self.model = _create(name, False, model_kwargs or {})
-            facts, trained_for = _load(self.model, name, checkpoint)
-            if num_classes is not None and num_classes != trained_for:
-                self.model.reset_classifier(num_classes)
         self.has_weights = pretrained or checkpoint is not None
+        # weights that are loaded cost no random numbers: a seed gives the same student whatever its teacher is
+        with torch.random.fork_rng(devices=[], enabled=self.has_weights):
+            if checkpoint is None:
+                self.model = _create(name, pretrained, {**own_classes, **(model_kwargs or {})})
+                trained_for = self.model.pretrained_cfg.get("num_classes")
+            else:
+                self.model = _create(name, False, model_kwargs or {})
+                facts, trained_for = _load(self.model, name, checkpoint)
+                if num_classes is not None and num_classes != trained_for:
+                    self.model.reset_classifier(num_classes)
         self.num_classes: int = self.model.num_classes
         self.fresh_classifier = not self.has_weights or self.num_classes != trained_for
         self.embedding_width: int = self.model.head_hidden_size
@@ -178,7 +180,7 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     if local and not timm.is_model(name):
         base, _, tag = name.partition(".")
         if tag and timm.is_model(base):
-            tags = [known for known in timm.list_pretrained(f"{base}.*")]
+            tags = timm.list_pretrained(f"{base}.*")
             raise ConfigError(f"name: timm has no weights {name!r}{nearest(name, tags)}")
         raise ConfigError(f"name: timm has no model {name!r}{nearest(name, timm.list_models())}")
     try:

@@ -1,0 +1,19 @@
+"""What tests share: one thread budget, the place of the real data, and tiny networks and data."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ["WANDB_MODE"] = "offline"
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real images and weights (KD_SHARED); tests that need it are skipped where it is missing."""
+    folder = Path(os.environ.get("KD_SHARED", Path(__file__).parents[2] / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no real images and weights at {folder}; KD_SHARED names another place")
+    return folder
