@@ -1,5 +1,6 @@
 """The command line: Lightning's own, with this project's links and defaults."""
 
+import logging
 import sys
 import warnings
 from typing import Any
@@ -14,7 +15,22 @@ from kd_lightning.methods import StudentModule
 from kd_lightning.parser import Parser, check, config_error
 from kd_lightning.run import Run
 
-DEFAULTS = {"max_epochs": 100, "use_distributed_sampler": False, "log_every_n_steps": 10, "num_sanity_val_steps": 0}
+DEFAULTS = {
+    "max_epochs": 100,
+    "use_distributed_sampler": False,
+    "log_every_n_steps": 10,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+}
+NOISE = (
+    "does not have many workers",  # images in memory need none
+    "dirpath has changed",  # a run that is resumed into a folder of its own
+    "exists and is not empty",  # the run's own folder, which config.yaml is in already
+    "in eval mode at the start of training",  # the teacher, as it must be
+    "LeafSpec",  # Lightning's own use of torch
+    "Tip: For seamless",
+    "args parameter is intended",  # main(args) from Python, as tests and notebooks do
+)
 
 
 class CLI(LightningCLI):
@@ -37,27 +53,32 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self._get(self.config_init, "trainer")
+        callbacks = [*(trainer.callbacks or []), Overview()]
+        if trainer.enable_progress_bar is not False:
+            callbacks.append(Progress())
         if self.subcommand == "fit":
             folder, loggers = self._get(self.config_init, "run").open(self.model, self.datamodule)
+            callbacks += self._get(self.config_init, "protocol").checkpoints(self.datamodule, folder)
             kwargs |= {
                 "default_root_dir": folder,
                 "logger": loggers if trainer.logger in (None, True) else trainer.logger,
             }
         else:
-            kwargs["logger"] = trainer.logger or False
-        shown = [Overview(), *([Progress()] if trainer.enable_progress_bar is not False else [])]
-        kwargs["callbacks"] = [*(trainer.callbacks or []), *shown]
+            kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}
+        kwargs["callbacks"] = callbacks
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
         protocol = self._get(self.config_init, "protocol")
         if protocol.test and not self.trainer.fast_dev_run and not self.trainer.interrupted:
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=protocol.judged)
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(protocol.judged))
 
 
 def main(args: ArgsType = None) -> CLI:
     """Runs a command; `args` as on the command line. A user's mistake ends in one line and exit status 2."""
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=f".*{message}")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_noise)
     try:
         return CLI(
             StudentModule,
@@ -78,3 +99,7 @@ def main(args: ArgsType = None) -> CLI:
             raise
         print(f"error: {' '.join(str(known).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    return not any(message in record.getMessage() for message in NOISE)

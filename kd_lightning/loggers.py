@@ -1,8 +1,10 @@
 """W&B that never stops a run: no account, no network, no question asked."""
 
 import os
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import wandb
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -21,6 +23,7 @@ class OfflineSafeWandb(WandbLogger):
     def __init__(self, *, mode: str | None = None, **kwargs: Any) -> None:
         mode = mode or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
         super().__init__(settings=wandb.Settings(mode=mode, silent=True, init_timeout=30), **kwargs)
+        self._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is None
 
     @property
     @rank_zero_experiment
@@ -39,4 +42,11 @@ class OfflineSafeWandb(WandbLogger):
 
 
 def _has_key() -> bool:
-    return bool(os.environ.get("WANDB_API_KEY")) or wandb.api.api_key is not None
+    """Whether `wandb login` or WANDB_API_KEY has left a key; nothing is asked and nobody is called."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return netrc(os.environ.get("NETRC")).authenticators(host or "") is not None
+    except (OSError, NetrcParseError):
+        return False

@@ -124,6 +124,11 @@ class ImageData(LightningDataModule, ABC):
         return images
 
     @property
+    def has_validation(self) -> bool:
+        """Whether there are validation images: held out, or the data set's own."""
+        return self.val_split > 0
+
+    @property
     def side(self) -> int:
         """Height and width of the images that reach the networks, before a network resizes them."""
         return next(iter(self.sets.values())).side()

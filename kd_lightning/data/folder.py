@@ -61,6 +61,10 @@ class ImageFolder(ImageData):
                 odd = sorted(set(_classes(folder)) ^ set(self.class_names))
                 raise ConfigError(f"data.path: {folder} and train/ differ in the classes {', '.join(odd[:3])}")
 
+    @property
+    def has_validation(self) -> bool:
+        return "val" in self.folders or super().has_validation
+
     def load(self, split: Split) -> FileImages | None:
         if split == "val" and "val" not in self.folders:
             return None

@@ -1,6 +1,7 @@
 """ResNets for 32-pixel images, registered with timm under `cifar_resnet*`."""
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 Shortcut = Literal["A", "B"]
+_WEIGHTS = Path(__file__).parent / "weights"
 
 
 class BasicBlock(nn.Module):
@@ -149,7 +151,13 @@ _MODELS: dict[str, dict[str, Any]] = {
     "cifar_resnet8x4": {"depth": 8, **_X4},
     "cifar_resnet32x4": {"depth": 32, **_X4},
 }
-default_cfgs = generate_default_cfgs({name: _cfg() for name in _MODELS})
+default_cfgs = generate_default_cfgs(
+    {
+        **{name: _cfg() for name in _MODELS},
+        # trained by configs/digits/teacher.yaml
+        "cifar_resnet20.digits": _cfg(input_size=(3, 8, 8), file=str(_WEIGHTS / "cifar_resnet20.digits.safetensors")),
+    }
+)
 
 
 def _register(name: str, defaults: dict[str, Any]) -> None:
