@@ -78,6 +78,15 @@ class ImageData(LightningDataModule, ABC):
         """What is customary for small photographs: 4 pixels of padded crop and the flip."""
         return [RandomCrop(4), HorizontalFlip()]
 
+    def download(self) -> None:
+        """Fetches what is not there yet; called by one process a machine."""
+
+    def prepare_data(self) -> None:
+        """Downloads, and sets up on one process before a logger opens a run: bad data then leave nothing behind."""
+        self.download()
+        if self.trainer:
+            self.setup(self.trainer.state.fn.value)
+
     def setup(self, stage: str) -> None:
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self.predict_split,)}
         missing = [split for split in wanted[stage] if split not in self.sets]

@@ -39,7 +39,7 @@ class CIFAR10(ImageData):
         listed = [*self.official.train_list, *self.official.test_list]
         return [(self.root / self.official.base_folder / name, checksum) for name, checksum in listed]
 
-    def prepare_data(self) -> None:
+    def download(self) -> None:
         """Downloads the archive where its files are missing; torchvision checks its checksum.
 
         Raises:

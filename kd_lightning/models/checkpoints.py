@@ -107,6 +107,7 @@ def write(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> 
     partial = path.with_name(f".{path.name}.partial")
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     save_file(tensors, partial, metadata={"format": "pt", "network": json.dumps(facts)})
+    partial.chmod(0o644)  # safetensors makes files that their owner alone can read
     os.replace(partial, path)
 
 

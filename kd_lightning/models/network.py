@@ -177,12 +177,11 @@ class Network(nn.Module):
 
 def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     local = not name.startswith(("hf_hub:", "hf-hub:", "local-dir:"))
-    if local and not timm.is_model(name):
-        base, _, tag = name.partition(".")
-        if tag and timm.is_model(base):
-            tags = timm.list_pretrained(f"{base}.*")
-            raise ConfigError(f"name: timm has no weights {name!r}{nearest(name, tags)}")
-        raise ConfigError(f"name: timm has no model {name!r}{nearest(name, timm.list_models())}")
+    base, _, tag = name.partition(".")
+    if local and not timm.is_model(base):
+        raise ConfigError(f"name: timm has no model {name!r}{nearest(base, timm.list_models())}")
+    if local and tag and not timm.is_model_pretrained(name):
+        raise ConfigError(f"name: timm has no weights {name!r}{nearest(name, timm.list_pretrained(f'{base}.*'))}")
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
     except (TypeError, ValueError, AssertionError) as error:
