@@ -27,6 +27,7 @@ NOISE = (
     "dirpath has changed",  # a run that is resumed into a folder of its own
     "exists and is not empty",  # the run's own folder, which config.yaml is in already
     "in eval mode at the start of training",  # the teacher, as it must be
+    "Total length of `list` across ranks is zero",  # no validation, as configured
     "LeafSpec",  # Lightning's own use of torch
     "Tip: For seamless",
     "args parameter is intended",  # main(args) from Python, as tests and notebooks do
@@ -69,9 +70,8 @@ class CLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
-        protocol = self._get(self.config_init, "protocol")
-        if protocol.test and not self.trainer.fast_dev_run and not self.trainer.interrupted:
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(protocol.judged))
+        if not self.trainer.fast_dev_run:
+            self._get(self.config_init, "protocol").conclude(self.trainer, self.model, self.datamodule)
 
 
 def main(args: ArgsType = None) -> CLI:
@@ -99,6 +99,11 @@ def main(args: ArgsType = None) -> CLI:
             raise
         print(f"error: {' '.join(str(known).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def console() -> None:
+    """The `kd-lightning` script: `main` without a result, which would be taken for an exit status."""
+    main()
 
 
 def _is_no_noise(record: logging.LogRecord) -> bool:

@@ -79,7 +79,11 @@ def changed(**fields: object) -> dict:
         (KD, ["--protocol.judge=first"], ["protocol.judge", "first", "'best', 'last'"]),
         (KD, ["--model.temperature=0"], ["temperature", "0"]),
         (KD, ["--model.student.name=cifar_resnet21"], ["cifar_resnet21", "cifar_resnet20"]),
-        (KD, ["--model.student.name=resnet18.nonsense", "--model.student.pretrained=true"], ["resnet18.nonsense", "nearest: resnet18."]),
+        (
+            KD,
+            ["--model.student.name=resnet18.nonsense", "--model.student.pretrained=true"],
+            ["resnet18.nonsense", "nearest: resnet18."],
+        ),
         (KD, ["--model.student.model_kwargs={depht: 3}"], ["model_kwargs", "depht"]),
         (KD, ["--model.optimizer=torch.optim.SDG"], ["model.optimizer", "SDG", "SGD"]),
         (KD, ["--model.lr_scheduler=WarmupCosin"], ["model.lr_scheduler", "WarmupCosin", "WarmupCosine"]),

@@ -13,15 +13,17 @@ from kd_lightning.batch import Batch
 
 
 class Progress(RichProgressBar):
-    """Lightning's rich progress bar with images/s and the run's time left; one line an epoch where output is a file.
+    """Lightning's rich bar for the epoch that runs, and a line for each that is done (lines alone in a file).
 
     Args:
-        refresh_rate: batches between two updates.
+        refresh_rate: batches between two updates of the bar.
     """
 
     def __init__(self, refresh_rate: int = 5) -> None:
-        super().__init__(refresh_rate=refresh_rate, leave=True, theme=RichProgressBarTheme(metrics_format=".4g"))
-        self._images, self._started, self._fit_started = 0, 0.0, 0.0
+        super().__init__(refresh_rate=refresh_rate, theme=RichProgressBarTheme(metrics_format=".4g"))
+        self._images, self._started, self._fit_started, self._epochs_before = 0, 0.0, 0.0, 0
+        if not sys.stdout.isatty():
+            self.disable()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._fit_started, self._epochs_before = time.monotonic(), trainer.current_epoch
@@ -38,26 +40,31 @@ class Progress(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What stands behind the bar: the training terms without their prefix, the pace, the time left of the run."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
+        shown = {name.removeprefix("train/"): value for name, value in metrics.items()}
         if trainer.training and self._images:
-            metrics["images/s"] = round(self._images / (time.monotonic() - self._started))
-            metrics["left"] = str(timedelta(seconds=round(self._left(trainer))))
-        return metrics
+            shown["images/s"] = round(self._images / (time.monotonic() - self._started))
+            shown["left"] = str(timedelta(seconds=round(self._left(trainer))))
+        return shown
 
     def _left(self, trainer: Trainer) -> float:
-        steps = max(float(trainer.num_training_batches), 1.0)
-        in_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        done = trainer.current_epoch - self._epochs_before + min(in_epoch / steps, 1.0)
-        to_do = (trainer.max_epochs or 1) - trainer.current_epoch - min(in_epoch / steps, 1.0)
-        return max((time.monotonic() - self._fit_started) * to_do / max(done, 1e-9), 0.0)
+        """Seconds to the last epoch's end, at the pace since `fit` began."""
+        in_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.completed / max(trainer.num_training_batches, 1)
+        done = trainer.current_epoch + min(in_epoch, 1.0)
+        pace = (time.monotonic() - self._fit_started) / max(done - self._epochs_before, 1e-9)
+        return max(pace * ((trainer.max_epochs or 1) - done), 0.0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
-        if sys.stdout.isatty() or not trainer.is_global_zero:
-            return
-        shown = {**self.get_metrics(trainer, pl_module), **trainer.callback_metrics}
-        terms = [f"{name} {float(value):.4g}" for name, value in shown.items() if name not in ("left", "images/s")]
-        took = time.monotonic() - self._started
-        pace = f"{took:.1f} s, {self._images / took:.0f} images/s"
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(terms)}; {pace}", flush=True)
+        if trainer.is_global_zero:
+            terms = [f"{name} {value:.4g}" for name, value in trainer.callback_metrics.items()]
+            took = time.monotonic() - self._started
+            left = timedelta(seconds=round(self._left(trainer)))
+            line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(terms)}; "
+            line += f"{took:.1f} s, {self._images / took:.0f} images/s, {left} left"
+            if self.progress is not None and self.is_enabled:
+                self.progress.console.print(line, highlight=False)
+            else:
+                print(line, flush=True)

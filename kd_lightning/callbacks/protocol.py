@@ -42,13 +42,17 @@ class Protocol(Callback):
         last = ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)
         return [Best(folder), last] if data.has_validation else [last]
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run or not self.judged.exists():
-            return
-        state, facts = checkpoints.read(self.judged)
-        student = checkpoints.clean(state, pl_module.student.model)
-        checkpoints.write(self.judged.with_name("student.safetensors"), student, facts)
-        rank_zero_info(f"result: the {self.judge} epoch, {self.judged}; its student: student.safetensors beside it")
+    def conclude(self, trainer: Trainer, method: LightningModule, data: ImageData) -> None:
+        """After `fit`: writes the judged checkpoint's student alone, and tests that checkpoint."""
+        if trainer.is_global_zero:
+            state, facts = checkpoints.read(self.judged)
+            student = checkpoints.clean(state, method.student.model)
+            checkpoints.write(self.judged.with_name("student.safetensors"), student, facts)
+        outcome = ""
+        if self.test:
+            (tested,) = trainer.test(method, datamodule=data, ckpt_path=str(self.judged))
+            outcome = f", {tested['test/acc']:.2%} of the test images right" if "test/acc" in tested else ""
+        rank_zero_info(f"result: the {self.judge} epoch{outcome}; {self.judged}, its student alone beside it")
 
 
 class Best(ModelCheckpoint):

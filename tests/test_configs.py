@@ -1,0 +1,86 @@
+"""Every config in configs/ runs, through the real door, for a few steps on tiny data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from kd_lightning.cli import main
+from kd_lightning.data import CIFAR100
+from kd_lightning.data.images import StoredImages
+from kd_lightning.models import Network, checkpoints
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+BRIEF = ["--trainer.accelerator=cpu", "--trainer.max_epochs=2", "--trainer.limit_train_batches=2"]
+BRIEF += ["--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1", "--trainer.log_every_n_steps=1"]
+BRIEF += ["--trainer.precision=32", "--data.batch_size=8", "--trainer.enable_progress_bar=false", "--run.wandb=off"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise in place of cifar10-jpeg: 10 classes, 32 pixels."""
+    root, noise = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 3)):
+        for name in range(10):
+            (root / split / str(name)).mkdir(parents=True)
+            for number in range(count):
+                pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / str(name) / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def tiny_cifar100(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise in place of CIFAR-100."""
+
+    def load(self: CIFAR100, split: str) -> StoredImages | None:
+        noise = torch.randint(0, 256, (200, 3, 32, 32), dtype=torch.uint8)
+        return None if split == "val" else StoredImages(noise, torch.arange(200) % 100)
+
+    monkeypatch.setattr(CIFAR100, "load", load)
+    monkeypatch.setattr(CIFAR100, "download", lambda self: None)
+
+
+@pytest.mark.usefixtures("tiny_cifar100")
+@pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(CONFIGS)) for file in FILES])
+def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(file.read_text())
+    args = ["fit", f"--config={file}", f"--run.folder={tmp_path}", *BRIEF]
+    if content["data"]["class_path"] == "ImageFolder":
+        args += [f"--data.path={folder}", "--data.train_images=300", "--data.val_split=20"]
+    teacher = content["model"]["init_args"].get("teacher", {})
+    if "checkpoint" in teacher:
+        classes = 100 if content["data"]["class_path"] == "CIFAR100" else 10
+        network = Network(teacher["name"], num_classes=classes)
+        checkpoints.write(tmp_path / "teacher.safetensors", network.model.state_dict(), network.facts())
+        args.append(f"--model.teacher.checkpoint={tmp_path / 'teacher.safetensors'}")
+    cli = main(args)
+    metrics = cli.trainer.callback_metrics
+    assert torch.isfinite(metrics["test/acc"])
+    (run,) = tmp_path.glob("*/*/*/config.yaml")
+    project, name, _ = run.parent.relative_to(tmp_path).parts
+    assert project == content.get("run", {}).get("project", "kd_lightning")
+    assert name == content.get("run", {}).get("name", f"{content['model']['class_path'].lower()}-s0")
+    for kept in ("last.ckpt", "student.safetensors", "metrics.csv"):
+        assert (run.parent / kept).exists()
+
+
+@pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(CONFIGS)) for file in FILES])
+def test_every_config_opens_with_paper_command_and_expectation(file: Path) -> None:
+    head = [line for line in file.read_text().splitlines() if line.startswith("# ")]
+    path = file.relative_to(CONFIGS.parent)
+    assert any(f"python -m kd_lightning fit --config {path}" in line for line in head)
+    assert any(line.startswith("# Expected: ") for line in head)
+    assert any("20" in line and '"' in line for line in head[:3])  # the paper's year and title
+
+
+def test_methods_tests_and_configs_mirror_each_other() -> None:
+    methods = {file.stem for file in (CONFIGS.parent / "kd_lightning" / "methods").glob("*.py")}
+    methods -= {"__init__", "student", "distiller", "supervised"}
+    tests = {file.stem.removeprefix("test_") for file in (CONFIGS.parent / "tests" / "methods").glob("test_*.py")}
+    assert methods <= tests
+    assert methods <= {file.stem for file in FILES}
