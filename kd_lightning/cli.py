@@ -87,6 +87,7 @@ def main(args: ArgsType = None) -> CLI:
             trainer_defaults=DEFAULTS,
             seed_everything_default=0,
             parser_class=Parser,
+            parser_kwargs={"prog": "python -m kd_lightning"},
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,

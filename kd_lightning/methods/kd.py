@@ -32,7 +32,7 @@ class KD(Distiller):
 
     Args:
         temperature: of both softmaxes. 4, as in the weights below.
-        ce_weight: weight of the cross-entropy with the labels; 0 trains without labels.
+        ce_weight: weight of the cross-entropy with the labels; 0 leaves the teacher alone to teach.
         kd_weight: weight of the soft targets; 0.1 and 0.9 are RepDistiller's (Tian et al. 2020), the paper gives none.
         **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
     """

@@ -1,0 +1,125 @@
+"""What happens around a run: the checkpoints that are kept, the table at the start, the lines of an epoch."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from kd_lightning.callbacks import Overview, Progress, Protocol
+from kd_lightning.callbacks.protocol import Best
+from kd_lightning.data import Digits
+from kd_lightning.methods import KD, SP, Supervised
+from kd_lightning.models import Network
+
+NARROW = {"channels": [4, 4, 8, 16]}
+
+
+class Scores(Callback):
+    """Replaces val/acc by given values, one an epoch."""
+
+    def __init__(self, *values: float) -> None:
+        self.values = values
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.log("val/score", self.values[trainer.current_epoch])
+
+
+def trainer(folder: Path, callbacks: list[Callback], epochs: int, **kwargs: object) -> Trainer:
+    return Trainer(
+        max_epochs=epochs,
+        limit_train_batches=2,
+        accelerator="cpu",
+        default_root_dir=folder,
+        callbacks=callbacks,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        logger=False,
+        **kwargs,
+    )
+
+
+def kept(folder: Path, *scores: float, resume: Path | None = None) -> Protocol:
+    """A run whose epochs have these validation scores."""
+    data, protocol = Digits(train_images=100, batch_size=50), Protocol()
+    saving = protocol.checkpoints(data, folder)
+    saving[0].monitor = "val/score"
+    run = trainer(folder, [Scores(*scores), *saving], len(scores), enable_progress_bar=False)
+    run.fit(Supervised(student=Network("cifar_resnet8", model_kwargs=NARROW)), data, ckpt_path=resume)
+    return protocol
+
+
+def epoch(path: Path) -> int:
+    return torch.load(path, weights_only=True)["epoch"]
+
+
+@pytest.mark.parametrize(("scores", "best"), [((0.1, 0.3, 0.2, 0.2), 1), ((0.1, 0.2, 0.3), 2), ((0.5, 0.1), 0)])
+def test_last_is_the_last_epoch_and_best_the_best_one(tmp_path: Path, scores: tuple[float, ...], best: int) -> None:
+    protocol = kept(tmp_path, *scores)
+    assert epoch(tmp_path / "last.ckpt") == len(scores) - 1
+    assert epoch(tmp_path / "best.ckpt") == best
+    assert protocol.judged == tmp_path / "best.ckpt"
+
+
+def test_a_resumed_run_takes_the_best_checkpoint_along(tmp_path: Path) -> None:
+    kept(tmp_path / "first", 0.1, 0.9)
+    kept(tmp_path / "worse", 0.1, 0.9, 0.5, resume=tmp_path / "first" / "last.ckpt")
+    kept(tmp_path / "better", 0.1, 0.9, 0.95, resume=tmp_path / "first" / "last.ckpt")
+    assert epoch(tmp_path / "worse" / "best.ckpt") == 1
+    assert epoch(tmp_path / "better" / "best.ckpt") == 2
+    assert epoch(tmp_path / "worse" / "last.ckpt") == 2
+    assert epoch(tmp_path / "first" / "best.ckpt") == 1
+
+
+def test_what_is_judged_follows_from_the_data(tmp_path: Path) -> None:
+    for data, judge in ((Digits(), "best"), (Digits(val_split=0), "last")):
+        protocol = Protocol()
+        saving = protocol.checkpoints(data, tmp_path)
+        assert protocol.judge == judge
+        assert any(isinstance(callback, Best) for callback in saving) == (judge == "best")
+
+
+@pytest.fixture
+def method() -> SP:
+    teacher = Network("cifar_resnet20.digits", pretrained=True)
+    return SP(teacher=teacher, student=Network("cifar_resnet8", model_kwargs=NARROW, size=16))
+
+
+def test_the_table_at_the_start_names_networks_images_and_protocol(
+    tmp_path: Path, method: SP, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    data, protocol = Digits(train_images=100, batch_size=50), Protocol()
+    saving = protocol.checkpoints(data, tmp_path)
+    trainer(tmp_path, [protocol, *saving, Overview()], 1, enable_progress_bar=False).fit(method, data)
+    shown = capsys.readouterr().out
+    (teacher,) = (line for line in shown.splitlines() if "teacher" in line)
+    (student,) = (line for line in shown.splitlines() if "student" in line)
+    assert re.search(r"cifar_resnet20.digits .* 269,722 .* 2.5 M .* 64 .* 8 px", teacher)
+    assert re.search(r"cifar_resnet8 .* 5,006 .* 0.2 M .* 16 .* 8 to 16 px", student)
+    for words in ("digits: 100 train, 144 val; 10 classes", "50, 1 epochs", "the best epoch is tested", str(tmp_path)):
+        assert words in shown.replace("\n", "")
+
+
+def test_the_bar_and_the_lines_show_each_term_accuracy_pace_and_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shown: dict[str, object] = {}
+
+    class Watch(Progress):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            super().on_train_batch_end(trainer, pl_module, *args)
+            shown.update(self.get_metrics(trainer, pl_module))
+
+    method = KD(
+        teacher=Network("cifar_resnet20.digits", pretrained=True), student=Network("cifar_resnet8", model_kwargs=NARROW)
+    )
+    trainer(tmp_path, [Watch()], 2, enable_checkpointing=False).fit(method, Digits(train_images=100, batch_size=50))
+    assert {"ce", "kd", "acc", "val/acc", "images/s", "left"} <= {*shown}
+    assert shown["images/s"] > 0
+    assert re.fullmatch(r"\d+:\d\d:\d\d", str(shown["left"]))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    assert re.search(r"epoch 2/2: .*train/ce .*train/kd .*val/acc .*; [\d.]+ s, \d+ images/s, 0:00:00 left", lines[1])
