@@ -22,8 +22,8 @@ class Overview(Callback):
 
 def _networks(method: LightningModule, side: int) -> Table:
     table = Table(title=type(method).__name__, title_justify="left")
-    for column in ("", "network", "parameters", "MACs", "embedding", "input"):
-        table.add_column(column, justify="left" if column in ("", "network") else "right")
+    for column in ("", "network", "weights", "parameters", "MACs", "embedding", "input"):
+        table.add_column(column, justify="left" if column in ("", "network", "weights") else "right")
     for role in ("teacher", "student"):
         network: Network | None = getattr(method, role, None)
         if network is not None:
@@ -31,12 +31,19 @@ def _networks(method: LightningModule, side: int) -> Table:
             table.add_row(
                 role,
                 network.name,
+                _weights(network),
                 f"{network.parameter_count():,}",
                 f"{network.macs(side) / 1e6:,.1f} M",
                 str(network.embedding_width),
                 size,
             )
     return table
+
+
+def _weights(network: Network) -> str:
+    if not network.has_weights:
+        return "random"
+    return "loaded, new classifier" if network.fresh_classifier else "loaded"
 
 
 def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Table:

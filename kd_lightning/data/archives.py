@@ -7,6 +7,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_info
+
 from kd_lightning.errors import ConfigError
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
@@ -31,6 +33,7 @@ def unpacked(archive: Path) -> Path:
     target = home / f"{stem}-{stat.st_size:x}-{stat.st_mtime_ns:x}" / stem
     if not target.exists():
         target.parent.parent.mkdir(parents=True, exist_ok=True)
+        rank_zero_info(f"unpacking {archive.name} into {home}, once")
         partial = Path(tempfile.mkdtemp(prefix=f"{stem}-", dir=home))
         try:
             _extract(archive, partial)

@@ -70,6 +70,7 @@ class StudentModule(LightningModule, ABC):
         self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, prog_bar=True)
         total = torch.stack(list(losses.values())).sum()
         self.log("train/loss", total.detach())
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return total
 
     def judge(self, batch: Batch, stage: str) -> Tensor:

@@ -1,7 +1,6 @@
 """Reading foreign checkpoints without executing them, and writing our own."""
 
 import argparse
-import hashlib
 import json
 import os
 from collections import Counter
@@ -37,7 +36,8 @@ def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 facts = json.loads((file.metadata() or {}).get("network", "{}"))
-                return {key: file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118 (no mapping)
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+                return state, facts if isinstance(facts, dict) else {}
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
@@ -109,9 +109,3 @@ def write(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> 
     save_file(tensors, partial, metadata={"format": "pt", "network": json.dumps(facts)})
     partial.chmod(0o644)  # safetensors makes files that their owner alone can read
     os.replace(partial, path)
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256 as hexadecimal digits: what says which teacher a run had."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,101 @@
+"""What holds for every method's pure losses, found in their files: a new method is covered as it stands."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from kd_lightning import methods
+
+SETTINGS = {"temperature": 4.0}
+LEAST_ELSEWHERE: set[str] = set()  # losses whose paper does not put the minimum at student = teacher
+
+
+def losses() -> dict[str, Callable[..., Tensor]]:
+    found = {}
+    for module in pkgutil.iter_modules(methods.__path__):
+        content = vars(importlib.import_module(f"kd_lightning.methods.{module.name}"))
+        found |= {n: f for n, f in content.items() if n.endswith("_loss") and f.__module__.endswith(module.name)}
+    return found
+
+
+LOSSES = losses()
+
+
+def call(name: str, student: Tensor, teacher: Tensor) -> Tensor:
+    wanted = inspect.signature(LOSSES[name]).parameters
+    return LOSSES[name](student, teacher, **{key: value for key, value in SETTINGS.items() if key in wanted})
+
+
+def pair(rows: int = 12, columns: int = 10, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    student, teacher = torch.randn(2, rows, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    return student.to(dtype).requires_grad_(), teacher.to(dtype)
+
+
+def test_the_losses_are_found() -> None:
+    assert {"kd_loss", "sp_loss"} <= {*LOSSES}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_signature_is_student_first_teacher_second_then_keywords(name: str) -> None:
+    first, second, *others = inspect.signature(LOSSES[name]).parameters.values()
+    assert "student" in first.name
+    assert "teacher" in second.name
+    assert all(parameter.kind == parameter.KEYWORD_ONLY for parameter in others)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_least_where_student_is_teacher(name: str) -> None:
+    if name in LEAST_ELSEWHERE:
+        pytest.skip("its paper does not say so")
+    student, teacher = pair()
+    same = teacher.clone().requires_grad_()
+    least = call(name, same, teacher)
+    least.backward()
+    assert same.grad.abs().max() < 1e-7
+    assert call(name, student, teacher) > least + 1e-3
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_gradient_is_the_losses_own(name: str) -> None:
+    student, teacher = pair(5, 4)
+    assert torch.autograd.gradcheck(lambda moved: call(name, moved, teacher), (student,))
+
+
+EXTREMES = {
+    "gaps of 1e4": lambda: (pair()[0].detach() * 1e4, pair()[1] * -1e4),
+    "two classes": lambda: (pair(8, 2)[0].detach(), pair(8, 2)[1]),
+    "one sample": lambda: (pair(1, 10)[0].detach(), pair(1, 10)[1]),
+    "two samples": lambda: (pair(2, 10)[0].detach(), pair(2, 10)[1]),
+    "constant": lambda: (torch.full((6, 5), 3.0), torch.full((6, 5), -2.0)),
+    "all zero": lambda: (torch.zeros(6, 5), torch.zeros(6, 5)),
+    "a zero sample": lambda: (pair()[0].detach() * (torch.arange(12)[:, None] != 4), pair()[1]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("extreme", EXTREMES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_value_and_gradient_are_finite_at_the_extremes(name: str, extreme: str, dtype: torch.dtype) -> None:
+    student, teacher = (tensor.to(dtype) for tensor in EXTREMES[extreme]())
+    student.requires_grad_()
+    loss = call(name, student, teacher)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(student.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", LOSSES)
+def test_autocast_does_not_reach_the_loss(name: str, dtype: torch.dtype) -> None:
+    student, teacher = pair(64, 100, torch.float32)
+    with torch.autocast("cpu", dtype):
+        inside = call(name, student, teacher)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, call(name, student, teacher))
+    rounded = call(name, student.to(dtype), teacher.to(dtype))
+    assert rounded.item() == pytest.approx(inside.item(), rel=0.02)

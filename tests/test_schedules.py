@@ -1,0 +1,122 @@
+"""Schedules against their closed forms, over real runs, and after a resume."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import ReduceLROnPlateau
+from torch import nn
+
+from kd_lightning.data import Digits
+from kd_lightning.errors import ConfigError
+from kd_lightning.methods import Supervised
+from kd_lightning.models import Network
+from kd_lightning.schedules import RunSchedule, WarmupCosine, WarmupMultiStep
+
+
+def rates(make: Callable[[torch.optim.Optimizer], RunSchedule], epochs: int, per_epoch: int) -> list[float]:
+    """The learning rate of each step of a run, for a base rate of 2."""
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
+    schedule, seen = make(optimizer), []
+    schedule.begin(epochs * per_epoch, per_epoch)
+    for _ in range(epochs * per_epoch):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return seen
+
+
+def test_cosine_with_warmup_is_its_closed_form() -> None:
+    seen = rates(lambda o: WarmupCosine(o, warmup_epochs=2, warmup_from=0.1, final_factor=0.01), 10, 7)
+    for step, rate in enumerate(seen):
+        epoch = step / 7
+        factor = 0.1 + 0.9 * epoch / 2
+        if epoch >= 2:
+            factor = 0.01 + 0.99 * (1 + math.cos(math.pi * (epoch - 2) / 8)) / 2
+        assert rate == pytest.approx(2 * factor)
+    assert rates(lambda o: WarmupCosine(o), 3, 5)[0] == 2.0
+
+
+def test_multi_step_drops_at_its_milestones() -> None:
+    seen = rates(lambda o: WarmupMultiStep(o, milestones=[3, 5], gamma=0.5), 6, 4)
+    assert seen == [2.0] * 12 + [1.0] * 8 + [0.5] * 4
+    assert seen == rates(lambda o: WarmupMultiStep(o, milestones=[0.5, 5 / 6], gamma=0.5), 6, 4)
+    warm = rates(lambda o: WarmupMultiStep(o, milestones=[3], warmup_epochs=1), 4, 4)
+    assert warm[:5] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
+
+
+@pytest.mark.parametrize("milestones", [[5, 3], [0.0, 2], [-1]])
+def test_milestones_out_of_order_are_refused(milestones: list[float]) -> None:
+    with pytest.raises(ConfigError, match="milestones"):
+        rates(lambda o: WarmupMultiStep(o, milestones=milestones), 1, 1)
+
+
+def test_a_resume_keeps_the_place_and_obeys_the_new_length() -> None:
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
+    before = WarmupCosine(optimizer)
+    before.begin(10, 5)
+    for _ in range(5):
+        optimizer.step()
+        before.step()
+    assert before.state_dict() == {"last_epoch": 5}
+    other = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
+    after = WarmupCosine(other)
+    after.begin(20, 5)
+    after.load_state_dict(before.state_dict())
+    assert other.param_groups[0]["lr"] == pytest.approx(1 + math.cos(math.pi * 5 / 20))
+
+
+class Rates(Callback):
+    """The learning rate of each optimizer step."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, *args: object) -> None:
+        self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def run(folder: Path, scheduler: Callable, *, epochs: int, **kwargs: object) -> list[float]:
+    watch, student = Rates(), Network("cifar_resnet8", model_kwargs={"channels": [2, 2, 2, 2]})
+    method = Supervised(student=student, optimizer=lambda p: torch.optim.SGD(p, lr=2.0), lr_scheduler=scheduler)
+    Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        default_root_dir=folder,
+        callbacks=[watch],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        **kwargs,
+    ).fit(method, Digits(train_images=100, batch_size=20))  # 5 steps an epoch
+    return watch.seen
+
+
+def test_in_a_run_the_length_is_the_trainers(tmp_path: Path) -> None:
+    expected = [1 + math.cos(math.pi * step / 10) for step in range(10)]
+    assert run(tmp_path, WarmupCosine, epochs=2) == pytest.approx(expected)
+
+
+def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
+    seen = run(tmp_path, lambda o: WarmupMultiStep(o, milestones=[1]), epochs=2, accumulate_grad_batches=2)
+    assert seen == pytest.approx([2.0] * 3 + [0.2] * 3)
+
+
+def test_torchs_own_schedules_are_stepped_once_an_epoch(tmp_path: Path) -> None:
+    seen = run(tmp_path, lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [1], gamma=0.5), epochs=2)
+    assert seen == [2.0] * 5 + [1.0] * 5
+
+
+def test_a_plateau_is_watched_in_the_metric_it_names(tmp_path: Path) -> None:
+    def schedule(optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
+        return ReduceLROnPlateau(optimizer, monitor="val/acc", mode="max", threshold=10.0, patience=0, factor=0.5)
+
+    seen = run(tmp_path, schedule, epochs=3)
+    assert seen[0] == 2.0
+    assert seen[-1] < 2.0
