@@ -67,7 +67,10 @@ class CIFAR10(ImageData):
             if not check_integrity(file, checksum):
                 raise ConfigError(f"data.root: {file} is missing or has the wrong checksum; delete it to load it again")
             with file.open("rb") as opened:
-                content = _ArrayUnpickler(opened, encoding="latin1").load()
+                try:
+                    content = _ArrayUnpickler(opened, encoding="latin1").load()
+                except pickle.UnpicklingError as error:
+                    raise ConfigError(f"data.root: {file} holds more than arrays ({error})") from error
             images.append(content["data"])
             labels += content[self.labels_key]
         tensor = torch.from_numpy(np.concatenate(images)).view(-1, 3, 32, 32)
@@ -102,12 +105,12 @@ class CIFAR100(CIFAR10):
 class _ArrayUnpickler(pickle.Unpickler):
     """Reads numpy arrays in plain containers and nothing else: the official files need no more, and cannot run code."""
 
-    _allowed = frozenset({"_reconstruct", "ndarray", "dtype"})
+    _allowed = frozenset({"numpy._reconstruct", "numpy.ndarray", "numpy.dtype", "_codecs.encode"})
 
     def __init__(self, file: BufferedReader, *, encoding: str) -> None:
         super().__init__(file, encoding=encoding)
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in self._allowed:
+        if f"{module.split('.')[0]}.{name}" in self._allowed:
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
         raise pickle.UnpicklingError(f"{module}.{name} is not an array")

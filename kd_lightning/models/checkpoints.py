@@ -43,7 +43,7 @@ def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
     except SafetensorError as error:
         raise ConfigError(f"{field}: {path} is corrupt or truncated ({error})") from error
     except Exception as error:  # torch.load fails in many ways: all mean that this file cannot be read
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if "weights_only" in str(error).lower() or "weights only" in str(error).lower():
             reason = "it is a pickle of more than weights, and loading it could run code; save a state dict instead"
         raise ConfigError(f"{field}: {path} cannot be read: {reason}") from error

@@ -200,7 +200,7 @@ def _load(model: nn.Module, name: str, checkpoint: str) -> tuple[dict[str, Any],
     field = f"{name}: checkpoint"
     path = resolve(checkpoint, field)
     state, facts = checkpoints.read(path, field)
-    state = checkpoints.clean(state, model, field)
+    state = checkpoints.clean(state, model, f"{field}: {path}")
     head = state.get(f"{model.default_cfg.get('classifier')}.weight")
     classes = model.num_classes if head is None else head.shape[0]
     if classes != model.num_classes:

@@ -1,0 +1,149 @@
+"""ImageFolder and archives of folders."""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kd_lightning.data import ImageFolder
+from kd_lightning.data.archives import unpacked
+from kd_lightning.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "kd_lightning"
+
+
+def fill(folder: Path, *, classes: tuple[str, ...] = ("cat", "dog"), count: int = 5, side: int = 6) -> Path:
+    """Class folders; an image's first pixel is (class, number, 0)."""
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.zeros((side, side, 3), np.uint8)
+            pixels[0, 0] = label, number, 0
+            Image.fromarray(pixels).save(folder / name / f"{number:02}.png")
+    return folder
+
+
+def of(path: Path, **kwargs: object) -> ImageFolder:
+    data = ImageFolder(path=str(path), **{"batch_size": 2, "val_split": 0, **kwargs})
+    data.setup("fit")
+    data.setup("test")
+    return data
+
+
+@pytest.mark.parametrize("other", ["test", "val"])
+def test_train_beside_test_or_val(tmp_path: Path, other: str) -> None:
+    fill(tmp_path / "train", count=6)
+    fill(tmp_path / other, count=3)
+    (tmp_path / "train" / "cat" / "notes.txt").write_text("not an image")
+    data = of(tmp_path)
+    assert (data.num_classes, data.class_names, data.name) == (2, ["cat", "dog"], tmp_path.name)
+    assert (len(data.sets["train"]), len(data.sets["test"])) == (12, 6)
+    images = data.sets["train"].images
+    assert torch.equal(images[:, 0, 0, 0].long(), data.sets["train"].labels)
+    assert images[:, 1, 0, 0].tolist() == [*range(6)] * 2
+    assert data.sets["test"].paths()[0] == str(tmp_path / other / "cat" / "00.png")
+
+
+def test_train_val_and_test(tmp_path: Path) -> None:
+    for split, count in (("train", 6), ("val", 2), ("test", 3)):
+        fill(tmp_path / split, count=count)
+    data = of(tmp_path, val_split=0.5)
+    assert data.has_validation
+    assert {split: len(images) for split, images in data.sets.items()} == {"train": 12, "val": 4, "test": 6}
+
+
+def test_class_folders_alone_are_split(tmp_path: Path) -> None:
+    data = of(fill(tmp_path, count=10), test_split=0.3)
+    train, test = data.sets["train"], data.sets["test"]
+    assert (len(train), len(test)) == (14, 6)
+    assert torch.bincount(test.labels).tolist() == [3, 3]
+    assert sorted([*train.indices.tolist(), *test.indices.tolist()]) == [*range(20)]
+    assert torch.equal(test.indices, of(tmp_path, test_split=6, seed=9).sets["test"].indices)
+
+
+def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
+    fill(tmp_path / "train")
+    fill(tmp_path / "test")
+    odd = tmp_path / "train" / "dog" / "99.png"
+    Image.fromarray(np.full((8, 20), 77, np.uint8)).save(odd)
+    with pytest.raises(ConfigError, match=r"data.size: .*99.png has 20x8 pixels, .* 6x6"):
+        of(tmp_path)
+    data = of(tmp_path, size=4)
+    assert data.sets["train"].images.shape == (11, 3, 4, 4)
+    assert (data.sets["train"].images[-1] == 77).all()  # grey, as RGB, the middle of the long side
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "tar.xz", "zip"])
+@pytest.mark.parametrize("within", ["pets/", ""])
+def test_archives(tmp_path: Path, cache: Path, ending: str, within: str) -> None:
+    source = tmp_path / "source"
+    fill(source / "train")
+    fill(source / "test")
+    archive, files = tmp_path / f"pets.{ending}", sorted(source.rglob("*.png"))
+    if ending == "zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            for path in files:
+                file.write(path, within + str(path.relative_to(source)))
+    else:
+        with tarfile.open(archive, f"w:{ending.removeprefix('tar').strip('.')}") as file:
+            for path in files:
+                file.add(path, within + str(path.relative_to(source)))
+    data = of(archive)
+    assert (data.name, len(data.sets["train"])) == ("pets", 10)
+    stamp = data.path.stat().st_mtime_ns
+    assert of(archive).path.stat().st_mtime_ns == stamp  # not unpacked again
+    assert len([*cache.iterdir()]) == 1  # nothing half done is left
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "/outside.png"])
+def test_an_archive_cannot_leave_its_folder(tmp_path: Path, cache: Path, name: str) -> None:
+    with tarfile.open(tmp_path / "evil.tar", "w") as file:
+        entry = tarfile.TarInfo(name)
+        entry.size = 3
+        file.addfile(entry, io.BytesIO(b"bad"))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        file.addfile(link)
+    with pytest.raises(ConfigError, match="corrupt or refused"):
+        unpacked(tmp_path / "evil.tar")
+    assert not (tmp_path / "outside.png").exists()
+    assert not Path("/outside.png").exists()
+    assert [*cache.iterdir()] == []
+
+
+def test_refusals(tmp_path: Path) -> None:
+    def refusal(**kwargs: object) -> str:
+        with pytest.raises(ConfigError) as refused:
+            of(tmp_path / "images", **kwargs)
+        assert "\n" not in str(refused.value)
+        return str(refused.value)
+
+    assert "data.path" in refusal()
+    (tmp_path / "images").mkdir()
+    assert "two at least; it holds no folders" in refusal()
+    fill(tmp_path / "images" / "train")
+    assert "neither test/ nor val/" in refusal()
+    fill(tmp_path / "images" / "test", classes=("cat", "dgo"))
+    assert "differ in the classes dgo, dog" in refusal()
+    (tmp_path / "images" / "test" / "dgo").rename(tmp_path / "images" / "test" / "dog")
+    assert "data.size: -3" in refusal(size=-3)
+    assert "data.test_split: 0" in refusal(test_split=0)
+    (tmp_path / "images" / "train" / "dog" / "00.png").write_bytes(b"no image")
+    for limit in (4.0, 0.0):
+        data_error = refusal(memory_limit=limit) if limit else None
+        assert data_error is None or "dog/00.png cannot be read as an image" in data_error
+    (tmp_path / "torn.tar").write_bytes(b"torn")
+    with pytest.raises(ConfigError, match=r"data.path: .*torn.tar is corrupt or refused"):
+        ImageFolder(path=str(tmp_path / "torn.tar"))
+    (tmp_path / "one.jpg").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"neither a folder nor a tar or zip archive"):
+        ImageFolder(path=str(tmp_path / "one.jpg"))
