@@ -26,6 +26,7 @@ NOISE = (
     "does not have many workers",  # images in memory need none
     "dirpath has changed",  # a run that is resumed into a folder of its own
     "exists and is not empty",  # the run's own folder, which config.yaml is in already
+    "callbacks used to create the checkpoint",  # what saved it is not needed to test it
     "in eval mode at the start of training",  # the teacher, as it must be
     "Total length of `list` across ranks is zero",  # no validation, as configured
     "LeafSpec",  # Lightning's own use of torch
