@@ -11,8 +11,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kd_lightning.callbacks import KeepConfig, Overview, Predictions, Progress, Protocol
 from kd_lightning.data import ImageData
+from kd_lightning.errors import ConfigError
 from kd_lightning.methods import StudentModule
-from kd_lightning.parser import Parser, check, config_error
+from kd_lightning.parser import Parser, check, config_error, fixed_seed, validates
 from kd_lightning.run import Run
 
 DEFAULTS = {
@@ -40,7 +41,7 @@ class CLI(LightningCLI):
         parser.add_class_arguments(Run, "run")
         parser.add_lightning_class_args(Protocol, "protocol")
         parser.link_arguments("data.num_classes", "model.init_args.student.num_classes", apply_on="instantiate")
-        parser.link_arguments("seed_everything", "data.init_args.seed")
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=fixed_seed)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -51,7 +52,7 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
-        check(self.config[self.config.subcommand])
+        check(self.config.subcommand, self.config[self.config.subcommand])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self._get(self.config_init, "trainer")
@@ -60,7 +61,8 @@ class CLI(LightningCLI):
             callbacks.append(Progress())
         if self.subcommand == "fit":
             folder, loggers = self._get(self.config_init, "run").open(self.model, self.datamodule)
-            callbacks += self._get(self.config_init, "protocol").checkpoints(self.datamodule, folder)
+            validated = self.datamodule.has_validation and validates(trainer)
+            callbacks += self._get(self.config_init, "protocol").checkpoints(folder, validated=validated)
             kwargs |= {
                 "default_root_dir": folder,
                 "logger": loggers if trainer.logger in (None, True) else trainer.logger,
@@ -68,7 +70,10 @@ class CLI(LightningCLI):
         else:
             kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}
         kwargs["callbacks"] = callbacks
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"trainer: {error}") from error
 
     def after_fit(self) -> None:
         if not self.trainer.fast_dev_run:

@@ -30,6 +30,7 @@ class OfflineSafeWandb(WandbLogger):
     def experiment(self) -> Any:
         """The W&B run; started offline if the server cannot be reached or does not know the key."""
         if self._experiment is None:
+            wandb.finish()  # else this run would go on writing into the one before it, in a notebook or a test
             Path(self._save_dir).mkdir(parents=True, exist_ok=True)
             try:
                 return super().experiment

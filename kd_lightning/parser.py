@@ -80,11 +80,14 @@ def explain(message: str, options: set[str]) -> str:
         where = ".".join(filter(None, [field, group, given]))
         title = owner.__name__ if owner else class_path
         return f"{where} is not an argument of {title}{nearest(given, _arguments(owner))}"
-    if found := re.search(r"Expected a dot import path string: (\S+)", message):
+    found = re.search(r"Expected a dot import path string: (\S+)", message)
+    if found and _classes(field):
         return f"{field}: there is no class {found[1]!r}{nearest(found[1], _classes(field))}"
+    if found := re.search(r"but (\w+) is abstract", message):
+        return f"{field}: {found[1]} is a base, not itself to be chosen; choices: {', '.join(sorted(_classes(field)))}"
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         return f"{field}: {found[1]} has no {found[2]!r}{nearest(found[2], vars(importlib.import_module(found[1])))}"
-    if found := re.search(r"the following arguments are required: (.+)", message):
+    if found := re.search(r"the following arguments are required: (.+?)(?:\. Got value|$)", message, re.M):
         missing = found[1].strip().removeprefix("fit.").removeprefix("test.")
         return f"{'.'.join(filter(None, [field, missing]))} is required and not given"
     if class_path and "No module named" in message:
@@ -107,8 +110,25 @@ def explain(message: str, options: set[str]) -> str:
     return message
 
 
-def check(config: Namespace) -> None:
-    """Refuses what only this machine can tell is wrong, before anything is built: a missing GPU or checkpoint.
+def fixed_seed(seed: int | bool) -> int:
+    """The seed of order and augmentation, from seed_everything.
+
+    Raises:
+        ConfigError: for a seed that is not a number, or one that numpy does not take.
+    """
+    if isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed_everything: {seed} is not a number from 0 to 2**32 - 1")
+    return seed
+
+
+def validates(trainer: Namespace) -> bool:
+    """Whether a trainer of this config ever validates."""
+    epochs = trainer.max_epochs if trainer.max_epochs not in (None, -1) else float("inf")
+    return trainer.limit_val_batches != 0 and (trainer.check_val_every_n_epoch or 1) <= epochs
+
+
+def check(command: str, config: Namespace) -> None:
+    """Refuses, before anything is built, a GPU that is not there, weights that are missing and a run without end.
 
     Raises:
         ConfigError: naming the field.
@@ -117,6 +137,11 @@ def check(config: Namespace) -> None:
         raise ConfigError(
             f"trainer.accelerator: {config.trainer.accelerator}, and this machine has none; choose auto or cpu"
         )
+    if config.trainer.max_epochs == config.trainer.max_steps == -1:
+        raise ConfigError("trainer.max_epochs: -1 has no end; give a number, or trainer.max_steps")
+    student = config.model.init_args.student
+    if command != "fit" and not (config.get("ckpt_path") or student.checkpoint or student.pretrained):
+        raise ConfigError(f"ckpt_path: {command} needs a trained student; give a run's checkpoint as --ckpt_path")
     if config.get("ckpt_path"):
         path = resolve(config.ckpt_path, "ckpt_path")
         checkpoints.read(path, "ckpt_path")
@@ -151,7 +176,7 @@ def _arguments(owner: type | None) -> set[str]:
 
 def _classes(field: str) -> set[str]:
     """The names of the classes that may stand in a field."""
-    bases = next((_BASES[part] for part in reversed(field.split(".")) if part in _BASES), ())
+    bases = _BASES.get(field.split(".")[-1], ())
     return {sub.__name__ for base in bases for sub in _subclasses(base) if not inspect.isabstract(sub)}
 
 

@@ -51,6 +51,10 @@ class Run:
         fresh = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
         identifier = self.id or (os.environ.get("KD_RUN_ID", fresh) if follows else fresh)
         os.environ["KD_RUN_ID"] = identifier
+        for field_name, value in (("project", self.project), ("name", name), ("id", identifier)):
+            if Path(value).name != value:
+                raise ConfigError(f"run.{field_name}: {value!r} is to be a folder's name, without / and not ..")
+        self._check_root()
         folder = Path(self.folder).expanduser() / self.project / name / identifier
         if folder.exists() and not follows:
             raise ConfigError(f"run.id: {folder} is another run's folder; choose another run.id, or leave it out")
@@ -70,3 +74,10 @@ class Run:
                 )
             )
         return folder, loggers
+
+    def _check_root(self) -> None:
+        """Refuses a folder that cannot be made or written to, without making it."""
+        root = Path(self.folder).expanduser().absolute()
+        there = next(path for path in (root, *root.parents) if path.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            raise ConfigError(f"run.folder: {there} cannot be written to; choose another folder")

@@ -92,6 +92,20 @@ def changed(**fields: object) -> dict:
         (KD, ["--ckpt_path=/nowhere/last.ckpt"], ["ckpt_path", "/nowhere/last.ckpt"]),
         (changed(model__init_args__teacher={"name": "cifar_resnet8"}), [], ["teacher", "checkpoint", "pretrained"]),
         (changed(model__init_args__teacher__num_classes=7), [], ["teacher.num_classes", "7"]),
+        (changed(model__class_path="Distiller"), [], ["model", "Distiller", "choices: KD, SP, Supervised"]),
+        (KD, ["--model.optimizer.lr=-1"], ["model.optimizer", "-1"]),
+        (KD, ["--model.optimizer.lr=abc"], ["model.optimizer.lr", "abc", "float"]),
+        (KD, ["--model.lr_scheduler=WarmupMultiStep"], ["model.lr_scheduler.milestones", "required"]),
+        (KD, ["--model.student.std=[0, 1, 1]"], ["std", "0"]),
+        (KD, ["--model.student.mean=[0.1, 0.2]"], ["model.student.mean", "0.1"]),
+        (KD, ["--seed_everything=true"], ["seed_everything", "True"]),
+        (KD, ["--seed_everything=-5"], ["seed_everything", "-5"]),
+        (KD, ["--trainer.accelerator=gpuu"], ["trainer", "gpuu", "cpu"]),
+        (KD, ["--trainer.strategy=ddpp"], ["trainer", "ddpp", "ddp"]),
+        (KD, ["--trainer.limit_val_batches=0", "--protocol.judge=best"], ["protocol.judge", "limit_val_batches"]),
+        (KD, ["--trainer.max_epochs=-1"], ["trainer.max_epochs", "-1", "max_steps"]),
+        (KD, ["--run.name=../x"], ["run.name", "'../x'"]),
+        (KD, ["--run.folder=/etc/hostname/x"], ["run.folder", "/etc/hostname"]),
         ("model: {class_path: KD\ndata: Digits\n", [], ["config", "YAML"]),
         ({"model": KD["model"]}, [], ["data", "required"]),
         (changed(data={"class_path": "ImageFolder", "init_args": {"path": "/nowhere"}}), [], ["data.path", "/nowhere"]),
@@ -169,6 +183,19 @@ def test_a_runs_checkpoint_for_another_student(refused, tmp_path: Path) -> None:
     assert "student.model.layer1.1.conv1.weight" in line
     safetensors = ckpt.with_name("student.safetensors")
     assert "model.student.checkpoint" in refused(KD, f"--ckpt_path={safetensors}", command="test")
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_a_student_that_nobody_trained_is_not_judged(refused, command: str) -> None:
+    assert f"ckpt_path: {command} needs a trained student" in refused(KD, command=command)
+
+
+def test_no_command_and_a_wrong_one(capfd: pytest.CaptureFixture) -> None:
+    for args, words in (([], "subcommand"), (["fti"], "nearest: fit")):
+        with pytest.raises(SystemExit) as stopped:
+            main(args)
+        assert stopped.value.code == 2
+        assert words in capfd.readouterr().err.splitlines()[-1]
 
 
 def test_a_teacher_of_other_classes(refused, tmp_path: Path) -> None:

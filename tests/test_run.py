@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,10 @@ ARGS += ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer
 def records(folder: Path) -> list[wandb_internal_pb2.Record]:
     """What the one offline W&B run below a folder has written: LevelDB's log format behind a header of 7 bytes."""
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    for _ in range(50):  # W&B's own process may still be writing when finish() returns
+        if file.stat().st_size > 7:
+            break
+        time.sleep(0.2)
     content, place, found, whole = file.read_bytes(), 7, [], b""
     while place + 7 <= len(content):
         if 32768 - place % 32768 < 7:  # a block's tail is too short for a record's header

@@ -23,7 +23,7 @@ class Overview(Callback):
 def _networks(method: LightningModule, side: int) -> Table:
     table = Table(title=type(method).__name__, title_justify="left")
     for column in ("", "network", "weights", "parameters", "MACs", "embedding", "input"):
-        table.add_column(column, justify="left" if column in ("", "network", "weights") else "right")
+        table.add_column(column, overflow="fold", justify="left" if column in ("", "network", "weights") else "right")
     for role in ("teacher", "student"):
         network: Network | None = getattr(method, role, None)
         if network is not None:

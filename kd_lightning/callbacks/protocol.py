@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
@@ -28,30 +28,37 @@ class Protocol(Callback):
     def __init__(self, *, judge: Literal["best", "last"] | None = None, test: bool = True) -> None:
         self.judge, self.test = judge, test
 
-    def checkpoints(self, data: ImageData, folder: Path) -> list[ModelCheckpoint]:
+    def checkpoints(self, folder: Path, *, validated: bool) -> list[ModelCheckpoint]:
         """What saves checkpoints into the run's folder.
 
         Raises:
-            ConfigError: for `best` without validation images.
+            ConfigError: for `best` in a run that is not validated.
         """
-        if self.judge == "best" and not data.has_validation:
-            raise ConfigError("protocol.judge: best needs validation images, and data.val_split is 0; choose last")
-        self.judge = self.judge or ("best" if data.has_validation else "last")
+        if self.judge == "best" and not validated:
+            raise ConfigError(
+                "protocol.judge: best needs validation, and data.val_split, trainer.limit_val_batches or "
+                "trainer.check_val_every_n_epoch leaves none; choose last"
+            )
+        self.judge = self.judge or ("best" if validated else "last")
         self.judged = folder / f"{self.judge}.ckpt"
         # one callback cannot do both: ModelCheckpoint's save_last writes only when it has saved a best one
         last = ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)
-        return [Best(folder), last] if data.has_validation else [last]
+        return [Best(folder), last] if validated else [last]
 
     def conclude(self, trainer: Trainer, method: LightningModule, data: ImageData) -> None:
         """After `fit`: writes the judged checkpoint's student alone, and tests that checkpoint."""
+        if not self.judged.exists():
+            rank_zero_warn(f"{self.judged} was not written, so there is nothing to test (no epoch was run to its end)")
+            return
         if trainer.is_global_zero:
             state, facts = checkpoints.read(self.judged)
             student = checkpoints.clean(state, method.student.model)
             checkpoints.write(self.judged.with_name("student.safetensors"), student, facts)
         outcome = ""
         if self.test:
-            (tested,) = trainer.test(method, datamodule=data, ckpt_path=str(self.judged))
-            outcome = f", {tested['test/acc']:.2%} of the test images right" if "test/acc" in tested else ""
+            trainer.test(method, datamodule=data, ckpt_path=str(self.judged))
+            if "test/acc" in trainer.callback_metrics:
+                outcome = f", {trainer.callback_metrics['test/acc']:.2%} of the test images right"
         rank_zero_info(f"result: the {self.judge} epoch{outcome}; {self.judged}, its student alone beside it")
 
 

@@ -16,6 +16,13 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import sample_keys
 
 
+def _epoch_and_rows(places: list[tuple[int, int]] | list[int]) -> tuple[int, Tensor]:
+    """An epoch and the rows to gather. Plain rows are epoch 0's: Lightning's overfit_batches brings a plain sampler."""
+    if isinstance(places[0], int):
+        return 0, torch.tensor(places)
+    return places[0][0], torch.tensor([row for _, row in places])
+
+
 class Images(Protocol):
     """What a data module needs of a set of images."""
 
@@ -52,7 +59,7 @@ class StoredImages(Dataset):
 
     def __getitems__(self, places: list[tuple[int, int]]) -> Batch:
         """The batch at (epoch, row) places, gathered at once."""
-        epoch, rows = places[0][0], torch.tensor([row for _, row in places])
+        epoch, rows = _epoch_and_rows(places)
         indices = self.indices[rows]
         return Batch(self.images[rows], self.labels[rows], indices, sample_keys(self.seed, epoch, indices))
 
@@ -91,7 +98,7 @@ class FileImages(Dataset):
 
     def __getitems__(self, places: list[tuple[int, int]]) -> Batch:
         """The batch at (epoch, row) places."""
-        epoch, rows = places[0][0], torch.tensor([row for _, row in places])
+        epoch, rows = _epoch_and_rows(places)
         images = torch.stack([self.decode(self.files[row]) for row in rows.tolist()])
         indices = self.indices[rows]
         return Batch(images, self.labels[rows], indices, sample_keys(self.seed, epoch, indices))

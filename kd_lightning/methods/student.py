@@ -50,7 +50,17 @@ class StudentModule(LightningModule, ABC):
         super().__init__()
         self.student = student
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self._try_optimizer()
         self.accuracy = nn.ModuleDict({stage: _accuracy(student) for stage in ("val", "test")})
+
+    def _try_optimizer(self) -> None:
+        """Builds optimizer and schedule once, so that a wrong setting shows before a run is opened."""
+        try:
+            self.lr_scheduler(self.optimizer(self.student.parameters()))
+        except (ValueError, TypeError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"model.optimizer, model.lr_scheduler: {error}") from error
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -104,7 +114,12 @@ class StudentModule(LightningModule, ABC):
         schedule = self.lr_scheduler(optimizer)
         once_a_step = isinstance(schedule, RunSchedule)
         if once_a_step:
-            total_steps = self.trainer.estimated_stepping_batches  # this asks for the loader, so it comes first
+            self.trainer.fit_loop.setup_data()  # else a run that max_steps ends does not know its epochs' length
+            total_steps = self.trainer.estimated_stepping_batches
+            if math.isinf(total_steps):
+                raise ConfigError(
+                    "trainer.max_epochs: -1 has no end, and the schedule needs one; give trainer.max_steps"
+                )
             steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
             schedule.begin(total_steps, steps_per_epoch)
         step = {

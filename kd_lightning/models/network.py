@@ -68,6 +68,8 @@ class Network(nn.Module):
         for field, number in (("num_classes", num_classes), ("size", size)):
             if number is not None and number < (0 if field == "num_classes" else 1):
                 raise ConfigError(f"{name}: {field} is {number}; it must be positive")
+        if std is not None and min(std) <= 0:
+            raise ConfigError(f"{name}: std is {std}; every channel's must be above 0")
         self.name, self.frozen = name, False
         facts: dict[str, Any] = {}
         own_classes = {} if num_classes is None else {"num_classes": num_classes}

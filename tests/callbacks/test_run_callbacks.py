@@ -44,7 +44,7 @@ def trainer(folder: Path, callbacks: list[Callback], epochs: int, **kwargs: obje
 def kept(folder: Path, *scores: float, resume: Path | None = None) -> Protocol:
     """A run whose epochs have these validation scores."""
     data, protocol = Digits(train_images=100, batch_size=50), Protocol()
-    saving = protocol.checkpoints(data, folder)
+    saving = protocol.checkpoints(folder, validated=True)
     saving[0].monitor = "val/score"
     run = trainer(folder, [Scores(*scores), *saving], len(scores), enable_progress_bar=False)
     run.fit(Supervised(student=Network("cifar_resnet8", model_kwargs=NARROW)), data, ckpt_path=resume)
@@ -73,10 +73,10 @@ def test_a_resumed_run_takes_the_best_checkpoint_along(tmp_path: Path) -> None:
     assert epoch(tmp_path / "first" / "best.ckpt") == 1
 
 
-def test_what_is_judged_follows_from_the_data(tmp_path: Path) -> None:
-    for data, judge in ((Digits(), "best"), (Digits(val_split=0), "last")):
+def test_what_is_judged_follows_from_whether_there_is_validation(tmp_path: Path) -> None:
+    for validated, judge in ((True, "best"), (False, "last")):
         protocol = Protocol()
-        saving = protocol.checkpoints(data, tmp_path)
+        saving = protocol.checkpoints(tmp_path, validated=validated)
         assert protocol.judge == judge
         assert any(isinstance(callback, Best) for callback in saving) == (judge == "best")
 
@@ -92,7 +92,7 @@ def test_the_table_at_the_start_names_networks_images_and_protocol(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     data, protocol = Digits(train_images=100, batch_size=50), Protocol()
-    saving = protocol.checkpoints(data, tmp_path)
+    saving = protocol.checkpoints(tmp_path, validated=True)
     trainer(tmp_path, [protocol, *saving, Overview()], 1, enable_progress_bar=False).fit(method, data)
     shown = capsys.readouterr().out
     (teacher,) = (line for line in shown.splitlines() if "teacher" in line)
