@@ -14,6 +14,7 @@ from kd_lightning.data.images import FileImages, Images
 from kd_lightning.data.samplers import EpochSampler
 from kd_lightning.data.transforms import Augmentation, HorizontalFlip, RandomCrop, augment
 from kd_lightning.errors import ConfigError
+from kd_lightning.randomness import permutation
 
 Split = Literal["train", "val", "test"]
 
@@ -42,6 +43,7 @@ class ImageData(LightningDataModule, ABC):
     num_classes: int
     class_names: list[str]
     name: str
+    judged_images = 5000
 
     def __init__(
         self,
@@ -147,35 +149,36 @@ class ImageData(LightningDataModule, ABC):
         """What `judged_loader` reads, in words."""
         if "val" in self.sets:
             return f"{len(self.sets['val']):,} validation images"
-        return f"{min(len(self.sets['train']), 5000):,} training images, not augmented (there is no validation split)"
+        count = min(len(self.sets["train"]), self.judged_images)
+        return f"{count:,} training images, not augmented (there is no validation split)"
 
     def judged_loader(self) -> DataLoader:
-        """The images that a network is judged on before training: validation, or the first of training."""
+        """The images that a network is judged on before training: validation, or some of training, drawn at random."""
         if "val" in self.sets:
-            return self._loader("val", shuffle=False)
-        return self._loader("train", shuffle=False, most=5000)
+            return self._loader(self.sets["val"], shuffle=False)
+        train = self.sets["train"]
+        rows = permutation(len(train), self.split_seed, 0)[: self.judged_images]
+        return self._loader(train.subset(rows.sort().values), shuffle=False)
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader("train", shuffle=True)
+        return self._loader(self.sets["train"], shuffle=True)
 
     def val_dataloader(self) -> DataLoader | list:
-        return self._loader("val", shuffle=False) if "val" in self.sets else []
+        return self._loader(self.sets["val"], shuffle=False) if "val" in self.sets else []
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader("test", shuffle=False)
+        return self._loader(self.sets["test"], shuffle=False)
 
     def predict_dataloader(self) -> DataLoader:
-        return self._loader(self.predict_split, shuffle=False)
+        return self._loader(self.sets[self.predict_split], shuffle=False)
 
-    def _loader(self, split: Split, *, shuffle: bool, most: int | None = None) -> DataLoader:
-        images = self.sets[split]
+    def _loader(self, images: Images, *, shuffle: bool) -> DataLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        count = len(images) if most is None else min(most, len(images))
         workers = self.num_workers if isinstance(images, FileImages) else 0
         return DataLoader(
             images,
             batch_size=self.batch_size if shuffle else self.eval_batch_size,
-            sampler=EpochSampler(count, seed=self.seed, shuffle=shuffle, rank=rank, world=world),
+            sampler=EpochSampler(len(images), seed=self.seed, shuffle=shuffle, rank=rank, world=world),
             collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,

@@ -25,7 +25,7 @@ class Distiller(StudentModule, ABC):
             classes is its own, never the data's, so that a wrong teacher is refused and not given a random classifier.
         check_teacher: measure the teacher's accuracy on the validation images once before epoch 0, log it as
             `teacher/acc`, and warn where it is no better than chance + 5 points (a wrong class order, mean or std).
-            Where there is no validation split, on as many training images, not augmented.
+            Where there is no validation split, on up to 5,000 training images, not augmented.
         **kwargs: student, optimizer and lr_scheduler, as for every method.
 
     Raises:

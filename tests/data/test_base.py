@@ -63,6 +63,16 @@ def test_no_validation_images_where_none_are_held_out() -> None:
         Digits(val_split=0).setup("validate")
 
 
+def test_without_validation_a_network_is_judged_on_training_images_of_all_classes(folder: Path) -> None:
+    data = ready(ImageFolder(path=str(folder), val_split=0, batch_size=4))  # its files are in order of class
+    data.judged_images = 12
+    (batch,) = data.judged_loader()
+    assert len(batch.labels) == 12
+    assert 3 <= batch.labels.sum() <= 9
+    assert data.judged_on.startswith("12 training images")
+    assert torch.equal(batch.images, data.sets["train"].images[batch.indices])
+
+
 def epoch(data: ImageData, number: int, rank: int = 0, world: int = 1) -> list[Batch]:
     """The batches of an epoch as the network sees them."""
     data.trainer = SimpleNamespace(global_rank=rank, world_size=world, training=True)
