@@ -9,14 +9,15 @@ from torch import Tensor
 
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Runs a loss in float32 with autocast off, whatever its tensors come in; float64 stays float64.
+    """Runs a loss in float32 with autocast off, whatever its tensors come in; float64, labels and masks stay.
 
     Soft targets, cosines and Gram matrices lose their meaning in half precision: a Gram of 2048 x 7 x 7 features
     passes float16's 65504, and bfloat16 keeps 3 digits of a logit.
     """
 
     def raised(value: Any) -> Any:
-        return value.float() if isinstance(value, Tensor) and value.dtype != torch.float64 else value
+        low = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
+        return value.float() if low else value
 
     @wraps(loss)
     def in_full_precision(*args: Any, **kwargs: Any) -> Tensor:

@@ -112,5 +112,5 @@ class WarmupMultiStep(RunSchedule):
         super().__init__(optimizer, warmup_epochs=warmup_epochs, warmup_from=warmup_from)
 
     def factor(self, epoch: float) -> float:
-        reached = [m for m in self.milestones if epoch >= (m * self.epochs if m < 1 else m)]
-        return self.gamma ** len(reached)
+        epochs = [m * self.epochs if m < 1 else m for m in self.milestones]
+        return self.gamma ** sum(epoch > m - 1e-6 for m in epochs)  # 0.55 * 100 is more than 55

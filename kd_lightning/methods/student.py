@@ -75,6 +75,9 @@ class StudentModule(LightningModule, ABC):
         self.log("train/acc", (logits.detach().argmax(dim=1) == labels).float().mean(), prog_bar=True)
         return F.cross_entropy(logits.float(), labels)
 
+    def on_fit_start(self) -> None:
+        self.train()  # Lightning would go on in eval mode where someone has looked at the student in it
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch)
         self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, prog_bar=True)

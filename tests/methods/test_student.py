@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from tiny import digits, student, trainer
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from kd_lightning.batch import Batch
 from kd_lightning.methods import KD, SP, StudentModule, Supervised
 from kd_lightning.models import Network
+from kd_lightning.randomness import sample_keys
 
 
 @pytest.fixture
@@ -95,6 +96,27 @@ def test_two_fits_with_one_seed_are_bit_equal(make: type[StudentModule], teacher
     first = weights(0)
     assert torch.equal(first, weights(0))
     assert not torch.equal(first, weights(1))
+
+
+class Keys(Callback):
+    """The keys and indices of the batches of each epoch, as the method sees them."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, list[Batch]] = {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        self.seen.setdefault(trainer.current_epoch, []).append(batch)
+
+
+def test_each_epoch_of_a_run_has_its_own_order_and_augmentation(tmp_path: Path) -> None:
+    watch = Keys()
+    trainer(tmp_path, watch, max_epochs=3).fit(Supervised(student=student()), digits(seed=4))
+    for number, batches in watch.seen.items():
+        for batch in batches:
+            assert torch.equal(batch.keys, sample_keys(4, number, batch.indices))
+    orders = [torch.cat([batch.indices for batch in batches]).tolist() for batches in watch.seen.values()]
+    assert orders[0] != orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
 
 
 def test_training_on_digits_learns(teacher: Network, tmp_path: Path) -> None:
