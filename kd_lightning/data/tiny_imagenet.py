@@ -1,0 +1,101 @@
+"""Tiny-ImageNet (Stanford CS231n): 200 classes of ImageNet at 64 pixels."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.datasets.utils import download_url
+
+from kd_lightning.data.archives import is_archive, unpacked
+from kd_lightning.data.base import ImageData, Split
+from kd_lightning.data.images import FileImages
+from kd_lightning.data.transforms import Augmentation, HorizontalFlip, RandomCrop
+from kd_lightning.errors import ConfigError
+from kd_lightning.paths import resolve
+
+_ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+_CHECKSUM = "90528d7ca1a48142e341f4ef8d21d0de"
+
+
+class TinyImageNet(ImageData):
+    """Tiny-ImageNet: 100,000 training images of 64x64 pixels in 200 classes, 10,000 labelled validation images.
+
+    The official validation images are the test (the official test images have no labels); validation is held out
+    of the training images. Classes are the WordNet ids in alphabetical order, named by their first word;
+    `Batch.indices` counts the files in order of class, then name.
+
+    Args:
+        path: the official folder `tiny-imagenet-200`, or an archive of it; where there is neither, the official zip is
+            downloaded beside it (its checksum is checked). `~` and environment variables are filled in.
+        **kwargs: as for every data set; the customary augmentation is a crop after 8 pixels of padding and the flip.
+
+    Raises:
+        ConfigError: for a folder that is not of the official layout.
+    """
+
+    num_classes = 200
+    class_names: list[str] = []
+    name = "tiny-imagenet"
+
+    def __init__(self, *, path: str = "data/tiny-imagenet-200", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.path = path
+        self.wnids: list[str] = []
+
+    def default_augmentations(self) -> list[Augmentation]:
+        return [RandomCrop(8), HorizontalFlip()]
+
+    def _zip(self) -> Path:
+        """Where the official zip lies or goes: beside `path`."""
+        return Path(os.path.expandvars(self.path)).expanduser().parent / Path(_ADDRESS).name
+
+    def download(self) -> None:
+        """Downloads the official zip where there is nothing at `path`.
+
+        Raises:
+            ConfigError: if it cannot be had.
+        """
+        try:
+            resolve(self.path, "data.path")
+        except ConfigError as missing:
+            if "$" in str(self._zip()):
+                raise
+            try:
+                download_url(_ADDRESS, self._zip().parent, md5=_CHECKSUM)  # nothing is done where it is whole already
+            except (OSError, RuntimeError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ConfigError(f"{missing}; {_ADDRESS} cannot be downloaded ({reason}): put it there") from error
+
+    def _folder(self) -> Path:
+        """The official folder, with its classes read."""
+        given = Path(os.path.expandvars(self.path)).expanduser()
+        found = self._zip() if not given.exists() and self._zip().exists() else resolve(self.path, "data.path")
+        folder = unpacked(found) if is_archive(found) else found
+        for needed in ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt"):
+            if not (folder / needed).exists():
+                raise ConfigError(f"data.path: {folder} is not Tiny-ImageNet's folder: it has no {needed}")
+        self.wnids = sorted((folder / "wnids.txt").read_text().split())
+        words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines() if "\t" in line)
+        self.class_names = [words.get(wnid, wnid).split(",")[0] for wnid in self.wnids]
+        if len(self.wnids) != self.num_classes:
+            raise ConfigError(f"data.path: {folder / 'wnids.txt'} lists {len(self.wnids)} classes, not 200")
+        return folder
+
+    def load(self, split: Split) -> FileImages | None:
+        if split == "val":
+            return None
+        folder = self._folder()
+        label_of = {wnid: label for label, wnid in enumerate(self.wnids)}
+        if split == "train":
+            found = [
+                (label_of[wnid], file) for wnid in self.wnids for file in (folder / "train" / wnid).rglob("*.JPEG")
+            ]
+        else:
+            lines = (folder / "val" / "val_annotations.txt").read_text().splitlines()
+            listed = (line.split("\t") for line in lines)
+            found = [(label_of[wnid], folder / "val" / "images" / name) for name, wnid, *_ in listed]
+        if not found:
+            raise ConfigError(f"data.path: {folder} holds no {split} images")
+        found.sort()
+        return FileImages([file for _, file in found], torch.tensor([label for label, _ in found]), 64)
