@@ -40,6 +40,34 @@ def test_cosine_with_warmup_is_its_closed_form() -> None:
     assert rates(lambda o: WarmupCosine(o), 3, 5)[0] == 2.0
 
 
+def test_each_group_keeps_its_own_base_rate() -> None:
+    groups = [{"params": nn.Linear(1, 1).parameters(), "lr": rate} for rate in (2.0, 0.5)]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    schedule = WarmupCosine(optimizer, warmup_epochs=1, warmup_from=0.5)
+    schedule.begin(20, 10)
+    for step in range(20):
+        factor = 0.5 + 0.5 * step / 10 if step < 10 else (1 + math.cos(math.pi * (step - 10) / 10)) / 2
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([2 * factor, 0.5 * factor])
+        assert schedule.get_last_lr() == [group["lr"] for group in optimizer.param_groups]
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
+
+
+def test_a_warmup_longer_than_the_run_never_falls_and_a_negative_one_is_refused() -> None:
+    assert rates(lambda o: WarmupCosine(o, warmup_epochs=4), 2, 2) == pytest.approx([0.0, 0.25, 0.5, 0.75])
+    with pytest.raises(ConfigError, match=r"^warmup_epochs: -1"):
+        rates(lambda o: WarmupCosine(o, warmup_epochs=-1), 2, 2)
+
+
+@pytest.mark.parametrize("epochs", [7, 100])
+def test_a_fraction_of_the_run_is_reached_in_its_very_epoch(epochs: int) -> None:
+    """0.55 * 100 is 55.00000000000001 in floating point."""
+    for epoch in range(1, epochs):
+        seen = rates(lambda o, m=epoch / epochs: WarmupMultiStep(o, milestones=[m]), epochs, 1)
+        assert seen == pytest.approx([2.0] * epoch + [0.2] * (epochs - epoch))
+
+
 def test_multi_step_drops_at_its_milestones() -> None:
     seen = rates(lambda o: WarmupMultiStep(o, milestones=[3, 5], gamma=0.5), 6, 4)
     assert seen == [2.0] * 12 + [1.0] * 8 + [0.5] * 4
@@ -79,10 +107,12 @@ class Rates(Callback):
         self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
-def run(folder: Path, scheduler: Callable, *, epochs: int, **kwargs: object) -> list[float]:
+def run(
+    folder: Path, scheduler: Callable, *, epochs: int, lr: float = 2.0, resume: str | None = None, **kwargs: object
+) -> list[float]:
     watch, student = Rates(), Network("cifar_resnet8", model_kwargs={"channels": [2, 2, 2, 2]})
-    method = Supervised(student=student, optimizer=lambda p: torch.optim.SGD(p, lr=2.0), lr_scheduler=scheduler)
-    Trainer(
+    method = Supervised(student=student, optimizer=lambda p: torch.optim.SGD(p, lr=lr), lr_scheduler=scheduler)
+    trainer = Trainer(
         max_epochs=epochs,
         accelerator="cpu",
         default_root_dir=folder,
@@ -94,13 +124,31 @@ def run(folder: Path, scheduler: Callable, *, epochs: int, **kwargs: object) -> 
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         **kwargs,
-    ).fit(method, Digits(train_images=100, batch_size=20))  # 5 steps an epoch
+    )
+    trainer.fit(method, Digits(train_images=100, batch_size=20), ckpt_path=resume)  # 5 steps an epoch
+    if resume is None:
+        trainer.save_checkpoint(folder / "run.ckpt")
     return watch.seen
 
 
 def test_in_a_run_the_length_is_the_trainers(tmp_path: Path) -> None:
     expected = [1 + math.cos(math.pi * step / 10) for step in range(10)]
     assert run(tmp_path, WarmupCosine, epochs=2) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("epochs", "limits"), [(-1, {"max_steps": 7}), (3, {"max_steps": 7})])
+def test_a_run_that_steps_end_is_as_long_as_they_say(epochs: int, limits: dict[str, int], tmp_path: Path) -> None:
+    expected = [1 + math.cos(math.pi * step / 7) for step in range(7)]
+    assert run(tmp_path, WarmupCosine, epochs=epochs, **limits) == pytest.approx(expected)
+
+
+def test_a_resumed_run_goes_on_in_place_and_obeys_its_own_length_and_rate(tmp_path: Path) -> None:
+    def warm(optimizer: torch.optim.Optimizer) -> WarmupCosine:
+        return WarmupCosine(optimizer, warmup_epochs=1)
+
+    run(tmp_path, warm, epochs=2)
+    seen = run(tmp_path, warm, epochs=4, lr=1.0, resume=str(tmp_path / "run.ckpt"))
+    assert seen == pytest.approx([(1 + math.cos(math.pi * (step - 5) / 15)) / 2 for step in range(10, 20)])
 
 
 def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:

@@ -83,10 +83,11 @@ class Distiller(StudentModule, ABC):
         if not (self.check_teacher and self.knows_classes and data) or self.trainer.global_step:
             return
         accuracy = MulticlassAccuracy(self.teacher.num_classes, average="micro").to(self.device)
-        for batch in data.judged_loader():
-            batch = data.transfer_batch_to_device(batch, self.device, 0)
-            with self.trainer.precision_plugin.forward_context():
-                accuracy.update(self.teach(batch.images, logits=True).logits, batch.labels)
+        with torch.random.fork_rng(devices=[]):  # a loader draws a seed; the student's dropout is not to move by that
+            for batch in data.judged_loader():
+                batch = data.transfer_batch_to_device(batch, self.device, 0)
+                with self.trainer.precision_plugin.forward_context():
+                    accuracy.update(self.teach(batch.images, logits=True).logits, batch.labels)
         reached, chance = accuracy.compute().item(), 1 / self.teacher.num_classes
         for logger in self.trainer.loggers:
             logger.log_metrics({"teacher/acc": reached}, step=0)

@@ -1,15 +1,15 @@
 """The teacher's contract: a constant, whatever anyone does to it."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger
 from tiny import digits, student, trainer, with_weights
 from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import KD, SP
+from kd_lightning.methods import KD, SP, Supervised
 from kd_lightning.models import Network
 
 IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -26,11 +26,12 @@ def teacher(tmp_path: Path) -> Network:
 
 
 def state(network: Network) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in network.state_dict().items()}
+    """All its tensors, those that no state_dict holds too."""
+    return {name: value.detach().clone() for name, value in (*network.named_parameters(), *network.named_buffers())}
 
 
 def unchanged(method: KD, before: dict[str, Tensor], logits: Tensor) -> bool:
-    same = all(torch.equal(value, before[name]) for name, value in method.teacher.state_dict().items())
+    same = all(torch.equal(value, before[name]) for name, value in state(method.teacher).items())
     return same and torch.equal(method.teach(IMAGES, logits=True).logits, logits)
 
 
@@ -41,6 +42,7 @@ def test_it_is_a_constant_through_training_validation_and_anyones_train(teacher:
     for step in (
         lambda: first.fit(method, digits()),
         lambda: first.validate(method, digits(), verbose=False),
+        lambda: first.test(method, digits(), verbose=False),
         lambda: second.fit(method, digits()),
         lambda: method.train(),
         lambda: method.teacher.train(),
@@ -71,6 +73,8 @@ def test_it_is_out_of_the_checkpoint_and_loading_is_strict(teacher: Network, tmp
     saved = torch.load(tmp_path / "run.ckpt", weights_only=True)
     assert not any("teacher" in name for name in saved["state_dict"])
     assert {name.split(".")[0] for name in saved["state_dict"]} == {"student"}
+    alone = Supervised.load_from_checkpoint(tmp_path / "run.ckpt", student=student())
+    assert all(torch.equal(value, saved["state_dict"][name]) for name, value in alone.state_dict().items())
     again = KD.load_from_checkpoint(tmp_path / "run.ckpt", teacher=teacher, student=student())
     for name, value in method.state_dict().items():
         assert torch.equal(again.state_dict()[name], value)
@@ -95,51 +99,17 @@ def test_ddp_is_told_to_leave_all_of_it_out(teacher: Network) -> None:
     assert len(ignored) > 200
 
 
-def logged(folder: Path) -> list[str]:
-    text = (folder / "metrics.csv").read_text() if (folder / "metrics.csv").exists() else ""
-    header, *rows = text.splitlines() or [""]
-    column = header.split(",").index("teacher/acc") if "teacher/acc" in header else None
-    return [row.split(",")[column] for row in rows if row.split(",")[column]] if column is not None else []
-
-
-def fit_and_log(folder: Path, method: KD, **data: object) -> list[str]:
-    run = trainer(folder, limit_train_batches=1, max_epochs=2, logger=CSVLogger(folder, name="", version=""))
-    run.fit(method, digits(**data))
-    return logged(folder)
-
-
-def test_its_accuracy_is_measured_once_before_the_first_step(tmp_path: Path) -> None:
-    trained = Network("cifar_resnet20.digits", pretrained=True)
-    data = digits()
-    data.setup("fit")
-    held_out = data.sets["val"]
-    right = (trained.eval()(held_out.images).argmax(1) == held_out.labels).float().mean().item()
-    assert right > 0.9
-    (value,) = fit_and_log(tmp_path / "a", KD(teacher=trained, student=student()))
-    assert float(value) == pytest.approx(right)
-    assert len(fit_and_log(tmp_path / "b", KD(teacher=trained, student=student()), val_split=0)) == 1
-    assert fit_and_log(tmp_path / "c", KD(teacher=trained, student=student(), check_teacher=False)) == []
-
-
-def test_a_teacher_with_a_wrong_class_order_is_warned_of(tmp_path: Path) -> None:
-    trained = Network("cifar_resnet20.digits", pretrained=True)
-    with torch.no_grad():
-        trained.model.fc.weight.copy_(trained.model.fc.weight.roll(1, 0))
-        trained.model.fc.bias.copy_(trained.model.fc.bias.roll(1))
-    with pytest.warns(UserWarning, match=r"teacher/acc is .*chance is 10.0%"):
-        fit_and_log(tmp_path, KD(teacher=trained, student=student()))
-
-
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"teacher: cifar_resnet8 has no weights"):
-        SP(teacher=Network("cifar_resnet8"), student=student())
     seven = with_weights(tmp_path, "cifar_resnet8", classes=7)
-    with pytest.raises(ConfigError, match=r"teacher.num_classes: .* 7 classes"):
-        KD(teacher=seven, student=student())
-    path = tmp_path / "cifar_resnet8.safetensors"
-    fresh = Network("cifar_resnet8", checkpoint=str(path), num_classes=10)
-    with pytest.raises(ConfigError, match=r"teacher.num_classes: .*random"):
-        KD(teacher=fresh, student=student())
+    fresh = Network("cifar_resnet8", checkpoint=str(tmp_path / "cifar_resnet8.safetensors"), num_classes=10)
+    for kind, teacher, line in (
+        (SP, Network("cifar_resnet8"), r"^teacher: cifar_resnet8 has no weights.*teacher.checkpoint.*$"),
+        (KD, seven, r"^teacher.num_classes: .* 7 classes, .* 10;.*$"),
+        (KD, fresh, r"^teacher.num_classes: .*random.*$"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            kind(teacher=teacher, student=student())
+        assert re.fullmatch(line, str(refused.value)), refused.value
     for other in (seven, fresh):  # SP does not read logits: any classes will do, and agreement means nothing
         method = SP(teacher=other, student=student())
         run = trainer(tmp_path, limit_train_batches=1)
@@ -159,3 +129,18 @@ def test_any_part_that_trains_is_in_the_optimizer(teacher: Network, tmp_path: Pa
     run.fit(method, digits())
     held = {id(parameter) for group in run.optimizers[0].param_groups for parameter in group["params"]}
     assert held == {id(parameter) for parameter in (*method.student.parameters(), *method.adapter.parameters())}
+
+
+@pytest.mark.parametrize("kind", [KD, SP])
+def test_it_may_be_of_another_family_and_size(kind: type[KD | SP], tmp_path: Path) -> None:
+    """A vision transformer that takes 32 pixels alone beside a convolutional student on 8."""
+    small = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    noise = {"drop_rate": 0.5, "drop_path_rate": 0.5, "proj_drop_rate": 0.5}
+    method = kind(teacher=with_weights(tmp_path, "vit_tiny_patch16_224", **small, **noise), student=student())
+    before, run = state(method.teacher), trainer(tmp_path, limit_train_batches=1)
+    seen = method.teach(IMAGES, logits=True).logits
+    run.fit(method, digits())
+    assert torch.isfinite(run.callback_metrics["train/loss"])
+    assert "val/agreement" in run.callback_metrics
+    method.teacher.model.blocks[0].train()
+    assert unchanged(method, before, seen)

@@ -1,15 +1,45 @@
-"""Tiny networks, data and trainers."""
+"""Tiny networks, data and trainers, and every method that there is."""
 
+import importlib
+import inspect
+import pkgutil
 from pathlib import Path
+from types import ModuleType
 
+import torch
 from lightning.pytorch import Callback, Trainer
 
+from kd_lightning import methods
 from kd_lightning.data import Digits
+from kd_lightning.methods import Distiller, StudentModule
 from kd_lightning.models import Network, checkpoints
 
+MODULES: list[ModuleType] = [
+    importlib.import_module(f"{methods.__name__}.{module.name}") for module in pkgutil.iter_modules(methods.__path__)
+]
+METHODS: list[type[StudentModule]] = [
+    kind
+    for module in MODULES
+    for kind in vars(module).values()
+    if inspect.isclass(kind) and issubclass(kind, StudentModule) and kind.__module__ == module.__name__
+    if not inspect.isabstract(kind)
+]
 
-def student(**kwargs: object) -> Network:
-    return Network("cifar_resnet8", num_classes=10, model_kwargs={"channels": [4, 4, 8, 16]}, **kwargs)
+
+def method(kind: type[StudentModule], teacher: Network | None = None, **kwargs: object) -> StudentModule:
+    """A method with a tiny student and, where it has one, a teacher that knows the digits."""
+    if issubclass(kind, Distiller):
+        kwargs["teacher"] = teacher or Network("cifar_resnet20.digits", pretrained=True)
+    return kind(**{"student": student(), **kwargs})
+
+
+def weights(trained: StudentModule) -> torch.Tensor:
+    """All numbers of a student in one vector: parameters and BatchNorm's statistics."""
+    return torch.cat([value.flatten().double() for value in trained.student.state_dict().values()])
+
+
+def student(classes: int = 10, **kwargs: object) -> Network:
+    return Network("cifar_resnet8", num_classes=classes, model_kwargs={"channels": [4, 4, 8, 16]}, **kwargs)
 
 
 def with_weights(folder: Path, name: str, classes: int = 10, **model_kwargs: object) -> Network:

@@ -1,0 +1,119 @@
+"""What holds for every method, found in the package: a new one is covered as it stands."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import METHODS, digits, method, student, trainer, weights, with_weights
+from torch import Tensor
+
+from kd_lightning import methods
+from kd_lightning.batch import Batch
+from kd_lightning.methods import KD, SP, StudentModule, Supervised
+from kd_lightning.schedules import WarmupMultiStep
+
+every_method = pytest.mark.parametrize("kind", METHODS)
+
+
+def images(count: int, side: int = 8) -> Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+
+
+def batch(pixels: Tensor, classes: int = 10) -> Batch:
+    rows = torch.arange(len(pixels))
+    return Batch(pixels, rows % classes, rows, rows)
+
+
+def terms(built: StudentModule, given: Batch) -> dict[str, Tensor]:
+    built.log = lambda *args, **kwargs: None  # there is no trainer
+    return built.losses(given)
+
+
+def test_the_methods_are_found_and_known_in_yaml() -> None:
+    assert {Supervised, KD, SP} <= {*METHODS}
+    assert {kind.__name__ for kind in METHODS} <= {*methods.__all__}
+
+
+@every_method
+def test_the_gradient_reaches_all_that_is_trained_and_never_the_teacher(kind: type[StudentModule]) -> None:
+    built = method(kind)
+    if hasattr(built, "teacher"):
+        built.teacher.requires_grad_(True)  # whatever someone does to it
+    found = terms(built, batch(images(12)))
+    assert all(loss.shape == () and loss.dtype == torch.float32 for loss in found.values())
+    sum(found.values()).backward()
+    for name, parameter in built.named_parameters():
+        if name.startswith("teacher."):
+            assert parameter.grad is None, name
+        else:  # DistributedDataParallel would stop at one that gets none
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0, name
+
+
+@every_method
+def test_a_terms_weight_is_its_factor(kind: type[StudentModule]) -> None:
+    arguments = [name for name in inspect.signature(kind).parameters if name.endswith("_weight")]
+    net, given = student().eval(), batch(images(12))
+    plain = terms(method(kind, student=net).eval(), given)
+    assert {name.removesuffix("_weight") for name in arguments} <= {*plain}
+    for name in arguments:
+        term, default = name.removesuffix("_weight"), inspect.signature(kind).parameters[name].default
+        twice = terms(method(kind, student=net, **{name: 2 * default}).eval(), given)
+        torch.testing.assert_close(twice.pop(term), 2 * plain[term])
+        assert all(torch.equal(value, plain[other]) for other, value in twice.items())
+
+
+GIVEN = {
+    "one image": lambda: images(1),
+    "two images": lambda: images(2),
+    "all black": lambda: torch.zeros(6, 3, 8, 8, dtype=torch.uint8),
+    "float": lambda: images(6) / 255,
+    "larger, channels last": lambda: images(6, 20).to(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize("given", GIVEN)
+@every_method
+def test_values_and_gradients_are_finite(
+    kind: type[StudentModule], given: str, classes: int, autocast: bool, tmp_path: Path
+) -> None:
+    teacher = with_weights(tmp_path, "cifar_resnet8", classes)
+    built = method(kind, teacher, student=student(classes))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = sum(terms(built, batch(GIVEN[given](), classes)).values())
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in built.student.parameters())
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+@every_method
+def test_it_trains_in_low_precision(kind: type[StudentModule], precision: str, tmp_path: Path) -> None:
+    built = method(kind)
+    before = weights(built)
+    run = trainer(tmp_path, precision=precision)
+    run.fit(built, digits())
+    assert all(torch.isfinite(value) for value in run.callback_metrics.values())
+    assert torch.isfinite(weights(built)).all()
+    assert not torch.equal(weights(built), before)
+
+
+@every_method
+def test_a_resumed_run_ends_bit_equal_to_one_that_never_stopped(kind: type[StudentModule], tmp_path: Path) -> None:
+    def fit(epochs: int, resume: Path | None = None) -> StudentModule:
+        torch.manual_seed(0)
+        built = method(kind, lr_scheduler=lambda optimizer: WarmupMultiStep(optimizer, milestones=[2], gamma=0.5))
+        run = trainer(tmp_path, max_epochs=epochs)
+        run.fit(built, digits(), ckpt_path=resume)
+        if resume is None:
+            run.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return built
+
+    half, whole = fit(1), fit(3)
+    resumed = fit(3, tmp_path / "1.ckpt")
+    assert torch.equal(weights(resumed), weights(whole))
+    assert not torch.equal(weights(half), weights(whole))
