@@ -92,7 +92,7 @@ def changed(**fields: object) -> dict:
         (KD, ["--ckpt_path=/nowhere/last.ckpt"], ["ckpt_path", "/nowhere/last.ckpt"]),
         (changed(model__init_args__teacher={"name": "cifar_resnet8"}), [], ["teacher", "checkpoint", "pretrained"]),
         (changed(model__init_args__teacher__num_classes=7), [], ["teacher.num_classes", "7"]),
-        (changed(model__class_path="Distiller"), [], ["model", "Distiller", "choices: KD, SP, Supervised"]),
+        (changed(model__class_path="Distiller"), [], ["model", "Distiller", "choices: ", "KD, ", "SP, ", "Supervised"]),
         (KD, ["--model.optimizer.lr=-1"], ["model.optimizer", "-1"]),
         (KD, ["--model.optimizer.lr=abc"], ["model.optimizer.lr", "abc", "float"]),
         (KD, ["--model.lr_scheduler=WarmupMultiStep"], ["model.lr_scheduler.milestones", "required"]),
