@@ -19,3 +19,9 @@ class Batch(NamedTuple):
     """N, int64: the sample's position in its dataset, whatever subset is in use."""
     keys: Tensor
     """N, int64: hash of (seed, epoch, index); every random choice about the sample derives from it."""
+    views: tuple[Tensor, ...] = ()
+    """Further views of the same images, each like `images` and augmented for itself, where `data.views` asks for some."""
+    partner_labels: Tensor | None = None
+    """N, int64: the class of the image that was mixed into each one (`data.mixing`); None where none was."""
+    shares: Tensor | None = None
+    """N, float32: what share of each mixed image is its own, the rest being its partner's."""

@@ -5,6 +5,9 @@ carried from one call to the next. The mixer is splitmix64's finaliser (Steele, 
 wrap-around multiplication torch's int64 gives on every device.
 """
 
+import math
+import zlib
+
 import torch
 from torch import Tensor
 
@@ -45,6 +48,47 @@ def uniform(keys: Tensor, draw: int = 0) -> Tensor:
 def integers(keys: Tensor, high: int, draw: int = 0) -> Tensor:
     """Uniform int64 in [0, high), one a key (the remainder of 63 bits: bias below high / 2**63)."""
     return _shift(fold(keys, draw), 1) % high
+
+
+def stream(keys: Tensor, name: str) -> Tensor:
+    """New keys for a purpose of its own ("mixing", "view 1"), so that no two purposes share a draw."""
+    return fold(keys, zlib.crc32(name.encode()) << 32)
+
+
+def normal(keys: Tensor, draw: int = 0) -> Tensor:
+    """Standard normal float32, one a key (Box and Muller 1958); takes the draws `draw` and `draw` + 2**20."""
+    radius = torch.sqrt(-2 * torch.log1p(-uniform(keys, draw)))
+    return radius * torch.cos(2 * math.pi * uniform(keys, draw + (1 << 20)))
+
+
+def gamma(keys: Tensor, shape: float) -> Tensor:
+    """Gamma(shape, 1) float32, one a key: Marsaglia and Tsang 2000, the first of 12 tries that is accepted.
+
+    A try is accepted with a chance of 0.95 or more, so that all 12 fail for fewer than one key in 10**15. Below a
+    shape of 1, Gamma(shape + 1) is scaled by a power of a uniform number, as they propose.
+    """
+    boosted = shape + 1 if shape < 1 else shape
+    d = boosted - 1 / 3
+    tries = fold(keys[..., None], torch.arange(12, device=keys.device))
+    x = normal(tries)
+    v = (1 + x / math.sqrt(9 * d)) ** 3
+    fits = (v > 0) & (torch.log1p(-uniform(tries, 2)) < 0.5 * x**2 + d - d * v + d * torch.log(v.clamp(min=1e-30)))
+    first = fits.to(torch.uint8).argmax(dim=-1, keepdim=True)
+    value = d * v.gather(-1, first).squeeze(-1).clamp(min=0)
+    return value * (1 - uniform(keys, 3)) ** (1 / shape) if shape < 1 else value
+
+
+def beta(keys: Tensor, a: float, b: float) -> Tensor:
+    """Beta(a, b) float32 in [0, 1], one a key: the share of Gamma(a) in Gamma(a) + Gamma(b)."""
+    first, second = gamma(stream(keys, "beta a"), a), gamma(stream(keys, "beta b"), b)
+    total = first + second  # both underflow where a and b are tiny: then one of them is all, by a fair coin
+    return torch.where(total > 0, first / total.clamp(min=1e-38), (uniform(keys, 4) < a / (a + b)).float())
+
+
+def without_replacement(keys: Tensor, size: int, count: int) -> Tensor:
+    """`count` distinct numbers of 0 to `size` - 1 for every key (N): N,count int64, in random order."""
+    order = fold(stream(keys, "choice")[:, None], torch.arange(size, device=keys.device))
+    return torch.argsort(order, dim=1, stable=True)[:, :count]
 
 
 def permutation(size: int, seed: int, epoch: int) -> Tensor:

@@ -50,6 +50,7 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     table = Table(show_header=False)
     counts = [f"{len(images):,} {split}" for split, images in data.sets.items()]
     table.add_row("images", f"{data.name}: {', '.join(counts)}; {data.num_classes} classes")
+    table.add_row("kept", ", ".join(f"{split} {images.origin}" for split, images in data.sets.items()))
     each = f"{data.batch_size} on each of {trainer.world_size} devices" if trainer.world_size > 1 else data.batch_size
     table.add_row("batch", f"{each}, {trainer.max_epochs} epochs, precision {trainer.precision}")
     protocol = next((c for c in trainer.callbacks if isinstance(c, Protocol)), None)

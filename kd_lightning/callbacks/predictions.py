@@ -1,6 +1,5 @@
 """Predictions: what `predict` writes."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
-from safetensors.torch import save_file
 
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods.student import Prediction
+from kd_lightning.tensorfile import write_tensors
 
 
 class Predictions(Callback):
@@ -59,8 +58,5 @@ class Predictions(Callback):
             "class_names": data.class_names,
             "split": data.predict_split,
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        save_file(whole, partial, metadata={name: json.dumps(value) for name, value in facts.items()})
-        partial.rename(self.path)
+        write_tensors(self.path, whole, facts)
         rank_zero_info(f"{len(whole['indices']):,} predictions: {self.path}")

@@ -55,7 +55,7 @@ class Protocol(Callback):
             student = checkpoints.clean(state, method.student.model)
             checkpoints.write(self.judged.with_name("student.safetensors"), student, facts)
         outcome = ""
-        if self.test:
+        if self.test and data.labeled:
             trainer.test(method, datamodule=data, ckpt_path=str(self.judged))
             if "test/acc" in trainer.callback_metrics:
                 outcome = f", {trainer.callback_metrics['test/acc']:.2%} of the test images right"

@@ -9,13 +9,28 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from kd_lightning.data import cache
 from kd_lightning.errors import ConfigError
+from kd_lightning.paths import resolve
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 
 
 def is_archive(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith(ENDINGS)
+
+
+def folder_at(path: str, field: str = "data.path") -> Path:
+    """The folder at a path, or the one that an archive there holds.
+
+    Raises:
+        ConfigError: naming `field` for a path that is missing, or neither.
+    """
+    found = resolve(path, field)
+    folder = unpacked(found) if is_archive(found) else found
+    if not folder.is_dir():
+        raise ConfigError(f"{field}: {found} is neither a folder nor a tar or zip archive")
+    return folder
 
 
 def unpacked(archive: Path) -> Path:
@@ -29,14 +44,14 @@ def unpacked(archive: Path) -> Path:
     """
     stat = archive.stat()
     stem = archive.name.split(".")[0]
-    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "kd_lightning"
+    home = cache.home()
     target = home / f"{stem}-{stat.st_size:x}-{stat.st_mtime_ns:x}" / stem
     if not target.exists():
         target.parent.parent.mkdir(parents=True, exist_ok=True)
         rank_zero_info(f"unpacking {archive.name} into {home}, once")
         partial = Path(tempfile.mkdtemp(prefix=f"{stem}-", dir=home))
         try:
-            _extract(archive, partial)
+            extract(archive, partial)
             held = [entry for entry in partial.iterdir() if entry.name != "__MACOSX"]
             inner = held[0] if len(held) == 1 and held[0].is_dir() else partial
             target.parent.mkdir(exist_ok=True)
@@ -53,7 +68,8 @@ def unpacked(archive: Path) -> Path:
     return target
 
 
-def _extract(archive: Path, target: Path) -> None:
+def extract(archive: Path, target: Path) -> None:
+    """Unpacks a tar or zip archive into a folder; nothing leaves it (tarfile's `data` filter)."""
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as file:
             file.extractall(target)

@@ -1,19 +1,26 @@
 """ImageData: what every data set has in common: splits, loaders, augmentation on the device."""
 
+import os
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from sklearn.model_selection import train_test_split
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kd_lightning.batch import Batch
-from kd_lightning.data.images import FileImages, Images
-from kd_lightning.data.samplers import EpochSampler
-from kd_lightning.data.transforms import Augmentation, HorizontalFlip, RandomCrop, augment
+from kd_lightning.data.augmentations import Augmentation, Preset, RandomResizedCrop, augment, preset, view_keys
+from kd_lightning.data.encoded import EncodedImages
+from kd_lightning.data.images import Images, StoredImages
+from kd_lightning.data.loader import ImageLoader, as_it_is
+from kd_lightning.data.neighbors import Neighbors
+from kd_lightning.data.samplers import EpochSampler, NeighborSampler
+from kd_lightning.data.splits import draw
+from kd_lightning.data.teacher import check_classes
 from kd_lightning.errors import ConfigError
+from kd_lightning.mixing import Mixing
 from kd_lightning.randomness import permutation
 
 Split = Literal["train", "val", "test"]
@@ -29,10 +36,17 @@ class ImageData(LightningDataModule, ABC):
             by class and drawn by `split_seed`, so that the test images are looked at once, at the end. 0 trains on
             all, the literature's protocol. Not used where the data set has validation images of its own.
         train_images: how many training images to use, stratified by class and drawn by `split_seed`; default: all.
-        augmentations: of the training images, one after another; default: the data set's customary ones; []: none.
+        augmentations: of the training images, one after another, or a published set by name; default: the data
+            set's customary ones; []: none.
+        views: how many differently augmented views of each training image a step gets.
+        repeats: how often each image comes in an epoch of the same length (3 is DeiT's repeated augmentation).
+        mixing: mixup and CutMix of the training batches.
+        neighbors: batches of anchors with some of their nearest neighbours.
         predict_split: which images `predict` reads.
-        memory_limit: gigabytes of decoded images up to which a split is kept in memory; above, workers decode.
-        num_workers: processes that decode what is not kept in memory.
+        memory_limit: gigabytes of decoded images up to which a split is kept in memory, on the GPU where there is
+            one (and a disk cache makes the next start quick); above, workers decode.
+        num_workers: processes that decode what is not kept in memory; default: the cores, shared among the devices.
+        on_error: `skip` leaves images that cannot be read out, with a warning; `raise` stops at them.
         split_seed: of the held-out images; apart from `seed`, so that all seeds are judged on the same ones.
         seed: of order and augmentation; the command line links it to `seed_everything`.
 
@@ -42,7 +56,10 @@ class ImageData(LightningDataModule, ABC):
 
     num_classes: int
     class_names: list[str]
+    class_ids: list[str] = []
+    """What the classes are called in the files, where that is not their name (WordNet ids)."""
     name: str
+    labeled = True
     judged_images = 5000
 
     def __init__(
@@ -52,24 +69,39 @@ class ImageData(LightningDataModule, ABC):
         eval_batch_size: int = 256,
         val_split: float = 0.1,
         train_images: int | None = None,
-        augmentations: list[Augmentation] | None = None,
+        augmentations: list[Augmentation] | Preset | None = None,
+        views: int = 1,
+        repeats: int = 1,
+        mixing: Mixing | None = None,
+        neighbors: Neighbors | None = None,
         predict_split: Split = "test",
         memory_limit: float = 4.0,
-        num_workers: int = 0,
+        num_workers: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
         split_seed: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for field, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "views": views, "repeats": repeats}
+        for field, value in sizes.items():
             if value < 1:
                 raise ConfigError(f"data.{field}: {value} is not positive")
         if val_split < 0:
             raise ConfigError(f"data.val_split: {val_split} is negative; 0 holds nothing out")
         if train_images is not None and train_images < 1:
             raise ConfigError(f"data.train_images: {train_images} is not positive; leave it out for all")
+        if neighbors and repeats > 1:
+            raise ConfigError("data.repeats: repeated augmentation and data.neighbors do not go together; keep one")
+        if neighbors and batch_size % (1 + neighbors.count):
+            raise ConfigError(
+                f"data.batch_size: {batch_size} images are no whole number of anchors with {neighbors.count} "
+                f"neighbours each; take a multiple of {1 + neighbors.count}"
+            )
         self.batch_size, self.eval_batch_size, self.val_split = batch_size, eval_batch_size, val_split
-        self.train_images, self.augmentations, self.predict_split = train_images, augmentations, predict_split
-        self.memory_limit, self.num_workers, self.split_seed, self.seed = memory_limit, num_workers, split_seed, seed
+        self.train_images, self.predict_split, self.views, self.repeats = train_images, predict_split, views, repeats
+        self.augmentations = preset(augmentations) if isinstance(augmentations, str) else augmentations
+        self.mixing, self.neighbors, self.memory_limit = mixing, neighbors, memory_limit
+        self.num_workers, self.skips, self.split_seed, self.seed = num_workers, on_error == "skip", split_seed, seed
         self.sets: dict[str, Images] = {}
 
     @abstractmethod
@@ -77,8 +109,13 @@ class ImageData(LightningDataModule, ABC):
         """All images of a split, in the order that `Batch.indices` counts; None where the data set has no `val`."""
 
     def default_augmentations(self) -> list[Augmentation]:
-        """What is customary for small photographs: 4 pixels of padded crop and the flip."""
-        return [RandomCrop(4), HorizontalFlip()]
+        """What is customary; for small photographs, 4 pixels of padded crop and the flip."""
+        return preset("cifar")
+
+    @property
+    def steps(self) -> list[Augmentation]:
+        """The augmentations of the training images."""
+        return self.default_augmentations() if self.augmentations is None else self.augmentations
 
     def download(self) -> None:
         """Fetches what is not there yet; called by one process a machine."""
@@ -88,6 +125,16 @@ class ImageData(LightningDataModule, ABC):
         self.download()
         if self.trainer:
             self.setup(self.trainer.state.fn.value)
+            method = self.trainer.lightning_module
+            if not self.labeled and getattr(method, "needs_labels", False):
+                raise ConfigError(
+                    f"data.labeled: {type(method).__name__} reads labels and there are none; set model.ce_weight to 0, "
+                    "or choose a method without labels"
+                )
+            if teacher := getattr(method, "teacher", None):
+                check_classes(teacher, self)
+                if self.neighbors and self.trainer.training:
+                    self.neighbors.check_teacher(teacher)
 
     def setup(self, stage: str) -> None:
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self.predict_split,)}
@@ -97,52 +144,66 @@ class ImageData(LightningDataModule, ABC):
         found = {"test": self.load("test")} if missing == ["test"] else self._train_and_val()
         if stage != "fit" and missing[0] not in found:
             raise ConfigError(f"data.val_split: {stage} needs a validation split; it is 0")
-        self.sets |= {split: self._keep(found[split]) for split in missing if split in found}
+        self.sets |= {split: self._keep(found[split], split) for split in missing if split in found}
+        if stage == "fit" and self.neighbors:
+            self.neighbors.load(self.sets["train"])
 
     def _train_and_val(self) -> dict[str, Images]:
         train, val = self.load("train"), self.load("val")
+        if not self._cuts_files(train):
+            train = self._in_memory(train)  # the whole of it, so that all splits of it share one cache
         rows = torch.arange(len(train))
         if val is None and self.val_split:
             rows, held_out = self._draw(train, rows, self.val_split, "val_split")
             val = train.subset(held_out)
         if self.train_images is not None and self.train_images != len(rows):
             _, rows = self._draw(train, rows, self.train_images, "train_images")
-        if len(rows) < self.batch_size:
+        anchors = self.batch_size // (1 + self.neighbors.count if self.neighbors else 1)
+        if len(rows) < anchors:
             raise ConfigError(f"data.batch_size: {self.batch_size} is more than the {len(rows)} training images")
         splits = {"train": train.subset(rows) if len(rows) < len(train) else train}
         return splits if val is None else {**splits, "val": val}
 
     def _draw(self, images: Images, rows: Tensor, share: float, field: str) -> tuple[Tensor, Tensor]:
-        """Rows left and rows drawn, both in order, with each class in proportion."""
-        count = round(share * len(rows)) if share < 1 else int(share)
-        if not self.num_classes <= count <= len(rows) - self.num_classes:
-            raise ConfigError(
-                f"data.{field}: {share:g} means {count} of {len(rows)} training images; with {self.num_classes} "
-                f"classes it can be {self.num_classes} to {len(rows) - self.num_classes}"
-            )
-        try:
-            left, drawn = train_test_split(
-                rows.numpy(), test_size=count, random_state=self.split_seed, stratify=images.labels[rows].numpy()
-            )
-        except ValueError as error:
-            raise ConfigError(f"data.{field}: {share:g} cannot be drawn class by class ({error})") from error
-        return torch.from_numpy(left).sort().values, torch.from_numpy(drawn).sort().values
+        return draw(images.labels, rows, share, seed=self.split_seed, field=field)
 
-    def _keep(self, images: Images) -> Images:
-        if isinstance(images, FileImages) and images.bytes() <= self.memory_limit * 2**30:
-            images = images.stored()
+    def _cuts_files(self, images: Images) -> bool:
+        """Whether the first augmentation is a crop that is to see the files' own pixels, not resized ones."""
+        resized = isinstance(images, EncodedImages) and images.size is not None
+        return resized and bool(self.steps) and isinstance(self.steps[0], RandomResizedCrop)
+
+    def _in_memory(self, images: Images) -> Images:
+        if isinstance(images, EncodedImages) and images.bytes() <= self.memory_limit * 1e9:
+            return images.stored(self.name)
+        return images
+
+    def _keep(self, images: Images, split: str) -> Images:
+        if split == "train" and self._cuts_files(images):
+            images.crop, images.views = self.steps[0], self.views
+        else:
+            images = self._in_memory(images)
+        if isinstance(images, EncodedImages):
+            images.origin = f"decoded by {self.workers} workers" if self.workers else "decoded when asked for"
         images.seed = self.seed
         return images
 
     @property
+    def workers(self) -> int:
+        """Processes that decode on each device."""
+        if self.num_workers is not None:
+            return self.num_workers
+        devices = self.trainer.num_devices if self.trainer else 1
+        return min(16, max(1, len(os.sched_getaffinity(0)) // devices))
+
+    @property
     def has_validation(self) -> bool:
-        """Whether there are validation images: held out, or the data set's own."""
+        """Whether there are labelled validation images: held out, or the data set's own."""
         return self.val_split > 0
 
     @property
     def side(self) -> int:
         """Height and width of the images that reach the networks, before a network resizes them."""
-        return next(iter(self.sets.values())).side()
+        return next(iter(self.sets.values())).side
 
     @property
     def judged_on(self) -> str:
@@ -155,43 +216,64 @@ class ImageData(LightningDataModule, ABC):
     def judged_loader(self) -> DataLoader:
         """The images that a network is judged on before training: validation, or some of training, drawn at random."""
         if "val" in self.sets:
-            return self._loader(self.sets["val"], shuffle=False)
+            return self._loader(self.sets["val"])
         train = self.sets["train"]
         rows = permutation(len(train), self.split_seed, 0)[: self.judged_images]
-        return self._loader(train.subset(rows.sort().values), shuffle=False)
+        return self._loader(train.subset(rows.sort().values))
 
     def train_dataloader(self) -> DataLoader:
-        return self._loader(self.sets["train"], shuffle=True)
+        images, place = self.sets["train"], self._place()
+        if isinstance(images, StoredImages) and self.trainer:
+            images = self.sets["train"] = images.resident(self.trainer.strategy.root_device)
+        if self.neighbors:
+            sampler: EpochSampler = NeighborSampler(
+                self.neighbors.rows, count=self.neighbors.count, seed=self.seed, **place
+            )
+        else:
+            sampler = EpochSampler(len(images), seed=self.seed, shuffle=True, repeats=self.repeats, **place)
+        return self._loader(images, sampler)
 
     def val_dataloader(self) -> DataLoader | list:
-        return self._loader(self.sets["val"], shuffle=False) if "val" in self.sets else []
+        return self._loader(self.sets["val"]) if "val" in self.sets else []
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(self.sets["test"], shuffle=False)
+        return self._loader(self.sets["test"])
 
     def predict_dataloader(self) -> DataLoader:
-        return self._loader(self.sets[self.predict_split], shuffle=False)
+        return self._loader(self.sets[self.predict_split])
 
-    def _loader(self, images: Images, *, shuffle: bool) -> DataLoader:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        workers = self.num_workers if isinstance(images, FileImages) else 0
-        return DataLoader(
+    def _place(self) -> dict[str, int]:
+        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
+
+    def _loader(self, images: Images, training: EpochSampler | None = None) -> ImageLoader:
+        """A loader of training batches by a sampler, or of all images in order."""
+        workers = self.workers if isinstance(images, EncodedImages) else 0
+        on_host = not (isinstance(images, StoredImages) and images.images.is_cuda)
+        return ImageLoader(
             images,
-            batch_size=self.batch_size if shuffle else self.eval_batch_size,
-            sampler=EpochSampler(len(images), seed=self.seed, shuffle=shuffle, rank=rank, world=world),
-            collate_fn=_as_it_is,
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            sampler=training or EpochSampler(len(images), seed=self.seed, shuffle=False, **self._place()),
+            collate_fn=as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            drop_last=shuffle,
+            pin_memory=torch.cuda.is_available() and on_host,
+            drop_last=training is not None,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        if not (self.trainer and self.trainer.training):
-            return batch
-        steps = self.default_augmentations() if self.augmentations is None else self.augmentations
-        return batch._replace(images=augment(batch.images, batch.keys, steps))
+        return self.augmented(batch) if self.trainer and self.trainer.training else batch
 
+    def augmented(self, batch: Batch) -> Batch:
+        """A training batch as the networks see it: augmented, in several views, mixed."""
+        done = int(isinstance(self.sets["train"], EncodedImages) and self.sets["train"].crop is not None)
+        sources = [batch.images, *(batch.views or [batch.images] * (self.views - 1))]
+        views = [
+            augment(source, view_keys(batch.keys, view), self.steps, done=done) for view, source in enumerate(sources)
+        ]
+        batch = batch._replace(images=views[0], views=tuple(views[1:]))
+        return self.mixing(batch) if self.mixing else batch
 
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
+    def teardown(self, stage: Any) -> None:
+        for split, images in self.sets.items():
+            if isinstance(images, EncodedImages) and images.unreadable.any():
+                rank_zero_warn(f"data.on_error: {int(images.unreadable.sum())} {split} images could not be read")

@@ -3,14 +3,16 @@
 import pickle
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torchvision import datasets
-from torchvision.datasets.utils import check_integrity, download_and_extract_archive
+from torchvision.datasets.utils import check_integrity
 
+from kd_lightning.data.archives import extract
 from kd_lightning.data.base import ImageData, Split
+from kd_lightning.data.downloads import fetch
 from kd_lightning.data.images import StoredImages
 from kd_lightning.errors import ConfigError
 
@@ -40,22 +42,16 @@ class CIFAR10(ImageData):
         return [(self.root / self.official.base_folder / name, checksum) for name, checksum in listed]
 
     def download(self) -> None:
-        """Downloads the archive where its files are missing; torchvision checks its checksum.
+        """Unpacks the official archive where files are missing, and downloads it where that is missing too.
 
         Raises:
-            ConfigError: if it cannot be had.
+            ConfigError: if it cannot be had, or a file is there with the wrong checksum.
         """
-        if all(check_integrity(file, checksum) for file, checksum in self._files()):
-            return
-        try:
-            download_and_extract_archive(
-                self.official.url, self.root, filename=self.official.filename, md5=self.official.tgz_md5
-            )
-        except (OSError, RuntimeError) as error:
-            raise ConfigError(
-                f"data.root: {self.name} is not whole in {self.root} and cannot be downloaded "
-                f"({str(error).splitlines()[0]}); put {self.official.filename} there"
-            ) from error
+        if all(file.exists() for file, _ in self._files()):
+            return  # their checksums are looked at when they are read
+        archive = self.root / self.official.filename
+        fetch(self.official.url, archive, self.official.tgz_md5, field="data.root")
+        extract(archive, self.root)
 
     def load(self, split: Split) -> StoredImages | None:
         if split == "val":
@@ -65,7 +61,8 @@ class CIFAR10(ImageData):
         images, labels = [], []
         for file, checksum in files[:count] if split == "train" else files[count:]:
             if not check_integrity(file, checksum):
-                raise ConfigError(f"data.root: {file} is missing or has the wrong checksum; delete it to load it again")
+                state = "has the wrong checksum; delete it to have it unpacked again" if file.exists() else "is missing"
+                raise ConfigError(f"data.root: {file} {state}")
             with file.open("rb") as opened:
                 try:
                     content = _ArrayUnpickler(opened, encoding="latin1").load()
@@ -78,12 +75,13 @@ class CIFAR10(ImageData):
 
 
 class CIFAR100(CIFAR10):
-    """CIFAR-100: 50,000 training and 10,000 test images of 32x32 pixels in 100 classes (the fine labels).
+    """CIFAR-100: 50,000 training and 10,000 test images of 32x32 pixels in 100 classes, or 20 superclasses.
 
     Classes are in alphabetical order, as the official labels; `Batch.indices` counts in the order of the files.
 
     Args:
         root: folder with `cifar-100-python`, or where it goes when it is downloaded.
+        labels: `fine`, the 100 classes, or `coarse`, the 20 superclasses of five each.
         **kwargs: as for every data set.
     """
 
@@ -97,9 +95,20 @@ class CIFAR100(CIFAR10):
         "skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger "
         "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
     ).split()
+    superclasses = (
+        "aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices "
+        "household_furniture insects large_carnivores large_man-made_outdoor_things large_natural_outdoor_scenes "
+        "large_omnivores_and_herbivores medium_mammals non-insect_invertebrates people reptiles small_mammals trees "
+        "vehicles_1 vehicles_2"
+    ).split()
     name = "cifar100"
     official = datasets.CIFAR100
-    labels_key = "fine_labels"
+
+    def __init__(self, *, root: str = "data", labels: Literal["fine", "coarse"] = "fine", **kwargs: Any) -> None:
+        super().__init__(root=root, **kwargs)
+        self.labels_key = f"{labels}_labels"
+        if labels == "coarse":
+            self.num_classes, self.class_names, self.name = 20, self.superclasses, "cifar100-coarse"
 
 
 class _ArrayUnpickler(pickle.Unpickler):

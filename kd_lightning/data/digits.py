@@ -4,9 +4,9 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from kd_lightning.data.augmentations import Augmentation, RandomCrop
 from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.images import StoredImages
-from kd_lightning.data.transforms import Augmentation, RandomCrop
 
 
 class Digits(ImageData):
@@ -30,7 +30,7 @@ class Digits(ImageData):
         labels = torch.from_numpy(digits.target).long()
         train, test = train_test_split(range(len(labels)), test_size=360, random_state=0, stratify=digits.target)
         rows = torch.tensor(sorted(train if split == "train" else test))
-        return StoredImages(images[:, None].expand(-1, 3, -1, -1), labels).subset(rows)
+        return StoredImages(images[:, None].repeat(1, 3, 1, 1), labels).subset(rows)
 
     def default_augmentations(self) -> list[Augmentation]:
         return [RandomCrop(1)]

@@ -1,59 +1,72 @@
-"""ImageFolder: a user's own images, sorted into a folder a class."""
+"""ImageFolder: a user's own images, sorted into a folder a class, or not sorted at all."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from sklearn.model_selection import train_test_split
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from kd_lightning.data.archives import is_archive, unpacked
+from kd_lightning.data.archives import folder_at
 from kd_lightning.data.base import ImageData, Split
-from kd_lightning.data.images import FileImages
+from kd_lightning.data.encoded import EncodedImages
+from kd_lightning.data.files import Files, find
+from kd_lightning.data.splits import draw
 from kd_lightning.errors import ConfigError
-from kd_lightning.paths import resolve
 
 
 class ImageFolder(ImageData):
     """A folder of images: `train/<class>/*` beside `test/<class>/*` or `val/<class>/*`, or `<class>/*` alone.
 
-    With both `val/` and `test/`, `val/` takes the place of the held-out split; with only one of them it is the test.
-    Classes are the folders' names in alphabetical order; `Batch.indices` counts the files of a split in order of
-    class, then path.
+    With both `val/` (or `valid/`) and `test/`, the first takes the place of the held-out split; with only one of them
+    it is the test. Classes are the folders' names in alphabetical order; `Batch.indices` counts the files of a split in
+    order of class, then path. Other files than images are left out and counted.
 
     Args:
         path: the folder, or a tar or zip archive of one (unpacked once, into the user's cache); `~` and environment
             variables are filled in.
         size: side in pixels that all images are brought to (shorter side resized, middle kept); default: the
             images' own, which must then be the same for all.
+        crop_ratio: share of the resized side that is kept where images are not cropped at random; 0.875 resizes to
+            256 pixels what is cut to 224.
         test_split: share of the images (or, from 1 up, their number) that are the test where the folder has class
             folders alone; drawn by class and `split_seed`.
+        labeled: false takes all images below the folder, at any depth, without labels: for methods that need none.
+            Nothing is held out then, and nothing is tested.
+        num_classes: width of the student's classifier without labels: the teacher's number of classes, or 0 for an
+            embedding alone.
         **kwargs: as for every data set.
 
     Raises:
         ConfigError: for a folder that is missing, holds no images or no classes, or whose splits have other classes.
     """
 
-    def __init__(self, *, path: str, size: int | None = None, test_split: float = 0.2, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        path: str,
+        size: int | None = None,
+        crop_ratio: float = 1.0,
+        test_split: float = 0.2,
+        labeled: bool = True,
+        num_classes: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if size is not None and size < 1:
             raise ConfigError(f"data.size: {size} is not positive")
+        if not 0 < crop_ratio <= 1:
+            raise ConfigError(f"data.crop_ratio: {crop_ratio} is not above 0 and up to 1")
         if test_split <= 0:
             raise ConfigError(f"data.test_split: {test_split} is not positive")
-        found = resolve(path, "data.path")
-        self.path = unpacked(found) if is_archive(found) else found
-        if not self.path.is_dir():
-            raise ConfigError(f"data.path: {found} is neither a folder nor a tar or zip archive")
-        self.size, self.test_split, self.name = size, test_split, self.path.name
-        self.folders: dict[str, Path] = {"train": self.path}
-        if (self.path / "train").is_dir():
-            self.folders = {
-                split: self.path / split for split in ("train", "val", "test") if (self.path / split).is_dir()
-            }
-            if "test" not in self.folders and "val" in self.folders:
-                self.folders["test"] = self.folders.pop("val")
-            if "test" not in self.folders:
-                raise ConfigError(f"data.path: {self.path} has train/ but neither test/ nor val/ beside it")
+        if labeled and num_classes is not None:
+            raise ConfigError("data.num_classes: the folders say how many there are; it belongs to labeled: false")
+        self.path = folder_at(path)
+        self.size, self.crop_ratio, self.test_split, self.labeled = size, crop_ratio, test_split, labeled
+        self.name = self.path.name
+        if not labeled:
+            self.folders, self.class_names, self.num_classes, self.val_split = {}, [], num_classes or 0, 0.0
+            return
+        self.folders = self._splits()
         self.class_names = _classes(self.folders["train"])
         self.num_classes = len(self.class_names)
         for folder in self.folders.values():
@@ -61,43 +74,60 @@ class ImageFolder(ImageData):
                 odd = sorted(set(_classes(folder)) ^ set(self.class_names))
                 raise ConfigError(f"data.path: {folder} and train/ differ in the classes {', '.join(odd[:3])}")
 
+    def _splits(self) -> dict[str, Path]:
+        if not (self.path / "train").is_dir():
+            return {"train": self.path}
+        names = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+        folders = {split: self.path / name for name, split in names.items() if (self.path / name).is_dir()}
+        if "test" not in folders and "val" in folders:
+            folders["test"] = folders.pop("val")
+        if "test" not in folders:
+            raise ConfigError(f"data.path: {self.path} has train/ but neither test/ nor val/ beside it")
+        return folders
+
     @property
     def has_validation(self) -> bool:
         return "val" in self.folders or super().has_validation
 
-    def load(self, split: Split) -> FileImages | None:
+    def load(self, split: Split) -> EncodedImages | None:
+        if not self.labeled:
+            return None if split == "val" else self._images(self.path, [""])
         if split == "val" and "val" not in self.folders:
             return None
-        folder = self.folders.get(split, self.folders["train"])
-        files, labels = [], []
-        for label, name in enumerate(self.class_names):
-            of_class = [file for file in sorted((folder / name).rglob("*")) if file.suffix.lower() in _suffixes()]
-            if not of_class:
-                raise ConfigError(f"data.path: {folder / name} holds no images")
-            files += of_class
-            labels += [label] * len(of_class)
-        images = FileImages(files, torch.tensor(labels), self.size)
+        images = self._images(self.folders.get(split, self.folders["train"]), self.class_names)
         if "test" in self.folders:
             return images
-        count = self.test_split if self.test_split < 1 else int(self.test_split)
-        try:
-            train, test = train_test_split(
-                range(len(files)), test_size=count, random_state=self.split_seed, stratify=labels
-            )
-        except ValueError as error:
-            raise ConfigError(
-                f"data.test_split: {self.test_split:g} cannot be drawn class by class ({error})"
-            ) from error
-        return images.subset(torch.tensor(sorted(train if split == "train" else test)))
+        rows = torch.arange(len(images))
+        train, test = draw(images.labels, rows, self.test_split, seed=self.split_seed, field="test_split")
+        return images.subset(train if split == "train" else test)
+
+    def _images(self, folder: Path, classes: list[str]) -> EncodedImages:
+        """The images in a folder's class folders, or, for the one class '', anywhere below it, without labels."""
+        files: list[str] = []
+        labels: list[int] = []
+        others: list[str] = []
+        for label, name in enumerate(classes):
+            images, rest = find(folder / name)
+            if name and not images:
+                rank_zero_warn(f"data.path: {folder / name} holds no images; the class stays, without any")
+            files += [f"{name}/{file}" if name else file for file in images]
+            labels += [label if name else -1] * len(images)
+            others += rest
+        if not files:
+            raise ConfigError(f"data.path: {folder} holds no images")
+        if others:
+            rank_zero_info(f"{folder}: {len(others):,} files that are no images are left out ({others[0]}, ...)")
+        return EncodedImages(
+            Files(folder, files), torch.tensor(labels), self.size, crop_ratio=self.crop_ratio, skips=self.skips
+        )
 
 
 def _classes(folder: Path) -> list[str]:
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(names) < 2:
         found = f"the folder{'s' * (len(names) != 1)} {', '.join(names)}" if names else "no folders"
-        raise ConfigError(f"data.path: {folder} must hold a folder of images a class, two at least; it holds {found}")
+        raise ConfigError(
+            f"data.path: {folder} must hold a folder of images a class, two at least; it holds {found} "
+            "(images without labels: labeled: false)"
+        )
     return names
-
-
-def _suffixes() -> set[str]:
-    return set(Image.registered_extensions())

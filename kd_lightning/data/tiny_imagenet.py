@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision.datasets.utils import download_url
 
 from kd_lightning.data.archives import is_archive, unpacked
+from kd_lightning.data.augmentations import Augmentation, HorizontalFlip, RandomCrop
 from kd_lightning.data.base import ImageData, Split
-from kd_lightning.data.images import FileImages
-from kd_lightning.data.transforms import Augmentation, HorizontalFlip, RandomCrop
+from kd_lightning.data.downloads import fetch
+from kd_lightning.data.encoded import EncodedImages
+from kd_lightning.data.files import Files, find
 from kd_lightning.errors import ConfigError
 from kd_lightning.paths import resolve
 
@@ -41,7 +42,6 @@ class TinyImageNet(ImageData):
     def __init__(self, *, path: str = "data/tiny-imagenet-200", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.path = path
-        self.wnids: list[str] = []
 
     def default_augmentations(self) -> list[Augmentation]:
         return [RandomCrop(8), HorizontalFlip()]
@@ -58,14 +58,10 @@ class TinyImageNet(ImageData):
         """
         try:
             resolve(self.path, "data.path")
-        except ConfigError as missing:
+        except ConfigError:
             if "$" in str(self._zip()):
                 raise
-            try:
-                download_url(_ADDRESS, self._zip().parent, md5=_CHECKSUM)  # nothing is done where it is whole already
-            except (OSError, RuntimeError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise ConfigError(f"{missing}; {_ADDRESS} cannot be downloaded ({reason}): put it there") from error
+            fetch(_ADDRESS, self._zip(), _CHECKSUM, field="data.path")
 
     def _folder(self) -> Path:
         """The official folder, with its classes read."""
@@ -75,27 +71,26 @@ class TinyImageNet(ImageData):
         for needed in ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt"):
             if not (folder / needed).exists():
                 raise ConfigError(f"data.path: {folder} is not Tiny-ImageNet's folder: it has no {needed}")
-        self.wnids = sorted((folder / "wnids.txt").read_text().split())
+        self.class_ids = sorted((folder / "wnids.txt").read_text().split())
         words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines() if "\t" in line)
-        self.class_names = [words.get(wnid, wnid).split(",")[0] for wnid in self.wnids]
-        if len(self.wnids) != self.num_classes:
-            raise ConfigError(f"data.path: {folder / 'wnids.txt'} lists {len(self.wnids)} classes, not 200")
+        self.class_names = [words.get(wnid, wnid).split(",")[0] for wnid in self.class_ids]
+        if len(self.class_ids) != self.num_classes:
+            raise ConfigError(f"data.path: {folder / 'wnids.txt'} lists {len(self.class_ids)} classes, not 200")
         return folder
 
-    def load(self, split: Split) -> FileImages | None:
+    def load(self, split: Split) -> EncodedImages | None:
         if split == "val":
             return None
         folder = self._folder()
-        label_of = {wnid: label for label, wnid in enumerate(self.wnids)}
+        label_of = {wnid: label for label, wnid in enumerate(self.class_ids)}
         if split == "train":
-            found = [
-                (label_of[wnid], file) for wnid in self.wnids for file in (folder / "train" / wnid).rglob("*.JPEG")
-            ]
+            files, _ = find(folder / "train")
+            labelled = [(label_of[wnid], f"train/{f}") for f in files if (wnid := f.split("/")[0]) in label_of]
         else:
             lines = (folder / "val" / "val_annotations.txt").read_text().splitlines()
             listed = (line.split("\t") for line in lines)
-            found = [(label_of[wnid], folder / "val" / "images" / name) for name, wnid, *_ in listed]
-        if not found:
+            labelled = [(label_of[wnid], f"val/images/{name}") for name, wnid, *_ in listed]
+        if not labelled:
             raise ConfigError(f"data.path: {folder} holds no {split} images")
-        found.sort()
-        return FileImages([file for _, file in found], torch.tensor([label for label, _ in found]), 64)
+        labels, files = zip(*sorted(labelled), strict=True)
+        return EncodedImages(Files(folder, files), torch.tensor(labels), None, skips=self.skips)

@@ -23,6 +23,7 @@ class Distiller(StudentModule, ABC):
     Args:
         teacher: the network that is imitated; its weights come from `pretrained` or `checkpoint`. Its number of
             classes is its own, never the data's, so that a wrong teacher is refused and not given a random classifier.
+        ce_weight: weight of the cross-entropy with the labels; 0 needs no labels.
         check_teacher: measure the teacher's accuracy on the validation images once before epoch 0, log it as
             `teacher/acc`, and warn where it is no better than chance + 5 points (a wrong class order, mean or std).
             Where there is no validation split, on up to 5,000 training images, not augmented.
@@ -33,8 +34,11 @@ class Distiller(StudentModule, ABC):
             the student's.
     """
 
-    def __init__(self, *, teacher: Network, check_teacher: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, *, teacher: Network, ce_weight: float = 1.0, check_teacher: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self.ce_weight = ce_weight
         self.teacher = teacher.freeze()
         self.check_teacher = check_teacher
         self._check_classes()
@@ -65,6 +69,14 @@ class Distiller(StudentModule, ABC):
                 f"so its classifier is random, and {type(self).__name__} reads logits; leave num_classes out"
             )
 
+    @property
+    def needs_labels(self) -> bool:
+        return self.ce_weight != 0
+
+    def label_loss(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The weighted cross-entropy as `ce`, or nothing where its weight is 0."""
+        return {"ce": self.ce_weight * self.cross_entropy(logits, batch)} if self.needs_labels else {}
+
     @torch.no_grad()
     def teach(self, images: Tensor, **wanted: Any) -> Features:
         """What the teacher sees in images N,3,H,W, without gradient; `wanted` as in `Network.features`."""
@@ -80,7 +92,7 @@ class Distiller(StudentModule, ABC):
 
     def on_train_start(self) -> None:
         data = self.trainer.datamodule
-        if not (self.check_teacher and self.knows_classes and data) or self.trainer.global_step:
+        if not (self.check_teacher and self.knows_classes and data and data.labeled) or self.trainer.global_step:
             return
         accuracy = MulticlassAccuracy(self.teacher.num_classes, average="micro").to(self.device)
         with torch.random.fork_rng(devices=[]):  # a loader draws a seed; the student's dropout is not to move by that

@@ -42,15 +42,15 @@ class KD(Distiller):
     def __init__(
         self, *, temperature: float = 4.0, ce_weight: float = 0.1, kd_weight: float = 0.9, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(ce_weight=ce_weight, **kwargs)
         if temperature <= 0:
             raise ConfigError(f"temperature: {temperature} is not above 0")
-        self.temperature, self.ce_weight, self.kd_weight = temperature, ce_weight, kd_weight
+        self.temperature, self.kd_weight = temperature, kd_weight
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student = self.student(batch.images)
         teacher = self.teach(batch.images, logits=True).logits
         return {
-            "ce": self.ce_weight * self.cross_entropy(student, batch.labels),
+            **self.label_loss(student, batch),
             "kd": self.kd_weight * kd_loss(student, teacher, temperature=self.temperature),
         }

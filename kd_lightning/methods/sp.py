@@ -42,20 +42,19 @@ class SP(Distiller):
 
     Args:
         sp_weight: the paper's gamma; 3000 belongs to batches of about 128, for the loss itself falls as 1/N.
-        ce_weight: weight of the cross-entropy with the labels.
-        **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        **kwargs: teacher, ce_weight, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
     """
 
     reads = frozenset({"maps"})
 
-    def __init__(self, *, sp_weight: float = 3000.0, ce_weight: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, *, sp_weight: float = 3000.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.sp_weight, self.ce_weight = sp_weight, ce_weight
+        self.sp_weight = sp_weight
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student = self.student.features(batch.images, maps=1, logits=True)
         teacher = self.teach(batch.images, maps=1)
         return {
-            "ce": self.ce_weight * self.cross_entropy(student.logits, batch.labels),
+            **self.label_loss(student.logits, batch),
             "sp": self.sp_weight * sp_loss(student.maps[-1], teacher.maps[-1]),
         }

@@ -70,10 +70,23 @@ class StudentModule(LightningModule, ABC):
         """The student's logits N,K of images N,3,H,W (uint8, or float in [0, 1])."""
         return self.student(images)
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of the student's logits with the labels, mean over the batch; logs `train/acc` as well."""
-        self.log("train/acc", (logits.detach().argmax(dim=1) == labels).float().mean(), prog_bar=True)
-        return F.cross_entropy(logits.float(), labels)
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the losses read labels; data without any are refused then."""
+        return True
+
+    def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of the student's logits N,K with the labels, mean over the batch; logs `train/acc` as well.
+
+        Of mixed images (`data.mixing`), both labels count by their shares.
+        """
+        self.log("train/acc", (logits.detach().argmax(dim=1) == batch.labels).float().mean(), prog_bar=True)
+        if batch.shares is None:
+            return F.cross_entropy(logits.float(), batch.labels)
+        own, partners = (
+            F.cross_entropy(logits.float(), labels, reduction="none") for labels in (batch.labels, batch.partner_labels)
+        )
+        return torch.lerp(partners, own, batch.shares).mean()
 
     def on_fit_start(self) -> None:
         self.train()  # Lightning would go on in eval mode where someone has looked at the student in it
@@ -90,6 +103,8 @@ class StudentModule(LightningModule, ABC):
         """Updates the metrics of a stage (`val` or `test`) with a batch; returns the student's logits."""
         logits = self.student(batch.images)
         count = len(batch.images)
+        if not self._labeled:
+            return logits
         self.accuracy[stage].update(logits, batch.labels)
         self.log(f"{stage}/acc", self.accuracy[stage], prog_bar=True, batch_size=count)
         self.log(
@@ -100,6 +115,10 @@ class StudentModule(LightningModule, ABC):
             batch_size=count,
         )
         return logits
+
+    @property
+    def _labeled(self) -> bool:
+        return getattr(getattr(self.trainer, "datamodule", None), "labeled", True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.judge(batch, "val")
@@ -133,7 +152,8 @@ class StudentModule(LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": step}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["network"] = self.student.facts()
+        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", [])
+        checkpoint["network"] = {**self.student.facts(), "class_names": list(names)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         differs = checkpoints.mismatch(self.state_dict(), checkpoint["state_dict"])

@@ -14,4 +14,4 @@ class Supervised(StudentModule):
     """
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return {"ce": self.cross_entropy(self.student(batch.images), batch.labels)}
+        return {"ce": self.cross_entropy(self.student(batch.images), batch)}

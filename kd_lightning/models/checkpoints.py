@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.tensorfile import write_tensors
 
 State = dict[str, Tensor]
 _CONTAINERS = ("state_dict", "model", "net", "model_state_dict", "state_dict_ema", "model_ema")
@@ -103,9 +102,5 @@ def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str
 
 
 def write(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Writes safetensors under a temporary name first, so that a file of the final name is always whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    save_file(tensors, partial, metadata={"format": "pt", "network": json.dumps(facts)})
-    partial.chmod(0o644)  # safetensors makes files that their owner alone can read
-    os.replace(partial, path)
+    """Writes a network's weights, and what must be known to use them, as safetensors."""
+    write_tensors(path, state, {"network": facts})

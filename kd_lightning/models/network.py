@@ -1,11 +1,13 @@
 """Network: any timm model by name, which normalises its own input and gives its features without a hook."""
 
+import json
+from hashlib import sha256
 from typing import Any, NamedTuple, final
 
 import timm
 import torch
 import torch.nn.functional as F
-from timm.data import resolve_model_data_config
+from timm.data import ImageNetInfo, resolve_model_data_config
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -85,6 +87,7 @@ class Network(nn.Module):
                 if num_classes is not None and num_classes != trained_for:
                     self.model.reset_classifier(num_classes)
         self.num_classes: int = self.model.num_classes
+        self.class_names = _class_names(self.model, facts, pretrained) if self.num_classes == trained_for else None
         self.fresh_classifier = not self.has_weights or self.num_classes != trained_for
         self.embedding_width: int = self.model.head_hidden_size
         config = resolve_model_data_config(self.model)
@@ -163,6 +166,13 @@ class Network(nn.Module):
             "size": self.size,
         }
 
+    def fingerprint(self) -> str:
+        """Changes with any weight, and with mean, std and size."""
+        digest = sha256(json.dumps(self.facts(), sort_keys=True).encode())
+        for name, value in self.model.state_dict().items():
+            digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
@@ -213,6 +223,13 @@ def _load(model: nn.Module, name: str, checkpoint: str) -> tuple[dict[str, Any],
         raise ConfigError(f"{field}: {path} does not fit this model{written_by}: {differs}")
     model.load_state_dict(state)
     return facts, classes
+
+
+def _class_names(model: nn.Module, facts: dict[str, Any], pretrained: bool) -> list[str] | None:
+    """The classes in the classifier's order: as the file says, or ImageNet-1k's WordNet ids where timm's tag does."""
+    if pretrained and model.num_classes == 1000 and str(model.pretrained_cfg.get("tag")).endswith("in1k"):
+        return ImageNetInfo("imagenet-1k").label_names()
+    return facts.get("class_names")
 
 
 def _own_size(model: nn.Module, pretrained: bool) -> int | None:

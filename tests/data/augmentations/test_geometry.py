@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2.functional import horizontal_flip
 
-from kd_lightning.data.transforms import Augmentation, HorizontalFlip, RandomCrop, augment
+from kd_lightning.data.augmentations import Augmentation, HorizontalFlip, RandomCrop, augment
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold, integers, sample_keys, uniform
 

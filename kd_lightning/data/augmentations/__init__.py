@@ -1,0 +1,27 @@
+"""Augmentations of whole batches on the device they lie on. An import here makes the class's name known in YAML."""
+
+from kd_lightning.data.augmentations.auto import RandAugment, TimmRandAugment, TrivialAugment
+from kd_lightning.data.augmentations.base import Augmentation, augment, view_keys
+from kd_lightning.data.augmentations.color import ColorJitter, GaussianBlur, RandomGrayscale
+from kd_lightning.data.augmentations.erasing import Cutout, RandomErasing
+from kd_lightning.data.augmentations.geometry import HorizontalFlip, RandomCrop, RandomResizedCrop
+from kd_lightning.data.augmentations.presets import Preset, preset
+
+__all__ = [
+    "Augmentation",
+    "ColorJitter",
+    "Cutout",
+    "GaussianBlur",
+    "HorizontalFlip",
+    "Preset",
+    "RandAugment",
+    "RandomCrop",
+    "RandomErasing",
+    "RandomGrayscale",
+    "RandomResizedCrop",
+    "TimmRandAugment",
+    "TrivialAugment",
+    "augment",
+    "preset",
+    "view_keys",
+]

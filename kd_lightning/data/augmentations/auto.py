@@ -1,0 +1,179 @@
+"""Automatic augmentation: RandAugment, TrivialAugment, and timm's form of RandAugment."""
+
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kd_lightning.data.augmentations.base import Augmentation, as_float, check_probability, drawn, where
+from kd_lightning.data.augmentations.operations import table
+from kd_lightning.errors import ConfigError
+from kd_lightning.randomness import fold, integers, normal
+
+Fill = tuple[float, float, float]
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+
+
+class _Policy(Augmentation):
+    """A few rounds, in each of which every image gets one operation of a list, drawn with equal chances."""
+
+    names: tuple[str, ...]
+
+    def __init__(self, rounds: int, probability: float, mode: str, fill: Fill) -> None:
+        if rounds < 1:
+            raise ConfigError(f"num_ops: {rounds} is not positive")
+        self.rounds, self.probability, self.operations = rounds, check_probability(probability), table(mode, fill)
+
+    @abstractmethod
+    def strength(self, keys: Tensor) -> Tensor:
+        """N float32: 0 is the weakest change, 1 the strongest."""
+
+    @abstractmethod
+    def amount(self, name: str, strength: Tensor, sign: Tensor, height: int, width: int) -> Tensor:
+        """N: an operation's parameter from strengths and signs (1 or -1)."""
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        images = as_float(images)
+        for number in range(self.rounds):
+            own = fold(keys, number)
+            chosen, strength = integers(own, len(self.names), 0), self.strength(own)
+            sign = 1 - 2 * integers(own, 2, 1)
+            active = drawn(own, self.probability, 2)
+            for place, name in enumerate(self.names):
+                if name != "Identity":
+                    amount = self.amount(name, strength, sign, *images.shape[-2:])
+                    images = where(active & (chosen == place), images, self.operations[name], amount)
+        return images
+
+
+class RandAugment(_Policy):
+    """Some operations of one magnitude (Cubuk et al. 2020), with torchvision's list and ranges.
+
+    Args:
+        num_ops: how many, one after another.
+        magnitude: 0 to `bins` - 1.
+        bins: number of magnitudes.
+        interpolation: of what moves pixels.
+        fill: the colour of what comes in from outside.
+    """
+
+    names = tuple(
+        "Identity ShearX ShearY TranslateX TranslateY Rotate Brightness Color Contrast Sharpness Posterize Solarize "
+        "AutoContrast Equalize".split()
+    )
+    shear, rotation, enhancement, lost_bits = 0.3, 30.0, 0.9, 4
+
+    def __init__(
+        self,
+        num_ops: int = 2,
+        magnitude: int = 9,
+        bins: int = 31,
+        interpolation: Literal["nearest", "bilinear", "bicubic"] = "nearest",
+        fill: Fill = (0.0, 0.0, 0.0),
+    ) -> None:
+        super().__init__(num_ops, 1.0, interpolation, fill)
+        if bins < 2:
+            raise ConfigError(f"bins: {bins} is less than 2")
+        if not 0 <= magnitude < bins:
+            raise ConfigError(f"magnitude: {magnitude} is not from 0 to bins - 1, {bins - 1}")
+        self.magnitude, self.bins = magnitude, bins
+
+    def strength(self, keys: Tensor) -> Tensor:
+        return torch.full(keys.shape, self.magnitude / (self.bins - 1), device=keys.device)
+
+    def translation(self, side: int) -> float:
+        """The largest translation of an image of a side, in pixels."""
+        return 150 / 331 * side
+
+    def amount(self, name: str, strength: Tensor, sign: Tensor, height: int, width: int) -> Tensor:
+        if name.startswith("Shear"):
+            return sign * strength * self.shear
+        if name.startswith("Translate"):
+            return sign * torch.trunc(strength * self.translation(width if name == "TranslateX" else height))
+        if name == "Rotate":
+            return sign * strength * self.rotation
+        if name == "Posterize":
+            return 8 - torch.round(strength * self.lost_bits)
+        if name == "Solarize":
+            return 1 - strength
+        return 1 + sign * strength * self.enhancement
+
+
+class TrivialAugment(RandAugment):
+    """One operation of a random magnitude (Müller & Hutter 2021), torchvision's TrivialAugmentWide.
+
+    Args:
+        bins: number of magnitudes.
+        interpolation: of what moves pixels.
+        fill: the colour of what comes in from outside.
+    """
+
+    shear, rotation, enhancement, lost_bits = 0.99, 135.0, 0.99, 6
+
+    def __init__(
+        self,
+        bins: int = 31,
+        interpolation: Literal["nearest", "bilinear", "bicubic"] = "nearest",
+        fill: Fill = (0.0, 0.0, 0.0),
+    ) -> None:
+        super().__init__(1, 0, bins, interpolation, fill)
+
+    def strength(self, keys: Tensor) -> Tensor:
+        return integers(keys, self.bins, 3) / (self.bins - 1)
+
+    def translation(self, side: int) -> float:
+        return 32.0
+
+
+class TimmRandAugment(_Policy):
+    """timm's RandAugment with increasing severity; `rand-m9-mstd0.5-inc1`, DeiT's, by default.
+
+    Each operation of a round takes place with a probability of a half. timm interpolates with Pillow's bicubic;
+    grid_sample's, used here, has a = -0.75 instead of -0.5.
+
+    Args:
+        magnitude: mean magnitude, 0 to 10.
+        magnitude_std: its standard deviation.
+        num_ops: rounds.
+        interpolation: of what moves pixels.
+        fill: the colour of what comes in from outside; default: ImageNet's mean.
+    """
+
+    names = tuple(
+        "AutoContrast Equalize Invert Rotate Posterize Solarize SolarizeAdd Color Contrast Brightness Sharpness ShearX "
+        "ShearY TranslateX TranslateY".split()
+    )
+
+    def __init__(
+        self,
+        magnitude: float = 9.0,
+        magnitude_std: float = 0.5,
+        num_ops: int = 2,
+        interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic",
+        fill: Fill = _IMAGENET_MEAN,
+    ) -> None:
+        super().__init__(num_ops, 0.5, interpolation, fill)
+        if not 0 <= magnitude <= 10:
+            raise ConfigError(f"magnitude: {magnitude} is not from 0 to 10")
+        if magnitude_std < 0:
+            raise ConfigError(f"magnitude_std: {magnitude_std} is negative")
+        self.magnitude, self.magnitude_std = magnitude, magnitude_std
+
+    def strength(self, keys: Tensor) -> Tensor:
+        return (self.magnitude + self.magnitude_std * normal(keys, 3)).clamp(0, 10) / 10
+
+    def amount(self, name: str, strength: Tensor, sign: Tensor, height: int, width: int) -> Tensor:
+        if name.startswith("Shear"):
+            return sign * strength * 0.3
+        if name.startswith("Translate"):
+            return sign * strength * 0.45 * (width if name == "TranslateX" else height)
+        if name == "Rotate":
+            return sign * strength * 30
+        if name == "Posterize":
+            return 4 - torch.trunc(strength * 4)
+        if name == "Solarize":
+            return (256 - torch.trunc(strength * 256)) / 255
+        if name == "SolarizeAdd":
+            return torch.trunc(strength * 110) / 255
+        return (1 + sign * strength * 0.9).clamp(min=0.1)

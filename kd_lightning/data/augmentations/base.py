@@ -1,0 +1,84 @@
+"""What an augmentation is: a random change of a batch on the device it lies on, a function of the samples' keys."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from kd_lightning.errors import ConfigError
+from kd_lightning.randomness import fold, stream, uniform
+
+
+class Augmentation(ABC):
+    """A random change of images that keeps their labels."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        """Changed images N,3,H,W (uint8, or float in [0, 1]); every random choice about one is drawn from its key.
+
+        Args:
+            images: N,3,H,W. What only moves pixels keeps uint8; what computes with them returns float in [0, 1].
+            keys: N int64.
+        """
+
+
+def augment(images: Tensor, keys: Tensor, augmentations: Sequence[Augmentation], *, done: int = 0) -> Tensor:
+    """The augmentations one after another, each with keys of its own; the first `done` are left out, as done before."""
+    for position, augmentation in enumerate(augmentations):
+        if position >= done:
+            images = augmentation(images, fold(keys, position))
+    return images
+
+
+def view_keys(keys: Tensor, view: int) -> Tensor:
+    """The keys of the samples' view 0, 1, 2, ...; view 0 has the samples' own."""
+    return keys if view == 0 else stream(keys, f"view {view}")
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Float32 in [0, 1]."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+def drawn(keys: Tensor, probability: float, draw: int = 0) -> Tensor:
+    """N bool, each true with a probability."""
+    return uniform(keys, draw) < probability
+
+
+def between(keys: Tensor, low: float, high: float, draw: int = 0) -> Tensor:
+    """N float32, uniform from low to high."""
+    return low + (high - low) * uniform(keys, draw)
+
+
+def where(chosen: Tensor, images: Tensor, change: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
+    """The images with those that are chosen (N bool) changed; parameters, N each, go to `change` row by row.
+
+    Only the chosen ones are computed. On a GPU their number has to be waited for.
+    """
+    rows = chosen.nonzero()[:, 0]
+    if len(rows) == 0:
+        return images
+    changed = change(images[rows], *(parameter[rows] for parameter in parameters))
+    return changed if len(rows) == len(images) else images.to(changed.dtype).index_copy(0, rows, changed)
+
+
+def check_probability(value: float) -> float:
+    """The probability itself.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    if not 0 <= value <= 1:
+        raise ConfigError(f"probability: {value} is not in [0, 1]")
+    return value
+
+
+def check_range(field: str, low: float, high: float, *, least: float = 0.0, most: float = float("inf")) -> None:
+    """Refuses a range that is not from low to high within its bounds.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    if not least <= low <= high <= most:
+        raise ConfigError(f"{field}: [{low}, {high}] is not a range from {least:g} to {most:g}, smaller value first")

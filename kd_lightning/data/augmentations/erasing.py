@@ -1,0 +1,90 @@
+"""Rectangles that are blotted out."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kd_lightning.data.augmentations.base import Augmentation, as_float, check_probability, check_range, drawn, where
+from kd_lightning.errors import ConfigError
+from kd_lightning.randomness import fold, integers, normal, uniform
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
+    """N,1,H,W bool: the pixels of boxes N,4 (left, top, right, bottom)."""
+    x, y = torch.arange(width, device=boxes.device), torch.arange(height, device=boxes.device)
+    left, top, right, bottom = (edge[:, None] for edge in boxes.unbind(1))
+    return (((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :])[:, None]
+
+
+class RandomErasing(Augmentation):
+    """A rectangle blotted out with a probability (Zhong et al. 2017; torchvision's and timm's RandomErasing).
+
+    Args:
+        probability: of the change.
+        scale: smallest and largest share of the image's area.
+        ratio: smallest and largest height over width.
+        fill: `black`; `mean`, ImageNet's; `noise`: normal noise around it in every pixel (timm's mode `pixel`, which
+            adds it after normalisation; here it is clamped to [0, 1]).
+    """
+
+    def __init__(
+        self,
+        probability: float = 0.25,
+        scale: tuple[float, float] = (0.02, 1 / 3),
+        ratio: tuple[float, float] = (0.3, 1 / 0.3),
+        fill: Literal["black", "mean", "noise"] = "noise",
+    ) -> None:
+        check_range("scale", *scale, least=0.0, most=1.0)
+        check_range("ratio", *ratio, least=1e-6)
+        self.probability, self.scale, self.ratio, self.fill = check_probability(probability), scale, ratio, fill
+
+    def boxes(self, keys: Tensor, height: int, width: int) -> Tensor:
+        """N,4: left, top, right, bottom; empty where none of ten tries is smaller than the image."""
+        tries = fold(keys[:, None], torch.arange(10, device=keys.device))
+        area = height * width * (self.scale[0] + (self.scale[1] - self.scale[0]) * uniform(tries, 0))
+        low, high = torch.tensor(self.ratio).log().tolist()
+        aspect = torch.exp(low + (high - low) * uniform(tries, 1))
+        tall, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+        fits = (tall < height) & (wide < width)
+        first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
+        tall, wide = ((x * fits).gather(1, first)[:, 0] for x in (tall, wide))
+        left = torch.floor(uniform(keys, 1) * (width - wide + 1))
+        top = torch.floor(uniform(keys, 2) * (height - tall + 1))
+        return torch.stack([left, top, left + wide, top + tall], dim=1)
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        return where(drawn(keys, self.probability), as_float(images), self._erase, keys)
+
+    def _erase(self, images: Tensor, keys: Tensor) -> Tensor:
+        count, channels, height, width = images.shape
+        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (_MEAN, _STD))
+        filling = torch.zeros_like(images) if self.fill == "black" else mean.expand_as(images)
+        if self.fill == "noise":
+            pixels = torch.arange(channels * height * width, device=keys.device)
+            filling = (mean + std * normal(fold(keys[:, None], pixels), 5).view_as(images)).clamp_(0, 1)
+        return torch.where(_inside(self.boxes(keys, height, width), height, width), filling, images)
+
+
+class Cutout(Augmentation):
+    """A black square about a random pixel, cut off at the border (DeVries & Taylor 2017).
+
+    Args:
+        size: side of the square in pixels; 16 is the paper's for CIFAR-10, 8 for CIFAR-100.
+        probability: of the change.
+    """
+
+    def __init__(self, size: int = 16, probability: float = 1.0) -> None:
+        if size < 1:
+            raise ConfigError(f"size: {size} is not positive")
+        self.size, self.probability = size, check_probability(probability)
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        left = integers(keys, width, 1) - self.size // 2
+        top = integers(keys, height, 2) - self.size // 2
+        boxes = torch.stack([left, top, left + self.size, top + self.size], dim=1)
+        cut = _inside(boxes, height, width) & drawn(keys, self.probability)[:, None, None, None]
+        return torch.where(cut, torch.zeros((), dtype=images.dtype, device=images.device), images)

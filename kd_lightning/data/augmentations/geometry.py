@@ -1,0 +1,150 @@
+"""Crops and flips."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from kd_lightning.data.augmentations.base import Augmentation, as_float, check_probability, check_range, drawn
+from kd_lightning.errors import ConfigError
+from kd_lightning.randomness import fold, integers, uniform
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+class RandomCrop(Augmentation):
+    """A crop of the images' own size at a random offset after padding, as torchvision's RandomCrop(size, padding).
+
+    Args:
+        padding: pixels added on each side.
+        mode: what fills them: zeros, or the image mirrored at its border.
+    """
+
+    def __init__(self, padding: int = 4, mode: Literal["zero", "reflect"] = "zero") -> None:
+        if padding < 1:
+            raise ConfigError(f"padding: {padding} is not positive; leave RandomCrop out for no crop")
+        self.padding, self.mode = padding, mode
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        pad, (height, width) = self.padding, images.shape[-2:]
+        if self.mode == "zero":
+            padded = F.pad(images, (pad, pad, pad, pad))
+        else:  # reflection is not defined for uint8
+            padded = F.pad(images.float(), (pad, pad, pad, pad), mode="reflect").to(images.dtype)
+        down, right = integers(keys, 2 * pad + 1, 0), integers(keys, 2 * pad + 1, 1)
+        if images.device.type == "cpu":  # slices of rows are copied faster than single pixels are gathered
+            cropped = torch.empty_like(images)
+            for place, (top, left) in enumerate(zip(down.tolist(), right.tolist(), strict=True)):
+                cropped[place] = padded[place, :, top : top + height, left : left + width]
+            return cropped
+        rows = (torch.arange(height, device=images.device) + down[:, None])[:, :, None]
+        columns = (torch.arange(width, device=images.device) + right[:, None])[:, None, :]
+        sample = torch.arange(len(images), device=images.device)[:, None, None]
+        # advanced indices on both sides of a slice put the channels last
+        return padded[sample, :, rows, columns].permute(0, 3, 1, 2).contiguous()
+
+
+class HorizontalFlip(Augmentation):
+    """Left and right exchanged with a probability.
+
+    Args:
+        probability: of the exchange.
+    """
+
+    def __init__(self, probability: float = 0.5) -> None:
+        self.probability = check_probability(probability)
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        flipped = drawn(keys, self.probability)
+        return torch.where(flipped[:, None, None, None], images.flip(-1), images)
+
+
+class RandomResizedCrop(Augmentation):
+    """A box of random area and aspect ratio, resized to a square (Szegedy et al. 2015; torchvision's RandomResizedCrop).
+
+    As the first augmentation of images that do not lie in memory, it is cut out of the file's own pixels.
+
+    Args:
+        size: side of the result in pixels; default: that of the images.
+        scale: smallest and largest share of the image's area.
+        ratio: smallest and largest width over height.
+        interpolation: of the resizing, antialiased.
+    """
+
+    def __init__(
+        self,
+        size: int | None = None,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        interpolation: Interpolation = "bilinear",
+    ) -> None:
+        if size is not None and size < 1:
+            raise ConfigError(f"size: {size} is not positive")
+        check_range("scale", *scale, least=1e-6, most=1.0)
+        check_range("ratio", *ratio, least=1e-6)
+        self.size, self.scale, self.ratio, self.interpolation = size, scale, ratio, interpolation
+        self.resample = Image.Resampling[interpolation.upper()]
+
+    def boxes(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
+        """left, top, right, bottom in whole pixels: ...,4 float32 for keys ..., heights and widths that broadcast."""
+        tries = fold(keys[..., None], torch.arange(10, device=keys.device))
+        heights, widths = (x.to(torch.float32)[..., None].expand(tries.shape) for x in (heights, widths))
+        area = heights * widths * (self.scale[0] + (self.scale[1] - self.scale[0]) * uniform(tries, 0))
+        low, high = torch.tensor(self.ratio).log().tolist()
+        aspect = torch.exp(low + (high - low) * uniform(tries, 1))
+        width, height = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+        fits = (width >= 1) & (width <= widths) & (height >= 1) & (height <= heights)
+        first = fits.to(torch.uint8).argmax(dim=-1, keepdim=True)
+        width, height, full_w, full_h, any_fits = (
+            x.gather(-1, first).squeeze(-1) for x in (width, height, widths, heights, fits)
+        )
+        # none of the ten fits: the largest box in the middle whose ratio is allowed
+        fallback_w = torch.minimum(full_w, (full_h * self.ratio[1]).round()).clamp(min=1)
+        fallback_h = torch.minimum(full_h, (full_w / self.ratio[0]).round()).clamp(min=1)
+        width, height = torch.where(any_fits, width, fallback_w), torch.where(any_fits, height, fallback_h)
+        left = torch.floor(uniform(keys, 2) * (full_w - width + 1))
+        top = torch.floor(uniform(keys, 3) * (full_h - height + 1))
+        left = torch.where(any_fits, left, ((full_w - width) / 2).floor())
+        top = torch.where(any_fits, top, ((full_h - height) / 2).floor())
+        return torch.stack([left, top, left + width, top + height], dim=-1)
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        full = torch.tensor([height, width], device=keys.device)
+        boxes = self.boxes(keys, full[0], full[1])
+        return resize_boxes(as_float(images), boxes, self.size or width, self.interpolation)
+
+
+def resize_boxes(images: Tensor, boxes: Tensor, size: int, interpolation: Interpolation) -> Tensor:
+    """A box of each image resized to `size` squared, antialiased: two matrix products an image.
+
+    Args:
+        images: N,3,H,W float.
+        boxes: N,4: left, top, right, bottom in pixels.
+        size: side of the results.
+        interpolation: bilinear, or bicubic (a = -0.5, as in Pillow).
+    """
+    count, channels, height, width = images.shape
+    across = _resampling(boxes[:, 0], boxes[:, 2], width, size, interpolation)
+    down = _resampling(boxes[:, 1], boxes[:, 3], height, size, interpolation)
+    narrow = torch.bmm(images.reshape(count, channels * height, width), across.transpose(1, 2))
+    beside = narrow.view(count, channels, height, size).transpose(1, 2).reshape(count, height, channels * size)
+    resized = torch.bmm(down, beside).view(count, size, channels, size).transpose(1, 2).contiguous()
+    return resized.clamp_(0, 1) if interpolation == "bicubic" else resized
+
+
+def _resampling(start: Tensor, stop: Tensor, size: int, out: int, interpolation: Interpolation) -> Tensor:
+    """N,out,size: how much of each of `size` pixels goes into each of `out`, for a range of pixels a sample."""
+    scale = ((stop - start) / out)[:, None, None]
+    centers = start[:, None, None] + (torch.arange(out, device=start.device)[:, None] + 0.5) * scale
+    pixels = torch.arange(size, device=start.device) + 0.5
+    x = ((pixels - centers) / scale.clamp(min=1)).abs_()
+    if interpolation == "bilinear":
+        weights = (1 - x).clamp_(min=0)
+    else:
+        near, far = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+        weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    weights *= (pixels > start[:, None, None]) & (pixels < stop[:, None, None])
+    return weights / weights.sum(dim=2, keepdim=True)

@@ -1,0 +1,40 @@
+"""Published sets of augmentations by name, for `data.augmentations: moco_v2`."""
+
+from typing import Literal
+
+from kd_lightning.data.augmentations.auto import TimmRandAugment
+from kd_lightning.data.augmentations.base import Augmentation
+from kd_lightning.data.augmentations.color import ColorJitter, GaussianBlur, RandomGrayscale
+from kd_lightning.data.augmentations.erasing import RandomErasing
+from kd_lightning.data.augmentations.geometry import HorizontalFlip, RandomCrop, RandomResizedCrop
+
+Preset = Literal["cifar", "imagenet", "moco_v2", "deit"]
+
+
+def preset(name: Preset) -> list[Augmentation]:
+    """The augmentations of a published recipe; sizes are the images' own.
+
+    - cifar: crop after 4 pixels of padding, flip (He et al. 2016).
+    - imagenet: RandomResizedCrop, flip (torchvision's reference training).
+    - moco_v2: Chen et al. 2020 in the order of its released code; CoSS trains with it.
+    - deit: Touvron et al. 2021 by timm's create_transform: bicubic RandomResizedCrop, flip, rand-m9-mstd0.5-inc1,
+      erasing 0.25. Its mixup 0.8 and cutmix 1.0 are `data.mixing`'s, its repeated augmentation `data.repeats`.
+    """
+    if name == "cifar":
+        return [RandomCrop(4), HorizontalFlip()]
+    if name == "imagenet":
+        return [RandomResizedCrop(), HorizontalFlip()]
+    if name == "moco_v2":
+        return [
+            RandomResizedCrop(scale=(0.2, 1.0)),
+            ColorJitter(0.4, 0.4, 0.4, 0.1, probability=0.8),
+            RandomGrayscale(0.2),
+            GaussianBlur((0.1, 2.0), probability=0.5),
+            HorizontalFlip(),
+        ]
+    return [
+        RandomResizedCrop(interpolation="bicubic"),
+        HorizontalFlip(),
+        TimmRandAugment(),
+        RandomErasing(0.25),
+    ]

@@ -1,0 +1,62 @@
+"""Decoded images on disk, mapped into memory, so that a second start costs no decoding."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+VERSION = 1
+"""Raised when decoding changes: arrays of before are then not found."""
+
+
+def home() -> Path:
+    """$XDG_CACHE_HOME/kd_lightning, by default ~/.cache/kd_lightning."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kd_lightning"
+
+
+def decoded(name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], bool]) -> tuple[np.ndarray, str]:
+    """A uint8 array by name, which must say all that it depends on, and where it came from in words.
+
+    It is made under a temporary name and moved into place when whole, so that two processes that make one at once
+    both end with a whole one. Pages are read when used, shared by all processes, and never written to disk again.
+
+    Args:
+        name: of the file.
+        shape: of the array.
+        fill: puts the content into it and says whether it is complete; what is not complete is not kept on disk.
+    """
+    path = home() / "decoded" / f"{name}.npy"
+    if path.exists():
+        try:
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
+            if array.shape == shape and array.dtype == np.uint8:
+                return array, "from the disk cache"
+            reason = f"it holds {array.dtype} {array.shape}, not {shape}"
+        except (OSError, ValueError, EOFError) as error:
+            reason = str(error)
+        rank_zero_warn(f"{path} is not whole ({reason}); it is made anew")
+    rank_zero_info(f"decoding {shape[0]:,} images, once; kept in {path.parent}")
+    size = int(np.prod(shape))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{name}.", suffix=".partial", delete=False) as file:
+            partial = Path(file.name)
+            os.posix_fallocate(file.fileno(), 0, size + 1024)  # a full disk shows now, not as a fault in the mapping
+    except OSError as error:
+        rank_zero_warn(f"{path.parent} takes no {size / 1e6:,.0f} MB ({error}): the images are decoded at every start")
+        array = np.empty(shape, np.uint8)
+        fill(array)
+        return array, "decoded"
+    try:
+        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        if not fill(array):
+            return np.array(array), "decoded"
+        array.flush()
+        del array
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return np.load(path, mmap_mode="c", allow_pickle=False), "decoded now, and kept in the disk cache"

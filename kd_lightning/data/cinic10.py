@@ -1,0 +1,28 @@
+"""CINIC-10 (Darlow et al. 2018): CIFAR-10's classes, with images of ImageNet added."""
+
+from typing import Any
+
+from kd_lightning.data.folder import ImageFolder
+from kd_lightning.errors import ConfigError
+
+
+class CINIC10(ImageFolder):
+    """CINIC-10: 90,000 images of 32x32 pixels each for training, validation and test, in CIFAR-10's classes and order.
+
+    It is downloaded by hand (datashare.ed.ac.uk/handle/10283/3192); `Batch.indices` counts as `ImageFolder`'s.
+
+    Args:
+        path: folder with `train/`, `valid/` and `test/`, or the official archive.
+        **kwargs: as for every data set.
+
+    Raises:
+        ConfigError: for a folder that has other classes.
+    """
+
+    official = "airplane automobile bird cat deer dog frog horse ship truck".split()
+
+    def __init__(self, *, path: str = "data/CINIC-10", **kwargs: Any) -> None:
+        super().__init__(path=path, size=32, **kwargs)
+        self.name = "cinic10"
+        if self.class_names != self.official:
+            raise ConfigError(f"data.path: {self.path} has the classes {', '.join(self.class_names[:3])}, ..., not CINIC-10's")

@@ -1,0 +1,92 @@
+"""One file to one RGB image, whatever kind of image it is."""
+
+from io import BytesIO
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+Source = Path | bytes
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom in pixels."""
+
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+_DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+
+
+class Unreadable(ValueError):
+    """An image that cannot be decoded; the message says why."""
+
+
+def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.Image:
+    """A file, or its bytes, as an upright RGB image.
+
+    Grayscale, palette, CMYK and images with transparency (which is dropped) become RGB, 16 bits a channel become 8,
+    an animation is its first frame, and what the camera's EXIF says about rotation is done.
+
+    Args:
+        source: the file, or its content.
+        least_side: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size (libjpeg's draft mode) where its shorter side
+            stays at this; 0: at its full size.
+        shrink: likewise, where it is to be made smaller by this factor at least.
+
+    Raises:
+        Unreadable: for anything that is no image, is cut off, or has floating-point pixels.
+    """
+    try:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.mode == "F":
+                raise Unreadable("its pixels are floating-point numbers of unknown range")
+            factor = min(image.size) / least_side if least_side else shrink
+            if factor >= 2:
+                image.draft("RGB", (int(image.width / factor), int(image.height / factor)))
+            if image.mode in _DEEP:
+                pixels = np.asarray(image).astype(np.int64)
+                return Image.fromarray((pixels.clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+            upright = ImageOps.exif_transpose(image)
+            return upright.convert("RGB")
+    except _UNREADABLE as error:
+        raise Unreadable(str(error) or type(error).__name__) from error
+
+
+def dimensions(source: Source) -> tuple[int, int]:
+    """Width and height of the upright image, read from its header.
+
+    Raises:
+        Unreadable: if it has none.
+    """
+    try:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return (height, width) if turned else (width, height)
+    except _UNREADABLE as error:
+        raise Unreadable(str(error) or type(error).__name__) from error
+
+
+def center_square(source: Source, size: int, crop_ratio: float = 1.0) -> Image.Image:
+    """The middle of an image as a square: the shorter side resized to size / crop_ratio, then cut to `size`, bicubic."""
+    resized = round(size / crop_ratio)
+    image = open_rgb(source, least_side=2 * resized)
+    side = min(image.size) * size / resized
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    return image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+
+
+def crop_resized(source: Source, size: int, box: Box, resample: Image.Resampling) -> Image.Image:
+    """A box of an image, given in pixels of its full size, resized to `size` squared."""
+    width, height = dimensions(source)
+    image = open_rgb(source, shrink=min(box[2] - box[0], box[3] - box[1]) / size)
+    across, down = image.width / width, image.height / height  # below 1 where the draft is smaller
+    left, top, right, bottom = box[0] * across, box[1] * down, box[2] * across, box[3] * down
+    x, y = int(left), int(top)
+    cut = image.crop((x, y, ceil(right), ceil(bottom)))  # pixels outside the box do not count, as in torchvision
+    return cut.resize((size, size), resample, (left - x, top - y, right - x, bottom - y))
+
+
+def as_tensor(image: Image.Image) -> Tensor:
+    """3,H,W uint8."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

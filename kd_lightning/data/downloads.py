@@ -1,0 +1,57 @@
+"""Downloads that are whole or not there."""
+
+import os
+import socket
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torchvision.datasets.utils import check_md5
+
+from kd_lightning.errors import ConfigError
+
+_PATIENCE = 60  # seconds without a byte
+
+
+def fetch(address: str, target: Path, md5: str, *, field: str) -> None:
+    """Downloads a file, unless it is there already; it gets its name when its checksum has been found right.
+
+    A download that breaks off leaves nothing of the target's name behind and starts again the next time.
+
+    Args:
+        address: official one.
+        target: of the file.
+        md5: its checksum.
+        field: that an error names.
+
+    Raises:
+        ConfigError: if it cannot be had, or a file of this name is there with another checksum (it is left alone).
+    """
+    if target.exists():
+        if not check_md5(str(target), md5):
+            raise ConfigError(
+                f"{field}: {target} has the wrong checksum, so it is cut off or another file; delete it or give another "
+                f"path (md5 {md5} is right)"
+            )
+        return
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        rank_zero_info(f"downloading {address} to {target}")
+        torch.hub.download_url_to_file(address, str(partial))
+        if not check_md5(str(partial), md5):
+            raise ConfigError(
+                f"{field}: what came from {address} has the wrong checksum ({partial.stat().st_size:,} bytes), and was "
+                f"deleted; try again, or put the right file at {target}"
+            )
+        os.replace(partial, target)
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"{field}: {target} is missing and {address} cannot be downloaded ({reason}); put the file there"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(patience)
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,159 @@
+"""HFDataset: an image data set of the Hugging Face hub, or in local parquet files (extra `hub`)."""
+
+import os
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from kd_lightning.data.base import ImageData, Split
+from kd_lightning.data.decode import Source
+from kd_lightning.data.encoded import EncodedImages
+from kd_lightning.errors import ConfigError, nearest
+
+
+class Table(Sequence[Source]):
+    """The encoded images of a column, by row.
+
+    Args:
+        table: a `datasets.Dataset` whose image column is not decoded.
+        column: the image column.
+        rows: N int64, those in use.
+    """
+
+    def __init__(self, table: Any, column: str, rows: Tensor) -> None:
+        self.table, self.column, self.rows = table, column, rows
+        self.names = [f"row {row}" for row in rows.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> Source:
+        cell = self.table[int(self.rows[row])][self.column]
+        return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"])
+
+    def subset(self, rows: Tensor) -> Self:
+        return type(self)(self.table, self.column, self.rows[rows])
+
+    def fingerprint(self) -> str:
+        """Changes with the table (as `datasets` says) and with the rows in use."""
+        return sha256(self.table._fingerprint.encode() + self.rows.numpy().tobytes()).hexdigest()
+
+
+class HFDataset(ImageData):
+    """An image data set by its name on the Hugging Face hub, or in local parquet files; needs the extra `hub`.
+
+    Classes are in the order of the data set's own ClassLabel, or the sorted values of the label column;
+    `Batch.indices` counts a split's rows.
+
+    Args:
+        path: name on the hub (`uoft-cs/cifar10`), or a local folder of parquet files named by their split
+            (`train-00000-of-00001.parquet`, `test.parquet`).
+        config: the data set's configuration on the hub, where it has several.
+        image_column: default: the only column of images.
+        label_column: default: `label`, `fine_label` or `labels`; null for no labels at all is `labeled: false`.
+        train: name of the training split.
+        val: name of a validation split to choose epochs by; default: held out of training.
+        test: name of the test split; default: `test`, or `validation` where there is none.
+        size: side in pixels that all images are brought to; default: the images' own.
+        crop_ratio: share of the resized side that is kept where images are not cropped at random.
+        labeled: false leaves the labels out.
+        num_classes: width of the student's classifier without labels.
+        **kwargs: as for every data set.
+
+    Raises:
+        ConfigError: without the library `datasets`, for a data set that cannot be had, an unknown split or column.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        config: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        train: str = "train",
+        val: str | None = None,
+        test: str | None = None,
+        size: int | None = None,
+        crop_ratio: float = 1.0,
+        labeled: bool = True,
+        num_classes: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.labeled, self.size, self.crop_ratio = labeled, size, crop_ratio
+        self.tables = _open(path, config)
+        default_test = next((name for name in ("test", "validation", "valid", "val") if name in self.tables), "test")
+        self.splits = {"train": train, "val": val, "test": test or default_test}
+        for split, name in self.splits.items():
+            if name is not None and name not in self.tables and (labeled or split == "train"):
+                raise ConfigError(f"data.{split}: {path} has no split {name!r}{nearest(name, self.tables)}")
+        self.name = Path(path).name
+        features = self.tables[train].features
+        images = [name for name, kind in features.items() if type(kind).__name__ == "Image"]
+        self.image_column = _column("image_column", image_column, images, features)
+        if not labeled:
+            self.class_names, self.num_classes, self.val_split = [], num_classes or 0, 0.0
+            return
+        usual = [name for name in ("label", "fine_label", "labels") if name in features]
+        self.label_column = _column("label_column", label_column, usual[:1], features)
+        kind = features[self.label_column]
+        self.values = range(kind.num_classes) if hasattr(kind, "names") else sorted(self._unique(train))
+        self.class_names = list(kind.names) if hasattr(kind, "names") else [str(value) for value in self.values]
+        self.num_classes = len(self.class_names)
+        odd = sorted({*self._unique(self.splits["test"])} - {*self.values})
+        if odd:
+            raise ConfigError(f"data.test: the split {self.splits['test']!r} has classes that training has not: {odd[0]}")
+
+    def _unique(self, split: str) -> list[Any]:
+        return self.tables[split].unique(self.label_column)
+
+    @property
+    def has_validation(self) -> bool:
+        return self.labeled and (self.splits["val"] is not None or super().has_validation)
+
+    def load(self, split: Split) -> EncodedImages | None:
+        name = self.splits[split] if self.labeled else {"val": None}.get(split, self.splits["train"])
+        if name is None:
+            return None
+        table = self.tables[name]
+        labels = torch.full((len(table),), -1)
+        if self.labeled:
+            place = {value: label for label, value in enumerate(self.values)}
+            labels = torch.tensor([place[value] for value in table[self.label_column]])
+        sources = Table(table.select_columns([self.image_column]), self.image_column, torch.arange(len(table)))
+        return EncodedImages(sources, labels, self.size, crop_ratio=self.crop_ratio, skips=self.skips)
+
+
+def _open(path: str, config: str | None) -> dict[str, Any]:
+    """The splits' tables by name, with images left encoded."""
+    try:
+        from datasets import Image, load_dataset
+    except ImportError as error:
+        raise ConfigError("data: HFDataset needs the library datasets: pip install 'kd_lightning[hub]'") from error
+    local = Path(os.path.expandvars(path)).expanduser()
+    try:
+        tables = load_dataset(str(local) if local.exists() else path, config)
+    except Exception as error:  # the library raises its own, pyarrow's, requests' and built-in ones
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"data.path: {path} is no local folder and cannot be had from the hub ({reason})") from error
+    found = {}
+    for name, table in tables.items():
+        for column, kind in table.features.items():
+            if type(kind).__name__ == "Image":
+                table = table.cast_column(column, Image(decode=False))
+        found[name] = table
+    return found
+
+
+def _column(field: str, given: str | None, candidates: list[str], features: Any) -> str:
+    if given is None and len(candidates) == 1:
+        return candidates[0]
+    if given is None or given not in features:
+        said = f"there is no column {given!r}" if given else "say which column it is"
+        raise ConfigError(f"data.{field}: {said}; columns: {', '.join(features)}")
+    return given

@@ -1,0 +1,36 @@
+"""The loader of whole batches, which goes on in the middle of an epoch where a run was interrupted."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from kd_lightning.batch import Batch
+from kd_lightning.data.samplers import EpochSampler
+
+
+class ImageLoader(DataLoader):
+    """torch's loader that counts the batches it has given; Lightning keeps the count in checkpoints.
+
+    Its dataset gathers a whole Batch at once, so there is nothing left to collate.
+    """
+
+    given = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.given = self.sampler.skip // self.batch_size if isinstance(self.sampler, EpochSampler) else 0
+        for batch in super().__iter__():
+            self.given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": self.given}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if isinstance(self.sampler, EpochSampler):
+            self.sampler.skip = state["batches"] % max(len(self), 1) * self.batch_size
+
+
+def as_it_is(batch: Batch) -> Batch:
+    """The collate function: a Batch is whole already."""
+    return batch
