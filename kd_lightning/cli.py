@@ -1,5 +1,6 @@
 """The command line: Lightning's own, with this project's links and defaults."""
 
+import inspect
 import logging
 import sys
 import warnings
@@ -9,6 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from kd_lightning import commands
 from kd_lightning.callbacks import KeepConfig, Overview, Predictions, Progress, Protocol
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
@@ -52,7 +54,8 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
-        check(self.config.subcommand, self.config[self.config.subcommand])
+        command = self.config.get("subcommand")
+        check(command, self.config[command] if command else self.config)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self._get(self.config_init, "trainer")
@@ -80,32 +83,67 @@ class CLI(LightningCLI):
             self._get(self.config_init, "protocol").conclude(self.trainer, self.model, self.datamodule)
 
 
-def main(args: ArgsType = None) -> CLI:
+class CommandCLI(CLI):
+    """A command of this project, called with the method and the data of a config, as `fit` takes it.
+
+    Args:
+        command: its class; its arguments become the command line's own.
+        **kwargs: as for every CLI.
+    """
+
+    def __init__(self, command: type, **kwargs: Any) -> None:
+        self.command = command
+        super().__init__(**kwargs, run=False)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_arguments_to_parser(parser)
+        parser.add_class_arguments(self.command)
+
+    def after_instantiate_classes(self) -> None:
+        chosen = {name: self.config[name] for name in inspect.signature(self.command).parameters}
+        self.result = self.command(**chosen)(self.model, self.datamodule, self.trainer)
+
+
+def main(args: ArgsType = None) -> Any:
     """Runs a command; `args` as on the command line. A user's mistake ends in one line and exit status 2."""
+    args = sys.argv[1:] if args is None else args
     for message in NOISE:
         warnings.filterwarnings("ignore", message=f".*{message}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_noise)
     try:
-        return CLI(
-            StudentModule,
-            ImageData,
-            save_config_callback=KeepConfig,
-            trainer_defaults=DEFAULTS,
-            seed_everything_default=0,
-            parser_class=Parser,
-            parser_kwargs={"prog": "python -m kd_lightning"},
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=args,
-        )
+        return _run(args)
     except Exception as error:
         known = error if isinstance(error, MisconfigurationException) else config_error(error)
         if known is None:
             raise
         print(f"error: {' '.join(str(known).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _run(args: Any) -> Any:
+    name = args[0] if isinstance(args, list) and args else None
+    if name in commands.ALONE:
+        parser = Parser(prog=f"python -m kd_lightning {name}")
+        parser.add_class_arguments(commands.ALONE[name])
+        return commands.ALONE[name](**parser.parse_args(args[1:]).as_dict())()
+    kwargs: dict[str, Any] = {
+        "save_config_callback": KeepConfig,
+        "trainer_defaults": DEFAULTS,
+        "seed_everything_default": 0,
+        "parser_class": Parser,
+        "subclass_mode_model": True,
+        "subclass_mode_data": True,
+        "auto_configure_optimizers": False,
+        "load_from_checkpoint_support": False,
+    }
+    if name in commands.ON_A_CONFIG:
+        kwargs["parser_kwargs"] = {"prog": f"python -m kd_lightning {name}"}
+        return CommandCLI(
+            commands.ON_A_CONFIG[name], model_class=StudentModule, datamodule_class=ImageData, args=args[1:], **kwargs
+        )
+    others = ", ".join([*commands.ON_A_CONFIG, *commands.ALONE])
+    kwargs["parser_kwargs"] = {"prog": "python -m kd_lightning", "epilog": f"Further commands: {others}"}
+    return CLI(StudentModule, ImageData, args=args, **kwargs)
 
 
 def console() -> None:

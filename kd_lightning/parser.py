@@ -13,6 +13,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from kd_lightning.commands import ALONE, ON_A_CONFIG
 from kd_lightning.data import Augmentation, ImageData
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.methods import StudentModule
@@ -20,6 +21,7 @@ from kd_lightning.models import Network, checkpoints
 from kd_lightning.paths import resolve
 from kd_lightning.schedules import RunSchedule
 
+OTHER_COMMANDS = (*ON_A_CONFIG, *ALONE)
 _GROUPS = {"teacher": Network, "student": Network}
 _BASES = {
     "model": (StudentModule,),
@@ -106,7 +108,9 @@ def explain(message: str, options: set[str]) -> str:
         given = given or _last(r"Given value: (.+)", message)
         return f"{field}: {given} is not {' or '.join(map(_readable, expected))}"
     if found := re.search(r"invalid choice: '([^']+)' \(choose from (.+)\)", message):
-        return f"there is no command {found[1]!r}{nearest(found[1], re.findall(r'[a-z_]+', found[2]))}"
+        return (
+            f"there is no command {found[1]!r}{nearest(found[1], [*re.findall(r'[a-z_]+', found[2]), *OTHER_COMMANDS])}"
+        )
     return message
 
 
@@ -127,7 +131,7 @@ def validates(trainer: Namespace) -> bool:
     return trainer.limit_val_batches != 0 and (trainer.check_val_every_n_epoch or 1) <= epochs
 
 
-def check(command: str, config: Namespace) -> None:
+def check(command: str | None, config: Namespace) -> None:
     """Refuses, before anything is built, a GPU that is not there, weights that are missing and a run without end.
 
     Raises:
@@ -140,7 +144,9 @@ def check(command: str, config: Namespace) -> None:
     if config.trainer.max_epochs == config.trainer.max_steps == -1:
         raise ConfigError("trainer.max_epochs: -1 has no end; give a number, or trainer.max_steps")
     student = config.model.init_args.student
-    if command != "fit" and not (config.get("ckpt_path") or student.checkpoint or student.pretrained):
+    if command in ("validate", "test", "predict") and not (
+        config.get("ckpt_path") or student.checkpoint or student.pretrained
+    ):
         raise ConfigError(f"ckpt_path: {command} needs a trained student; give a run's checkpoint as --ckpt_path")
     if config.get("ckpt_path"):
         path = resolve(config.ckpt_path, "ckpt_path")

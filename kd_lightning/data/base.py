@@ -266,7 +266,7 @@ class ImageData(LightningDataModule, ABC):
     def augmented(self, batch: Batch) -> Batch:
         """A training batch as the networks see it: augmented, in several views, mixed."""
         done = int(isinstance(self.sets["train"], EncodedImages) and self.sets["train"].crop is not None)
-        sources = [batch.images, *(batch.views or [batch.images] * (self.views - 1))]
+        sources = [batch.images, *(batch.views or (batch.images.clone() for _ in range(self.views - 1)))]
         views = [
             augment(source, view_keys(batch.keys, view), self.steps, done=done) for view, source in enumerate(sources)
         ]

@@ -25,4 +25,6 @@ class CINIC10(ImageFolder):
         super().__init__(path=path, size=32, **kwargs)
         self.name = "cinic10"
         if self.class_names != self.official:
-            raise ConfigError(f"data.path: {self.path} has the classes {', '.join(self.class_names[:3])}, ..., not CINIC-10's")
+            raise ConfigError(
+                f"data.path: {self.path} has the classes {', '.join(self.class_names[:3])}, ..., not CINIC-10's"
+            )

@@ -107,7 +107,9 @@ class HFDataset(ImageData):
         self.num_classes = len(self.class_names)
         odd = sorted({*self._unique(self.splits["test"])} - {*self.values})
         if odd:
-            raise ConfigError(f"data.test: the split {self.splits['test']!r} has classes that training has not: {odd[0]}")
+            raise ConfigError(
+                f"data.test: the split {self.splits['test']!r} has classes that training has not: {odd[0]}"
+            )
 
     def _unique(self, split: str) -> list[Any]:
         return self.tables[split].unique(self.label_column)

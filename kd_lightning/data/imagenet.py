@@ -99,7 +99,9 @@ class ImageNet(ImageData):
         wnid_of = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
         identifiers = [int(line) for line in (devkit / _TRUTH).read_text().split()]
         if len(identifiers) != len(files):
-            raise ConfigError(f"data.path: {root / 'val'} holds {len(files):,} images, {_TRUTH} {len(identifiers):,} labels")
+            raise ConfigError(
+                f"data.path: {root / 'val'} holds {len(files):,} images, {_TRUTH} {len(identifiers):,} labels"
+            )
         label_of = {wnid: label for label, wnid in enumerate(self.class_ids)}
         unknown = next((wnid_of.get(i, str(i)) for i in identifiers if wnid_of.get(i) not in label_of), None)
         if unknown:

@@ -91,7 +91,7 @@ class StoredImages(Images):
 
     def _gather(self, rows: Tensor, batch: Batch) -> Batch:
         places = self.places[rows].to(self.images.device, non_blocking=True)
-        return batch._replace(images=self.images[places])
+        return batch._replace(images=self.images.index_select(0, places))
 
     def subset(self, rows: Tensor) -> Self:
         names = [self.names[row] for row in rows.tolist()] if self.names else None

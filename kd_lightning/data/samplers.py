@@ -29,9 +29,7 @@ class EpochSampler(Sampler[Place]):
             and hence shows fewer images (repeated augmentation: Hoffer et al. 2020; 3 in DeiT, TinTeM).
     """
 
-    def __init__(
-        self, size: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1, repeats: int = 1
-    ) -> None:
+    def __init__(self, size: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1, repeats: int = 1) -> None:
         self.size, self.seed, self.shuffle, self.rank, self.world = size, seed, shuffle, rank, world
         self.repeats, self.epoch, self.skip = repeats, 0, 0
 

@@ -34,9 +34,7 @@ class Distiller(StudentModule, ABC):
             the student's.
     """
 
-    def __init__(
-        self, *, teacher: Network, ce_weight: float = 1.0, check_teacher: bool = True, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, teacher: Network, ce_weight: float = 1.0, check_teacher: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ce_weight = ce_weight
         self.teacher = teacher.freeze()

@@ -109,7 +109,7 @@ class Network(nn.Module):
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images N,3,H,W (uint8, or float in [0, 1]) as the model wants them: size, mean, std, dtype."""
-        x = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        x = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
         if self.size is not None and x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode=self.interpolation, antialias=True).clamp(0, 1)
         return ((x - self.mean.float()) / self.std.float()).to(self.mean.dtype)
@@ -170,7 +170,9 @@ class Network(nn.Module):
         """Changes with any weight, and with mean, std and size."""
         digest = sha256(json.dumps(self.facts(), sort_keys=True).encode())
         for name, value in self.model.state_dict().items():
-            digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(
+                name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            )
         return digest.hexdigest()
 
     def parameter_count(self) -> int:

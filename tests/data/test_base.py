@@ -73,9 +73,12 @@ def test_without_validation_a_network_is_judged_on_training_images_of_all_classe
     assert torch.equal(batch.images, data.sets["train"].take(batch.indices).images)
 
 
+CPU = SimpleNamespace(root_device=torch.device("cpu"))
+
+
 def epoch(data: ImageData, number: int, rank: int = 0, world: int = 1) -> list[Batch]:
     """The batches of an epoch as the network sees them."""
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=world, training=True)
+    data.trainer = SimpleNamespace(global_rank=rank, world_size=world, training=True, num_devices=1, strategy=CPU)
     loader = data.train_dataloader()
     loader.sampler.set_epoch(number)
     return [data.on_after_batch_transfer(batch, 0) for batch in loader]
@@ -120,7 +123,7 @@ def test_evaluation_sees_each_image_once_and_unchanged() -> None:
     data = ready(Digits(eval_batch_size=100), "test")
     seen = []
     for rank in range(3):
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=3, training=False)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=3, training=False, num_devices=1)
         seen += [data.on_after_batch_transfer(batch, 0) for batch in data.test_dataloader()]
     images = torch.cat([batch.images for batch in seen])[torch.cat([batch.indices for batch in seen]).argsort()]
     assert torch.equal(images, data.sets["test"].take(torch.arange(360)).images)
@@ -131,9 +134,9 @@ def test_evaluation_sees_each_image_once_and_unchanged() -> None:
 def test_shares_of_the_ranks(size: int, world: int) -> None:
     shuffled = [[*EpochSampler(size, seed=0, shuffle=True, rank=r, world=world)] for r in range(world)]
     assert {len(share) for share in shuffled} == {size // world}
-    assert len({row for share in shuffled for _, row in share}) == size // world * world
+    assert len({row for share in shuffled for _, row, _ in share}) == size // world * world
     ordered = [EpochSampler(size, seed=0, shuffle=False, rank=r, world=world) for r in range(world)]
-    assert sorted(row for share in ordered for _, row in share) == [*range(size)]
+    assert sorted(row for share in ordered for _, row, _ in share) == [*range(size)]
     assert [len(share) for share in ordered] == [len([*share]) for share in ordered]
 
 

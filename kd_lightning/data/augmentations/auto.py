@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kd_lightning.data.augmentations.base import Augmentation, as_float, check_probability, drawn, where
+from kd_lightning.data.augmentations.base import Augmentation, as_float, change_chosen, check_probability, drawn
 from kd_lightning.data.augmentations.operations import table
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold, integers, normal
@@ -43,7 +43,7 @@ class _Policy(Augmentation):
             for place, name in enumerate(self.names):
                 if name != "Identity":
                     amount = self.amount(name, strength, sign, *images.shape[-2:])
-                    images = where(active & (chosen == place), images, self.operations[name], amount)
+                    change_chosen(images, active & (chosen == place), self.operations[name], amount)
         return images
 
 

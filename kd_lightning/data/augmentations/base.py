@@ -9,6 +9,9 @@ from torch import Tensor
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold, stream, uniform
 
+CHUNK = 16
+"""Images that a CPU changes at a time, so that what lies between two operations stays in its cache."""
+
 
 class Augmentation(ABC):
     """A random change of images that keeps their labels."""
@@ -18,13 +21,21 @@ class Augmentation(ABC):
         """Changed images N,3,H,W (uint8, or float in [0, 1]); every random choice about one is drawn from its key.
 
         Args:
-            images: N,3,H,W. What only moves pixels keeps uint8; what computes with them returns float in [0, 1].
+            images: N,3,H,W, which may be overwritten. What only moves pixels keeps uint8; what computes with them
+                returns float in [0, 1].
             keys: N int64.
         """
 
 
 def augment(images: Tensor, keys: Tensor, augmentations: Sequence[Augmentation], *, done: int = 0) -> Tensor:
-    """The augmentations one after another, each with keys of its own; the first `done` are left out, as done before."""
+    """The augmentations one after another, each with keys of its own; `images` may be overwritten.
+
+    Args:
+        images: N,3,H,W.
+        keys: N int64.
+        augmentations: the steps.
+        done: how many of the first are left out, as done before.
+    """
     for position, augmentation in enumerate(augmentations):
         if position >= done:
             images = augmentation(images, fold(keys, position))
@@ -38,7 +49,7 @@ def view_keys(keys: Tensor, view: int) -> Tensor:
 
 def as_float(images: Tensor) -> Tensor:
     """Float32 in [0, 1]."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 def drawn(keys: Tensor, probability: float, draw: int = 0) -> Tensor:
@@ -51,16 +62,17 @@ def between(keys: Tensor, low: float, high: float, draw: int = 0) -> Tensor:
     return low + (high - low) * uniform(keys, draw)
 
 
-def where(chosen: Tensor, images: Tensor, change: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
-    """The images with those that are chosen (N bool) changed; parameters, N each, go to `change` row by row.
+def change_chosen(images: Tensor, chosen: Tensor, change: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
+    """Writes what `change` makes of the chosen images (N bool) into `images`, and returns them.
 
-    Only the chosen ones are computed. On a GPU their number has to be waited for.
+    Only the chosen ones are computed, some at a time so that they stay in a processor's cache; `change` gets images
+    of its own, and its rows of the parameters, N each. On a GPU the number of those chosen has to be waited for.
     """
     rows = chosen.nonzero()[:, 0]
-    if len(rows) == 0:
-        return images
-    changed = change(images[rows], *(parameter[rows] for parameter in parameters))
-    return changed if len(rows) == len(images) else images.to(changed.dtype).index_copy(0, rows, changed)
+    for some in rows.split(CHUNK) if images.device.type == "cpu" else [rows] if len(rows) else []:
+        changed = change(images.index_select(0, some), *(parameter.index_select(0, some) for parameter in parameters))
+        images.index_copy_(0, some, changed)
+    return images
 
 
 def check_probability(value: float) -> float:

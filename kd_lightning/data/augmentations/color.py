@@ -9,33 +9,36 @@ from kd_lightning.data.augmentations.base import (
     Augmentation,
     as_float,
     between,
+    change_chosen,
     check_probability,
     check_range,
     drawn,
-    where,
 )
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold
 
+# what these get is theirs to overwrite
+
 
 def blend(images: Tensor, reference: Tensor, factor: Tensor) -> Tensor:
     """reference + factor (images - reference), clamped to [0, 1]: float N,3,H,W and N factors."""
-    return torch.lerp(reference, images, factor[:, None, None, None]).clamp_(0, 1)
+    factor = factor[:, None, None, None]
+    return images.mul_(factor).add_(reference * (1 - factor)).clamp_(0, 1)
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
     """0 is black, 1 no change."""
-    return (images * factor[:, None, None, None]).clamp_(0, 1)
+    return images.mul_(factor[:, None, None, None]).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
     """0 is the mean gray, 1 no change."""
-    return blend(images, gray(images).mean(dim=(1, 2, 3), keepdim=True).expand_as(images), factor)
+    return blend(images, gray(images.flatten(2).mean(dim=2)[:, :, None, None]), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
     """0 is gray, 1 no change."""
-    return blend(images, gray(images).expand_as(images), factor)
+    return blend(images, gray(images), factor)
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
@@ -45,24 +48,27 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
 
 def hue(images: Tensor, shift: Tensor) -> Tensor:
     """Colours turned by a share of the colour circle; 0 and 1 are no change."""
-    top, bottom = images.amax(dim=1), images.amin(dim=1)
-    chroma = top - bottom
     red, green, blue = images.unbind(1)
-    safe = torch.where(chroma > 0, chroma, torch.ones_like(chroma))
+    top = torch.maximum(torch.maximum(red, green), blue)
+    chroma = top - torch.minimum(torch.minimum(red, green), blue)
+    inverse = chroma.clamp(min=1e-12).reciprocal_()
     angle = torch.where(
         top == red,
-        (green - blue) / safe,
-        torch.where(top == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+        (green - blue).mul_(inverse),
+        torch.where(top == green, (blue - red).mul_(inverse).add_(2), (red - green).mul_(inverse).add_(4)),
     )
-    angle = angle + 6 * shift[:, None, None]  # in sixths of the circle
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=images.device)[:, None, None]
-    place = torch.remainder(angle[:, None] + offsets, 6)
-    return torch.addcmul(top[:, None], chroma[:, None], torch.minimum(place, 4 - place).clamp_(0, 1), value=-1)
+    angle += 6 * shift[:, None, None]  # in sixths of the circle
+    # a channel is at its lowest within a sixth of its opposite, at its highest three sixths away, and linear between
+    away = angle[:, None] + torch.tensor([3.0, 1.0, -1.0], device=images.device)[:, None, None]
+    away -= (away / 6).round_().mul_(6)
+    fall = away.abs_().neg_().add_(2).clamp_(0, 1).mul_(chroma[:, None])
+    return torch.sub(top[:, None], fall, out=fall)
 
 
 def gray(images: Tensor) -> Tensor:
-    """N,1,H,W: the luma of ITU-R 601, as torchvision's."""
-    return tv.rgb_to_grayscale(images, num_output_channels=1)
+    """N,1,H,W: the luma of ITU-R 601, with torchvision's weights."""
+    luma = images[:, :1] * 0.2989
+    return luma.add_(images[:, 1:2], alpha=0.587).add_(images[:, 2:], alpha=0.114)
 
 
 def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
@@ -120,7 +126,7 @@ class ColorJitter(Augmentation):
         for position in range(4):
             for number in active:
                 operation, parameter = steps[number]
-                images = where(changed & (order[:, position] == number), images, operation, parameter)
+                change_chosen(images, changed & (order[:, position] == number), operation, parameter)
         return images
 
 
@@ -135,7 +141,7 @@ class RandomGrayscale(Augmentation):
         self.probability = check_probability(probability)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        return where(drawn(keys, self.probability), as_float(images), lambda x: gray(x).expand_as(x))
+        return change_chosen(as_float(images), drawn(keys, self.probability), lambda x: gray(x).expand_as(x))
 
 
 class GaussianBlur(Augmentation):
@@ -158,4 +164,4 @@ class GaussianBlur(Augmentation):
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         sigma = between(keys, *self.sigma, 1)
         blurred = drawn(keys, self.probability)
-        return where(blurred, as_float(images), lambda x, s: blur(x, s, self.kernel_size), sigma)
+        return change_chosen(as_float(images), blurred, lambda x, s: blur(x, s, self.kernel_size), sigma)

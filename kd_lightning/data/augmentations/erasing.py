@@ -5,7 +5,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kd_lightning.data.augmentations.base import Augmentation, as_float, check_probability, check_range, drawn, where
+from kd_lightning.data.augmentations.base import (
+    Augmentation,
+    as_float,
+    change_chosen,
+    check_probability,
+    check_range,
+    drawn,
+)
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold, integers, normal, uniform
 
@@ -56,7 +63,7 @@ class RandomErasing(Augmentation):
         return torch.stack([left, top, left + wide, top + tall], dim=1)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        return where(drawn(keys, self.probability), as_float(images), self._erase, keys)
+        return change_chosen(as_float(images), drawn(keys, self.probability), self._erase, keys)
 
     def _erase(self, images: Tensor, keys: Tensor) -> Tensor:
         count, channels, height, width = images.shape

@@ -60,10 +60,10 @@ def test_colours_are_torchvisions(
     images = photos.float() / 255
     for value in values:
         expected = torch.stack([theirs(image, value) for image in images])
-        torch.testing.assert_close(ours(images, torch.full((COUNT,), value)), expected, atol=2e-5, rtol=0)
+        torch.testing.assert_close(ours(images.clone(), torch.full((COUNT,), value)), expected, atol=2e-5, rtol=0)
     mixed = torch.tensor([values[n % len(values)] for n in range(COUNT)])  # a parameter for each image
     expected = torch.stack([theirs(image, float(value)) for image, value in zip(images, mixed, strict=True)])
-    torch.testing.assert_close(ours(images, mixed), expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(ours(images.clone(), mixed), expected, atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -98,14 +98,16 @@ def test_automatic_operations_are_torchvisions(photos: Tensor, policy: type, nam
                 photos, name, float(steps[step]) * sign if steps is not None else 0.0, v2.InterpolationMode.NEAREST, {}
             )
             amount = ours.amount(name, torch.full((COUNT,), step / 30), torch.full((COUNT,), sign), 32, 32)
-            result = ours.operations[name](images, amount)
+            result = ours.operations[name](images.clone(), amount)
             differs = (result - expected.float() / 255).abs() > tolerance(name)
             # rounding decides which pixel is nearest where a rotated grid falls between two
             assert differs.float().mean() <= (0.02 if name in ("Rotate", "ShearX", "ShearY") else 0), (step, sign)
 
 
 TIMM = {"AutoContrast": "AutoContrast", "Equalize": "Equalize", "Invert": "Invert", "SolarizeAdd": "SolarizeAdd"}
-TIMM |= {name: f"{name}Increasing" for name in ("Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpness")}
+TIMM |= {
+    name: f"{name}Increasing" for name in ("Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpness")
+}
 
 
 @pytest.mark.parametrize(("name", "theirs"), TIMM.items())
@@ -151,8 +153,8 @@ def test_each_image_gets_its_own_operation() -> None:
     photos = torch.rand((200, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     keys = sample_keys(0, 0, torch.arange(200))
     for policy in (RandAugment(num_ops=1), TrivialAugment(), TimmRandAugment(num_ops=1)):
-        result = policy(photos, keys)
-        together = torch.cat([policy(p, k) for p, k in zip(photos.split(7), keys.split(7), strict=True)])
+        result = policy(photos.clone(), keys)
+        together = torch.cat([policy(p, k) for p, k in zip(photos.clone().split(7), keys.split(7), strict=True)])
         torch.testing.assert_close(result, together, atol=1e-6, rtol=0)
         changed = (result != photos).flatten(1).any(dim=1).float().mean()
         expected = {"RandAugment": 13 / 14, "TrivialAugment": 12.5 / 14, "TimmRandAugment": 0.5}[type(policy).__name__]

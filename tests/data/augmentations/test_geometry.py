@@ -18,7 +18,7 @@ IMAGES = torch.randint(0, 256, (64, 3, 10, 12), dtype=torch.uint8, generator=tor
 @pytest.mark.parametrize("mode", ["zero", "reflect"])
 @pytest.mark.parametrize("padding", [1, 4])
 def test_crop_is_a_slice_of_the_padded_image(images: Tensor, mode: str, padding: int) -> None:
-    cropped = RandomCrop(padding, mode)(images, KEYS)
+    cropped = RandomCrop(padding, mode)(images.clone(), KEYS)
     assert cropped.dtype == images.dtype
     down, right = integers(KEYS, 2 * padding + 1, 0), integers(KEYS, 2 * padding + 1, 1)
     assert {*down.tolist()} == {*right.tolist()} == {*range(2 * padding + 1)}
@@ -31,7 +31,7 @@ def test_crop_is_a_slice_of_the_padded_image(images: Tensor, mode: str, padding:
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 0.5, 1.0])
 def test_flip_is_torchvisions_for_the_share_that_is_drawn(probability: float) -> None:
-    flipped = HorizontalFlip(probability)(IMAGES, KEYS)
+    flipped = HorizontalFlip(probability)(IMAGES.clone(), KEYS)
     drawn = uniform(KEYS) < probability
     for before, after, turn in zip(IMAGES, flipped, drawn, strict=True):
         assert torch.equal(after, horizontal_flip(before) if turn else before)
@@ -41,16 +41,16 @@ def test_flip_is_torchvisions_for_the_share_that_is_drawn(probability: float) ->
 
 def test_an_image_is_augmented_alike_in_any_batch() -> None:
     steps: list[Augmentation] = [RandomCrop(3), HorizontalFlip(), RandomCrop(1, "reflect")]
-    whole = augment(IMAGES, KEYS, steps)
+    whole = augment(IMAGES.clone(), KEYS, steps)
     for size in (1, 7, 64):
-        parts = [augment(i, k, steps) for i, k in zip(IMAGES.split(size), KEYS.split(size), strict=True)]
+        parts = [augment(i, k, steps) for i, k in zip(IMAGES.clone().split(size), KEYS.split(size), strict=True)]
         assert torch.equal(torch.cat(parts), whole)
-    assert not torch.equal(augment(IMAGES, sample_keys(0, 2, torch.arange(64)), steps), whole)
-    assert torch.equal(augment(IMAGES, KEYS, []), IMAGES)
+    assert not torch.equal(augment(IMAGES.clone(), sample_keys(0, 2, torch.arange(64)), steps), whole)
+    assert torch.equal(augment(IMAGES.clone(), KEYS, []), IMAGES)
 
 
 def test_each_step_draws_for_itself() -> None:
-    twice = augment(IMAGES, KEYS, [HorizontalFlip(), HorizontalFlip()])
+    twice = augment(IMAGES.clone(), KEYS, [HorizontalFlip(), HorizontalFlip()])
     first, second = (uniform(fold(KEYS, place)) < 0.5 for place in (0, 1))
     assert (first != second).any()
     assert torch.equal(twice, torch.where((first != second)[:, None, None, None], IMAGES.flip(-1), IMAGES))

@@ -1,0 +1,60 @@
+"""neighbors: the table of every training image's nearest neighbours in the teacher's eyes (CoSS, section 1c)."""
+
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from rich.progress import track
+from torch import Tensor
+
+from kd_lightning.data import ImageData
+from kd_lightning.data.neighbors import nearest_neighbors, save_table
+from kd_lightning.errors import ConfigError
+from kd_lightning.methods import StudentModule
+from kd_lightning.models import Network
+
+
+class MakeNeighbors:
+    """Embeds the training images, not augmented, with a config's teacher, and writes their nearest neighbours.
+
+    Args:
+        path: of the table, a .safetensors; default: `data.neighbors.path` of the config.
+        k: neighbours of each image (CoSS: 31).
+    """
+
+    def __init__(self, path: str | None = None, k: int = 31) -> None:
+        if k < 1:
+            raise ConfigError(f"k: {k} is not positive")
+        self.path, self.k = path, k
+
+    def __call__(self, method: StudentModule, data: ImageData, trainer: Trainer) -> Path:
+        teacher = getattr(method, "teacher", None)
+        if teacher is None:
+            raise ConfigError(f"model: {type(method).__name__} has no teacher to embed the images with")
+        given = self.path or (data.neighbors.path if data.neighbors else None)
+        if given is None:
+            raise ConfigError("path: say where the table is to go, here or as data.neighbors.path")
+        path = Path(given).expanduser()
+        if path.suffix != ".safetensors":
+            raise ConfigError(f"path: {path} must end in .safetensors")
+        data.neighbors = None  # the table that is to be made is not there to be loaded
+        data.setup("fit")
+        images = data.sets["train"]
+        everything = images.subset(torch.arange(len(images)))  # without the training crop
+        device = trainer.strategy.root_device
+        embeddings = embed(teacher.to(device), data._loader(everything), device)
+        save_table(path, nearest_neighbors(embeddings, self.k), images, teacher)
+        rank_zero_info(f"{self.k} neighbours of {len(images):,} images, by {teacher.name}: {path}")
+        return path
+
+
+@torch.no_grad()
+def embed(network: Network, loader: torch.utils.data.DataLoader, device: torch.device) -> Tensor:
+    """The embeddings N,D float32 of a loader's images in order."""
+    network.eval()
+    parts = [
+        network.features(batch.images.to(device, non_blocking=True), embedding=True).embedding.float()
+        for batch in track(loader, description=f"embedding with {network.name}")
+    ]
+    return torch.cat(parts)
