@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     keys: Tensor
     """N, int64: hash of (seed, epoch, index); every random choice about the sample derives from it."""
     views: tuple[Tensor, ...] = ()
-    """Further views of the same images, each like `images` and augmented for itself, where `data.views` asks for some."""
+    """Further views of the same images (`data.views`), each like `images` and augmented for itself."""
     partner_labels: Tensor | None = None
     """N, int64: the class of the image that was mixed into each one (`data.mixing`); None where none was."""
     shares: Tensor | None = None

@@ -1,12 +1,15 @@
 """What tests share: one thread budget, the place of the real data, and tiny networks and data."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
 os.environ["WANDB_MODE"] = "offline"
+_CACHE = tempfile.TemporaryDirectory()  # gone when the tests end
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 torch.set_num_threads(1)
 
 

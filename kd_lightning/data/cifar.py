@@ -103,6 +103,7 @@ class CIFAR100(CIFAR10):
     ).split()
     name = "cifar100"
     official = datasets.CIFAR100
+    labels_key = "fine_labels"
 
     def __init__(self, *, root: str = "data", labels: Literal["fine", "coarse"] = "fine", **kwargs: Any) -> None:
         super().__init__(root=root, **kwargs)

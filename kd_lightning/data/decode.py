@@ -17,7 +17,7 @@ _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBo
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """An image that cannot be decoded; the message says why."""
 
 
@@ -34,12 +34,12 @@ def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.
         shrink: likewise, where it is to be made smaller by this factor at least.
 
     Raises:
-        Unreadable: for anything that is no image, is cut off, or has floating-point pixels.
+        UnreadableError: for anything that is no image, is cut off, or has floating-point pixels.
     """
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             if image.mode == "F":
-                raise Unreadable("its pixels are floating-point numbers of unknown range")
+                raise UnreadableError("its pixels are floating-point numbers of unknown range")
             factor = min(image.size) / least_side if least_side else shrink
             if factor >= 2:
                 image.draft("RGB", (int(image.width / factor), int(image.height / factor)))
@@ -49,14 +49,14 @@ def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.
             upright = ImageOps.exif_transpose(image)
             return upright.convert("RGB")
     except _UNREADABLE as error:
-        raise Unreadable(str(error) or type(error).__name__) from error
+        raise UnreadableError(str(error) or type(error).__name__) from error
 
 
 def dimensions(source: Source) -> tuple[int, int]:
     """Width and height of the upright image, read from its header.
 
     Raises:
-        Unreadable: if it has none.
+        UnreadableError: if it has none.
     """
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
@@ -64,11 +64,11 @@ def dimensions(source: Source) -> tuple[int, int]:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             return (height, width) if turned else (width, height)
     except _UNREADABLE as error:
-        raise Unreadable(str(error) or type(error).__name__) from error
+        raise UnreadableError(str(error) or type(error).__name__) from error
 
 
 def center_square(source: Source, size: int, crop_ratio: float = 1.0) -> Image.Image:
-    """The middle of an image as a square: the shorter side resized to size / crop_ratio, then cut to `size`, bicubic."""
+    """The middle of an image: its shorter side resized to size / crop_ratio (bicubic), then cut to `size` squared."""
     resized = round(size / crop_ratio)
     image = open_rgb(source, least_side=2 * resized)
     side = min(image.size) * size / resized

@@ -30,8 +30,8 @@ def fetch(address: str, target: Path, md5: str, *, field: str) -> None:
     if target.exists():
         if not check_md5(str(target), md5):
             raise ConfigError(
-                f"{field}: {target} has the wrong checksum, so it is cut off or another file; delete it or give another "
-                f"path (md5 {md5} is right)"
+                f"{field}: {target} has the wrong checksum (right: md5 {md5}), so it is cut off or another file; "
+                "delete it or give another path"
             )
         return
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")

@@ -15,7 +15,15 @@ from torch import Tensor
 from kd_lightning.batch import Batch
 from kd_lightning.data import cache
 from kd_lightning.data.augmentations import RandomResizedCrop, view_keys
-from kd_lightning.data.decode import Source, Unreadable, as_tensor, center_square, crop_resized, dimensions, open_rgb
+from kd_lightning.data.decode import (
+    Source,
+    UnreadableError,
+    as_tensor,
+    center_square,
+    crop_resized,
+    dimensions,
+    open_rgb,
+)
 from kd_lightning.data.images import Images, StoredImages
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold
@@ -62,7 +70,7 @@ class EncodedImages(Images):
         for row in range(len(self)):
             try:
                 width, height = dimensions(self.sources[row])
-            except Unreadable:
+            except UnreadableError:
                 continue  # reported when it is decoded
             return height, width
         raise ConfigError(f"data.path: none of its {len(self):,} images can be read, {self.sources.names[0]} for one")
@@ -74,7 +82,8 @@ class EncodedImages(Images):
             sizes = torch.tensor([self._attempt(row, dimensions) or (1, 1) for row in rows.tolist()])
             keys = torch.stack([fold(view_keys(batch.keys, view), 0) for view in range(self.views)])
             boxes = self.crop.boxes(keys, sizes[:, 1], sizes[:, 0]).transpose(0, 1)
-            decoded = [self._attempt(r, partial(self._crops, b.tolist())) for r, b in zip(rows.tolist(), boxes)]
+            crops = [partial(self._crops, box) for box in boxes.tolist()]
+            decoded = [self._attempt(row, crop) for row, crop in zip(rows.tolist(), crops, strict=True)]
         if any(views is None for views in decoded):
             kept = [place for place, views in enumerate(decoded) if views is not None]
             if not kept:
@@ -87,7 +96,7 @@ class EncodedImages(Images):
         """What the work makes of an image; None for one that is unreadable and skipped."""
         try:
             return work(self.sources[row])
-        except Unreadable as error:
+        except UnreadableError as error:
             name = self.sources.names[row]
             if not self.skips:
                 raise ConfigError(f"data.path: {name} cannot be read as an image ({error})") from error
@@ -140,7 +149,7 @@ class EncodedImages(Images):
         array, origin = cache.decoded(
             f"{name}-{sha256(facts.encode()).hexdigest()[:20]}", (len(self), 3, *self.shape), self._fill
         )
-        images = StoredImages(torch.from_numpy(array), self.labels, self.indices, list(self.sources.names))
+        images = StoredImages(torch.from_numpy(array), self.labels, self.indices, self.sources.names)
         images.origin = f"in memory, {origin}"
         if self.unreadable.any():
             images = images.subset((~self.unreadable).nonzero()[:, 0])
@@ -164,4 +173,4 @@ class EncodedImages(Images):
         return self.shape[1]
 
     def paths(self) -> list[str]:
-        return list(self.sources.names)
+        return [str(name) for name in self.sources.names]

@@ -1,6 +1,7 @@
 """Image sets, which give whole Batches: their common part, and the one that lies in memory as one uint8 tensor."""
 
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Images(Dataset):
         return len(self.labels)
 
     def __getitems__(self, places: list[Place] | list[int]) -> Batch:
-        """The batch at some places, gathered at once. Plain rows are epoch 0's: Lightning's overfit_batches has them."""
+        """The batch at some places, gathered at once. Plain rows, as overfit_batches brings them, are epoch 0's."""
         if isinstance(places[0], int):
             places = [(0, row, 0) for row in places]
         epochs, rows, copies = zip(*places, strict=True)
@@ -73,7 +74,7 @@ class StoredImages(Images):
         images: M,3,H,W uint8, possibly more than are used.
         labels: N int64.
         indices: N int64, the samples' positions in their dataset; default: 0 to N - 1.
-        names: the N files that they came from, if any.
+        names: the M files that they came from, if any.
         places: N int64, where in `images` each one lies; default: 0 to N - 1.
     """
 
@@ -82,11 +83,11 @@ class StoredImages(Images):
         images: Tensor,
         labels: Tensor,
         indices: Tensor | None = None,
-        names: list[str] | None = None,
+        names: Sequence[Any] | None = None,
         places: Tensor | None = None,
     ) -> None:
         super().__init__(labels, indices)
-        self.images, self.names = images, names or []
+        self.images, self.names = images, names
         self.places = torch.arange(len(labels)) if places is None else places
 
     def _gather(self, rows: Tensor, batch: Batch) -> Batch:
@@ -94,8 +95,7 @@ class StoredImages(Images):
         return batch._replace(images=self.images.index_select(0, places))
 
     def subset(self, rows: Tensor) -> Self:
-        names = [self.names[row] for row in rows.tolist()] if self.names else None
-        some = type(self)(self.images, self.labels[rows], self.indices[rows], names, self.places[rows])
+        some = type(self)(self.images, self.labels[rows], self.indices[rows], self.names, self.places[rows])
         some.seed, some.origin = self.seed, self.origin
         return some
 
@@ -104,7 +104,7 @@ class StoredImages(Images):
         needed = len(self) * self.images[0].numel()
         if device.type != "cuda" or needed > torch.cuda.mem_get_info(device)[0] / 2:
             return self
-        moved = type(self)(self.images[self.places].to(device), self.labels, self.indices, self.names)
+        moved = type(self)(self.images[self.places].to(device), self.labels, self.indices)
         moved.seed, moved.origin = self.seed, f"on {device}"
         return moved
 
@@ -113,4 +113,4 @@ class StoredImages(Images):
         return self.images.shape[-1]
 
     def paths(self) -> list[str]:
-        return self.names
+        return [] if self.names is None else [str(self.names[place]) for place in self.places.tolist()]

@@ -49,6 +49,7 @@ def official(tmp_path: Path, server: str, kind: type[CIFAR10], spoil: object = N
         pixels = np.full((20, 3072), number, np.uint8)
         pixels[:, 0] = np.arange(20)  # the first red pixel
         content = {"data": pixels, kind.labels_key: [n % kind.num_classes for n in range(20)]}
+        content["coarse_labels"] = [19 - n for n in range(20)]
         raw = pickle.dumps(content if spoil is None else {**content, "extra": spoil}, protocol=2)
         (tmp_path / "source" / base.base_folder / name).write_bytes(raw)
         sums[name] = hashlib.md5(raw).hexdigest()
@@ -74,13 +75,24 @@ def test_official_files_are_downloaded_checked_and_read(
     data.setup("fit")
     data.setup("test")
     batches = len(kind.official.train_list)
-    images = data.sets["train"].images
+    images = data.sets["train"].take(torch.arange(20 * batches)).images
     assert images.shape == (20 * batches, 3, 32, 32)
     assert images[:, 0, 0, 0].tolist() == [*range(20)] * batches
     assert images[:, 2, 31, 31].tolist() == [n for n in range(batches) for _ in range(20)]
     assert torch.equal(data.sets["test"].labels, torch.arange(20) % kind.num_classes)
     assert len(data.class_names) == len({*data.class_names}) == data.num_classes
     assert data.class_names == sorted(data.class_names)
+
+
+def test_coarse_labels(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CIFAR100, "official", official(tmp_path, server, CIFAR100))
+    data = CIFAR100(root=str(tmp_path / "data"), labels="coarse")
+    data.prepare_data()
+    data.setup("test")
+    assert data.sets["test"].labels.tolist() == [19 - n for n in range(20)]
+    assert data.num_classes == len({*data.class_names}) == 20
+    assert data.class_names == sorted(data.class_names)
+    assert CIFAR100(root="nowhere").num_classes == 100
 
 
 def test_a_wrong_checksum_or_no_network_is_one_line(
@@ -92,10 +104,10 @@ def test_a_wrong_checksum_or_no_network_is_one_line(
     data.prepare_data()
     file = tmp_path / "data" / fake.base_folder / fake.test_list[0][0]
     file.write_bytes(file.read_bytes() + b"x")
-    with pytest.raises(ConfigError, match=rf"data.root: {file} is missing or has the wrong checksum"):
+    with pytest.raises(ConfigError, match=rf"data.root: {file} has the wrong checksum; delete it"):
         data.setup("test")
     monkeypatch.setattr(fake, "url", "http://127.0.0.1:9/nowhere.tar.gz")
-    with pytest.raises(ConfigError, match=r"data.root: cifar10 is not whole in .* put cifar-10-python.tar.gz"):
+    with pytest.raises(ConfigError, match=r"data.root: .*cifar-10-python.tar.gz is missing and .* put the file there"):
         CIFAR10(root=str(tmp_path / "other")).prepare_data()
 
 

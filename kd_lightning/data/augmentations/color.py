@@ -116,9 +116,10 @@ class ColorJitter(Augmentation):
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         order = torch.argsort(fold(keys[:, None], torch.arange(4, device=keys.device) + 8), dim=1)
         changed = drawn(keys, self.probability, 4)
+        operations = zip((brightness, contrast, saturation), self.factors, strict=True)
         steps = [
             (operation, between(keys, max(0.0, 1 - width), 1 + width, number))
-            for number, (operation, width) in enumerate(zip((brightness, contrast, saturation), self.factors))
+            for number, (operation, width) in enumerate(operations)
         ]
         steps.append((hue, between(keys, -self.hue, self.hue, 3)))
         active = [number for number, width in enumerate((*self.factors, self.hue)) if width > 0]

@@ -66,7 +66,7 @@ class RandomErasing(Augmentation):
         return change_chosen(as_float(images), drawn(keys, self.probability), self._erase, keys)
 
     def _erase(self, images: Tensor, keys: Tensor) -> Tensor:
-        count, channels, height, width = images.shape
+        channels, height, width = images.shape[1:]
         mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (_MEAN, _STD))
         filling = torch.zeros_like(images) if self.fill == "black" else mean.expand_as(images)
         if self.fill == "noise":

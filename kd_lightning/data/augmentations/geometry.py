@@ -79,7 +79,7 @@ def _mirrored(array: np.ndarray) -> np.ndarray:
 
 
 class RandomResizedCrop(Augmentation):
-    """A box of random area and aspect ratio, resized to a square (Szegedy et al. 2015; torchvision's RandomResizedCrop).
+    """A box of random area and shape, resized to a square (Szegedy et al. 2015; torchvision's RandomResizedCrop).
 
     As the first augmentation of images that do not lie in memory, it is cut out of the file's own pixels.
 
