@@ -103,6 +103,8 @@ class ImageData(LightningDataModule, ABC):
         self.mixing, self.neighbors, self.memory_limit = mixing, neighbors, memory_limit
         self.num_workers, self.skips, self.split_seed, self.seed = num_workers, on_error == "skip", split_seed, seed
         self.sets: dict[str, Images] = {}
+        self._training: ImageLoader | None = None
+        self._given = 0
 
     @abstractmethod
     def load(self, split: Split) -> Images | None:
@@ -231,7 +233,21 @@ class ImageData(LightningDataModule, ABC):
             )
         else:
             sampler = EpochSampler(len(images), seed=self.seed, shuffle=True, repeats=self.repeats, **place)
-        return self._loader(images, sampler)
+        self._training = self._loader(images, sampler)
+        self._training.load_state_dict({"batches": self._given})
+        self._given = 0
+        return self._training
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of its epoch the run has had: a resumed run goes on behind them.
+
+        Lightning keeps the loader's own count too, but forgets it where a schedule asked for the number of steps.
+        """
+        given = self._training.given if self._training else 0
+        return {"batches": given % max(self.trainer.num_training_batches, 1)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._given = state["batches"]
 
     def val_dataloader(self) -> DataLoader | list:
         return self._loader(self.sets["val"]) if "val" in self.sets else []
