@@ -21,7 +21,7 @@ def test_the_example_method_runs_as_it_stands(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "cosine.py").write_text(block("method"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "cosine", raising=False)
-    args = ["fit", f"--config={ROOT / 'configs/digits/kd.yaml'}", "--model=cosine.Cosine", "--model.cosine_weight=2"]
+    args = ["fit", f"--config={ROOT / 'configs/digits/sp.yaml'}", "--model=cosine.Cosine", "--model.cosine_weight=2"]
     args += ["--trainer.max_epochs=5", "--trainer.enable_progress_bar=false", "--run.wandb=off"]
     cli = main([*args, f"--run.folder={tmp_path}", "--trainer.accelerator=cpu"])
     assert type(cli.model).__name__ == "Cosine"

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import CSVLogger
-from tiny import digits, student, trainer
+from tiny import digits, student, trainer, whole
 from torch import Tensor
 
 from kd_lightning.batch import Batch
@@ -53,7 +53,7 @@ def test_judging_equals_an_independent_computation_over_uneven_batches(
     data = digits(eval_batch_size=100)  # 144 and 360 images: the last batch is smaller
     (metrics,) = getattr(trainer(tmp_path), stage)(method, data, verbose=False)
     split = {"validate": "val", "test": "test"}[stage]
-    images, labels = data.sets[split].images, data.sets[split].labels
+    images, labels = whole(data.sets[split]), data.sets[split].labels
     with torch.no_grad():
         logits, targets = method.student.eval()(images), teacher(images).argmax(1)
     assert metrics[f"{split}/acc"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
@@ -64,7 +64,7 @@ def test_judging_equals_an_independent_computation_over_uneven_batches(
 def test_predictions_are_the_students(tmp_path: Path) -> None:
     method, data = Supervised(student=student()), digits(eval_batch_size=100)
     parts = trainer(tmp_path).predict(method, data)
-    images = data.sets["test"].images
+    images = whole(data.sets["test"])
     with torch.no_grad():
         seen = method.student.eval().features(images, embedding=True, logits=True)
     torch.testing.assert_close(torch.cat([part.logits for part in parts]), seen.logits)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import Logger
-from tiny import digits, student, trainer, weights, with_weights
+from tiny import digits, student, trainer, weights, whole, with_weights
 from torch import Tensor
 
 from kd_lightning.data import RandomCrop
@@ -55,7 +55,7 @@ def test_it_is_the_accuracy_before_the_first_step(
     given = {"val_split": val_split, "augmentations": [RandomCrop(4)], "eval_batch_size": 64}
     method, data = KD(teacher=middling, student=student()), digits(**given)
     data.setup("fit")
-    images, labels = data.sets[split].images, data.sets[split].labels  # not augmented
+    images, labels = whole(data.sets[split]), data.sets[split].labels  # not augmented
     with torch.no_grad():
         right = (middling.eval()(images).argmax(1) == labels).double().mean().item()
     assert 0.3 < right < 0.97

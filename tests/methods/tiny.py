@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 
 from kd_lightning import methods
 from kd_lightning.data import Digits
+from kd_lightning.data.images import Images
 from kd_lightning.methods import Distiller, StudentModule
 from kd_lightning.models import Network, checkpoints
 
@@ -31,6 +32,11 @@ def method(kind: type[StudentModule], teacher: Network | None = None, **kwargs: 
     if issubclass(kind, Distiller):
         kwargs["teacher"] = teacher or Network("cifar_resnet20.digits", pretrained=True)
     return kind(**{"student": student(), **kwargs})
+
+
+def whole(images: Images) -> torch.Tensor:
+    """All images of a set, not augmented."""
+    return images.take(torch.arange(len(images))).images
 
 
 def weights(trained: StudentModule) -> torch.Tensor:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kd_lightning import tensorfile
 from kd_lightning.errors import ConfigError
 from kd_lightning.models import Network, checkpoints
 from kd_lightning.paths import resolve
@@ -118,10 +119,11 @@ def test_writing_never_leaves_half_a_file(network: Network, tmp_path: Path, monk
         Path(file).write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full_disk)
+    monkeypatch.setattr(tensorfile, "save_file", full_disk)
     with pytest.raises(OSError, match="no space"):
         checkpoints.write(path, network.model.state_dict(), network.facts())
     assert path.read_bytes() == before
+    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_paths_take_home_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
