@@ -91,7 +91,11 @@ def _draw(rows: list[list[tuple[str, Tensor]]], path: Path, title: str) -> None:
     beside = max(1, 8 // columns)  # few columns: several rows of images in one row of the picture
     height = -(-len(rows) // beside)
     figure, axes = pyplot.subplots(
-        height, columns * beside, figsize=(side * columns * beside, 1.2 * side * height), squeeze=False
+        height,
+        columns * beside,
+        figsize=(side * columns * beside, 1.2 * side * height),
+        squeeze=False,
+        layout="constrained",
     )
     for axis in axes.flat:
         axis.axis("off")
@@ -101,6 +105,5 @@ def _draw(rows: list[list[tuple[str, Tensor]]], path: Path, title: str) -> None:
             axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
             axis.set_title(caption, fontsize=6)
     figure.suptitle(title, fontsize=8)
-    figure.tight_layout()
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -1,0 +1,99 @@
+"""show, neighbors and bench-data through the command line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from kd_lightning.cli import main
+from kd_lightning.commands import bench_data
+
+ROOT = Path(__file__).parents[1]
+KD = f"--config={ROOT / 'configs/digits/kd.yaml'}"
+CPU = "--trainer.accelerator=cpu"
+
+
+def refusal(args: list[str], capfd: pytest.CaptureFixture) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    assert stopped.value.code == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["--data.views=3", "--data.augmentations=moco_v2"],
+        ["--data.augmentations=deit", "--data.mixing={mixup: 0.8, cutmix: 1.0}", "--data.repeats=3"],
+    ],
+)
+def test_show_draws_a_picture(args: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "seen.png"
+    main(["show", KD, CPU, f"--path={path}", "--rows=5", *args])
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 150
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 10  # not an empty page
+    before = path.read_bytes()
+    main(["show", KD, CPU, f"--path={path}", "--rows=5", "--epoch=1", *args])
+    assert path.read_bytes() != before
+
+
+def test_neighbors_are_made_used_and_refused(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    table = tmp_path / "table.safetensors"
+    main(["neighbors", KD, CPU, f"--path={table}", "--k=6"])
+    content = load_file(table)
+    assert content["neighbors"].shape == (1293, 6)
+    assert not (content["neighbors"] == torch.arange(1293)[:, None]).any()
+    capfd.readouterr()
+    use = f"--data.neighbors={{path: {table}, count: 3, candidates: 6}}"
+    fit = ["fit", KD, CPU, use, f"--run.folder={tmp_path / 'runs'}", "--run.wandb=off", "--trainer.max_epochs=1"]
+    cli = main([*fit, "--trainer.limit_train_batches=3", "--protocol.test=false"])
+    assert cli.trainer.num_training_batches == 3
+    images = cli.datamodule.sets["train"]
+    batch = next(iter(cli.datamodule.train_dataloader()))
+    anchors = {int(index): row for row, index in enumerate(images.indices)}
+    for start in range(0, 64, 4):
+        row, *beside = (anchors[int(index)] for index in batch.indices[start : start + 4])
+        assert {*beside} <= {*content["neighbors"][row].tolist()}
+    # the teacher is right about most digits, so its neighbours show the same digit
+    labels = images.labels[content["neighbors"].long()]
+    assert (labels == images.labels[:, None]).float().mean() > 0.9
+    main(["show", KD, CPU, use, f"--path={tmp_path / 'seen.png'}"])
+    capfd.readouterr()
+    assert "was made by another teacher" in refusal([*fit, "--model.teacher.mean=[0.4, 0.4, 0.4]"], capfd)
+    assert "was made of other images" in refusal([*fit, "--data.val_split=0"], capfd)
+    assert "data.batch_size: 65" in refusal([*fit, "--data.batch_size=65"], capfd)
+    wide = use.replace("candidates: 6", "candidates: 31")
+    assert "has 6 neighbours an image" in refusal([*fit, wide], capfd)
+
+
+def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    baseline = f"--config={ROOT / 'configs/digits/baseline.yaml'}"
+    assert "path: seen.jpg must end in .png" in refusal(["show", KD, CPU, "--path=seen.jpg"], capfd)
+    assert "rows: 0" in refusal(["show", KD, CPU, "--rows=0"], capfd)
+    assert "has no teacher" in refusal(["neighbors", baseline, CPU, "--path=x.safetensors"], capfd)
+    assert "say where the table is to go" in refusal(["neighbors", KD, CPU], capfd)
+    assert "nearest: neighbors" in refusal(["neighbours", KD], capfd)
+    assert "nearest: path" in refusal(["show", KD, "--paht=x.png"], capfd)
+    assert "rounds: 0 is not positive" in refusal(["bench-data", "--rounds=0"], capfd)
+    assert "memory" in refusal(["bench-data", "--tables=[memroy]"], capfd)
+
+
+def test_bench_data_measures_all_three(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = bench_data._noise
+    monkeypatch.setattr(bench_data, "_noise", lambda folder, count, size: make(folder, 24, size))
+    result = main(["bench-data", "--rounds=1", "--seconds=0.01", "--batch_size=8"])
+    printed = capfd.readouterr().out
+    assert len(result) == 3
+    for table in result.values():
+        assert all(speed > 0 for speed in table.values())
+        assert any(name.startswith(("torchvision", "timm")) for name in table)
+    assert "images/s, median" in printed
