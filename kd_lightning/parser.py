@@ -106,6 +106,10 @@ def explain(message: str, options: set[str]) -> str:
     if field and expected:
         given = _last(r"Got value: (.+)", message) or _last(r"val='?([^')]+)'?\)", message)
         given = given or _last(r"Given value: (.+)", message)
+        expected = [kind for kind in expected if not kind.startswith("path but ")]
+        names = re.findall(r"'([^']+)'", " ".join(expected))
+        if names and given.isidentifier():
+            return f"{field}: there is no {given!r}{nearest(given, names)}"
         return f"{field}: {given} is not {' or '.join(map(_readable, expected))}"
     if found := re.search(r"invalid choice: '([^']+)' \(choose from (.+)\)", message):
         return (

@@ -72,7 +72,7 @@ def integers(keys: Tensor, high: int, draw: int = 0) -> Tensor:
 
 def stream(keys: Tensor, name: str) -> Tensor:
     """New keys for a purpose of its own ("mixing", "view 1"), so that no two purposes share a draw."""
-    return fold(keys, zlib.crc32(name.encode()) << 32)
+    return fold(keys, zlib.crc32(name.encode()))
 
 
 def normal(keys: Tensor, draw: int = 0) -> Tensor:
@@ -102,7 +102,8 @@ def beta(keys: Tensor, a: float, b: float) -> Tensor:
     """Beta(a, b) float32 in [0, 1], one a key: the share of Gamma(a) in Gamma(a) + Gamma(b)."""
     first, second = gamma(stream(keys, "beta a"), a), gamma(stream(keys, "beta b"), b)
     total = first + second  # both underflow where a and b are tiny: then one of them is all, by a fair coin
-    return torch.where(total > 0, first / total.clamp(min=1e-38), (uniform(keys, 4) < a / (a + b)).float())
+    coin = (uniform(keys, 4) < a / (a + b)).float()
+    return torch.where(total > 0, first / torch.where(total > 0, total, 1.0), coin)
 
 
 def without_replacement(keys: Tensor, size: int, count: int) -> Tensor:

@@ -65,9 +65,7 @@ def test_a_loss_that_reads_labels_is_refused(digits: Path, tmp_path: Path, capfd
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_teacher_with_the_classes_in_another_order_is_refused(
-    tmp_path: Path, capfd: pytest.CaptureFixture
-) -> None:
+def test_a_teacher_with_the_classes_in_another_order_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     names = ["cat", "dog", "bird"]
     for split in ("train", "test"):
         for label, name in enumerate(names):

@@ -86,6 +86,9 @@ class ImageData(LightningDataModule, ABC):
         for field, value in sizes.items():
             if value < 1:
                 raise ConfigError(f"data.{field}: {value} is not positive")
+        for field, value in (("memory_limit", memory_limit), ("num_workers", num_workers or 0)):
+            if value < 0:
+                raise ConfigError(f"data.{field}: {value} is negative")
         if val_split < 0:
             raise ConfigError(f"data.val_split: {val_split} is negative; 0 holds nothing out")
         if train_images is not None and train_images < 1:
@@ -104,7 +107,7 @@ class ImageData(LightningDataModule, ABC):
         self.num_workers, self.skips, self.split_seed, self.seed = num_workers, on_error == "skip", split_seed, seed
         self.sets: dict[str, Images] = {}
         self._training: ImageLoader | None = None
-        self._given = 0
+        self._resumed: dict[str, int] = {}
 
     @abstractmethod
     def load(self, split: Split) -> Images | None:
@@ -234,20 +237,19 @@ class ImageData(LightningDataModule, ABC):
         else:
             sampler = EpochSampler(len(images), seed=self.seed, shuffle=True, repeats=self.repeats, **place)
         self._training = self._loader(images, sampler)
-        self._training.load_state_dict({"batches": self._given})
-        self._given = 0
+        if self._resumed:
+            self._training.load_state_dict(self._resumed)
         return self._training
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of its epoch the run has had: a resumed run goes on behind them.
+        """The epoch, and how many of its batches the run has had: a resumed run goes on behind them.
 
         Lightning keeps the loader's own count too, but forgets it where a schedule asked for the number of steps.
         """
-        given = self._training.given if self._training else 0
-        return {"batches": given % max(self.trainer.num_training_batches, 1)}
+        return self._training.state_dict() if self._training else {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self._given = state["batches"]
+        self._resumed = state
 
     def val_dataloader(self) -> DataLoader | list:
         return self._loader(self.sets["val"]) if "val" in self.sets else []

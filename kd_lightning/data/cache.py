@@ -1,7 +1,8 @@
 """Decoded images on disk, mapped into memory, so that a second start costs no decoding."""
 
+import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,34 +30,37 @@ def decoded(name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], bool
         fill: puts the content into it and says whether it is complete; what is not complete is not kept on disk.
     """
     path = home() / "decoded" / f"{name}.npy"
-    if path.exists():
-        try:
+    reason = ""
+    try:
+        if path.exists():
             array = np.load(path, mmap_mode="c", allow_pickle=False)
             if array.shape == shape and array.dtype == np.uint8:
                 return array, "from the disk cache"
             reason = f"it holds {array.dtype} {array.shape}, not {shape}"
-        except (OSError, ValueError, EOFError) as error:
-            reason = str(error)
+    except (OSError, ValueError, EOFError) as error:
+        reason = str(error)
+    if reason:
         rank_zero_warn(f"{path} is not whole ({reason}); it is made anew")
     rank_zero_info(f"decoding {shape[0]:,} images, once; kept in {path.parent}")
-    size = int(np.prod(shape))
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{name}.", suffix=".partial", delete=False) as file:
-            partial = Path(file.name)
-            os.posix_fallocate(file.fileno(), 0, size + 1024)  # a full disk shows now, not as a fault in the mapping
-    except OSError as error:
-        rank_zero_warn(f"{path.parent} takes no {size / 1e6:,.0f} MB ({error}): the images are decoded at every start")
-        array = np.empty(shape, np.uint8)
-        fill(array)
-        return array, "decoded"
-    try:
-        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+            with partial.open("r+b") as file:  # a full disk shows here, not as a fault in the mapping
+                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+        except OSError as error:
+            held = f"{np.prod(shape) / 1e6:,.0f} MB of decoded images"
+            rank_zero_warn(f"{path.parent} cannot keep {held} ({error}): they are decoded at every start")
+            array = np.empty(shape, np.uint8)
+            fill(array)
+            return array, "decoded"
         if not fill(array):
             return np.array(array), "decoded"
         array.flush()
         del array
         os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
     return np.load(path, mmap_mode="c", allow_pickle=False), "decoded now, and kept in the disk cache"

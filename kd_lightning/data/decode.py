@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 Source = Path | bytes
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in pixels."""
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, Image.DecompressionBombError)  # Pillow's
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -43,10 +43,10 @@ def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.
             factor = min(image.size) / least_side if least_side else shrink
             if factor >= 2:
                 image.draft("RGB", (int(image.width / factor), int(image.height / factor)))
-            if image.mode in _DEEP:
-                pixels = np.asarray(image).astype(np.int64)
-                return Image.fromarray((pixels.clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
             upright = ImageOps.exif_transpose(image)
+            if upright.mode in _DEEP:
+                pixels = np.asarray(upright).astype(np.int64)
+                upright = Image.fromarray((pixels.clip(0, 65535) // 257).astype(np.uint8))
             return upright.convert("RGB")
     except _UNREADABLE as error:
         raise UnreadableError(str(error) or type(error).__name__) from error
@@ -61,7 +61,8 @@ def dimensions(source: Source) -> tuple[int, int]:
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            # Pillow gives a TIFF's size turned already
+            turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return (height, width) if turned else (width, height)
     except _UNREADABLE as error:
         raise UnreadableError(str(error) or type(error).__name__) from error

@@ -1,7 +1,9 @@
 """Downloads that are whole or not there."""
 
+import contextlib
 import os
 import socket
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -28,6 +30,8 @@ def fetch(address: str, target: Path, md5: str, *, field: str) -> None:
         ConfigError: if it cannot be had, or a file of this name is there with another checksum (it is left alone).
     """
     if target.exists():
+        if not target.is_file():
+            raise ConfigError(f"{field}: {target} is a folder, where {address} was to go; give another path")
         if not check_md5(str(target), md5):
             raise ConfigError(
                 f"{field}: {target} has the wrong checksum (right: md5 {md5}), so it is cut off or another file; "
@@ -47,11 +51,12 @@ def fetch(address: str, target: Path, md5: str, *, field: str) -> None:
                 f"deleted; try again, or put the right file at {target}"
             )
         os.replace(partial, target)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"{field}: {target} is missing and {address} cannot be downloaded ({reason}); put the file there"
         ) from error
     finally:
         socket.setdefaulttimeout(patience)
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()

@@ -43,15 +43,23 @@ class Files(Sequence[Path]):
         """Changes with the place, name, size and time of any file."""
         digest = sha256(os.fsencode(self.root.resolve()))
         for name in self.relative:
-            stat = os.stat(os.path.join(os.fsencode(self.root), bytes(name)))
-            digest.update(b"%b %d %d " % (bytes(name), stat.st_size, stat.st_mtime_ns))
+            try:
+                stat = os.stat(os.path.join(os.fsencode(self.root), bytes(name)))
+                digest.update(b"%b %d %d " % (bytes(name), stat.st_size, stat.st_mtime_ns))
+            except FileNotFoundError:  # a link to nowhere; decoding will say so
+                digest.update(b"%b missing " % bytes(name))
         return digest.hexdigest()
 
 
 def find(folder: Path) -> tuple[list[str], list[str]]:
     """All image files below a folder at any depth, as sorted relative paths, and the other files' names."""
-    images, others = [], []
-    for where, folders, files in os.walk(folder):
+    images, others, linked = [], [], set()
+    for where, folders, files in os.walk(folder, followlinks=True):
+        if os.path.islink(where):
+            if os.path.realpath(where) in linked:  # a circle of links
+                folders.clear()
+                continue
+            linked.add(os.path.realpath(where))
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         below = os.path.relpath(where, folder)
         for name in files:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.base import ImageData, Split
-from kd_lightning.data.decode import Source
+from kd_lightning.data.decode import Source, UnreadableError
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.errors import ConfigError, nearest
 
@@ -33,6 +33,8 @@ class Table(Sequence[Source]):
 
     def __getitem__(self, row: int) -> Source:
         cell = self.table[int(self.rows[row])][self.column]
+        if not cell or (cell["bytes"] is None and not cell["path"]):
+            raise UnreadableError("the cell is empty")
         return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"])
 
     def subset(self, rows: Tensor) -> Self:
@@ -95,21 +97,23 @@ class HFDataset(ImageData):
         self.name = Path(path).name
         features = self.tables[train].features
         images = [name for name, kind in features.items() if type(kind).__name__ == "Image"]
-        self.image_column = _column("image_column", image_column, images, features)
+        self.image_column = _column("image_column", image_column, images, images)
         if not labeled:
             self.class_names, self.num_classes, self.val_split = [], num_classes or 0, 0.0
             return
         usual = [name for name in ("label", "fine_label", "labels") if name in features]
-        self.label_column = _column("label_column", label_column, usual[:1], features)
+        others = [name for name in features if name not in images]
+        self.label_column = _column("label_column", label_column, usual[:1], others)
         kind = features[self.label_column]
-        self.values = range(kind.num_classes) if hasattr(kind, "names") else sorted(self._unique(train))
+        known = {*self._unique(train)} - {None}
+        self.values = range(kind.num_classes) if hasattr(kind, "names") else sorted(known)
         self.class_names = list(kind.names) if hasattr(kind, "names") else [str(value) for value in self.values]
         self.num_classes = len(self.class_names)
-        odd = sorted({*self._unique(self.splits["test"])} - {*self.values})
-        if odd:
-            raise ConfigError(
-                f"data.test: the split {self.splits['test']!r} has classes that training has not: {odd[0]}"
-            )
+        for split in filter(None, self.splits.values()):
+            for value in {*self._unique(split)} - {*self.values}:
+                missing = value in (None, -1)
+                problem = "has rows without a label" if missing else f"has the class {value}, which training has not"
+                raise ConfigError(f"data.label_column: the split {split!r} {problem}")
 
     def _unique(self, split: str) -> list[Any]:
         return self.tables[split].unique(self.label_column)
@@ -142,7 +146,8 @@ def _open(path: str, config: str | None) -> dict[str, Any]:
         tables = load_dataset(str(local) if local.exists() else path, config)
     except Exception as error:  # the library raises its own, pyarrow's, requests' and built-in ones
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"data.path: {path} is no local folder and cannot be had from the hub ({reason})") from error
+        problem = "holds no data set" if local.exists() else "is no local folder and cannot be had from the hub"
+        raise ConfigError(f"data.path: {path} {problem} ({reason})") from error
     found = {}
     for name, table in tables.items():
         for column, kind in table.features.items():
@@ -152,10 +157,10 @@ def _open(path: str, config: str | None) -> dict[str, Any]:
     return found
 
 
-def _column(field: str, given: str | None, candidates: list[str], features: Any) -> str:
-    if given is None and len(candidates) == 1:
-        return candidates[0]
-    if given is None or given not in features:
-        said = f"there is no column {given!r}" if given else "say which column it is"
-        raise ConfigError(f"data.{field}: {said}; columns: {', '.join(features)}")
+def _column(field: str, given: str | None, usual: list[str], choices: list[str]) -> str:
+    if given is None and len(usual) == 1:
+        return usual[0]
+    if given not in choices:
+        said = f"{given!r} is no such column" if given else "say which column it is"
+        raise ConfigError(f"data.{field}: {said}; choices: {', '.join(choices) or 'none'}")
     return given

@@ -97,7 +97,10 @@ class ImageNet(ImageData):
                 )
         synsets = loadmat(devkit / "data/meta.mat", squeeze_me=True)["synsets"]
         wnid_of = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
-        identifiers = [int(line) for line in (devkit / _TRUTH).read_text().split()]
+        try:
+            identifiers = [int(line) for line in (devkit / _TRUTH).read_text().split()]
+        except ValueError as error:
+            raise ConfigError(f"data.path: {devkit / _TRUTH} is to hold a number a line ({error})") from error
         if len(identifiers) != len(files):
             raise ConfigError(
                 f"data.path: {root / 'val'} holds {len(files):,} images, {_TRUTH} {len(identifiers):,} labels"

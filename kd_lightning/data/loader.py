@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from kd_lightning.batch import Batch
 from kd_lightning.data.samplers import EpochSampler
+from kd_lightning.errors import ConfigError
 
 
 class ImageLoader(DataLoader):
@@ -18,17 +19,21 @@ class ImageLoader(DataLoader):
     given = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        self.given = self.sampler.skip // self.batch_size if isinstance(self.sampler, EpochSampler) else 0
-        for batch in super().__iter__():
-            self.given += 1
-            yield batch
+        self.given = self.sampler.skipped() // self.batch_size if isinstance(self.sampler, EpochSampler) else 0
+        try:
+            for batch in super().__iter__():
+                self.given += 1
+                yield batch
+        except ConfigError as error:  # torch puts a worker's whole traceback into the message
+            raise ConfigError(str(error).strip().splitlines()[-1].split("ConfigError: ")[-1]) from error
 
     def state_dict(self) -> dict[str, Any]:
-        return {"batches": self.given}
+        return {"epoch": getattr(self.sampler, "epoch", 0), "batches": self.given}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if isinstance(self.sampler, EpochSampler):
-            self.sampler.skip = state["batches"] % max(len(self), 1) * self.batch_size
+            self.given = state["batches"]
+            self.sampler.skip = state["epoch"], state["batches"] * self.batch_size
 
 
 def as_it_is(batch: Batch) -> Batch:

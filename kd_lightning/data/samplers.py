@@ -1,6 +1,7 @@
 """Which samples come when, on which rank: a function of (seed, epoch) alone."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -31,7 +32,9 @@ class EpochSampler(Sampler[Place]):
 
     def __init__(self, size: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1, repeats: int = 1) -> None:
         self.size, self.seed, self.shuffle, self.rank, self.world = size, seed, shuffle, rank, world
-        self.repeats, self.epoch, self.skip = repeats, 0, 0
+        self.repeats, self.epoch = repeats, 0
+        self.skip = (0, 0)
+        """An epoch, and how many of its places are left out: a run that stopped in it has had them."""
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -48,12 +51,12 @@ class EpochSampler(Sampler[Place]):
         for place in range(self.rank, len(self) * self.world, self.world):
             yield self.epoch, rows[place // self.repeats], place % self.repeats
 
+    def skipped(self) -> int:
+        """How many places of this epoch are left out."""
+        return self.skip[1] if self.skip[0] == self.epoch else 0
+
     def __iter__(self) -> Iterator[Place]:
-        """The places; where a run goes on in the middle of an epoch, without the first `skip` of them, once."""
-        skip, self.skip = self.skip, 0
-        for number, place in enumerate(self.order()):
-            if number >= skip:
-                yield place
+        return islice(self.order(), self.skipped(), None)
 
 
 class NeighborSampler(EpochSampler):

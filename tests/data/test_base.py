@@ -107,12 +107,12 @@ def test_an_epochs_images_do_not_depend_on_batch_size_workers_ranks_or_memory(fo
     expected = by_index(epoch(images(), 3))
     assert len(expected) == 20
     others = [epoch(images(batch_size=5), 3), epoch(images(memory_limit=0), 3)]
-    others.append(epoch(images(memory_limit=0, num_workers=2), 3))
-    others.append([b for rank in range(2) for b in epoch(images(batch_size=5), 3, rank, 2)])
+    others += [epoch(images(memory_limit=0, num_workers=workers), 3) for workers in (1, 3)]
+    others += [[b for rank in range(n) for b in epoch(images(batch_size=2), 3, rank, n)] for n in (2, 3)]
     for other in others:
         again = by_index(other)
-        assert {*again} == {*expected}
-        assert all(torch.equal(again[index], image) for index, image in expected.items())
+        assert len(again) >= 18  # three ranks have 6 each
+        assert all(torch.equal(image, expected[index]) for index, image in again.items())
     changed = by_index(epoch(images(), 4))
     assert sum(torch.equal(changed[index], image) for index, image in expected.items()) < 5
     orders = [[int(i) for batch in epoch(images(), number) for i in batch.indices] for number in range(3)]

@@ -71,7 +71,13 @@ def test_the_images_after_a_resume_are_those_of_the_run_that_was_not_stopped(
         held_out = 4 if kind == "val" else 0
         path = str(folder(tmp_path / "images"))
         return ImageFolder(
-            path=path, batch_size=4, val_split=held_out, test_split=4, train_images=16, memory_limit=limit, num_workers=2
+            path=path,
+            batch_size=4,
+            val_split=held_out,
+            test_split=4,
+            train_images=16,
+            memory_limit=limit,
+            num_workers=2,
         )
 
     checkpoint = tmp_path / "middle.ckpt"

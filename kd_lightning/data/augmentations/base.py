@@ -69,7 +69,8 @@ def change_chosen(images: Tensor, chosen: Tensor, change: Callable[..., Tensor],
     of its own, and its rows of the parameters, N each. On a GPU the number of those chosen has to be waited for.
     """
     rows = chosen.nonzero()[:, 0]
-    for some in rows.split(CHUNK) if images.device.type == "cpu" else [rows] if len(rows) else []:
+    size = CHUNK if images.device.type == "cpu" else len(images)
+    for some in rows.split(size) if len(rows) else []:
         changed = change(images.index_select(0, some), *(parameter.index_select(0, some) for parameter in parameters))
         images.index_copy_(0, some, changed)
     return images
