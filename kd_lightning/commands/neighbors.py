@@ -1,6 +1,7 @@
 """neighbors: the table of every training image's nearest neighbours in the teacher's eyes (CoSS, section 1c)."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning.pytorch import Trainer
@@ -21,12 +22,13 @@ class MakeNeighbors:
     Args:
         path: of the table, a .safetensors; default: `data.neighbors.path` of the config.
         k: neighbours of each image (CoSS: 31).
+        engine: what searches: torch, on the trainer's device, or faiss on the CPU, where it is installed.
     """
 
-    def __init__(self, path: str | None = None, k: int = 31) -> None:
+    def __init__(self, path: str | None = None, k: int = 31, engine: Literal["torch", "faiss"] = "torch") -> None:
         if k < 1:
             raise ConfigError(f"k: {k} is not positive")
-        self.path, self.k = path, k
+        self.path, self.k, self.engine = path, k, engine
 
     def __call__(self, method: StudentModule, data: ImageData, trainer: Trainer) -> Path:
         teacher = getattr(method, "teacher", None)
@@ -44,7 +46,7 @@ class MakeNeighbors:
         everything = images.subset(torch.arange(len(images)))  # without the training crop
         device = trainer.strategy.root_device
         embeddings = embed(teacher.to(device), data._loader(everything), device)
-        save_table(path, nearest_neighbors(embeddings, self.k), images, teacher)
+        save_table(path, nearest_neighbors(embeddings, self.k, engine=self.engine), images, teacher)
         rank_zero_info(f"{self.k} neighbours of {len(images):,} images, by {teacher.name}: {path}")
         return path
 

@@ -3,7 +3,7 @@
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import final
+from typing import Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -20,26 +20,36 @@ SAMPLED = 256
 """Images whose pixels stand for all of a data set in its fingerprint."""
 
 
-def nearest_neighbors(embeddings: Tensor, k: int, *, chunk: int = 1024, columns: int = 65536) -> Tensor:
+def nearest_neighbors(
+    embeddings: Tensor,
+    k: int,
+    *,
+    chunk: int = 1024,
+    columns: int = 65536,
+    engine: Literal["torch", "faiss"] = "torch",
+) -> Tensor:
     """The k nearest neighbours of every row by cosine, exactly: N,k int64, nearest first, never the row itself.
 
     A row is left out by its index, so that an exact duplicate of it stays. Blocks of `chunk` x `columns`
     similarities are computed in float32 and merged into the best k so far: beside the N,D embeddings (1.28 M x 2048:
     10.5 GB in float32, half of that if they are given in float16 or bfloat16) memory is bounded by a few times
-    chunk x columns x 4 bytes (0.3 GB). faiss would find the same, for an exact index multiplies the same matrices.
+    chunk x columns x 4 bytes (0.3 GB).
 
     Args:
         embeddings: N,D of any floating dtype, on any device.
         k: fewer than N.
         chunk: rows at a time.
         columns: candidates at a time.
+        engine: `faiss` searches with its exact index on the CPU, which copies all rows as float32.
 
     Raises:
-        ConfigError: for k out of range, or an embedding that is not finite.
+        ConfigError: for k out of range, an embedding that is not finite, or faiss where it is not installed.
     """
     count = len(embeddings)
     if not 1 <= k < count:
         raise ConfigError(f"k: {k} neighbours of {count} images; it can be 1 to {count - 1}")
+    if engine == "faiss":
+        return _by_faiss(_unit(embeddings).cpu(), k, chunk)
     found = torch.empty((count, k), dtype=torch.int64, device=embeddings.device)
     with torch.autocast(embeddings.device.type, enabled=False):
         for start in range(0, count, chunk):
@@ -57,6 +67,21 @@ def nearest_neighbors(embeddings: Tensor, k: int, *, chunk: int = 1024, columns:
                 best, where = keep.values, where.gather(1, keep.indices)
             found[start : start + len(rows)] = where
     return found
+
+
+def _by_faiss(rows: Tensor, k: int, chunk: int) -> Tensor:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ConfigError("engine: faiss is not installed (pip install faiss-cpu); choose torch") from error
+    index = faiss.IndexFlatIP(rows.shape[1])
+    index.add(rows.numpy())
+    parts = []
+    for own in torch.arange(len(rows)).split(chunk):
+        ids = torch.from_numpy(index.search(rows[own].numpy(), k + 1)[1])
+        last = torch.argsort((ids == own[:, None]).to(torch.uint8), dim=1, stable=True)  # itself, if it is among them
+        parts.append(torch.gather(ids, 1, last)[:, :k])
+    return torch.cat(parts)
 
 
 def _unit(rows: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ def test_refusals(tmp_path: Path) -> None:
     assert "data.label_column: 'pet' is no such column; choices: label" in refusal(path, label_column="pet")
     assert "data.path: no/where is no local folder" in refusal("no/where")
     other = write(tmp_path / "other", train=["x", "y"], test=["x", "z"])
-    assert "data.test: the split 'test' has classes that training has not: z" in refusal(other)
+    assert "data.label_column: the split 'test' has the class z, which training has not" in refusal(other)
 
 
 CASES = {

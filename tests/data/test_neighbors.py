@@ -147,3 +147,14 @@ def test_batches_of_anchors_and_their_neighbours(table: Path) -> None:
     assert len(torch.cat(keys).unique()) == len(anchors) * 4  # so that an image that comes again is augmented anew
     with pytest.raises(ConfigError, match=r"data.batch_size: 30 images are no whole number of anchors with 3"):
         Digits(neighbors=data.neighbors, batch_size=30)
+
+
+def test_faiss_finds_the_same() -> None:
+    pytest.importorskip("faiss", reason="faiss is not installed")
+    rows = torch.randn((300, 16), generator=torch.Generator().manual_seed(0))
+    rows[7:12] = rows[7]  # more duplicates than k
+    ours, theirs = nearest_neighbors(rows, 3), nearest_neighbors(rows, 3, engine="faiss", chunk=64)
+    others = [row for row in range(300) if not 7 <= row < 12]
+    assert torch.equal(ours[others], theirs[others])
+    assert not (theirs == torch.arange(300)[:, None]).any()
+    assert {*theirs[7:12].flatten().tolist()} <= {*range(7, 12)}
