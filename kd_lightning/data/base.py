@@ -130,13 +130,7 @@ class ImageData(LightningDataModule, ABC):
         self.download()
         if self.trainer:
             self.setup(self.trainer.state.fn.value)
-            method = self.trainer.lightning_module
-            if not self.labeled and getattr(method, "needs_labels", False):
-                raise ConfigError(
-                    f"data.labeled: {type(method).__name__} reads labels and there are none; set model.ce_weight to 0, "
-                    "or choose a method without labels"
-                )
-            if teacher := getattr(method, "teacher", None):
+            if teacher := getattr(self.trainer.lightning_module, "teacher", None):
                 check_classes(teacher, self)
                 if self.neighbors and self.trainer.training:
                     self.neighbors.check_teacher(teacher)

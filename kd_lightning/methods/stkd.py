@@ -1,0 +1,133 @@
+"""STKD: similarity transfer by virtual samples (Zhao et al. 2021)."""
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kd_lightning.batch import Batch
+from kd_lightning.errors import ConfigError
+from kd_lightning.functional import full_precision
+from kd_lightning.methods.distiller import Distiller
+from kd_lightning.methods.kd import kd_loss
+from kd_lightning.mixing import partners, shares
+from kd_lightning.randomness import stream
+
+
+class Virtual(NamedTuple):
+    """How N virtual samples are made of M images of the batch each."""
+
+    rows: Tensor
+    """N,M int64; the first is the sample's own row."""
+    weights: Tensor
+    """N,M float32, each row's sum 1."""
+
+
+def virtual_samples(keys: Tensor, *, images: int, alpha: float, per: Literal["batch", "sample"]) -> Virtual:
+    """Which images of the batch are mixed, and how, from the samples' keys (N int64).
+
+    Two images have the weights share and 1 - share, share from Beta(alpha, alpha); each further one takes a share of
+    its own from what there is so far.
+    """
+    rows, weights = [torch.arange(len(keys), device=keys.device)], torch.ones((len(keys), 1), device=keys.device)
+    for number in range(1, images):
+        own = stream(keys, f"STKD image {number}")
+        share = shares(own, alpha, per=per)[:, None]
+        rows.append(partners(own))
+        weights = torch.cat([weights * share, 1 - share], dim=1)
+    return Virtual(torch.stack(rows, dim=1), weights)
+
+
+@full_precision
+def mix(tensor: Tensor, virtual: Virtual) -> Tensor:
+    """The weighted sums of rows N,... of a float tensor."""
+    parts = [
+        tensor[rows] * weight.view(-1, *[1] * (tensor.ndim - 1)).to(tensor.dtype)
+        for rows, weight in zip(virtual.rows.unbind(1), virtual.weights.unbind(1), strict=True)
+    ]
+    return torch.stack(parts).sum(dim=0)
+
+
+@full_precision
+def divergence(student_logits: Tensor, target: Tensor, *, temperature: float) -> Tensor:
+    """T^2 KL(target || softmax(student / T)) for a target N,K of probabilities: mean over N."""
+    log_probabilities = F.log_softmax(student_logits / temperature, dim=1)
+    return F.kl_div(log_probabilities, target, reduction="batchmean") * temperature**2
+
+
+class STKD(Distiller):
+    """Similarity transfer (Zhao et al. 2021, "Similarity Transfer for Knowledge Distillation").
+
+    Of the paper, the abstract could be had, and says: virtual samples are weighted sums of several images; teacher and
+    student are to have alike distributions on them; mixed labels make use of the wrong classes' similarities. All
+    constants here, and the forms of the two terms, are inferred: mixup with Beta(alpha, alpha), KD's soft targets of the
+    mixed images, cross-entropy with both labels by their shares. With a share of 1, it is KD.
+
+    Args:
+        alpha: of the shares' Beta(alpha, alpha).
+        per: a share for the whole batch, or for each sample.
+        images: how many images a virtual sample is made of; three are a mixture of two, mixed with a third, and so on.
+        labels: `mixed` by the shares, or `hard`: the label of the larger share.
+        plain: also the images themselves, with KD's loss; it doubles the time.
+        targets: of the soft targets: the teacher on the `mixed` images, or the mixture of what it says of the `sources`.
+        temperature: of both softmaxes.
+        kd_weight: weight of the soft targets.
+        ce_weight: weight of the cross-entropy with the labels; 0 needs none.
+        **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+    """
+
+    reads = frozenset({"logits"})
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 1.0,
+        per: Literal["batch", "sample"] = "batch",
+        images: int = 2,
+        labels: Literal["mixed", "hard"] = "mixed",
+        plain: bool = False,
+        targets: Literal["mixed", "sources"] = "mixed",
+        temperature: float = 4.0,
+        ce_weight: float = 0.1,
+        kd_weight: float = 0.9,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(ce_weight=ce_weight, **kwargs)
+        for field, value in (("alpha", alpha), ("temperature", temperature)):
+            if value <= 0:
+                raise ConfigError(f"{field}: {value} is not above 0")
+        if images < 2:
+            raise ConfigError(f"images: {images} is less than the 2 that can be mixed")
+        self.alpha, self.per, self.images, self.labels, self.plain = alpha, per, images, labels, plain
+        self.targets, self.temperature, self.kd_weight = targets, temperature, kd_weight
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        virtual = virtual_samples(batch.keys, images=self.images, alpha=self.alpha, per=self.per)
+        images = batch.images.float().div(255) if batch.images.dtype == torch.uint8 else batch.images
+        mixed = mix(images, virtual)
+        student = self.student(mixed)
+        losses = {"ce": self.ce_weight * self._label_loss(student, batch, virtual)} if self.needs_labels else {}
+        if self.targets == "mixed":
+            teacher = self.teach(mixed, logits=True).logits
+            losses["kd"] = self.kd_weight * kd_loss(student, teacher, temperature=self.temperature)
+        else:
+            teacher = F.softmax(self.teach(images, logits=True).logits.float() / self.temperature, dim=1)
+            losses["kd"] = self.kd_weight * divergence(student, mix(teacher, virtual), temperature=self.temperature)
+        if self.plain:
+            plain = self.student(images)
+            teacher = self.teach(images, logits=True).logits
+            losses |= {f"plain_{name}": loss for name, loss in self.label_loss(plain, batch).items()}
+            losses["plain_kd"] = self.kd_weight * kd_loss(plain, teacher, temperature=self.temperature)
+        return losses
+
+    def _label_loss(self, logits: Tensor, batch: Batch, virtual: Virtual) -> Tensor:
+        labels = batch.labels[virtual.rows]
+        if self.labels == "hard":
+            largest = virtual.weights.argmax(dim=1, keepdim=True)
+            return F.cross_entropy(logits.float(), labels.gather(1, largest)[:, 0])
+        if self.per == "batch":  # a mean for each column, as in KD's own, of which this is then a weighted sum
+            each = torch.stack([F.cross_entropy(logits.float(), column) for column in labels.unbind(1)])
+            return (each * virtual.weights[0]).sum()
+        each = torch.stack([F.cross_entropy(logits.float(), c, reduction="none") for c in labels.unbind(1)], dim=1)
+        return (each * virtual.weights).sum(dim=1).mean()
