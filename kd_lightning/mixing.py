@@ -70,7 +70,7 @@ def cutmix(images: Tensor, keys: Tensor, partners: Tensor, shares: Tensor) -> Mi
 
 
 class Mixing:
-    """Mixup and CutMix of the training batches with their labels, as timm's Mixup does.
+    """Mixup and CutMix of the training batches with their labels, with the choices of timm's Mixup.
 
     Partners are of the same batch, so the mixed images depend on who else is in it: on the batch size and the number
     of devices, but on nothing else.

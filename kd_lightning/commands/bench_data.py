@@ -1,6 +1,5 @@
 """bench-data: how fast training batches come, against what people use otherwise, in the same run."""
 
-import os
 import statistics
 import tempfile
 import time
@@ -24,6 +23,7 @@ from kd_lightning.data.augmentations import ColorJitter, HorizontalFlip, RandomC
 from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.folder import ImageFolder
 from kd_lightning.data.images import StoredImages
+from kd_lightning.data.loader import cores
 from kd_lightning.errors import ConfigError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -70,8 +70,7 @@ class BenchData:
 
     def __call__(self) -> dict[str, dict[str, float]]:
         """The median images a second of every loader, by table."""
-        cores = len(os.sched_getaffinity(0))
-        workers = sorted({0, 1, cores})
+        workers = sorted({0, 1, cores()})
         results = {}
         with tempfile.TemporaryDirectory() as folder:
             if "memory" in self.tables:
@@ -85,7 +84,7 @@ class BenchData:
                     folder_at(self.large, "large") if self.large else _noise(Path(folder) / "large", 400, (500, 375))
                 )
                 title = "224 px of large JPEGs, RandomResizedCrop, flip"
-                results[title] = self._measure(_large(large, self.batch_size, cores))
+                results[title] = self._measure(_large(large, self.batch_size, cores()))
         self._print(results)
         return {
             title: {name: statistics.median(speeds) for name, speeds in table.items()}

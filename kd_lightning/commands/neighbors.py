@@ -43,9 +43,8 @@ class MakeNeighbors:
         data.neighbors = None  # the table that is to be made is not there to be loaded
         data.setup("fit")
         images = data.sets["train"]
-        everything = images.subset(torch.arange(len(images)))  # without the training crop
         device = trainer.strategy.root_device
-        embeddings = embed(teacher.to(device), data._loader(everything), device)
+        embeddings = embed(teacher.to(device), data.training_images_in_order(), device)
         save_table(path, nearest_neighbors(embeddings, self.k, engine=self.engine), images, teacher)
         rank_zero_info(f"{self.k} neighbours of {len(images):,} images, by {teacher.name}: {path}")
         return path

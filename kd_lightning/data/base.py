@@ -1,32 +1,25 @@
-"""ImageData: what every data set has in common: splits, loaders, augmentation on the device."""
+"""ImageData: what every data set has in common: its arguments, and how its splits come about."""
 
-import os
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from kd_lightning.batch import Batch
-from kd_lightning.data.augmentations import Augmentation, Preset, RandomResizedCrop, augment, preset, view_keys
+from kd_lightning.data.augmentations import Augmentation, Preset, RandomResizedCrop, preset
 from kd_lightning.data.encoded import EncodedImages
-from kd_lightning.data.images import Images, StoredImages
-from kd_lightning.data.loader import ImageLoader, as_it_is
+from kd_lightning.data.images import Images
 from kd_lightning.data.neighbors import Neighbors
-from kd_lightning.data.samplers import EpochSampler, NeighborSampler
+from kd_lightning.data.serving import Serving
 from kd_lightning.data.splits import draw
 from kd_lightning.data.teacher import check_classes
 from kd_lightning.errors import ConfigError
 from kd_lightning.mixing import Mixing
-from kd_lightning.randomness import permutation
 
 Split = Literal["train", "val", "test"]
 
 
-class ImageData(LightningDataModule, ABC):
+class ImageData(Serving, ABC):
     """Base of every data set.
 
     Args:
@@ -60,7 +53,6 @@ class ImageData(LightningDataModule, ABC):
     """What the classes are called in the files, where that is not their name (WordNet ids)."""
     name: str
     labeled = True
-    judged_images = 5000
 
     def __init__(
         self,
@@ -106,8 +98,6 @@ class ImageData(LightningDataModule, ABC):
         self.mixing, self.neighbors, self.memory_limit = mixing, neighbors, memory_limit
         self.num_workers, self.skips, self.split_seed, self.seed = num_workers, on_error == "skip", split_seed, seed
         self.sets: dict[str, Images] = {}
-        self._training: ImageLoader | None = None
-        self._resumed: dict[str, int] = {}
 
     @abstractmethod
     def load(self, split: Split) -> Images | None:
@@ -187,105 +177,6 @@ class ImageData(LightningDataModule, ABC):
         return images
 
     @property
-    def workers(self) -> int:
-        """Processes that decode on each device."""
-        if self.num_workers is not None:
-            return self.num_workers
-        devices = self.trainer.num_devices if self.trainer else 1
-        return min(16, max(1, len(os.sched_getaffinity(0)) // devices))
-
-    @property
     def has_validation(self) -> bool:
         """Whether there are labelled validation images: held out, or the data set's own."""
         return self.val_split > 0
-
-    @property
-    def side(self) -> int:
-        """Height and width of the images that reach the networks, before a network resizes them."""
-        return next(iter(self.sets.values())).side
-
-    @property
-    def judged_on(self) -> str:
-        """What `judged_loader` reads, in words."""
-        if "val" in self.sets:
-            return f"{len(self.sets['val']):,} validation images"
-        count = min(len(self.sets["train"]), self.judged_images)
-        return f"{count:,} training images, not augmented (there is no validation split)"
-
-    def judged_loader(self) -> DataLoader:
-        """The images that a network is judged on before training: validation, or some of training, drawn at random."""
-        if "val" in self.sets:
-            return self._loader(self.sets["val"])
-        train = self.sets["train"]
-        rows = permutation(len(train), self.split_seed, 0)[: self.judged_images]
-        return self._loader(train.subset(rows.sort().values))
-
-    def train_dataloader(self) -> DataLoader:
-        images, place = self.sets["train"], self._place()
-        if isinstance(images, StoredImages) and self.trainer:
-            images = self.sets["train"] = images.resident(self.trainer.strategy.root_device)
-        if self.neighbors:
-            sampler: EpochSampler = NeighborSampler(
-                self.neighbors.rows, count=self.neighbors.count, seed=self.seed, **place
-            )
-        else:
-            sampler = EpochSampler(len(images), seed=self.seed, shuffle=True, repeats=self.repeats, **place)
-        self._training = self._loader(images, sampler)
-        if self._resumed:
-            self._training.load_state_dict(self._resumed)
-        return self._training
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches the run has had: a resumed run goes on behind them.
-
-        Lightning keeps the loader's own count too, but forgets it where a schedule asked for the number of steps.
-        """
-        return self._training.state_dict() if self._training else {}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self._resumed = state
-
-    def val_dataloader(self) -> DataLoader | list:
-        return self._loader(self.sets["val"]) if "val" in self.sets else []
-
-    def test_dataloader(self) -> DataLoader:
-        return self._loader(self.sets["test"])
-
-    def predict_dataloader(self) -> DataLoader:
-        return self._loader(self.sets[self.predict_split])
-
-    def _place(self) -> dict[str, int]:
-        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
-
-    def _loader(self, images: Images, training: EpochSampler | None = None) -> ImageLoader:
-        """A loader of training batches by a sampler, or of all images in order."""
-        workers = self.workers if isinstance(images, EncodedImages) else 0
-        on_host = not (isinstance(images, StoredImages) and images.images.is_cuda)
-        return ImageLoader(
-            images,
-            batch_size=self.batch_size if training else self.eval_batch_size,
-            sampler=training or EpochSampler(len(images), seed=self.seed, shuffle=False, **self._place()),
-            collate_fn=as_it_is,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available() and on_host,
-            drop_last=training is not None,
-        )
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        return self.augmented(batch) if self.trainer and self.trainer.training else batch
-
-    def augmented(self, batch: Batch) -> Batch:
-        """A training batch as the networks see it: augmented, in several views, mixed."""
-        done = int(isinstance(self.sets["train"], EncodedImages) and self.sets["train"].crop is not None)
-        sources = [batch.images, *(batch.views or (batch.images.clone() for _ in range(self.views - 1)))]
-        views = [
-            augment(source, view_keys(batch.keys, view), self.steps, done=done) for view, source in enumerate(sources)
-        ]
-        batch = batch._replace(images=views[0], views=tuple(views[1:]))
-        return self.mixing(batch) if self.mixing else batch
-
-    def teardown(self, stage: Any) -> None:
-        for split, images in self.sets.items():
-            if isinstance(images, EncodedImages) and images.unreadable.any():
-                rank_zero_warn(f"data.on_error: {int(images.unreadable.sum())} {split} images could not be read")

@@ -47,8 +47,9 @@ def decoded(name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], bool
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            with partial.open("r+b") as file:  # a full disk shows here, not as a fault in the mapping
-                os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+            if hasattr(os, "posix_fallocate"):  # a full disk shows here, not as a fault in the mapping
+                with partial.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
         except OSError as error:
             held = f"{np.prod(shape) / 1e6:,.0f} MB of decoded images"
             rank_zero_warn(f"{path.parent} cannot keep {held} ({error}): they are decoded at every start")

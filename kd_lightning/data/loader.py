@@ -1,5 +1,6 @@
 """The loader of whole batches, which goes on in the middle of an epoch where a run was interrupted."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +35,11 @@ class ImageLoader(DataLoader):
         if isinstance(self.sampler, EpochSampler):
             self.given = state["batches"]
             self.sampler.skip = state["epoch"], state["batches"] * self.batch_size
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def as_it_is(batch: Batch) -> Batch:
