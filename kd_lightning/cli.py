@@ -14,6 +14,7 @@ from kd_lightning import commands
 from kd_lightning.callbacks import KeepConfig, Overview, Predictions, Progress, Protocol
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
+from kd_lightning.evaluation import KNN  # noqa: F401  known by name in trainer.callbacks
 from kd_lightning.methods import StudentModule
 from kd_lightning.parser import Parser, check, config_error, fixed_seed, validates
 from kd_lightning.run import Run
@@ -64,7 +65,8 @@ class CLI(LightningCLI):
             callbacks.append(Progress())
         if self.subcommand == "fit":
             folder, loggers = self._get(self.config_init, "run").open(self.model, self.datamodule)
-            validated = self.datamodule.has_validation and validates(trainer)
+            judged = self.datamodule.has_validation and self.model.trains_classifier
+            validated = judged and validates(trainer)
             callbacks += self._get(self.config_init, "protocol").checkpoints(folder, validated=validated)
             kwargs |= {
                 "default_root_dir": folder,

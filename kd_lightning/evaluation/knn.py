@@ -64,7 +64,7 @@ class KNN(Callback):
         if self.teacher and hasattr(pl_module, "teacher"):
             networks["knn_teacher"] = pl_module.teacher
         for name, network in networks.items():
-            bank, labels = embed(network, data.bank_loader(), pl_module.device)
+            bank, labels = embed(network, data.training_images_in_order(), pl_module.device)
             if self.k > len(bank):
                 raise ConfigError(f"k: {self.k} neighbours of {len(bank)} training images")
             queries, truth = embed(network, data.test_dataloader(), pl_module.device)

@@ -40,8 +40,8 @@ class CoSS(Distiller):
 
     The student's embedding is to lie where the teacher's does, and each of its dimensions is to vary over the batch as
     the teacher's does, so that the shape of the teacher's whole space is kept. It needs no labels. The paper's batches
-    are anchors with 15 of their 31 nearest neighbours by the teacher: `data.neighbors`. Its released code, from which the
-    head and the optimizer of the configs are, compares within each GPU's own batch.
+    are anchors with 15 of their 31 nearest neighbours by the teacher: `data.neighbors`. The head is its released code's,
+    which compares within each GPU's own batch.
 
     Args:
         scale: of the whole loss, which is not without effect beside a weight decay: 70 is the paper's, `released` the

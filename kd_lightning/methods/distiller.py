@@ -83,7 +83,7 @@ class Distiller(StudentModule, ABC):
 
     def judge(self, batch: Batch, stage: str) -> Tensor:
         logits = super().judge(batch, stage)
-        if self.knows_classes:
+        if self.knows_classes and self.trains_classifier:
             self.agreement[stage].update(logits, self.teach(batch.images, logits=True).logits.argmax(dim=1))
             self.log(f"{stage}/agreement", self.agreement[stage], batch_size=len(logits))
         return logits

@@ -61,8 +61,8 @@ class STKD(Distiller):
 
     Of the paper, the abstract could be had, and says: virtual samples are weighted sums of several images; teacher and
     student are to have alike distributions on them; mixed labels make use of the wrong classes' similarities. All
-    constants here, and the forms of the two terms, are inferred: mixup with Beta(alpha, alpha), KD's soft targets of the
-    mixed images, cross-entropy with both labels by their shares. With a share of 1, it is KD.
+    constants here, and the forms of the two terms, are inferred: mixup with Beta(alpha, alpha), KD's soft targets of
+    the mixed images, cross-entropy with both labels by their shares. With a share of 1, it is KD.
 
     Args:
         alpha: of the shares' Beta(alpha, alpha).
@@ -70,7 +70,7 @@ class STKD(Distiller):
         images: how many images a virtual sample is made of; three are a mixture of two, mixed with a third, and so on.
         labels: `mixed` by the shares, or `hard`: the label of the larger share.
         plain: also the images themselves, with KD's loss; it doubles the time.
-        targets: of the soft targets: the teacher on the `mixed` images, or the mixture of what it says of the `sources`.
+        targets: the soft ones: of the `mixed` images by the teacher, or mixed from what it says of the `sources`.
         temperature: of both softmaxes.
         kd_weight: weight of the soft targets.
         ce_weight: weight of the cross-entropy with the labels; 0 needs none.

@@ -100,6 +100,11 @@ class StudentModule(LightningModule, ABC):
             )
         self.check_batch(data.batch_size)
 
+    @property
+    def trains_classifier(self) -> bool:
+        """Whether the student's logits are trained; where they are not, no accuracy is logged."""
+        return self.needs_labels or "logits" in self.reads
+
     def check_batch(self, size: int) -> None:
         """Refuses, or warns of, a batch that is too small for what the losses compare."""
 
@@ -118,7 +123,7 @@ class StudentModule(LightningModule, ABC):
         """Updates the metrics of a stage (`val` or `test`) with a batch; returns the student's logits."""
         logits = self.student(batch.images)
         count = len(batch.images)
-        if not self._labeled:
+        if not (self._labeled and self.trains_classifier):
             return logits
         self.accuracy[stage].update(logits, batch.labels)
         self.log(f"{stage}/acc", self.accuracy[stage], prog_bar=True, batch_size=count)
