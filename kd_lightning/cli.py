@@ -64,6 +64,7 @@ class CLI(LightningCLI):
             callbacks.append(Progress())
         if self.subcommand == "fit":
             folder, loggers = self._get(self.config_init, "run").open(self.model, self.datamodule)
+            self.datamodule.tested = self._get(self.config_init, "protocol").test
             validated = self.datamodule.has_validation and validates(trainer)
             callbacks += self._get(self.config_init, "protocol").checkpoints(folder, validated=validated)
             kwargs |= {

@@ -40,6 +40,9 @@ class Serving(LightningDataModule):
         self._training: ImageLoader | None = None
         self._resumed: dict[str, int] = {}
 
+    def _cuts_files(self, images: Images) -> bool:
+        raise NotImplementedError
+
     @property
     def workers(self) -> int:
         """Processes that decode on each device."""
@@ -71,13 +74,14 @@ class Serving(LightningDataModule):
 
     def training_images_in_order(self) -> DataLoader:
         """All training images, not augmented: for a table of neighbours, or to judge others by."""
-        train = self.sets["train"]
-        return self.in_order(train.subset(torch.arange(len(train))))  # a subset has no training crop
+        return self.in_order(self.sets["train"])
 
     def train_dataloader(self) -> DataLoader:
         images, place = self.sets["train"], self._place()
         if isinstance(images, StoredImages) and self.trainer:
             images = self.sets["train"] = images.resident(self.trainer.strategy.root_device)
+        if self._cuts_files(images):
+            images = images.cropped(self.steps[0], self.views)
         if self.neighbors:
             sampler: EpochSampler = NeighborSampler(
                 self.neighbors.rows, count=self.neighbors.count, seed=self.seed, **place
@@ -134,7 +138,7 @@ class Serving(LightningDataModule):
 
     def augmented(self, batch: Batch) -> Batch:
         """A training batch as the networks see it: augmented, in several views, mixed."""
-        done = int(isinstance(self.sets["train"], EncodedImages) and self.sets["train"].crop is not None)
+        done = int(self._cuts_files(self.sets["train"]))
         sources = [batch.images, *(batch.views or (batch.images.clone() for _ in range(self.views - 1)))]
         views = [
             augment(source, view_keys(batch.keys, view), self.steps, done=done) for view, source in enumerate(sources)

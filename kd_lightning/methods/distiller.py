@@ -56,6 +56,11 @@ class Distiller(StudentModule, ABC):
             )
         if "logits" not in self.reads:
             return
+        if student.num_classes == 0:
+            raise ConfigError(
+                f"data.num_classes: {type(self).__name__} reads logits, and the data have no classes; give the "
+                f"teacher's number, {teacher.num_classes}"
+            )
         if teacher.num_classes != student.num_classes:
             raise ConfigError(
                 f"teacher.num_classes: teacher {teacher.name} knows {teacher.num_classes} classes, student and data "

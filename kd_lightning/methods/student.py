@@ -88,6 +88,18 @@ class StudentModule(LightningModule, ABC):
         )
         return torch.lerp(partners, own, batch.shares).mean()
 
+    def check_data(self, data: Any) -> None:
+        """Refuses, before they are read, data that the losses cannot be computed on.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        if self.needs_labels and not data.labeled:
+            remedy = "set model.ce_weight to 0, or choose" if hasattr(self, "ce_weight") else "choose"
+            raise ConfigError(
+                f"data.labeled: {type(self).__name__} reads labels and there are none; {remedy} a method without labels"
+            )
+
     def on_fit_start(self) -> None:
         self.train()  # Lightning would go on in eval mode where someone has looked at the student in it
 
