@@ -65,9 +65,11 @@ class CLI(LightningCLI):
             callbacks.append(Progress())
         if self.subcommand == "fit":
             folder, loggers = self._get(self.config_init, "run").open(self.model, self.datamodule)
+            protocol = self._get(self.config_init, "protocol")
+            self.datamodule.tested = protocol.test
             judged = self.datamodule.has_validation and self.model.trains_classifier
             validated = judged and validates(trainer)
-            callbacks += self._get(self.config_init, "protocol").checkpoints(folder, validated=validated)
+            callbacks += protocol.checkpoints(folder, validated=validated)
             kwargs |= {
                 "default_root_dir": folder,
                 "logger": loggers if trainer.logger in (None, True) else trainer.logger,

@@ -6,6 +6,20 @@ from pathlib import Path
 from kd_lightning.errors import ConfigError, nearest
 
 
+def check_writable(path: Path, field: str) -> None:
+    """Refuses a path that could not be made or written to, without making it.
+
+    Raises:
+        ConfigError: naming `field`.
+    """
+    absolute = path.expanduser().absolute()
+    there = next(above for above in (absolute, *absolute.parents) if above.exists())
+    if there == absolute and there.is_file():
+        there = there.parent
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise ConfigError(f"{field}: {there} cannot be written to; choose another place")
+
+
 def resolve(path: str | os.PathLike[str], field: str) -> Path:
     """The path with ~ and environment variables filled in.
 

@@ -13,6 +13,7 @@ from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
 from kd_lightning.loggers import OfflineSafeWandb
 from kd_lightning.methods import StudentModule
+from kd_lightning.paths import check_writable
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Run:
         for field_name, value in (("project", self.project), ("name", name), ("id", identifier)):
             if Path(value).name != value:
                 raise ConfigError(f"run.{field_name}: {value!r} is to be a folder's name, without / and not ..")
-        self._check_root()
+        check_writable(Path(self.folder), "run.folder")
         folder = Path(self.folder).expanduser() / self.project / name / identifier
         if folder.exists() and not follows:
             raise ConfigError(f"run.id: {folder} is another run's folder; choose another run.id, or leave it out")
@@ -74,10 +75,3 @@ class Run:
                 )
             )
         return folder, loggers
-
-    def _check_root(self) -> None:
-        """Refuses a folder that cannot be made or written to, without making it."""
-        root = Path(self.folder).expanduser().absolute()
-        there = next(path for path in (root, *root.parents) if path.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK)):
-            raise ConfigError(f"run.folder: {there} cannot be written to; choose another folder")

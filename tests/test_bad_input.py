@@ -76,7 +76,7 @@ def changed(**fields: object) -> dict:
         (KD, ["--data.batch_size=5000"], ["data.batch_size", "5000", "1293"]),
         (KD, ["--data.val_split=0.999"], ["data.val_split", "0.999"]),
         (KD, ["--data.val_split=0", "--protocol.judge=best"], ["protocol.judge", "data.val_split", "last"]),
-        (KD, ["--protocol.judge=first"], ["protocol.judge", "first", "'best', 'last'"]),
+        (KD, ["--protocol.judge=first"], ["protocol.judge", "first", "choices: best, last"]),
         (KD, ["--model.temperature=0"], ["temperature", "0"]),
         (KD, ["--model.student.name=cifar_resnet21"], ["cifar_resnet21", "cifar_resnet20"]),
         (

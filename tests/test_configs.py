@@ -60,7 +60,9 @@ def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
         args.append(f"--model.teacher.checkpoint={tmp_path / 'teacher.safetensors'}")
     cli = main(args)
     metrics = cli.trainer.callback_metrics
-    assert torch.isfinite(metrics["test/acc"])
+    judged = [metrics[name] for name in ("test/acc", "test/knn") if name in metrics]
+    assert judged
+    assert torch.isfinite(torch.stack(judged)).all()
     (run,) = tmp_path.glob("*/*/*/config.yaml")
     project, name, _ = run.parent.relative_to(tmp_path).parts
     assert project == content.get("run", {}).get("project", "kd_lightning")

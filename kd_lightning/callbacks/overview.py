@@ -52,10 +52,13 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     table.add_row("images", f"{data.name}: {', '.join(counts)}; {data.num_classes} classes")
     table.add_row("kept", ", ".join(f"{split} {images.origin}" for split, images in data.sets.items()))
     each = f"{data.batch_size} on each of {trainer.world_size} devices" if trainer.world_size > 1 else data.batch_size
-    table.add_row("batch", f"{each}, {trainer.max_epochs} epochs, precision {trainer.precision}")
+    table.add_row(
+        "batch", f"{each}, {trainer.max_epochs} epoch{'s' * (trainer.max_epochs != 1)}, precision {trainer.precision}"
+    )
     protocol = next((c for c in trainer.callbacks if isinstance(c, Protocol)), None)
     if protocol is not None:
-        validated = f"val_split {data.val_split:g}" if "val" in data.sets else "no validation, all training images"
-        table.add_row("protocol", f"{validated}; the {protocol.judge} epoch is tested, once, at the end")
+        validated = f"{len(data.sets['val']):,} validation images" if "val" in data.sets else "no validation"
+        tested = "is tested, once, at the end" if protocol.test and data.labeled else "is the result, not tested"
+        table.add_row("protocol", f"{validated}; the {protocol.judge} epoch {tested}")
     table.add_row("folder", str(trainer.default_root_dir))
     return table

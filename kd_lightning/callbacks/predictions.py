@@ -53,8 +53,10 @@ class Predictions(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule
         whole = {name: torch.cat([getattr(part, name) for part in self.parts]) for name in Prediction._fields}
+        images = data.sets[data.predict_split]
+        place = dict(zip(images.indices.tolist(), images.paths(), strict=False))  # {} for images without files
         facts = {
-            "paths": data.sets[data.predict_split].paths(),
+            "paths": [place[index] for index in whole["indices"].tolist()] if place else [],
             "class_names": data.class_names,
             "split": data.predict_split,
         }

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from kd_lightning.data import ImageData
@@ -28,7 +28,7 @@ class Protocol(Callback):
     def __init__(self, *, judge: Literal["best", "last"] | None = None, test: bool = True) -> None:
         self.judge, self.test = judge, test
 
-    def checkpoints(self, folder: Path, *, validated: bool) -> list[ModelCheckpoint]:
+    def checkpoints(self, folder: Path, *, validated: bool) -> list[Checkpoint]:
         """What saves checkpoints into the run's folder.
 
         Raises:
@@ -42,7 +42,7 @@ class Protocol(Callback):
         self.judge = self.judge or ("best" if validated else "last")
         self.judged = folder / f"{self.judge}.ckpt"
         # one callback cannot do both: ModelCheckpoint's save_last writes only when it has saved a best one
-        last = ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)
+        last = Last(folder)
         return [Best(folder), last] if validated else [last]
 
     def conclude(self, trainer: Trainer, method: LightningModule, data: ImageData) -> None:
@@ -60,6 +60,29 @@ class Protocol(Callback):
             if "test/acc" in trainer.callback_metrics:
                 outcome = f", {trainer.callback_metrics['test/acc']:.2%} of the test images right"
         rank_zero_info(f"result: the {self.judge} epoch{outcome}; {self.judged}, its student alone beside it")
+
+
+class Last(Checkpoint):
+    """The end of the last epoch, or the step in it at which the run was told to stop, as `last.ckpt`.
+
+    Lightning's own would write an epoch that max_steps or max_time cut short as done, and its rest would be lost to a
+    run that goes on from there.
+
+    Args:
+        folder: the run's own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "last.ckpt"
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        stops = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        if stops and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            trainer.save_checkpoint(self.path)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and not trainer.fast_dev_run:
+            trainer.save_checkpoint(self.path)
 
 
 class Best(ModelCheckpoint):

@@ -3,17 +3,15 @@
 from pathlib import Path
 from typing import Literal
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from rich.progress import track
-from torch import Tensor
 
 from kd_lightning.data import ImageData
 from kd_lightning.data.neighbors import nearest_neighbors, save_table
 from kd_lightning.errors import ConfigError
+from kd_lightning.evaluation import embed
 from kd_lightning.methods import StudentModule
-from kd_lightning.models import Network
+from kd_lightning.paths import check_writable
 
 
 class MakeNeighbors:
@@ -40,22 +38,15 @@ class MakeNeighbors:
         path = Path(given).expanduser()
         if path.suffix != ".safetensors":
             raise ConfigError(f"path: {path} must end in .safetensors")
+        check_writable(path, "path")
         data.neighbors = None  # the table that is to be made is not there to be loaded
         data.setup("fit")
         images = data.sets["train"]
+        if self.k >= len(images):
+            raise ConfigError(f"k: {self.k} neighbours of {len(images):,} images; it can be 1 to {len(images) - 1:,}")
         device = trainer.strategy.root_device
-        embeddings = embed(teacher.to(device), data.training_images_in_order(), device)
+        quiet = trainer.progress_bar_callback is None
+        embeddings = embed(teacher.to(device), data.training_images_in_order(), len(images), device, quiet=quiet)
         save_table(path, nearest_neighbors(embeddings, self.k, engine=self.engine), images, teacher)
         rank_zero_info(f"{self.k} neighbours of {len(images):,} images, by {teacher.name}: {path}")
         return path
-
-
-@torch.no_grad()
-def embed(network: Network, loader: torch.utils.data.DataLoader, device: torch.device) -> Tensor:
-    """The embeddings N,D float32 of a loader's images in order."""
-    network.eval()
-    parts = [
-        network.features(batch.images.to(device, non_blocking=True), embedding=True).embedding.float()
-        for batch in track(loader, description=f"embedding with {network.name}")
-    ]
-    return torch.cat(parts)

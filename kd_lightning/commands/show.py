@@ -12,6 +12,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import StudentModule
+from kd_lightning.paths import check_writable
 
 
 class Show:
@@ -30,6 +31,7 @@ class Show:
         self.path = Path(path).expanduser()
         if self.path.suffix != ".png":
             raise ConfigError(f"path: {self.path} must end in .png")
+        check_writable(self.path, "path")
         if rows < 1 or epoch < 0:
             raise ConfigError(f"rows: {rows} and epoch: {epoch} are to be 1 or more, and 0 or more")
         self.rows, self.epoch = rows, epoch
@@ -40,8 +42,7 @@ class Show:
         loader.sampler.set_epoch(self.epoch)
         seen = data.augmented(next(iter(loader)))
         group = 1 + data.neighbors.count if data.neighbors else 1
-        plain = data.sets["train"].subset(_rows(data, seen.indices))
-        plain = plain.take(torch.arange(len(seen.indices)))
+        plain = data.sets["train"].take(_rows(data, seen.indices))
         rows = [_row(seen, plain, slice(start, start + group), data) for start in range(0, len(seen.labels), group)][
             : self.rows
         ]

@@ -53,6 +53,8 @@ class ImageData(Serving, ABC):
     """What the classes are called in the files, where that is not their name (WordNet ids)."""
     name: str
     labeled = True
+    tested = False
+    """Whether `fit` ends with the test, so that its images are looked at before the first step."""
 
     def __init__(
         self,
@@ -117,13 +119,24 @@ class ImageData(Serving, ABC):
 
     def prepare_data(self) -> None:
         """Downloads, and sets up on one process before a logger opens a run: bad data then leave nothing behind."""
+        if not self.trainer:
+            self.download()
+            return
+        method, fits = self.trainer.lightning_module, self.trainer.training
+        if fits:
+            method.check_data(self)
+        if fits and self.trainer.overfit_batches and (self.neighbors or self.repeats > 1):
+            raise ConfigError(
+                "trainer.overfit_batches: it takes images in order, without data.neighbors and data.repeats"
+            )
         self.download()
-        if self.trainer:
-            self.setup(self.trainer.state.fn.value)
-            if teacher := getattr(self.trainer.lightning_module, "teacher", None):
-                check_classes(teacher, self)
-                if self.neighbors and self.trainer.training:
-                    self.neighbors.check_teacher(teacher)
+        self.setup(self.trainer.state.fn.value)
+        if fits and self.tested and self.labeled:
+            self.setup("test")
+        if teacher := getattr(method, "teacher", None):
+            check_classes(teacher, self)
+            if self.neighbors and fits:
+                self.neighbors.check_teacher(teacher)
 
     def setup(self, stage: str) -> None:
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self.predict_split,)}
@@ -132,10 +145,26 @@ class ImageData(Serving, ABC):
             return
         found = {"test": self.load("test")} if missing == ["test"] else self._train_and_val()
         if stage != "fit" and missing[0] not in found:
-            raise ConfigError(f"data.val_split: {stage} needs a validation split; it is 0")
+            reason = "it is 0" if self.labeled else "images without labels have none"
+            raise ConfigError(f"data.val_split: {stage} needs a validation split; {reason}")
+        if stage == "fit":
+            self._check_batch_size(len(found["train"]))
         self.sets |= {split: self._keep(found[split], split) for split in missing if split in found}
         if stage == "fit" and self.neighbors:
             self.neighbors.load(self.sets["train"])
+
+    def _check_batch_size(self, count: int) -> None:
+        each = (
+            count
+            // (self.trainer.world_size if self.trainer else 1)
+            * (1 + self.neighbors.count if self.neighbors else 1)
+        )
+        if each < self.batch_size:
+            where = (
+                f" of each of {self.trainer.world_size} devices" if self.trainer and self.trainer.world_size > 1 else ""
+            )
+            what = "training images with their neighbours" if self.neighbors else "training images"
+            raise ConfigError(f"data.batch_size: {self.batch_size} is more than the {each} {what}{where}")
 
     def _train_and_val(self) -> dict[str, Images]:
         train, val = self.load("train"), self.load("val")
@@ -143,23 +172,20 @@ class ImageData(Serving, ABC):
             train = self._in_memory(train)  # the whole of it, so that all splits of it share one cache
         rows = torch.arange(len(train))
         if val is None and self.val_split:
-            rows, held_out = self._draw(train, rows, self.val_split, "val_split")
+            rows, held_out = self._draw(train, rows, self.val_split, "val_split", "or 0 for none")
             val = train.subset(held_out)
         if self.train_images is not None and self.train_images != len(rows):
-            _, rows = self._draw(train, rows, self.train_images, "train_images")
-        anchors = self.batch_size // (1 + self.neighbors.count if self.neighbors else 1)
-        if len(rows) < anchors:
-            raise ConfigError(f"data.batch_size: {self.batch_size} is more than the {len(rows)} training images")
+            _, rows = self._draw(train, rows, self.train_images, "train_images", "or left out for all")
         splits = {"train": train.subset(rows) if len(rows) < len(train) else train}
         return splits if val is None else {**splits, "val": val}
 
-    def _draw(self, images: Images, rows: Tensor, share: float, field: str) -> tuple[Tensor, Tensor]:
-        return draw(images.labels, rows, share, seed=self.split_seed, field=field)
+    def _draw(self, images: Images, rows: Tensor, share: float, field: str, hint: str) -> tuple[Tensor, Tensor]:
+        return draw(images.labels, rows, share, seed=self.split_seed, field=field, otherwise=hint)
 
     def _cuts_files(self, images: Images) -> bool:
-        """Whether the first augmentation is a crop that is to see the files' own pixels, not resized ones."""
-        resized = isinstance(images, EncodedImages) and images.size is not None
-        return resized and bool(self.steps) and isinstance(self.steps[0], RandomResizedCrop)
+        """Whether the first augmentation is a crop that is to see the files' own pixels, and these are resized else."""
+        crops = bool(self.steps) and isinstance(self.steps[0], RandomResizedCrop)
+        return crops and isinstance(images, EncodedImages) and images.resized
 
     def _in_memory(self, images: Images) -> Images:
         if isinstance(images, EncodedImages) and images.bytes() <= self.memory_limit * 1e9:
@@ -167,9 +193,7 @@ class ImageData(Serving, ABC):
         return images
 
     def _keep(self, images: Images, split: str) -> Images:
-        if split == "train" and self._cuts_files(images):
-            images.crop, images.views = self.steps[0], self.views
-        else:
+        if not (split == "train" and self._cuts_files(images)):
             images = self._in_memory(images)
         if isinstance(images, EncodedImages):
             images.origin = f"decoded by {self.workers} workers" if self.workers else "decoded when asked for"

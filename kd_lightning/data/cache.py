@@ -18,8 +18,10 @@ def home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kd_lightning"
 
 
-def decoded(name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], bool]) -> tuple[np.ndarray, str]:
-    """A uint8 array by name, which must say all that it depends on, and where it came from in words.
+def decoded(
+    name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """A uint8 array by name, which must say all that it depends on, its bad rows, and where it came from in words.
 
     It is made under a temporary name and moved into place when whole, so that two processes that make one at once
     both end with a whole one. Pages are read when used, shared by all processes, and never written to disk again.
@@ -27,7 +29,7 @@ def decoded(name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], bool
     Args:
         name: of the file.
         shape: of the array.
-        fill: puts the content into it and says whether it is complete; what is not complete is not kept on disk.
+        fill: puts the content into it and says, for each row, whether it is bad; that is kept beside the array.
     """
     path = home() / "decoded" / f"{name}.npy"
     reason = ""
@@ -35,7 +37,9 @@ def decoded(name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], bool
         if path.exists():
             array = np.load(path, mmap_mode="c", allow_pickle=False)
             if array.shape == shape and array.dtype == np.uint8:
-                return array, "from the disk cache"
+                beside = path.with_suffix(".bad.npy")
+                bad = np.load(beside, allow_pickle=False) if beside.exists() else np.zeros(shape[0], bool)
+                return array, bad, "from the disk cache"
             reason = f"it holds {array.dtype} {array.shape}, not {shape}"
     except (OSError, ValueError, EOFError) as error:
         reason = str(error)
@@ -54,14 +58,17 @@ def decoded(name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], bool
             held = f"{np.prod(shape) / 1e6:,.0f} MB of decoded images"
             rank_zero_warn(f"{path.parent} cannot keep {held} ({error}): they are decoded at every start")
             array = np.empty(shape, np.uint8)
-            fill(array)
-            return array, "decoded"
-        if not fill(array):
-            return np.array(array), "decoded"
+            return array, fill(array), "decoded"
+        bad = fill(array)
         array.flush()
         del array
+        if bad.any():
+            with partial.with_suffix(".bad").open("wb") as file:
+                np.save(file, bad)
+            os.replace(partial.with_suffix(".bad"), path.with_suffix(".bad.npy"))
         os.replace(partial, path)
     finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-    return np.load(path, mmap_mode="c", allow_pickle=False), "decoded now, and kept in the disk cache"
+        for file in (partial, partial.with_suffix(".bad")):
+            with contextlib.suppress(OSError):
+                file.unlink()
+    return np.load(path, mmap_mode="c", allow_pickle=False), bad, "decoded now, and kept in the disk cache"

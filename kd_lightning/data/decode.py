@@ -77,9 +77,9 @@ def center_square(source: Source, size: int, crop_ratio: float = 1.0) -> Image.I
     return image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
 
 
-def crop_resized(source: Source, size: int, box: Box, resample: Image.Resampling) -> Image.Image:
-    """A box of an image, given in pixels of its full size, resized to `size` squared."""
-    width, height = dimensions(source)
+def crop_resized(source: Source, size: int, box: Box, full: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """A box of an image, given in pixels of its full width and height, resized to `size` squared."""
+    width, height = full
     image = open_rgb(source, shrink=min(box[2] - box[0], box[3] - box[1]) / size)
     across, down = image.width / width, image.height / height  # below 1 where the draft is smaller
     left, top, right, bottom = box[0] * across, box[1] * down, box[2] * across, box[3] * down

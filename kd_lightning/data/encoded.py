@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import suppress
+from copy import copy
+from functools import cached_property, partial
 from hashlib import sha256
 from typing import Any, Self
 
@@ -47,9 +49,7 @@ class EncodedImages(Images):
     """
 
     crop: RandomResizedCrop | None = None
-    """The training crop that is cut out of the encoded image itself; None: its whole middle."""
     views = 1
-    """How many such crops are taken."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class EncodedImages(Images):
             sizes = torch.tensor([self._attempt(row, dimensions) or (1, 1) for row in rows.tolist()])
             keys = torch.stack([fold(view_keys(batch.keys, view), 0) for view in range(self.views)])
             boxes = self.crop.boxes(keys, sizes[:, 1], sizes[:, 0]).transpose(0, 1)
-            crops = [partial(self._crops, box) for box in boxes.tolist()]
+            crops = [partial(self._crops, box, full) for box, full in zip(boxes.tolist(), sizes.tolist(), strict=True)]
             decoded = [self._attempt(row, crop) for row, crop in zip(rows.tolist(), crops, strict=True)]
         if any(views is None for views in decoded):
             kept = [place for place, views in enumerate(decoded) if views is not None]
@@ -118,10 +118,27 @@ class EncodedImages(Images):
             )
         return as_tensor(image)[None]
 
-    def _crops(self, boxes: list[list[float]], source: Source) -> Tensor:
-        """V,3,S,S: one for each box."""
+    def _crops(self, boxes: list[list[float]], full: tuple[int, int], source: Source) -> Tensor:
+        """V,3,S,S: one for each box of an image of a full size."""
         side = self.crop.size or self.side
-        return torch.stack([as_tensor(crop_resized(source, side, box, self.crop.resample)) for box in boxes])
+        return torch.stack([as_tensor(crop_resized(source, side, box, full, self.crop.resample)) for box in boxes])
+
+    def cropped(self, crop: RandomResizedCrop, views: int) -> Self:
+        """The same images, of which random crops are cut out of the files' own pixels, and not their middle."""
+        same = copy(self)
+        same.crop, same.views = crop, views
+        return same
+
+    @cached_property
+    def resized(self) -> bool:
+        """Whether images are resized when decoded: some of 32 spread over the set are not of the side that they get."""
+        if self.size is None:
+            return False
+        for row in torch.linspace(0, len(self) - 1, min(32, len(self))).long().tolist():
+            with suppress(UnreadableError):
+                if dimensions(self.sources[row]) != (self.size, self.size):
+                    return True
+        return False
 
     def subset(self, rows: Tensor) -> Self:
         some = type(self)(
@@ -146,27 +163,34 @@ class EncodedImages(Images):
             ConfigError: for an image that cannot be read, unless such are skipped; then they are missing.
         """
         facts = f"{self.sources.fingerprint()} {self.size} {self.crop_ratio} {cache.VERSION}"
-        array, origin = cache.decoded(
+        array, bad, origin = cache.decoded(
             f"{name}-{sha256(facts.encode()).hexdigest()[:20]}", (len(self), 3, *self.shape), self._fill
         )
+        self.unreadable |= torch.from_numpy(bad)
         images = StoredImages(torch.from_numpy(array), self.labels, self.indices, self.sources.names)
         images.origin = f"in memory, {origin}"
-        if self.unreadable.any():
+        if bad.any():
+            first = int(bad.argmax())
+            if not self.skips:  # a run that skipped has made this cache
+                self._attempt(first, self._middle)
+            count, name = int(bad.sum()), self.sources.names[first]
+            rank_zero_warn(f"data.on_error: {count:,} of {len(self):,} images are left out, {name} for one")
             images = images.subset((~self.unreadable).nonzero()[:, 0])
         return images
 
-    def _fill(self, array: np.ndarray) -> bool:
-        """Decodes everything into an array N,3,H,W; whether all could be read."""
+    def _fill(self, array: np.ndarray) -> np.ndarray:
+        """Decodes everything into an array N,3,H,W; gives N bool: which could not be read."""
 
-        def one(row: int) -> None:
-            image = self._attempt(row, self._middle)
-            if image is not None:
-                array[row] = image[0].numpy()
+        def some(start: int) -> None:
+            for row in range(start, min(start + 64, len(self))):
+                image = self._attempt(row, self._middle)
+                if image is not None:
+                    array[row] = image[0].numpy()
 
         with ThreadPoolExecutor() as pool:
-            for _ in pool.map(one, range(len(self)), chunksize=64):
+            for _ in pool.map(some, range(0, len(self), 64)):
                 pass
-        return not self.unreadable.any()
+        return self.unreadable.numpy().copy()
 
     @property
     def side(self) -> int:

@@ -75,7 +75,8 @@ class ImageFolder(ImageData):
                 raise ConfigError(f"data.path: {folder} and train/ differ in the classes {', '.join(odd[:3])}")
 
     def _splits(self) -> dict[str, Path]:
-        if not (self.path / "train").is_dir():
+        train = self.path / "train"
+        if not (train.is_dir() and any(entry.is_dir() for entry in train.iterdir())):  # or a class called train
             return {"train": self.path}
         names = {"train": "train", "val": "val", "valid": "val", "test": "test"}
         folders = {split: self.path / name for name, split in names.items() if (self.path / name).is_dir()}

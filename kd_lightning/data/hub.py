@@ -13,6 +13,7 @@ from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.decode import Source, UnreadableError
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.paths import resolve
 
 
 class Table(Sequence[Source]):
@@ -26,7 +27,11 @@ class Table(Sequence[Source]):
 
     def __init__(self, table: Any, column: str, rows: Tensor) -> None:
         self.table, self.column, self.rows = table, column, rows
-        self.names = [f"row {row}" for row in rows.tolist()]
+
+    @property
+    def names(self) -> "RowNames":
+        """What an image is called in a message."""
+        return RowNames(self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,6 +50,23 @@ class Table(Sequence[Source]):
         return sha256(self.table._fingerprint.encode() + self.rows.numpy().tobytes()).hexdigest()
 
 
+class RowNames(Sequence[str]):
+    """`row 7`, made when asked for.
+
+    Args:
+        rows: N int64.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> str:
+        return f"row {int(self.rows[place])}"
+
+
 class HFDataset(ImageData):
     """An image data set by its name on the Hugging Face hub, or in local parquet files; needs the extra `hub`.
 
@@ -56,7 +78,7 @@ class HFDataset(ImageData):
             (`train-00000-of-00001.parquet`, `test.parquet`).
         config: the data set's configuration on the hub, where it has several.
         image_column: default: the only column of images.
-        label_column: default: `label`, `fine_label` or `labels`; null for no labels at all is `labeled: false`.
+        label_column: default: `label`, `fine_label` or `labels`.
         train: name of the training split.
         val: name of a validation split to choose epochs by; default: held out of training.
         test: name of the test split; default: `test`, or `validation` where there is none.
@@ -94,6 +116,9 @@ class HFDataset(ImageData):
         for split, name in self.splits.items():
             if name is not None and name not in self.tables and (labeled or split == "train"):
                 raise ConfigError(f"data.{split}: {path} has no split {name!r}{nearest(name, self.tables)}")
+        used = [name for name in self.splits.values() if name is not None]
+        if labeled and len({*used}) < len(used):
+            raise ConfigError(f"data.train, data.val, data.test: two of {', '.join(used)} are the same images")
         self.name = Path(path).name
         features = self.tables[train].features
         images = [name for name, kind in features.items() if type(kind).__name__ == "Image"]
@@ -109,6 +134,8 @@ class HFDataset(ImageData):
         self.values = range(kind.num_classes) if hasattr(kind, "names") else sorted(known)
         self.class_names = list(kind.names) if hasattr(kind, "names") else [str(value) for value in self.values]
         self.num_classes = len(self.class_names)
+        if self.num_classes < 2:
+            raise ConfigError(f"data.label_column: {self.label_column} has {self.num_classes} class; two at least")
         for split in filter(None, self.splits.values()):
             for value in {*self._unique(split)} - {*self.values}:
                 missing = value in (None, -1)
@@ -142,6 +169,8 @@ def _open(path: str, config: str | None) -> dict[str, Any]:
     except ImportError as error:
         raise ConfigError("data: HFDataset needs the library datasets: pip install 'kd_lightning[hub]'") from error
     local = Path(os.path.expandvars(path)).expanduser()
+    if path.startswith((".", "/", "~", "$")):
+        resolve(path, "data.path")  # no name on the hub: one line, and what is near it
     try:
         tables = load_dataset(str(local) if local.exists() else path, config)
     except Exception as error:  # the library raises its own, pyarrow's, requests' and built-in ones

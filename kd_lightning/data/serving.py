@@ -40,6 +40,9 @@ class Serving(LightningDataModule):
         self._training: ImageLoader | None = None
         self._resumed: dict[str, int] = {}
 
+    def _cuts_files(self, images: Images) -> bool:
+        raise NotImplementedError
+
     @property
     def workers(self) -> int:
         """Processes that decode on each device."""
@@ -70,14 +73,19 @@ class Serving(LightningDataModule):
         return self.in_order(train.subset(rows.sort().values))
 
     def training_images_in_order(self) -> DataLoader:
-        """All training images, not augmented: for a table of neighbours, or to judge others by."""
-        train = self.sets["train"]
-        return self.in_order(train.subset(torch.arange(len(train))))  # a subset has no training crop
+        """All training images, not augmented, on every rank: for a table of neighbours, or to judge others by."""
+        return self.in_order(self.sets["train"], whole=True)
+
+    def test_images_in_order(self) -> DataLoader:
+        """All test images on every rank."""
+        return self.in_order(self.sets["test"], whole=True)
 
     def train_dataloader(self) -> DataLoader:
         images, place = self.sets["train"], self._place()
         if isinstance(images, StoredImages) and self.trainer:
             images = self.sets["train"] = images.resident(self.trainer.strategy.root_device)
+        if self._cuts_files(images):
+            images = images.cropped(self.steps[0], self.views)
         if self.neighbors:
             sampler: EpochSampler = NeighborSampler(
                 self.neighbors.rows, count=self.neighbors.count, seed=self.seed, **place
@@ -111,9 +119,10 @@ class Serving(LightningDataModule):
     def _place(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
 
-    def in_order(self, images: Images) -> ImageLoader:
-        """A loader of all images of a set in order, each rank's share."""
-        return self._loader(images, EpochSampler(len(images), seed=self.seed, shuffle=False, **self._place()))
+    def in_order(self, images: Images, *, whole: bool = False) -> ImageLoader:
+        """A loader of all images of a set in order: each rank's share, or the whole on each."""
+        place = {} if whole else self._place()
+        return self._loader(images, EpochSampler(len(images), seed=self.seed, shuffle=False, **place))
 
     def _loader(self, images: Images, sampler: EpochSampler) -> ImageLoader:
         workers = self.workers if isinstance(images, EncodedImages) else 0
@@ -134,7 +143,7 @@ class Serving(LightningDataModule):
 
     def augmented(self, batch: Batch) -> Batch:
         """A training batch as the networks see it: augmented, in several views, mixed."""
-        done = int(isinstance(self.sets["train"], EncodedImages) and self.sets["train"].crop is not None)
+        done = int(self._cuts_files(self.sets["train"]))
         sources = [batch.images, *(batch.views or (batch.images.clone() for _ in range(self.views - 1)))]
         views = [
             augment(source, view_keys(batch.keys, view), self.steps, done=done) for view, source in enumerate(sources)

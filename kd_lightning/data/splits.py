@@ -7,7 +7,9 @@ from torch import Tensor
 from kd_lightning.errors import ConfigError
 
 
-def draw(labels: Tensor, rows: Tensor, share: float, *, seed: int, field: str) -> tuple[Tensor, Tensor]:
+def draw(
+    labels: Tensor, rows: Tensor, share: float, *, seed: int, field: str, otherwise: str = "with an image of each class"
+) -> tuple[Tensor, Tensor]:
     """Rows left and rows drawn, both in order, with each class in proportion (without labels: at random).
 
     Args:
@@ -16,6 +18,7 @@ def draw(labels: Tensor, rows: Tensor, share: float, *, seed: int, field: str) -
         share: below 1 the share to draw, from 1 up the number.
         seed: of the draw.
         field: that an error names.
+        otherwise: what else the error says one can do.
 
     Raises:
         ConfigError: where every class cannot have an image on both sides.
@@ -25,7 +28,7 @@ def draw(labels: Tensor, rows: Tensor, share: float, *, seed: int, field: str) -
     if not classes <= count <= len(rows) - classes:
         raise ConfigError(
             f"data.{field}: {share:g} means {count} of {len(rows)} images; with {classes} "
-            f"class{'es' * (classes > 1)} it can be {classes} to {len(rows) - classes}"
+            f"class{'es' * (classes > 1)} it can be {classes} to {len(rows) - classes}, {otherwise}"
         )
     try:
         left, drawn = train_test_split(

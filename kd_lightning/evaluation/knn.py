@@ -9,12 +9,11 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.evaluation.embedding import embed
 from kd_lightning.models import Network
 
 
-def knn_scores(
-    queries: Tensor, bank: Tensor, labels: Tensor, *, k: int, temperature: float, classes: int
-) -> Tensor:
+def knn_scores(queries: Tensor, bank: Tensor, labels: Tensor, *, k: int, temperature: float, classes: int) -> Tensor:
     """Votes N,K for each class: the sum of exp(cosine / temperature) over its images among the k nearest of the bank.
 
     Wu et al. 2018, section 3.4, as DINO's and CoSS's evaluation use it.
@@ -33,7 +32,9 @@ def knn_scores(
         for some in F.normalize(queries.float(), dim=1).split(1024):
             near = (some @ bank.T).topk(k, dim=1)
             votes = torch.exp((near.values - 1) / temperature)  # minus 1: the same order, and no overflow
-            parts.append(torch.zeros(len(some), classes, device=some.device).scatter_add_(1, labels[near.indices], votes))
+            parts.append(
+                torch.zeros(len(some), classes, device=some.device).scatter_add_(1, labels[near.indices], votes)
+            )
         return torch.cat(parts)
 
 
@@ -60,30 +61,18 @@ class KNN(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule
         data.setup("fit")
+        train, test = data.sets["train"], data.sets["test"]
+        if self.k > len(train):
+            raise ConfigError(f"k: {self.k} neighbours of {len(train)} training images")
+        labels, truth = train.labels.to(pl_module.device), test.labels.to(pl_module.device)
         networks: dict[str, Network] = {"knn": pl_module.student}
         if self.teacher and hasattr(pl_module, "teacher"):
             networks["knn_teacher"] = pl_module.teacher
         for name, network in networks.items():
-            bank, labels = embed(network, data.training_images_in_order(), pl_module.device)
-            if self.k > len(bank):
-                raise ConfigError(f"k: {self.k} neighbours of {len(bank)} training images")
-            queries, truth = embed(network, data.test_dataloader(), pl_module.device)
-            scores = knn_scores(
-                queries, bank, labels, k=self.k, temperature=self.temperature, classes=data.num_classes
-            )
+            bank = embed(network, data.training_images_in_order(), len(train), pl_module.device, quiet=True)
+            queries = embed(network, data.test_images_in_order(), len(test), pl_module.device, quiet=True)
+            scores = knn_scores(queries, bank, labels, k=self.k, temperature=self.temperature, classes=data.num_classes)
             metric = MulticlassAccuracy(data.num_classes, average="micro").to(pl_module.device)
             metric.update(scores, truth)
             pl_module.log(f"test/{name}", metric.compute())
             rank_zero_info(f"test/{name}: {metric.compute():.2%} (k = {self.k})")
-
-
-@torch.no_grad()
-def embed(network: Network, loader: torch.utils.data.DataLoader, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The embeddings N,D float32 and labels N of a loader's images, in eval mode."""
-    network.eval()
-    parts = []
-    for batch in loader:
-        seen = network.features(batch.images.to(device), embedding=True).embedding
-        parts.append((seen.float(), batch.labels.to(device)))
-    embeddings, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    return embeddings, labels

@@ -40,8 +40,8 @@ class CoSS(Distiller):
 
     The student's embedding is to lie where the teacher's does, and each of its dimensions is to vary over the batch as
     the teacher's does, so that the shape of the teacher's whole space is kept. It needs no labels. The paper's batches
-    are anchors with 15 of their 31 nearest neighbours by the teacher: `data.neighbors`. The head is its released code's,
-    which compares within each GPU's own batch.
+    are anchors with 15 of their 31 nearest neighbours by the teacher: `data.neighbors`. The head is that of its
+    released code, which compares within each GPU's own batch.
 
     Args:
         scale: of the whole loss, which is not without effect beside a weight decay: 70 is the paper's, `released` the
@@ -74,7 +74,9 @@ class CoSS(Distiller):
         if ours != theirs:
             self.head = nn.Sequential(nn.Linear(ours, hidden), nn.ReLU(), nn.Linear(hidden, theirs))
 
-    def check_batch(self, size: int) -> None:
+    def check_data(self, data: Any) -> None:
+        super().check_data(data)
+        size = data.batch_size
         if size < 2:
             raise ConfigError("data.batch_size: CoSS compares the images of a batch; 1 has nothing to compare with")
         if size < 32:

@@ -37,6 +37,8 @@ class Distiller(StudentModule, ABC):
     def __init__(self, *, teacher: Network, ce_weight: float = 1.0, check_teacher: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ce_weight = ce_weight
+        if not self.trains_classifier:  # it gets no gradient, and DistributedDataParallel would wait for one
+            self.student.model.get_classifier().requires_grad_(False)
         self.teacher = teacher.freeze()
         self.check_teacher = check_teacher
         self._check_classes()
@@ -56,6 +58,11 @@ class Distiller(StudentModule, ABC):
             )
         if "logits" not in self.reads:
             return
+        if student.num_classes == 0:
+            raise ConfigError(
+                f"data.num_classes: {type(self).__name__} reads logits, and the data have no classes; give the "
+                f"teacher's number, {teacher.num_classes}"
+            )
         if teacher.num_classes != student.num_classes:
             raise ConfigError(
                 f"teacher.num_classes: teacher {teacher.name} knows {teacher.num_classes} classes, student and data "

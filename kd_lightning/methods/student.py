@@ -88,25 +88,22 @@ class StudentModule(LightningModule, ABC):
         )
         return torch.lerp(partners, own, batch.shares).mean()
 
-    def prepare_data(self) -> None:
-        """Refuses data that the losses cannot be computed on, before a logger opens a run."""
-        data = self.trainer.datamodule
-        if data is None or not self.trainer.training:
-            return
-        if self.needs_labels and not data.labeled:
-            raise ConfigError(
-                f"data.labeled: {type(self).__name__} reads labels and there are none; set model.ce_weight to 0, or "
-                "choose a method without labels"
-            )
-        self.check_batch(data.batch_size)
-
     @property
     def trains_classifier(self) -> bool:
         """Whether the student's logits are trained; where they are not, no accuracy is logged."""
         return self.needs_labels or "logits" in self.reads
 
-    def check_batch(self, size: int) -> None:
-        """Refuses, or warns of, a batch that is too small for what the losses compare."""
+    def check_data(self, data: Any) -> None:
+        """Refuses, before they are read, data that the losses cannot be computed on.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        if self.needs_labels and not data.labeled:
+            remedy = "set model.ce_weight to 0, or choose" if hasattr(self, "ce_weight") else "choose"
+            raise ConfigError(
+                f"data.labeled: {type(self).__name__} reads labels and there are none; {remedy} a method without labels"
+            )
 
     def on_fit_start(self) -> None:
         self.train()  # Lightning would go on in eval mode where someone has looked at the student in it

@@ -99,7 +99,7 @@ def test_the_table_at_the_start_names_networks_images_and_protocol(
     (student,) = (line for line in shown.splitlines() if "student" in line)
     assert re.search(r"cifar_resnet20.digits .* loaded .* 269,722 .* 2.5 M .* 64 .* 8 px", teacher)
     assert re.search(r"cifar_resnet8 .* random .* 5,006 .* 0.2 M .* 16 .* 8 to 16 px", student)
-    for words in ("digits: 100 train, 144 val; 10 classes", "50, 1 epochs", "the best epoch is tested", str(tmp_path)):
+    for words in ("digits: 100 train, 144 val; 10 classes", "50, 1 epoch,", "the best epoch is tested", str(tmp_path)):
         assert words in shown.replace("\n", "")
 
 

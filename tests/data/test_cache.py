@@ -26,23 +26,25 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Filler:
-    """Fills an array with its number of calls and says whether that is complete."""
+    """Fills an array with its number of calls and says which rows are bad."""
 
-    def __init__(self, complete: bool = True) -> None:
-        self.complete, self.calls = complete, 0
+    def __init__(self, *bad: int) -> None:
+        self.bad, self.calls = np.isin(np.arange(SHAPE[0]), bad), 0
 
-    def __call__(self, array: np.ndarray) -> bool:
+    def __call__(self, array: np.ndarray) -> np.ndarray:
         self.calls += 1
         array[:] = self.calls
-        return self.complete
+        return self.bad
 
 
 def test_the_second_time_nothing_is_decoded(kept: Path) -> None:
     fill = Filler()
-    first, said = cache.decoded("a", SHAPE, fill)
+    first, bad, said = cache.decoded("a", SHAPE, fill)
+    assert not bad.any()
     assert (first.shape, first.dtype, said) == (SHAPE, np.uint8, "decoded now, and kept in the disk cache")
     first[0] = 99  # never reaches the disk
-    again, said = cache.decoded("a", SHAPE, fill)
+    again, bad, said = cache.decoded("a", SHAPE, fill)
+    assert not bad.any()
     assert (again == 1).all()
     assert (fill.calls, said) == (1, "from the disk cache")
     assert (cache.decoded("b", SHAPE, fill)[0] == 2).all()
@@ -65,26 +67,26 @@ def test_a_file_that_is_not_whole_is_made_anew(kept: Path, spoil: str) -> None:
     assert [*kept.iterdir()] == [path]
 
 
-def test_what_is_not_complete_is_not_kept(kept: Path) -> None:
-    fill = Filler(complete=False)
-    for call in (1, 2):
-        array, said = cache.decoded("a", SHAPE, fill)
-        assert (array == call).all()
-        assert said == "decoded"
-        assert [*kept.iterdir()] == []
+def test_bad_rows_are_remembered_and_a_failure_leaves_nothing(kept: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         cache.decoded("a", SHAPE, lambda array: 1 / 0)
     assert [*kept.iterdir()] == []
+    fill = Filler(1)
+    for _ in range(2):
+        array, bad, _ = cache.decoded("a", SHAPE, fill)
+        assert (array == 1).all()
+        assert bad.tolist() == [False, True, False]
+    assert fill.calls == 1
 
 
 def test_two_that_decode_at_once_both_have_all(kept: Path) -> None:
     both_in = threading.Barrier(2, timeout=30)
 
-    def fill(array: np.ndarray) -> bool:
+    def fill(array: np.ndarray) -> np.ndarray:
         array[:10] = 7
         both_in.wait()
         array[10:] = 7
-        return True
+        return np.zeros(len(array), bool)
 
     with ThreadPoolExecutor(2) as pool:
         arrays = [*pool.map(lambda _: cache.decoded("a", (1000, 50), fill)[0], range(2))]
@@ -116,7 +118,12 @@ def test_a_full_disk_costs_only_time(kept: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_disk_space_is_taken_before_decoding(kept: Path) -> None:
     taken: list[int] = []
-    cache.decoded("a", (1000, 1000), lambda array: not taken.extend(file.stat().st_blocks for file in kept.iterdir()))
+
+    def fill(array: np.ndarray) -> np.ndarray:
+        taken.extend(file.stat().st_blocks for file in kept.iterdir())
+        return np.zeros(len(array), bool)
+
+    cache.decoded("a", (1000, 1000), fill)
     assert 512 * taken[0] >= 1_000_000
 
 

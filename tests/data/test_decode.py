@@ -87,7 +87,10 @@ def test_dimensions_are_the_upright_ones(kind: str, mode: str) -> None:
 def test_a_single_pixel() -> None:
     source = encoded(Image.new("RGB", (1, 1), (9, 8, 7)), "PNG")
     assert dimensions(source) == (1, 1)
-    for image in (center_square(source, 5, 0.875), crop_resized(source, 5, (0, 0, 1, 1), Image.Resampling.BILINEAR)):
+    for image in (
+        center_square(source, 5, 0.875),
+        crop_resized(source, 5, (0, 0, 1, 1), (1, 1), Image.Resampling.BILINEAR),
+    ):
         assert np.array(image).reshape(-1, 3).tolist() == [[9, 8, 7]] * 25
 
 
@@ -127,11 +130,11 @@ def test_a_crop_of_a_large_jpeg_is_decoded_small(monkeypatch: pytest.MonkeyPatch
     crop = Image.Image.crop
     monkeypatch.setattr(Image.Image, "crop", lambda self, box: (decoded.append(self.size), crop(self, box))[1])
     for box, shrink in (((0, 0, 1603, 1201), 8), ((200.5, 100.2, 1100.3, 1000), 8), ((300, 300, 500, 500), 2)):
-        small = as_tensor(crop_resized(source, 96, box, Image.Resampling.BICUBIC)).float()
+        small = as_tensor(crop_resized(source, 96, box, dimensions(source), Image.Resampling.BICUBIC)).float()
         assert decoded.pop() == (-(-1603 // shrink), -(-1201 // shrink))
         full = as_tensor(open_rgb(source).resize((96, 96), Image.Resampling.BICUBIC, box)).float()
         assert torch.nn.functional.l1_loss(small, full) < 2
-    crop_resized(source, 96, (7, 7, 120, 120), Image.Resampling.BICUBIC)
+    crop_resized(source, 96, (7, 7, 120, 120), dimensions(source), Image.Resampling.BICUBIC)
     assert decoded == [(1603, 1201)]
     sides = {least: open_rgb(source, least_side=least).size for least in (100, 200, 600, 601, 0)}
     assert sides == {100: (201, 151), 200: (401, 301), 600: (802, 601), 601: (1603, 1201), 0: (1603, 1201)}

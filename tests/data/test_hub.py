@@ -91,9 +91,12 @@ def test_splits_by_other_names(tmp_path: Path) -> None:
     data = of(path)
     assert not data.has_validation
     assert {split: len(images) for split, images in data.sets.items()} == {"train": 6, "test": 3}
-    data = of(path, train="validation", val="train", test="train")
+    for same in ({"val": "train"}, {"val": "validation"}, {"test": "train"}):  # validation is the test by default
+        assert "are the same images" in refusal(path, **same)
+    path = write(tmp_path / "more", PETS, train=[0, 1, 2, 0, 1, 2], validation=[0, 1, 2], test=[0, 1])
+    data = of(path, train="validation", val="train")
     assert data.has_validation
-    assert {split: len(images) for split, images in data.sets.items()} == {"train": 3, "val": 6, "test": 6}
+    assert {split: len(images) for split, images in data.sets.items()} == {"train": 3, "val": 6, "test": 2}
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"memory_limit": 0, "num_workers": 0}])
@@ -142,3 +145,9 @@ RAISED = (KeyError, TypeError, pa.ArrowNotImplementedError)
 def test_unfit_columns_are_one_line(tmp_path: Path, case: str) -> None:
     table, kwargs = CASES[case]
     refusal(write(tmp_path / "pets", **table), **kwargs)
+
+
+def test_one_class_and_a_path_that_is_not_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "pets", train=["a"] * 4, test=["a"])
+    assert "data.label_column: label has 1 class; two at least" in refusal(path)
+    assert f"{tmp_path / 'pest'} does not exist; nearest: pets" in refusal(str(tmp_path / "pest"))

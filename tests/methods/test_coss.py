@@ -97,7 +97,7 @@ def test_small_batches(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="1 has nothing to compare with"):
         trainer(tmp_path).fit(taught(student=network()), digits(batch_size=1))
     with pytest.warns(UserWarning, match="over 16 images are noisy"):
-        taught(student=network()).check_batch(16)
+        taught(student=network()).check_data(digits(batch_size=16))
 
 
 def agreement_of_neighbours(one: Tensor, other: Tensor) -> float:

@@ -31,6 +31,8 @@ class RandomCrop(Augmentation):
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         pad, (height, width) = self.padding, images.shape[-2:]
+        if self.mode == "reflect" and pad >= min(height, width):
+            raise ConfigError(f"padding: {pad} pixels cannot be mirrored from images of {width}x{height}")
         down, right = integers(keys, 2 * pad + 1, 0), integers(keys, 2 * pad + 1, 1)
         if images.device.type == "cpu":  # NumPy copies whole rows of pixels where torch gathers single ones
             if self.mode == "zero":
