@@ -7,5 +7,6 @@ from kd_lightning.methods.sp import SP
 from kd_lightning.methods.stkd import STKD
 from kd_lightning.methods.student import StudentModule
 from kd_lightning.methods.supervised import Supervised
+from kd_lightning.methods.tintem import TinTeM
 
-__all__ = ["KD", "SP", "STKD", "CoSS", "Distiller", "StudentModule", "Supervised"]
+__all__ = ["KD", "SP", "STKD", "CoSS", "Distiller", "StudentModule", "Supervised", "TinTeM"]

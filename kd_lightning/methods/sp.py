@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from kd_lightning.batch import Batch
+from kd_lightning.errors import ConfigError
 from kd_lightning.functional import full_precision
 from kd_lightning.methods.distiller import Distiller
+from kd_lightning.methods.kd import kd_loss
 
 
 def _row_normalised_gram(features: Tensor) -> Tensor:
@@ -42,19 +44,41 @@ class SP(Distiller):
 
     Args:
         sp_weight: the paper's gamma; 3000 belongs to batches of about 128, for the loss itself falls as 1/N.
+        layers: how many of the last stages' maps are matched, the last with the last and so on; their losses are added.
+        kd_weight: of KD's soft targets beside it (0.9 with ce_weight 0.1, as KD has them); 0: none.
+        temperature: of the soft targets.
         **kwargs: teacher, ce_weight, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
     """
 
     reads = frozenset({"maps"})
 
-    def __init__(self, *, sp_weight: float = 3000.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        sp_weight: float = 3000.0,
+        layers: int = 1,
+        kd_weight: float = 0.0,
+        temperature: float = 4.0,
+        **kwargs: Any,
+    ) -> None:
+        if kd_weight:
+            self.reads = self.reads | {"logits"}  # the teacher's classes are then checked
         super().__init__(**kwargs)
-        self.sp_weight = sp_weight
+        for network in (self.student, self.teacher):
+            if not 1 <= layers <= len(network.model.feature_info):
+                raise ConfigError(f"layers: {layers}; {network.name} has 1 to {len(network.model.feature_info)}")
+        if temperature <= 0:
+            raise ConfigError(f"temperature: {temperature} is not above 0")
+        self.sp_weight, self.layers, self.kd_weight, self.temperature = sp_weight, layers, kd_weight, temperature
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        student = self.student.features(batch.images, maps=1, logits=True)
-        teacher = self.teach(batch.images, maps=1)
-        return {
-            **self.label_loss(student.logits, batch),
-            "sp": self.sp_weight * sp_loss(student.maps[-1], teacher.maps[-1]),
-        }
+        with_kd = self.kd_weight != 0
+        student = self.student.features(batch.images, maps=self.layers, logits=self.needs_labels or with_kd)
+        teacher = self.teach(batch.images, maps=self.layers, logits=with_kd)
+        pairs = zip(student.maps, teacher.maps, strict=True)
+        losses = self.label_loss(student.logits, batch)
+        losses["sp"] = self.sp_weight * torch.stack([sp_loss(ours, theirs) for ours, theirs in pairs]).sum()
+        if with_kd:
+            soft = kd_loss(student.logits, teacher.logits, temperature=self.temperature)
+            losses["kd"] = self.kd_weight * soft
+        return losses

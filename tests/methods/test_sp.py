@@ -8,7 +8,8 @@ from golden import student, teacher
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.methods import SP
+from kd_lightning.errors import ConfigError
+from kd_lightning.methods import KD, SP
 from kd_lightning.methods.sp import sp_loss
 from kd_lightning.models import Network
 
@@ -101,3 +102,52 @@ def test_the_method_reads_the_last_maps_of_both_and_weighs_them(monkeypatch: pyt
     maps.append(trained.model.forward_features(trained.normalize(images)))
     torch.testing.assert_close(losses["sp"], 5 * sp_loss(*maps))
     assert maps[0].shape[1:] != maps[1].shape[1:]
+
+
+def made(**kwargs: object) -> SP:
+    torch.manual_seed(0)
+    teacher_network = Network("cifar_resnet20.digits", pretrained=True)
+    method = SP(teacher=teacher_network, student=Network("cifar_resnet8", num_classes=10), **kwargs).eval()
+    method.log = lambda *args, **kwargs: None
+    return method
+
+
+def some() -> Batch:
+    images = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Batch(images, torch.arange(6), torch.arange(6), torch.arange(6))
+
+
+def test_several_layers_are_added() -> None:
+    method = made(layers=3, sp_weight=1)
+    maps = [network.features(some().images, maps=3).maps for network in (method.student, method.teacher)]
+    assert [len(stages) for stages in maps] == [3, 3]
+    expected = sum(sp_loss(ours, theirs) for ours, theirs in zip(*maps, strict=True))
+    torch.testing.assert_close(method.losses(some())["sp"], expected)
+    assert expected > made(sp_weight=1).losses(some())["sp"]
+
+
+def test_with_kd_beside_it_and_without_labels() -> None:
+    method = made(ce_weight=0.1, kd_weight=0.9)
+    kd = KD(teacher=method.teacher, student=method.student).eval()
+    kd.log = method.log
+    ours, theirs = method.losses(some()), kd.losses(some())
+    assert {*ours} == {"ce", "sp", "kd"}
+    for name in ("ce", "kd"):
+        torch.testing.assert_close(ours[name], theirs[name])
+    assert {*made(ce_weight=0).losses(some())} == {"sp"}
+    alone = made(ce_weight=0, kd_weight=1)
+    assert alone.trains_classifier
+    assert {*alone.losses(some())} == {"sp", "kd"}
+    assert not made(ce_weight=0).trains_classifier
+
+
+def test_refusals() -> None:
+    for layers in (0, 9):
+        with pytest.raises(ConfigError, match=rf"layers: {layers}; cifar_resnet8 has 1 to \d"):
+            made(layers=layers)
+    with pytest.raises(ConfigError, match="temperature: 0"):
+        made(temperature=0)
+    other = Network("cifar_resnet8", num_classes=3)
+    other.has_weights = True
+    with pytest.raises(ConfigError, match="knows 3 classes"):
+        SP(teacher=other, student=Network("cifar_resnet8", num_classes=10), kd_weight=1)
