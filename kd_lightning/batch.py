@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -25,3 +26,8 @@ class Batch(NamedTuple):
     """N, int64: the class of the image that was mixed into each one (`data.mixing`); None where none was."""
     shares: Tensor | None = None
     """N, float32: what share of each mixed image is its own, the rest being its partner's."""
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Images, uint8 or float in [0, 1], as float32 in [0, 1]; what is float32 already is not copied."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()

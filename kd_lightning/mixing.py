@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from kd_lightning.batch import Batch
+from kd_lightning.batch import Batch, as_float
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import beta, stream, uniform
 
@@ -42,7 +42,7 @@ def shares(keys: Tensor, alpha: float, *, per: Literal["batch", "sample"] = "sam
 
 def mixup(images: Tensor, partners: Tensor, shares: Tensor) -> Mixed:
     """share x own + (1 - share) x partner's (Zhang et al. 2018). Images N,3,H,W uint8 or float in [0, 1]."""
-    images = images.float() / 255 if images.dtype == torch.uint8 else images
+    images = as_float(images)
     return Mixed(torch.lerp(images[partners], images, shares[:, None, None, None]), partners, shares)
 
 
@@ -51,7 +51,7 @@ def cutmix(images: Tensor, keys: Tensor, partners: Tensor, shares: Tensor) -> Mi
 
     The shares that come back are what is left of each image after the cutting off.
     """
-    images = images.float() / 255 if images.dtype == torch.uint8 else images
+    images = as_float(images)
     height, width = images.shape[-2:]
     side = (1 - shares).sqrt()
     keys = stream(keys, "box")

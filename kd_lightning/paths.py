@@ -20,13 +20,18 @@ def check_writable(path: Path, field: str) -> None:
         raise ConfigError(f"{field}: {there} cannot be written to; choose another place")
 
 
+def expand(path: str | os.PathLike[str]) -> Path:
+    """The path with ~ and environment variables filled in, whether anything is there or not."""
+    return Path(os.path.expandvars(os.path.expanduser(path)))
+
+
 def resolve(path: str | os.PathLike[str], field: str) -> Path:
     """The path with ~ and environment variables filled in.
 
     Raises:
         ConfigError: naming `field` if there is nothing at that path, with the files that are near it.
     """
-    found = Path(os.path.expandvars(os.path.expanduser(path)))
+    found = expand(path)
     if found.exists():
         return found
     if "$" in str(found):

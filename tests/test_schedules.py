@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ReduceLROnPlateau
+from tiny import trainer
 from torch import nn
 
 from kd_lightning.data import Digits
@@ -112,22 +113,10 @@ def run(
 ) -> list[float]:
     watch, student = Rates(), Network("cifar_resnet8", model_kwargs={"channels": [2, 2, 2, 2]})
     method = Supervised(student=student, optimizer=lambda p: torch.optim.SGD(p, lr=lr), lr_scheduler=scheduler)
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        default_root_dir=folder,
-        callbacks=[watch],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        **kwargs,
-    )
-    trainer.fit(method, Digits(train_images=100, batch_size=20), ckpt_path=resume)  # 5 steps an epoch
+    fit = trainer(folder, watch, max_epochs=epochs, **kwargs)
+    fit.fit(method, Digits(train_images=100, batch_size=20), ckpt_path=resume)  # 5 steps an epoch
     if resume is None:
-        trainer.save_checkpoint(folder / "run.ckpt")
+        fit.save_checkpoint(folder / "run.ckpt")
     return watch.seen
 
 

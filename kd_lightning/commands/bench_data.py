@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from timm.data import IMAGENET_DEFAULT_MEAN as MEAN
+from timm.data import IMAGENET_DEFAULT_STD as STD
 from timm.data import ImageDataset, create_loader
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -26,7 +28,6 @@ from kd_lightning.data.images import StoredImages
 from kd_lightning.data.loader import cores
 from kd_lightning.errors import ConfigError
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NORMALISED = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
 Loader = Callable[[], Iterable[Any]]
 TableName = Literal["memory", "small", "large"]

@@ -41,11 +41,9 @@ class Show:
         loader = data.train_dataloader()
         loader.sampler.set_epoch(self.epoch)
         seen = data.augmented(next(iter(loader)))
-        group = 1 + data.neighbors.count if data.neighbors else 1
         plain = data.sets["train"].take(_rows(data, seen.indices))
-        rows = [_row(seen, plain, slice(start, start + group), data) for start in range(0, len(seen.labels), group)][
-            : self.rows
-        ]
+        starts = range(0, len(seen.labels), data.group)[: self.rows]
+        rows = [_row(seen, plain, slice(start, start + data.group), data) for start in starts]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _draw(rows, self.path, f"{data.name}, epoch {self.epoch}, seed {data.seed}")
         rank_zero_info(f"{len(rows)} rows of images: {self.path}")

@@ -154,16 +154,11 @@ class ImageData(Serving, ABC):
             self.neighbors.load(self.sets["train"])
 
     def _check_batch_size(self, count: int) -> None:
-        each = (
-            count
-            // (self.trainer.world_size if self.trainer else 1)
-            * (1 + self.neighbors.count if self.neighbors else 1)
-        )
+        world = self.trainer.world_size if self.trainer else 1
+        each = count // world * self.group
         if each < self.batch_size:
-            where = (
-                f" of each of {self.trainer.world_size} devices" if self.trainer and self.trainer.world_size > 1 else ""
-            )
             what = "training images with their neighbours" if self.neighbors else "training images"
+            where = f" of each of {world} devices" if world > 1 else ""
             raise ConfigError(f"data.batch_size: {self.batch_size} is more than the {each} {what}{where}")
 
     def _train_and_val(self) -> dict[str, Images]:

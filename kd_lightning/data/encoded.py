@@ -45,7 +45,7 @@ class EncodedImages(Images):
         skips: whether an image that cannot be read is left out with a warning, and not the end of the run.
 
     Raises:
-        ConfigError: for one that cannot be read as an image, or one of another size, by name.
+        ConfigError: for a size or ratio out of range; by name, for an image that cannot be read or has another size.
     """
 
     crop: RandomResizedCrop | None = None
@@ -62,6 +62,10 @@ class EncodedImages(Images):
         skips: bool = False,
     ) -> None:
         super().__init__(labels, indices)
+        if size is not None and size < 1:
+            raise ConfigError(f"data.size: {size} is not positive")
+        if not 0 < crop_ratio <= 1:
+            raise ConfigError(f"data.crop_ratio: {crop_ratio} is not above 0 and up to 1")
         self.sources, self.size, self.crop_ratio, self.skips = sources, size, crop_ratio, skips
         self.unreadable = torch.zeros(len(labels), dtype=torch.bool).share_memory_()  # workers write into it
         self.shape = (size, size) if size else self._first_shape()

@@ -52,10 +52,6 @@ class ImageFolder(ImageData):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if size is not None and size < 1:
-            raise ConfigError(f"data.size: {size} is not positive")
-        if not 0 < crop_ratio <= 1:
-            raise ConfigError(f"data.crop_ratio: {crop_ratio} is not above 0 and up to 1")
         if test_split <= 0:
             raise ConfigError(f"data.test_split: {test_split} is not positive")
         if labeled and num_classes is not None:

@@ -1,6 +1,5 @@
 """HFDataset: an image data set of the Hugging Face hub, or in local parquet files (extra `hub`)."""
 
-import os
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +12,7 @@ from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.decode import Source, UnreadableError
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.errors import ConfigError, nearest
-from kd_lightning.paths import resolve
+from kd_lightning.paths import expand, resolve
 
 
 class Table(Sequence[Source]):
@@ -168,7 +167,7 @@ def _open(path: str, config: str | None) -> dict[str, Any]:
         from datasets import Image, load_dataset
     except ImportError as error:
         raise ConfigError("data: HFDataset needs the library datasets: pip install 'kd_lightning[hub]'") from error
-    local = Path(os.path.expandvars(path)).expanduser()
+    local = expand(path)
     if path.startswith((".", "/", "~", "$")):
         resolve(path, "data.path")  # no name on the hub: one line, and what is near it
     try:

@@ -50,10 +50,6 @@ class ImageNet(ImageData):
         **kwargs: Any,
     ) -> None:
         super().__init__(val_split=val_split, **kwargs)
-        if size < 1:
-            raise ConfigError(f"data.size: {size} is not positive")
-        if not 0 < crop_ratio <= 1:
-            raise ConfigError(f"data.crop_ratio: {crop_ratio} is not above 0 and up to 1")
         self.path, self.size, self.crop_ratio = path, size, crop_ratio
         info = ImageNetInfo("imagenet-1k")
         self.class_ids = info.label_names()

@@ -52,6 +52,11 @@ class Serving(LightningDataModule):
         return min(16, max(1, cores() // devices))
 
     @property
+    def group(self) -> int:
+        """How many images of a batch belong together: an anchor and its neighbours, or one."""
+        return 1 + self.neighbors.count if self.neighbors else 1
+
+    @property
     def side(self) -> int:
         """Height and width of the images that reach the networks, before a network resizes them."""
         return next(iter(self.sets.values())).side

@@ -1,19 +1,18 @@
 """Tiny-ImageNet (Stanford CS231n): 200 classes of ImageNet at 64 pixels."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kd_lightning.data.archives import is_archive, unpacked
+from kd_lightning.data.archives import folder_at
 from kd_lightning.data.augmentations import Augmentation, HorizontalFlip, RandomCrop
 from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.downloads import fetch
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.files import Files, find
 from kd_lightning.errors import ConfigError
-from kd_lightning.paths import resolve
+from kd_lightning.paths import expand, resolve
 
 _ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _CHECKSUM = "90528d7ca1a48142e341f4ef8d21d0de"
@@ -48,7 +47,7 @@ class TinyImageNet(ImageData):
 
     def _zip(self) -> Path:
         """Where the official zip lies or goes: beside `path`."""
-        return Path(os.path.expandvars(self.path)).expanduser().parent / Path(_ADDRESS).name
+        return expand(self.path).parent / Path(_ADDRESS).name
 
     def download(self) -> None:
         """Downloads the official zip where there is nothing at `path`.
@@ -65,9 +64,8 @@ class TinyImageNet(ImageData):
 
     def _folder(self) -> Path:
         """The official folder, with its classes read."""
-        given = Path(os.path.expandvars(self.path)).expanduser()
-        found = self._zip() if not given.exists() and self._zip().exists() else resolve(self.path, "data.path")
-        folder = unpacked(found) if is_archive(found) else found
+        from_zip = not expand(self.path).exists() and self._zip().exists()
+        folder = folder_at(str(self._zip()) if from_zip else self.path)
         for needed in ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt"):
             if not (folder / needed).exists():
                 raise ConfigError(f"data.path: {folder} is not Tiny-ImageNet's folder: it has no {needed}")

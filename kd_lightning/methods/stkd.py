@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_lightning.batch import Batch
+from kd_lightning.batch import Batch, as_float
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import full_precision
 from kd_lightning.methods.distiller import Distiller
@@ -104,7 +104,7 @@ class STKD(Distiller):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         virtual = virtual_samples(batch.keys, images=self.images, alpha=self.alpha, per=self.per)
-        images = batch.images.float().div(255) if batch.images.dtype == torch.uint8 else batch.images
+        images = as_float(batch.images)
         mixed = mix(images, virtual)
         student = self.student(mixed)
         losses = {"ce": self.ce_weight * self._label_loss(student, batch, virtual)} if self.needs_labels else {}

@@ -11,6 +11,7 @@ from timm.data import ImageNetInfo, resolve_model_data_config
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kd_lightning.batch import as_float
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.models import checkpoints
 from kd_lightning.paths import resolve
@@ -109,7 +110,7 @@ class Network(nn.Module):
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images N,3,H,W (uint8, or float in [0, 1]) as the model wants them: size, mean, std, dtype."""
-        x = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
+        x = as_float(images)
         if self.size is not None and x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode=self.interpolation, antialias=True).clamp(0, 1)
         return ((x - self.mean.float()) / self.std.float()).to(self.mean.dtype)

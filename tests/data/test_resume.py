@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from tiny import trainer
 from torch import Tensor
 
 from kd_lightning.batch import Batch
@@ -31,21 +32,12 @@ class Recorder(Callback):
             trainer.fit_loop.max_steps = trainer.global_step
 
 
-def run(data: ImageData, recorder: Recorder, ckpt_path: Path | None = None) -> list[tuple[int, Tensor, Tensor]]:
+def run(
+    folder: Path, data: ImageData, recorder: Recorder, ckpt_path: Path | None = None
+) -> list[tuple[int, Tensor, Tensor]]:
     torch.manual_seed(0)
     method = Supervised(student=Network("cifar_resnet8", num_classes=data.num_classes))
-    trainer = Trainer(
-        max_epochs=3,
-        accelerator="cpu",
-        callbacks=[recorder],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(method, datamodule=data, ckpt_path=ckpt_path)
+    trainer(folder, recorder, max_epochs=3).fit(method, datamodule=data, ckpt_path=ckpt_path)
     return recorder.seen
 
 
@@ -81,9 +73,9 @@ def test_the_images_after_a_resume_are_those_of_the_run_that_was_not_stopped(
         )
 
     checkpoint = tmp_path / "middle.ckpt"
-    whole = run(data(), Recorder(save={steps: checkpoint}))
+    whole = run(tmp_path, data(), Recorder(save={steps: checkpoint}))
     assert len(whole) == 12  # three epochs of four steps
-    rest = run(data(), Recorder(), checkpoint)
+    rest = run(tmp_path, data(), Recorder(), checkpoint)
     assert len(rest) == 12 - steps
     for (epoch, indices, images), (epoch_again, indices_again, images_again) in zip(whole[steps:], rest, strict=True):
         assert epoch == epoch_again

@@ -4,21 +4,24 @@ from abc import abstractmethod
 from typing import Literal
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN
 from torch import Tensor
 
-from kd_lightning.data.augmentations.base import Augmentation, as_float, change_chosen, check_probability, drawn
+from kd_lightning.batch import as_float
+from kd_lightning.data.augmentations.base import Augmentation, change_chosen, check_probability, drawn
 from kd_lightning.data.augmentations.operations import table
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold, integers, normal
 
 Fill = tuple[float, float, float]
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
 class _Policy(Augmentation):
     """A few rounds, in each of which every image gets one operation of a list, drawn with equal chances."""
 
     names: tuple[str, ...]
+    shear, rotation = 0.3, 30.0
+    """The strongest ones, rotation in degrees."""
 
     def __init__(self, rounds: int, probability: float, mode: str, fill: Fill) -> None:
         if rounds < 1:
@@ -30,8 +33,22 @@ class _Policy(Augmentation):
         """N float32: 0 is the weakest change, 1 the strongest."""
 
     @abstractmethod
+    def shift(self, strength: Tensor, side: int) -> Tensor:
+        """N: pixels that images of a side are moved by."""
+
+    @abstractmethod
+    def colour(self, name: str, strength: Tensor, sign: Tensor) -> Tensor:
+        """N: the parameter of an operation that moves no pixels."""
+
     def amount(self, name: str, strength: Tensor, sign: Tensor, height: int, width: int) -> Tensor:
         """N: an operation's parameter from strengths and signs (1 or -1)."""
+        if name.startswith("Shear"):
+            return sign * strength * self.shear
+        if name == "Rotate":
+            return sign * strength * self.rotation
+        if name.startswith("Translate"):
+            return sign * self.shift(strength, width if name == "TranslateX" else height)
+        return self.colour(name, strength, sign)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         images = as_float(images)
@@ -62,7 +79,7 @@ class RandAugment(_Policy):
         "Identity ShearX ShearY TranslateX TranslateY Rotate Brightness Color Contrast Sharpness Posterize Solarize "
         "AutoContrast Equalize".split()
     )
-    shear, rotation, enhancement, lost_bits = 0.3, 30.0, 0.9, 4
+    enhancement, lost_bits = 0.9, 4
 
     def __init__(
         self,
@@ -86,13 +103,10 @@ class RandAugment(_Policy):
         """The largest translation of an image of a side, in pixels."""
         return 150 / 331 * side
 
-    def amount(self, name: str, strength: Tensor, sign: Tensor, height: int, width: int) -> Tensor:
-        if name.startswith("Shear"):
-            return sign * strength * self.shear
-        if name.startswith("Translate"):
-            return sign * torch.trunc(strength * self.translation(width if name == "TranslateX" else height))
-        if name == "Rotate":
-            return sign * strength * self.rotation
+    def shift(self, strength: Tensor, side: int) -> Tensor:
+        return torch.trunc(strength * self.translation(side))
+
+    def colour(self, name: str, strength: Tensor, sign: Tensor) -> Tensor:
         if name == "Posterize":
             return 8 - torch.round(strength * self.lost_bits)
         if name == "Solarize":
@@ -151,7 +165,7 @@ class TimmRandAugment(_Policy):
         magnitude_std: float = 0.5,
         num_ops: int = 2,
         interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic",
-        fill: Fill = _IMAGENET_MEAN,
+        fill: Fill = IMAGENET_DEFAULT_MEAN,
     ) -> None:
         super().__init__(num_ops, 0.5, interpolation, fill)
         if not 0 <= magnitude <= 10:
@@ -163,13 +177,10 @@ class TimmRandAugment(_Policy):
     def strength(self, keys: Tensor) -> Tensor:
         return (self.magnitude + self.magnitude_std * normal(keys, 3)).clamp(0, 10) / 10
 
-    def amount(self, name: str, strength: Tensor, sign: Tensor, height: int, width: int) -> Tensor:
-        if name.startswith("Shear"):
-            return sign * strength * 0.3
-        if name.startswith("Translate"):
-            return sign * strength * 0.45 * (width if name == "TranslateX" else height)
-        if name == "Rotate":
-            return sign * strength * 30
+    def shift(self, strength: Tensor, side: int) -> Tensor:
+        return strength * 0.45 * side
+
+    def colour(self, name: str, strength: Tensor, sign: Tensor) -> Tensor:
         if name == "Posterize":
             return 4 - torch.trunc(strength * 4)
         if name == "Solarize":

@@ -47,11 +47,6 @@ def view_keys(keys: Tensor, view: int) -> Tensor:
     return keys if view == 0 else stream(keys, f"view {view}")
 
 
-def as_float(images: Tensor) -> Tensor:
-    """Float32 in [0, 1]."""
-    return images.float().div_(255) if images.dtype == torch.uint8 else images
-
-
 def drawn(keys: Tensor, probability: float, draw: int = 0) -> Tensor:
     """N bool, each true with a probability."""
     return uniform(keys, draw) < probability
@@ -74,6 +69,21 @@ def change_chosen(images: Tensor, chosen: Tensor, change: Callable[..., Tensor],
         changed = change(images.index_select(0, some), *(parameter.index_select(0, some) for parameter in parameters))
         images.index_copy_(0, some, changed)
     return images
+
+
+def sizes(tries: Tensor, area: Tensor | float, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
+    """2,...: the two sides in whole pixels of boxes whose area is a uniform share, and log ratio uniform.
+
+    Args:
+        tries: int64 keys; takes draws 0 and 1.
+        area: of the whole images in pixels, a number or as `tries`.
+        scale: smallest and largest share.
+        ratio: smallest and largest ratio of the first side to the second.
+    """
+    area = area * between(tries, *scale, 0)
+    low, high = torch.tensor(ratio).log().tolist()
+    aspect = torch.exp(between(tries, low, high, 1))
+    return torch.stack([area * aspect, area / aspect]).sqrt().round()
 
 
 def check_probability(value: float) -> float:

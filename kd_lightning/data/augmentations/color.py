@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from kd_lightning.batch import as_float
 from kd_lightning.data.augmentations.base import (
     Augmentation,
-    as_float,
     between,
     change_chosen,
     check_probability,

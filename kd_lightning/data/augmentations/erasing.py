@@ -3,20 +3,20 @@
 from typing import Literal
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
+from kd_lightning.batch import as_float
 from kd_lightning.data.augmentations.base import (
     Augmentation,
-    as_float,
     change_chosen,
     check_probability,
     check_range,
     drawn,
+    sizes,
 )
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold, integers, normal, uniform
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
@@ -51,10 +51,7 @@ class RandomErasing(Augmentation):
     def boxes(self, keys: Tensor, height: int, width: int) -> Tensor:
         """N,4: left, top, right, bottom; empty where none of ten tries is smaller than the image."""
         tries = fold(keys[:, None], torch.arange(10, device=keys.device))
-        area = height * width * (self.scale[0] + (self.scale[1] - self.scale[0]) * uniform(tries, 0))
-        low, high = torch.tensor(self.ratio).log().tolist()
-        aspect = torch.exp(low + (high - low) * uniform(tries, 1))
-        tall, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+        tall, wide = sizes(tries, height * width, self.scale, self.ratio)
         fits = (tall < height) & (wide < width)
         first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
         tall, wide = ((x * fits).gather(1, first)[:, 0] for x in (tall, wide))
@@ -67,7 +64,8 @@ class RandomErasing(Augmentation):
 
     def _erase(self, images: Tensor, keys: Tensor) -> Tensor:
         channels, height, width = images.shape[1:]
-        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (_MEAN, _STD))
+        channelwise = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in channelwise)
         filling = torch.zeros_like(images) if self.fill == "black" else mean.expand_as(images)
         if self.fill == "noise":
             pixels = torch.arange(channels * height * width, device=keys.device)

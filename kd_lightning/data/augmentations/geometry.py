@@ -9,7 +9,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from torch import Tensor
 
-from kd_lightning.data.augmentations.base import CHUNK, Augmentation, as_float, check_probability, check_range, drawn
+from kd_lightning.batch import as_float
+from kd_lightning.data.augmentations.base import CHUNK, Augmentation, check_probability, check_range, drawn, sizes
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold, integers, uniform
 
@@ -110,10 +111,7 @@ class RandomResizedCrop(Augmentation):
         """left, top, right, bottom in whole pixels: ...,4 float32 for keys ..., heights and widths that broadcast."""
         tries = fold(keys[..., None], torch.arange(10, device=keys.device))
         heights, widths = (x.to(torch.float32)[..., None].expand(tries.shape) for x in (heights, widths))
-        area = heights * widths * (self.scale[0] + (self.scale[1] - self.scale[0]) * uniform(tries, 0))
-        low, high = torch.tensor(self.ratio).log().tolist()
-        aspect = torch.exp(low + (high - low) * uniform(tries, 1))
-        width, height = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+        width, height = sizes(tries, heights * widths, self.scale, self.ratio)
         fits = (width >= 1) & (width <= widths) & (height >= 1) & (height <= heights)
         first = fits.to(torch.uint8).argmax(dim=-1, keepdim=True)
         width, height, full_w, full_h, any_fits = (
