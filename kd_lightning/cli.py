@@ -14,7 +14,7 @@ from kd_lightning import commands
 from kd_lightning.callbacks import KeepConfig, Overview, Predictions, Progress, Protocol
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
-from kd_lightning.evaluation import KNN  # noqa: F401  known by name in trainer.callbacks
+from kd_lightning.evaluation import Probe  # noqa: F401  its kinds are known by name in trainer.callbacks
 from kd_lightning.methods import StudentModule
 from kd_lightning.parser import Parser, check, config_error, fixed_seed, validates
 from kd_lightning.run import Run

@@ -22,7 +22,7 @@ class Run:
 
     Args:
         project: W&B project.
-        name: default: `<method>-s<seed>`.
+        name: default: `<method>-s{seed}`; {seed} stands for the run's seed.
         group: default: `<data set>/<teacher>-<student>`, so that a dashboard groups what can be compared.
         tags: besides the data set, the method and the networks.
         folder: where all runs lie.
@@ -47,7 +47,7 @@ class Run:
         """
         kind = type(method).__name__.lower()
         names = [network.name for network in (getattr(method, "teacher", None), method.student) if network]
-        name = self.name or f"{kind}-s{data.seed}"
+        name = (self.name or f"{kind}-s{{seed}}").replace("{seed}", str(data.seed))
         follows = "LOCAL_RANK" in os.environ  # a process that DDP has started: it takes the first one's id
         fresh = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
         identifier = self.id or (os.environ.get("KD_RUN_ID", fresh) if follows else fresh)

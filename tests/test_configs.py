@@ -58,6 +58,9 @@ def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
         network = Network(teacher["name"], num_classes=classes)
         checkpoints.write(tmp_path / "teacher.safetensors", network.model.state_dict(), network.facts())
         args.append(f"--model.teacher.checkpoint={tmp_path / 'teacher.safetensors'}")
+    if "neighbors" in content["data"]["init_args"]:
+        args += ["--data.batch_size=16", f"--data.neighbors.path={tmp_path / 'table.safetensors'}"]
+        main(["neighbors", *(arg for arg in args[1:] if not arg.startswith("--trainer.limit"))])
     cli = main(args)
     metrics = cli.trainer.callback_metrics
     judged = [metrics[name] for name in ("test/acc", "test/knn") if name in metrics]
@@ -66,7 +69,8 @@ def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
     (run,) = tmp_path.glob("*/*/*/config.yaml")
     project, name, _ = run.parent.relative_to(tmp_path).parts
     assert project == content.get("run", {}).get("project", "kd_lightning")
-    assert name == content.get("run", {}).get("name", f"{content['model']['class_path'].lower()}-s0")
+    expected = content.get("run", {}).get("name", f"{content['model']['class_path'].lower()}-s0")
+    assert name == expected.replace("{seed}", "0")
     for kept in ("last.ckpt", "student.safetensors", "metrics.csv"):
         assert (run.parent / kept).exists()
 

@@ -78,12 +78,8 @@ class Serving(LightningDataModule):
         return self.in_order(train.subset(rows.sort().values))
 
     def training_images_in_order(self) -> DataLoader:
-        """All training images, not augmented, on every rank: for a table of neighbours, or to judge others by."""
+        """All training images, not augmented, on every rank: for a table of neighbours."""
         return self.in_order(self.sets["train"], whole=True)
-
-    def test_images_in_order(self) -> DataLoader:
-        """All test images on every rank."""
-        return self.in_order(self.sets["test"], whole=True)
 
     def train_dataloader(self) -> DataLoader:
         images, place = self.sets["train"], self._place()

@@ -46,7 +46,7 @@ class CoSS(Distiller):
     Args:
         scale: of the whole loss, which is not without effect beside a weight decay: 70 is the paper's, `released` the
             1 / (0.07 x 0.1) of its released code.
-        space_weight: of the dimensions' term beside the samples'; the paper's lambda.
+        space_weight: of the dimensions' term beside the samples'; the paper's lambda. 0 leaves cosines alone, its L_co.
         hidden: width of the head's middle layer. There is a head, Linear, ReLU, Linear on the student's embedding, only
             where the two widths differ; it is not part of the student that is kept.
         ce_weight: weight of the cross-entropy with the labels; the paper has none.
@@ -86,8 +86,8 @@ class CoSS(Distiller):
         student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)
         teacher = self.teach(batch.images, embedding=True).embedding
         ours = self.head(student.embedding)
-        return {
-            **self.label_loss(student.logits, batch),
-            "feature": self.scale * feature_similarity_loss(ours, teacher),
-            "space": self.scale * self.space_weight * space_similarity_loss(ours, teacher),
-        }
+        losses = self.label_loss(student.logits, batch)
+        losses["feature"] = self.scale * feature_similarity_loss(ours, teacher)
+        if self.space_weight:
+            losses["space"] = self.scale * self.space_weight * space_similarity_loss(ours, teacher)
+        return losses

@@ -1,0 +1,124 @@
+"""The linear probe against scikit-learn's own search, and what every probe shares."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from tiny import digits, method, student, trainer, weights
+
+from kd_lightning.cli import main
+from kd_lightning.errors import ConfigError
+from kd_lightning.evaluation import KNN, Embedded, LinearProbe, embedding, probe
+from kd_lightning.methods import KD, CoSS, Supervised
+
+COSS = Path(__file__).parents[2] / "configs/digits/coss.yaml"
+
+
+def blobs(count: int, seed: int) -> Embedded:
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 4, count)
+    centres = np.random.default_rng(0).normal(size=(4, 6)) * 1.2
+    vectors = centres[labels] + generator.normal(size=(count, 6))
+    return Embedded(torch.from_numpy(vectors).float() * 100 + 7, torch.from_numpy(labels))
+
+
+def test_scores_are_scikit_learns_log_probabilities() -> None:
+    known, asked = blobs(400, 1), blobs(200, 2)
+    found = LinearProbe().scores(known, asked.vectors, classes=5)
+    assert torch.isinf(found[:, 4]).all()  # a class that no image has
+    scaler = StandardScaler().fit(known.vectors)
+    theirs = []
+    for strength in np.logspace(-4, 2, 7):
+        fitted = LogisticRegression(C=strength, max_iter=2000).fit(scaler.transform(known.vectors), known.labels)
+        theirs.append(fitted.predict_log_proba(scaler.transform(asked.vectors)))
+    gaps = [np.abs(found[:, :4].numpy() - each).max() for each in theirs]
+    assert min(gaps) < 0.02
+    accuracies = [(each.argmax(1) == asked.labels.numpy()).mean() for each in theirs]
+    assert (found.argmax(1) == asked.labels).float().mean() > max(accuracies) - 0.03
+
+
+def test_few_images_of_a_class_are_judged_all_the_same() -> None:
+    known = Embedded(
+        torch.randn(9, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2])
+    )
+    assert LinearProbe().scores(known, torch.randn(5, 3), classes=3).shape == (5, 3)
+
+
+def test_probes_share_one_reading_of_each_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def noted(network: torch.nn.Module, *args: object, **kwargs: object) -> torch.Tensor:
+        read.append(network.name)
+        return embedding.embed(network, *args, **kwargs)
+
+    monkeypatch.setattr(probe, "embed", noted)
+    both = KNN(teacher=True), LinearProbe(teacher=True)
+    run, built = trainer(tmp_path, *both), method(CoSS)
+    run.test(built, digits(), verbose=False)
+    assert sorted(read) == ["cifar_resnet20.digits"] * 2 + ["cifar_resnet8"] * 2
+    found = run.callback_metrics
+    assert found["test/knn_teacher"] > 0.9 < found["test/linear_teacher"]
+    assert found["test/linear"] > 0.3
+    assert not both[0]._held
+
+
+def test_looking_during_training_shows_progress_and_changes_nothing(tmp_path: Path) -> None:
+    students = []
+    for probes in ((), (KNN(every_n_epochs=2), LinearProbe(every_n_epochs=2))):
+        torch.manual_seed(0)
+        built = method(KD, student=student())
+        run = trainer(tmp_path, *probes, max_epochs=2)
+        run.fit(built, digits(num_workers=0))
+        students.append(weights(built))
+    assert torch.equal(*students)
+    assert 0.1 < run.callback_metrics["val/knn"] < 1
+    assert 0.1 < run.callback_metrics["val/linear"] < 1
+
+
+def test_a_run_without_labels_is_judged_by_other_images(tmp_path: Path) -> None:
+    """The small labelled set beside many images without labels."""
+    from PIL import Image
+
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    pictures = digits()
+    pictures.setup("fit")
+    images = pictures.sets["train"].take(torch.arange(100)).images
+    for number, image in enumerate(images):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(bare / f"{number}.png")
+    data = ["--data=ImageFolder", f"--data.path={bare}", "--data.labeled=false", "--data.batch_size=50"]
+    labelled = "{class_path: Digits, init_args: {train_images: 100, batch_size: 50}}"
+    knn = f"--trainer.callbacks=[{{class_path: KNN, init_args: {{every_n_epochs: 1, data: {labelled}}}}}]"
+    model = ["--model=CoSS", "--model.teacher={name: cifar_resnet20.digits, pretrained: true}"]
+    model += ["--model.student={name: cifar_resnet8}"]
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path / 'runs'}"]
+    run = main(["fit", *data, "--data.augmentations=[]", *model, knn, "--trainer.max_epochs=2", *fixed])
+    assert 0.2 < run.trainer.callback_metrics["val/knn"] < 1
+    (csv,) = (tmp_path / "runs").rglob("metrics.csv")
+    assert "val/knn" in csv.read_text().splitlines()[0]
+
+
+def test_refusals_before_the_first_step(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    with pytest.raises(ConfigError, match="max_iter: 0"):
+        LinearProbe(max_iter=0)
+    with pytest.raises(ConfigError, match="every_n_epochs: -1"):
+        KNN(every_n_epochs=-1)
+    fixed = [f"--config={COSS}", "--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path}"]
+    many = "--trainer.callbacks=[{class_path: KNN, init_args: {k: 5000}}]"
+    with pytest.raises(SystemExit):
+        main(["fit", *fixed, many])
+    assert "KNN.k: 5000 neighbours of" in capfd.readouterr().err
+    often = "--trainer.callbacks=[{class_path: LinearProbe, init_args: {every_n_epochs: 1}}]"
+    with pytest.raises(SystemExit):
+        main(["fit", *fixed, often, "--data.val_split=0"])
+    assert "LinearProbe.every_n_epochs: there are no validation images" in capfd.readouterr().err
+
+
+def test_supervised_students_can_be_probed_as_well(tmp_path: Path) -> None:
+    run = trainer(tmp_path, KNN(teacher=True))
+    run.test(Supervised(student=student()), digits(), verbose=False)
+    assert {"test/knn", "test/acc"} <= {*run.callback_metrics}
+    assert "test/knn_teacher" not in run.callback_metrics
