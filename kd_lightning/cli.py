@@ -67,7 +67,7 @@ class CLI(LightningCLI):
             folder, loggers = self._get(self.config_init, "run").open(self.model, self.datamodule)
             protocol = self._get(self.config_init, "protocol")
             self.datamodule.tested = protocol.test
-            judged = self.datamodule.has_validation and self.model.trains_classifier
+            judged = self.datamodule.has_validation and self.datamodule.labeled and self.model.trains_classifier
             validated = judged and validates(trainer)
             callbacks += protocol.checkpoints(folder, validated=validated)
             kwargs |= {

@@ -5,7 +5,11 @@ from functools import wraps
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+_FLOATS = 1 << 24  # that one piece of a large intermediate may take
 
 
 def unit(x: Tensor, dim: int = -1) -> Tensor:
@@ -22,6 +26,30 @@ def unit(x: Tensor, dim: int = -1) -> Tensor:
 def cosine(a: Tensor, b: Tensor, dim: int = -1) -> Tensor:
     """Cosines between the vectors of two tensors along a dimension; 0 where one of them is all zero."""
     return (unit(a, dim) * unit(b, dim)).sum(dim=dim)
+
+
+def pooled_alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps N,C,H,W and N,D,h,w on one grid: the larger averaged to the smaller."""
+    grid = tuple(map(min, a.shape[-2:], b.shape[-2:]))
+    return tuple(x if x.shape[-2:] == grid else F.adaptive_avg_pool2d(x, grid) for x in (a, b))
+
+
+def summed_in_pieces(function: Callable[..., Tensor], *tensors: Tensor, floats_each: int, whole: tuple = ()) -> Tensor:
+    """function(*tensors, *whole), a sum over the rows of the tensors, some rows at a time.
+
+    Each piece is computed again for its gradient, so that one piece's intermediates at a time are held.
+
+    Args:
+        function: gives a scalar that is a sum over rows.
+        *tensors: R,... each.
+        floats_each: what one row's intermediates take.
+        whole: further arguments, the same for each piece.
+    """
+    rows = max(1, _FLOATS // floats_each)
+    if len(tensors[0]) <= rows:
+        return function(*tensors, *whole)
+    parts = zip(*(tensor.split(rows) for tensor in tensors), strict=True)
+    return torch.stack([checkpoint(function, *part, *whole, use_reentrant=False) for part in parts]).sum()
 
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:

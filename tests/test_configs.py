@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from kd_lightning.cli import main
-from kd_lightning.data import CIFAR100
+from kd_lightning.data import CIFAR10
 from kd_lightning.data.images import StoredImages
 from kd_lightning.models import Network, checkpoints
 
@@ -22,40 +22,42 @@ BRIEF += ["--trainer.precision=32", "--data.batch_size=8", "--trainer.enable_pro
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise in place of cifar10-jpeg: 10 classes, 32 pixels."""
+    """Noise in place of cifar10-jpeg and CINIC-10: 10 classes, 32 pixels."""
     root, noise = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for split, count in (("train", 40), ("test", 3)):
-        for name in range(10):
-            (root / split / str(name)).mkdir(parents=True)
+        for name in CIFAR10.class_names:
+            (root / split / name).mkdir(parents=True)
             for number in range(count):
                 pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / split / str(name) / f"{number}.png")
+                Image.fromarray(pixels).save(root / split / name / f"{number}.png")
     return root
 
 
 @pytest.fixture
-def tiny_cifar100(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise in place of CIFAR-100."""
+def tiny_cifar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise in place of CIFAR-10 and CIFAR-100."""
 
-    def load(self: CIFAR100, split: str) -> StoredImages | None:
-        noise = torch.randint(0, 256, (200, 3, 32, 32), dtype=torch.uint8)
-        return None if split == "val" else StoredImages(noise, torch.arange(200) % 100)
+    def load(self: CIFAR10, split: str) -> StoredImages | None:
+        noise = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
+        return None if split == "val" else StoredImages(noise, torch.arange(40) % self.num_classes)
 
-    monkeypatch.setattr(CIFAR100, "load", load)
-    monkeypatch.setattr(CIFAR100, "download", lambda self: None)
+    monkeypatch.setattr(CIFAR10, "load", load)
+    monkeypatch.setattr(CIFAR10, "download", lambda self: None)
 
 
-@pytest.mark.usefixtures("tiny_cifar100")
+@pytest.mark.usefixtures("tiny_cifar")
 @pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(CONFIGS)) for file in FILES])
 def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(file.read_text())
     args = ["fit", f"--config={file}", f"--run.folder={tmp_path}", *BRIEF]
     if content["data"]["class_path"] == "ImageFolder":
         args += [f"--data.path={folder}", "--data.train_images=300", "--data.val_split=20"]
+    if content["data"]["class_path"] == "CINIC10":
+        args.append(f"--data.path={folder}")
     teacher = content["model"]["init_args"].get("teacher", {})
     if "checkpoint" in teacher:
         classes = 100 if content["data"]["class_path"] == "CIFAR100" else 10
-        network = Network(teacher["name"], num_classes=classes)
+        network = Network(teacher["name"], num_classes=classes, model_kwargs=teacher.get("model_kwargs"))
         checkpoints.write(tmp_path / "teacher.safetensors", network.model.state_dict(), network.facts())
         args.append(f"--model.teacher.checkpoint={tmp_path / 'teacher.safetensors'}")
     if "neighbors" in content["data"]["init_args"]:

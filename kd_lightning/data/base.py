@@ -145,8 +145,7 @@ class ImageData(Serving, ABC):
             return
         found = {"test": self.load("test")} if missing == ["test"] else self._train_and_val()
         if stage != "fit" and missing[0] not in found:
-            reason = "it is 0" if self.labeled else "images without labels have none"
-            raise ConfigError(f"data.val_split: {stage} needs a validation split; {reason}")
+            raise ConfigError(f"data.val_split: {stage} needs a validation split; it is 0")
         if stage == "fit":
             self._check_batch_size(len(found["train"]))
         self.sets |= {split: self._keep(found[split], split) for split in missing if split in found}

@@ -31,7 +31,7 @@ class ImageFolder(ImageData):
         test_split: share of the images (or, from 1 up, their number) that are the test where the folder has class
             folders alone; drawn by class and `split_seed`.
         labeled: false takes all images below the folder, at any depth, without labels: for methods that need none.
-            Nothing is held out then, and nothing is tested.
+            `val_split` of them are held out to compare student and teacher on; nothing is tested.
         num_classes: width of the student's classifier without labels: the teacher's number of classes, or 0 for an
             embedding alone.
         **kwargs: as for every data set.
@@ -60,7 +60,7 @@ class ImageFolder(ImageData):
         self.size, self.crop_ratio, self.test_split, self.labeled = size, crop_ratio, test_split, labeled
         self.name = self.path.name
         if not labeled:
-            self.folders, self.class_names, self.num_classes, self.val_split = {}, [], num_classes or 0, 0.0
+            self.folders, self.class_names, self.num_classes = {}, [], num_classes or 0
             return
         self.folders = self._splits()
         self.class_names = _classes(self.folders["train"])

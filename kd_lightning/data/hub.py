@@ -123,7 +123,7 @@ class HFDataset(ImageData):
         images = [name for name, kind in features.items() if type(kind).__name__ == "Image"]
         self.image_column = _column("image_column", image_column, images, images)
         if not labeled:
-            self.class_names, self.num_classes, self.val_split = [], num_classes or 0, 0.0
+            self.class_names, self.num_classes = [], num_classes or 0
             return
         usual = [name for name in ("label", "fine_label", "labels") if name in features]
         others = [name for name in features if name not in images]
@@ -146,10 +146,10 @@ class HFDataset(ImageData):
 
     @property
     def has_validation(self) -> bool:
-        return self.labeled and (self.splits["val"] is not None or super().has_validation)
+        return self.splits["val"] is not None or super().has_validation
 
     def load(self, split: Split) -> EncodedImages | None:
-        name = self.splits[split] if self.labeled else {"val": None}.get(split, self.splits["train"])
+        name = self.splits[split if self.labeled or split == "val" else "train"]
         if name is None:
             return None
         table = self.tables[name]

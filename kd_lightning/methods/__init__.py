@@ -1,12 +1,35 @@
 """Distillation methods: one paper, one file, one class. An import here makes the class's name known in YAML."""
 
+from kd_lightning.methods.at import AT
 from kd_lightning.methods.coss import CoSS
+from kd_lightning.methods.dist import DIST
 from kd_lightning.methods.distiller import Distiller
+from kd_lightning.methods.fitnet import FitNet
 from kd_lightning.methods.kd import KD
+from kd_lightning.methods.pkt import PKT
+from kd_lightning.methods.rkd import RKD
+from kd_lightning.methods.seed import SEED
+from kd_lightning.methods.simreg import SimReg
 from kd_lightning.methods.sp import SP
 from kd_lightning.methods.stkd import STKD
 from kd_lightning.methods.student import StudentModule
 from kd_lightning.methods.supervised import Supervised
 from kd_lightning.methods.tintem import TinTeM
 
-__all__ = ["KD", "SP", "STKD", "CoSS", "Distiller", "StudentModule", "Supervised", "TinTeM"]
+__all__ = [
+    "AT",
+    "DIST",
+    "KD",
+    "PKT",
+    "RKD",
+    "SEED",
+    "SP",
+    "STKD",
+    "CoSS",
+    "Distiller",
+    "FitNet",
+    "SimReg",
+    "StudentModule",
+    "Supervised",
+    "TinTeM",
+]

@@ -9,6 +9,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import cosine, full_precision
 from kd_lightning.methods.distiller import Distiller
+from kd_lightning.models import Features
 
 PAPER_SCALE, RELEASED_SCALE = 70.0, 1 / (0.07 * 0.1)
 
@@ -54,6 +55,7 @@ class CoSS(Distiller):
     """
 
     reads = frozenset({"embedding"})
+    least_batch = 2
 
     def __init__(
         self,
@@ -76,18 +78,19 @@ class CoSS(Distiller):
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
-        size = data.batch_size
-        if size < 2:
-            raise ConfigError("data.batch_size: CoSS compares the images of a batch; 1 has nothing to compare with")
-        if size < 32:
-            rank_zero_warn(f"data.batch_size: CoSS's dimensions over {size} images are noisy; the paper has 1,024")
+        if self.space_weight and data.batch_size < 32:
+            rank_zero_warn(
+                f"data.batch_size: CoSS's dimensions over {data.batch_size} images are noisy; the paper has 1,024"
+            )
+
+    def aligned(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
+        return self.head(student.embedding), teacher.embedding
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)
-        teacher = self.teach(batch.images, embedding=True).embedding
-        ours = self.head(student.embedding)
+        ours, theirs = self.aligned(student, self.teach(batch.images, embedding=True))
         losses = self.label_loss(student.logits, batch)
-        losses["feature"] = self.scale * feature_similarity_loss(ours, teacher)
+        losses["feature"] = self.scale * feature_similarity_loss(ours, theirs)
         if self.space_weight:
-            losses["space"] = self.scale * self.space_weight * space_similarity_loss(ours, teacher)
+            losses["space"] = self.scale * self.space_weight * space_similarity_loss(ours, theirs)
         return losses

@@ -1,7 +1,9 @@
 """Distiller: a student with a frozen teacher beside it."""
 
 from abc import ABC
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -10,7 +12,9 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
+from kd_lightning.functional import cosine
 from kd_lightning.methods.student import StudentModule
+from kd_lightning.metrics import NeighborOverlap
 from kd_lightning.models import Features, Network
 
 
@@ -34,6 +38,12 @@ class Distiller(StudentModule, ABC):
             the student's.
     """
 
+    least_batch: ClassVar[int] = 1
+    """The smallest batch that the losses can compare something in."""
+
+    also_seen: Mapping[str, bool] = MappingProxyType({})
+    """What `aligned` reads beside the embedding, as `Network.features` takes it."""
+
     def __init__(self, *, teacher: Network, ce_weight: float = 1.0, check_teacher: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ce_weight = ce_weight
@@ -46,6 +56,7 @@ class Distiller(StudentModule, ABC):
         self.agreement = nn.ModuleDict(
             {stage: MulticlassAccuracy(max(teacher.num_classes, 2), average="micro") for stage in ("val", "test")}
         )
+        self.neighbors = nn.ModuleDict({stage: NeighborOverlap() for stage in ("val", "test")})
         names = [*dict(teacher.named_parameters()), *dict(teacher.named_buffers())]
         # read by DistributedDataParallel: no broadcast of these, no place for them in its buckets
         self._ddp_params_and_buffers_to_ignore = [f"teacher.{name}" for name in names]
@@ -88,12 +99,48 @@ class Distiller(StudentModule, ABC):
         self.teacher.eval()  # someone may have called .train() on a part of it
         return self.teacher.features(images, **wanted)
 
-    def judge(self, batch: Batch, stage: str) -> Tensor:
-        logits = super().judge(batch, stage)
-        if self.knows_classes and self.trains_classifier:
+    def aligned(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
+        """What student and teacher say of each image, N,D both, where the losses bring it together; else None."""
+        return None
+
+    def check_layer(self, field: str, number: int) -> None:
+        """Refuses a stage, counted from the last, which is 1, that one of the networks does not have."""
+        for network in (self.student, self.teacher):
+            if not 1 <= number <= len(network.model.feature_info):
+                raise ConfigError(f"{field}: {number}; {network.name} has 1 to {len(network.model.feature_info)}")
+
+    def check_data(self, data: Any) -> None:
+        super().check_data(data)
+        if data.batch_size < self.least_batch:
+            raise ConfigError(
+                f"data.batch_size: {type(self).__name__} compares the images of a batch, and {data.batch_size} is too "
+                f"few; give {self.least_batch} or more"
+            )
+
+    def judge(self, batch: Batch, stage: str) -> None:
+        """Updates the metrics of a stage with a batch; beside the student's own, how it compares to the teacher:
+
+        the share of images to which both give one class, or, where the classifier is not trained, the share of each
+        image's nearest neighbours that are the same to both, and the cosine of what the losses bring together.
+        """
+        if not self.trains_classifier:
+            self._compare(batch, stage)
+            return
+        logits = self.student(batch.images)
+        self.judge_logits(logits, batch, stage)
+        if self.knows_classes:
             self.agreement[stage].update(logits, self.teach(batch.images, logits=True).logits.argmax(dim=1))
-            self.log(f"{stage}/agreement", self.agreement[stage], batch_size=len(logits))
-        return logits
+            self.log(f"{stage}/agreement", self.agreement[stage], prog_bar=True, batch_size=len(logits))
+
+    def _compare(self, batch: Batch, stage: str) -> None:
+        student = self.student.features(batch.images, embedding=True, **self.also_seen)
+        teacher = self.teach(batch.images, embedding=True, **self.also_seen)
+        count = len(batch.images)
+        self.neighbors[stage].update(student.embedding, teacher.embedding)
+        self.log(f"{stage}/neighbors", self.neighbors[stage], prog_bar=True, batch_size=count)
+        if pair := self.aligned(student, teacher):
+            mean = cosine(*(vectors.float() for vectors in pair)).mean()
+            self.log(f"{stage}/cosine", mean, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=count)
 
     def on_train_start(self) -> None:
         data = self.trainer.datamodule

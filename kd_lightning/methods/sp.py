@@ -51,6 +51,7 @@ class SP(Distiller):
     """
 
     reads = frozenset({"maps"})
+    least_batch = 2
 
     def __init__(
         self,
@@ -64,9 +65,7 @@ class SP(Distiller):
         if kd_weight:
             self.reads = self.reads | {"logits"}  # the teacher's classes are then checked
         super().__init__(**kwargs)
-        for network in (self.student, self.teacher):
-            if not 1 <= layers <= len(network.model.feature_info):
-                raise ConfigError(f"layers: {layers}; {network.name} has 1 to {len(network.model.feature_info)}")
+        self.check_layer("layers", layers)
         if temperature <= 0:
             raise ConfigError(f"temperature: {temperature} is not above 0")
         self.sp_weight, self.layers, self.kd_weight, self.temperature = sp_weight, layers, kd_weight, temperature

@@ -116,22 +116,19 @@ class StudentModule(LightningModule, ABC):
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return total
 
-    def judge(self, batch: Batch, stage: str) -> Tensor:
-        """Updates the metrics of a stage (`val` or `test`) with a batch; returns the student's logits."""
-        logits = self.student(batch.images)
+    def judge(self, batch: Batch, stage: str) -> None:
+        """Updates the metrics of a stage (`val` or `test`) with a batch."""
+        self.judge_logits(self.student(batch.images), batch, stage)
+
+    def judge_logits(self, logits: Tensor, batch: Batch, stage: str) -> None:
+        """Updates the metrics that compare the student's logits N,K with the labels, where there are any."""
+        if not self._labeled:
+            return
         count = len(batch.images)
-        if not (self._labeled and self.trains_classifier):
-            return logits
         self.accuracy[stage].update(logits, batch.labels)
         self.log(f"{stage}/acc", self.accuracy[stage], prog_bar=True, batch_size=count)
-        self.log(
-            f"{stage}/ce",
-            F.cross_entropy(logits.float(), batch.labels),
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=count,
-        )
-        return logits
+        cross_entropy = F.cross_entropy(logits.float(), batch.labels)
+        self.log(f"{stage}/ce", cross_entropy, on_epoch=True, sync_dist=True, batch_size=count)
 
     @property
     def _labeled(self) -> bool:

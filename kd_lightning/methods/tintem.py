@@ -6,17 +6,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
-from kd_lightning.functional import cosine, full_precision, unit
+from kd_lightning.functional import cosine, full_precision, summed_in_pieces, unit
 from kd_lightning.methods.distiller import Distiller
-from kd_lightning.models import Network
+from kd_lightning.models import Features, Network
 
 TEMPERATURES = tuple(number / 100 for number in range(1, 11))
 _SELF = 1e8  # taken off a vector's similarity to itself: finite, since -inf gives 0 x inf in the divergence
-_FLOATS = 1 << 24  # that the similarities of one piece may take, all temperatures together
 
 
 @full_precision
@@ -41,13 +39,9 @@ def sne_loss(
     """
     if mapped.ndim == 2:
         mapped, teacher = mapped[None], teacher[None]
-    each = max(1, _FLOATS // (mapped.shape[1] ** 2 * len(temperatures)))
-    pieces = zip(mapped.split(each), teacher.split(each), strict=True)
-    if len(mapped) <= each:
-        return _divergences(mapped, teacher, temperatures, style) / len(mapped)
-    # each piece is computed again for its gradient, so that one piece's similarities at a time are held
-    sums = [checkpoint(_divergences, ours, theirs, temperatures, style, use_reentrant=False) for ours, theirs in pieces]
-    return torch.stack(sums).sum() / len(mapped)
+    floats_each = mapped.shape[1] ** 2 * len(temperatures)
+    settings = (tuple(temperatures), style)
+    return summed_in_pieces(_divergences, mapped, teacher, floats_each=floats_each, whole=settings) / len(mapped)
 
 
 def _divergences(mapped: Tensor, teacher: Tensor, temperatures: Sequence[float], style: str) -> Tensor:
@@ -126,6 +120,7 @@ class TinTeM(Distiller):
         self.weights = {"local": local_weight, "global": global_weight, "token": token_weight, "map": map_weight}
         ours, theirs = (_token_shape(network) for network in (self.student, self.teacher))
         self.form = form or ("tokens" if ours and theirs else "pooled")
+        self.also_seen = {"tokens": self.form == "tokens"}
         if self.form == "tokens":
             self._check_grids(ours, theirs)
             narrow, wide = ours[1], theirs[1]
@@ -145,17 +140,9 @@ class TinTeM(Distiller):
             )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        tokens = self.form == "tokens"
-        wanted = {"tokens": tokens, "embedding": not tokens}
+        wanted = {"embedding": self.form == "pooled", **self.also_seen}
         student = self.student.features(batch.images, **wanted, logits=self.needs_labels)
-        teacher = self.teach(batch.images, **wanted)
-        if tokens:
-            ours, theirs = (
-                _first_and_patches(network, seen.tokens)
-                for network, seen in ((self.student, student), (self.teacher, teacher))
-            )
-        else:
-            ours, theirs = student.embedding[:, None], teacher.embedding[:, None]
+        ours, theirs = self._vectors(student, self.teach(batch.images, **wanted))
         mapped = self.head(self.norm(theirs))
         target = mapped.detach()
         sne = {"temperatures": self.temperatures, "style": self.style}
@@ -163,11 +150,21 @@ class TinTeM(Distiller):
             "global": sne_loss(mapped[:, 0], theirs[:, 0], **sne),
             "token": cosine_loss(ours[:, 0], target[:, 0]),
         }
-        if tokens:
+        if self.form == "tokens":
             found |= {"local": sne_loss(mapped, theirs, **sne), "map": cosine_loss(ours, target)}
         self._diagnose(target[:, 0], theirs[:, 0])
         weighted = {name: self.weights[name] * loss for name, loss in found.items() if self.weights[name]}
         return {**self.label_loss(student.logits, batch), **weighted}
+
+    def aligned(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
+        ours, theirs = self._vectors(student, teacher)
+        return ours[:, 0], self.head(self.norm(theirs[:, 0]))
+
+    def _vectors(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
+        """N,M,D and N,M,E: the tokens that are compared, or the embedding as the only one."""
+        if self.form == "pooled":
+            return student.embedding[:, None], teacher.embedding[:, None]
+        return _first_and_patches(self.student, student.tokens), _first_and_patches(self.teacher, teacher.tokens)
 
     @torch.no_grad()
     def _diagnose(self, mapped: Tensor, teacher: Tensor) -> None:

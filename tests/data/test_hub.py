@@ -101,7 +101,8 @@ def test_splits_by_other_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kwargs", [{}, {"memory_limit": 0, "num_workers": 0}])
 def test_without_labels(tmp_path: Path, kwargs: dict) -> None:
-    data = of(write(tmp_path / "pets", train=["x", "y", "x"]), labeled=False, num_classes=7, size=2, **kwargs)
+    path = write(tmp_path / "pets", train=["x", "y", "x"])
+    data = of(path, labeled=False, num_classes=7, size=2, val_split=0, **kwargs)
     assert (data.num_classes, data.class_names, data.has_validation) == (7, [], False)
     (batch,) = data.test_dataloader()
     assert batch.labels.tolist() == [-1, -1, -1]

@@ -141,7 +141,9 @@ def test_a_bare_tree_without_labels(root: Path) -> None:
     for file in ("a/b/c/0.PNG", "0.png", ".0.png"):
         Image.new("RGB", (8, 8)).save(root / file)
     data = of(root, labeled=False, num_classes=3, val_split=0.5)
-    assert (data.num_classes, data.has_validation, [*data.sets]) == (3, False, ["train"])
+    assert (data.num_classes, data.has_validation, [*data.sets]) == (3, True, ["train", "val"])
+    assert data.sets["val"].labels.tolist() == [-1] * 13
+    data = of(root, labeled=False, num_classes=3, val_split=0)
     assert data.sets["train"].labels.tolist() == [-1] * 26
     first = [str(Path(path).relative_to(root)) for path in data.sets["train"].paths()[:3]]
     assert first == ["0.png", "a/b/c/0.PNG", "test/cat/0.png"]

@@ -94,7 +94,7 @@ def test_the_head_is_there_where_widths_differ_alone() -> None:
 
 
 def test_small_batches(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="1 has nothing to compare with"):
+    with pytest.raises(ConfigError, match="and 1 is too few"):
         trainer(tmp_path).fit(taught(student=network()), digits(batch_size=1))
     with pytest.warns(UserWarning, match="over 16 images are noisy"):
         taught(student=network()).check_data(digits(batch_size=16))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kd_lightning import methods
 from kd_lightning.batch import Batch
+from kd_lightning.errors import ConfigError
 from kd_lightning.methods import KD, SP, StudentModule, Supervised, TinTeM
 from kd_lightning.schedules import WarmupMultiStep
 
@@ -89,9 +90,13 @@ def test_values_and_gradients_are_finite(
     kind: type[StudentModule], given: str, classes: int, autocast: bool, tmp_path: Path
 ) -> None:
     teacher = with_weights(tmp_path, "cifar_resnet8", classes)
-    built = method(kind, teacher, student=student(classes))
+    built, pixels = method(kind, teacher, student=student(classes)), GIVEN[given]()
+    if len(pixels) < getattr(kind, "least_batch", 1):
+        with pytest.raises(ConfigError, match=f"{len(pixels)} is too few"):
+            built.check_data(digits(batch_size=len(pixels)))
+        return
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        loss = sum(terms(built, batch(GIVEN[given](), classes)).values())
+        loss = sum(terms(built, batch(pixels, classes)).values())
     loss.backward()
     assert torch.isfinite(loss)
     trained = [parameter for parameter in built.student.parameters() if parameter.requires_grad]

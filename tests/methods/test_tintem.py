@@ -8,10 +8,11 @@ from golden import student, teacher
 from tiny import trainer
 from torch import Tensor
 
+from kd_lightning import functional
 from kd_lightning.batch import Batch
 from kd_lightning.data import Digits
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import TinTeM, tintem
+from kd_lightning.methods import TinTeM
 from kd_lightning.methods.tintem import cosine_loss, sne_loss
 from kd_lightning.models import Network
 from kd_lightning.randomness import sample_keys
@@ -76,7 +77,7 @@ def test_pieces_give_the_same_and_hold_less(monkeypatch: pytest.MonkeyPatch) -> 
     ours, theirs = (torch.randn((16, 40, d), generator=generator) for d in (8, 12))
 
     def run(floats: int) -> tuple[Tensor, Tensor, int]:
-        monkeypatch.setattr(tintem, "_FLOATS", floats)
+        monkeypatch.setattr(functional, "_FLOATS", floats)
         mapped, held = ours.clone().requires_grad_(), 0
 
         def keep(tensor: Tensor) -> Tensor:

@@ -1,0 +1,67 @@
+"""DIST: correlations in place of a divergence (Huang et al. 2022)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_lightning.batch import Batch
+from kd_lightning.errors import ConfigError
+from kd_lightning.functional import full_precision
+from kd_lightning.methods.distiller import Distiller
+
+_EPSILON = 1e-8
+
+
+@full_precision
+def correlation_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, dim: int) -> Tensor:
+    """T^2 (1 - mean Pearson correlation) of the two softmaxes along a dimension (DIST, Eq. 6, 8, 9).
+
+    Along 1, a sample's classes (inter-class); along 0, a class over the batch (intra-class). A row or column that
+    does not vary correlates with nothing: 0, by the released code's 1e-8 in the denominator.
+
+    Args:
+        student_logits: N,K.
+        teacher_logits: N,K.
+        temperature: T, above 0.
+        dim: 0 or 1.
+    """
+    ours, theirs = (torch.softmax(logits / temperature, dim=1) for logits in (student_logits, teacher_logits))
+    ours, theirs = (x - x.mean(dim=dim, keepdim=True) for x in (ours, theirs))
+    lengths = ours.norm(dim=dim) * theirs.norm(dim=dim)
+    return (1 - ((ours * theirs).sum(dim=dim) / (lengths + _EPSILON)).mean()) * temperature**2
+
+
+class DIST(Distiller):
+    """Correlations (Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher").
+
+    The student is to keep the order of what the teacher says, not its values: a sample's classes, and a class's
+    samples. The weights of 2 and the temperatures are the released code's.
+
+    Args:
+        temperature: of both softmaxes: 4 on CIFAR, 1 on ImageNet.
+        inter_weight: weight of the correlation of each sample's classes.
+        intra_weight: weight of the correlation of each class's samples, in the batch.
+        **kwargs: teacher, ce_weight, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+    """
+
+    reads = frozenset({"logits"})
+    least_batch = 2
+
+    def __init__(
+        self, *, temperature: float = 4.0, inter_weight: float = 2.0, intra_weight: float = 2.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if temperature <= 0:
+            raise ConfigError(f"temperature: {temperature} is not above 0")
+        self.temperature, self.inter_weight, self.intra_weight = temperature, inter_weight, intra_weight
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        student = self.student(batch.images)
+        teacher = self.teach(batch.images, logits=True).logits
+        inter, intra = (correlation_loss(student, teacher, temperature=self.temperature, dim=dim) for dim in (1, 0))
+        return {
+            **self.label_loss(student, batch),
+            "inter": self.inter_weight * inter,
+            "intra": self.intra_weight * intra,
+        }

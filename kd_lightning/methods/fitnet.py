@@ -1,0 +1,50 @@
+"""FitNet: a stage of the teacher as a hint (Romero et al. 2015)."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_lightning.batch import Batch
+from kd_lightning.errors import ConfigError
+from kd_lightning.functional import full_precision, pooled_alike
+from kd_lightning.methods.distiller import Distiller
+
+
+@full_precision
+def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean squared difference of two tensors of one shape (FitNets, Eq. 3, as a mean)."""
+    return F.mse_loss(student, teacher)
+
+
+class FitNet(Distiller):
+    """Hints (Romero et al. 2015, "FitNets: Hints for Thin Deep Nets").
+
+    A 1x1 convolution with BatchNorm (and ReLU) maps a stage of the student to the teacher's channels; where the
+    two sizes differ, the larger map is pooled to the smaller. In one phase, beside the cross-entropy, as RepDistiller
+    does it; the paper first trains up to the stage by the hint alone, and then by KD.
+
+    Args:
+        layer: which stage, counted from the last, which is 1; 2 is the middle of three.
+        relu: whether the mapped features end in a ReLU, as the teacher's do where it is a convolutional network.
+        fitnet_weight: weight of the hint; RepDistiller's.
+        **kwargs: teacher, ce_weight, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+    """
+
+    reads = frozenset({"maps"})
+
+    def __init__(self, *, layer: int = 2, relu: bool = True, fitnet_weight: float = 100.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.check_layer("layer", layer)
+        if layer > 1 and not self.needs_labels:
+            raise ConfigError(f"layer: {layer}; without labels, all behind that stage would learn nothing; give 1")
+        self.layer, self.fitnet_weight = layer, fitnet_weight
+        ours, theirs = (n.model.feature_info[-layer]["num_chs"] for n in (self.student, self.teacher))
+        layers = [nn.Conv2d(ours, theirs, 1, bias=False), nn.BatchNorm2d(theirs)]
+        self.regressor = nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        student = self.student.features(batch.images, maps=self.layer, logits=self.needs_labels)
+        teacher = self.teach(batch.images, maps=self.layer).maps[0]
+        ours, theirs = pooled_alike(self.regressor(student.maps[0]), teacher)
+        return {**self.label_loss(student.logits, batch), "fitnet": self.fitnet_weight * hint_loss(ours, theirs)}

@@ -1,0 +1,57 @@
+"""PKT: probabilistic knowledge transfer (Passalis & Tefas 2018)."""
+
+from typing import Any
+
+from torch import Tensor
+
+from kd_lightning.batch import Batch
+from kd_lightning.functional import full_precision, unit
+from kd_lightning.methods.distiller import Distiller
+
+_EPSILON = 1e-7
+
+
+@full_precision
+def pkt_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean over N,N of p log(p / q), p the teacher's and q the student's probabilities of each other sample.
+
+    A row of probabilities is (1 + cosine) / 2 of a sample with all, itself included, divided by their sum. The mean,
+    and 1e-7 in the logarithm, are the released code's; a divergence would be N times that.
+
+    Args:
+        student: N,D.
+        teacher: N,E.
+    """
+    q, p = (_neighborhoods(x) for x in (student, teacher))
+    return (p * ((p + _EPSILON).log() - (q + _EPSILON).log())).mean()
+
+
+def _neighborhoods(vectors: Tensor) -> Tensor:
+    vectors = unit(vectors)
+    likeness = (vectors @ vectors.T + 1) / 2
+    return likeness / likeness.sum(dim=1, keepdim=True)
+
+
+class PKT(Distiller):
+    """Probabilities of being neighbours (Passalis & Tefas 2018, "Learning Deep Representations with Probabilistic
+    Knowledge Transfer"), of embeddings.
+
+    Args:
+        pkt_weight: weight of the divergence; the released code's and RepDistiller's.
+        **kwargs: teacher, ce_weight, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+    """
+
+    reads = frozenset({"embedding"})
+    least_batch = 2
+
+    def __init__(self, *, pkt_weight: float = 30000.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pkt_weight = pkt_weight
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)
+        teacher = self.teach(batch.images, embedding=True).embedding
+        return {
+            **self.label_loss(student.logits, batch),
+            "pkt": self.pkt_weight * pkt_loss(student.embedding, teacher),
+        }

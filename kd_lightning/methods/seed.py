@@ -1,0 +1,108 @@
+"""SEED: the teacher's similarities to a queue, without labels (Fang et al. 2021)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.ops import MLP
+
+from kd_lightning.batch import Batch
+from kd_lightning.errors import ConfigError
+from kd_lightning.functional import full_precision, unit
+from kd_lightning.methods.distiller import Distiller
+from kd_lightning.models import Features
+
+
+@full_precision
+def seed_loss(
+    student: Tensor, teacher: Tensor, *, queue: Tensor, student_temperature: float, teacher_temperature: float
+) -> Tensor:
+    """Cross-entropy of the student's similarities with the teacher's, both to the teacher's embeddings (Eq. 4).
+
+    For each sample they are to its own embedding by the teacher, then to the queue's. It is not least where student is
+    teacher, for the two temperatures differ.
+
+    Args:
+        student: N,D.
+        teacher: N,D.
+        queue: Q,D, of unit vectors.
+        student_temperature: of the student's softmax.
+        teacher_temperature: of the teacher's.
+    """
+    ours, theirs = unit(student), unit(teacher)
+    target = torch.softmax(_similarities(theirs, theirs, queue) / teacher_temperature, dim=1)
+    log_probabilities = torch.log_softmax(_similarities(ours, theirs, queue) / student_temperature, dim=1)
+    return -(target * log_probabilities).sum(dim=1).mean()
+
+
+def _similarities(vectors: Tensor, own: Tensor, queue: Tensor) -> Tensor:
+    return torch.cat([(vectors * own).sum(dim=1, keepdim=True), vectors @ queue.T], dim=1)
+
+
+class SEED(Distiller):
+    """Similarities to a queue (Fang et al. 2021, "SEED: Self-supervised Distillation for Visual Representation").
+
+    The queue holds the teacher's embeddings of the last images, and first random unit vectors. The teacher's embedding
+    is what its classifier reads (the paper's teachers have a projection to 128 dimensions); the head on the student's,
+    dropped afterwards, is Linear, ReLU, Linear, [inferred].
+
+    Args:
+        queue_size: the released code's; where there are fewer images, an image meets its own earlier self in it.
+        student_temperature: of the student's softmax.
+        teacher_temperature: of the teacher's: the released code's, which makes its own embedding all that counts,
+            but for near twins. We recall 0.01 from the paper.
+        seed_weight: weight of the cross-entropy of similarities.
+        ce_weight: weight of the cross-entropy with the labels; the paper has none.
+        **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+    """
+
+    reads = frozenset({"embedding"})
+
+    def __init__(
+        self,
+        *,
+        queue_size: int = 65536,
+        student_temperature: float = 0.2,
+        teacher_temperature: float = 1e-4,
+        seed_weight: float = 1.0,
+        ce_weight: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(ce_weight=ce_weight, **kwargs)
+        numbers = {"queue_size": queue_size, "student_temperature": student_temperature}
+        for field, value in {**numbers, "teacher_temperature": teacher_temperature}.items():
+            if value <= 0:
+                raise ConfigError(f"{field}: {value} is not above 0")
+        self.temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
+        self.seed_weight = seed_weight
+        width = self.student.embedding_width
+        self.head = MLP(width, [width, self.teacher.embedding_width])
+        self.queue: Tensor
+        self.place: Tensor
+        self.register_buffer("queue", unit(torch.randn(queue_size, self.teacher.embedding_width)))
+        self.register_buffer("place", torch.zeros((), dtype=torch.int64))
+        self._ddp_params_and_buffers_to_ignore += ["queue", "place"]
+
+    def check_data(self, data: Any) -> None:
+        super().check_data(data)
+        if data.batch_size > len(self.queue):
+            raise ConfigError(f"queue_size: {len(self.queue)} is less than the {data.batch_size} images of a batch")
+
+    def aligned(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
+        return self.head(student.embedding), teacher.embedding
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)
+        ours, theirs = self.aligned(student, self.teach(batch.images, embedding=True))
+        queue = self.queue.clone()  # as it is now: the backward pass comes after it has moved on
+        loss = seed_loss(ours, theirs, queue=queue, **self.temperatures)
+        self._enqueue(unit(theirs.float()))
+        return {**self.label_loss(student.logits, batch), "seed": self.seed_weight * loss}
+
+    @torch.no_grad()
+    def _enqueue(self, embeddings: Tensor) -> None:
+        """The oldest embeddings make room; in place, so that the checkpoint has them."""
+        count = len(self.queue)
+        rows = (self.place + torch.arange(len(embeddings), device=self.place.device)) % count
+        self.queue[rows] = embeddings.to(self.queue.dtype)
+        self.place.copy_((self.place + len(embeddings)) % count)

@@ -1,0 +1,155 @@
+"""What the networks for small images share: timm's interface, the classifier, the first weights, the registration."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+Step = Callable[[Tensor], Tensor]
+default_cfgs: dict[str, Any] = {}  # where timm's register_model looks
+
+
+class CifarModel(nn.Module, ABC):
+    """A stem and stages, each of which gives a feature map; average pooling; a linear classifier.
+
+    A family builds its layers in its constructor, ends that with `complete`, and lists its `steps`.
+
+    Args:
+        num_classes: width of the classifier; 0 gives the embedding as logits, as everywhere in timm.
+        in_chans: channels of the images.
+        drop_rate: dropout before the classifier.
+        global_pool: `avg`, or `` for none, which leaves the last map as the embedding and needs num_classes 0.
+
+    Raises:
+        ValueError: for another global_pool.
+    """
+
+    first_conv = "conv1"
+    classifier_name = "fc"
+
+    def __init__(
+        self, *, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "avg"
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.in_chans = num_classes, in_chans
+        self.drop_rate, self.global_pool = drop_rate, global_pool
+
+    @abstractmethod
+    def steps(self) -> list[Step]:
+        """The stem and the stages: each takes the map before it (the first the images) and gives its own."""
+
+    def widen(self, x: Tensor) -> Tensor:
+        """What lies between the last map and pooling: the head convolution, where a family has one."""
+        return x
+
+    def complete(self, maps: Iterable[tuple[str, int, int]], width: int | None = None) -> None:
+        """Ends a constructor: notes what `steps` give, adds the classifier, draws the first weights.
+
+        Convolutions are normal with variance 2 / fan out (He et al. 2015), their biases 0; the rest is torch's default.
+
+        Args:
+            maps: of each step, the module it ends with, its channels, and how many times smaller than an image of 32
+                pixels its map is.
+            width: of the embedding, where it is not the last map's.
+        """
+        self.feature_info = [{"num_chs": channels, "reduction": by, "module": name} for name, channels, by in maps]
+        self.num_features = self.head_hidden_size = width or self.feature_info[-1]["num_chs"]
+        self.reset_classifier(self.num_classes, self.global_pool)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+                nn.init.normal_(module.weight, std=math.sqrt(2) / math.sqrt(fan_out))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def get_classifier(self) -> nn.Module:
+        return self.get_submodule(self.classifier_name)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        pool = self.global_pool if global_pool is None else global_pool
+        if pool not in ("avg", "") or (num_classes and not pool):
+            raise ValueError(f"global_pool: {pool!r} with {num_classes} classes; choices: avg, or '' with 0 classes")
+        self.num_classes, self.global_pool = num_classes, pool
+        classifier = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        self.set_submodule(self.classifier_name, classifier)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The steps' maps at `indices` (the last n if an int), as timm's networks give them, whatever `norm` is."""
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt: {output_fmt!r} is unknown; choices: NCHW")
+        steps = self.steps()
+        wanted, last = feature_take_indices(len(steps), indices)
+        taken = []
+        for number, step in enumerate(steps[: last + 1] if stop_early else steps):
+            x = step(x)
+            if number in wanted:
+                taken.append(x)
+        if intermediates_only:
+            return taken
+        return (x if stop_early and last + 1 < len(steps) else self.widen(x)), taken
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        for step in self.steps():
+            x = step(x)
+        return self.widen(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        if self.global_pool:
+            x = x.mean((2, 3))
+        x = F.dropout(x, self.drop_rate, self.training) if self.drop_rate else x
+        return x if pre_logits else self.get_classifier()(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def require_choice(field: str, given: float, choices: Iterable[float]) -> None:
+    """Raises a ValueError that names the nearest choice if `given` is none of them."""
+    if given not in choices:
+        closest = min(choices, key=lambda choice: abs(choice - given))
+        raise ValueError(f"{field}: {given} is unknown; nearest: {closest}")
+
+
+def register(
+    network: type[CifarModel],
+    models: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Makes models known to timm: their names with the arguments of `network`, and `name.tag` of weights that exist."""
+    common = {
+        "num_classes": 10,
+        "input_size": (3, 32, 32),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": network.first_conv,
+        "classifier": network.classifier_name,
+    }
+    described = {**{name: {} for name in models}, **(weights or {})}
+    default_cfgs.update(generate_default_cfgs({name: {**common, **own} for name, own in described.items()}))
+    for name, defaults in models.items():
+        register_model(_entrypoint(network, name, defaults))
+
+
+def _entrypoint(network: type[CifarModel], name: str, defaults: Mapping[str, Any]) -> Callable[..., nn.Module]:
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        by_getter = {"feature_cls": "getter", "out_indices": 4}  # features_only asks forward_intermediates
+        return build_model_with_cfg(network, name, pretrained, feature_cfg=by_getter, **{**defaults, **kwargs})
+
+    create.__name__ = name
+    return create

@@ -1,0 +1,100 @@
+"""ResNets for 32-pixel images: `cifar_resnet*` (He et al. 2016)."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_lightning.models.cifar.base import CifarModel, Step, register
+
+Shortcut = Literal["A", "B"]
+_WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, Fig. 2)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, shortcut: Shortcut) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.stride, self.widening, self.downsample = stride, channels - in_channels, None
+        if shortcut == "B" and (stride != 1 or self.widening):
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        if self.downsample is not None:
+            return self.downsample(x)
+        if self.stride == 1 and not self.widening:
+            return x
+        before = self.widening // 2
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.widening - before))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+class CifarResNet(CifarModel):
+    """The CIFAR ResNet of He et al. 2016, section 4.2: three stages at full, half and quarter resolution.
+
+    Maps: the stem's and the three stages', each after its ReLU.
+
+    Args:
+        depth: 6n + 2 layers with n blocks a stage.
+        channels: width of the stem and of the three stages.
+        shortcut: where a stage begins, A subsamples and pads with zero channels (the paper's), B convolves 1x1
+            (as in RepDistiller and mdistiller, whose checkpoints have keys such as `layer1.0.downsample.0`).
+        **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
+
+    Raises:
+        ValueError: for a depth that is not 6n + 2 or an unknown shortcut.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        channels: tuple[int, int, int, int] = (16, 16, 32, 64),
+        shortcut: Shortcut = "A",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if depth < 8 or depth % 6 != 2:
+            raise ValueError(f"depth: {depth} is not 6n + 2; nearest: {max(8, round((depth - 2) / 6) * 6 + 2)}")
+        if shortcut not in ("A", "B"):
+            raise ValueError(f"shortcut: {shortcut!r} is unknown; choices: A, B")
+        self.conv1 = nn.Conv2d(self.in_chans, channels[0], 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels[0])
+        maps = [("bn1", channels[0], 1)]
+        for stage, (before, width) in enumerate(pairwise(channels), start=1):
+            stride = 1 if stage == 1 else 2
+            blocks = [BasicBlock(before, width, stride, shortcut)]
+            blocks += [BasicBlock(width, width, 1, shortcut) for _ in range((depth - 2) // 6 - 1)]
+            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+            maps.append((f"layer{stage}", width, 2 ** (stage - 1)))
+        self.complete(maps)
+
+    def stem(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.conv1(x)))
+
+    def steps(self) -> list[Step]:
+        return [self.stem, self.layer1, self.layer2, self.layer3]
+
+
+_X4 = {"channels": (32, 64, 128, 256), "shortcut": "B"}  # RepDistiller's widths (Tian et al. 2020)
+register(
+    CifarResNet,
+    {
+        **{f"cifar_resnet{depth}": {"depth": depth} for depth in (8, 14, 20, 32, 44, 56, 110)},
+        "cifar_resnet8x4": {"depth": 8, **_X4},
+        "cifar_resnet32x4": {"depth": 32, **_X4},
+    },
+    # trained by configs/digits/teacher.yaml
+    {"cifar_resnet20.digits": {"input_size": (3, 8, 8), "file": str(_WEIGHTS / "cifar_resnet20.digits.safetensors")}},
+)

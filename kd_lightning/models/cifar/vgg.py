@@ -1,0 +1,58 @@
+"""VGGs with batch normalisation for 32-pixel images: `cifar_vgg*` (Simonyan & Zisserman 2015)."""
+
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_lightning.models.cifar.base import CifarModel, Step, register, require_choice
+
+_WIDTHS = (64, 128, 256, 512, 512)
+_CONVOLUTIONS = {  # a stage; 11 to 19 are the paper's A, B, D and E, 8 is RepDistiller's S
+    8: (1, 1, 1, 1, 1),
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+
+
+class CifarVGG(CifarModel):
+    """VGG with BN after every convolution, and one linear layer on the pooled map in place of three.
+
+    Maps: the five stages', each after its last ReLU and before the max pooling that the next begins with: at full,
+    half, quarter, eighth and eighth resolution (sixteenth for images of 64 pixels or more, as in RepDistiller).
+
+    Args:
+        depth: 8, 11, 13, 16 or 19 layers, as the names count them: the convolutions and three.
+        **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
+
+    Raises:
+        ValueError: for another depth.
+    """
+
+    first_conv = "block0.0"
+    classifier_name = "classifier"
+
+    def __init__(self, depth: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        require_choice("depth", depth, _CONVOLUTIONS)
+        before = self.in_chans
+        for stage, (width, count) in enumerate(zip(_WIDTHS, _CONVOLUTIONS[depth], strict=True)):
+            layers: list[nn.Module] = []
+            for _ in range(count):
+                layers += [nn.Conv2d(before, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU()]
+                before = width
+            self.add_module(f"block{stage}", nn.Sequential(*layers))
+        self.complete((f"block{stage}", _WIDTHS[stage], 2 ** min(stage, 3)) for stage in range(5))
+
+    def stage(self, number: int, x: Tensor) -> Tensor:
+        pooled = 0 < number < 4 or (number == 4 and x.shape[-1] >= 8)
+        return self.get_submodule(f"block{number}")(F.max_pool2d(x, 2) if pooled else x)
+
+    def steps(self) -> list[Step]:
+        return [partial(self.stage, number) for number in range(5)]
+
+
+register(CifarVGG, {f"cifar_vgg{depth}": {"depth": depth} for depth in _CONVOLUTIONS})

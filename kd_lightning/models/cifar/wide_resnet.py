@@ -1,0 +1,74 @@
+"""Wide ResNets for 32-pixel images: `cifar_wrn_DEPTH_WIDEN` (Zagoruyko & Komodakis 2016)."""
+
+from collections import OrderedDict
+from itertools import pairwise
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_lightning.models.cifar.base import CifarModel, Step, register
+
+
+class PreactivationBlock(nn.Module):
+    """BN, ReLU and a 3x3 convolution, twice, and a shortcut (Zagoruyko & Komodakis 2016, Fig. 1c, without dropout).
+
+    Where the width changes, the shortcut is a 1x1 convolution of what the first ReLU gives.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        same = stride == 1 and in_channels == channels
+        self.convShortcut = None if same else nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(self.bn1(x))
+        out = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        return out + (x if self.convShortcut is None else self.convShortcut(active))
+
+
+class CifarWideResNet(CifarModel):
+    """Wide ResNet: three stages of `widen` times 16, 32 and 64 channels at full, half and quarter resolution.
+
+    Maps: the stem's and the first two stages' as the next stage takes them, which are sums without a ReLU since the
+    network is pre-activation; the last stage's after the final BN and ReLU, as pooling reads it.
+
+    Args:
+        depth: 6n + 4 layers with n blocks a stage.
+        widen: the factor on the stages' channels; the stem has 16.
+        **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
+
+    Raises:
+        ValueError: for a depth that is not 6n + 4 or a factor below 1.
+    """
+
+    def __init__(self, depth: int, widen: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if depth < 10 or depth % 6 != 4:
+            raise ValueError(f"depth: {depth} is not 6n + 4; nearest: {max(10, round((depth - 4) / 6) * 6 + 4)}")
+        if widen < 1:
+            raise ValueError(f"widen: {widen} is below 1; nearest: 1")
+        channels = (16, 16 * widen, 32 * widen, 64 * widen)
+        self.conv1 = nn.Conv2d(self.in_chans, 16, 3, 1, 1, bias=False)
+        maps = [("conv1", 16, 1)]
+        for stage, (before, width) in enumerate(pairwise(channels), start=1):
+            blocks = [PreactivationBlock(before, width, 1 if stage == 1 else 2)]
+            blocks += [PreactivationBlock(width, width, 1) for _ in range((depth - 4) // 6 - 1)]
+            self.add_module(f"block{stage}", nn.Sequential(OrderedDict(layer=nn.Sequential(*blocks))))
+            maps.append((f"block{stage}", width, 2 ** (stage - 1)))
+        self.bn1 = nn.BatchNorm2d(channels[3])
+        self.complete([*maps[:3], ("bn1", channels[3], 4)])
+
+    def last(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn1(self.block3(x)))
+
+    def steps(self) -> list[Step]:
+        return [self.conv1, self.block1, self.block2, self.last]
+
+
+_SIZES = ((16, 1), (16, 2), (16, 8), (40, 1), (40, 2), (28, 4), (28, 10))
+register(CifarWideResNet, {f"cifar_wrn_{depth}_{widen}": {"depth": depth, "widen": widen} for depth, widen in _SIZES})

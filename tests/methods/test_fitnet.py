@@ -1,0 +1,59 @@
+"""FitNet: its loss, its regressor, stages of other sizes, and what has no labels."""
+
+import pytest
+import torch
+from golden import student as ours
+from golden import teacher as theirs
+from tiny import digits, method, student, trainer
+
+from kd_lightning.errors import ConfigError
+from kd_lightning.functional import pooled_alike
+from kd_lightning.methods import FitNet
+from kd_lightning.methods.fitnet import hint_loss
+from kd_lightning.models import Network
+
+
+def test_golden_value() -> None:
+    assert hint_loss(ours(6, 5), theirs(6, 5)).item() == pytest.approx(1.0190262112, abs=1e-9)
+
+
+def test_the_regressor_fits_the_chosen_stage() -> None:
+    for layer, (narrow, wide) in {1: (16, 64), 2: (8, 32), 3: (4, 16)}.items():
+        built = method(FitNet, layer=layer)
+        convolution = built.regressor[0]
+        assert (convolution.in_channels, convolution.out_channels) == (narrow, wide)
+        images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+        mapped = built.regressor(built.student.features(images, maps=layer).maps[0])
+        assert mapped.shape == built.teach(images, maps=layer).maps[0].shape
+        assert mapped.min() >= 0
+    assert len(method(FitNet, relu=False).regressor) == 2
+
+
+def test_a_vision_transformer_is_pooled_to_the_teachers_grid() -> None:
+    small = {"img_size": 8, "patch_size": 1, "depth": 3, "num_heads": 2, "embed_dim": 16}
+    built = method(FitNet, student=Network("vit_tiny_patch16_224", num_classes=10, model_kwargs=small), layer=1)
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    mapped, target = built.student.features(images, maps=1).maps[0], built.teach(images, maps=1).maps[0]
+    assert (mapped.shape[-1], target.shape[-1]) == (8, 2)
+    pooled, same = pooled_alike(mapped, target)
+    assert same is target
+    assert pooled.shape[-2:] == (2, 2)
+    torch.testing.assert_close(pooled[:, :, 0, 0], mapped[:, :, :4, :4].mean(dim=(2, 3)))
+
+
+def test_the_hint_is_learnt(tmp_path: object) -> None:
+    built = method(FitNet, student=student())
+    hints = []
+    built.log_dict = lambda found, **kwargs: hints.append(found["train/fitnet"].item())
+    run = trainer(tmp_path, max_epochs=12)
+    run.fit(built, digits())
+    assert sum(hints[-4:]) < 0.7 * sum(hints[:4])
+    assert not any(name.startswith("regressor") for name in built.student.state_dict())
+
+
+def test_refusals() -> None:
+    with pytest.raises(ConfigError, match="layer: 2; without labels"):
+        method(FitNet, ce_weight=0)
+    assert method(FitNet, ce_weight=0, layer=1).needs_labels is False
+    with pytest.raises(ConfigError, match="layer: 0; cifar_resnet8 has 1 to 4"):
+        method(FitNet, layer=0)
