@@ -1,4 +1,4 @@
-"""show, neighbors and bench-data through the command line."""
+"""show, neighbors and the benchmarks through the command line."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tiny import METHODS
 
 from kd_lightning.cli import main
 from kd_lightning.commands import bench_data
@@ -83,6 +84,8 @@ def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     assert "nearest: path" in refusal(["show", KD, "--paht=x.png"], capfd)
     assert "rounds: 0 is not positive" in refusal(["bench-data", "--rounds=0"], capfd)
     assert "memory" in refusal(["bench-data", "--tables=[memroy]"], capfd)
+    assert "no method 'SEDE'; nearest: SEED" in refusal(["bench-methods", "--only=[SEDE]"], capfd)
+    assert "steps: 0 is not positive" in refusal(["bench-methods", "--steps=0"], capfd)
 
 
 def test_bench_data_measures_all_three(
@@ -97,3 +100,14 @@ def test_bench_data_measures_all_three(
         assert all(speed > 0 for speed in table.values())
         assert any(name.startswith(("torchvision", "timm")) for name in table)
     assert "images/s, median" in printed
+
+
+def test_bench_methods_measures_each_beside_kd(capfd: pytest.CaptureFixture) -> None:
+    small = ["--teacher=cifar_resnet8", "--student=cifar_resnet8", "--size=8", "--batch_size=8", "--classes=5"]
+    result = main(["bench-methods", *small, "--rounds=1", "--steps=1"])
+    assert {*result} == {kind.__name__ for kind in METHODS}
+    assert all(seconds > 0 for seconds in result.values())
+    printed = capfd.readouterr().out
+    assert "times KD's" in printed
+    assert "SimReg" in printed
+    assert [*main(["bench-methods", *small, "--rounds=1", "--only=[SP]"])] == ["KD", "SP"]

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from kd_lightning.cli import main
-from kd_lightning.data import CIFAR10
+from kd_lightning.data import CIFAR10, ImageData, ImageNet, TinyImageNet
 from kd_lightning.data.images import StoredImages
 from kd_lightning.models import Network, checkpoints
 
@@ -34,18 +34,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny_cifar(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise in place of CIFAR-10 and CIFAR-100."""
+def noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise in place of the CIFARs, Tiny-ImageNet and ImageNet."""
 
-    def load(self: CIFAR10, split: str) -> StoredImages | None:
-        noise = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
-        return None if split == "val" else StoredImages(noise, torch.arange(40) % self.num_classes)
+    def load(self: ImageData, split: str) -> StoredImages | None:
+        count = 110 if isinstance(self, TinyImageNet) else 40
+        images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
+        return None if split == "val" else StoredImages(images, torch.arange(count) % min(10, self.num_classes))
 
-    monkeypatch.setattr(CIFAR10, "load", load)
-    monkeypatch.setattr(CIFAR10, "download", lambda self: None)
+    for kind in (CIFAR10, TinyImageNet, ImageNet):
+        monkeypatch.setattr(kind, "load", load)
+        monkeypatch.setattr(kind, "download", lambda self: None)
 
 
-@pytest.mark.usefixtures("tiny_cifar")
+def some_teacher(teacher: dict, data: str, path: Path) -> list[str]:
+    """Weights of no worth in place of those that the config names, and a smaller grid for a ViT of 224 pixels."""
+    if "checkpoint" not in teacher and teacher["name"].endswith(".digits"):
+        return []
+    classes = {"CIFAR100": 100, "TinyImageNet": 1000, "ImageNet": 0}.get(data, 10)
+    name, kwargs = teacher["name"].partition(".")[0], teacher.get("model_kwargs", {})
+    args = [f"--model.teacher.name={name}", f"--model.teacher.checkpoint={path}", "--model.teacher.pretrained=false"]
+    if kwargs.get("img_size", 0) > 56:
+        kwargs["img_size"] = 56
+        args += ["--model.teacher.model_kwargs.img_size=56", "--model.student.model_kwargs.img_size=56"]
+    network = Network(name, num_classes=classes, model_kwargs=kwargs)
+    checkpoints.write(path, network.model.state_dict(), network.facts())
+    return args
+
+
+@pytest.mark.usefixtures("noise")
 @pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(CONFIGS)) for file in FILES])
 def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(file.read_text())
@@ -54,12 +71,10 @@ def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
         args += [f"--data.path={folder}", "--data.train_images=300", "--data.val_split=20"]
     if content["data"]["class_path"] == "CINIC10":
         args.append(f"--data.path={folder}")
-    teacher = content["model"]["init_args"].get("teacher", {})
-    if "checkpoint" in teacher:
-        classes = 100 if content["data"]["class_path"] == "CIFAR100" else 10
-        network = Network(teacher["name"], num_classes=classes, model_kwargs=teacher.get("model_kwargs"))
-        checkpoints.write(tmp_path / "teacher.safetensors", network.model.state_dict(), network.facts())
-        args.append(f"--model.teacher.checkpoint={tmp_path / 'teacher.safetensors'}")
+    if content["data"]["class_path"].endswith("ImageNet"):
+        args.append("--data.augmentations=cifar")  # the noise is no file to crop from
+    if teacher := content["model"]["init_args"].get("teacher"):
+        args += some_teacher(teacher, content["data"]["class_path"], tmp_path / "teacher.safetensors")
     if "neighbors" in content["data"]["init_args"]:
         args += ["--data.batch_size=16", f"--data.neighbors.path={tmp_path / 'table.safetensors'}"]
         main(["neighbors", *(arg for arg in args[1:] if not arg.startswith("--trainer.limit"))])

@@ -1,12 +1,13 @@
 """The commands beside fit, validate, test and predict. Each is a class: its arguments are the command's own."""
 
 from kd_lightning.commands.bench_data import BenchData
+from kd_lightning.commands.bench_methods import BenchMethods
 from kd_lightning.commands.neighbors import MakeNeighbors
 from kd_lightning.commands.show import Show
 
 ON_A_CONFIG = {"show": Show, "neighbors": MakeNeighbors}
 """Called with the method and the data of a config, as `fit` takes it."""
-ALONE = {"bench-data": BenchData}
+ALONE = {"bench-data": BenchData, "bench-methods": BenchMethods}
 """Called with their own arguments alone."""
 
-__all__ = ["ALONE", "ON_A_CONFIG", "BenchData", "MakeNeighbors", "Show"]
+__all__ = ["ALONE", "ON_A_CONFIG", "BenchData", "BenchMethods", "MakeNeighbors", "Show"]

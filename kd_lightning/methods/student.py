@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -107,6 +108,17 @@ class StudentModule(LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         self.train()  # Lightning would go on in eval mode where someone has looked at the student in it
+
+    def on_after_backward(self) -> None:
+        """Says once what no loss reaches: it stays as it was drawn."""
+        if self.trainer.global_step or self.trainer.fit_loop.epoch_loop.batch_idx:
+            return
+        idle = [name for name, value in self.named_parameters() if value.requires_grad and value.grad is None]
+        if idle:
+            rank_zero_warn(
+                f"model: {type(self).__name__} trains all but {len(idle)} parameters, which no loss reaches and which "
+                f"stay as they were drawn: {', '.join(idle[:3])}"
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch)

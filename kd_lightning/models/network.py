@@ -40,8 +40,9 @@ class Network(nn.Module):
         name: any model that timm knows (`cifar_resnet20`, `vit_small_patch14_dinov2.lvd142m`, `hf_hub:...`).
         pretrained: load the weights that timm has for the name (from a hub, or shipped here: `cifar_resnet20.digits`).
         checkpoint: path of a local file with weights (safetensors, torch, or a checkpoint of this project).
-        num_classes: width of the classifier; the weights' own where none is given. Another width than the weights'
-            keeps the backbone and starts a fresh classifier. 0 removes it: the logits are then the embedding.
+        num_classes: width of the classifier; the weights' own where none is given, 0 where they are a backbone alone.
+            Another width than the weights' keeps the backbone and starts a fresh classifier. 0 removes it: the logits
+            are then the embedding.
         mean: the mean that the model's input is normalised by, one value a channel; default: the weights' own.
         std: the standard deviation, likewise.
         size: side in pixels that images are resized to; default: the size the weights were trained at where timm
@@ -216,8 +217,11 @@ def _load(model: nn.Module, name: str, checkpoint: str) -> tuple[dict[str, Any],
     path = resolve(checkpoint, field)
     state, facts = checkpoints.read(path, field)
     state = checkpoints.clean(state, model, f"{field}: {path}")
-    head = state.get(f"{model.default_cfg.get('classifier')}.weight")
+    classifier = model.default_cfg.get("classifier")
+    head = state.get(f"{classifier}.weight")
     classes = model.num_classes if head is None else head.shape[0]
+    if head is None and isinstance(classifier, str):
+        classes = 0  # a backbone alone, as self-supervised teachers are
     if classes != model.num_classes:
         model.reset_classifier(classes)
     differs = checkpoints.mismatch(model.state_dict(), state)
