@@ -137,6 +137,9 @@ class ImageData(Serving, ABC):
             check_classes(teacher, self)
             if self.neighbors and fits:
                 self.neighbors.check_teacher(teacher)
+        for callback in self.trainer.callbacks if fits else ():
+            if hasattr(callback, "check_data"):  # a probe
+                callback.check_data(self)
 
     def setup(self, stage: str) -> None:
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self.predict_split,)}

@@ -54,17 +54,20 @@ class Probe(Callback, ABC):
     def check(self, images: int) -> None:
         """Refuses, before the first step, what cannot be judged with that many training images."""
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        data = self.data or trainer.datamodule
-        judges = self.every_n_epochs or self.data
-        if stage == "fit" and judges and not data.labeled:
-            raise ConfigError(f"{type(self).__name__}.data: the images have no labels to judge by; name some that have")
-        if stage == "fit" and data.labeled:
+    def check_data(self, data: ImageData) -> None:
+        """Refuses, before a run is opened, images that cannot be judged by; `data` are the run's own."""
+        named, every = type(self).__name__, self.every_n_epochs
+        if self.data:
+            data = self.data
             data.prepare_data()
             data.setup("fit")
-            self.check(len(data.sets["train"]))
-            if self.every_n_epochs and "val" not in data.sets:
-                raise ConfigError(f"{type(self).__name__}.every_n_epochs: there are no validation images to judge by")
+        if not data.labeled:
+            if every or self.data:
+                raise ConfigError(f"{named}.data: the images have no labels to judge by; name some that have")
+            return
+        self.check(len(data.sets["train"]))
+        if every and "val" not in data.sets:
+            raise ConfigError(f"{named}.every_n_epochs: there are no validation images to judge by")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:

@@ -33,8 +33,9 @@ def _neighborhoods(vectors: Tensor) -> Tensor:
 
 
 class PKT(Distiller):
-    """Probabilities of being neighbours (Passalis & Tefas 2018, "Learning Deep Representations with Probabilistic
-    Knowledge Transfer"), of embeddings.
+    """Probabilities (Passalis & Tefas 2018, "Learning Deep Representations with Probabilistic Knowledge Transfer").
+
+    The student's embeddings are to be neighbours of each other as probably as the teacher's are.
 
     Args:
         pkt_weight: weight of the divergence; the released code's and RepDistiller's.

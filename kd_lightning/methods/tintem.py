@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
@@ -78,8 +79,10 @@ class TinTeM(Distiller):
     (SNE); the student learns to point where the mapped teacher does. The two share no gradient: the head learns from
     SNE alone, the student from cosines alone, by one optimizer. Terms: `local`, over each image's tokens; `global`,
     over the batch's first tokens; `token`, the student's first token; `map`, all its tokens as one vector. Where one of
-    the networks has no tokens, [inferred], `global` and `token` are of the embeddings and there are no others. The
-    equations are those of the authors' released code, for the paper's text could not be had.
+    the networks has no tokens, [inferred], `global` and `token` are of the embeddings and there are no others; the
+    student's is then compared after a LayerNorm without parameters (ViTs end in one), since pooled ReLUs are nowhere
+    negative and could not point where the map does. The equations are those of the authors' released code, for the
+    paper's text could not be had.
 
     Args:
         form: `tokens`, `pooled`, or what the networks allow.
@@ -163,7 +166,8 @@ class TinTeM(Distiller):
     def _vectors(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
         """N,M,D and N,M,E: the tokens that are compared, or the embedding as the only one."""
         if self.form == "pooled":
-            return student.embedding[:, None], teacher.embedding[:, None]
+            ours = F.layer_norm(student.embedding, student.embedding.shape[1:])
+            return ours[:, None], teacher.embedding[:, None]
         return _first_and_patches(self.student, student.tokens), _first_and_patches(self.teacher, teacher.tokens)
 
     @torch.no_grad()

@@ -115,6 +115,7 @@ def test_refusals_before_the_first_step(tmp_path: Path, capfd: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["fit", *fixed, often, "--data.val_split=0"])
     assert "LinearProbe.every_n_epochs: there are no validation images" in capfd.readouterr().err
+    assert not [*tmp_path.iterdir()]
 
 
 def test_supervised_students_can_be_probed_as_well(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from golden import student, teacher
-from tiny import trainer
+from tiny import method, trainer
 from torch import Tensor
 
 from kd_lightning import functional
@@ -95,6 +95,21 @@ def test_pieces_give_the_same_and_hold_less(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(pieces[0], whole[0])
     torch.testing.assert_close(pieces[1], whole[1])
     assert pieces[2] < whole[2] / 50  # what lies between forward and backward: the inputs alone
+
+
+def test_pooled_relus_can_point_anywhere() -> None:
+    """Without the LayerNorm, a student that ends in ReLU would stay in one orthant, and the map does not."""
+    built = method(TinTeM)
+    built.student.eval()
+    images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
+    seen, taught = (f(images, embedding=True) for f in (built.student.features, built.teach))
+    assert seen.embedding.min() >= 0
+    ours, mapped = built.aligned(seen, taught)
+    embedding = seen.embedding
+    expected = (embedding - embedding.mean(1, keepdim=True)) / embedding.var(1, correction=0, keepdim=True).sqrt()
+    torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
+    assert (ours < 0).float().mean() > 0.2
+    assert (mapped < 0).float().mean() > 0.2
 
 
 VIT = {"img_size": 8, "patch_size": 4, "depth": 2, "num_heads": 2}
