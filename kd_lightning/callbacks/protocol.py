@@ -57,8 +57,11 @@ class Protocol(Callback):
         outcome = ""
         if self.test and data.labeled:
             trainer.test(method, datamodule=data, ckpt_path=str(self.judged))
-            if "test/acc" in trainer.callback_metrics:
-                outcome = f", {trainer.callback_metrics['test/acc']:.2%} of the test images right"
+            found = trainer.callback_metrics
+            judges = {"test/acc": "", "test/knn": " by their neighbours", "test/linear": " by a linear probe"}
+            outcome = next(
+                (f", {found[n]:.2%} of the test images right{by}" for n, by in judges.items() if n in found), ""
+            )
         rank_zero_info(f"result: the {self.judge} epoch{outcome}; {self.judged}, its student alone beside it")
 
 
@@ -78,11 +81,11 @@ class Last(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         stops = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if stops and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and not trainer.fast_dev_run:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
 
 
 class Best(ModelCheckpoint):
