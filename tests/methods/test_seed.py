@@ -37,6 +37,16 @@ def test_a_cold_teacher_makes_it_infonce() -> None:
     assert found.item() == pytest.approx(own.item(), rel=1e-9)
 
 
+def test_the_head_is_not_linear() -> None:
+    head = method(SEED, queue_size=5).head
+    assert [(layer.in_features, layer.out_features) for layer in head if hasattr(layer, "in_features")] == [
+        (16, 16),
+        (16, 64),
+    ]
+    x = torch.randn(4, 16)
+    assert not torch.allclose(head(x) + head(-x), 2 * head(torch.zeros_like(x)))
+
+
 def batches(count: int, size: int) -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
     rows = torch.arange(size)

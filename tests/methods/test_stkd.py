@@ -63,8 +63,10 @@ def test_weights_and_partners_come_from_the_keys(per: str, images: int) -> None:
     virtual = virtual_samples(KEYS, images=images, alpha=1.0, per=per)
     assert virtual.rows.shape == virtual.weights.shape == (24, images)
     assert torch.equal(virtual.rows[:, 0], torch.arange(24))
-    for column in virtual.rows.unbind(1):
+    columns = virtual.rows.unbind(1)
+    for column in columns:
         assert torch.equal(column.sort().values, torch.arange(24))
+    assert not any(torch.equal(a, b) for place, a in enumerate(columns) for b in columns[:place])
     torch.testing.assert_close(virtual.weights.sum(1), torch.ones(24))
     assert (len(virtual.weights.unique(dim=0)) == 1) == (per == "batch")
     torch.manual_seed(1)
@@ -84,28 +86,32 @@ def test_a_mixture_is_the_weighted_sum() -> None:
 
 
 def reference(method: STKD, given: Batch, images: Tensor) -> dict[str, Tensor]:
-    """The default, and its options, written out for two images."""
-    virtual = virtual_samples(given.keys, images=2, alpha=method.alpha, per=method.per)
-    partner, share = virtual.rows[:, 1], virtual.weights[:, 0]
-    mixed = share[:, None, None, None] * images + (1 - share)[:, None, None, None] * images[partner]
+    """The default, and its options, written out sample by sample."""
+    virtual = virtual_samples(given.keys, images=method.images, alpha=method.alpha, per=method.per)
+    recipes = [[*zip(r.tolist(), w.tolist(), strict=True)] for r, w in zip(virtual.rows, virtual.weights, strict=True)]
+    mixed = torch.stack([sum(weight * images[row] for row, weight in recipe) for recipe in recipes])
     with torch.no_grad():
-        ours = F.log_softmax(method.student(mixed), 1)
+        log_p = F.log_softmax(method.student(mixed), 1)
         student_soft = F.log_softmax(method.student(mixed) / 4, 1)
         soft = F.softmax(method.teacher(mixed) / 4, 1)
         if method.targets == "sources":
             each = F.softmax(method.teacher(images) / 4, 1)
-            soft = share[:, None] * each + (1 - share)[:, None] * each[partner]
-    own, other = -ours.gather(1, given.labels[:, None])[:, 0], -ours.gather(1, given.labels[partner][:, None])[:, 0]
-    ce = torch.where(share >= 0.5, own, other) if method.labels == "hard" else share * own + (1 - share) * other
+            soft = torch.stack([sum(weight * each[row] for row, weight in recipe) for recipe in recipes])
+    ce = []
+    for logs, recipe in zip(log_p, recipes, strict=True):
+        if method.labels == "hard":
+            recipe = [(max(recipe, key=lambda part: part[1])[0], 1.0)]
+        ce.append(-sum(weight * logs[given.labels[row]] for row, weight in recipe))
     kl = (soft * (soft.log() - student_soft)).sum(1).mean() * 16
-    return {"ce": 0.1 * ce.mean(), "kd": 0.9 * kl}
+    return {"ce": 0.1 * torch.stack(ce).mean(), "kd": 0.9 * kl}
 
 
+@pytest.mark.parametrize("images", [2, 3])
 @pytest.mark.parametrize("labels", ["mixed", "hard"])
 @pytest.mark.parametrize("targets", ["mixed", "sources"])
 @pytest.mark.parametrize("per", ["batch", "sample"])
-def test_every_form_against_a_reference(labels: str, targets: str, per: str) -> None:
-    method = made(labels=labels, targets=targets, per=per)
+def test_every_form_against_a_reference(labels: str, targets: str, per: str, images: int) -> None:
+    method = made(labels=labels, targets=targets, per=per, images=images)
     losses = method.losses(batch())
     expected = reference(method, batch(), batch().images / 255)
     for name in ("ce", "kd"):

@@ -165,6 +165,27 @@ def test_head_and_student_share_no_gradient(theirs: object, ours: object, terms:
     assert all(parameter.grad is None for parameter in method.teacher.parameters())
 
 
+@pytest.mark.parametrize("style", ["joint", "half"])
+def test_the_terms_are_of_the_right_tokens(style: str) -> None:
+    torch.manual_seed(0)
+    method = made(trained_vit(16, reg_tokens=2), vit(8), style=style, temperatures=[0.1, 0.5])
+    torch.nn.init.normal_(method.norm.weight)
+    torch.nn.init.normal_(method.norm.bias)
+    images = batch().images
+    theirs, ours = (n.features(images, tokens=True).tokens for n in (method.teacher, method.student.eval()))
+    theirs = torch.cat([theirs[:, :1], theirs[:, 3:]], dim=1)  # the image's and 4 patches', not 2 registers
+    mapped = (theirs - theirs.mean(-1, keepdim=True)) / (theirs.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+    mapped = (mapped * method.norm.weight + method.norm.bias) @ method.head.weight.T + method.head.bias
+    sne = {"temperatures": [0.1, 0.5], "style": style}
+    expected = {
+        "global": sne_loss(mapped[:, 0], theirs[:, 0], **sne),
+        "local": torch.stack([sne_loss(a, b, **sne) for a, b in zip(mapped, theirs, strict=True)]).mean(),
+        "token": 1 - torch.cosine_similarity(ours[:, 0], mapped[:, 0]).mean(),
+        "map": 1 - torch.cosine_similarity(ours.flatten(1), mapped.flatten(1)).mean(),
+    }
+    torch.testing.assert_close(method.losses(batch()), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_tokens_of_another_grid_and_tokens_that_are_not_there_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"has 16 patches and the teacher .* 4; give them the same grid"):
         made(trained_vit(16), vit(8, patch_size=2))
