@@ -40,6 +40,26 @@ def test_scores_are_scikit_learns_log_probabilities() -> None:
     assert (found.argmax(1) == asked.labels).float().mean() > max(accuracies) - 0.03
 
 
+def test_the_strength_is_chosen() -> None:
+    """Where one class is common, the weakest of all says nothing else."""
+    known, asked = (blobs(count, seed) for count, seed in ((600, 3), (400, 4)))
+    keep = [each.labels.eq(0) | (torch.arange(len(each.labels)) % 5 == 0) for each in (known, asked)]
+    known, asked = (Embedded(each.vectors[k], each.labels[k]) for each, k in zip((known, asked), keep, strict=True))
+    found = LinearProbe().scores(known, asked.vectors, classes=4).argmax(1)
+    scaler = StandardScaler().fit(known.vectors)
+    weakest = LogisticRegression(C=1e-4).fit(scaler.transform(known.vectors), known.labels)
+    assert (found == asked.labels).float().mean() > weakest.score(scaler.transform(asked.vectors), asked.labels) + 0.1
+
+
+def test_what_is_judged_is_not_what_was_learnt_from(tmp_path: Path) -> None:
+    """The nearest of the training images to one of themselves would be itself."""
+    run, built = trainer(tmp_path, KNN(k=1, every_n_epochs=1)), method(CoSS)
+    run.fit(built, digits())
+    assert 0.3 < run.callback_metrics["val/knn"] < 1
+    run.test(built, digits(), verbose=False)
+    assert 0.3 < run.callback_metrics["test/knn"] < 1
+
+
 def test_few_images_of_a_class_are_judged_all_the_same() -> None:
     known = Embedded(
         torch.randn(9, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2])

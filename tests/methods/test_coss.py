@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden import student, teacher
-from tiny import digits, trainer
+from tiny import digits, method, trainer
 from torch import Tensor, nn
 
+from kd_lightning.batch import Batch
 from kd_lightning.data import Digits
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import CoSS
@@ -91,6 +92,15 @@ def test_the_head_is_there_where_widths_differ_alone() -> None:
     assert taught(student=network(), scale="released").scale == pytest.approx(142.857, abs=1e-3)
     with pytest.raises(ConfigError, match="hidden: 0"):
         taught(student=network(), hidden=0)
+
+
+def test_the_terms_sum_to_the_loss() -> None:
+    built = method(CoSS, scale=3.0, space_weight=0.5).eval()
+    images, rows = torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8), torch.arange(9)
+    losses = built.losses(Batch(images, rows, rows, rows))
+    ours = built.head(built.student.features(images, embedding=True).embedding)
+    theirs = built.teach(images, embedding=True).embedding
+    torch.testing.assert_close(sum(losses.values()), coss_loss(ours, theirs, scale=3.0, space_weight=0.5))
 
 
 def test_small_batches(tmp_path: Path) -> None:

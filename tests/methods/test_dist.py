@@ -8,6 +8,7 @@ from scipy.special import softmax
 from scipy.stats import pearsonr
 from tiny import method
 
+from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import DIST
 from kd_lightning.methods.dist import correlation_loss
@@ -44,6 +45,17 @@ def test_one_sample_has_rows_alone() -> None:
     ours = student(1, 5).requires_grad_()
     correlation_loss(ours, teacher(1, 5), temperature=4, dim=0).backward()
     assert ours.grad.abs().max() == 0
+
+
+def test_inter_is_of_each_samples_classes_and_intra_of_each_class() -> None:
+    built = method(DIST).eval()
+    built.log = lambda *args, **kwargs: None
+    images, rows = torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8), torch.arange(9)
+    losses = built.losses(Batch(images, rows, rows, rows))
+    ours, theirs = built.student(images), built.teach(images, logits=True).logits
+    for name, dim in (("inter", 1), ("intra", 0)):
+        expected = 2 * correlation_loss(ours, theirs, temperature=4, dim=dim)
+        torch.testing.assert_close(losses[name], expected)
 
 
 def test_refusals() -> None:

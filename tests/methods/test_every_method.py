@@ -11,7 +11,7 @@ from torch import Tensor
 from kd_lightning import methods
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import KD, SP, StudentModule, Supervised, TinTeM
+from kd_lightning.methods import KD, SP, Distiller, StudentModule, Supervised, TinTeM
 from kd_lightning.schedules import WarmupMultiStep
 
 every_method = pytest.mark.parametrize("kind", METHODS)
@@ -71,6 +71,18 @@ def test_a_terms_weight_is_its_factor(kind: type[StudentModule]) -> None:
         twice = terms(seeded(**{name: 2 * default}), given)
         torch.testing.assert_close(twice.pop(term), 2 * plain[term])
         assert all(torch.equal(value, plain[other]) for other, value in twice.items())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in METHODS if issubclass(kind, Distiller)])
+def test_every_term_but_the_labels_asks_the_teacher(kind: type[Distiller]) -> None:
+    built, given = method(kind).eval(), batch(images(12))
+    before = terms(built, given)
+    with torch.no_grad():
+        for parameter in built.teacher.parameters():
+            parameter += 0.3 * parameter.std(correction=0) * torch.randn_like(parameter)
+    after = terms(built, given)
+    for name in {*before} - {"ce"}:
+        assert (before[name] - after[name]).abs() > 1e-4 * before[name].abs(), name
 
 
 GIVEN = {
