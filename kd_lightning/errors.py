@@ -1,5 +1,6 @@
 """The one error that is the user's to mend, and the nearest names to offer with it."""
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -10,6 +11,19 @@ class ConfigError(ValueError):
     The message is one line: the field, what was given, what would be right. `kd_lightning.cli.main`
     prints it and exits with status 2.
     """
+
+
+def check_positive(**fields: float) -> None:
+    """Refuses numbers that are not finite and above 0.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    for field, value in fields.items():
+        if not math.isfinite(value):
+            raise ConfigError(f"{field}: {value} is not a finite number")
+        if value <= 0:
+            raise ConfigError(f"{field}: {value} is not above 0")
 
 
 def nearest(given: str, choices: Iterable[str], *, most: int = 3) -> str:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.evaluation.probe import Embedded, Probe
 
 
@@ -48,10 +48,7 @@ class KNN(Probe):
 
     def __init__(self, *, k: int = 10, temperature: float = 0.07, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if k < 1:
-            raise ConfigError(f"k: {k} is not positive")
-        if temperature <= 0:
-            raise ConfigError(f"temperature: {temperature} is not above 0")
+        check_positive(k=k, temperature=temperature)
         self.k, self.temperature = k, temperature
 
     def check(self, images: int) -> None:

@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import check_positive
 from kd_lightning.evaluation.probe import Embedded, Probe
 
 
@@ -33,8 +33,7 @@ class LinearProbe(Probe):
 
     def __init__(self, *, max_iter: int = 200, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if max_iter < 1:
-            raise ConfigError(f"max_iter: {max_iter} is not positive")
+        check_positive(max_iter=max_iter)
         self.max_iter = max_iter
 
     def scores(self, known: Embedded, asked: Tensor, classes: int) -> Tensor:

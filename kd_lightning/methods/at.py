@@ -42,6 +42,7 @@ class AT(Distiller):
     def __init__(self, *, layers: int = 3, at_weight: float = 1000.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.check_layer("layers", layers)
+        self.check_weights(at_weight=at_weight)
         self.layers, self.at_weight = layers, at_weight
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import check_positive
 from kd_lightning.functional import cosine, full_precision
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models import Features
@@ -67,9 +67,9 @@ class CoSS(Distiller):
         **kwargs: Any,
     ) -> None:
         super().__init__(ce_weight=ce_weight, **kwargs)
-        if hidden < 1:
-            raise ConfigError(f"hidden: {hidden} is not positive")
         self.scale = RELEASED_SCALE if scale == "released" else float(scale)
+        check_positive(hidden=hidden, scale=self.scale)
+        self.check_weights(space_weight=space_weight, scale=self.scale)
         self.space_weight = space_weight
         ours, theirs = self.student.embedding_width, self.teacher.embedding_width
         self.head: nn.Module = nn.Identity()

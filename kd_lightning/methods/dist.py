@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import check_positive
 from kd_lightning.functional import full_precision
 from kd_lightning.methods.distiller import Distiller
 
@@ -52,8 +52,8 @@ class DIST(Distiller):
         self, *, temperature: float = 4.0, inter_weight: float = 2.0, intra_weight: float = 2.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if temperature <= 0:
-            raise ConfigError(f"temperature: {temperature} is not above 0")
+        check_positive(temperature=temperature)
+        self.check_weights(inter_weight=inter_weight, intra_weight=intra_weight)
         self.temperature, self.inter_weight, self.intra_weight = temperature, inter_weight, intra_weight
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Distiller: a student with a frozen teacher beside it."""
 
+import math
 from abc import ABC
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -102,6 +103,15 @@ class Distiller(StudentModule, ABC):
     def aligned(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
         """What student and teacher say of each image, N,D both, where the losses bring it together; else None."""
         return None
+
+    def check_weights(self, **weights: float) -> None:
+        """Refuses weights of the terms that are negative, not finite, or with `ce_weight` all 0."""
+        weights["ce_weight"] = self.ce_weight
+        for field, value in weights.items():
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"{field}: {value} is not a weight; give a finite number, 0 or more")
+        if not any(weights.values()):
+            raise ConfigError(f"{', '.join(weights)}: all are 0, and nothing would be learnt")
 
     def check_layer(self, field: str, number: int) -> None:
         """Refuses a stage, counted from the last, which is 1, that one of the networks does not have."""

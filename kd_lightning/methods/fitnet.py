@@ -38,6 +38,7 @@ class FitNet(Distiller):
         self.check_layer("layer", layer)
         if layer > 1 and not self.needs_labels:
             raise ConfigError(f"layer: {layer}; without labels, all behind that stage would learn nothing; give 1")
+        self.check_weights(fitnet_weight=fitnet_weight)
         self.layer, self.fitnet_weight = layer, fitnet_weight
         ours, theirs = (n.model.feature_info[-layer]["num_chs"] for n in (self.student, self.teacher))
         layers = [nn.Conv2d(ours, theirs, 1, bias=False), nn.BatchNorm2d(theirs)]

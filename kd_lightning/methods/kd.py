@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import check_positive
 from kd_lightning.functional import full_precision
 from kd_lightning.methods.distiller import Distiller
 
@@ -43,8 +43,8 @@ class KD(Distiller):
         self, *, temperature: float = 4.0, ce_weight: float = 0.1, kd_weight: float = 0.9, **kwargs: Any
     ) -> None:
         super().__init__(ce_weight=ce_weight, **kwargs)
-        if temperature <= 0:
-            raise ConfigError(f"temperature: {temperature} is not above 0")
+        check_positive(temperature=temperature)
+        self.check_weights(kd_weight=kd_weight)
         self.temperature, self.kd_weight = temperature, kd_weight
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

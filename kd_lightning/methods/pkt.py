@@ -47,6 +47,7 @@ class PKT(Distiller):
 
     def __init__(self, *, pkt_weight: float = 30000.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.check_weights(pkt_weight=pkt_weight)
         self.pkt_weight = pkt_weight
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -73,6 +73,7 @@ class RKD(Distiller):
 
     def __init__(self, *, distance_weight: float = 25.0, angle_weight: float = 50.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.check_weights(distance_weight=distance_weight, angle_weight=angle_weight)
         self.distance_weight, self.angle_weight = distance_weight, angle_weight
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

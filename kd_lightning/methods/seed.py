@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.ops import MLP
 
 from kd_lightning.batch import Batch
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import full_precision, unit
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models import Features
@@ -69,11 +69,10 @@ class SEED(Distiller):
         **kwargs: Any,
     ) -> None:
         super().__init__(ce_weight=ce_weight, **kwargs)
-        numbers = {"queue_size": queue_size, "student_temperature": student_temperature}
-        for field, value in {**numbers, "teacher_temperature": teacher_temperature}.items():
-            if value <= 0:
-                raise ConfigError(f"{field}: {value} is not above 0")
+        check_positive(queue_size=queue_size)
+        check_positive(student_temperature=student_temperature, teacher_temperature=teacher_temperature)
         self.temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
+        self.check_weights(seed_weight=seed_weight)
         self.seed_weight = seed_weight
         width = self.student.embedding_width
         self.head = MLP(width, [width, self.teacher.embedding_width])

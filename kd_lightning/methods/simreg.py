@@ -51,6 +51,7 @@ class SimReg(Distiller):
         if any(middle < 1 for middle in widths):
             raise ConfigError(f"hidden: {widths} is to hold positive widths alone")
         self.head = MLP(width, [*widths, self.teacher.embedding_width], norm_layer=nn.BatchNorm1d)
+        self.check_weights(simreg_weight=simreg_weight)
         self.simreg_weight = simreg_weight
 
     def aligned(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import check_positive
 from kd_lightning.functional import full_precision
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.kd import kd_loss
@@ -66,8 +66,8 @@ class SP(Distiller):
             self.reads = self.reads | {"logits"}  # the teacher's classes are then checked
         super().__init__(**kwargs)
         self.check_layer("layers", layers)
-        if temperature <= 0:
-            raise ConfigError(f"temperature: {temperature} is not above 0")
+        check_positive(temperature=temperature)
+        self.check_weights(sp_weight=sp_weight, kd_weight=kd_weight)
         self.sp_weight, self.layers, self.kd_weight, self.temperature = sp_weight, layers, kd_weight, temperature
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd_lightning.batch import Batch, as_float
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import full_precision
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.kd import kd_loss
@@ -94,12 +94,11 @@ class STKD(Distiller):
         **kwargs: Any,
     ) -> None:
         super().__init__(ce_weight=ce_weight, **kwargs)
-        for field, value in (("alpha", alpha), ("temperature", temperature)):
-            if value <= 0:
-                raise ConfigError(f"{field}: {value} is not above 0")
+        check_positive(alpha=alpha, temperature=temperature)
         if images < 2:
             raise ConfigError(f"images: {images} is less than the 2 that can be mixed")
         self.alpha, self.per, self.images, self.labels, self.plain = alpha, per, images, labels, plain
+        self.check_weights(kd_weight=kd_weight)
         self.targets, self.temperature, self.kd_weight = targets, temperature, kd_weight
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

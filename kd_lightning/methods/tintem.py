@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import cosine, full_precision, summed_in_pieces, unit
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.models import Features, Network
@@ -117,8 +117,13 @@ class TinTeM(Distiller):
         **kwargs: Any,
     ) -> None:
         super().__init__(ce_weight=ce_weight, **kwargs)
-        if not temperatures or min(temperatures) <= 0:
-            raise ConfigError(f"temperatures: {list(temperatures)} is to hold numbers above 0, one at least")
+        if not temperatures:
+            raise ConfigError("temperatures: it is to hold one at least")
+        for temperature in temperatures:
+            check_positive(temperatures=temperature)
+        self.check_weights(
+            local_weight=local_weight, global_weight=global_weight, token_weight=token_weight, map_weight=map_weight
+        )
         self.temperatures, self.style = tuple(temperatures), style
         self.weights = {"local": local_weight, "global": global_weight, "token": token_weight, "map": map_weight}
         ours, theirs = (_token_shape(network) for network in (self.student, self.teacher))

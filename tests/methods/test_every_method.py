@@ -11,9 +11,10 @@ from torch import Tensor
 from kd_lightning import methods
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import KD, SP, Distiller, StudentModule, Supervised, TinTeM
+from kd_lightning.methods import KD, SP, CoSS, Distiller, FitNet, StudentModule, Supervised, TinTeM
 from kd_lightning.schedules import WarmupMultiStep
 
+DISTILLERS = [kind for kind in METHODS if issubclass(kind, Distiller)]
 every_method = pytest.mark.parametrize("kind", METHODS)
 
 
@@ -53,6 +54,24 @@ def test_the_gradient_reaches_all_that_is_trained_and_never_the_teacher(kind: ty
             assert parameter.grad.abs().max() > 0, name
 
 
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", DISTILLERS)
+def test_numbers_that_make_no_sense_are_refused(kind: type[Distiller], value: float) -> None:
+    numbers = {n: p.default for n, p in inspect.signature(kind).parameters.items() if isinstance(p.default, float)}
+    assert numbers
+    for name in {*numbers, "ce_weight"}:
+        with pytest.raises(ConfigError, match=f"{name}: {value}"):
+            method(kind, **{name: value})
+
+
+@pytest.mark.parametrize("kind", DISTILLERS)
+def test_weights_that_are_all_0_are_refused(kind: type[Distiller]) -> None:
+    weights = {name: 0.0 for name in inspect.signature(kind).parameters if name.endswith("_weight")}
+    if kind is not CoSS:  # its scale cannot be 0
+        with pytest.raises(ConfigError, match="nothing would be learnt"):
+            method(kind, **{**weights, "ce_weight": 0.0}, **({"layer": 1} if kind is FitNet else {}))
+
+
 @every_method
 def test_a_terms_weight_is_its_factor(kind: type[StudentModule]) -> None:
     defaults = {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
@@ -73,7 +92,7 @@ def test_a_terms_weight_is_its_factor(kind: type[StudentModule]) -> None:
         assert all(torch.equal(value, plain[other]) for other, value in twice.items())
 
 
-@pytest.mark.parametrize("kind", [kind for kind in METHODS if issubclass(kind, Distiller)])
+@pytest.mark.parametrize("kind", DISTILLERS)
 def test_every_term_but_the_labels_asks_the_teacher(kind: type[Distiller]) -> None:
     built, given = method(kind).eval(), batch(images(12))
     before = terms(built, given)
