@@ -14,7 +14,7 @@ from kd_lightning import commands
 from kd_lightning.callbacks import KeepConfig, Overview, Predictions, Progress, Protocol
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
-from kd_lightning.evaluation import Probe  # noqa: F401  its kinds are known by name in trainer.callbacks
+from kd_lightning.evaluation import Probe
 from kd_lightning.methods import StudentModule
 from kd_lightning.parser import Parser, check, config_error, fixed_seed, validates
 from kd_lightning.run import Run
@@ -67,6 +67,7 @@ class CLI(LightningCLI):
             folder, loggers = self._get(self.config_init, "run").open(self.model, self.datamodule)
             protocol = self._get(self.config_init, "protocol")
             self.datamodule.tested = protocol.test
+            self.datamodule.checks = [probe.check_data for probe in callbacks if isinstance(probe, Probe)]
             judged = self.datamodule.has_validation and self.datamodule.labeled and self.model.trains_classifier
             validated = judged and validates(trainer)
             callbacks += protocol.checkpoints(folder, validated=validated)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
 from kd_lightning.commands import ALONE, ON_A_CONFIG
@@ -29,6 +30,7 @@ _BASES = {
     "augmentations": (Augmentation,),
     "lr_scheduler": (RunSchedule, torch.optim.lr_scheduler.LRScheduler),
     "optimizer": (torch.optim.Optimizer,),
+    "callbacks": (Callback,),
 }
 
 

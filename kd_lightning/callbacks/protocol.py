@@ -36,8 +36,8 @@ class Protocol(Callback):
         """
         if self.judge == "best" and not validated:
             raise ConfigError(
-                "protocol.judge: best needs validation, and data.val_split, trainer.limit_val_batches or "
-                "trainer.check_val_every_n_epoch leaves none; choose last"
+                "protocol.judge: best is by val/acc, and there is none: data.val_split, trainer.limit_val_batches or "
+                "trainer.check_val_every_n_epoch leaves no validation, or there are no labels; choose last"
             )
         self.judge = self.judge or ("best" if validated else "last")
         self.judged = folder / f"{self.judge}.ckpt"

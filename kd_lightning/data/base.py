@@ -1,6 +1,7 @@
 """ImageData: what every data set has in common: its arguments, and how its splits come about."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -100,6 +101,8 @@ class ImageData(Serving, ABC):
         self.mixing, self.neighbors, self.memory_limit = mixing, neighbors, memory_limit
         self.num_workers, self.skips, self.split_seed, self.seed = num_workers, on_error == "skip", split_seed, seed
         self.sets: dict[str, Images] = {}
+        self.checks: list[Callable[[ImageData], None]] = []
+        """What else refuses the data of a `fit` before a run is opened; the command line's probes do."""
 
     @abstractmethod
     def load(self, split: Split) -> Images | None:
@@ -137,9 +140,8 @@ class ImageData(Serving, ABC):
             check_classes(teacher, self)
             if self.neighbors and fits:
                 self.neighbors.check_teacher(teacher)
-        for callback in self.trainer.callbacks if fits else ():
-            if hasattr(callback, "check_data"):  # a probe
-                callback.check_data(self)
+        for check in self.checks if fits else ():
+            check(self)
 
     def setup(self, stage: str) -> None:
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self.predict_split,)}

@@ -31,7 +31,8 @@ class ImageFolder(ImageData):
         test_split: share of the images (or, from 1 up, their number) that are the test where the folder has class
             folders alone; drawn by class and `split_seed`.
         labeled: false takes all images below the folder, at any depth, without labels: for methods that need none.
-            `val_split` of them are held out to compare student and teacher on; nothing is tested.
+            `val_split` of them are held out to compare student and teacher on; `fit` tests nothing, and the commands
+            `test` and `predict` read all of them.
         num_classes: width of the student's classifier without labels: the teacher's number of classes, or 0 for an
             embedding alone.
         **kwargs: as for every data set.

@@ -48,7 +48,7 @@ class KNN(Probe):
 
     def __init__(self, *, k: int = 10, temperature: float = 0.07, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_positive(k=k, temperature=temperature)
+        check_positive(**{"KNN.k": k, "KNN.temperature": temperature})
         self.k, self.temperature = k, temperature
 
     def check(self, images: int) -> None:

@@ -33,7 +33,7 @@ class LinearProbe(Probe):
 
     def __init__(self, *, max_iter: int = 200, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_positive(max_iter=max_iter)
+        check_positive(**{"LinearProbe.max_iter": max_iter})
         self.max_iter = max_iter
 
     def scores(self, known: Embedded, asked: Tensor, classes: int) -> Tensor:

@@ -32,8 +32,9 @@ class Probe(Callback, ABC):
 
     Args:
         teacher: judge the teacher too, once: `test/<name>_teacher`.
-        every_n_epochs: how often the validation images are judged during `fit`; 0: never.
-        data: labelled images to judge by in place of the run's own, which may have no labels.
+        every_n_epochs: how often the validation images are judged during `fit`, the last epoch always; 0: never.
+        data: labelled images to judge by in place of the run's own, which may have no labels; their validation split
+            is judged at the end of `fit` in any case.
 
     Raises:
         ConfigError: for images without labels, or without a validation split where one is to be judged.
@@ -62,15 +63,23 @@ class Probe(Callback, ABC):
             data.prepare_data()
             data.setup("fit")
         if not data.labeled:
-            if every or self.data:
-                raise ConfigError(f"{named}.data: the images have no labels to judge by; name some that have")
-            return
+            raise ConfigError(f"{named}.data: the images have no labels to judge by; name some that have")
         self.check(len(data.sets["train"]))
-        if every and "val" not in data.sets:
-            raise ConfigError(f"{named}.every_n_epochs: there are no validation images to judge by")
+        if (every or self.data) and "val" not in data.sets:
+            field = "data.val_split" if self.data else "every_n_epochs"
+            raise ConfigError(f"{named}.{field}: there are no validation images to judge by")
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._held.clear()
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._held.clear()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+        epochs = trainer.current_epoch + 1
+        judged = self.every_n_epochs or self.data
+        last = epochs == trainer.max_epochs or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        if judged and (last or (self.every_n_epochs and epochs % self.every_n_epochs == 0)):
             self._judge(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,11 +103,9 @@ class Probe(Callback, ABC):
             pl_module.log(f"{split}/{name}", accuracy.compute(), prog_bar=split == "val")
             if split == "test":
                 rank_zero_info(f"test/{name}: {accuracy.compute():.2%}")
-        if self is probes[-1]:
-            probes[0].forget()
 
     def embedded(self, network: torch.nn.Module, data: ImageData, split: str, device: torch.device) -> Embedded:
-        """The images of a split, read once for all probes of a run."""
+        """The images of a split, read once for all probes that judge at one time."""
         place = (id(network), id(data), split)
         if place not in self._held:
             images, was_training = data.sets[split], network.training
@@ -107,7 +114,3 @@ class Probe(Callback, ABC):
             network.train(was_training)
             self._held[place] = Embedded(vectors, images.labels.to(device))
         return self._held[place]
-
-    def forget(self) -> None:
-        """Lets the embeddings go."""
-        self._held.clear()

@@ -71,6 +71,8 @@ class CoSS(Distiller):
         check_positive(hidden=hidden, scale=self.scale)
         self.check_weights(space_weight=space_weight, scale=self.scale)
         self.space_weight = space_weight
+        if not space_weight:
+            self.least_batch = 1
         ours, theirs = self.student.embedding_width, self.teacher.embedding_width
         self.head: nn.Module = nn.Identity()
         if ours != theirs:

@@ -4,7 +4,7 @@ import math
 from abc import ABC
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -39,8 +39,8 @@ class Distiller(StudentModule, ABC):
             the student's.
     """
 
-    least_batch: ClassVar[int] = 1
-    """The smallest batch that the losses can compare something in."""
+    least_batch: int = 1
+    """The smallest batch that the losses can be computed on, or learnt from."""
 
     also_seen: Mapping[str, bool] = MappingProxyType({})
     """What `aligned` reads beside the embedding, as `Network.features` takes it."""
@@ -49,7 +49,9 @@ class Distiller(StudentModule, ABC):
         super().__init__(**kwargs)
         self.ce_weight = ce_weight
         if not self.trains_classifier:  # it gets no gradient, and DistributedDataParallel would wait for one
-            self.student.model.get_classifier().requires_grad_(False)
+            heads = self.student.model.get_classifier()
+            for head in heads if isinstance(heads, tuple) else (heads,):  # DeiT's distilled networks have two
+                head.requires_grad_(False)
         self.teacher = teacher.freeze()
         self.check_teacher = check_teacher
         self._check_classes()
@@ -123,8 +125,8 @@ class Distiller(StudentModule, ABC):
         super().check_data(data)
         if data.batch_size < self.least_batch:
             raise ConfigError(
-                f"data.batch_size: {type(self).__name__} compares the images of a batch, and {data.batch_size} is too "
-                f"few; give {self.least_batch} or more"
+                f"data.batch_size: {type(self).__name__} takes {self.least_batch} images or more at a time, and "
+                f"{data.batch_size} is too few"
             )
 
     def judge(self, batch: Batch, stage: str) -> None:

@@ -47,10 +47,12 @@ class SEED(Distiller):
     dropped afterwards, is Linear, ReLU, Linear, [inferred].
 
     Args:
-        queue_size: the released code's; where there are fewer images, an image meets its own earlier self in it.
+        queue_size: length of the queue; the released code's. Where there are fewer images, an image meets its own
+            earlier self in it. It is copied in every step and kept in checkpoints: 65,536 embeddings of 2,048 numbers
+            are 0.5 GB.
         student_temperature: of the student's softmax.
-        teacher_temperature: of the teacher's: the released code's, which makes its own embedding all that counts,
-            but for near twins. We recall 0.01 from the paper.
+        teacher_temperature: of the teacher's softmax, as in the released code: so low that an image's own embedding
+            is all that counts, unless the queue holds one that is nearly the same. We recall 0.01 from the paper.
         seed_weight: weight of the cross-entropy of similarities.
         ce_weight: weight of the cross-entropy with the labels; the paper has none.
         **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.

@@ -101,6 +101,11 @@ class STKD(Distiller):
         self.check_weights(kd_weight=kd_weight)
         self.targets, self.temperature, self.kd_weight = targets, temperature, kd_weight
 
+    def check_data(self, data: Any) -> None:
+        super().check_data(data)
+        if data.mixing:
+            raise ConfigError("data.mixing: STKD mixes the images itself, and does not know what was mixed before")
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         virtual = virtual_samples(batch.keys, images=self.images, alpha=self.alpha, per=self.per)
         images = as_float(batch.images)

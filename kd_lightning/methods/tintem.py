@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -85,14 +86,15 @@ class TinTeM(Distiller):
     paper's text could not be had.
 
     Args:
-        form: `tokens`, `pooled`, or what the networks allow.
-        temperatures: of SNE.
-        style: of SNE's distributions; `joint` is the paper's.
+        form: `tokens` or `pooled`; default: tokens where both networks have them, with one for the image that the
+            student's classifier reads, else pooled.
+        temperatures: the temperatures that SNE is averaged over.
+        style: how SNE's distributions are made; `joint` is the paper's.
         layer_norm: whether the head's linear map, with a bias, follows a LayerNorm (the paper), or is linear alone.
-        local_weight: of SNE within images.
-        global_weight: of SNE over the batch, each device's own.
-        token_weight: of the first token's, or the embedding's, cosine.
-        map_weight: of the cosine of all tokens.
+        local_weight: weight of SNE within images.
+        global_weight: weight of SNE over the batch, each device's own so far (the paper's is over all).
+        token_weight: weight of the first token's, or the embedding's, cosine.
+        map_weight: weight of the cosine of all tokens.
         ce_weight: weight of the cross-entropy with the labels; the paper has none.
         **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
 
@@ -121,13 +123,17 @@ class TinTeM(Distiller):
             raise ConfigError("temperatures: it is to hold one at least")
         for temperature in temperatures:
             check_positive(temperatures=temperature)
-        self.check_weights(
-            local_weight=local_weight, global_weight=global_weight, token_weight=token_weight, map_weight=map_weight
-        )
         self.temperatures, self.style = tuple(temperatures), style
         self.weights = {"local": local_weight, "global": global_weight, "token": token_weight, "map": map_weight}
+        self.check_weights(**{f"{name}_weight": weight for name, weight in self.weights.items()})
         ours, theirs = (_token_shape(network) for network in (self.student, self.teacher))
-        self.form = form or ("tokens" if ours and theirs else "pooled")
+        reads_token = getattr(self.student.model, "global_pool", "token") == "token"
+        self.form = form or ("tokens" if ours and theirs and reads_token else "pooled")
+        if self.form == "pooled":
+            self.weights |= {"local": 0.0, "map": 0.0}
+            self.least_batch = 3  # two have nothing to tell, and the head would stay as drawn
+        if not (token_weight or self.weights["map"] or self.needs_labels):
+            raise ConfigError("token_weight, map_weight: where both are 0, the student learns nothing")
         self.also_seen = {"tokens": self.form == "tokens"}
         if self.form == "tokens":
             self._check_grids(ours, theirs)
@@ -153,15 +159,15 @@ class TinTeM(Distiller):
         ours, theirs = self._vectors(student, self.teach(batch.images, **wanted))
         mapped = self.head(self.norm(theirs))
         target = mapped.detach()
-        sne = {"temperatures": self.temperatures, "style": self.style}
+        sne = partial(sne_loss, temperatures=self.temperatures, style=self.style)
         found = {
-            "global": sne_loss(mapped[:, 0], theirs[:, 0], **sne),
-            "token": cosine_loss(ours[:, 0], target[:, 0]),
+            "local": lambda: sne(mapped, theirs),
+            "global": lambda: sne(mapped[:, 0], theirs[:, 0]),
+            "token": lambda: cosine_loss(ours[:, 0], target[:, 0]),
+            "map": lambda: cosine_loss(ours, target),
         }
-        if self.form == "tokens":
-            found |= {"local": sne_loss(mapped, theirs, **sne), "map": cosine_loss(ours, target)}
         self._diagnose(target[:, 0], theirs[:, 0])
-        weighted = {name: self.weights[name] * loss for name, loss in found.items() if self.weights[name]}
+        weighted = {name: weight * found[name]() for name, weight in self.weights.items() if weight}
         return {**self.label_loss(student.logits, batch), **weighted}
 
     def aligned(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
@@ -183,7 +189,7 @@ class TinTeM(Distiller):
         scale = gram.diagonal().mean()
         away = (gram - scale * torch.eye(len(gram), device=gram.device)).norm() / gram.norm()
         ours, theirs = (unit(x.float()) @ unit(x.float()).T for x in (mapped, teacher))
-        self.log_dict({"map/not_orthogonal": away, "map/cosine_error": (ours - theirs).abs().mean()})
+        self.log_dict({"head/not_orthogonal": away, "head/cosine_error": (ours - theirs).abs().mean()})
 
 
 def _first_and_patches(network: Network, tokens: Tensor) -> Tensor:
@@ -195,7 +201,7 @@ def _first_and_patches(network: Network, tokens: Tensor) -> Tensor:
 @torch.no_grad()
 def _token_shape(network: Network) -> tuple[int, int] | None:
     """How many tokens there are, without registers, and their width; None without a token of the whole image."""
-    if not getattr(network.model, "num_prefix_tokens", 0):
+    if getattr(network.model, "cls_token", None) is None:  # registers alone are of no image
         return None
     was_training = network.training
     network.eval()

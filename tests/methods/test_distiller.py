@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import digits, student, trainer, with_weights
+from tiny import digits, method, student, trainer, with_weights
 from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import KD, SP, Supervised
+from kd_lightning.methods import KD, SP, CoSS, Supervised
 from kd_lightning.models import Network
 
 IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -97,6 +97,12 @@ def test_ddp_is_told_to_leave_all_of_it_out(teacher: Network) -> None:
     everything = {*dict(method.named_parameters()), *dict(method.named_buffers())}
     assert ignored == {name for name in everything if name.startswith("teacher.")}
     assert len(ignored) > 200
+
+
+def test_a_student_with_two_classifiers_that_are_not_trained() -> None:
+    small = {"img_size": 8, "patch_size": 4, "depth": 2, "num_heads": 2, "embed_dim": 16}
+    built = method(CoSS, student=Network("deit_tiny_distilled_patch16_224", num_classes=10, model_kwargs=small))
+    assert not any(p.requires_grad for head in built.student.model.get_classifier() for p in head.parameters())
 
 
 def test_refusals(tmp_path: Path) -> None:

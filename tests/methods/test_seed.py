@@ -55,11 +55,16 @@ def batches(count: int, size: int) -> list[Batch]:
 
 
 def test_the_queue_holds_the_last_embeddings_the_oldest_first_to_go() -> None:
-    built = method(SEED, queue_size=10)
+    built = method(SEED, queue_size=10).eval()
     seen = []
     for batch in batches(4, 4):
-        built.losses(batch)["seed"].backward()
+        before = built.queue.clone()
+        loss = built.losses(batch)["seed"]
+        loss.backward()
         embedding = built.teach(batch.images, embedding=True).embedding
+        ours = built.head(built.student.features(batch.images, embedding=True).embedding)
+        settings = {"student_temperature": 0.2, "teacher_temperature": 1e-4}
+        torch.testing.assert_close(loss, seed_loss(ours, embedding, queue=before, **settings))
         seen.append(embedding / embedding.norm(dim=1, keepdim=True))
     whole = torch.cat(seen)  # 16 in a queue of 10: 10 to 15 lie on places 0 to 5, 6 to 9 on their own
     torch.testing.assert_close(built.queue, torch.cat([whole[10:16], whole[6:10]]))

@@ -16,6 +16,7 @@ from kd_lightning.methods import KD, STKD
 from kd_lightning.methods import stkd as module
 from kd_lightning.methods.kd import kd_loss
 from kd_lightning.methods.stkd import Virtual, divergence, mix, virtual_samples
+from kd_lightning.mixing import Mixing
 from kd_lightning.models import Network
 from kd_lightning.randomness import sample_keys
 
@@ -141,6 +142,8 @@ def test_it_learns_without_labels(tmp_path: Path) -> None:
 
 
 def test_refusals() -> None:
+    with pytest.raises(ConfigError, match=r"data\.mixing: STKD mixes"):
+        made().check_data(Digits(mixing=Mixing(mixup=1.0)))
     for kwargs, words in (
         ({"alpha": 0}, "alpha: 0"),
         ({"temperature": -1}, "temperature: -1"),

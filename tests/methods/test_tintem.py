@@ -194,6 +194,12 @@ def test_tokens_of_another_grid_and_tokens_that_are_not_there_are_refused() -> N
     with pytest.raises(ConfigError, match="temperatures"):
         made(trained_vit(16), vit(8), temperatures=[0.1, 0])
     assert made(trained_vit(16), vit(8, patch_size=2), form="pooled").form == "pooled"
+    assert made(trained_vit(16), vit(8, class_token=False, reg_tokens=1, global_pool="avg")).form == "pooled"
+    assert made(trained_vit(16), vit(8, global_pool="avg")).form == "pooled"
+    with pytest.raises(ConfigError, match="token_weight, map_weight"):
+        made(trained_vit(16), vit(8), token_weight=0, map_weight=0)
+    with pytest.raises(ConfigError, match="2 is too few"):
+        made(trained_vit(16), vit(8), form="pooled").check_data(Digits(batch_size=2))
     registers = trained_vit(16, reg_tokens=2)
     assert made(registers, vit(8)).losses(batch())["map"].isfinite()
 
@@ -213,5 +219,5 @@ def test_it_learns_and_its_map_keeps_the_angles(tmp_path: Path) -> None:
     first, last = seen[0], seen[-1]
     assert last["train/token"] < first["train/token"] * 0.75
     assert last["train/global"] < first["train/global"] / 1.5
-    assert last["map/cosine_error"] < first["map/cosine_error"]
-    assert 0 <= last["map/not_orthogonal"] < 1
+    assert last["head/cosine_error"] < first["head/cosine_error"]
+    assert 0 <= last["head/not_orthogonal"] < 1
