@@ -100,7 +100,8 @@ class Probe(Callback, ABC):
             known, asked = (probes[0].embedded(network, data, part, device) for part in ("train", split))
             accuracy = MulticlassAccuracy(classes, average="micro").to(device)
             accuracy.update(self.scores(known, asked.vectors, classes).to(device), asked.labels)
-            pl_module.log(f"{split}/{name}", accuracy.compute(), prog_bar=split == "val")
+            # every rank has judged the whole: the mean over them is what each has
+            pl_module.log(f"{split}/{name}", accuracy.compute(), prog_bar=split == "val", sync_dist=True)
             if split == "test":
                 rank_zero_info(f"test/{name}: {accuracy.compute():.2%}")
 
