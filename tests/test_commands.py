@@ -86,6 +86,8 @@ def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     assert "memory" in refusal(["bench-data", "--tables=[memroy]"], capfd)
     assert "no method 'SEDE'; nearest: SEED" in refusal(["bench-methods", "--only=[SEDE]"], capfd)
     assert "steps: 0 is not positive" in refusal(["bench-methods", "--steps=0"], capfd)
+    single = refusal(["bench-methods", "--batch_size=1", "--only=[SP]"], capfd)
+    assert "batch_size: SP takes 2 images or more at a time, and 1 is too few" in single
 
 
 def test_bench_data_measures_all_three(

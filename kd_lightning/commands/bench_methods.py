@@ -58,11 +58,6 @@ class BenchMethods:
         for name in only or []:
             if name not in METHODS:
                 raise ConfigError(f"only: there is no method {name!r}{nearest(name, METHODS)}")
-        for name in only or METHODS:
-            if batch_size < (least := getattr(METHODS[name], "least_batch", 1)):
-                raise ConfigError(
-                    f"batch_size: {name} takes {least} images or more at a time, and {batch_size} is too few"
-                )
         if device != "cpu" and not torch.cuda.is_available():
             raise ConfigError(f"device: {device} is not there; choose cpu")
         self.teacher, self.student, self.size, self.classes = teacher, student, size, classes
@@ -91,6 +86,8 @@ class BenchMethods:
                 checkpoints.write(weights, fresh.model.state_dict(), fresh.facts())
             networks["teacher"] = Network(self.teacher, checkpoint=str(weights))
         method = kind(**networks).to(self.device).train()
+        if isinstance(method, Distiller):
+            method.check_batch_size(self.batch_size, "batch_size")
         method.log = method.log_dict = lambda *args, **kwargs: None  # there is no trainer to log to
         return method
 

@@ -89,7 +89,8 @@ class Probe(Callback, ABC):
     def _judge(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         data = self.data or trainer.datamodule
         data.setup("fit")
-        data.setup("fit" if split == "val" else "test")
+        if split == "test":
+            data.setup("test")
         self.check(len(data.sets["train"]))
         networks = {self.name: pl_module.student}
         if self.teacher and split == "test" and hasattr(pl_module, "teacher"):
@@ -100,10 +101,11 @@ class Probe(Callback, ABC):
             known, asked = (probes[0].embedded(network, data, part, device) for part in ("train", split))
             accuracy = MulticlassAccuracy(classes, average="micro").to(device)
             accuracy.update(self.scores(known, asked.vectors, classes).to(device), asked.labels)
+            reached = accuracy.compute()
             # every rank has judged the whole: the mean over them is what each has
-            pl_module.log(f"{split}/{name}", accuracy.compute(), prog_bar=split == "val", sync_dist=True)
+            pl_module.log(f"{split}/{name}", reached, prog_bar=split == "val", sync_dist=True)
             if split == "test":
-                rank_zero_info(f"test/{name}: {accuracy.compute():.2%}")
+                rank_zero_info(f"test/{name}: {reached:.2%}")
 
     def embedded(self, network: torch.nn.Module, data: ImageData, split: str, device: torch.device) -> Embedded:
         """The images of a split, read once for all probes that judge at one time."""

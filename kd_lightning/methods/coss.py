@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from kd_lightning.batch import Batch
 from kd_lightning.errors import check_positive
 from kd_lightning.functional import cosine, full_precision
-from kd_lightning.methods.distiller import Distiller
-from kd_lightning.models import Features
+from kd_lightning.methods.distiller import EmbeddingDistiller
 
 PAPER_SCALE, RELEASED_SCALE = 70.0, 1 / (0.07 * 0.1)
 
@@ -36,7 +35,7 @@ def coss_loss(student: Tensor, teacher: Tensor, *, scale: float = PAPER_SCALE, s
     return scale * (feature_similarity_loss(student, teacher) + space_weight * space_similarity_loss(student, teacher))
 
 
-class CoSS(Distiller):
+class CoSS(EmbeddingDistiller):
     """Space similarity (Singh & Wang 2024, "Simple Unsupervised Knowledge Distillation With Space Similarity").
 
     The student's embedding is to lie where the teacher's does, and each of its dimensions is to vary over the batch as
@@ -54,7 +53,6 @@ class CoSS(Distiller):
         **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
     """
 
-    reads = frozenset({"embedding"})
     least_batch = 2
 
     def __init__(
@@ -84,9 +82,6 @@ class CoSS(Distiller):
             rank_zero_warn(
                 f"data.batch_size: CoSS's dimensions over {data.batch_size} images are noisy; the paper has 1,024"
             )
-
-    def aligned(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
-        return self.head(student.embedding), teacher.embedding
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)

@@ -121,13 +121,17 @@ class Distiller(StudentModule, ABC):
             if not 1 <= number <= len(network.model.feature_info):
                 raise ConfigError(f"{field}: {number}; {network.name} has 1 to {len(network.model.feature_info)}")
 
+    def check_batch_size(self, size: int, field: str = "data.batch_size") -> None:
+        """Refuses fewer images than the losses can be learnt from."""
+        if size < self.least_batch:
+            raise ConfigError(
+                f"{field}: {type(self).__name__} takes {self.least_batch} images or more at a time, and {size} is "
+                "too few"
+            )
+
     def check_data(self, data: Any) -> None:
         super().check_data(data)
-        if data.batch_size < self.least_batch:
-            raise ConfigError(
-                f"data.batch_size: {type(self).__name__} takes {self.least_batch} images or more at a time, and "
-                f"{data.batch_size} is too few"
-            )
+        self.check_batch_size(data.batch_size)
 
     def judge(self, batch: Batch, stage: str) -> None:
         """Updates the metrics of a stage with a batch; beside the student's own, how it compares to the teacher:
@@ -183,3 +187,16 @@ class Distiller(StudentModule, ABC):
         teacher = {f"teacher.{name}": value for name, value in self.teacher.state_dict().items()}
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **teacher}
         super().on_load_checkpoint(checkpoint)
+
+
+class EmbeddingDistiller(Distiller, ABC):
+    """Base of the methods without labels that bring the student's embedding, by a head, to where the teacher's lies.
+
+    The head is theirs to make; it is not part of the student that is kept.
+    """
+
+    reads = frozenset({"embedding"})
+    head: nn.Module
+
+    def aligned(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
+        return self.head(student.embedding), teacher.embedding

@@ -9,8 +9,7 @@ from torchvision.ops import MLP
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import full_precision, unit
-from kd_lightning.methods.distiller import Distiller
-from kd_lightning.models import Features
+from kd_lightning.methods.distiller import EmbeddingDistiller
 
 
 @full_precision
@@ -39,7 +38,7 @@ def _similarities(vectors: Tensor, own: Tensor, queue: Tensor) -> Tensor:
     return torch.cat([(vectors * own).sum(dim=1, keepdim=True), vectors @ queue.T], dim=1)
 
 
-class SEED(Distiller):
+class SEED(EmbeddingDistiller):
     """Similarities to a queue (Fang et al. 2021, "SEED: Self-supervised Distillation for Visual Representation").
 
     The queue holds the teacher's embeddings of the last images, and first random unit vectors. The teacher's embedding
@@ -57,8 +56,6 @@ class SEED(Distiller):
         ce_weight: weight of the cross-entropy with the labels; the paper has none.
         **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
     """
-
-    reads = frozenset({"embedding"})
 
     def __init__(
         self,
@@ -88,9 +85,6 @@ class SEED(Distiller):
         super().check_data(data)
         if data.batch_size > len(self.queue):
             raise ConfigError(f"queue_size: {len(self.queue)} is less than the {data.batch_size} images of a batch")
-
-    def aligned(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
-        return self.head(student.embedding), teacher.embedding
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)

@@ -9,8 +9,7 @@ from torchvision.ops import MLP
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import cosine, full_precision
-from kd_lightning.methods.distiller import Distiller
-from kd_lightning.models import Features
+from kd_lightning.methods.distiller import EmbeddingDistiller
 
 
 @full_precision
@@ -19,7 +18,7 @@ def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return 2 - 2 * cosine(student, teacher).mean()
 
 
-class SimReg(Distiller):
+class SimReg(EmbeddingDistiller):
     """SimReg, regression of the teacher's embedding (Navaneet et al. 2021).
 
     "SimReg: Regression as a Simple Yet Effective Tool for Self-supervised Knowledge Distillation": the student's
@@ -34,7 +33,6 @@ class SimReg(Distiller):
         **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
     """
 
-    reads = frozenset({"embedding"})
     least_batch = 2
 
     def __init__(
@@ -53,9 +51,6 @@ class SimReg(Distiller):
         self.head = MLP(width, [*widths, self.teacher.embedding_width], norm_layer=nn.BatchNorm1d)
         self.check_weights(simreg_weight=simreg_weight)
         self.simreg_weight = simreg_weight
-
-    def aligned(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
-        return self.head(student.embedding), teacher.embedding
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)

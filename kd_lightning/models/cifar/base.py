@@ -1,7 +1,6 @@
 """What the networks for small images share: timm's interface, the classifier, the first weights, the registration."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,10 +14,11 @@ Step = Callable[[Tensor], Tensor]
 default_cfgs: dict[str, Any] = {}  # where timm's register_model looks
 
 
-class CifarModel(nn.Module, ABC):
+class CifarModel(nn.Module):
     """A stem and stages, each of which gives a feature map; average pooling; a linear classifier.
 
-    A family builds its layers in its constructor, ends that with `complete`, and lists its `steps`.
+    A family builds its layers in its constructor and ends that with `complete`. Where its stem is not `conv1` and
+    `bn1`, or its stages are not `layer1`, `layer2`, ..., it lists its own `steps`.
 
     Args:
         num_classes: width of the classifier; 0 gives the embedding as logits, as everywhere in timm.
@@ -40,9 +40,13 @@ class CifarModel(nn.Module, ABC):
         self.num_classes, self.in_chans = num_classes, in_chans
         self.drop_rate, self.global_pool = drop_rate, global_pool
 
-    @abstractmethod
+    def stem(self, x: Tensor) -> Tensor:
+        """What the images go through first."""
+        return F.relu(self.bn1(self.conv1(x)))
+
     def steps(self) -> list[Step]:
         """The stem and the stages: each takes the map before it (the first the images) and gives its own."""
+        return [self.stem, *(self.get_submodule(f"layer{stage}") for stage in range(1, len(self.feature_info)))]
 
     def widen(self, x: Tensor) -> Tensor:
         """What lies between the last map and pooling: the head convolution, where a family has one."""

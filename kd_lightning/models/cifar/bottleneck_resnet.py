@@ -5,7 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_lightning.models.cifar.base import CifarModel, Step, register, require_choice
+from kd_lightning.models.cifar.base import CifarModel, register, require_choice
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -61,12 +61,6 @@ class CifarBottleneckResNet(CifarModel):
             before = 4 * inner
             maps.append((f"layer{stage}", before, 2 ** (stage - 1)))
         self.complete(maps)
-
-    def stem(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn1(self.conv1(x)))
-
-    def steps(self) -> list[Step]:
-        return [self.stem, self.layer1, self.layer2, self.layer3, self.layer4]
 
 
 register(CifarBottleneckResNet, {"cifar_resnet50": {"depth": 50}})

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_lightning.models.cifar.base import CifarModel, Step, register
+from kd_lightning.models.cifar.base import CifarModel, register
 
 Shortcut = Literal["A", "B"]
 _WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -79,12 +79,6 @@ class CifarResNet(CifarModel):
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
             maps.append((f"layer{stage}", width, 2 ** (stage - 1)))
         self.complete(maps)
-
-    def stem(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn1(self.conv1(x)))
-
-    def steps(self) -> list[Step]:
-        return [self.stem, self.layer1, self.layer2, self.layer3]
 
 
 _X4 = {"channels": (32, 64, 128, 256), "shortcut": "B"}  # RepDistiller's widths (Tian et al. 2020)

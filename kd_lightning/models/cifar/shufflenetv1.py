@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_lightning.models.cifar.base import CifarModel, Step, register, require_choice
+from kd_lightning.models.cifar.base import CifarModel, register, require_choice
 
 _STEM = 24
 _WIDTHS = {1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960)}  # by groups (Zhang et al. 2018, Table 1)
@@ -70,12 +70,6 @@ class CifarShuffleNetV1(CifarModel):
             maps.append((f"layer{stage}", width, 2**stage))
             before = width
         self.complete(maps)
-
-    def stem(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn1(self.conv1(x)))
-
-    def steps(self) -> list[Step]:
-        return [self.stem, self.layer1, self.layer2, self.layer3]
 
 
 register(CifarShuffleNetV1, {"cifar_shufflenetv1": {}})

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_lightning.models.cifar.base import CifarModel, Step, register, require_choice
+from kd_lightning.models.cifar.base import CifarModel, register, require_choice
 from kd_lightning.models.cifar.shufflenetv1 import shuffle_channels
 
 _STEM = 24
@@ -93,12 +93,6 @@ class CifarShuffleNetV2(CifarModel):
         self.conv2 = nn.Conv2d(before, wide, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(wide)
         self.complete(maps, wide)
-
-    def stem(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn1(self.conv1(x)))
-
-    def steps(self) -> list[Step]:
-        return [self.stem, self.layer1, self.layer2, self.layer3]
 
     def widen(self, x: Tensor) -> Tensor:
         return F.relu(self.bn2(self.conv2(x)))
