@@ -8,12 +8,14 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from kd_lightning import commands
-from kd_lightning.callbacks import KeepConfig, Overview, Predictions, Progress, Protocol
+from kd_lightning import commands, distributed
+from kd_lightning.callbacks import Guard, KeepConfig, OutOfMemory, Overview, Predictions, Progress, Protocol, Speed
+from kd_lightning.callbacks.memory import explained
 from kd_lightning.data import ImageData
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, RunError
 from kd_lightning.evaluation import Probe
 from kd_lightning.methods import StudentModule
 from kd_lightning.parser import Parser, check, config_error, fixed_seed, validates
@@ -43,6 +45,8 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(Run, "run")
         parser.add_lightning_class_args(Protocol, "protocol")
+        parser.add_lightning_class_args(Speed, "speed")
+        parser.add_lightning_class_args(Guard, "guard")
         parser.link_arguments("data.num_classes", "model.init_args.student.num_classes", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=fixed_seed)
 
@@ -60,7 +64,7 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self._get(self.config_init, "trainer")
-        callbacks = [*(trainer.callbacks or []), Overview()]
+        callbacks = [*_listed(trainer.callbacks), Overview(), OutOfMemory()]
         if trainer.enable_progress_bar is not False:
             callbacks.append(Progress())
         if self.subcommand == "fit":
@@ -78,6 +82,9 @@ class CLI(LightningCLI):
         else:
             kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}
         kwargs["callbacks"] = callbacks
+        if trainer.sync_batchnorm:
+            plugins = [*_listed(trainer.plugins), distributed.SyncBatchNorm()]
+            kwargs |= {"sync_batchnorm": False, "plugins": plugins}
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError) as error:
@@ -110,7 +117,9 @@ class CommandCLI(CLI):
 
 
 def main(args: ArgsType = None) -> Any:
-    """Runs a command; `args` as on the command line. A user's mistake ends in one line and exit status 2."""
+    """Runs a command; `args` as on the command line. A user's mistake ends in one line and exit status 2, a
+    run that cannot go on in one line and exit status 1.
+    """
     args = sys.argv[1:] if args is None else args
     for message in NOISE:
         warnings.filterwarnings("ignore", message=f".*{message}")
@@ -118,11 +127,14 @@ def main(args: ArgsType = None) -> Any:
     try:
         return _run(args)
     except Exception as error:
-        known = error if isinstance(error, MisconfigurationException) else config_error(error)
+        if distributed.peer_is_gone(error):
+            raise SystemExit(f"rank {rank_zero_only.rank}: another rank has ended, and says why") from None
+        known = error if isinstance(error, MisconfigurationException | RunError) else config_error(error)
+        known = known or explained(error)
         if known is None:
             raise
         print(f"error: {' '.join(str(known).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(1 if isinstance(known, RunError) else 2) from None
 
 
 def _run(args: Any) -> Any:
@@ -131,6 +143,12 @@ def _run(args: Any) -> Any:
         parser = Parser(prog=f"python -m kd_lightning {name}")
         parser.add_class_arguments(commands.ALONE[name])
         return commands.ALONE[name](**parser.parse_args(args[1:]).as_dict())()
+    if name in commands.AROUND_FIT:
+        kind = commands.AROUND_FIT[name]
+        own, others = _split(args[1:], {*inspect.signature(kind).parameters, "help"})
+        parser = Parser(prog=f"python -m kd_lightning {name}", epilog="All further arguments are those of fit.")
+        parser.add_class_arguments(kind)
+        return kind(**parser.parse_args(own).as_dict())(others)
     kwargs: dict[str, Any] = {
         "save_config_callback": KeepConfig,
         "trainer_defaults": DEFAULTS,
@@ -146,9 +164,27 @@ def _run(args: Any) -> Any:
         return CommandCLI(
             commands.ON_A_CONFIG[name], model_class=StudentModule, datamodule_class=ImageData, args=args[1:], **kwargs
         )
-    others = ", ".join([*commands.ON_A_CONFIG, *commands.ALONE])
+    others = ", ".join([*commands.ON_A_CONFIG, *commands.ALONE, *commands.AROUND_FIT])
     kwargs["parser_kwargs"] = {"prog": "python -m kd_lightning", "epilog": f"Further commands: {others}"}
     return CLI(StudentModule, ImageData, args=args, **kwargs)
+
+
+def _split(args: list[str], own: set[str]) -> tuple[list[str], list[str]]:
+    """The arguments whose names are a command's own, and the others; each --config adds one, where fit merges them."""
+    parts: tuple[list[str], list[str]] = ([], [])
+    others = False
+    for arg in args:
+        if arg.startswith("-"):
+            name, equals, value = arg.partition("=")
+            others = name.lstrip("-").rstrip("+") not in own
+            arg = f"--config+{equals}{value}" if name == "--config" else arg
+        parts[others].append(arg)
+    return parts
+
+
+def _listed(given: Any) -> list:
+    """What Lightning takes one of, or a list of, or none."""
+    return given if isinstance(given, list) else [given] * (given is not None)
 
 
 def console() -> None:

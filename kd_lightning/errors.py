@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend, and the nearest names to offer with it."""
+"""The errors that are said in one line, and the nearest names to offer with them."""
 
 import math
 from collections.abc import Iterable
@@ -10,6 +10,14 @@ class ConfigError(ValueError):
 
     The message is one line: the field, what was given, what would be right. `kd_lightning.cli.main`
     prints it and exits with status 2.
+    """
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on: a loss that is not finite, memory that is used up.
+
+    The message is one line: what happened, where, and what may help. `kd_lightning.cli.main` prints it and exits with
+    status 1.
     """
 
 

@@ -70,3 +70,7 @@ def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return loss(*map(raised, args), **{name: raised(value) for name, value in kwargs.items()})
 
     return in_full_precision
+
+
+cross_entropy = full_precision(F.cross_entropy)
+"""Cross-entropy of logits N,K with classes N, as torch's."""

@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
-from kd_lightning.commands import ALONE, ON_A_CONFIG
+from kd_lightning.commands import ALONE, AROUND_FIT, ON_A_CONFIG
 from kd_lightning.data import Augmentation, ImageData
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.methods import StudentModule
@@ -22,7 +22,7 @@ from kd_lightning.models import Network, checkpoints
 from kd_lightning.paths import resolve
 from kd_lightning.schedules import RunSchedule
 
-OTHER_COMMANDS = (*ON_A_CONFIG, *ALONE)
+OTHER_COMMANDS = (*ON_A_CONFIG, *ALONE, *AROUND_FIT)
 _GROUPS = {"teacher": Network, "student": Network}
 _BASES = {
     "model": (StudentModule,),

@@ -37,11 +37,12 @@ def _mix(x: Tensor) -> Tensor:
 
 def fold(keys: Tensor, number: int | Tensor) -> Tensor:
     """New keys from keys and a number: int64 in, int64 out, the shape of `keys` broadcast with `number`."""
-    if keys.device.type == "cpu":
+    if keys.device.type == "cpu" and not torch.compiler.is_compiling():
         return _fold_numpy(keys, number)
-    if not isinstance(number, Tensor):
-        number = torch.tensor(number, dtype=torch.int64, device=keys.device)
-    return _mix(_mix(keys + _GOLDEN) ^ (number * _GOLDEN + _MIX_1))
+    salt = number * _GOLDEN + _MIX_1
+    if not isinstance(number, Tensor):  # wraps around as int64 does; a tensor of it would make a GPU wait
+        salt = (salt + (1 << 63)) % (1 << 64) - (1 << 63)
+    return _mix(_mix(keys + _GOLDEN) ^ salt)
 
 
 def _fold_numpy(keys: Tensor, number: int | Tensor) -> Tensor:
@@ -72,7 +73,12 @@ def integers(keys: Tensor, high: int, draw: int = 0) -> Tensor:
 
 def stream(keys: Tensor, name: str) -> Tensor:
     """New keys for a purpose of its own ("mixing", "view 1"), so that no two purposes share a draw."""
-    return fold(keys, zlib.crc32(name.encode()))
+    return fold(keys, _number(name))
+
+
+@torch.compiler.assume_constant_result
+def _number(name: str) -> int:
+    return zlib.crc32(name.encode())
 
 
 def normal(keys: Tensor, draw: int = 0) -> Tensor:

@@ -1,6 +1,5 @@
 """Run: what a run is called, the folder that is its own, and the loggers that write there."""
 
-import os
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
@@ -48,10 +48,8 @@ class Run:
         kind = type(method).__name__.lower()
         names = [network.name for network in (getattr(method, "teacher", None), method.student) if network]
         name = (self.name or f"{kind}-s{{seed}}").replace("{seed}", str(data.seed))
-        follows = "LOCAL_RANK" in os.environ  # a process that DDP has started: it takes the first one's id
-        fresh = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
-        identifier = self.id or (os.environ.get("KD_RUN_ID", fresh) if follows else fresh)
-        os.environ["KD_RUN_ID"] = identifier
+        follows = rank_zero_only.rank > 0  # it writes nothing, and is told the first one's folder (Protocol.setup)
+        identifier = self.id or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
         for field_name, value in (("project", self.project), ("name", name), ("id", identifier)):
             if Path(value).name != value:
                 raise ConfigError(f"run.{field_name}: {value!r} is to be a folder's name, without / and not ..")

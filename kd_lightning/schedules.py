@@ -114,3 +114,9 @@ class WarmupMultiStep(RunSchedule):
     def factor(self, epoch: float) -> float:
         epochs = [m * self.epochs if m < 1 else m for m in self.milestones]
         return self.gamma ** sum(epoch > m - 1e-6 for m in epochs)  # 0.55 * 100 is more than 55
+
+
+def scale_rates(optimizer: Optimizer, factor: float) -> None:
+    """Multiplies every group's learning rate, before a schedule is built on it."""
+    for group in optimizer.param_groups:
+        group["lr"] *= factor

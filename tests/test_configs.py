@@ -14,7 +14,8 @@ from kd_lightning.data.images import StoredImages
 from kd_lightning.models import Network, checkpoints
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-FILES = sorted(CONFIGS.rglob("*.yaml"))
+TRAINER = sorted((CONFIGS / "trainer").glob("*.yaml"))  # test_two_processes.py runs with these
+FILES = sorted({*CONFIGS.rglob("*.yaml")} - {*TRAINER})
 BRIEF = ["--trainer.accelerator=cpu", "--trainer.max_epochs=2", "--trainer.limit_train_batches=2"]
 BRIEF += ["--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1", "--trainer.log_every_n_steps=1"]
 BRIEF += ["--trainer.precision=32", "--data.batch_size=8", "--trainer.enable_progress_bar=false", "--run.wandb=off"]

@@ -10,12 +10,19 @@ from kd_lightning.models import Network
 
 
 class Overview(Callback):
-    """Prints the networks, the images and the protocol before the first step."""
+    """Prints the networks, the images and the protocol before the first step.
+
+    The loggers get `run/global_batch`, the images that a step of the optimizer learns from, and `run/learning_rate`,
+    the schedule's factor 1.
+    """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule
         if not trainer.is_global_zero or data is None:
             return
+        effective = {"run/global_batch": pl_module.global_batch, "run/learning_rate": _learning_rate(trainer)}
+        for logger in trainer.loggers:
+            logger.log_metrics(effective, step=0)
         console = Console()
         console.print(_networks(pl_module, data.side), _settings(trainer, pl_module, data))
 
@@ -51,9 +58,13 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     counts = [f"{len(images):,} {split}" for split, images in data.sets.items()]
     table.add_row("images", f"{data.name}: {', '.join(counts)}; {data.num_classes} classes")
     table.add_row("kept", ", ".join(f"{split} {images.origin}" for split, images in data.sets.items()))
-    each = f"{data.batch_size} on each of {trainer.world_size} devices" if trainer.world_size > 1 else data.batch_size
+    table.add_row("batch", _batch(trainer, method, data))
+    rate = f"{_learning_rate(trainer):.4g}"
+    if method.lr_batch_size:
+        rate += f", {method.lr_scaling} from the one given for {method.lr_batch_size} images"
+    table.add_row("learning rate", rate)
     table.add_row(
-        "batch", f"{each}, {trainer.max_epochs} epoch{'s' * (trainer.max_epochs != 1)}, precision {trainer.precision}"
+        "length", f"{trainer.max_epochs} epoch{'s' * (trainer.max_epochs != 1)}, precision {trainer.precision}"
     )
     protocol = next((c for c in trainer.callbacks if isinstance(c, Protocol)), None)
     if protocol is not None:
@@ -62,3 +73,18 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
         table.add_row("protocol", f"{validated}; the {protocol.judge} epoch {tested}")
     table.add_row("folder", str(trainer.default_root_dir))
     return table
+
+
+def _batch(trainer: Trainer, method: LightningModule, data: ImageData) -> str:
+    parts = [str(data.batch_size)]
+    if trainer.world_size > 1:
+        parts.append(f"on each of {trainer.world_size} devices")
+    if trainer.accumulate_grad_batches > 1:
+        parts.append(f"accumulated over {trainer.accumulate_grad_batches} batches")
+    return " ".join(parts) + (f": {method.global_batch} a step" if len(parts) > 1 else "")
+
+
+def _learning_rate(trainer: Trainer) -> float:
+    """Before the schedule's factor."""
+    group = trainer.optimizers[0].param_groups[0]
+    return float(group.get("initial_lr", group["lr"]))

@@ -45,6 +45,10 @@ class Protocol(Callback):
         last = Last(folder)
         return [Best(folder), last] if validated else [last]
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":  # processes that torchrun or SLURM started have named a folder each
+            self.judged = trainer.strategy.broadcast(self.judged)
+
     def conclude(self, trainer: Trainer, method: LightningModule, data: ImageData) -> None:
         """After `fit`: writes the judged checkpoint's student alone, and tests that checkpoint."""
         if not self.judged.exists():
@@ -77,6 +81,9 @@ class Last(Checkpoint):
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "last.ckpt"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.path = trainer.strategy.broadcast(self.path)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         stops = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step

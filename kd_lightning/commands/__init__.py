@@ -1,5 +1,6 @@
 """The commands beside fit, validate, test and predict. Each is a class: its arguments are the command's own."""
 
+from kd_lightning.commands.bench import Bench
 from kd_lightning.commands.bench_data import BenchData
 from kd_lightning.commands.bench_methods import BenchMethods
 from kd_lightning.commands.neighbors import MakeNeighbors
@@ -9,5 +10,7 @@ ON_A_CONFIG = {"show": Show, "neighbors": MakeNeighbors}
 """Called with the method and the data of a config, as `fit` takes it."""
 ALONE = {"bench-data": BenchData, "bench-methods": BenchMethods}
 """Called with their own arguments alone."""
+AROUND_FIT = {"bench": Bench}
+"""Called with their own arguments and, in one list, those of `fit`."""
 
-__all__ = ["ALONE", "ON_A_CONFIG", "BenchData", "BenchMethods", "MakeNeighbors", "Show"]
+__all__ = ["ALONE", "AROUND_FIT", "ON_A_CONFIG", "Bench", "BenchData", "BenchMethods", "MakeNeighbors", "Show"]

@@ -21,6 +21,7 @@ from kd_lightning.data.digits import Digits
 from kd_lightning.data.folder import ImageFolder
 from kd_lightning.data.hub import HFDataset
 from kd_lightning.data.imagenet import ImageNet
+from kd_lightning.data.random_images import RandomImages
 from kd_lightning.data.tiny_imagenet import TinyImageNet
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "RandomCrop",
     "RandomErasing",
     "RandomGrayscale",
+    "RandomImages",
     "RandomResizedCrop",
     "TimmRandAugment",
     "TinyImageNet",

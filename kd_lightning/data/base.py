@@ -25,6 +25,8 @@ class ImageData(Serving, ABC):
 
     Args:
         batch_size: images a step on each device.
+        global_batch_size: images a step of all devices together, in place of batch_size: the devices share them, and
+            a run is the same on any number of devices (as far as nothing is normalised over a device's own batch).
         eval_batch_size: the same for evaluation, where no gradient takes memory.
         val_split: share of the training images (or, from 1 up, their number) held out for validation, stratified
             by class and drawn by `split_seed`, so that the test images are looked at once, at the end. 0 trains on
@@ -61,6 +63,7 @@ class ImageData(Serving, ABC):
         self,
         *,
         batch_size: int = 128,
+        global_batch_size: int | None = None,
         eval_batch_size: int = 256,
         val_split: float = 0.1,
         train_images: int | None = None,
@@ -81,6 +84,8 @@ class ImageData(Serving, ABC):
         for field, value in sizes.items():
             if value < 1:
                 raise ConfigError(f"data.{field}: {value} is not positive")
+        if global_batch_size is not None and global_batch_size < 1:
+            raise ConfigError(f"data.global_batch_size: {global_batch_size} is not positive; leave it out")
         for field, value in (("memory_limit", memory_limit), ("num_workers", num_workers or 0)):
             if value < 0:
                 raise ConfigError(f"data.{field}: {value} is negative")
@@ -90,19 +95,16 @@ class ImageData(Serving, ABC):
             raise ConfigError(f"data.train_images: {train_images} is not positive; leave it out for all")
         if neighbors and repeats > 1:
             raise ConfigError("data.repeats: repeated augmentation and data.neighbors do not go together; keep one")
-        if neighbors and batch_size % (1 + neighbors.count):
-            raise ConfigError(
-                f"data.batch_size: {batch_size} images are no whole number of anchors with {neighbors.count} "
-                f"neighbours each; take a multiple of {1 + neighbors.count}"
-            )
-        self.batch_size, self.eval_batch_size, self.val_split = batch_size, eval_batch_size, val_split
-        self.train_images, self.predict_split, self.views, self.repeats = train_images, predict_split, views, repeats
+        self._batch_size, self.global_batch_size, self.eval_batch_size = batch_size, global_batch_size, eval_batch_size
+        self.val_split, self.train_images, self.predict_split = val_split, train_images, predict_split
+        self.views, self.repeats = views, repeats
         self.augmentations = preset(augmentations) if isinstance(augmentations, str) else augmentations
         self.mixing, self.neighbors, self.memory_limit = mixing, neighbors, memory_limit
         self.num_workers, self.skips, self.split_seed, self.seed = num_workers, on_error == "skip", split_seed, seed
         self.sets: dict[str, Images] = {}
         self.checks: list[Callable[[ImageData], None]] = []
         """What else refuses the data of a `fit` before a run is opened; the command line's probes do."""
+        self._check_groups()
 
     @abstractmethod
     def load(self, split: Split) -> Images | None:
@@ -157,12 +159,20 @@ class ImageData(Serving, ABC):
         if stage == "fit" and self.neighbors:
             self.neighbors.load(self.sets["train"])
 
+    def _check_groups(self) -> None:
+        if self.batch_size % self.group:
+            where = f" on each of {self.world} devices" if self.world > 1 else ""
+            raise ConfigError(
+                f"data.batch_size: {self.batch_size} images{where} are no whole number of anchors with "
+                f"{self.neighbors.count} neighbours each; take a multiple of {self.group}"
+            )
+
     def _check_batch_size(self, count: int) -> None:
-        world = self.trainer.world_size if self.trainer else 1
-        each = count // world * self.group
+        self._check_groups()
+        each = count // self.world * self.group
         if each < self.batch_size:
             what = "training images with their neighbours" if self.neighbors else "training images"
-            where = f" of each of {world} devices" if world > 1 else ""
+            where = f" of each of {self.world} devices" if self.world > 1 else ""
             raise ConfigError(f"data.batch_size: {self.batch_size} is more than the {each} {what}{where}")
 
     def _train_and_val(self) -> dict[str, Images]:

@@ -14,6 +14,7 @@ from kd_lightning.data.images import Images, StoredImages
 from kd_lightning.data.loader import ImageLoader, as_it_is, cores
 from kd_lightning.data.neighbors import Neighbors
 from kd_lightning.data.samplers import EpochSampler, NeighborSampler
+from kd_lightning.errors import ConfigError
 from kd_lightning.mixing import Mixing
 from kd_lightning.randomness import permutation
 
@@ -21,7 +22,7 @@ from kd_lightning.randomness import permutation
 class Serving(LightningDataModule):
     """What a data set does once its splits are there; `ImageData` says what they are, and has the arguments."""
 
-    batch_size: int
+    global_batch_size: int | None
     eval_batch_size: int
     views: int
     repeats: int
@@ -34,6 +35,7 @@ class Serving(LightningDataModule):
     steps: list[Augmentation]
     sets: dict[str, Images]
     judged_images = 5000
+    _batch_size: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,6 +44,29 @@ class Serving(LightningDataModule):
 
     def _cuts_files(self, images: Images) -> bool:
         raise NotImplementedError
+
+    @property
+    def world(self) -> int:
+        """How many devices share the images."""
+        return self.trainer.world_size if self.trainer else 1
+
+    @property
+    def batch_size(self) -> int:
+        """Training images a step on each device.
+
+        Raises:
+            ConfigError: for a `global_batch_size` that the devices cannot share evenly.
+        """
+        if self.global_batch_size is None:
+            return self._batch_size
+        each, rest = divmod(self.global_batch_size, self.world)
+        if rest or not each:
+            around = [str(number * self.world) for number in (each, each + 1) if number]
+            raise ConfigError(
+                f"data.global_batch_size: {self.global_batch_size} images cannot be shared evenly among {self.world} "
+                f"devices; nearest: {', '.join(around)}"
+            )
+        return each
 
     @property
     def workers(self) -> int:
@@ -118,7 +143,7 @@ class Serving(LightningDataModule):
         return self.in_order(self.sets[self.predict_split])
 
     def _place(self) -> dict[str, int]:
-        return {"rank": self.trainer.global_rank, "world": self.trainer.world_size} if self.trainer else {}
+        return {"rank": self.trainer.global_rank, "world": self.world} if self.trainer else {}
 
     def in_order(self, images: Images, *, whole: bool = False) -> ImageLoader:
         """A loader of all images of a set in order: each rank's share, or the whole on each."""

@@ -41,7 +41,7 @@ class CoSS(EmbeddingDistiller):
     The student's embedding is to lie where the teacher's does, and each of its dimensions is to vary over the batch as
     the teacher's does, so that the shape of the teacher's whole space is kept. It needs no labels. The paper's batches
     are anchors with 15 of their 31 nearest neighbours by the teacher: `data.neighbors`. The head is that of its
-    released code, which compares within each GPU's own batch.
+    released code, which compares within each GPU's own batch (`gather: false`).
 
     Args:
         scale: of the whole loss, which is not without effect beside a weight decay: 70 is the paper's, `released` the
@@ -78,9 +78,9 @@ class CoSS(EmbeddingDistiller):
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
-        if self.space_weight and data.batch_size < 32:
+        if self.space_weight and self.related(data) < 32:
             rank_zero_warn(
-                f"data.batch_size: CoSS's dimensions over {data.batch_size} images are noisy; the paper has 1,024"
+                f"data.batch_size: CoSS's dimensions over {self.related(data)} images are noisy; the paper has 1,024"
             )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -89,5 +89,5 @@ class CoSS(EmbeddingDistiller):
         losses = self.label_loss(student.logits, batch)
         losses["feature"] = self.scale * feature_similarity_loss(ours, theirs)
         if self.space_weight:
-            losses["space"] = self.scale * self.space_weight * space_similarity_loss(ours, theirs)
+            losses["space"] = self.scale * self.space_weight * space_similarity_loss(*self.gathered(ours, theirs))
         return losses

@@ -59,7 +59,8 @@ class DIST(Distiller):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student = self.student(batch.images)
         teacher = self.teach(batch.images, logits=True).logits
-        inter, intra = (correlation_loss(student, teacher, temperature=self.temperature, dim=dim) for dim in (1, 0))
+        logits = self.gathered(student, teacher)
+        inter, intra = (correlation_loss(*logits, temperature=self.temperature, dim=dim) for dim in (1, 0))
         return {
             **self.label_loss(student, batch),
             "inter": self.inter_weight * inter,

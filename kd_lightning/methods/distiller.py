@@ -11,12 +11,15 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from kd_lightning import distributed
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import cosine
 from kd_lightning.methods.student import StudentModule
 from kd_lightning.metrics import NeighborOverlap
 from kd_lightning.models import Features, Network
+
+_CASTS = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
 
 
 class Distiller(StudentModule, ABC):
@@ -32,6 +35,9 @@ class Distiller(StudentModule, ABC):
         check_teacher: measure the teacher's accuracy on the validation images once before epoch 0, log it as
             `teacher/acc`, and warn where it is no better than chance + 5 points (a wrong class order, mean or std).
             Where there is no validation split, on up to 5,000 training images, not augmented.
+        gather: relate the samples of all devices' batches with one another (SP, RKD, PKT, DIST, CoSS, TinTeM's global
+            term, SEED's queue, STKD's partners), so that a result does not depend on the number of devices; false: of
+            each device's own batch, as some released codes do. Other methods have nothing to relate.
         **kwargs: student, optimizer and lr_scheduler, as for every method.
 
     Raises:
@@ -45,9 +51,17 @@ class Distiller(StudentModule, ABC):
     also_seen: Mapping[str, bool] = MappingProxyType({})
     """What `aligned` reads beside the embedding, as `Network.features` takes it."""
 
-    def __init__(self, *, teacher: Network, ce_weight: float = 1.0, check_teacher: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        teacher: Network,
+        ce_weight: float = 1.0,
+        check_teacher: bool = True,
+        gather: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.ce_weight = ce_weight
+        self.ce_weight, self.gather = ce_weight, gather
         if not self.trains_classifier:  # it gets no gradient, and DistributedDataParallel would wait for one
             heads = self.student.model.get_classifier()
             for head in heads if isinstance(heads, tuple) else (heads,):  # DeiT's distilled networks have two
@@ -102,6 +116,17 @@ class Distiller(StudentModule, ABC):
         self.teacher.eval()  # someone may have called .train() on a part of it
         return self.teacher.features(images, **wanted)
 
+    def gathered(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The rows N,... of all devices' batches, differentiable; with `gather: false`, as given.
+
+        What a loss relates samples of goes through here; a mean over samples alone need not.
+        """
+        return tuple(map(distributed.gather, tensors)) if self.gather else tensors
+
+    def own(self, rows: Tensor) -> Tensor:
+        """This device's rows of what was `gathered`."""
+        return distributed.share(rows) if self.gather else rows
+
     def aligned(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
         """What student and teacher say of each image, N,D both, where the losses bring it together; else None."""
         return None
@@ -129,9 +154,16 @@ class Distiller(StudentModule, ABC):
                 "too few"
             )
 
+    def related(self, data: Any) -> int:
+        """How many images of a step are related with one another."""
+        return data.batch_size * data.world if self.gather else data.batch_size
+
     def check_data(self, data: Any) -> None:
         super().check_data(data)
-        self.check_batch_size(data.batch_size)
+        self.check_batch_size(self.related(data))
+        precision = data.trainer.precision if data.trainer else None
+        if self.teacher.dtype not in (None, _CASTS.get(precision, self.teacher.dtype)):
+            raise ConfigError(f"teacher.dtype: trainer.precision {precision} casts all weights; leave it out")
 
     def judge(self, batch: Batch, stage: str) -> None:
         """Updates the metrics of a stage with a batch; beside the student's own, how it compares to the teacher:

@@ -55,5 +55,5 @@ class PKT(Distiller):
         teacher = self.teach(batch.images, embedding=True).embedding
         return {
             **self.label_loss(student.logits, batch),
-            "pkt": self.pkt_weight * pkt_loss(student.embedding, teacher),
+            "pkt": self.pkt_weight * pkt_loss(*self.gathered(student.embedding, teacher)),
         }

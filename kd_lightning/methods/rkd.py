@@ -80,8 +80,9 @@ class RKD(Distiller):
         student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)
         teacher = self.teach(batch.images, embedding=True).embedding
         losses = self.label_loss(student.logits, batch)
+        vectors = self.gathered(student.embedding, teacher)
         if self.distance_weight:
-            losses["distance"] = self.distance_weight * rkd_distance_loss(student.embedding, teacher)
+            losses["distance"] = self.distance_weight * rkd_distance_loss(*vectors)
         if self.angle_weight:
-            losses["angle"] = self.angle_weight * rkd_angle_loss(student.embedding, teacher)
+            losses["angle"] = self.angle_weight * rkd_angle_loss(*vectors)
         return losses

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import MLP
 
+from kd_lightning import distributed
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import full_precision, unit
@@ -41,9 +42,9 @@ def _similarities(vectors: Tensor, own: Tensor, queue: Tensor) -> Tensor:
 class SEED(EmbeddingDistiller):
     """Similarities to a queue (Fang et al. 2021, "SEED: Self-supervised Distillation for Visual Representation").
 
-    The queue holds the teacher's embeddings of the last images, and first random unit vectors. The teacher's embedding
-    is what its classifier reads (the paper's teachers have a projection to 128 dimensions); the head on the student's,
-    dropped afterwards, is Linear, ReLU, Linear, [inferred].
+    The queue, the same on every device, holds the teacher's embeddings of the last images, and first random unit
+    vectors. The teacher's embedding is what its classifier reads (the paper's teachers have a projection to 128
+    dimensions); the head on the student's, dropped afterwards, is Linear, ReLU, Linear, [inferred].
 
     Args:
         queue_size: length of the queue; the released code's. Where there are fewer images, an image meets its own
@@ -83,15 +84,21 @@ class SEED(EmbeddingDistiller):
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
-        if data.batch_size > len(self.queue):
-            raise ConfigError(f"queue_size: {len(self.queue)} is less than the {data.batch_size} images of a batch")
+        if self.related(data) > len(self.queue):
+            raise ConfigError(f"queue_size: {len(self.queue)} is less than the {self.related(data)} images of a batch")
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.gather:
+            distributed.from_first(self.queue)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)
         ours, theirs = self.aligned(student, self.teach(batch.images, embedding=True))
         queue = self.queue.clone()  # as it is now: the backward pass comes after it has moved on
         loss = seed_loss(ours, theirs, queue=queue, **self.temperatures)
-        self._enqueue(unit(theirs.float()))
+        (everyones,) = self.gathered(theirs.float())
+        self._enqueue(unit(everyones))
         return {**self.label_loss(student.logits, batch), "seed": self.seed_weight * loss}
 
     @torch.no_grad()

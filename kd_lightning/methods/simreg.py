@@ -52,6 +52,10 @@ class SimReg(EmbeddingDistiller):
         self.check_weights(simreg_weight=simreg_weight)
         self.simreg_weight = simreg_weight
 
+    def check_data(self, data: Any) -> None:
+        super().check_data(data)
+        self.check_batch_size(data.batch_size)  # of each device: for BatchNorm's sake
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)
         teacher = self.teach(batch.images, embedding=True)

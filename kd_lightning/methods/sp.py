@@ -74,7 +74,7 @@ class SP(Distiller):
         with_kd = self.kd_weight != 0
         student = self.student.features(batch.images, maps=self.layers, logits=self.needs_labels or with_kd)
         teacher = self.teach(batch.images, maps=self.layers, logits=with_kd)
-        pairs = zip(student.maps, teacher.maps, strict=True)
+        pairs = map(self.gathered, student.maps, teacher.maps)
         losses = self.label_loss(student.logits, batch)
         losses["sp"] = self.sp_weight * torch.stack([sp_loss(ours, theirs) for ours, theirs in pairs]).sum()
         if with_kd:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kd_lightning.batch import Batch, as_float
 from kd_lightning.errors import ConfigError, check_positive
-from kd_lightning.functional import full_precision
+from kd_lightning.functional import cross_entropy, full_precision
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.kd import kd_loss
 from kd_lightning.mixing import partners, shares
@@ -19,7 +19,7 @@ class Virtual(NamedTuple):
     """How N virtual samples are made of M images of the batch each."""
 
     rows: Tensor
-    """N,M int64; the first is the sample's own row."""
+    """N,M int64: rows of all images; the first is the sample's own."""
     weights: Tensor
     """N,M float32, each row's sum 1."""
 
@@ -107,17 +107,19 @@ class STKD(Distiller):
             raise ConfigError("data.mixing: STKD mixes the images itself, and does not know what was mixed before")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        virtual = virtual_samples(batch.keys, images=self.images, alpha=self.alpha, per=self.per)
-        images = as_float(batch.images)
-        mixed = mix(images, virtual)
+        keys, labels, sources = self.gathered(batch.keys, batch.labels, batch.images)
+        virtual = virtual_samples(keys, images=self.images, alpha=self.alpha, per=self.per)
+        virtual = Virtual(*map(self.own, virtual))
+        images, mixed = as_float(batch.images), mix(as_float(sources), virtual)
         student = self.student(mixed)
-        losses = {"ce": self.ce_weight * self._label_loss(student, batch, virtual)} if self.needs_labels else {}
+        losses = {"ce": self.ce_weight * self._label_loss(student, labels, virtual)} if self.needs_labels else {}
         if self.targets == "mixed":
             teacher = self.teach(mixed, logits=True).logits
             losses["kd"] = self.kd_weight * kd_loss(student, teacher, temperature=self.temperature)
         else:
             teacher = F.softmax(self.teach(images, logits=True).logits.float() / self.temperature, dim=1)
-            losses["kd"] = self.kd_weight * divergence(student, mix(teacher, virtual), temperature=self.temperature)
+            target = mix(*self.gathered(teacher), virtual)
+            losses["kd"] = self.kd_weight * divergence(student, target, temperature=self.temperature)
         if self.plain:
             plain = self.student(images)
             teacher = self.teach(images, logits=True).logits
@@ -125,13 +127,13 @@ class STKD(Distiller):
             losses["plain_kd"] = self.kd_weight * kd_loss(plain, teacher, temperature=self.temperature)
         return losses
 
-    def _label_loss(self, logits: Tensor, batch: Batch, virtual: Virtual) -> Tensor:
-        labels = batch.labels[virtual.rows]
+    def _label_loss(self, logits: Tensor, labels: Tensor, virtual: Virtual) -> Tensor:
+        labels = labels[virtual.rows]
         if self.labels == "hard":
             largest = virtual.weights.argmax(dim=1, keepdim=True)
-            return F.cross_entropy(logits.float(), labels.gather(1, largest)[:, 0])
+            return cross_entropy(logits, labels.gather(1, largest)[:, 0])
         if self.per == "batch":  # a mean for each column, as in KD's own, of which this is then a weighted sum
-            each = torch.stack([F.cross_entropy(logits.float(), column) for column in labels.unbind(1)])
+            each = torch.stack([cross_entropy(logits, column) for column in labels.unbind(1)])
             return (each * virtual.weights[0]).sum()
-        each = torch.stack([F.cross_entropy(logits.float(), c, reduction="none") for c in labels.unbind(1)], dim=1)
+        each = torch.stack([cross_entropy(logits, c, reduction="none") for c in labels.unbind(1)], dim=1)
         return (each * virtual.weights).sum(dim=1).mean()

@@ -2,10 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from kd_lightning.batch import Batch
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, check_positive
+from kd_lightning.functional import cross_entropy
 from kd_lightning.models import Network, checkpoints
-from kd_lightning.schedules import RunSchedule, WarmupCosine
+from kd_lightning.schedules import RunSchedule, WarmupCosine, scale_rates
 
 
 class Prediction(NamedTuple):
@@ -34,10 +34,15 @@ class StudentModule(LightningModule, ABC):
         student: the network that is trained.
         optimizer: what trains it; default: SGD, learning rate 0.05, momentum 0.9, weight decay 5e-4.
         lr_scheduler: schedule of the learning rate; default: cosine to zero over the run.
+        lr_batch_size: the batch size that the learning rate is given for: it is then scaled to what the run's steps
+            learn from (batch size x devices x accumulated batches); default: it stands as given.
+        lr_scaling: in proportion to the batch (`linear`: Goyal et al. 2017) or to its root (`sqrt`, for Adam and kin).
     """
 
     reads: ClassVar[frozenset[str]] = frozenset()
     """What the losses read of the teacher: logits, maps, tokens, embedding."""
+    unread = False
+    """Whether nobody reads what is logged now."""
 
     def __init__(
         self,
@@ -47,11 +52,19 @@ class StudentModule(LightningModule, ABC):
             parameters, lr=0.05, momentum=0.9, weight_decay=5e-4
         ),
         lr_scheduler: LRSchedulerCallable = lambda optimizer: WarmupCosine(optimizer),
+        lr_batch_size: int | None = None,
+        lr_scaling: Literal["linear", "sqrt"] = "linear",
     ) -> None:
         super().__init__()
-        self.student = student
+        if lr_batch_size is not None:
+            check_positive(lr_batch_size=lr_batch_size)
+        if student.dtype is not None:
+            raise ConfigError("student.dtype: it is for the teacher; the student's is trainer.precision")
+        self.student, self.lr_batch_size, self.lr_scaling = student, lr_batch_size, lr_scaling
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self._try_optimizer()
+        self.terms: dict[str, Tensor] = {}
+        """The losses of the last step, detached."""
         self.accuracy = nn.ModuleDict({stage: _accuracy(student) for stage in ("val", "test")})
 
     def _try_optimizer(self) -> None:
@@ -83,9 +96,9 @@ class StudentModule(LightningModule, ABC):
         """
         self.log("train/acc", (logits.detach().argmax(dim=1) == batch.labels).float().mean(), prog_bar=True)
         if batch.shares is None:
-            return F.cross_entropy(logits.float(), batch.labels)
+            return cross_entropy(logits, batch.labels)
         own, partners = (
-            F.cross_entropy(logits.float(), labels, reduction="none") for labels in (batch.labels, batch.partner_labels)
+            cross_entropy(logits, labels, reduction="none") for labels in (batch.labels, batch.partner_labels)
         )
         return torch.lerp(partners, own, batch.shares).mean()
 
@@ -121,12 +134,28 @@ class StudentModule(LightningModule, ABC):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.unread = not self._is_read(batch_idx)
         losses = self.losses(batch)
-        self.log_dict({f"train/{name}": loss.detach() for name, loss in losses.items()}, prog_bar=True)
+        self.terms = {name: loss.detach() for name, loss in losses.items()}
+        self.log_dict({f"train/{name}": loss for name, loss in self.terms.items()}, prog_bar=True)
         total = torch.stack(list(losses.values())).sum()
         self.log("train/loss", total.detach())
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.unread = False
         return total
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """As Lightning's, which takes its time, but for a training step whose values nobody reads."""
+        if not self.unread:
+            super().log(*args, **kwargs)
+
+    def _is_read(self, batch_idx: int) -> bool:
+        """Whether a logger, the bar or an epoch's end (or its beginning) reads the values of this training step."""
+        trainer = self.trainer
+        bar = trainer.progress_bar_callback
+        refreshes = bar is not None and bar.is_enabled and (batch_idx + 1) % max(bar.refresh_rate, 1) == 0
+        logs = (trainer.global_step + 1) % max(trainer.log_every_n_steps, 1) == 0
+        return refreshes or logs or batch_idx == 0 or trainer.is_last_batch or trainer.should_stop
 
     def judge(self, batch: Batch, stage: str) -> None:
         """Updates the metrics of a stage (`val` or `test`) with a batch."""
@@ -139,8 +168,8 @@ class StudentModule(LightningModule, ABC):
         count = len(batch.images)
         self.accuracy[stage].update(logits, batch.labels)
         self.log(f"{stage}/acc", self.accuracy[stage], prog_bar=True, batch_size=count)
-        cross_entropy = F.cross_entropy(logits.float(), batch.labels)
-        self.log(f"{stage}/ce", cross_entropy, on_epoch=True, sync_dist=True, batch_size=count)
+        entropy = cross_entropy(logits, batch.labels)
+        self.log(f"{stage}/ce", entropy, on_epoch=True, sync_dist=True, batch_size=count)
 
     @property
     def _labeled(self) -> bool:
@@ -156,9 +185,18 @@ class StudentModule(LightningModule, ABC):
         seen = self.student.features(batch.images, embedding=True, logits=True)
         return Prediction(seen.logits, seen.embedding, batch.labels, batch.indices)
 
+    @property
+    def global_batch(self) -> int:
+        """How many images a step of the optimizer learns from: all devices', all accumulated batches'."""
+        data, trainer = self.trainer.datamodule, self.trainer
+        return data.batch_size * data.world * trainer.accumulate_grad_batches
+
     def configure_optimizers(self) -> dict[str, Any]:
         """The optimizer over exactly the parameters that require a gradient: student and adapters, never a teacher."""
         optimizer = self.optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        if self.lr_batch_size:
+            ratio = self.global_batch / self.lr_batch_size
+            scale_rates(optimizer, ratio if self.lr_scaling == "linear" else math.sqrt(ratio))
         schedule = self.lr_scheduler(optimizer)
         once_a_step = isinstance(schedule, RunSchedule)
         if once_a_step:

@@ -92,7 +92,7 @@ class TinTeM(Distiller):
         style: how SNE's distributions are made; `joint` is the paper's.
         layer_norm: whether the head's linear map, with a bias, follows a LayerNorm (the paper), or is linear alone.
         local_weight: weight of SNE within images.
-        global_weight: weight of SNE over the batch, each device's own so far (the paper's is over all).
+        global_weight: weight of SNE over the batch.
         token_weight: weight of the first token's, or the embedding's, cosine.
         map_weight: weight of the cosine of all tokens.
         ce_weight: weight of the cross-entropy with the labels; the paper has none.
@@ -162,7 +162,7 @@ class TinTeM(Distiller):
         sne = partial(sne_loss, temperatures=self.temperatures, style=self.style)
         found = {
             "local": lambda: sne(mapped, theirs),
-            "global": lambda: sne(mapped[:, 0], theirs[:, 0]),
+            "global": lambda: sne(*self.gathered(mapped[:, 0], theirs[:, 0])),
             "token": lambda: cosine_loss(ours[:, 0], target[:, 0]),
             "map": lambda: cosine_loss(ours, target),
         }

@@ -1,8 +1,9 @@
 """Network: any timm model by name, which normalises its own input and gives its features without a hook."""
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
-from typing import Any, NamedTuple, final
+from typing import Any, Literal, NamedTuple, final
 
 import timm
 import torch
@@ -47,6 +48,8 @@ class Network(nn.Module):
         std: the standard deviation, likewise.
         size: side in pixels that images are resized to; default: the size the weights were trained at where timm
             or the file says it, the only size that the model takes (ViTs), else the images' own.
+        dtype: what a teacher computes in, weights included, whatever trainer.precision is: `bfloat16` and `float16`
+            take half its memory. Default: as trainer.precision says.
         model_kwargs: further arguments for the timm model (`drop_path_rate: 0.1`, `shortcut: B`, `img_size: 32`).
 
     Raises:
@@ -64,6 +67,7 @@ class Network(nn.Module):
         mean: Channels | None = None,
         std: Channels | None = None,
         size: int | None = None,
+        dtype: Literal["float32", "bfloat16", "float16"] | None = None,
         model_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -99,6 +103,9 @@ class Network(nn.Module):
         self.register_buffer("std", _channels(std or facts.get("std") or config["std"]), persistent=False)
         self.size = size or facts.get("size") or _own_size(self.model, pretrained)
         self.interpolation = "bicubic" if config["interpolation"] == "bicubic" else "bilinear"
+        self.dtype = getattr(torch, dtype) if dtype else None
+        if dtype:
+            self.model.to(self.dtype)
 
     def freeze(self) -> "Network":
         """Makes the network a constant: no gradients, and eval mode whatever `.train()` it is sent."""
@@ -114,11 +121,12 @@ class Network(nn.Module):
         x = as_float(images)
         if self.size is not None and x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode=self.interpolation, antialias=True).clamp(0, 1)
-        return ((x - self.mean.float()) / self.std.float()).to(self.mean.dtype)
+        return ((x - self.mean.float()) / self.std.float()).to(self.dtype or self.mean.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits N,K of images N,3,H,W (uint8, or float in [0, 1])."""
-        return self.model(self.normalize(images))
+        with self._precision(images):
+            return self._given(self.model(self.normalize(images)))
 
     def features(
         self,
@@ -142,9 +150,15 @@ class Network(nn.Module):
         Raises:
             ConfigError: if timm cannot give maps of this model.
         """
-        x, model = self.normalize(images), self.model
-        if maps and not hasattr(model, "forward_intermediates"):
+        if maps and not hasattr(self.model, "forward_intermediates"):
             raise ConfigError(f"{self.name}: timm gives no feature maps of this model; choose another network")
+        with self._precision(images):
+            seen = self._seen(images, maps, tokens, embedding, logits)
+        given = [None if part is None else self._given(part) for part in seen[1:]]
+        return Features([self._given(part) for part in seen.maps], *given)
+
+    def _seen(self, images: Tensor, maps: int, tokens: bool, embedding: bool, logits: bool) -> Features:
+        x, model = self.normalize(images), self.model
         if not (tokens or embedding or logits):
             return Features(_intermediates(model, x, maps, only=True), None, None, None)
         if not (maps or tokens or embedding):
@@ -157,6 +171,13 @@ class Network(nn.Module):
             reads_vectors = isinstance(classifier, nn.Linear) and vectors is not None
             scores = classifier(vectors) if reads_vectors else model.forward_head(final)
         return Features(taken, final if tokens and final.ndim == 3 else None, vectors, scores)
+
+    def _precision(self, images: Tensor) -> AbstractContextManager:
+        return torch.autocast(images.device.type, enabled=False) if self.dtype else nullcontext()
+
+    def _given(self, x: Tensor) -> Tensor:
+        """An output of a network with a dtype of its own, in what the rest of the run computes in."""
+        return x.to(self.mean.dtype) if self.dtype else x
 
     def facts(self) -> dict[str, Any]:
         """What a file must say beside the weights so that they are used as they were trained."""

@@ -11,6 +11,7 @@ from PIL import Image
 
 from kd_lightning.batch import Batch
 from kd_lightning.data import Digits, ImageData, ImageFolder
+from kd_lightning.data.neighbors import Neighbors
 from kd_lightning.data.samplers import EpochSampler
 from kd_lightning.errors import ConfigError
 
@@ -155,3 +156,23 @@ def test_shares_of_the_ranks(size: int, world: int) -> None:
 def test_refusals(kwargs: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         ready(Digits(**kwargs))
+
+
+def test_a_global_batch_is_shared_among_the_devices() -> None:
+    data = Digits(global_batch_size=96, batch_size=7)
+    assert data.batch_size == 96
+    for world, each in ((1, 96), (2, 48), (3, 32)):
+        data.trainer = SimpleNamespace(world_size=world)
+        assert (data.world, data.batch_size) == (world, each)
+    data.trainer = SimpleNamespace(world_size=5)
+    with pytest.raises(ConfigError, match=r"global_batch_size: 96 images .* evenly among 5 devices; nearest: 95, 100"):
+        _ = data.batch_size
+    with pytest.raises(ConfigError, match=r"data.global_batch_size: 0 is not positive"):
+        Digits(global_batch_size=0)
+
+
+def test_a_devices_share_must_be_whole_anchors() -> None:
+    data = Digits(global_batch_size=32, neighbors=Neighbors(path="table.safetensors", count=15, candidates=31))
+    data.trainer = SimpleNamespace(world_size=4)
+    with pytest.raises(ConfigError, match="8 images on each of 4 devices are no whole number of anchors"):
+        data._check_batch_size(1000)

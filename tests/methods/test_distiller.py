@@ -1,7 +1,9 @@
 """The teacher's contract: a constant, whatever anyone does to it."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from tiny import digits, method, student, trainer, with_weights
 from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import KD, SP, CoSS, Supervised
+from kd_lightning.methods import KD, SEED, SP, CoSS, SimReg, Supervised
 from kd_lightning.models import Network
 
 IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -150,3 +152,34 @@ def test_it_may_be_of_another_family_and_size(kind: type[KD | SP], tmp_path: Pat
     assert "val/agreement" in run.callback_metrics
     method.teacher.model.blocks[0].train()
     assert unchanged(method, before, seen)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed", "bf16-true"])
+def test_a_teacher_of_half_the_memory_teaches(precision: str, tmp_path: Path) -> None:
+    low = Network("cifar_resnet20.digits", pretrained=True, dtype="bfloat16")
+    for kind in (KD, SP, CoSS):
+        built = method(kind, low)
+        trainer(tmp_path, precision=precision).fit(built, digits())
+        assert next(built.teacher.model.parameters()).dtype == torch.bfloat16
+
+
+def test_a_teachers_dtype_that_the_precision_would_overrule_is_refused(tmp_path: Path) -> None:
+    built = method(KD, Network("cifar_resnet20.digits", pretrained=True, dtype="float32"))
+    with pytest.raises(ConfigError, match=r"teacher.dtype: trainer.precision bf16-true casts all weights; leave it"):
+        trainer(tmp_path, precision="bf16-true").fit(built, digits())
+    with pytest.raises(ConfigError, match=r"student.dtype: it is for the teacher"):
+        method(KD, student=student(dtype="bfloat16"))
+
+
+@pytest.mark.parametrize("gather", [True, False])
+def test_how_many_images_are_too_few_is_a_question_of_all_devices(gather: bool) -> None:
+    data = digits(batch_size=1)
+    data.trainer = SimpleNamespace(world_size=2, precision="32-true")
+    built = method(SP, gather=gather)
+    assert built.related(data) == 1 + gather
+    with nullcontext() if gather else pytest.raises(ConfigError, match=r"SP takes 2 images .* and 1 is too few"):
+        built.check_data(data)
+    with pytest.raises(ConfigError, match=r"SimReg takes 2 images .* and 1 is too few"):  # each device's BatchNorm
+        method(SimReg, gather=gather).check_data(data)
+    with pytest.raises(ConfigError, match="queue_size: 1 is less than the 2 images") if gather else nullcontext():
+        method(SEED, gather=gather, queue_size=1).check_data(data)

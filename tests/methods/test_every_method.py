@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import METHODS, digits, method, student, trainer, weights, with_weights
+from tiny import METHODS, digits, method, student, trainer, weights
 from torch import Tensor
 
 from kd_lightning import methods
@@ -102,49 +102,6 @@ def test_every_term_but_the_labels_asks_the_teacher(kind: type[Distiller]) -> No
     after = terms(built, given)
     for name in {*before} - {"ce"}:
         assert (before[name] - after[name]).abs() > 1e-4 * before[name].abs(), name
-
-
-GIVEN = {
-    "one image": lambda: images(1),
-    "two images": lambda: images(2),
-    "all black": lambda: torch.zeros(6, 3, 8, 8, dtype=torch.uint8),
-    "float": lambda: images(6) / 255,
-    "larger, channels last": lambda: images(6, 20).to(memory_format=torch.channels_last),
-}
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("classes", [2, 10])
-@pytest.mark.parametrize("given", GIVEN)
-@every_method
-def test_values_and_gradients_are_finite(
-    kind: type[StudentModule], given: str, classes: int, autocast: bool, tmp_path: Path
-) -> None:
-    teacher = with_weights(tmp_path, "cifar_resnet8", classes)
-    built, pixels = method(kind, teacher, student=student(classes)), GIVEN[given]()
-    if len(pixels) < getattr(kind, "least_batch", 1):
-        with pytest.raises(ConfigError, match=f"{len(pixels)} is too few"):
-            built.check_data(digits(batch_size=len(pixels)))
-        return
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        loss = sum(terms(built, batch(pixels, classes)).values())
-    loss.backward()
-    assert torch.isfinite(loss)
-    trained = [parameter for parameter in built.student.parameters() if parameter.requires_grad]
-    assert len(trained) > 10
-    assert all(torch.isfinite(parameter.grad).all() for parameter in trained)
-
-
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-@every_method
-def test_it_trains_in_low_precision(kind: type[StudentModule], precision: str, tmp_path: Path) -> None:
-    built = method(kind)
-    before = weights(built)
-    run = trainer(tmp_path, precision=precision)
-    run.fit(built, digits())
-    assert all(torch.isfinite(value) for value in run.callback_metrics.values())
-    assert torch.isfinite(weights(built)).all()
-    assert not torch.equal(weights(built), before)
 
 
 @every_method

@@ -10,6 +10,7 @@ from tiny import digits, student, trainer, whole
 from torch import Tensor
 
 from kd_lightning.batch import Batch
+from kd_lightning.errors import ConfigError
 from kd_lightning.methods import KD, StudentModule, Supervised
 from kd_lightning.models import Network
 
@@ -71,3 +72,21 @@ def test_predictions_are_the_students(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.cat([part.embedding for part in parts]), seen.embedding)
     assert torch.equal(torch.cat([part.indices for part in parts]), data.sets["test"].indices)
     assert torch.equal(torch.cat([part.labels for part in parts]), data.sets["test"].labels)
+
+
+@pytest.mark.parametrize(("scaling", "rate"), [("linear", 0.8), ("sqrt", 0.4)])
+def test_the_learning_rate_is_scaled_to_what_a_step_learns_from(tmp_path: Path, scaling: str, rate: float) -> None:
+    """0.2 for 25 images; 50 a batch, two batches accumulated."""
+    method = Supervised(
+        student=student(),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.2),
+        lr_batch_size=25,
+        lr_scaling=scaling,
+    )
+    run = trainer(tmp_path, accumulate_grad_batches=2)
+    run.fit(method, digits())
+    assert method.global_batch == 100
+    assert run.optimizers[0].param_groups[0]["initial_lr"] == pytest.approx(rate)
+    assert run.lr_scheduler_configs[0].scheduler.base_lrs == [pytest.approx(rate)]
+    with pytest.raises(ConfigError, match="lr_batch_size: 0 is not above 0"):
+        Supervised(student=student(), lr_batch_size=0)

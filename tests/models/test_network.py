@@ -196,3 +196,24 @@ def test_refusals_are_one_line(kwargs: dict, words: list[str]) -> None:
         Network(**kwargs)
     assert "\n" not in str(refused.value)
     assert all(word in str(refused.value) for word in words), refused.value
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 0.02), ("float16", 0.003), ("float32", 0.0)])
+def test_a_dtype_of_its_own_is_half_the_memory_and_nearly_the_same(dtype: str, most: float) -> None:
+    plain = Network("cifar_resnet20.digits", pretrained=True).freeze()
+    low = Network("cifar_resnet20.digits", pretrained=True, dtype=dtype).freeze()
+    images = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8)
+    wanted = {"maps": 2, "embedding": True, "logits": True}
+    expected = plain.features(images, **wanted)
+    for autocast in (False, True):  # whatever the rest of the run computes in
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            seen, logits = low.features(images, **wanted), low(images)
+        for ours, theirs in zip(
+            [*seen.maps, seen.embedding, seen.logits, logits],
+            [*expected.maps, expected.embedding, expected.logits, expected.logits],
+            strict=True,
+        ):
+            assert ours.dtype == torch.float32
+            assert (ours - theirs).norm() <= most * theirs.norm()
+    weights = [sum(p.nbytes for p in network.parameters()) for network in (plain, low)]
+    assert weights[1] == weights[0] * getattr(torch, dtype).itemsize // 4

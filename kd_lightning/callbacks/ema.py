@@ -1,0 +1,102 @@
+"""EMA: an exponential moving average of the student's weights, judged beside the student itself."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchmetrics.classification import MulticlassAccuracy
+
+from kd_lightning.batch import Batch
+from kd_lightning.errors import ConfigError
+from kd_lightning.methods import StudentModule
+from kd_lightning.models import checkpoints
+
+
+class EMA(EMAWeightAveraging):
+    """Averages the student's weights (and BatchNorm's statistics) over the steps, and logs `val/acc_ema` beside `val/acc`.
+
+    The run goes on with the weights as they are, and its result is the student's own: the average is kept in the
+    checkpoints, resumed with them, and written at the end as `student_ema.safetensors`, which
+    `test --model.student.checkpoint` judges. (Lightning's own callback averages the teacher too, validates the average
+    in the student's place and makes it the result.)
+
+    Args:
+        decay: the share of the average that a step leaves: 0.999 looks back over some 1,000 steps.
+        update_every_n_steps: steps of the optimizer from one update to the next.
+        update_starting_at_step: the first step that counts; default: the first.
+
+    Raises:
+        ConfigError: for a decay that is not between 0 and 1, or no steps between updates.
+    """
+
+    def __init__(
+        self, *, decay: float = 0.999, update_every_n_steps: int = 1, update_starting_at_step: int | None = None
+    ) -> None:
+        if not 0 < decay < 1:
+            raise ConfigError(f"EMA.decay: {decay} is not between 0 and 1")
+        if update_every_n_steps < 1:
+            raise ConfigError(f"EMA.update_every_n_steps: {update_every_n_steps} is not positive")
+        steps = {"update_every_n_steps": update_every_n_steps, "update_starting_at_step": update_starting_at_step}
+        super().__init__(decay=decay, **steps)
+        self.decay, self.accuracy = decay, None
+
+    def setup(self, trainer: Trainer, pl_module: StudentModule, stage: str) -> None:
+        if stage == "fit":
+            average = get_ema_multi_avg_fn(self.decay)
+            self._average_model = AveragedModel(pl_module.student, multi_avg_fn=average, use_buffers=True)
+            self._average_model.requires_grad_(False).eval()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
+        self._average_model.module.to(pl_module.device)  # the count stays with the host, which asks for it each step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: StudentModule, *args: Any) -> None:
+        super().on_train_batch_end(trainer, pl_module.student, *args)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Only steps count."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: StudentModule) -> None:
+        folder = Path(trainer.default_root_dir)
+        if trainer.is_global_zero and self._average_model.n_averaged and folder.is_dir():
+            student = self._average_model.module
+            names = getattr(trainer.datamodule, "class_names", [])
+            facts = {**student.facts(), "class_names": list(names)}
+            checkpoints.write(folder / "student_ema.safetensors", student.model.state_dict(), facts)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
+        judged = self._average_model is not None and pl_module.trains_classifier and pl_module._labeled
+        classes = max(pl_module.student.num_classes, 2)
+        self.accuracy = MulticlassAccuracy(classes, average="micro").to(pl_module.device) if judged else None
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: StudentModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self.accuracy is not None:
+            with trainer.precision_plugin.val_step_context():
+                self.accuracy.update(self._average_model.module(batch.images), batch.labels)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: StudentModule) -> None:
+        if self.accuracy is not None:
+            pl_module.log("val/acc_ema", self.accuracy.compute(), prog_bar=True)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: StudentModule, checkpoint: dict[str, Any]) -> None:
+        if self._average_model is not None:
+            state = self._average_model.state_dict()
+            checkpoint["ema"] = {name: value.contiguous() for name, value in state.items()}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: StudentModule, checkpoint: dict[str, Any]) -> None:
+        if self._average_model is None:
+            return
+        if "ema" in checkpoint:
+            self._average_model.load_state_dict(checkpoint["ema"])
+        else:
+            rank_zero_warn("EMA: the checkpoint has no average of the student's weights; it begins anew")

@@ -1,0 +1,167 @@
+"""Guard: what happens at a loss that is not finite."""
+
+import math
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from kd_lightning import distributed
+from kd_lightning.batch import Batch
+from kd_lightning.callbacks.protocol import Last
+from kd_lightning.errors import RunError
+
+_SHOWN = 16
+_MOST_IN_A_ROW = 100
+
+
+class Seen(NamedTuple):
+    """What is known of a batch once its losses are queued; on a GPU the values arrive later."""
+
+    indices: Tensor
+    terms: list[str]
+    values: Tensor
+
+
+class Guard(Callback):
+    """Ends a run at the first loss that is not finite, before the optimizer has moved, or leaves such steps out.
+
+    Nothing waits for the GPU on its behalf: a step's losses are read when its backward pass is queued. The running
+    statistics of BatchNorm are put back to what they were before the step. Weights that are not finite are never saved.
+    (A gradient that overflows in 16-mixed is no such loss: its scaler leaves that step out by itself.)
+
+    Args:
+        nonfinite: `stop` saves last.ckpt and says which term it was, of which images. `skip` leaves the step out,
+            counts it as `train/skipped`, and stops after 100 in a row, or as many as an epoch has.
+    """
+
+    def __init__(self, *, nonfinite: Literal["stop", "skip"] = "stop") -> None:
+        self.nonfinite = nonfinite
+        self.skipped, self.in_a_row = 0, 0
+        self.window: list[Seen] = []
+        self.spoilt: Tensor | None = None
+        self.arrived: torch.cuda.Event | None = None
+        self.fault: str | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        norms = [m for m in pl_module.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
+        self.statistics = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
+        self.before = [buffer.clone() for buffer in self.statistics]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        if not self.window and self.statistics:  # else in the middle of accumulated batches
+            torch._foreach_copy_(self.before, self.statistics)
+        self.indices = batch.indices
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Queues the way of the losses to the host, before the backward pass."""
+        values = torch.stack([value.float() for value in pl_module.terms.values()])
+        bad = values.isfinite().logical_not().any()
+        self.spoilt = bad if self.spoilt is None else self.spoilt | bad
+        if not trainer.fit_loop._should_accumulate():
+            self.spoilt = distributed.any_rank(self.spoilt).to("cpu", non_blocking=True)
+        self.window.append(Seen(self.indices, [*pl_module.terms], values.to("cpu", non_blocking=True)))
+        if values.is_cuda:
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Leaves out a step that a loss has spoilt: there is then no gradient, and optimizers leave all as it is."""
+        if self.arrived is not None:
+            self.arrived.synchronize()  # waits for the forward pass alone
+        window, spoilt = self.window, bool(self.spoilt)
+        self.window, self.spoilt, self.arrived = [], None, None
+        self.in_a_row = self.in_a_row + 1 if spoilt else 0
+        if not spoilt:
+            return
+        self.skipped += 1
+        optimizer.zero_grad(set_to_none=True)
+        if self.statistics:
+            torch._foreach_copy_(self.statistics, self.before)
+        faults = distributed.everyones(_fault(window))
+        self.fault = next(fault for fault in faults if fault)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if self.nonfinite == "skip":
+            pl_module.log("train/skipped", float(self.skipped))
+        if self.fault is None:
+            return
+        fault, self.fault = self.fault, None
+        where = f"{fault}, in epoch {trainer.current_epoch}, step {trainer.global_step - 1}"
+        if not _all_finite(pl_module.state_dict()):
+            self._end(trainer, f"{where}; the weights are not finite either, by an earlier gradient: {_kept(trainer)}")
+        most = min(_MOST_IN_A_ROW, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
+        if self.nonfinite == "skip" and self.in_a_row < most:
+            return
+        last = _last(trainer)
+        if last:
+            trainer.save_checkpoint(last, weights_only=False)
+        again = f"the state before it is kept, and goes on behind these images: {last}" if last else "nothing is kept"
+        if self.nonfinite == "skip":
+            self._end(trainer, f"{where}; it is the last of {self.in_a_row} skipped steps in a row; {again}")
+        self._end(trainer, f"{where}; {again}", "guard.nonfinite skip")
+
+    def _end(self, trainer: Trainer, reason: str, *more: str) -> None:
+        """Ends the run on all ranks; the first one says why."""
+        if not trainer.is_global_zero:
+            raise SystemExit(1)
+        hints = ["a lower model.optimizer.lr", "trainer.gradient_clip_val", *more]
+        if trainer.global_step == 1:
+            hints.insert(0, "another look at the labels, the teacher and the student's own weights, at the first step")
+        if "16" in str(trainer.precision):
+            hints.append("trainer.precision 32-true")
+        raise RunError(f"{reason}. What may help: {'; '.join(hints)}")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if not _all_finite(checkpoint["state_dict"]):
+            after = f"in epoch {trainer.current_epoch}, after step {trainer.global_step - 1}"
+            self._end(trainer, f"the student's weights are not finite {after}, and are not saved: {_kept(trainer)}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.skipped:
+            steps = f"{self.skipped} step{'s' * (self.skipped > 1)}"
+            rank_zero_warn(f"guard.nonfinite: {steps} of {trainer.global_step} left out, for a loss that was not finite")
+
+    def state_dict(self) -> dict[str, int]:
+        return {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.skipped = state_dict["skipped"]
+
+
+def _fault(window: list[Seen]) -> str:
+    """The first batch whose losses are not finite: its terms and images; '' where all are."""
+    for seen in window:
+        values = dict(zip(seen.terms, seen.values.tolist(), strict=True))
+        bad = [f"train/{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            shown = ", ".join(map(str, seen.indices[:_SHOWN].tolist()))
+            more = f", ... ({len(seen.indices)} in all)" if len(seen.indices) > _SHOWN else ""
+            return f"{' and '.join(bad)} for images {shown}{more}"
+    return ""
+
+
+def _all_finite(state: dict[str, Tensor]) -> bool:
+    """Whether all floats of all ranks' states are finite, teachers aside."""
+    floats = [v for name, v in state.items() if v.is_floating_point() and not name.startswith("teacher.")]
+    each = [value.isfinite().all() for value in floats]
+    return not distributed.any_rank(torch.stack(each).all().logical_not())
+
+
+def _last(trainer: Trainer) -> Path | None:
+    if trainer.fast_dev_run:
+        return None
+    return next((callback.path for callback in trainer.checkpoint_callbacks if isinstance(callback, Last)), None)
+
+
+def _kept(trainer: Trainer) -> str:
+    """Which checkpoint of the run is good: none is written that is not."""
+    last = _last(trainer)
+    if last and last.exists():
+        return f"the last good checkpoint is {last}"
+    return "there is no good checkpoint of this run yet"

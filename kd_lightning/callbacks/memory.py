@@ -1,0 +1,106 @@
+"""OutOfMemory: what held the memory when it was used up, and what to try."""
+
+import resource
+import sys
+from collections.abc import Iterable
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from kd_lightning.data import ImageData
+from kd_lightning.data.images import StoredImages
+from kd_lightning.errors import RunError
+
+_SIGNS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED", "bad_alloc")
+
+
+class OutOfMemory(Callback):
+    """Notes on an exception for want of memory what held it, while it is still held; `explained` makes one line of it."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if is_out_of_memory(exception):
+            exception.add_note(_report(trainer, pl_module))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is torch's, of a device or of the host, or Python's own."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or (isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in _SIGNS))
+
+
+def explained(error: BaseException) -> RunError | None:
+    """The one line for an exception for want of memory, with what was noted on it; None for others."""
+    if not is_out_of_memory(error):
+        return None
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return RunError(f"out of memory: {'. '.join(getattr(error, '__notes__', []) or [said])}")
+
+
+def _report(trainer: Trainer, method: LightningModule) -> str:
+    data, device = trainer.datamodule, trainer.strategy.root_device
+    teacher = getattr(method, "teacher", None)
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    of_teacher = set() if teacher is None else {id(tensor) for tensor in teacher.state_dict(keep_vars=True).values()}
+    own = (tensor for tensor in method.state_dict(keep_vars=True).values() if id(tensor) not in of_teacher)
+    held = {
+        "the teacher": _bytes([] if teacher is None else teacher.state_dict().values()),
+        "the student and what is trained beside it": _bytes(own),
+        "their gradients": _bytes(parameter.grad for parameter in trained if parameter.grad is not None),
+        "the optimizer": _bytes(
+            value
+            for optimizer in trainer.optimizers
+            for state in optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        ),
+        "images": _bytes(_images(data, device)),
+    }
+    parts = [f"{name} {_mib(size)}" for name, size in held.items() if size]
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        rest = torch.cuda.max_memory_allocated(device) - sum(held.values())
+        parts.append(f"at most {_mib(rest)} else: what the backward pass needs of each image")
+        place = f"{device}, {_mib(total)} with {_mib(free)} free"
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        parts.append("the rest is what the backward pass needs of each image, and the libraries")
+        place = f"{device.type}, at most {_mib(peak)} of the process in memory"
+    batch = data.batch_size if trainer.training else data.eval_batch_size
+    where = f"in epoch {trainer.current_epoch}, step {trainer.global_step}, " if trainer.training else ""
+    return f"{where}{batch} images a batch ({place}). Held: {', '.join(parts)}. What may help: {_advice(trainer, method)}"
+
+
+def _advice(trainer: Trainer, method: LightningModule) -> str:
+    data, hints = trainer.datamodule, []
+    if not trainer.training:
+        hints.append(f"data.eval_batch_size {max(data.eval_batch_size // 2, 1)}")
+    elif data.batch_size > 1:
+        field = "batch_size" if data.global_batch_size is None else "global_batch_size"
+        half, often = (data.global_batch_size or data.batch_size) // 2, 2 * trainer.accumulate_grad_batches
+        hints.append(
+            f"data.{field} {half} with trainer.accumulate_grad_batches {often} (BatchNorm, and losses that relate images "
+            f"with one another, then see half as many)"
+        )
+    if str(trainer.precision).startswith(("32", "64")):
+        hints.append("trainer.precision bf16-mixed")
+    if getattr(method, "teacher", None) is not None and method.teacher.mean.dtype == torch.float32:
+        hints.append("model.teacher.dtype bfloat16")
+    if next(iter(_images(data, trainer.strategy.root_device)), None) is not None:
+        hints.append("data.memory_limit 0, which leaves images in files to workers")
+    return "; ".join(hints)
+
+
+def _images(data: ImageData, device: torch.device) -> list[Tensor]:
+    """The images that lie on the device, each storage once."""
+    stored = (images.images for images in data.sets.values() if isinstance(images, StoredImages))
+    return [*{tensor.data_ptr(): tensor for tensor in stored if tensor.device.type == device.type}.values()]
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"

@@ -1,0 +1,41 @@
+"""Noise in place of a config's images, and random weights in place of its teacher's."""
+
+import inspect
+from pathlib import Path
+
+import yaml
+
+from kd_lightning import data
+from kd_lightning.models import Network, checkpoints
+from kd_lightning.paths import resolve
+
+
+def noise(config: str, images: int, folder: Path) -> list[str]:
+    """The arguments that give a config RandomImages of its images' size and classes, and a teacher of no worth.
+
+    Args:
+        config: a YAML file.
+        images: how many.
+        folder: where the teacher's weights are written.
+    """
+    content = yaml.safe_load(resolve(config, "config").read_text())
+    kind = getattr(data, content["data"]["class_path"].rpartition(".")[2], None)
+    given, defaults = content["data"].get("init_args", {}), inspect.signature(kind or data.ImageData).parameters
+    size = given.get("size") or (defaults["size"].default if "size" in defaults else None) or 32
+    classes = getattr(kind, "num_classes", None) or 10
+    args = ["--data=RandomImages", f"--data.images={images}", f"--data.size={size}", f"--data.classes={classes}"]
+    args += ["--data.val_split=0", "--data.train_images=null", "--data.neighbors=null"]
+    teacher = content["model"].get("init_args", {}).get("teacher")
+    if teacher is None:
+        return args
+    kwargs = teacher.get("model_kwargs", {})
+    name = teacher["name"].partition(".")[0]
+    network = Network(name, num_classes=classes, model_kwargs=kwargs)
+    path = folder / f"{name}-{classes}.safetensors"
+    checkpoints.write(path, network.model.state_dict(), network.facts())
+    return [
+        *args,
+        f"--model.teacher.name={name}",
+        f"--model.teacher.checkpoint={path}",
+        "--model.teacher.pretrained=false",
+    ]

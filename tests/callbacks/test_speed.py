@@ -1,0 +1,141 @@
+"""Speed: the numbers stay the same, names of weights too, and what cannot be compiled runs all the same."""
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from tiny import METHODS, digits, method, trainer, weights
+
+from kd_lightning.batch import Batch
+from kd_lightning.callbacks import Speed
+from kd_lightning.callbacks.speed import CompiledLosses
+from kd_lightning.cli import main
+from kd_lightning.methods import KD, SP, StudentModule, Supervised
+
+ROOT = Path(__file__).parents[2]
+
+
+def batch(count: int = 8) -> Batch:
+    rows = torch.arange(count)
+    pixels = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Batch(pixels, rows % 10, rows, rows * 7919)
+
+
+def twins(kind: type[StudentModule], **settings: object) -> tuple[StudentModule, StudentModule, dict, dict]:
+    """A method with compiled losses, one without, and what both log."""
+    torch._dynamo.reset()
+    plain = method(kind).train()
+    compiled = copy.deepcopy(plain)
+    logs: list[dict] = [{}, {}]
+    for one, log in zip((compiled, plain), logs, strict=True):
+        one.log = lambda name, value, log=log, **kwargs: log.update({name: value})
+        one.log_dict = lambda values, log=log, **kwargs: log.update(values)
+    compiled.losses = CompiledLosses(compiled, **settings)
+    return compiled, plain, *logs
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_methods_losses_compile_as_one_graph_and_stay_the_same(kind: type[StudentModule]) -> None:
+    compiled, plain, noted, logged = twins(kind, backend="eager", dynamic=False, fullgraph=True)
+    for seed in range(2):
+        for one in (compiled, plain):
+            torch.manual_seed(seed)
+            torch.stack([*one.losses(batch()).values()]).sum().backward()
+    assert compiled.losses.compiled
+    assert compiled.losses.function is not None
+    torch.testing.assert_close(noted, logged)
+    pairs = zip(compiled.named_parameters(), plain.parameters(), strict=True)
+    for (name, ours), theirs in pairs:
+        assert (ours.grad is None) == (theirs.grad is None), name
+        if ours.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5, msg=name)
+    torch.testing.assert_close(dict(compiled.named_buffers()), dict(plain.named_buffers()))
+    assert [*compiled.state_dict()] == [*plain.state_dict()]
+
+
+def test_copies_and_pickles_have_losses_of_their_own() -> None:
+    compiled, plain, _, _ = twins(SP, backend="eager", dynamic=False)
+    del compiled.log, compiled.log_dict, compiled.optimizer, compiled.lr_scheduler  # functions without a name
+    for other in (copy.deepcopy(compiled), pickle.loads(pickle.dumps(compiled))):
+        assert other.losses.__self__ is other
+        with torch.no_grad():
+            for value in other.student.parameters():
+                value.zero_()
+        other.log = other.log_dict = lambda *args, **kwargs: None
+        assert not torch.equal(other.losses(batch())["ce"], plain.losses(batch())["ce"])
+
+
+def test_what_cannot_be_compiled_says_so_once_and_runs(
+    recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture
+) -> None:
+    def backend(*args: object) -> None:
+        raise RuntimeError("no compiler\nand two further lines")
+
+    compiled, plain, noted, logged = twins(KD, backend=backend)
+    for _ in range(2):
+        torch.testing.assert_close(compiled.losses(batch()), plain.losses(batch()))
+    said = [str(warning.message) for warning in recwarn if "speed.compile" in str(warning.message)]
+    assert len(said) == 1
+    assert "goes on uncompiled" in said[0]
+    assert "no compiler" in said[0]
+    assert "\n" not in said[0]
+    assert noted.keys() == logged.keys()
+    assert not capfd.readouterr().err
+
+
+def test_the_methods_own_mistakes_are_not_taken_for_the_compilers() -> None:
+    compiled, *_ = twins(Supervised, backend="eager", dynamic=False)
+    with pytest.raises(IndexError, match="out of bounds"):
+        compiled.losses(batch()._replace(labels=torch.full((8,), 99)))
+
+
+class Strides(Callback):
+    """Whether maps have their channels last in training."""
+
+    def on_train_batch_end(self, trainer: object, pl_module: StudentModule, *args: object) -> None:
+        seen = (network.features(args[1].images, maps=1).maps[0] for network in (pl_module.student, pl_module.teacher))
+        self.last = [maps.is_contiguous(memory_format=torch.channels_last) for maps in seen]
+
+
+def test_channels_last_changes_neither_the_run_nor_its_checkpoints(tmp_path: Path) -> None:
+    found, start = {}, method(SP)
+    for last in (False, True):
+        strides, trained = Strides(), copy.deepcopy(start)
+        run = trainer(tmp_path, Speed(channels_last=last), strides, limit_train_batches=2)
+        run.fit(trained, datamodule=digits())
+        assert strides.last == [last, last]
+        run.save_checkpoint(tmp_path / f"{last}.ckpt")
+        found[last] = weights(trained), torch.load(tmp_path / f"{last}.ckpt", weights_only=False)["state_dict"]
+    torch.testing.assert_close(found[True][0], found[False][0], rtol=1e-3, atol=1e-4)
+    assert [*found[True][1]] == [*found[False][1]]
+    assert all(value.is_contiguous() for value in found[True][1].values())
+
+
+def test_a_compiled_fit_is_the_same_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, mode, **kwargs: compiler(f, backend="aot_eager", **kwargs))
+    found, start = [], method(SP)
+    for mode in (None, "default"):
+        trained = copy.deepcopy(start)
+        run = trainer(tmp_path, Speed(compile=mode), max_epochs=2)
+        run.fit(trained, datamodule=digits(val_split=20))
+        assert "losses" not in vars(trained)
+        assert "log" not in vars(trained)
+        found.append((weights(trained), {name: float(value) for name, value in run.callback_metrics.items()}))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-3, atol=1e-4)
+    assert found[1][1] == pytest.approx(found[0][1], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_compiled_through_the_command_line(tmp_path: Path) -> None:
+    args = ["fit", f"--config={ROOT / 'configs/digits/sp.yaml'}", "--trainer.max_epochs=2", "--trainer.accelerator=cpu"]
+    args += [f"--run.folder={tmp_path}", "--run.wandb=off", "--trainer.enable_progress_bar=false"]
+    found = [
+        {name: float(value) for name, value in main([*args, *speed]).trainer.callback_metrics.items()}
+        for speed in ([], ["--speed.compile=default", "--speed.channels_last=true"])
+    ]
+    assert found[1] == pytest.approx(found[0], rel=0.05)
+    assert len([*tmp_path.rglob("student.safetensors")]) == 2

@@ -1,0 +1,195 @@
+"""Two and three processes of some samples each give the losses and gradients of one process with all of them."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from tiny import METHODS, method
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from kd_lightning import distributed
+from kd_lightning.batch import Batch
+from kd_lightning.methods import STKD, StudentModule
+from kd_lightning.models import Network, checkpoints
+
+SAMPLES, SIDE = 12, 32
+PAIRS = {  # nothing in them is normalised over the batch
+    "cnn": (("cifar_resnet20", {}), ("test_resnet", {"norm_layer": "groupnorm1"})),
+    "vit": (("test_vit2", {"img_size": SIDE}), ("test_vit", {"img_size": SIDE})),
+}
+RELATIONS = ("SP", "RKD", "PKT", "DIST", "CoSS", "TinTeM", "STKD", "SEED")
+CASES = {f"{kind.__name__}-{pair}": (kind, pair, {}) for kind in METHODS for pair in PAIRS}
+CASES |= {
+    f"STKD-{value}": (STKD, "cnn", {name: value})
+    for name, value in (("per", "sample"), ("targets", "sources"), ("plain", True), ("images", 3), ("labels", "hard"))
+}
+MUTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "each its own": lambda x: x,
+    "detached": lambda x: distributed.gather(x).detach(),
+    "detached but for the own rows": lambda x: _only_own(distributed.gather(x)),
+    "twice the gradient": lambda x: 2 * distributed.gather(x) - distributed.gather(x).detach(),
+}
+
+
+def _only_own(rows: Tensor) -> Tensor:
+    mine = torch.arange(len(rows)) % distributed.world_size() == distributed.rank()
+    return torch.where(mine.view(-1, *[1] * (rows.ndim - 1)), rows, rows.detach())
+
+
+class Step(nn.Module):
+    """What DistributedDataParallel wraps: as Lightning does, with the method's own list of what is no affair of it."""
+
+    def __init__(self, built: StudentModule) -> None:
+        super().__init__()
+        self.method = built
+        ignored = getattr(built, "_ddp_params_and_buffers_to_ignore", [])
+        self._ddp_params_and_buffers_to_ignore = [f"method.{name}" for name in ignored]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.method.losses(batch)
+
+
+def build(kind: type[StudentModule], pair: str, folder: Path, arguments: dict[str, Any]) -> StudentModule:
+    (teacher, theirs), (student, ours) = PAIRS[pair]
+    torch.manual_seed(1)
+    network = Network(teacher, checkpoint=str(folder / f"{pair}.safetensors"), model_kwargs=theirs)
+    small = {"queue_size": 40} if "queue_size" in inspect.signature(kind).parameters else {}
+    built = method(kind, network, student=Network(student, num_classes=10, model_kwargs=ours), **small, **arguments)
+    built.log = built.log_dict = lambda *args, **kwargs: None
+    for module in built.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # of heads; SyncBatchNorm needs a GPU
+            module.eval()
+    return built
+
+
+def samples(rank: int, world: int, step: int) -> Batch:
+    generator = torch.Generator().manual_seed(step)
+    images = torch.randint(0, 256, (SAMPLES, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    rows = torch.arange(SAMPLES)
+    return Batch(images, rows % 10, rows, 7919 * rows + step)._replace(
+        images=images[rank::world], labels=rows[rank::world] % 10, indices=rows[rank::world],
+        keys=(7919 * rows + step)[rank::world],
+    )  # fmt: skip
+
+
+def two_steps(built: StudentModule, rank: int, world: int, **kwargs: bool) -> dict[str, Any]:
+    step = Step(built)
+    run = DistributedDataParallel(step, **kwargs) if world > 1 else step
+    for number in range(2):  # the second meets what the first left in a queue
+        built.zero_grad()
+        losses = run(samples(rank, world, number))
+        sum(losses.values()).backward()
+    trained = [p for p in built.parameters() if p.requires_grad]
+    gradient = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained])
+    queue = getattr(built, "queue", torch.zeros(0))
+    return {"losses": {n: loss.detach() for n, loss in losses.items()}, "gradient": gradient, "queue": queue}
+
+
+def every_case(rank: int, world: int, folder: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name, (kind, pair, arguments) in CASES.items():
+        # in timm's ViT, float64 is not float64 throughout: only one process needs it, for float32's own error
+        for dtype in (torch.float32, torch.float64)[: 1 if pair == "vit" and world > 1 else 2]:
+            built = build(kind, pair, folder, arguments).to(dtype)
+            found[f"{name} {dtype}"] = two_steps(built, rank, world)
+    return found
+
+
+def mutated(rank: int, world: int, folder: Path) -> dict[str, dict[str, Any]]:
+    found = {}
+    for title, mutation in MUTATIONS.items():
+        for name in RELATIONS:
+            built = build(CASES[f"{name}-vit"][0], "vit", folder, {})
+            built.gathered = lambda *tensors, how=mutation: tuple(map(how, tensors))
+            built.own = (lambda x: x) if title == "each its own" else built.own
+            found[f"{name} {title}"] = two_steps(built, rank, world, find_unused_parameters=True)
+    return found
+
+
+def process(rank: int, world: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / f'meeting{world}'}", rank=rank, world_size=world)
+    found = every_case(rank, world, folder) | (mutated(rank, world, folder) if world == 2 else {})
+    torch.save(found, folder / f"{world}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    torch.manual_seed(0)
+    for pair, ((teacher, kwargs), _) in PAIRS.items():
+        network = Network(teacher, num_classes=10, model_kwargs=kwargs)
+        checkpoints.write(folder / f"{pair}.safetensors", network.model.state_dict(), network.facts())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> dict[str, dict]:
+    return every_case(0, 1, folder)
+
+
+@pytest.fixture(scope="module")
+def ranks(folder: Path) -> dict[int, list[dict[str, dict]]]:
+    """What each rank of two and of three found."""
+    for world in (2, 3):
+        torch.multiprocessing.spawn(process, (world, folder), nprocs=world)
+    return {world: [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)] for world in (2, 3)}
+
+
+def apart(found: Tensor, expected: Tensor) -> float:
+    return ((found.double() - expected.double()).norm() / expected.double().norm()).item()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_and_losses_are_those_of_one_process(name: str, world: int, alone: dict, ranks: dict) -> None:
+    exact, single = alone[f"{name} torch.float64"], alone[f"{name} torch.float32"]
+    for dtype, expected, most in (
+        # twice what one process errs by itself in float32, where that is more than 1e-6
+        (torch.float32, single, max(1e-6, 2 * apart(single["gradient"], exact["gradient"]))),
+        (torch.float64, exact, 1e-12),
+    ):
+        if f"{name} {dtype}" not in ranks[world][0]:
+            continue
+        found = [rank[f"{name} {dtype}"] for rank in ranks[world]]
+        for one in found:
+            assert apart(one["gradient"], expected["gradient"]) < most
+            torch.testing.assert_close(one["queue"], expected["queue"])
+        for term, value in expected["losses"].items():
+            mean = torch.stack([one["losses"][term] for one in found]).mean()
+            torch.testing.assert_close(mean, value, rtol=most, atol=0)
+
+
+def test_methods_that_relate_samples_are_known(alone: dict, ranks: dict) -> None:
+    """Each device's own samples give another gradient for these, so that the test above can see it."""
+    for name in RELATIONS:
+        own = [rank[f"{name} each its own"]["gradient"] for rank in ranks[2]]
+        assert apart(own[0], alone[f"{name}-vit torch.float32"]["gradient"]) > 1e-4, name
+
+
+@pytest.mark.parametrize("title", MUTATIONS)
+@pytest.mark.parametrize("name", RELATIONS[:6])  # these gather no gradient
+def test_a_wrong_gather_is_seen(name: str, title: str, alone: dict, ranks: dict) -> None:
+    wrong = ranks[2][0][f"{name} {title}"]["gradient"]
+    assert apart(wrong, alone[f"{name}-vit torch.float32"]["gradient"]) > 1e-3
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_accumulated_halves_are_the_whole_where_no_samples_are_related(
+    kind: type[StudentModule], folder: Path, alone: dict
+) -> None:
+    """With trainer.accumulate_grad_batches, relations are of each half: another, smaller, batch."""
+    built = build(kind, "cnn", folder, {}).double()
+    sum(built.losses(samples(0, 1, 0)).values()).backward()
+    built.zero_grad()
+    for half in range(2):
+        (sum(built.losses(samples(half, 2, 1)).values()) / 2).backward()
+    gradient = torch.cat([p.grad.flatten() for p in built.parameters() if p.requires_grad])
+    error = apart(gradient, alone[f"{kind.__name__}-cnn torch.float64"]["gradient"])
+    assert error > 1e-4 if kind.__name__ in RELATIONS else error < 1e-12

@@ -1,0 +1,185 @@
+"""Every method in every precision, found in the package: finite whatever it is given, and close to float32's value."""
+
+import inspect
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from lightning.pytorch.plugins import DoublePrecision, HalfPrecision, MixedPrecision, Precision
+from tiny import METHODS, digits, method, student, trainer, weights, with_weights
+from torch import Tensor, nn
+
+from kd_lightning.batch import Batch
+from kd_lightning.errors import ConfigError
+from kd_lightning.methods import Distiller, StudentModule, TinTeM
+from kd_lightning.models import Network
+
+PLUGINS: dict[str, Callable[[], Precision]] = {
+    "32-true": Precision,
+    "bf16-mixed": partial(MixedPrecision, "bf16-mixed", "cpu"),
+    "16-mixed": partial(MixedPrecision, "16-mixed", "cpu"),
+    "bf16-true": partial(HalfPrecision, "bf16-true"),
+    "16-true": partial(HalfPrecision, "16-true"),
+    "64-true": DoublePrecision,
+}
+VIT = {"img_size": 8, "patch_size": 4, "depth": 2, "num_heads": 2}
+CASES = {kind.__name__: (kind, False) for kind in METHODS} | {"TinTeM, tokens": (TinTeM, True)}
+every_case = pytest.mark.parametrize("case", CASES)
+
+
+@cache
+def real(count: int = 32) -> Batch:
+    data = digits()
+    data.setup("fit")
+    return data.sets["train"].take(torch.arange(count))
+
+
+def build(case: str, folder: Path, classes: int = 10, *, trained: bool = False) -> StudentModule:
+    kind, tokens = CASES[case]
+    torch.manual_seed(0)
+    small = {"queue_size": 64} if "queue_size" in inspect.signature(kind).parameters else {}
+    if tokens:
+        name, ours = "vit_tiny_patch16_224", {"embed_dim": 16, **VIT}
+        teacher = with_weights(folder, name, classes, embed_dim=32, **VIT)
+        return method(kind, teacher, student=Network(name, num_classes=classes, model_kwargs=ours))
+    teacher = None if trained else with_weights(folder, "cifar_resnet8", classes)
+    return method(kind, teacher, student=student(classes), **small)
+
+
+class Step(NamedTuple):
+    """A training step's losses by name, and its gradients."""
+
+    terms: dict[str, float]
+    gradients: list[Tensor]
+
+
+def step(built: StudentModule, given: Batch, precision: str) -> Step:
+    """As Lightning takes it; 16-mixed with its scaler, which lowers the scale until no gradient overflows."""
+    plugin = PLUGINS[precision]()
+    built = plugin.convert_module(built)
+    built.log = built.log_dict = lambda *args, **kwargs: None  # there is no trainer
+    with plugin.forward_context():
+        found = built.losses(given)
+        total = torch.stack([*found.values()]).sum()
+    assert all(loss.shape == () and loss.dtype in (torch.float32, torch.float64) for loss in found.values())
+    trained = [parameter for parameter in built.parameters() if parameter.requires_grad]
+    scale = 65536.0 if precision == "16-mixed" else 1.0
+    while True:
+        (total * scale).backward(retain_graph=True)
+        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+        if scale == 1 or all(gradient.isfinite().all() for gradient in gradients):
+            return Step({name: loss.item() for name, loss in found.items()}, gradients)
+        built.zero_grad()
+        scale /= 2
+
+
+def networks(built: StudentModule) -> list[Network]:
+    return [built.student, *([built.teacher] if isinstance(built, Distiller) else [])]
+
+
+@torch.no_grad()
+def gaps(built: StudentModule) -> None:
+    """The first class is 10,000 above the last to the student, and as far below it to the teacher."""
+    for number, network in enumerate(networks(built)):
+        head = network.model.get_classifier()
+        head.bias += (-1) ** number * torch.linspace(5000, -5000, len(head.bias))
+
+
+@torch.no_grad()
+def norms(built: StudentModule, *, weight: float, bias: float, last: bool = False) -> None:
+    """Of both networks: all their norms, or the last."""
+    for network in networks(built):
+        affine = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.LayerNorm) and m.weight is not None]
+        for norm in affine[-1:] if last else affine:
+            norm.weight.fill_(weight)
+            norm.bias.fill_(bias)
+
+
+@torch.no_grad()
+def dead(built: StudentModule) -> None:
+    """The student's features alone are all zero."""
+    for norm in built.student.modules():
+        if isinstance(norm, nn.BatchNorm2d | nn.LayerNorm):
+            norm.weight.zero_()
+            norm.bias.zero_()
+
+
+class Extreme(NamedTuple):
+    rig: Callable[[StudentModule], None] = lambda built: None
+    change: Callable[[Batch], Batch] = lambda batch: batch
+    classes: int = 10
+
+
+def only(count: int, batch: Batch) -> Batch:
+    return Batch(*(column[:count] for column in batch[:4]))
+
+
+EXTREMES = {
+    "gaps of 1e4": Extreme(gaps),
+    "two classes": Extreme(change=lambda batch: batch._replace(labels=batch.labels % 2), classes=2),
+    "one image": Extreme(change=partial(only, 1)),
+    "one image of two classes": Extreme(gaps, lambda batch: only(1, batch)._replace(labels=batch.labels[:1] % 2), 2),
+    "two images": Extreme(change=partial(only, 2)),
+    "the same image": Extreme(change=lambda batch: batch._replace(images=batch.images[:1].expand(32, -1, -1, -1))),
+    "constant features": Extreme(partial(norms, weight=0.0, bias=2.0)),
+    "all-zero features": Extreme(partial(norms, weight=0.0, bias=0.0)),
+    "the student's all zero": Extreme(dead),
+    "features of 1e3": Extreme(partial(norms, weight=1000.0, bias=0.0, last=True)),
+    "all black": Extreme(change=lambda batch: batch._replace(images=torch.zeros_like(batch.images))),
+    "float": Extreme(change=lambda batch: batch._replace(images=batch.images / 255)),
+    "larger, channels last": Extreme(
+        change=lambda batch: batch._replace(
+            images=batch.images.repeat(1, 1, 3, 3)[:, :, :20, :20].contiguous(memory_format=torch.channels_last)
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed", "bf16-true"])
+@pytest.mark.parametrize("extreme", EXTREMES)
+@every_case
+def test_values_and_gradients_are_finite(case: str, extreme: str, precision: str, tmp_path: Path) -> None:
+    rig, change, classes = EXTREMES[extreme]
+    built, given = build(case, tmp_path, classes), change(real())
+    rig(built)
+    try:
+        found = step(built, given, precision)
+    except ValueError as error:  # BatchNorm's, of one image in SimReg's head
+        assert "more than 1 value per channel" in str(error)
+        with pytest.raises(ConfigError, match="1 is too few"):
+            built.check_data(digits(batch_size=1))
+        return
+    assert all(torch.isfinite(torch.tensor(value)) for value in found.terms.values()), found.terms
+    assert len(found.gradients) > 10
+    assert all(gradient.isfinite().all() for gradient in found.gradients)
+
+
+@every_case
+def test_values_are_within_two_percent_of_float32s(case: str, tmp_path: Path) -> None:
+    exact = step(build(case, tmp_path, trained=True), real(), "32-true").terms
+    for precision in PLUGINS:
+        rounded = step(build(case, tmp_path, trained=True), real(), precision).terms
+        assert rounded == pytest.approx(exact, rel=0.02), precision
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_too_few_images_are_refused(kind: type[StudentModule]) -> None:
+    least = getattr(kind, "least_batch", 1)
+    if least > 1:
+        with pytest.raises(ConfigError, match=f"{least - 1} is too few"):
+            method(kind).check_data(digits(batch_size=least - 1))
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+@pytest.mark.parametrize("kind", METHODS)
+def test_it_trains_in_low_precision(kind: type[StudentModule], precision: str, tmp_path: Path) -> None:
+    built = method(kind)
+    before = weights(built)
+    run = trainer(tmp_path, precision=precision)
+    run.fit(built, digits())
+    assert all(torch.isfinite(value) for value in run.callback_metrics.values())
+    assert torch.isfinite(weights(built)).all()
+    assert not torch.equal(weights(built), before)

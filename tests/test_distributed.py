@@ -1,0 +1,44 @@
+"""What processes share; the losses themselves are compared in methods/test_many_processes.py."""
+
+import pytest
+import torch
+from tiny import method
+from torch import nn
+
+from kd_lightning import distributed
+from kd_lightning.methods import SP
+from kd_lightning.models import Network
+
+
+def test_alone_nothing_is_gathered() -> None:
+    rows = torch.randn(3, 2, requires_grad=True)
+    assert distributed.gather(rows) is rows
+    assert torch.equal(distributed.share(rows), rows)
+    assert (distributed.world_size(), distributed.rank()) == (1, 0)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "cifar_resnet8"])
+def test_sync_batchnorm_leaves_the_student_what_it_was(name: str) -> None:
+    """Lightning's own drops the activations inside timm's norms."""
+    built = method(SP, student=Network(name, num_classes=10)).train()
+    built.student(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))  # statistics that are not 0 and 1
+    built.eval()
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    before, keys = built.student(images), [*built.state_dict()]
+    modules = [module for module in built.modules() if isinstance(module, nn.BatchNorm2d)]
+    sync = distributed.SyncBatchNorm()
+    sync.apply(built)
+    synced = {n for n, module in built.named_modules() if isinstance(module, nn.SyncBatchNorm)}
+    assert synced
+    assert all(name.startswith("student.") for name in synced)
+    assert torch.equal(built.student(images), before)
+    assert [*built.state_dict()] == keys
+    built.to(torch.float64)  # makes new buffers
+    with torch.no_grad():
+        built.student.model.get_submodule(next(iter(synced)).removeprefix("student.model.")).running_mean += 1
+    built.train()
+    changed = built.eval().student(images)
+    sync.revert(built)
+    assert [module for module in built.modules() if isinstance(module, nn.BatchNorm2d)] == modules
+    assert torch.equal(built.student(images), changed)
+    assert not torch.allclose(changed, before.double(), atol=1e-4)
