@@ -117,8 +117,9 @@ class CommandCLI(CLI):
 
 
 def main(args: ArgsType = None) -> Any:
-    """Runs a command; `args` as on the command line. A user's mistake ends in one line and exit status 2, a
-    run that cannot go on in one line and exit status 1.
+    """Runs a command; `args` as on the command line.
+
+    A user's mistake ends in one line and exit status 2, a run that cannot go on in one line and exit status 1.
     """
     args = sys.argv[1:] if args is None else args
     for message in NOISE:
@@ -170,13 +171,14 @@ def _run(args: Any) -> Any:
 
 
 def _split(args: list[str], own: set[str]) -> tuple[list[str], list[str]]:
-    """The arguments whose names are a command's own, and the others; each --config adds one, where fit merges them."""
+    """A command's own arguments, and those of `fit`; each --config adds one, where fit would merge them."""
     parts: tuple[list[str], list[str]] = ([], [])
     others = False
     for arg in args:
         if arg.startswith("-"):
             name, equals, value = arg.partition("=")
-            others = name.lstrip("-").rstrip("+") not in own
+            key = name.lstrip("-").rstrip("+")
+            others = key not in own and ("." in key or key in ("model", "data", "seed_everything", "ckpt_path"))
             arg = f"--config+{equals}{value}" if name == "--config" else arg
         parts[others].append(arg)
     return parts

@@ -20,6 +20,7 @@ from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.methods import StudentModule
 from kd_lightning.models import Network, checkpoints
 from kd_lightning.paths import resolve
+from kd_lightning.precision import check_precision
 from kd_lightning.schedules import RunSchedule
 
 OTHER_COMMANDS = (*ON_A_CONFIG, *ALONE, *AROUND_FIT)
@@ -110,7 +111,7 @@ def explain(message: str, options: set[str]) -> str:
         given = given or _last(r"Given value: (.+)", message)
         expected = [kind for kind in expected if not kind.startswith("path but ")]
         names = re.findall(r"'([^']+)'", " ".join(expected))
-        if names and given.isidentifier():
+        if names and re.fullmatch(r"[\w-]*[A-Za-z][\w-]*", given):
             return f"{field}: there is no {given!r}{nearest(given, names)}"
         return f"{field}: {given} is not {' or '.join(map(_readable, expected))}"
     if found := re.search(r"invalid choice: '([^']+)' \(choose from (.+)\)", message):
@@ -138,7 +139,7 @@ def validates(trainer: Namespace) -> bool:
 
 
 def check(command: str | None, config: Namespace) -> None:
-    """Refuses, before anything is built, a GPU that is not there, weights that are missing and a run without end.
+    """Refuses, before anything is built, a GPU or precision that is not there, missing weights and a run without end.
 
     Raises:
         ConfigError: naming the field.
@@ -147,6 +148,7 @@ def check(command: str | None, config: Namespace) -> None:
         raise ConfigError(
             f"trainer.accelerator: {config.trainer.accelerator}, and this machine has none; choose auto or cpu"
         )
+    check_precision(config.trainer.precision, config.trainer.accelerator)
     if config.trainer.max_epochs == config.trainer.max_steps == -1:
         raise ConfigError("trainer.max_epochs: -1 has no end; give a number, or trainer.max_steps")
     student = config.model.init_args.student

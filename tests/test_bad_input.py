@@ -88,6 +88,11 @@ def changed(**fields: object) -> dict:
         (KD, ["--model.optimizer=torch.optim.SDG"], ["model.optimizer", "SDG", "SGD"]),
         (KD, ["--model.lr_scheduler=WarmupCosin"], ["model.lr_scheduler", "WarmupCosin", "WarmupCosine"]),
         (KD, ["--trainer.precision=17"], ["trainer.precision", "17", "bf16-mixed"]),
+        (KD, ["--trainer.precision=fp16-mixed"], ["trainer.precision", "fp16-mixed", "nearest", "16-mixed"]),
+        (KD, ["--trainer.precision=16-mixed"], ["trainer.precision", "16-mixed is not for this cpu", "32-true"]),
+        (KD, ["--trainer.precision=16"], ["trainer.precision", "16", "choices: 32-true, bf16-mixed"]),
+        (KD, ["--trainer.precision=transformer-engine"], ["trainer.precision", "transformer-engine", "cpu"]),
+        (KD, ["--guard.nonfinite=go"], ["guard.nonfinite", "go", "choices: skip, stop"]),
         (KD, ["--config=/nowhere/config.yaml"], ["config", "/nowhere/config.yaml"]),
         (KD, ["--ckpt_path=/nowhere/last.ckpt"], ["ckpt_path", "/nowhere/last.ckpt"]),
         (changed(model__init_args__teacher={"name": "cifar_resnet8"}), [], ["teacher", "checkpoint", "pretrained"]),
@@ -170,6 +175,16 @@ def test_a_checkpoint_of_another_architecture_shows_the_first_keys(refused, tmp_
     teacher = {"name": "cifar_resnet8", "checkpoint": str(tmp_path / "narrow.safetensors")}
     line = refused(changed(model__init_args__teacher=teacher))
     assert "conv1.weight (4, 3, 3, 3) instead of (16, 3, 3, 3)" in line
+
+
+def test_a_teacher_with_numbers_that_are_not_finite(refused, tmp_path: Path) -> None:
+    network = Network("cifar_resnet8")
+    network.model.layer2[0].conv1.weight.data[0, 0, 0, 0] = float("nan")
+    checkpoints.write(tmp_path / "nan.safetensors", network.model.state_dict(), network.facts())
+    teacher = {"name": "cifar_resnet8", "checkpoint": str(tmp_path / "nan.safetensors")}
+    line = refused(changed(model__init_args__teacher=teacher))
+    assert "nan.safetensors holds numbers that are not finite, in 1 of" in line
+    assert "layer2.0.conv1.weight" in line
 
 
 def test_a_runs_checkpoint_for_another_student(refused, tmp_path: Path) -> None:

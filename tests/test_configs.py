@@ -52,7 +52,8 @@ def some_teacher(teacher: dict, data: str, path: Path) -> list[str]:
     """Weights of no worth in place of those that the config names, and a smaller grid for a ViT of 224 pixels."""
     if "checkpoint" not in teacher and teacher["name"].endswith(".digits"):
         return []
-    classes = {"CIFAR100": 100, "TinyImageNet": 1000, "ImageNet": 0}.get(data, 10)
+    classes = {"CIFAR100": 100, "TinyImageNet": 1000, "ImageNet": 0}.get(data, 10)  # 0: self-supervised
+    classes = 1000 if teacher["name"].endswith("in1k") else classes
     name, kwargs = teacher["name"].partition(".")[0], teacher.get("model_kwargs", {})
     args = [f"--model.teacher.name={name}", f"--model.teacher.checkpoint={path}", "--model.teacher.pretrained=false"]
     if kwargs.get("img_size", 0) > 56:

@@ -1,7 +1,7 @@
 """What happens around a run."""
 
-from kd_lightning.callbacks.guard import Guard
 from kd_lightning.callbacks.ema import EMA
+from kd_lightning.callbacks.guard import Guard
 from kd_lightning.callbacks.keep_config import KeepConfig
 from kd_lightning.callbacks.memory import OutOfMemory
 from kd_lightning.callbacks.overview import Overview

@@ -16,7 +16,7 @@ from kd_lightning.models import checkpoints
 
 
 class EMA(EMAWeightAveraging):
-    """Averages the student's weights (and BatchNorm's statistics) over the steps, and logs `val/acc_ema` beside `val/acc`.
+    """Averages the student's weights and BatchNorm's statistics over the steps; logs `val/acc_ema` beside `val/acc`.
 
     The run goes on with the weights as they are, and its result is the student's own: the average is kept in the
     checkpoints, resumed with them, and written at the end as `student_ema.safetensors`, which

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -37,7 +37,7 @@ class Guard(Callback):
 
     Args:
         nonfinite: `stop` saves last.ckpt and says which term it was, of which images. `skip` leaves the step out,
-            counts it as `train/skipped`, and stops after 100 in a row, or as many as an epoch has.
+            says so, counts it as `train/skipped`, and stops after 100 in a row, or as many as an epoch has.
     """
 
     def __init__(self, *, nonfinite: Literal["stop", "skip"] = "stop") -> None:
@@ -60,12 +60,13 @@ class Guard(Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Queues the way of the losses to the host, before the backward pass."""
-        values = torch.stack([value.float() for value in pl_module.terms.values()])
+        terms = pl_module.terms or {"loss": loss.detach()}  # of a method with a training step of its own
+        values = torch.stack([value.float() for value in terms.values()])
         bad = values.isfinite().logical_not().any()
         self.spoilt = bad if self.spoilt is None else self.spoilt | bad
         if not trainer.fit_loop._should_accumulate():
             self.spoilt = distributed.any_rank(self.spoilt).to("cpu", non_blocking=True)
-        self.window.append(Seen(self.indices, [*pl_module.terms], values.to("cpu", non_blocking=True)))
+        self.window.append(Seen(self.indices, [*terms], values.to("cpu", non_blocking=True)))
         if values.is_cuda:
             self.arrived = torch.cuda.Event()
             self.arrived.record()
@@ -87,8 +88,6 @@ class Guard(Callback):
         self.fault = next(fault for fault in faults if fault)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if self.nonfinite == "skip":
-            pl_module.log("train/skipped", float(self.skipped))
         if self.fault is None:
             return
         fault, self.fault = self.fault, None
@@ -97,11 +96,12 @@ class Guard(Callback):
             self._end(trainer, f"{where}; the weights are not finite either, by an earlier gradient: {_kept(trainer)}")
         most = min(_MOST_IN_A_ROW, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
         if self.nonfinite == "skip" and self.in_a_row < most:
+            rank_zero_info(f"guard.nonfinite: a step is left out: {where}")
             return
         last = _last(trainer)
         if last:
             trainer.save_checkpoint(last, weights_only=False)
-        again = f"the state before it is kept, and goes on behind these images: {last}" if last else "nothing is kept"
+        again = f"--ckpt_path {last}, the state before it, goes on behind these images" if last else "nothing is kept"
         if self.nonfinite == "skip":
             self._end(trainer, f"{where}; it is the last of {self.in_a_row} skipped steps in a row; {again}")
         self._end(trainer, f"{where}; {again}", "guard.nonfinite skip")
@@ -110,7 +110,9 @@ class Guard(Callback):
         """Ends the run on all ranks; the first one says why."""
         if not trainer.is_global_zero:
             raise SystemExit(1)
-        hints = ["a lower model.optimizer.lr", "trainer.gradient_clip_val", *more]
+        hints = ["a lower model.optimizer.lr", *more]
+        if not trainer.gradient_clip_val:
+            hints.insert(1, "trainer.gradient_clip_val")
         if trainer.global_step == 1:
             hints.insert(0, "another look at the labels, the teacher and the student's own weights, at the first step")
         if "16" in str(trainer.precision):
@@ -122,10 +124,16 @@ class Guard(Callback):
             after = f"in epoch {trainer.current_epoch}, after step {trainer.global_step - 1}"
             self._end(trainer, f"the student's weights are not finite {after}, and are not saved: {_kept(trainer)}")
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.nonfinite == "skip":
+            pl_module.log("train/skipped", float(self.skipped))
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.skipped:
             steps = f"{self.skipped} step{'s' * (self.skipped > 1)}"
-            rank_zero_warn(f"guard.nonfinite: {steps} of {trainer.global_step} left out, for a loss that was not finite")
+            rank_zero_warn(
+                f"guard.nonfinite: {steps} of {trainer.global_step} left out, for a loss that was not finite"
+            )
 
     def state_dict(self) -> dict[str, int]:
         return {"skipped": self.skipped}
@@ -148,8 +156,8 @@ def _fault(window: list[Seen]) -> str:
 
 def _all_finite(state: dict[str, Tensor]) -> bool:
     """Whether all floats of all ranks' states are finite, teachers aside."""
-    floats = [v for name, v in state.items() if v.is_floating_point() and not name.startswith("teacher.")]
-    each = [value.isfinite().all() for value in floats]
+    own = [v for name, v in state.items() if isinstance(v, Tensor) and not name.startswith("teacher.")]
+    each = [value.isfinite().all() for value in own if value.is_floating_point()]
     return not distributed.any_rank(torch.stack(each).all().logical_not())
 
 

@@ -14,13 +14,14 @@ from kd_lightning.data.images import StoredImages
 from kd_lightning.errors import RunError
 
 _SIGNS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED", "bad_alloc")
+_MANY = 2**26
 
 
 class OutOfMemory(Callback):
-    """Notes on an exception for want of memory what held it, while it is still held; `explained` makes one line of it."""
+    """Notes on an exception for want of memory what held it, while it is held; `explained` makes one line of it."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if is_out_of_memory(exception):
+        if is_out_of_memory(exception) and trainer.datamodule is not None:
             exception.add_note(_report(trainer, pl_module))
 
 
@@ -69,7 +70,9 @@ def _report(trainer: Trainer, method: LightningModule) -> str:
         place = f"{device.type}, at most {_mib(peak)} of the process in memory"
     batch = data.batch_size if trainer.training else data.eval_batch_size
     where = f"in epoch {trainer.current_epoch}, step {trainer.global_step}, " if trainer.training else ""
-    return f"{where}{batch} images a batch ({place}). Held: {', '.join(parts)}. What may help: {_advice(trainer, method)}"
+    return (
+        f"{where}{batch} images a batch ({place}). Held: {', '.join(parts)}. What may help: {_advice(trainer, method)}"
+    )
 
 
 def _advice(trainer: Trainer, method: LightningModule) -> str:
@@ -80,15 +83,15 @@ def _advice(trainer: Trainer, method: LightningModule) -> str:
         field = "batch_size" if data.global_batch_size is None else "global_batch_size"
         half, often = (data.global_batch_size or data.batch_size) // 2, 2 * trainer.accumulate_grad_batches
         hints.append(
-            f"data.{field} {half} with trainer.accumulate_grad_batches {often} (BatchNorm, and losses that relate images "
-            f"with one another, then see half as many)"
+            f"data.{field} {half} with trainer.accumulate_grad_batches {often} (BatchNorm, and losses that relate "
+            "images with one another, then see half as many)"
         )
     if str(trainer.precision).startswith(("32", "64")):
         hints.append("trainer.precision bf16-mixed")
     if getattr(method, "teacher", None) is not None and method.teacher.mean.dtype == torch.float32:
         hints.append("model.teacher.dtype bfloat16")
-    if next(iter(_images(data, trainer.strategy.root_device)), None) is not None:
-        hints.append("data.memory_limit 0, which leaves images in files to workers")
+    if _bytes(_images(data, trainer.strategy.root_device)) > _MANY:
+        hints.append("data.memory_limit 0 (images in files are then left to workers)")
     return "; ".join(hints)
 
 

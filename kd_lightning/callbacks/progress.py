@@ -22,6 +22,9 @@ class Progress(RichProgressBar):
     def __init__(self, refresh_rate: int = 5) -> None:
         super().__init__(refresh_rate=refresh_rate, theme=RichProgressBarTheme(metrics_format=".4g"))
         self._images, self._started, self._fit_started, self._epochs_before = 0, 0.0, 0.0, 0
+        # logged for Lightning's own bar, they would be waited for at every step (its issue 21232)
+        self._terms: dict[str, float] = {}
+        self._due = False
         if not sys.stdout.isatty():
             self.disable()
 
@@ -37,13 +40,16 @@ class Progress(RichProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         self._images += len(batch.images) * trainer.world_size
+        self._due = (batch_idx + 1) % max(self.refresh_rate, 1) == 0 or trainer.is_last_batch
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What stands behind the bar: the training terms without their prefix, the pace, the time left of the run."""
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        shown = {name.removeprefix("train/"): value for name, value in metrics.items()}
+        if trainer.training and self._due:
+            terms = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
+            self._terms = {name[6:]: float(terms[name]) for name in terms.keys() - {"train/loss", "train/lr"}}
+        shown = {**dict(sorted(self._terms.items())), **super().get_metrics(trainer, pl_module)}
+        shown.pop("v_num", None)
         if trainer.training and self._images:
             shown["images/s"] = round(self._images / (time.monotonic() - self._started))
             shown["left"] = str(timedelta(seconds=round(self._left(trainer))))

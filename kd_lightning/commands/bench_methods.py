@@ -4,11 +4,16 @@ import inspect
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from kd_lightning import methods
 from kd_lightning.batch import Batch
@@ -25,7 +30,8 @@ class BenchMethods:
     """Measures a training step of every method: both forward passes, the losses, the backward pass, the optimizer.
 
     With the methods' default settings, on one batch of noise, in float32. The methods take turns within each round,
-    after one round that does not count.
+    after one round that does not count. What the losses alone take, their gradient and what is trained beside the
+    student included, is measured on what both networks said of the batch.
 
     Args:
         teacher: any timm model; its weights are random.
@@ -70,12 +76,14 @@ class BenchMethods:
             built = {name: self._build(METHODS[name], Path(folder) / "teacher.safetensors") for name in self.names}
         steps = {name: Step(method, self._batch()) for name, method in built.items()}
         times: dict[str, list[float]] = {name: [] for name in self.names}
+        alone: dict[str, list[float]] = {name: [] for name in self.names}
         for number in range(self.rounds + 1):
             for name, step in steps.items():
-                seconds = step.seconds(self.steps)
+                seconds, of_losses = step.seconds(self.steps), step.seconds(self.steps, losses_alone=True)
                 if number:
                     times[name].append(seconds)
-        self._print(times, built, {name: step.memory for name, step in steps.items()})
+                    alone[name].append(of_losses)
+        self._print(times, alone, built, {name: step.memory for name, step in steps.items()})
         return {name: statistics.median(seconds) for name, seconds in times.items()}
 
     def _build(self, kind: type[StudentModule], weights: Path) -> StudentModule:
@@ -98,10 +106,24 @@ class BenchMethods:
             torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device), rows % self.classes, rows, rows
         )
 
-    def _print(self, times: dict[str, list[float]], built: dict[str, StudentModule], memory: dict[str, float]) -> None:
+    def _print(
+        self,
+        times: dict[str, list[float]],
+        alone: dict[str, list[float]],
+        built: dict[str, StudentModule],
+        memory: dict[str, float],
+    ) -> None:
         title = f"{self.teacher} to {self.student}, {self.size} px, batch {self.batch_size}, {self.rounds} rounds"
         table = Table(title=title, title_justify="left")
-        columns = ["", "ms a step, median", "lowest to highest", "times KD's", "parameters added"]
+        columns = [
+            "",
+            "ms a step, median",
+            "lowest to highest",
+            "times KD's",
+            "losses, ms",
+            "share",
+            "parameters added",
+        ]
         for column in columns + ["peak MiB"] * any(memory.values()):
             table.add_column(column, justify="left" if not column else "right")
         kd = statistics.median(times["KD"])
@@ -109,9 +131,12 @@ class BenchMethods:
             median, spread = statistics.median(seconds), f"{min(seconds) * 1e3:,.0f} to {max(seconds) * 1e3:,.0f}"
             parts = [part for child, part in built[name].named_children() if child not in ("student", "teacher")]
             added = sum(parameter.numel() for part in parts for parameter in part.parameters())
-            row = [name, f"{median * 1e3:,.0f}", spread, f"{median / kd:.2f}", f"{added:,}"]
+            losses = statistics.median(alone[name])
+            row = [name, f"{median * 1e3:,.0f}", spread, f"{median / kd:.2f}", f"{losses * 1e3:,.1f}"]
+            row += [f"{losses / median:.1%}", f"{added:,}"]
             table.add_row(*row, *[f"{memory[name]:,.0f}"] * any(memory.values()))
-        Console().print(table)
+        console = Console()
+        (console if console.is_terminal else Console(width=160)).print(table)
 
 
 class Step:
@@ -121,8 +146,14 @@ class Step:
         self.method, self.batch, self.memory = method, batch, 0.0
         self.optimizer = method.optimizer([p for p in method.parameters() if p.requires_grad])
 
-    def seconds(self, count: int) -> float:
-        """The mean of some steps."""
+    def seconds(self, count: int, *, losses_alone: bool = False) -> float:
+        """The mean of some steps, or of their losses' forward and backward passes."""
+        if losses_alone:
+            with Replay(self.method, self.batch):
+                return self._seconds(count, lambda: None)
+        return self._seconds(count, self.optimizer.step)
+
+    def _seconds(self, count: int, update: Callable[[], Any]) -> float:
         on_gpu = self.batch.images.is_cuda
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
@@ -131,9 +162,50 @@ class Step:
         for _ in range(count):
             losses = self.method.losses(self.batch)
             torch.stack([*losses.values()]).sum().backward()
-            self.optimizer.step()
+            update()
             self.optimizer.zero_grad()
         if on_gpu:
             torch.cuda.synchronize()
-            self.memory = torch.cuda.max_memory_allocated() / 2**20
+            self.memory = max(self.memory, torch.cuda.max_memory_allocated() / 2**20)
         return (time.perf_counter() - started) / count
+
+
+class Replay:
+    """Gives a method's losses again what both networks said of a batch, without asking them.
+
+    Args:
+        method: whose.
+        batch: what they are asked about, once.
+    """
+
+    def __init__(self, method: StudentModule, batch: Batch) -> None:
+        student = method.student
+        self.places = [(student, "features"), (student, "forward")]
+        self.places += [(method, "teach")] if isinstance(method, Distiller) else []
+        self.said: dict[str, list[Any]] = {name: [] for _, name in self.places}
+        for owner, name in self.places:
+            setattr(owner, name, self._recording(name, getattr(owner, name)))
+        method.losses(batch)
+        for owner, name in self.places:
+            setattr(owner, name, self._repeating(name))
+
+    def _recording(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def recording(*args: Any, **kwargs: Any) -> Any:
+            self.said[name].append(function(*args, **kwargs))
+            return self.said[name][-1]
+
+        return recording
+
+    def _repeating(self, name: str) -> Callable[..., Any]:
+        answers = cycle(self.said[name])
+        return lambda *args, **kwargs: tree_map_only(Tensor, _leaf, next(answers))
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None:
+        for owner, name in self.places:
+            delattr(owner, name)
+
+
+def _leaf(x: Tensor) -> Tensor:
+    return x.detach().requires_grad_(x.requires_grad)

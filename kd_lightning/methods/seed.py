@@ -103,8 +103,11 @@ class SEED(EmbeddingDistiller):
 
     @torch.no_grad()
     def _enqueue(self, embeddings: Tensor) -> None:
-        """The oldest embeddings make room; in place, so that the checkpoint has them."""
+        """The oldest embeddings make room; in place, so that the checkpoint has them.
+
+        One that is not finite becomes zeros, alike to nothing: a step can be skipped, what the queue holds stays.
+        """
         count = len(self.queue)
         rows = (self.place + torch.arange(len(embeddings), device=self.place.device)) % count
-        self.queue[rows] = embeddings.to(self.queue.dtype)
+        self.queue[rows] = embeddings.nan_to_num(0, 0, 0).to(self.queue.dtype)
         self.place.copy_((self.place + len(embeddings)) % count)

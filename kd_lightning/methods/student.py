@@ -94,7 +94,7 @@ class StudentModule(LightningModule, ABC):
 
         Of mixed images (`data.mixing`), both labels count by their shares.
         """
-        self.log("train/acc", (logits.detach().argmax(dim=1) == batch.labels).float().mean(), prog_bar=True)
+        self.log("train/acc", (logits.detach().argmax(dim=1) == batch.labels).float().mean())
         if batch.shares is None:
             return cross_entropy(logits, batch.labels)
         own, partners = (
@@ -137,7 +137,7 @@ class StudentModule(LightningModule, ABC):
         self.unread = not self._is_read(batch_idx)
         losses = self.losses(batch)
         self.terms = {name: loss.detach() for name, loss in losses.items()}
-        self.log_dict({f"train/{name}": loss for name, loss in self.terms.items()}, prog_bar=True)
+        self.log_dict({f"train/{name}": loss for name, loss in self.terms.items()})
         total = torch.stack(list(losses.values())).sum()
         self.log("train/loss", total.detach())
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])

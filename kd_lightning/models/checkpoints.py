@@ -101,6 +101,12 @@ def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str
     return "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:3])}" for kind, keys in kinds if keys)
 
 
+def not_finite(state: Mapping[str, Tensor]) -> str:
+    """The entries that hold a NaN or an infinity: how many, and the first; '' where none does."""
+    keys = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    return f"{len(keys)} of {len(state)} entries: {', '.join(keys[:3])}" if keys else ""
+
+
 def write(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Writes a network's weights, and what must be known to use them, as safetensors."""
     write_tensors(path, state, {"network": facts})

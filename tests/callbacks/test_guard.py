@@ -221,12 +221,22 @@ def test_two_processes_agree(tmp_path: Path, how: str, first: str) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_nothing_waits_for_the_gpu(tmp_path: Path) -> None:
-    class NoWaiting(Callback):
+    class Watched(Guard):
         def on_train_batch_start(self, *args: object) -> None:
             torch.cuda.set_sync_debug_mode("error")
-
-        def on_train_batch_end(self, *args: object) -> None:
+            super().on_train_batch_start(*args)
             torch.cuda.set_sync_debug_mode("default")
 
-    run = trainer(tmp_path, Guard(), NoWaiting(), accelerator="gpu", devices=1, max_epochs=2)
+        def on_before_backward(self, *args: object) -> None:
+            torch.cuda.set_sync_debug_mode("error")
+            super().on_before_backward(*args)
+            torch.cuda.set_sync_debug_mode("default")
+            assert self.spoilt.is_pinned()
+
+        def on_before_optimizer_step(self, *args: object) -> None:
+            torch.cuda.set_sync_debug_mode("error")
+            super().on_before_optimizer_step(*args)
+            torch.cuda.set_sync_debug_mode("default")
+
+    run = trainer(tmp_path, Watched(), accelerator="gpu", devices=1, max_epochs=2)
     run.fit(method(methods.KD), digits())

@@ -1,11 +1,13 @@
 """What happens around a run: the checkpoints that are kept, the table at the start, the lines of an epoch."""
 
+import csv
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 
 from kd_lightning.callbacks import Overview, Progress, Protocol
 from kd_lightning.callbacks.protocol import Best
@@ -36,8 +38,7 @@ def trainer(folder: Path, callbacks: list[Callback], epochs: int, **kwargs: obje
         enable_model_summary=False,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
-        logger=False,
-        **kwargs,
+        **{"logger": False, **kwargs},
     )
 
 
@@ -99,8 +100,32 @@ def test_the_table_at_the_start_names_networks_images_and_protocol(
     (student,) = (line for line in shown.splitlines() if "student" in line)
     assert re.search(r"cifar_resnet20.digits .* loaded .* 269,722 .* 2.5 M .* 64 .* 8 px", teacher)
     assert re.search(r"cifar_resnet8 .* random .* 5,006 .* 0.2 M .* 16 .* 8 to 16 px", student)
-    for words in ("digits: 100 train, 144 val; 10 classes", "50, 1 epoch,", "the best epoch is tested", str(tmp_path)):
+    for words in (
+        "digits: 100 train, 144 val; 10 classes",
+        "1 epoch, precision 32",
+        "the best epoch is tested",
+        str(tmp_path),
+    ):
         assert words in shown.replace("\n", "")
+
+
+def test_what_a_step_learns_from_is_shown_and_logged(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    method = KD(
+        teacher=Network("cifar_resnet20.digits", pretrained=True),
+        student=Network("cifar_resnet8", model_kwargs=NARROW),
+        lr_batch_size=25,
+    )
+    logger = CSVLogger(tmp_path, name="", version="")
+    data, settings = Digits(train_images=100, batch_size=50), {"enable_progress_bar": False, "logger": logger}
+    trainer(tmp_path, [Overview()], 1, enable_checkpointing=False, accumulate_grad_batches=2, **settings).fit(
+        method, data
+    )
+    shown = capsys.readouterr().out
+    assert "50 accumulated over 2 batches: 100 a step" in shown
+    assert "0.2, linear from the one given for 25 images" in shown
+    with (tmp_path / "metrics.csv").open() as file:
+        first = next(csv.DictReader(file))
+    assert (float(first["run/global_batch"]), float(first["run/learning_rate"])) == (100, 0.2)
 
 
 def test_the_bar_and_the_lines_show_each_term_accuracy_pace_and_time(

@@ -47,6 +47,14 @@ def test_the_head_is_not_linear() -> None:
     assert not torch.allclose(head(x) + head(-x), 2 * head(torch.zeros_like(x)))
 
 
+def test_a_teacher_that_overflows_once_leaves_the_queue_finite() -> None:
+    built = method(SEED, queue_size=5)
+    built._enqueue(torch.full((2, 64), torch.nan))
+    assert built.queue.isfinite().all()
+    assert built.queue[:2].eq(0).all()
+    assert built.queue[2:].norm(dim=1).allclose(torch.ones(3))
+
+
 def batches(count: int, size: int) -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
     rows = torch.arange(size)

@@ -75,7 +75,7 @@ class Alternate(Callback):
             return
         self.peak = Peak(pl_module.device)
         if self.alone != "fit":
-            self._others(trainer, pl_module, {self.alone})[self.alone](self.steps)
+            next(iter(self._others(trainer, pl_module, {self.alone}).values()))(self.steps)
             self._finish(trainer, pl_module)
 
     def on_train_batch_end(
@@ -155,7 +155,7 @@ class Alternate(Callback):
         if "torchdistill" in wanted:
             from kd_lightning.commands.bench.torchdistill_box import boxes
 
-            runs |= boxes(deepcopy(method), trainer, [0] if self.alone else [0, 1, 2])
+            runs |= boxes(method, trainer)
         return runs
 
     def _finish(self, trainer: Trainer, method: StudentModule) -> None:

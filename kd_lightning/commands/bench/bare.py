@@ -1,6 +1,7 @@
 """The same training step without Lightning: what `fit` is measured against."""
 
 from collections.abc import Callable
+from time import perf_counter
 
 import torch
 import torch.nn.functional as F
@@ -49,16 +50,16 @@ class NetworksAlone(Loop):
     """The teacher's logits, the student's, cross-entropy of these with one class: a step without the method's loss."""
 
     def loss(self, batch: Batch) -> Tensor:
-        if teacher := getattr(self.method, "teacher", None):
-            with torch.no_grad():
-                teacher(batch.images)
-        logits = self.method.student(batch.images)
-        return F.cross_entropy(logits.float(), torch.zeros_like(batch.labels))
+        loss = F.cross_entropy(self.method.student(batch.images).float(), torch.zeros_like(batch.labels))
+        if (teacher := getattr(self.method, "teacher", None)) is None:
+            return loss
+        with torch.no_grad():
+            seen = teacher(batch.images).float().mean()
+        return loss + 0 * seen  # a compiler drops what nobody reads
 
 
 def clock(device: torch.device) -> Callable[[], float]:
     """Seconds, read when everything that was asked of the device is done."""
-    from time import perf_counter
 
     def on_gpu() -> float:
         torch.cuda.synchronize(device)

@@ -29,7 +29,7 @@ def print_one(result: dict[str, Any]) -> None:
     for column in columns:
         table.add_column(column, justify="left" if not column else "right")
     for name, times in seconds.items():
-        median, memory = statistics.median(times), result["memory"].get(name.split()[0].rstrip(","))
+        median, memory = statistics.median(times), result["memory"].get(name.partition(" in ")[0])
         spread = f"{min(times) * 1e3:,.1f} to {max(times) * 1e3:,.1f}"
         most = f"{memory['peak']:,.0f} ({memory['before']:,.0f} before)" if memory else ""
         row = [_NAMES.get(name, name), f"{result['images'] / median:,.0f}", f"{median * 1e3:,.1f}", spread]

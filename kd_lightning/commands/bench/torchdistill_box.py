@@ -32,20 +32,23 @@ class Pictures(Dataset):
         return self.transform(Image.fromarray(self.pixels[row])), self.labels[row]
 
 
-def boxes(method: StudentModule, trainer: Trainer, workers: list[int]) -> dict[str, Callable[[int], None]]:
-    """A run of torchdistill's DistillationBox for each number of workers of its loader.
+WORKERS = (0, 1, 2)
+"""Of its loader; the best one counts."""
+
+
+def boxes(method: StudentModule, trainer: Trainer) -> dict[str, Callable[[int], None]]:
+    """A run of torchdistill's DistillationBox for each number of workers, in the run's precision and in float32.
 
     Args:
         method: KD or SP, with the networks and the settings; copied.
         trainer: of the run, with its data.
-        workers: the numbers. Each once in the run's precision and, where that is another, once in float32.
 
     Raises:
         ConfigError: for a method, data, an augmentation or a precision that is not to be had alike in both.
     """
-    images, steps = trainer.datamodule.sets["train"], trainer.datamodule.steps
     if type(method) not in (KD, SP) or (isinstance(method, SP) and method.layers != 1):
         raise ConfigError(f"against: KD, and SP of the last maps, are compared, not {type(method).__name__}")
+    images, steps = trainer.datamodule.sets["train"], trainer.datamodule.steps
     known = all(isinstance(s, HorizontalFlip) or (isinstance(s, RandomCrop) and s.mode == "zero") for s in steps)
     if not isinstance(images, StoredImages) or not known or trainer.datamodule.mixing:
         raise ConfigError("against: images in memory with RandomCrop and HorizontalFlip alone are compared")
@@ -56,7 +59,7 @@ def boxes(method: StudentModule, trainer: Trainer, workers: list[int]) -> dict[s
     return {
         f"{name}, {count} workers": _Runner(deepcopy(plain), trainer, images, count, context).run
         for name, context in contexts.items()
-        for count in workers
+        for count in WORKERS
     }
 
 

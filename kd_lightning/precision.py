@@ -1,0 +1,43 @@
+"""Which of Lightning's precisions a device has."""
+
+from importlib.util import find_spec
+
+import torch
+from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT_STR_ALIAS_CONVERSION as _ALIASES
+
+from kd_lightning.errors import ConfigError
+
+_CHOICES = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
+
+
+def check_precision(precision: str | int | None, accelerator: str) -> None:
+    """Refuses a precision that the device does not have, where Lightning would take another or fail later.
+
+    Raises:
+        ConfigError: with those that it has.
+    """
+    wanted = _ALIASES.get(str(precision), str(precision))
+    device = _device(accelerator)
+    if wanted.startswith("transformer-engine") and device == "cuda" and find_spec("transformer_engine") is None:
+        raise ConfigError(
+            f"trainer.precision: {precision} needs the package transformer_engine, which is not installed"
+        )
+    choices = [choice for choice in _CHOICES if _has(device, choice)]
+    if precision is not None and not _has(device, wanted):
+        raise ConfigError(f"trainer.precision: {precision} is not for this {device}; choices: {', '.join(choices)}")
+
+
+def _device(accelerator: str) -> str:
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu" if accelerator in ("auto", "gpu", "cuda", "mps") else accelerator
+
+
+def _has(device: str, precision: str) -> bool:
+    if device == "cpu":  # there, Lightning takes bf16-mixed for 16-mixed
+        return precision != "16-mixed" and not precision.startswith("transformer-engine")
+    if device == "cuda" and precision.startswith("bf16"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return not (device == "mps" and precision.startswith(("64", "transformer-engine")))
