@@ -87,7 +87,7 @@ class CLI(LightningCLI):
             kwargs |= {"sync_batchnorm": False, "plugins": plugins}
         try:
             return super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             raise ConfigError(f"trainer: {error}") from error
 
     def after_fit(self) -> None:
@@ -129,7 +129,10 @@ def main(args: ArgsType = None) -> Any:
         return _run(args)
     except Exception as error:
         if distributed.peer_is_gone(error):
-            raise SystemExit(f"rank {rank_zero_only.rank}: another rank has ended, and says why") from None
+            raise SystemExit(
+                f"rank {rank_zero_only.rank}: another rank has ended; its own error is above, unless it was killed "
+                "(for want of memory, perhaps)"
+            ) from None
         known = error if isinstance(error, MisconfigurationException | RunError) else config_error(error)
         known = known or explained(error)
         if known is None:

@@ -22,9 +22,9 @@ def rank() -> int:
 
 
 def peer_is_gone(error: BaseException) -> bool:
-    """Whether an error says no more than that another process has ended: that one said why."""
+    """Whether an error says no more than that another process of this run has ended."""
     gone = ("Connection closed by peer", "Connection reset by peer")
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in gone)
+    return world_size() > 1 and isinstance(error, RuntimeError) and any(words in str(error) for words in gone)
 
 
 def gather(x: Tensor) -> Tensor:
@@ -71,6 +71,24 @@ def from_first(x: Tensor) -> None:
         dist.broadcast(x, 0)
 
 
+def any_rank(flag: Tensor) -> Tensor:
+    """Whether a bool scalar is true on any rank."""
+    if world_size() == 1:
+        return flag
+    count = flag.int()
+    dist.all_reduce(count, dist.ReduceOp.MAX)
+    return count.bool()
+
+
+def everyones(what: Any) -> list[Any]:
+    """What each rank has, in their order; for what is rare, since it is pickled and waited for."""
+    if world_size() == 1:
+        return [what]
+    found = [None] * world_size()
+    dist.all_gather_object(found, what)
+    return found
+
+
 class SyncBatchNorm(TorchSyncBatchNorm):
     """BatchNorm over all devices' images (`trainer.sync_batchnorm`), of all that is trained.
 
@@ -99,21 +117,3 @@ class SyncBatchNorm(TorchSyncBatchNorm):
             module._parameters, module._buffers = synced._parameters, synced._buffers
             model.set_submodule(name, module.train(synced.training))
         return model
-
-
-def any_rank(flag: Tensor) -> Tensor:
-    """Whether a bool scalar is true on any rank."""
-    if world_size() == 1:
-        return flag
-    count = flag.int()
-    dist.all_reduce(count, dist.ReduceOp.MAX)
-    return count.bool()
-
-
-def everyones(what: Any) -> list[Any]:
-    """What each rank has, in their order; for what is rare, since it is pickled and waited for."""
-    if world_size() == 1:
-        return [what]
-    found = [None] * world_size()
-    dist.all_gather_object(found, what)
-    return found

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kd_lightning.batch import Batch
+from kd_lightning.callbacks.protocol import Last, Protocol
 
 TRAINER = Path(__file__).parents[1] / "configs/trainer"
 STUDENT = (
@@ -49,9 +50,14 @@ class Watch(Callback):
             "trained": sum(p.nbytes for p in trained),
             "weights": torch.cat([p.detach().flatten() for p in trained]),
             "queue": getattr(pl_module, "queue", torch.zeros(0)),
+            "places": [str(c.judged if isinstance(c, Protocol) else c.path) for c in _with_a_place(trainer)],
             "rate": trainer.optimizers[0].param_groups[0]["initial_lr"],
         }
         torch.save(found, self.folder / f"{trainer.world_size}-{trainer.global_rank}.pt")
+
+
+def _with_a_place(trainer: Trainer) -> list[Protocol | Last]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, Protocol | Last)]
 
 
 def _mean(watch: Watch, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
@@ -119,6 +125,9 @@ def test_torchrun_writes_one_folder(tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     printed = ended(started(tmp_path, launcher, "--model=SP", "--trainer.devices=2", "--run.id=null"))
     assert printed.count("test/acc") == 1
+    first, second = (torch.load(tmp_path / f"2-{rank}.pt")["places"] for rank in range(2))
+    assert first == second
+    assert len(first) == 2
     assert one_folder(tmp_path) >= {"config.yaml", "metrics.csv", "last.ckpt", "student.safetensors"}
 
 

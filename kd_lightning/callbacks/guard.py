@@ -49,8 +49,7 @@ class Guard(Callback):
         self.fault: str | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        norms = [m for m in pl_module.modules() if isinstance(m, nn.modules.batchnorm._NormBase) and m.training]
-        self.statistics = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
+        self.statistics = _statistics(pl_module)
         self.before = [buffer.clone() for buffer in self.statistics]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
@@ -60,7 +59,7 @@ class Guard(Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Queues the way of the losses to the host, before the backward pass."""
-        terms = pl_module.terms or {"loss": loss.detach()}  # of a method with a training step of its own
+        terms = {**pl_module.terms, "loss": loss.detach()}  # a method's own training step may add to the terms
         values = torch.stack([value.float() for value in terms.values()])
         bad = values.isfinite().logical_not().any()
         self.spoilt = bad if self.spoilt is None else self.spoilt | bad
@@ -92,7 +91,7 @@ class Guard(Callback):
             return
         fault, self.fault = self.fault, None
         where = f"{fault}, in epoch {trainer.current_epoch}, step {trainer.global_step - 1}"
-        if not _all_finite(pl_module.state_dict()):
+        if not _all_finite(pl_module):
             self._end(trainer, f"{where}; the weights are not finite either, by an earlier gradient: {_kept(trainer)}")
         most = min(_MOST_IN_A_ROW, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
         if self.nonfinite == "skip" and self.in_a_row < most:
@@ -120,7 +119,7 @@ class Guard(Callback):
         raise RunError(f"{reason}. What may help: {'; '.join(hints)}")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if not _all_finite(checkpoint["state_dict"]):
+        if not _all_finite(pl_module):
             after = f"in epoch {trainer.current_epoch}, after step {trainer.global_step - 1}"
             self._end(trainer, f"the student's weights are not finite {after}, and are not saved: {_kept(trainer)}")
 
@@ -148,16 +147,24 @@ def _fault(window: list[Seen]) -> str:
         values = dict(zip(seen.terms, seen.values.tolist(), strict=True))
         bad = [f"train/{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
         if bad:
+            bad = bad[:-1] or bad  # their sum is named only where none of them is to blame
             shown = ", ".join(map(str, seen.indices[:_SHOWN].tolist()))
             more = f", ... ({len(seen.indices)} in all)" if len(seen.indices) > _SHOWN else ""
             return f"{' and '.join(bad)} for images {shown}{more}"
     return ""
 
 
-def _all_finite(state: dict[str, Tensor]) -> bool:
-    """Whether all floats of all ranks' states are finite, teachers aside."""
-    own = [v for name, v in state.items() if isinstance(v, Tensor) and not name.startswith("teacher.")]
-    each = [value.isfinite().all() for value in own if value.is_floating_point()]
+def _statistics(method: LightningModule) -> list[Tensor]:
+    """BatchNorm's, of what is trained."""
+    own = (module for name, module in method.named_modules() if not name.startswith("teacher."))
+    norms = [module for module in own if isinstance(module, nn.modules.batchnorm._NormBase)]
+    return [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
+
+
+def _all_finite(method: LightningModule) -> bool:
+    """Whether, on all ranks, all that is trained is finite, and all statistics; a mask may well hold infinities."""
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    each = [value.isfinite().all() for value in trained + _statistics(method)]
     return not distributed.any_rank(torch.stack(each).all().logical_not())
 
 

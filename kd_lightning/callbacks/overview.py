@@ -16,7 +16,7 @@ class Overview(Callback):
     the schedule's factor 1.
     """
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule
         if not trainer.is_global_zero or data is None:
             return
@@ -85,6 +85,6 @@ def _batch(trainer: Trainer, method: LightningModule, data: ImageData) -> str:
 
 
 def _learning_rate(trainer: Trainer) -> float:
-    """Before the schedule's factor."""
-    group = trainer.optimizers[0].param_groups[0]
-    return float(group.get("initial_lr", group["lr"]))
+    """Before the schedule's factor, as a run that is resumed has it."""
+    schedule = trainer.lr_scheduler_configs[0].scheduler
+    return float(getattr(schedule, "base_lrs", [trainer.optimizers[0].param_groups[0]["lr"]])[0])

@@ -21,7 +21,7 @@ class Speed(Callback):
 
     Args:
         channels_last: keep the networks' weights and maps with the channels innermost, as processors' vector units and
-            tensor cores read them. Default: on CPUs, and on GPUs in half precision.
+            tensor cores read them. Default: in half precision.
         compile: compile a training step's losses, with both networks in them, as one graph by torch.compile, in place
             (checkpoints keep their names). `reduce-overhead` and `max-autotune` replay it as a CUDA graph, and on a CPU
             do what `default` and `max-autotune-no-cudagraphs` do. The first step takes a minute or more. Where
@@ -33,8 +33,7 @@ class Speed(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         half = trainer.precision.startswith(("16", "bf16"))
-        on_cpu = trainer.strategy.root_device.type == "cpu"
-        if self.channels_last or (self.channels_last is None and (half or on_cpu)):
+        if self.channels_last or (self.channels_last is None and half):
             for network in filter(None, (pl_module.student, getattr(pl_module, "teacher", None))):
                 network.to(memory_format=torch.channels_last)
 

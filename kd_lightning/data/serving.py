@@ -68,6 +68,10 @@ class Serving(LightningDataModule):
             )
         return each
 
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self._batch_size, self.global_batch_size = size, None
+
     @property
     def workers(self) -> int:
         """Processes that decode on each device."""

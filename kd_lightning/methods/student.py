@@ -35,7 +35,7 @@ class StudentModule(LightningModule, ABC):
         optimizer: what trains it; default: SGD, learning rate 0.05, momentum 0.9, weight decay 5e-4.
         lr_scheduler: schedule of the learning rate; default: cosine to zero over the run.
         lr_batch_size: the batch size that the learning rate is given for: it is then scaled to what the run's steps
-            learn from (batch size x devices x accumulated batches); default: it stands as given.
+            learn from (data.batch_size x devices x trainer.accumulate_grad_batches); default: it stands as given.
         lr_scaling: in proportion to the batch (`linear`: Goyal et al. 2017) or to its root (`sqrt`, for Adam and kin).
     """
 
@@ -144,14 +144,17 @@ class StudentModule(LightningModule, ABC):
         self.unread = False
         return total
 
-    def log(self, *args: Any, **kwargs: Any) -> None:
-        """As Lightning's, which takes its time, but for a training step whose values nobody reads."""
-        if not self.unread:
-            super().log(*args, **kwargs)
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """As Lightning's, which takes its time, but for a training step's plain values that nobody reads."""
+        of_steps = isinstance(value, Tensor | float) and not (kwargs.get("on_epoch") or kwargs.get("sync_dist"))
+        if args or not (self.unread and of_steps):
+            super().log(name, value, *args, **kwargs)
 
     def _is_read(self, batch_idx: int) -> bool:
-        """Whether a logger, the bar or an epoch's end (or its beginning) reads the values of this training step."""
+        """Whether a logger, the bar, an epoch's end (or beginning) or a foreign callback reads this step's values."""
         trainer = self.trainer
+        if any(not type(callback).__module__.startswith("kd_lightning.") for callback in trainer.callbacks):
+            return True
         bar = trainer.progress_bar_callback
         refreshes = bar is not None and bar.is_enabled and (batch_idx + 1) % max(bar.refresh_rate, 1) == 0
         logs = (trainer.global_step + 1) % max(trainer.log_every_n_steps, 1) == 0

@@ -249,7 +249,8 @@ def _load(model: nn.Module, name: str, checkpoint: str) -> tuple[dict[str, Any],
     if differs:
         written_by = f" (it is a {facts['name']})" if facts.get("name", name) != name else ""
         raise ConfigError(f"{field}: {path} does not fit this model{written_by}: {differs}")
-    if broken := checkpoints.not_finite(state):
+    masks = {name for name, _ in model.named_buffers() if "running_" not in name}  # these may well hold infinities
+    if broken := checkpoints.not_finite({name: value for name, value in state.items() if name not in masks}):
         raise ConfigError(f"{field}: {path} holds numbers that are not finite, in {broken}")
     model.load_state_dict(state)
     return facts, classes

@@ -93,6 +93,37 @@ def student(path: Path) -> dict[str, Tensor]:
     return {n.removeprefix("student."): v for n, v in state.items() if n.startswith("student.")}
 
 
+class Adding(methods.Supervised):
+    """Its training step adds what is no term of its losses, and not finite in the third."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        SEEN.append((self.trainer.current_epoch, batch.indices))
+        return super().training_step(batch, batch_idx) * (math.inf if batch_idx == 2 else 1.0)
+
+
+class Masked(methods.Supervised):
+    """Holds a constant that is not finite, as causal masks are."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.register_buffer("mask", torch.full((4, 4), -math.inf).triu(1))
+
+
+def test_a_loss_that_is_no_term_is_seen_before_the_optimizer_moves(fit) -> None:
+    status, line = fit("--model=test_guard.Adding", "--run.id=stopped")
+    assert status == 1
+    assert f"train/loss is inf for images {SEEN[-1][1][0]}, " in line
+    assert "in epoch 0, step 2; --ckpt_path" in line
+    assert len(SEEN) == 3
+    assert not same(Kept.weights[2], Kept.weights[1])
+
+
+def test_a_constant_may_hold_infinities(fit, tmp_path: Path) -> None:
+    status, _ = fit("--model=test_guard.Masked", "--run.id=whole")
+    assert status == 0
+    assert (tmp_path / "p/n/whole/last.ckpt").exists()
+
+
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
 @pytest.mark.parametrize("at", [0, 2, 4, 5, 9])
 def test_it_stops_with_the_last_good_state_and_goes_on_behind_it(fit, tmp_path: Path, at: int, value: str) -> None:

@@ -167,6 +167,8 @@ def test_a_global_batch_is_shared_among_the_devices() -> None:
     data.trainer = SimpleNamespace(world_size=5)
     with pytest.raises(ConfigError, match=r"global_batch_size: 96 images .* evenly among 5 devices; nearest: 95, 100"):
         _ = data.batch_size
+    data.batch_size = 8
+    assert data.batch_size == 8
     with pytest.raises(ConfigError, match=r"data.global_batch_size: 0 is not positive"):
         Digits(global_batch_size=0)
 

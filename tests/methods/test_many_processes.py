@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
-from kd_lightning.methods import STKD, StudentModule
+from kd_lightning.methods import SEED, STKD, StudentModule
 from kd_lightning.models import Network, checkpoints
 
 SAMPLES, SIDE = 12, 32
@@ -111,10 +111,28 @@ def mutated(rank: int, world: int, folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def told(rank: int, folder: Path) -> dict[str, Any]:
+    """What `distributed` says to a rank that differs from the others."""
+    rows = torch.tensor([[10.0 + rank], [20.0 + rank]], dtype=torch.bfloat16)
+    torch.manual_seed(rank)
+    fresh = method(SEED, Network("cifar_resnet20", checkpoint=str(folder / "cnn.safetensors")), queue_size=4)
+    drawn = fresh.queue.clone()
+    fresh.on_fit_start()
+    return {
+        "rows": distributed.gather(rows),
+        "own": distributed.share(distributed.gather(rows)),
+        "any": [distributed.any_rank(torch.tensor(flag)).item() for flag in (rank == 1, False)],
+        "all": distributed.everyones(str(rank)),
+        "queue": fresh.queue,
+        "drawn": drawn,
+    }
+
+
 def process(rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / f'meeting{world}'}", rank=rank, world_size=world)
     found = every_case(rank, world, folder) | (mutated(rank, world, folder) if world == 2 else {})
+    found["told"] = told(rank, folder)
     torch.save(found, folder / f"{world}-{rank}.pt")
     dist.destroy_process_group()
 
@@ -164,6 +182,20 @@ def test_gradients_and_losses_are_those_of_one_process(name: str, world: int, al
         for term, value in expected["losses"].items():
             mean = torch.stack([one["losses"][term] for one in found]).mean()
             torch.testing.assert_close(mean, value, rtol=most, atol=0)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_what_ranks_tell_each_other(world: int, ranks: dict) -> None:
+    everyone = [rank["told"] for rank in ranks[world]]
+    for rank, one in enumerate(everyone):
+        rows = [[10.0 + other] for other in range(world)] + [[20.0 + other] for other in range(world)]
+        assert one["rows"].tolist() == rows
+        assert one["rows"].dtype == torch.float32  # sums of gradients are not of half precision
+        assert one["own"].tolist() == [[10.0 + rank], [20.0 + rank]]
+        assert one["any"] == [True, False]
+        assert one["all"] == [str(other) for other in range(world)]
+        assert torch.equal(one["queue"], everyone[0]["drawn"])
+    assert not torch.equal(everyone[1]["drawn"], everyone[0]["drawn"])
 
 
 def test_methods_that_relate_samples_are_known(alone: dict, ranks: dict) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from tiny import digits, student, trainer, whole
 from torch import Tensor
@@ -13,6 +14,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import KD, StudentModule, Supervised
 from kd_lightning.models import Network
+from kd_lightning.schedules import WarmupCosine
 
 
 @pytest.fixture
@@ -74,12 +76,16 @@ def test_predictions_are_the_students(tmp_path: Path) -> None:
     assert torch.equal(torch.cat([part.labels for part in parts]), data.sets["test"].labels)
 
 
+@pytest.mark.parametrize("schedule", [WarmupCosine, torch.optim.lr_scheduler.ConstantLR])
 @pytest.mark.parametrize(("scaling", "rate"), [("linear", 0.8), ("sqrt", 0.4)])
-def test_the_learning_rate_is_scaled_to_what_a_step_learns_from(tmp_path: Path, scaling: str, rate: float) -> None:
+def test_the_learning_rate_is_scaled_to_what_a_step_learns_from(
+    tmp_path: Path, scaling: str, rate: float, schedule: type
+) -> None:
     """0.2 for 25 images; 50 a batch, two batches accumulated."""
     method = Supervised(
         student=student(),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.2),
+        lr_scheduler=lambda optimizer: schedule(optimizer),
         lr_batch_size=25,
         lr_scaling=scaling,
     )
@@ -88,5 +94,35 @@ def test_the_learning_rate_is_scaled_to_what_a_step_learns_from(tmp_path: Path, 
     assert method.global_batch == 100
     assert run.optimizers[0].param_groups[0]["initial_lr"] == pytest.approx(rate)
     assert run.lr_scheduler_configs[0].scheduler.base_lrs == [pytest.approx(rate)]
+
+
+def test_a_batch_to_scale_from_is_positive() -> None:
     with pytest.raises(ConfigError, match="lr_batch_size: 0 is not above 0"):
         Supervised(student=student(), lr_batch_size=0)
+
+
+class Counting(Supervised):
+    """Logs what is of the epoch beside what is of the step."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        self.log("train/images", float(len(batch.images)), on_step=False, on_epoch=True, reduce_fx="sum")
+        self.log("train/number", torch.tensor(float(self.global_step)))
+        return super().losses(batch)
+
+
+def test_values_of_the_epoch_are_of_all_its_steps(tmp_path: Path) -> None:
+    """Values of a step are not logged where nobody reads them."""
+    run = trainer(tmp_path, log_every_n_steps=4)
+    run.fit(Counting(student=student()), digits(batch_size=10))
+    assert run.callback_metrics["train/images"] == 100
+
+
+def test_a_callback_of_the_users_finds_each_steps_values(tmp_path: Path) -> None:
+    class Reads(Callback):
+        seen: list[float] = []
+
+        def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+            self.seen.append(trainer.callback_metrics["train/number"].item())
+
+    trainer(tmp_path, Reads(), log_every_n_steps=4).fit(Counting(student=student()), digits(batch_size=10))
+    assert Reads.seen == [*map(float, range(10))]
