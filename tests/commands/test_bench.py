@@ -160,6 +160,9 @@ def test_the_networks_alone_take_a_step(tmp_path: Path) -> None:
 def test_the_watch_gives_each_moment_to_the_innermost_part() -> None:
     now = iter(range(100))
     watch = Watch(lambda: float(next(now)))
+    watch.start("run_training_batch")  # before it is to go: not counted
+    watch.stop("run_training_batch")
+    watch.go()
     watch.start("run_training_batch")  # the loop's own
     watch.start("[Strategy]S.training_step")
     watch.enter("teacher")
@@ -167,7 +170,11 @@ def test_the_watch_gives_each_moment_to_the_innermost_part() -> None:
     watch.stop("[Strategy]S.training_step")
     watch.stop("run_training_batch")
     watch.stop("what began before")
-    assert watch.seconds == {"Lightning's loop": 3.0, "loss": 2.0, "teacher": 1.0}
+    watch.halt()
+    watch.start("validation")
+    watch.stop("validation")
+    watch.halt()
+    assert watch.seconds == {"Lightning's loop": 4.0, "loss": 2.0, "teacher": 1.0}
 
 
 def test_the_peak_sees_what_was_held_and_freed() -> None:

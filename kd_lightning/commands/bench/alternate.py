@@ -99,11 +99,13 @@ class Alternate(Callback):
             if self.skips >= self.settle and not last:
                 self.started, self.run_of = self.clock(), 0
                 if self.watch:
-                    self.watch.restart()
+                    self.watch.go()
             return
         self.run_of += 1
         if last or self.counted + self.run_of >= self.steps:
             self.spent += self.clock() - self.started
+            if self.watch:
+                self.watch.halt()
             self.counted += self.run_of
             self.started, self.skips = None, 0
 

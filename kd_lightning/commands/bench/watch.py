@@ -36,10 +36,12 @@ class Watch(Profiler):
         super().__init__()
         self.clock, self.inside, self.last = clock, [ORDER[-1]], clock()
         self.seconds: dict[str, float] = {}
+        self.runs = False
 
     def _turn(self) -> None:
         now = self.clock()
-        self.seconds[self.inside[-1]] = self.seconds.get(self.inside[-1], 0.0) + now - self.last
+        if self.runs:
+            self.seconds[self.inside[-1]] = self.seconds.get(self.inside[-1], 0.0) + now - self.last
         self.last = now
 
     def start(self, action_name: str) -> None:
@@ -55,9 +57,14 @@ class Watch(Profiler):
             self._turn()
             self.inside.pop()
 
-    def restart(self) -> None:
-        """Forgets the time since the last turn."""
-        self.last = self.clock()
+    def go(self) -> None:
+        """From here on, time counts."""
+        self.last, self.runs = self.clock(), True
+
+    def halt(self) -> None:
+        """Until it is to go again, none does: between epochs, and until fit has settled."""
+        self._turn()
+        self.runs = False
 
     @contextmanager
     def on(self, trainer: Trainer, method: StudentModule) -> Iterator[None]:
