@@ -13,6 +13,9 @@ from kd_lightning.data import cache
 from kd_lightning.errors import ConfigError
 from kd_lightning.paths import resolve
 
+if not hasattr(tarfile, "data_filter"):  # Python 3.11 before 3.11.4, as Debian 12 has it
+    from backports import tarfile
+
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 
 
