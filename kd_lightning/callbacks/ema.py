@@ -7,11 +7,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchmetrics.classification import MulticlassAccuracy
 
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import StudentModule
+from kd_lightning.metrics import top1
 from kd_lightning.models import checkpoints
 
 
@@ -61,15 +61,12 @@ class EMA(EMAWeightAveraging):
     def on_train_end(self, trainer: Trainer, pl_module: StudentModule) -> None:
         folder = Path(trainer.default_root_dir)
         if trainer.is_global_zero and self._average_model.n_averaged and folder.is_dir():
-            student = self._average_model.module
-            names = getattr(trainer.datamodule, "class_names", [])
-            facts = {**student.facts(), "class_names": list(names)}
-            checkpoints.write(folder / "student_ema.safetensors", student.model.state_dict(), facts)
+            state = self._average_model.module.model.state_dict()
+            checkpoints.write(folder / "student_ema.safetensors", state, pl_module.student_facts())
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
         judged = self._average_model is not None and pl_module.trains_classifier and pl_module._labeled
-        classes = max(pl_module.student.num_classes, 2)
-        self.accuracy = MulticlassAccuracy(classes, average="micro").to(pl_module.device) if judged else None
+        self.accuracy = top1(pl_module.student.num_classes).to(pl_module.device) if judged else None
 
     def on_validation_batch_end(
         self,

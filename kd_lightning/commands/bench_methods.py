@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from kd_lightning import methods
 from kd_lightning.batch import Batch
+from kd_lightning.commands.console import wide
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.methods import Distiller, StudentModule
 from kd_lightning.models import Network, checkpoints
@@ -135,8 +135,7 @@ class BenchMethods:
             row = [name, f"{median * 1e3:,.0f}", spread, f"{median / kd:.2f}", f"{losses * 1e3:,.1f}"]
             row += [f"{losses / median:.1%}", f"{added:,}"]
             table.add_row(*row, *[f"{memory[name]:,.0f}"] * any(memory.values()))
-        console = Console()
-        (console if console.is_terminal else Console(width=160)).print(table)
+        wide().print(table)
 
 
 class Step:

@@ -8,11 +8,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torchmetrics.classification import MulticlassAccuracy
 
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation.embedding import embed
+from kd_lightning.metrics import top1
 
 
 class Embedded(NamedTuple):
@@ -99,7 +99,7 @@ class Probe(Callback, ABC):
         device, classes = pl_module.device, data.num_classes
         for name, network in networks.items():
             known, asked = (probes[0].embedded(network, data, part, device) for part in ("train", split))
-            accuracy = MulticlassAccuracy(classes, average="micro").to(device)
+            accuracy = top1(classes).to(device)
             accuracy.update(self.scores(known, asked.vectors, classes).to(device), asked.labels)
             reached = accuracy.compute()
             # every rank has judged the whole: the mean over them is what each has

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
 
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import cosine
 from kd_lightning.methods.student import StudentModule
-from kd_lightning.metrics import NeighborOverlap
+from kd_lightning.metrics import NeighborOverlap, top1
 from kd_lightning.models import Features, Network
 
 _CASTS = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
@@ -70,9 +69,7 @@ class Distiller(StudentModule, ABC):
         self.check_teacher = check_teacher
         self._check_classes()
         self.knows_classes = not teacher.fresh_classifier and teacher.num_classes == self.student.num_classes
-        self.agreement = nn.ModuleDict(
-            {stage: MulticlassAccuracy(max(teacher.num_classes, 2), average="micro") for stage in ("val", "test")}
-        )
+        self.agreement = nn.ModuleDict({stage: top1(teacher.num_classes) for stage in ("val", "test")})
         self.neighbors = nn.ModuleDict({stage: NeighborOverlap() for stage in ("val", "test")})
         names = [*dict(teacher.named_parameters()), *dict(teacher.named_buffers())]
         # read by DistributedDataParallel: no broadcast of these, no place for them in its buckets
@@ -194,7 +191,7 @@ class Distiller(StudentModule, ABC):
         data = self.trainer.datamodule
         if not (self.check_teacher and self.knows_classes and data and data.labeled) or self.trainer.global_step:
             return
-        accuracy = MulticlassAccuracy(self.teacher.num_classes, average="micro").to(self.device)
+        accuracy = top1(self.teacher.num_classes).to(self.device)
         with torch.random.fork_rng(devices=[]):  # a loader draws a seed; the student's dropout is not to move by that
             for batch in data.judged_loader():
                 batch = data.transfer_batch_to_device(batch, self.device, 0)

@@ -9,11 +9,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
 
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import cross_entropy
+from kd_lightning.metrics import top1
 from kd_lightning.models import Network, checkpoints
 from kd_lightning.schedules import RunSchedule, WarmupCosine, scale_rates
 
@@ -65,7 +65,7 @@ class StudentModule(LightningModule, ABC):
         self._try_optimizer()
         self.terms: dict[str, Tensor] = {}
         """The losses of the last step, detached."""
-        self.accuracy = nn.ModuleDict({stage: _accuracy(student) for stage in ("val", "test")})
+        self.accuracy = nn.ModuleDict({stage: top1(student.num_classes) for stage in ("val", "test")})
 
     def _try_optimizer(self) -> None:
         """Builds optimizer and schedule once, so that a wrong setting shows before a run is opened."""
@@ -218,9 +218,13 @@ class StudentModule(LightningModule, ABC):
         }
         return {"optimizer": optimizer, "lr_scheduler": step}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def student_facts(self) -> dict[str, Any]:
+        """What a file must say beside the student's weights: `Network.facts`, and its classes' names."""
         names = getattr(getattr(self.trainer, "datamodule", None), "class_names", [])
-        checkpoint["network"] = {**self.student.facts(), "class_names": list(names)}
+        return {**self.student.facts(), "class_names": list(names)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["network"] = self.student_facts()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         differs = checkpoints.mismatch(self.state_dict(), checkpoint["state_dict"])
@@ -230,7 +234,3 @@ class StudentModule(LightningModule, ABC):
                 f"ckpt_path: the checkpoint does not fit {type(self).__name__} with student {self.student.name} "
                 f"(its student is {written_by}): {differs}"
             )
-
-
-def _accuracy(network: Network) -> MulticlassAccuracy:
-    return MulticlassAccuracy(max(network.num_classes, 2), average="micro")

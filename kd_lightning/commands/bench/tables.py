@@ -3,10 +3,10 @@
 import statistics
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from kd_lightning.commands.bench.watch import ORDER
+from kd_lightning.commands.console import wide
 
 _NAMES = {
     "fit": "fit",
@@ -17,7 +17,7 @@ _NAMES = {
 
 def print_one(result: dict[str, Any]) -> None:
     """A config's contenders, and the parts of its step."""
-    console = _console()
+    console = wide()
     if "error" in result:
         console.print(f"failed: {result['error']}", highlight=False)
         return
@@ -69,10 +69,4 @@ def print_all(results: list[dict[str, Any]]) -> None:
         row += [f"{fit * result['batches']:,.2f}", f"{fit / bare:.3f}", *peaks]
         medians = {name.partition(",")[0]: statistics.median(times) for name, times in result["seconds"].items()}
         table.add_row(*row, *(f"{medians[name] / fit:.2f}" if name in medians else "" for name in others))
-    _console().print(table)
-
-
-def _console() -> Console:
-    """As wide as the tables where the output goes to a file."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    wide().print(table)
