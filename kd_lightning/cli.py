@@ -16,7 +16,7 @@ from kd_lightning.callbacks import Guard, KeepConfig, OutOfMemory, Overview, Pre
 from kd_lightning.callbacks.memory import explained
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError, RunError
-from kd_lightning.evaluation import Probe
+from kd_lightning.evaluation import Classification, Cost, Faithfulness, Probe
 from kd_lightning.methods import StudentModule
 from kd_lightning.parser import Parser, check, config_error, fixed_seed, validates
 from kd_lightning.run import Run
@@ -55,6 +55,8 @@ class CLI(LightningCLI):
         if subcommand == "predict":
             parser.add_lightning_class_args(Predictions, "predictions")
             parser.set_defaults({"return_predictions": False})
+        if subcommand == "test":
+            parser.set_defaults({"verbose": False})  # one table, with the teacher beside the student
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -72,6 +74,7 @@ class CLI(LightningCLI):
             protocol = self._get(self.config_init, "protocol")
             self.datamodule.tested = protocol.test
             self.datamodule.checks = [probe.check_data for probe in callbacks if isinstance(probe, Probe)]
+            callbacks += self._default_probes(callbacks)
             judged = self.datamodule.has_validation and self.datamodule.labeled and self.model.trains_classifier
             validated = judged and validates(trainer)
             callbacks += protocol.checkpoints(folder, validated=validated)
@@ -80,6 +83,9 @@ class CLI(LightningCLI):
                 "logger": loggers if trainer.logger in (None, True) else trainer.logger,
             }
         else:
+            if self.subcommand == "test":
+                self.datamodule.checks = [probe.prepare for probe in callbacks if isinstance(probe, Probe)]
+                callbacks += self._default_probes(callbacks)
             kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}
         kwargs["callbacks"] = callbacks
         if trainer.sync_batchnorm:
@@ -90,9 +96,25 @@ class CLI(LightningCLI):
         except (ValueError, TypeError, RuntimeError) as error:
             raise ConfigError(f"trainer: {error}") from error
 
+    def _default_probes(self, given: list) -> list[Probe]:
+        """What every run is judged by, where the config does not name it itself."""
+        wanted: list[Probe] = [Cost(batch_sizes=[], teacher=True)]
+        if self.datamodule.labeled and self.model.trains_classifier:
+            wanted.append(Classification())
+        if hasattr(self.model, "teacher"):
+            wanted.append(Faithfulness())
+        named = {type(probe) for probe in given}
+        return [probe for probe in wanted if type(probe) not in named]
+
     def after_fit(self) -> None:
         if not self.trainer.fast_dev_run:
             self._get(self.config_init, "protocol").conclude(self.trainer, self.model, self.datamodule)
+
+    def after_test(self) -> None:
+        chosen = self._get(self.config, "data").as_dict()
+        given = self._get(self.config, "ckpt_path")
+        protocol = self._get(self.config_init, "protocol")
+        protocol.conclude_test(self.trainer, self.model, self.datamodule, given, chosen)
 
 
 class CommandCLI(CLI):

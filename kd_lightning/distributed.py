@@ -60,6 +60,17 @@ class _Gather(torch.autograd.Function):
         return own
 
 
+def gather_all(x: Tensor) -> Tensor:
+    """As `gather`, of ranks that may have different numbers of rows, as in evaluation; without a gradient."""
+    counts = everyones(len(x))
+    if len(counts) == 1:
+        return x
+    padded = x.new_zeros((max(counts), *x.shape[1:]))
+    padded[: len(x)] = x.detach()
+    real = torch.arange(max(counts))[:, None] < torch.tensor(counts)
+    return gather(padded)[real.flatten().to(x.device)]
+
+
 def share(x: Tensor) -> Tensor:
     """This rank's rows of what `gather` gave."""
     return x[rank() :: world_size()]

@@ -34,6 +34,17 @@ def pooled_alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return tuple(x if x.shape[-2:] == grid else F.adaptive_avg_pool2d(x, grid) for x in (a, b))
 
 
+def row_normalised_gram(features: Tensor) -> Tensor:
+    """N,N inner products of features N,..., each row brought to length 1 (SP's G, Tung & Mori 2019, Eq. 2)."""
+    rows = features.flatten(1)
+    # the loss does not change when all features are scaled alike, and so no product can overflow
+    rows = rows / rows.detach().abs().amax().clamp(min=torch.finfo(rows.dtype).tiny)
+    gram = rows @ rows.T
+    norms = gram.norm(dim=1, keepdim=True)
+    dead = norms < 1e-12  # a sample whose features are all zero has no direction, hence no gradient
+    return torch.where(dead, torch.zeros_like(gram), gram / torch.where(dead, torch.ones_like(norms), norms))
+
+
 def summed_in_pieces(function: Callable[..., Tensor], *tensors: Tensor, floats_each: int, whole: tuple = ()) -> Tensor:
     """function(*tensors, *whole), a sum over the rows of the tensors, some rows at a time.
 

@@ -1,13 +1,18 @@
 """Protocol: which checkpoints are kept, and which of them is the run's result."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from kd_lightning import results
+from kd_lightning.console import wide
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
 from kd_lightning.models import checkpoints
@@ -27,6 +32,7 @@ class Protocol(Callback):
 
     def __init__(self, *, judge: Literal["best", "last"] | None = None, test: bool = True) -> None:
         self.judge, self.test = judge, test
+        self._begun = self._seconds = 0.0
 
     def checkpoints(self, folder: Path, *, validated: bool) -> list[Checkpoint]:
         """What saves checkpoints into the run's folder.
@@ -49,8 +55,14 @@ class Protocol(Callback):
         if stage == "fit":  # processes that torchrun or SLURM started have named a folder each
             self.judged = trainer.strategy.broadcast(self.judged)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begun = time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seconds = time.monotonic() - self._begun
+
     def conclude(self, trainer: Trainer, method: LightningModule, data: ImageData) -> None:
-        """After `fit`: writes the judged checkpoint's student alone, and tests that checkpoint."""
+        """After `fit`: writes the judged checkpoint's student alone, tests that checkpoint, and writes results.json."""
         if not self.judged.exists():
             rank_zero_warn(f"{self.judged} was not written, so there is nothing to test (no epoch was run to its end)")
             return
@@ -58,15 +70,72 @@ class Protocol(Callback):
             state, facts = checkpoints.read(self.judged)
             student = checkpoints.clean(state, method.student.model)
             checkpoints.write(self.judged.with_name("student.safetensors"), student, facts)
+        best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, Best)), None)
+        last = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "val/loss"}
         outcome = ""
         if self.test and data.labeled:
-            trainer.test(method, datamodule=data, ckpt_path=str(self.judged))
+            trainer.test(method, datamodule=data, ckpt_path=str(self.judged), verbose=False)
             found = trainer.callback_metrics
             judges = {"test/acc": "", "test/knn": " by their neighbours", "test/linear": " by a linear probe"}
             outcome = next(
                 (f", {found[n]:.2%} of the test images right{by}" for n, by in judges.items() if n in found), ""
             )
+        if trainer.is_global_zero:
+            self._record(trainer, method, data, last, best)
         rank_zero_info(f"result: the {self.judge} epoch{outcome}; {self.judged}, its student alone beside it")
+
+    def _record(
+        self, trainer: Trainer, method: LightningModule, data: ImageData, last: dict[str, float], best: "Best | None"
+    ) -> None:
+        found = results.collect(trainer, method, data, self.judged)
+        at_best = self.judge == "best" and best is not None and best.best_model_score is not None
+        judged = {key: value for key, value in last.items() if key.startswith("val/")}
+        if at_best:
+            judged = {"val/acc": float(best.best_model_score)}
+        found |= {"seconds": self._seconds, "last": last, "metrics": {**judged, **found["metrics"]}}
+        each = results.samples(trainer)
+        results.record(self.judged.parent, found, each)
+        wide().print(results.table(found["metrics"]))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                results.log_tables(logger, found, each, data)
+
+    def conclude_test(
+        self, trainer: Trainer, method: LightningModule, data: ImageData, ckpt_path: str | None, chosen: dict[str, Any]
+    ) -> None:
+        """After `test`: prints what was found and, of a run's judged checkpoint, adds it to the run's results.json.
+
+        `chosen` is the config's `data`: other images than the run's are no result of it.
+        """
+        if not trainer.is_global_zero:
+            return
+        wide().print(results.table({key: float(value) for key, value in trainer.callback_metrics.items()}))
+        checkpoint = Path(ckpt_path or "none").absolute()
+        config = checkpoint.with_name("config.yaml")
+        if not (ckpt_path and config.exists()):
+            return
+        judged = f"{self.judge or ('best' if checkpoint.with_name('best.ckpt').exists() else 'last')}.ckpt"
+        path = checkpoint.with_name(results.FILE)
+        if checkpoint.name != judged:
+            rank_zero_info(f"{path} is of {judged}, and stays as it is")
+        elif trainer.limit_test_batches != 1.0:
+            rank_zero_info(f"{path} stays as it is: trainer.limit_test_batches leaves images out")
+        elif not _same_images(yaml.safe_load(config.read_text())["data"], chosen):
+            rank_zero_info(f"{path} stays as it is: these are not the images of the run")
+        else:
+            found = results.collect(trainer, method, data, checkpoint)
+            results.record(path.parent, found, results.samples(trainer))
+            rank_zero_info(f"added to {path}")
+
+
+def _same_images(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether two configs of data have the same test images."""
+    fields = ("path", "size", "crop_ratio", "test_split", "split_seed", "labels", "labeled")
+    first, second = (
+        (each["class_path"].split(".")[-1], *(dict(each["init_args"]).get(name) for name in fields))
+        for each in (ours, theirs)
+    )
+    return first == second
 
 
 class Last(Checkpoint):

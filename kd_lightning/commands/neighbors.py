@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from kd_lightning.data import ImageData
 from kd_lightning.data.neighbors import nearest_neighbors, save_table
 from kd_lightning.errors import ConfigError
-from kd_lightning.evaluation import embed
+from kd_lightning.evaluation import read
 from kd_lightning.methods import StudentModule
 from kd_lightning.paths import check_writable
 
@@ -46,7 +46,10 @@ class MakeNeighbors:
             raise ConfigError(f"k: {self.k} neighbours of {len(images):,} images; it can be 1 to {len(images) - 1:,}")
         device = trainer.strategy.root_device
         quiet = trainer.progress_bar_callback is None
-        embeddings = embed(teacher.to(device), data.training_images_in_order(), len(images), device, quiet=quiet)
-        save_table(path, nearest_neighbors(embeddings, self.k, engine=self.engine), images, teacher)
+        embedding = read(teacher.to(device), data.training_images_in_order(), device, quiet=quiet).embedding
+        if len(embedding) < len(images):
+            unread = len(images) - len(embedding)
+            raise ConfigError(f"data.on_error: {unread} images cannot be read; all are needed here")
+        save_table(path, nearest_neighbors(embedding, self.k, engine=self.engine), images, teacher)
         rank_zero_info(f"{self.k} neighbours of {len(images):,} images, by {teacher.name}: {path}")
         return path

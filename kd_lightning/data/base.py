@@ -103,7 +103,7 @@ class ImageData(Serving, ABC):
         self.num_workers, self.skips, self.split_seed, self.seed = num_workers, on_error == "skip", split_seed, seed
         self.sets: dict[str, Images] = {}
         self.checks: list[Callable[[ImageData], None]] = []
-        """What else refuses the data of a `fit` before a run is opened; the command line's probes do."""
+        """What else looks at the data before a run is opened, and may refuse them; the command line's probes do."""
         self._check_groups()
 
     @abstractmethod
@@ -142,8 +142,8 @@ class ImageData(Serving, ABC):
             check_classes(teacher, self)
             if self.neighbors and fits:
                 self.neighbors.check_teacher(teacher)
-        for check in self.checks if fits else ():
-            check(self)
+        while self.checks:  # once: `fit` ends with the test
+            self.checks.pop(0)(self)
 
     def setup(self, stage: str) -> None:
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self.predict_split,)}

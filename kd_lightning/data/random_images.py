@@ -25,7 +25,7 @@ class RandomImages(ImageData):
         super().__init__(**kwargs)
         check_positive(**{"data.images": images, "data.size": size, "data.classes": classes})
         self.images, self.size, self.num_classes = images, size, classes
-        self.class_names = [str(number) for number in range(classes)]
+        self.class_names = [f"random {number}" for number in range(classes)]
 
     def load(self, split: Split) -> StoredImages | None:
         if split == "val":

@@ -108,7 +108,7 @@ class Serving(LightningDataModule):
 
     def training_images_in_order(self) -> DataLoader:
         """All training images, not augmented, on every rank: for a table of neighbours."""
-        return self.in_order(self.sets["train"], whole=True)
+        return self.in_order(self.sets["train"], place={})
 
     def train_dataloader(self) -> DataLoader:
         images, place = self.sets["train"], self._place()
@@ -149,9 +149,9 @@ class Serving(LightningDataModule):
     def _place(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world": self.world} if self.trainer else {}
 
-    def in_order(self, images: Images, *, whole: bool = False) -> ImageLoader:
-        """A loader of all images of a set in order: each rank's share, or the whole on each."""
-        place = {} if whole else self._place()
+    def in_order(self, images: Images, *, place: dict[str, int] | None = None) -> ImageLoader:
+        """A loader of all images of a set in order: the share of `rank` in `world`; {}: the whole on each rank."""
+        place = self._place() if place is None else place
         return self._loader(images, EpochSampler(len(images), seed=self.seed, shuffle=False, **place))
 
     def _loader(self, images: Images, sampler: EpochSampler) -> ImageLoader:

@@ -1,8 +1,37 @@
 """Probes that judge a student; callbacks that a config names. An import here makes the class's name known in YAML."""
 
-from kd_lightning.evaluation.embedding import embed
-from kd_lightning.evaluation.knn import KNN, knn_scores
+from kd_lightning.evaluation.classification import Classification
+from kd_lightning.evaluation.cost import Cost
+from kd_lightning.evaluation.faithfulness import Faithfulness
+from kd_lightning.evaluation.few_shot import FewShot
+from kd_lightning.evaluation.knn import KNN
 from kd_lightning.evaluation.linear import LinearProbe
-from kd_lightning.evaluation.probe import Embedded, Probe
+from kd_lightning.evaluation.ood import OutOfDistribution
+from kd_lightning.evaluation.probe import Findings, Probe
+from kd_lightning.evaluation.reading import Eyes, Reader, Seen, read
+from kd_lightning.evaluation.retrieval import Retrieval
+from kd_lightning.evaluation.robustness import Corruptions
+from kd_lightning.evaluation.shifts import Shifts
+from kd_lightning.evaluation.transfer import Transfer
+from kd_lightning.evaluation.votes import knn_scores
 
-__all__ = ["KNN", "Embedded", "LinearProbe", "Probe", "embed", "knn_scores"]
+__all__ = [
+    "KNN",
+    "Classification",
+    "Corruptions",
+    "Cost",
+    "Eyes",
+    "Faithfulness",
+    "FewShot",
+    "Findings",
+    "LinearProbe",
+    "OutOfDistribution",
+    "Probe",
+    "Reader",
+    "Retrieval",
+    "Seen",
+    "Shifts",
+    "Transfer",
+    "knn_scores",
+    "read",
+]

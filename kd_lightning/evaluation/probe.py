@@ -1,34 +1,47 @@
-"""Probe: what every judge of an embedding has in common."""
+"""Probe: what all judges of a student have in common."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
-from kd_lightning.evaluation.embedding import embed
+from kd_lightning.evaluation.reading import Eyes, Reader, eyes_of
 from kd_lightning.metrics import top1
 
 
-class Embedded(NamedTuple):
-    """Images as a network's embedding sees them, in float32."""
+@dataclass
+class Findings:
+    """What a probe has found of one network."""
 
-    vectors: Tensor
-    """N,D."""
-    labels: Tensor
-    """N int64."""
+    values: dict[str, float]
+    """Numbers by name, logged as `test/<name>`, or as they are where there is a / in it; NaN: it cannot be said."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """More than numbers, as JSON: for results.json and the report."""
+    samples: dict[str, Tensor] = field(default_factory=dict)
+    """Of each judged image, N: for predictions.safetensors."""
+
+    def add_teacher(self, theirs: "Findings") -> None:
+        """Takes in what was found of the teacher, each name, inside the details too, with `_teacher` behind it."""
+        self.values |= {f"{name}_teacher": value for name, value in theirs.values.items()}
+        for name, detail in theirs.details.items():
+            if isinstance(detail, dict):
+                self.details.setdefault(name, {}).update({f"{key}_teacher": value for key, value in detail.items()})
+            else:
+                self.details[f"{name}_teacher"] = detail
 
 
 class Probe(Callback, ABC):
-    """Base of every probe: how well the classes can be told from an embedding that may never have seen a label.
+    """Base of every probe: judges the student, and where asked the teacher, on images that are not augmented.
 
-    The training images, not augmented, are what it learns from. `test/<name>` is of the test images, at the end;
-    `val/<name>` of the validation images, during `fit`. All probes of a run share one reading of each network.
+    What it finds of the test images is `test/<name>`, at the end; of the validation images `val/<name>`, during `fit`.
+    All probes of a run share one reading of each network, in float32, whatever trainer.precision is.
 
     Args:
         teacher: judge the teacher too, once: `test/<name>_teacher`.
@@ -40,29 +53,36 @@ class Probe(Callback, ABC):
         ConfigError: for images without labels, or without a validation split where one is to be judged.
     """
 
-    name: ClassVar[str]
+    needs_labels: ClassVar[bool] = True
 
     def __init__(self, *, teacher: bool = False, every_n_epochs: int = 0, data: ImageData | None = None) -> None:
         if every_n_epochs < 0:
             raise ConfigError(f"every_n_epochs: {every_n_epochs} is negative; 0 is never")
         self.teacher, self.every_n_epochs, self.data = teacher, every_n_epochs, data
-        self._held: dict[tuple[int, int, str], Embedded] = {}
+        self.found = Findings({})
+        """Of the test."""
+        self._reader: Reader | None = None
 
     @abstractmethod
-    def scores(self, known: Embedded, asked: Tensor, classes: int) -> Tensor:
-        """A score N,K for each class of the embeddings N,D `asked`, from M embeddings whose labels are known."""
+    def judge(self, eyes: Eyes) -> Findings:
+        """What is to be said of one network; of the student's eyes, `eyes.teacher` are the teacher's."""
 
     def check(self, images: int) -> None:
         """Refuses, before the first step, what cannot be judged with that many training images."""
 
+    def prepare(self, data: ImageData) -> None:
+        """Makes ready, before the first step, other images than the run's own, which are `data`."""
+        if self.data:
+            make_ready(self.data)
+
     def check_data(self, data: ImageData) -> None:
-        """Refuses, before a run is opened, images that cannot be judged by; `data` are the run's own."""
+        """As `prepare`, and refuses images that cannot be judged by before a run is opened."""
+        self.prepare(data)
         named, every = type(self).__name__, self.every_n_epochs
         if self.data:
             data = self.data
-            data.prepare_data()
             data.setup("fit")
-        if not data.labeled:
+        if self.needs_labels and not data.labeled:
             raise ConfigError(f"{named}.data: the images have no labels to judge by; name some that have")
         self.check(len(data.sets["train"]))
         if (every or self.data) and "val" not in data.sets:
@@ -70,10 +90,10 @@ class Probe(Callback, ABC):
             raise ConfigError(f"{named}.{field}: there are no validation images to judge by")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._held.clear()
+        self._reader = None
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._held.clear()
+        self._reader = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epochs = trainer.current_epoch + 1
@@ -85,35 +105,40 @@ class Probe(Callback, ABC):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._judge(trainer, pl_module, "test")
 
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reader = None  # a training set's embeddings may be large
+
     @torch.no_grad()
     def _judge(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         data = self.data or trainer.datamodule
+        if self.needs_labels and not data.labeled:
+            rank_zero_warn(f"{type(self).__name__}: the images have no labels to judge by; left out")
+            return
         data.setup("fit")
-        if split == "test":
-            data.setup("test")
         self.check(len(data.sets["train"]))
-        networks = {self.name: pl_module.student}
-        if self.teacher and split == "test" and hasattr(pl_module, "teacher"):
-            networks[f"{self.name}_teacher"] = pl_module.teacher
-        probes = [callback for callback in trainer.callbacks if isinstance(callback, Probe)]
-        device, classes = pl_module.device, data.num_classes
-        for name, network in networks.items():
-            known, asked = (probes[0].embedded(network, data, part, device) for part in ("train", split))
-            accuracy = top1(classes).to(device)
-            accuracy.update(self.scores(known, asked.vectors, classes).to(device), asked.labels)
-            reached = accuracy.compute()
+        first = next(callback for callback in trainer.callbacks if isinstance(callback, Probe))
+        first._reader = first._reader or Reader(pl_module.device)
+        student = eyes_of(trainer, pl_module, data, split, first._reader)
+        found = self.judge(student)
+        if self.teacher and split == "test" and student.teacher:
+            found.add_teacher(self.judge(student.teacher))
+        for name, value in found.values.items():
             # every rank has judged the whole: the mean over them is what each has
-            pl_module.log(f"{split}/{name}", reached, prog_bar=split == "val", sync_dist=True)
-            if split == "test":
-                rank_zero_info(f"test/{name}: {reached:.2%}")
+            full = name if "/" in name else f"{split}/{name}"
+            pl_module.log(full, float(value), prog_bar=split == "val", sync_dist=True)
+        if split == "test":
+            self.found = found
 
-    def embedded(self, network: torch.nn.Module, data: ImageData, split: str, device: torch.device) -> Embedded:
-        """The images of a split, read once for all probes that judge at one time."""
-        place = (id(network), id(data), split)
-        if place not in self._held:
-            images, was_training = data.sets[split], network.training
-            with torch.random.fork_rng(devices=[]):  # a loader draws a seed; training is not to move by that
-                vectors = embed(network, data.in_order(images, whole=True), len(images), device, quiet=True)
-            network.train(was_training)
-            self._held[place] = Embedded(vectors, images.labels.to(device))
-        return self._held[place]
+
+def make_ready(other: ImageData) -> None:
+    """Fetches images that are judged by and not trained on, so that a batch for training may be of any size."""
+    other.batch_size = 1
+    other.prepare_data()
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """The share of N images whose label has the highest of their scores N,K."""
+    metric = top1(scores.shape[1])
+    metric.sync_on_compute = False  # every rank has the whole
+    metric.to(labels.device).update(scores.to(labels.device), labels)
+    return float(metric.compute())

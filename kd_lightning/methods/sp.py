@@ -7,19 +7,9 @@ from torch import Tensor
 
 from kd_lightning.batch import Batch
 from kd_lightning.errors import check_positive
-from kd_lightning.functional import full_precision
+from kd_lightning.functional import full_precision, row_normalised_gram
 from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.kd import kd_loss
-
-
-def _row_normalised_gram(features: Tensor) -> Tensor:
-    rows = features.flatten(1)
-    # the loss does not change when all features are scaled alike, and so no product can overflow
-    rows = rows / rows.detach().abs().amax().clamp(min=torch.finfo(rows.dtype).tiny)
-    gram = rows @ rows.T
-    norms = gram.norm(dim=1, keepdim=True)
-    dead = norms < 1e-12  # a sample whose features are all zero has no direction, hence no gradient
-    return torch.where(dead, torch.zeros_like(gram), gram / torch.where(dead, torch.ones_like(norms), norms))
 
 
 @full_precision
@@ -33,7 +23,7 @@ def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
         student: N,... of any shape behind N; for the paper, the last feature map before pooling, N,C,H,W.
         teacher: N,... ; its channels and size may differ from the student's.
     """
-    return (_row_normalised_gram(teacher) - _row_normalised_gram(student)).square().mean()
+    return (row_normalised_gram(teacher) - row_normalised_gram(student)).square().mean()
 
 
 class SP(Distiller):

@@ -1,9 +1,16 @@
 """NeighborOverlap: whether two networks find the same images alike."""
 
+import math
+from collections.abc import Sequence
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
+
+from kd_lightning.errors import check_positive
+from kd_lightning.metrics.cka import check_pair
+from kd_lightning.metrics.cosines import cosine_rows, without_self
+from kd_lightning.metrics.states import gather_rows, joined
 
 
 class NeighborOverlap(Metric):
@@ -13,7 +20,7 @@ class NeighborOverlap(Metric):
     (as CoSS's evaluation does). Two unrelated embeddings of N images share k / (N - 1) by chance.
 
     Args:
-        k: neighbours; fewer where there are fewer others.
+        k: neighbours; fewer where there are fewer others. Several are answered by one pass, as a dict.
         most: how many images are kept at most, the first ones on each device: all are compared with all.
     """
 
@@ -22,8 +29,8 @@ class NeighborOverlap(Metric):
     ours: list[Tensor]
     theirs: list[Tensor]
 
-    def __init__(self, *, k: int = 10, most: int = 5000) -> None:
-        super().__init__()
+    def __init__(self, *, k: int | Sequence[int] = 10, most: int = 5000) -> None:
+        super().__init__(dist_sync_fn=gather_rows)
         self.k, self.most = k, most
         self.add_state("ours", [], dist_reduce_fx="cat")
         self.add_state("theirs", [], dist_reduce_fx="cat")
@@ -34,17 +41,40 @@ class NeighborOverlap(Metric):
         self.ours.append(ours[:room].detach().float())
         self.theirs.append(theirs[:room].detach().float())
 
-    def compute(self) -> Tensor:
-        """The mean over images; 0 for fewer than two."""
-        ours, theirs = (torch.cat(x) if isinstance(x, list) else x for x in (self.ours, self.theirs))
-        k = min(self.k, len(ours) - 1)
-        if k < 1:
-            return torch.zeros((), device=ours.device)
-        near, nearest = (_nearest(vectors, k) for vectors in (ours, theirs))
-        return (near[:, :, None] == nearest[:, None, :]).sum(dim=(1, 2)).float().mean() / k
+    def compute(self) -> Tensor | dict[int, Tensor]:
+        """The mean over images; 0 for fewer than two, NaN where values are not finite."""
+        ours, theirs = joined(self.ours), joined(self.theirs)
+        ks = (self.k,) if isinstance(self.k, int) else self.k
+        shares = neighbor_overlap(ours, theirs, ks) if len(ours) else dict.fromkeys(ks, 0.0)
+        found = {k: torch.tensor(share, device=self.device) for k, share in shares.items()}
+        return found[self.k] if isinstance(self.k, int) else found
 
 
-def _nearest(vectors: Tensor, k: int) -> Tensor:
-    vectors = F.normalize(vectors, dim=1)
-    likeness = (vectors @ vectors.T).fill_diagonal_(-2)  # below any cosine: an image is not its own neighbour
-    return likeness.topk(k, dim=1).indices
+def neighbor_overlap(ours: Tensor, theirs: Tensor, ks: Sequence[int]) -> dict[int, float]:
+    """`NeighborOverlap` for several k in one pass, some rows at a time: 50,000 images need no N x N matrix.
+
+    Args:
+        ours: N,D; computed with in float32.
+        theirs: N,E.
+        ks: each above 0; beyond the N - 1 others it is all of them. 0 for fewer than two images,
+            NaN where values are not finite.
+
+    Raises:
+        ConfigError: for a k below 1, or different numbers of images.
+    """
+    for k in ks:
+        check_positive(k=k)
+    check_pair(ours, theirs)
+    most = min(max(ks, default=1), len(ours) - 1)
+    if most < 1:
+        return dict.fromkeys(ks, 0.0)
+    if not (ours.isfinite().all() and theirs.isfinite().all()):
+        return dict.fromkeys(ks, math.nan)
+    kept = {k: min(k, most) for k in ks}
+    shared = dict.fromkeys(kept.values(), 0)
+    for (rows, our), (_, their) in zip(cosine_rows(ours, ours), cosine_rows(theirs, theirs), strict=True):
+        near, nearest = (without_self(cosines, rows).topk(most, dim=1).indices for cosines in (our, their))
+        same = near[:, :, None] == nearest[:, None, :]
+        for k in shared:
+            shared[k] += same[:, :k, :k].sum()
+    return {k: float(shared[count]) / (count * len(ours)) for k, count in kept.items()}

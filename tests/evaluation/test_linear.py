@@ -1,6 +1,7 @@
 """The linear probe against scikit-learn's own search, and what every probe shares."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,23 +13,29 @@ from tiny import digits, method, student, trainer, weights
 
 from kd_lightning.cli import main
 from kd_lightning.errors import ConfigError
-from kd_lightning.evaluation import KNN, Embedded, LinearProbe, embedding, knn_scores, probe
+from kd_lightning.evaluation import KNN, LinearProbe, knn_scores, read, reading
+from kd_lightning.evaluation.classifiers import logistic_scores, sgd_scores
 from kd_lightning.methods import KD, CoSS, Supervised
 
 COSS = Path(__file__).parents[2] / "configs/digits/coss.yaml"
 
 
-def blobs(count: int, seed: int) -> Embedded:
+class Blobs(NamedTuple):
+    vectors: torch.Tensor
+    labels: torch.Tensor
+
+
+def blobs(count: int, seed: int) -> Blobs:
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 4, count)
     centres = np.random.default_rng(0).normal(size=(4, 6)) * 1.2
     vectors = centres[labels] + generator.normal(size=(count, 6))
-    return Embedded(torch.from_numpy(vectors).float() * 100 + 7, torch.from_numpy(labels))
+    return Blobs(torch.from_numpy(vectors).float() * 100 + 7, torch.from_numpy(labels))
 
 
 def test_scores_are_scikit_learns_log_probabilities() -> None:
     known, asked = blobs(400, 1), blobs(200, 2)
-    found = LinearProbe().scores(known, asked.vectors, classes=5)
+    found = logistic_scores(*known, asked.vectors, classes=5)
     assert torch.isinf(found[:, 4]).all()  # a class that no image has
     scaler = StandardScaler().fit(known.vectors)
     theirs = []
@@ -41,12 +48,22 @@ def test_scores_are_scikit_learns_log_probabilities() -> None:
     assert (found.argmax(1) == asked.labels).float().mean() > max(accuracies) - 0.03
 
 
+def test_sgd_ends_where_logistic_regression_does() -> None:
+    """CoSS's recipe, at a rate for embeddings of this length, against scikit-learn without a penalty."""
+    known, asked = (Blobs(x.vectors / 100, x.labels) for x in (blobs(512, 1), blobs(300, 2)))
+    found = sgd_scores(*known, asked.vectors, classes=4, lr=0.3, epochs=300).softmax(1)
+    theirs = LogisticRegression(C=np.inf, max_iter=5000).fit(*known)
+    np.testing.assert_allclose(found.numpy(), theirs.predict_proba(asked.vectors), atol=0.05)
+    again = sgd_scores(*known, asked.vectors, classes=4, lr=0.3, epochs=300).softmax(1)
+    assert torch.equal(found, again)
+
+
 def test_the_strength_is_chosen() -> None:
     """Where one class is common, the weakest of all says nothing else."""
     known, asked = (blobs(count, seed) for count, seed in ((600, 3), (400, 4)))
     keep = [each.labels.eq(0) | (torch.arange(len(each.labels)) % 5 == 0) for each in (known, asked)]
-    known, asked = (Embedded(each.vectors[k], each.labels[k]) for each, k in zip((known, asked), keep, strict=True))
-    found = LinearProbe().scores(known, asked.vectors, classes=4).argmax(1)
+    known, asked = (Blobs(each.vectors[k], each.labels[k]) for each, k in zip((known, asked), keep, strict=True))
+    found = logistic_scores(*known, asked.vectors, classes=4).argmax(1)
     scaler = StandardScaler().fit(known.vectors)
     weakest = LogisticRegression(C=1e-4).fit(scaler.transform(known.vectors), known.labels)
     assert (found == asked.labels).float().mean() > weakest.score(scaler.transform(asked.vectors), asked.labels) + 0.1
@@ -62,24 +79,24 @@ def test_what_is_judged_is_not_what_was_learnt_from(tmp_path: Path) -> None:
 
 
 def test_few_images_of_a_class_are_judged_all_the_same() -> None:
-    known = Embedded(
+    known = Blobs(
         torch.randn(9, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2])
     )
-    assert LinearProbe().scores(known, torch.randn(5, 3), classes=3).shape == (5, 3)
+    assert logistic_scores(*known, torch.randn(5, 3), classes=3).shape == (5, 3)
 
 
 def test_probes_share_one_reading_of_each_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
+    names: list[str] = []
 
-    def noted(network: torch.nn.Module, *args: object, **kwargs: object) -> torch.Tensor:
-        read.append(network.name)
-        return embedding.embed(network, *args, **kwargs)
+    def noted(network: torch.nn.Module, *args: object, **kwargs: object) -> reading.Seen:
+        names.append(network.name)
+        return read(network, *args, **kwargs)
 
-    monkeypatch.setattr(probe, "embed", noted)
+    monkeypatch.setattr(reading, "read", noted)
     both = KNN(teacher=True), LinearProbe(teacher=True)
     run, built = trainer(tmp_path, *both), method(CoSS)
     run.test(built, digits(), verbose=False)
-    assert sorted(read) == ["cifar_resnet20.digits"] * 2 + ["cifar_resnet8"] * 2
+    assert sorted(names) == ["cifar_resnet20.digits"] * 2 + ["cifar_resnet8"] * 2
     found = run.callback_metrics
     assert found["test/knn_teacher"] > 0.9 < found["test/linear_teacher"]
     assert found["test/linear"] > 0.3
@@ -106,7 +123,7 @@ def test_what_is_judged_is_the_student_as_it_is_now(tmp_path: Path) -> None:
         def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
             data = trainer.datamodule
             bank, asked = (
-                embedding.embed(pl_module.student, data.in_order(s), len(s), pl_module.device, quiet=True)
+                read(pl_module.student, data.in_order(s), pl_module.device, quiet=True).embedding
                 for s in (data.sets["train"], data.sets["val"])
             )
             scores = knn_scores(asked, bank, data.sets["train"].labels, k=10, temperature=0.07, classes=10)

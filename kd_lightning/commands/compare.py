@@ -1,0 +1,90 @@
+"""compare: finished runs side by side, as tables and as one page."""
+
+import json
+from pathlib import Path
+
+from rich.markup import escape
+
+from kd_lightning import reports
+from kd_lightning.console import wide
+from kd_lightning.errors import ConfigError
+from kd_lightning.paths import check_writable, expand
+from kd_lightning.reports import tables
+from kd_lightning.reports.statistics import Test
+
+WRITTEN = ("report.html", "table.csv", "table.md")
+
+
+class Compare:
+    """Compares finished runs: `compare RUNS... --out report` writes report.html, table.csv and table.md.
+
+    Runs that differ in their seed alone are a group, called as the runs are, without the seed. Each group is compared
+    with the baseline, seed by seed; what makes runs less comparable than they look is said first. Runs of different
+    data sets are compared each within its own.
+
+    Args:
+        runs: folders of runs, folders above many, or patterns (`runs/**`); also without `--runs`, as first arguments.
+        out: the folder to write to; it must hold nothing but a report, which is written over.
+        baseline: the group that the others are compared with; default: one of Supervised, else the first.
+        metric: what the comparison is about, by its name in results.json; default: test/acc, else what there is.
+        test: of the differences paired by seed: Student's t, or Wilcoxon's signed ranks.
+        images: show the images that students disagree on most; each run's own data module reads them, as `test` would.
+
+    Raises:
+        ConfigError: for a folder that holds other files, no runs, or a baseline or metric that is not there.
+    """
+
+    def __init__(
+        self,
+        runs: list[str] | None = None,
+        out: str = "report",
+        baseline: str | None = None,
+        metric: str | None = None,
+        test: Test = "t",
+        images: bool = True,
+    ) -> None:
+        if not runs:
+            raise ConfigError("runs: none given; name runs' folders, or a folder above them: compare runs/digits")
+        self.runs, self.out = runs, expand(out)
+        self.baseline, self.metric, self.test, self.images = baseline, metric, test, images
+        check_writable(self.out, "out")
+        if self.out.is_file():
+            raise ConfigError(f"out: {self.out} is a file; give a folder")
+        others = (
+            sorted(path.name for path in self.out.iterdir() if path.name not in WRITTEN) if self.out.exists() else []
+        )
+        if others:
+            raise ConfigError(f"out: {self.out} holds other files than a report's ({others[0]}); give another folder")
+
+    @classmethod
+    def arguments(cls, args: list[str]) -> list[str]:
+        """The command line with the runs that stand on their own, or in a row behind --runs, as one `--runs=[...]`."""
+        runs: list[str] = []
+        others: list[str] = []
+        value_follows = False
+        for arg in args:
+            if value_follows or (arg.startswith("-") and arg != "--runs"):
+                others.append(arg)
+                value_follows = not value_follows and arg.startswith("--") and "=" not in arg and arg != "--help"
+            elif arg != "--runs":
+                runs.append(arg)
+        return [f"--runs={json.dumps(runs)}", *others] if runs else others
+
+    def __call__(self) -> Path:
+        """The page's path."""
+        runs = reports.read_runs(self.runs)
+        comparisons, lines = reports.compare(runs, baseline=self.baseline, metric=self.metric, test=self.test)
+        problems = [*runs.problems, *lines]
+        page = reports.page(comparisons, problems, beside=self.out, images=self.images)
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "report.html").write_text(page, encoding="utf-8")
+        (self.out / "table.md").write_text(tables.markdown(comparisons, problems), encoding="utf-8")
+        reports.frame(runs, config=True).to_csv(self.out / "table.csv", index=False)
+        console = wide()
+        for comparison in comparisons:
+            console.print(tables.for_terminal(comparison))
+            console.print(escape(tables.how(comparison)), style="dim")
+        for line in [*problems, *(line for comparison in comparisons for line in comparison.warnings)]:
+            console.print(escape(f"warning: {line}"), soft_wrap=True, highlight=False)
+        console.print(escape(f"{len(runs)} runs: {self.out / 'report.html'}"), soft_wrap=True, highlight=False)
+        return self.out / "report.html"

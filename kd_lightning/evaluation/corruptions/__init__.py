@@ -1,0 +1,87 @@
+"""The 15 common corruptions of Hendrycks and Dietterich 2019, batched, as functions of the samples' keys.
+
+Benchmarking Neural Network Robustness to Common Corruptions and Perturbations (ICLR 2019): ImageNet-C, CIFAR-10-C and
+Tiny-ImageNet-C. The constants are those of the published code for images of 224, 32 and 64 pixels; other sides take
+those of the nearest of the three in ratio. What is drawn differs from the published images, its distribution does not;
+frost alone is inferred (see `frost`).
+"""
+
+import torch
+from torch import Tensor
+
+from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.evaluation.corruptions.base import Corruption
+from kd_lightning.evaluation.corruptions.blur import defocus_blur, glass_blur, motion_blur, zoom_blur
+from kd_lightning.evaluation.corruptions.digital import contrast, elastic_transform, jpeg_compression, pixelate
+from kd_lightning.evaluation.corruptions.frost import frost
+from kd_lightning.evaluation.corruptions.noise import gaussian_noise, impulse_noise, shot_noise
+from kd_lightning.evaluation.corruptions.weather import brightness, fog, snow
+from kd_lightning.randomness import fold, stream
+
+__all__ = ["CORRUPTIONS", "SEVERITIES", "check_corruption", "corrupt"]
+
+CORRUPTIONS: dict[str, Corruption] = {
+    corruption.__name__: corruption
+    for corruption in (
+        gaussian_noise,
+        shot_noise,
+        impulse_noise,
+        defocus_blur,
+        glass_blur,
+        motion_blur,
+        zoom_blur,
+        snow,
+        frost,
+        fog,
+        brightness,
+        contrast,
+        elastic_transform,
+        pixelate,
+        jpeg_compression,
+    )
+}
+"""By name, in the paper's order."""
+SEVERITIES = (1, 2, 3, 4, 5)
+LEAST = 8
+"""Smallest side in pixels."""
+_VALUES = {"cpu": 1 << 17}
+_VALUES_ELSEWHERE = 1 << 22
+
+
+def corrupt(images: Tensor, keys: Tensor, name: str, severity: int) -> Tensor:
+    """Corrupted images, uint8 N,3,H,W on the images' device; each a function of its image, key, name and severity.
+
+    Values are cut off to whole levels as the published code cuts them (motion blur, pixelate and JPEG round, as their
+    libraries do); what lacks less than 1e-6 of a level counts as there, so that no rounding error decides.
+
+    Args:
+        images: N,3,H,W, uint8 or float in [0, 1] (rounded to 255ths first); they are not changed.
+        keys: N int64, the samples' keys.
+        name: of `CORRUPTIONS`.
+        severity: 1 to 5.
+
+    Raises:
+        ConfigError: for an unknown name or severity, and for images below 8 pixels.
+    """
+    check_corruption(name, severity)
+    if min(images.shape[-2:]) < LEAST:
+        raise ConfigError(f"{name}: images of {images.shape[-1]}x{images.shape[-2]} pixels; the least side is {LEAST}")
+    if images.dtype != torch.uint8:
+        images = (images.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
+    own = fold(stream(keys, name), severity)
+    some = max(1, _VALUES.get(images.device.type, _VALUES_ELSEWHERE) // images[0].numel()) if len(images) else 1
+    parts = zip(images.split(some), own.split(some), strict=True)
+    return torch.cat([CORRUPTIONS[name](part, draws, severity) for part, draws in parts]) if len(images) else images
+
+
+def check_corruption(name: str, severity: int = 1) -> None:
+    """Refuses what is no corruption.
+
+    Raises:
+        ConfigError: for a name that is not in `CORRUPTIONS` or a severity that is not in `SEVERITIES`.
+    """
+    if name not in CORRUPTIONS:
+        raise ConfigError(f"corruption: unknown {name!r}{nearest(name, CORRUPTIONS)}")
+    if severity not in SEVERITIES:
+        close = min(SEVERITIES, key=lambda known: abs(known - severity))
+        raise ConfigError(f"severity: {severity} is not a whole number from 1 to 5; nearest: {close}")

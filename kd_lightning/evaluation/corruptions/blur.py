@@ -1,0 +1,142 @@
+"""Blurs: defocus, glass, motion and zoom."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+from torch import Tensor
+
+from kd_lightning.data.augmentations.base import between
+from kd_lightning.evaluation.corruptions import linear
+from kd_lightning.evaluation.corruptions.base import at_pixels, constants, levels
+from kd_lightning.randomness import fold, integers, stream
+
+DEFOCUS = {
+    32: [(0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)],
+    64: [(0.5, 0.6), (1, 0.1), (1.5, 0.1), (2.5, 0.01), (3, 0.1)],
+    224: [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)],
+}
+"""Radius of the disk and sigma of its own blur, in pixels."""
+GLASS = {
+    32: [(0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)],
+    64: [(0.1, 1, 1), (0.5, 1, 1), (0.6, 1, 2), (0.7, 2, 1), (0.9, 2, 2)],
+    224: [(0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)],
+}
+"""Sigma of the blur, farthest move, both in pixels, and passes."""
+MOTION = {
+    32: [(6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)],
+    64: [(10, 1), (10, 1.5), (10, 2), (10, 2.5), (12, 3)],
+    224: [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)],
+}
+"""Radius and sigma in pixels."""
+_FINE = [np.arange(1, stop, 0.01) for stop in (1.06, 1.11, 1.16, 1.21, 1.26)]
+ZOOM = {
+    32: _FINE,
+    64: _FINE,
+    224: [
+        np.arange(1, stop, step)
+        for stop, step in ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
+    ],
+}
+"""Factors of the enlargements."""
+
+
+def defocus_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
+    """Each point becomes a disk; the border is mirrored."""
+    kernel = _disk(*constants(DEFOCUS, images, severity)).to(images.device)
+    reach, (height, width) = len(kernel) // 2, images.shape[-2:]
+    padded = F.pad(images.double(), (reach,) * 4, mode="reflect")
+    size = padded.shape[-2:]
+    # by way of frequencies, where 25 x 25 weights cost no more than 3 x 3; the kernel is its own mirror image
+    blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * torch.fft.rfft2(kernel, s=size), s=size)
+    return levels(blurred[..., 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width])
+
+
+def glass_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
+    """Blurred, then pixels come from places nearby, then blurred again.
+
+    The published loop goes through the pixels from the lower right and means to exchange each with a neighbour; being
+    written with views of one array, it copies the neighbour and leaves it as it was, and so does this. What a pixel
+    copies may have been overwritten before: here all pixels point at once to where their copy comes from, and chains
+    of copies are followed by doubling, which gives what the loop gives.
+    """
+    sigma, reach, passes = constants(GLASS, images, severity)
+    count, channels, height, width = images.shape
+    pixels = levels(linear.gaussian(images, sigma, "nearest")).view(count, channels, -1)
+    for number in range(passes):
+        source = _copied(fold(keys, number), height, width, reach)
+        pixels = pixels.gather(2, source[:, None].expand_as(pixels))
+    return levels(linear.gaussian(pixels.view_as(images), sigma, "nearest"))
+
+
+def _copied(keys: Tensor, height: int, width: int, reach: int) -> Tensor:
+    """N,H*W int64: whose value each pixel has after one pass of copying over the image."""
+    rows, columns = torch.arange(height, device=keys.device)[:, None], torch.arange(width, device=keys.device)
+    right, down = (
+        at_pixels(integers, stream(keys, way), (height, width), high=2 * reach) - reach for way in ("right", "down")
+    )
+    place = rows * width + columns
+    # the loops end before the first `reach` rows and columns, and one more
+    moved = (rows > reach) & (rows <= height - reach) & (columns > reach) & (columns <= width - reach)
+    source = torch.where(moved, place + down * width + right, place)
+    taken = moved.flatten()[source.flatten(1)]
+    pending, source = ((source > place).flatten(1) & taken), source.flatten(1)
+    while pending.any():  # a pending pixel has what its source has after the pass, the others what theirs had before
+        pending, source = (
+            pending & pending.gather(1, source),
+            torch.where(pending, source.gather(1, source), source),
+        )
+    return source
+
+
+def motion_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
+    """Moved within 45 degrees of the rows, one way, fading: ImageMagick's motion blur, rounded to the nearest level."""
+    blurred = moving(images.float(), between(keys, -45, 45), *constants(MOTION, images, severity))
+    return levels(blurred + 0.5)
+
+
+def moving(images: Tensor, angle: Tensor, radius: int, sigma: float) -> Tensor:
+    """ImageMagick's MotionBlurImage: the mean of whole-pixel shifts along a line, with the weights of half a Gaussian.
+
+    Args:
+        images: N,C,H,W float32; beyond the border lie the border's own pixels.
+        angle: N, in degrees.
+        radius: the shifts go from 0 to twice the radius, in pixels.
+        sigma: of the weights, in pixels.
+    """
+    count, _, height, width = images.shape
+    weights = np.exp(-0.5 * (np.arange(2 * radius + 1) / sigma) ** 2)
+    weights = [float(w) for w in weights / weights.sum() if w > 1e-7 * weights.sum()]  # the others reach no level
+    steps, angle = torch.arange(len(weights), device=images.device), angle.double().deg2rad()[:, None]
+    down, right = (torch.ceil(steps * part - 0.5).long() + len(weights) for part in (angle.sin(), angle.cos()))
+    padded = F.pad(images, (len(weights),) * 4, mode="replicate")
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    sample = torch.arange(count, device=images.device)
+    blurred = torch.zeros_like(images)
+    for step, weight in enumerate(weights):
+        blurred += windows[sample, :, down[:, step], right[:, step]] * weight
+    return blurred
+
+
+def zoom_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
+    """The mean of the image and its enlargements about the middle, the first of which is the image once more."""
+    factors = constants(ZOOM, images, severity)
+    values = images.double()
+    total = values.clone()
+    for factor in factors:
+        total += linear.zoom(values, float(factor))
+    return levels(total / (len(factors) + 1))
+
+
+@lru_cache(maxsize=16)
+def _disk(radius: float, sigma: float) -> Tensor:
+    """An odd square, float64: the published disk, its edge softened by a Gaussian, without its empty margins."""
+    half, reach = (8, 1) if radius <= 8 else (radius, 2)
+    line = np.arange(-half, half + 1)
+    disk = (line**2 + line[:, None] ** 2 <= radius**2).astype(np.float64)
+    disk = ndimage.gaussian_filter(disk / disk.sum(), sigma, mode="mirror", radius=reach)
+    used = int(np.abs(line[disk.max(axis=0) > 1e-12]).max())
+    middle = slice(half - used, half + used + 1)
+    return torch.from_numpy(disk[middle, middle].copy())

@@ -1,0 +1,96 @@
+"""What handling does to a picture: contrast, elastic transform, pixels and JPEG."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.io import decode_jpeg, encode_jpeg
+
+from kd_lightning.evaluation.corruptions import linear
+from kd_lightning.evaluation.corruptions.base import at_pixels, constants, levels
+from kd_lightning.randomness import stream, uniform
+
+_FLATTER = [0.4, 0.3, 0.2, 0.1, 0.05]
+CONTRAST = {32: [0.75, 0.5, 0.4, 0.3, 0.15], 64: _FLATTER, 224: _FLATTER}
+"""What is left of the distance to the mean."""
+_LARGE = 244 / 224  # so in the published code
+ELASTIC = {
+    32: [(0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)],
+    64: [(0, 0, 0.08), (0.05, 0.3, 0.06), (0.1, 0.08, 0.06), (0.1, 0.03, 0.03), (0.16, 0.03, 0.02)],
+    224: [
+        tuple(_LARGE * c for c in row)
+        for row in ((2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02))
+    ],
+}
+"""Strength and sigma of the moves, and how far the affine map's three points go: shares of the side."""
+PIXELATE = {32: [0.95, 0.9, 0.85, 0.75, 0.65], 64: [0.9, 0.8, 0.7, 0.6, 0.5], 224: [0.6, 0.5, 0.4, 0.3, 0.25]}
+"""Side of the coarse image, where the image's own is 1."""
+JPEG = {32: [80, 65, 58, 50, 40], 64: [65, 58, 50, 40, 25], 224: [25, 18, 15, 10, 7]}
+"""libjpeg's quality."""
+
+
+def contrast(images: Tensor, keys: Tensor, severity: int) -> Tensor:
+    """Each channel comes nearer to its mean over the image."""
+    kept = constants(CONTRAST, images, severity)
+    pixels = images.shape[-2] * images.shape[-1]
+    mean = images.long().sum(dim=(2, 3), keepdim=True).double() / pixels  # whole numbers: the same sum in any order
+    return levels((images - mean) * kept + mean)
+
+
+def elastic_transform(images: Tensor, keys: Tensor, severity: int) -> Tensor:
+    """A random affine map, then every pixel is taken from a place nearby that changes smoothly over the image.
+
+    Both interpolate linearly and mirror the border. OpenCV's affine map, which the published code uses, rounds places
+    to 1/32 of a pixel, and this does not. The constants are shares of the side, so that they fit other sides as well.
+    """
+    strength, sigma, reach = constants(ELASTIC, images, severity)
+    height, width = images.shape[-2:]
+    side = min(height, width)
+    y = torch.arange(height, device=images.device, dtype=torch.float64)[:, None].expand(height, width)
+    x = torch.arange(width, device=images.device, dtype=torch.float64).expand(height, width)
+    offsets = at_pixels(uniform, stream(keys, "affine"), (3, 2)).double().mul_(2).sub_(1) * (reach * side)
+    image = _sampled(images.double(), *_affine(offsets, x, y), corners=True)
+    if strength:
+        right, down = (
+            linear.gaussian(2 * at_pixels(uniform, stream(keys, way), (height, width)) - 1, sigma * side, "reflect", 3)
+            for way in ("right", "down")
+        )
+        image = _sampled(image, x + right * (strength * side), y + down * (strength * side), corners=False)
+    return levels(image)
+
+
+def _affine(offsets: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """N,H,W twice: from which x and y each pixel comes, when three fixed points have been moved by N,3,2 offsets."""
+    height, width = x.shape
+    right, down, half = width // 2, height // 2, min(height, width) // 3
+    corners = [(right + half, down + half), (right + half, down - half), (right - half, down - half)]
+    start = torch.tensor(corners, dtype=torch.float64, device=x.device)
+    end = start + offsets
+    (ax, ay), (bx, by) = ((end[:, i] - end[:, 0]).T[..., None, None] for i in (1, 2))
+    dx, dy = (c - end[:, 0, i, None, None] for i, c in enumerate((x, y)))
+    area = ax * by - ay * bx
+    a, b = (dx * by - dy * bx) / area, (ax * dy - ay * dx) / area  # in units of the two moved edges
+    return tuple(start[0, i] + a * (start[1, i] - start[0, i]) + b * (start[2, i] - start[0, i]) for i in (0, 1))
+
+
+def _sampled(images: Tensor, x: Tensor, y: Tensor, *, corners: bool) -> Tensor:
+    """Linear interpolation at places (N,H,W each, in pixels); mirrored at the border pixels' middles or outer edges."""
+    height, width = images.shape[-2:]
+    if corners:
+        grid = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], dim=-1)
+    else:
+        grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=corners)
+
+
+def pixelate(images: Tensor, keys: Tensor, severity: int) -> Tensor:
+    """Made smaller and as large again by Pillow's BOX filter."""
+    share = constants(PIXELATE, images, severity)
+    height, width = images.shape[-2:]
+    return linear.pillow_box(linear.pillow_box(images, int(height * share), int(width * share)), height, width)
+
+
+def jpeg_compression(images: Tensor, keys: Tensor, severity: int) -> Tensor:
+    """Through libjpeg with its defaults, colours at half the resolution; on the CPU, so that devices agree."""
+    quality = constants(JPEG, images, severity)
+    coded = (decode_jpeg(encode_jpeg(image, quality)) for image in images.cpu())
+    return torch.stack([*coded]).to(images.device)

@@ -1,0 +1,72 @@
+"""Linear filters and resizings; where they are matrices, SciPy and Pillow say what the matrices hold."""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor
+
+from kd_lightning.evaluation.corruptions.base import levels
+
+
+def apply(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """...,H,W to ...,H',W' by the matrices H',H and W',W; computed in float64, where rounding cannot reach a level."""
+    down, across = (matrix.to(images.device) for matrix in (down, across))
+    return torch.matmul(down, torch.matmul(images.double(), across.T))
+
+
+def gaussian(images: Tensor, sigma: float, mode: str, truncate: float = 4.0) -> Tensor:
+    """Gaussian blur as scipy.ndimage.gaussian_filter (and scikit-image's gaussian) defines it, in float64.
+
+    Args:
+        images: ...,H,W.
+        sigma: in pixels; 0 is no blur.
+        mode: SciPy's name of what lies beyond the border.
+        truncate: where the kernel ends, in sigmas.
+    """
+    height, width = images.shape[-2:]
+    return apply(images, _gaussian(height, sigma, mode, truncate), _gaussian(width, sigma, mode, truncate))
+
+
+def zoom(images: Tensor, factor: float) -> Tensor:
+    """The middle of N,C,H,W enlarged to the whole by linear interpolation, in float64.
+
+    As published: the middle ceil(side / factor) pixels go through scipy.ndimage.zoom, whose outermost pixels stay the
+    outermost (align_corners), and what is then too much is cut off on both sides.
+    """
+    sides = images.shape[-2:]
+    inner = [math.ceil(side / factor) for side in sides]
+    enlarged = [round(length * factor) for length in inner]
+    middle = _middle(images.double(), inner)
+    return _middle(F.interpolate(middle, enlarged, mode="bilinear", align_corners=True), sides)
+
+
+def _middle(images: Tensor, sides: Sequence[int]) -> Tensor:
+    top, left = ((have - want) // 2 for have, want in zip(images.shape[-2:], sides, strict=True))
+    return images[..., top : top + sides[0], left : left + sides[1]]
+
+
+def pillow_box(images: Tensor, height: int, width: int) -> Tensor:
+    """Pillow's resize with BOX: uint8 to uint8, rounded after the rows and again after the columns."""
+    across = _box(images.shape[-1], width).to(images.device)
+    down = _box(images.shape[-2], height).to(images.device)
+    narrow = levels(torch.matmul(images.double(), across.T) + 0.5)
+    return levels(torch.matmul(down, narrow.double()) + 0.5)
+
+
+@lru_cache(maxsize=64)
+def _gaussian(side: int, sigma: float, mode: str, truncate: float) -> Tensor:
+    if sigma == 0:
+        return torch.eye(side, dtype=torch.float64)
+    return torch.from_numpy(ndimage.gaussian_filter1d(np.eye(side), sigma, axis=0, mode=mode, truncate=truncate))
+
+
+@lru_cache(maxsize=64)
+def _box(side: int, out: int) -> Tensor:
+    rows = Image.fromarray(np.eye(side, dtype=np.float32)).resize((out, side), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(rows, dtype=np.float64).T.copy())

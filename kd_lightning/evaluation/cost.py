@@ -1,0 +1,62 @@
+"""Cost: what a network takes: parameters, operations, time and space."""
+
+import time
+from statistics import median
+
+import torch
+from safetensors.torch import save
+
+from kd_lightning.errors import check_positive
+from kd_lightning.evaluation.probe import Findings, Probe
+from kd_lightning.evaluation.reading import Eyes
+from kd_lightning.models import Network
+
+
+class Cost(Probe):
+    """Logs `cost/parameters`, `cost/macs`, `cost/megabytes`, and the speed at batch sizes.
+
+    MACs are of one image of the data, normalisation included. Megabytes are the weights' on disk, as safetensors. For
+    each batch size n, `cost/latency_ms_<n>` is the median time of a batch from uint8 images to logits, in eval mode
+    and float32 on the run's device, and `cost/images_per_second_<n>` n over it. Both are of this machine, as busy as
+    it was.
+
+    Args:
+        batch_sizes: default 1 and 64; [] measures none.
+        repeats: how often a batch is timed, after 3 that are not.
+        teacher: measure the teacher too.
+    """
+
+    needs_labels = False
+
+    def __init__(self, *, batch_sizes: list[int] | None = None, repeats: int = 20, teacher: bool = False) -> None:
+        super().__init__(teacher=teacher)
+        self.batch_sizes, self.repeats = [1, 64] if batch_sizes is None else batch_sizes, repeats
+        for each in (*self.batch_sizes, repeats):
+            check_positive(**{"Cost": each})
+
+    def judge(self, eyes: Eyes) -> Findings:
+        network, side = eyes.network, eyes.side
+        state = {name: value.cpu().contiguous().clone() for name, value in network.model.state_dict().items()}
+        found = {
+            "cost/parameters": float(network.parameter_count()),
+            "cost/macs": float(network.macs(side)),
+            "cost/megabytes": len(save(state)) / 1e6,
+        }
+        for size in self.batch_sizes:
+            seconds = self._seconds(network, size, side, eyes.reader.device)
+            found |= {f"cost/latency_ms_{size}": seconds * 1e3, f"cost/images_per_second_{size}": size / seconds}
+        return Findings(found)
+
+    def _seconds(self, network: Network, size: int, side: int, device: torch.device) -> float:
+        images = torch.zeros(size, 3, side, side, dtype=torch.uint8, device=device)
+        was_training, seconds = network.training, []
+        network.eval()
+        for turn in range(-3, self.repeats):
+            begun = time.perf_counter()
+            network(images)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if turn >= 0:
+                seconds.append(time.perf_counter() - begun)
+        network.train(was_training)
+        return median(seconds)

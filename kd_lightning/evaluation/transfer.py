@@ -1,0 +1,43 @@
+"""Transfer: whether the embedding serves for other images than those of the run."""
+
+from kd_lightning.data import ImageData
+from kd_lightning.errors import ConfigError
+from kd_lightning.evaluation.classifiers import logistic_scores
+from kd_lightning.evaluation.probe import Findings, Probe, accuracy, make_ready
+from kd_lightning.evaluation.reading import Eyes
+
+
+class Transfer(Probe):
+    """Logs `test/transfer_<data>`: a linear classifier on the embedding of other images, as `LinearProbe` has it.
+
+    Trained on their training images and judged on their test images, all brought to the size of the run's own.
+
+    Args:
+        to: data sets with labels.
+        teacher: judge the teacher too.
+    """
+
+    needs_labels = False
+
+    def __init__(self, *, to: list[ImageData], teacher: bool = False) -> None:
+        super().__init__(teacher=teacher)
+        if not to:
+            raise ConfigError("Transfer.to: name one data set at least")
+        self.to = to
+
+    def prepare(self, data: ImageData) -> None:
+        for other in self.to:
+            if not other.labeled:
+                raise ConfigError(f"Transfer.to: {other.name} has no labels")
+            make_ready(other)
+            other.setup("fit")
+            other.setup("test")
+
+    def judge(self, eyes: Eyes) -> Findings:
+        found = {}
+        for other in self.to:
+            known, asked = (eyes.seen(split, other) for split in ("train", "test"))
+            given = known.embedding, known.labels, asked.embedding
+            scores = logistic_scores(*given, classes=other.num_classes)
+            found[f"transfer_{other.name}"] = accuracy(scores, asked.labels)
+        return Findings(found)

@@ -1,0 +1,151 @@
+"""What each metric is called for people, which axis it judges, its unit, and which way is better."""
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+Better = Literal["higher", "lower"]
+TEACHER = "_teacher"
+"""The tail of a metric's name that is the teacher's own value."""
+AXES = (
+    "accuracy",
+    "calibration",
+    "faithfulness",
+    "representation",
+    "out-of-distribution",
+    "robustness",
+    "cost",
+    "other",
+)
+MAIN = ("test/acc", "test/linear", "test/knn", "val/acc", "val/linear", "val/knn", "val/neighbors", "val/cosine")
+"""What a comparison is about, if nothing else is asked for: the first of these that is there."""
+
+
+class Metric(NamedTuple):
+    """A metric, for people."""
+
+    name: str
+    """As in results.json."""
+    title: str
+    axis: str
+    """One of AXES."""
+    unit: str
+    """`%` (values are shares, and shown times 100), `ms`, `M` (millions), ... or '' for a bare number."""
+    better: Better | None
+    key: bool
+    """Whether it has a plot of its own; the others are in the tables alone."""
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by to be shown in its unit."""
+        return {"%": 100.0, "M": 1e-6, "G": 1e-9, "min": 1 / 60}.get(self.unit, 1.0)
+
+    @property
+    def heading(self) -> str:
+        """The title with its unit, and an arrow to where it is better."""
+        unit = f", {self.unit}" if self.unit else ""
+        return f"{self.title}{unit}" + {"higher": " ↑", "lower": " ↓", None: ""}[self.better]
+
+    def show(self, value: float, *, signed: bool = False, bare: bool = False) -> str:
+        """The value in its unit, `-` where there is none; `bare` leaves the unit out."""
+        if value is None or not math.isfinite(value):
+            return "-"
+        value *= self.scale
+        digits = self.digits(value)
+        text = f"{value:{'+' if signed else ''},.{digits}f}"
+        if float(text.replace(",", "")) == 0:
+            text = text.lstrip("+-")  # no -0.0
+        return text if bare or not self.unit else f"{text} {self.unit}"
+
+    def digits(self, shown: float) -> int:
+        """How many places behind the point a shown value gets."""
+        if self.unit == "%":
+            return 1
+        if shown == 0 or abs(shown) >= 1000:
+            return 0
+        return min(6, max(0, 2 - math.floor(math.log10(abs(shown)))))
+
+
+_EXACT = {
+    "test/acc": ("accuracy", "accuracy", "%", "higher", True),
+    "test/top5": ("top-5 accuracy", "accuracy", "%", "higher", False),
+    "test/acc_ema": ("accuracy of the averaged weights", "accuracy", "%", "higher", False),
+    "val/acc": ("validation accuracy", "accuracy", "%", "higher", False),
+    "test/ce": ("cross-entropy", "calibration", "", "lower", False),
+    "test/nll": ("negative log-likelihood", "calibration", "", "lower", True),
+    "test/nll_scaled": ("negative log-likelihood, scaled", "calibration", "", "lower", False),
+    "test/brier": ("Brier score", "calibration", "", "lower", False),
+    "test/ece": ("calibration error", "calibration", "%", "lower", True),
+    "test/ece_scaled": ("calibration error, temperature-scaled", "calibration", "%", "lower", True),
+    "test/agreement": ("agreement with the teacher", "faithfulness", "%", "higher", True),
+    "test/agreement_teacher_errs": ("agreement where the teacher errs", "faithfulness", "%", "higher", True),
+    "test/kl": ("KL divergence from the teacher", "faithfulness", "", "lower", True),
+    "test/logit_cosine": ("cosine to the teacher's logits", "faithfulness", "", "higher", False),
+    "test/cka": ("CKA with the teacher", "faithfulness", "", "higher", True),
+    "test/sp_distance": ("distance of similarity matrices", "faithfulness", "", "lower", False),
+    "test/knn": ("10 nearest neighbours", "representation", "%", "higher", True),
+    "test/linear": ("linear probe", "representation", "%", "higher", True),
+    "test/map": ("retrieval, mean average precision", "representation", "%", "higher", True),
+    "test/corrupted": ("accuracy on corrupted images", "robustness", "%", "higher", True),
+    "test/corrupted_relative": ("corruption error, relative to the teacher's", "robustness", "", "lower", False),
+    "cost/parameters": ("parameters", "cost", "M", "lower", True),
+    "cost/macs": ("multiply-adds an image", "cost", "G", "lower", True),
+    "cost/megabytes": ("size on disk", "cost", "MB", "lower", False),
+    "seconds": ("time of training", "cost", "min", "lower", True),
+}
+_PATTERNS = (
+    (r"test/neighbors_(\d+)", "neighbours shared with the teacher, {} nearest", "faithfulness", "%", "higher", "10"),
+    (r"test/knn_(\d+)", "{} nearest neighbours", "representation", "%", "higher", ""),
+    (r"test/few_shot_(\d+)", "few-shot probe, {} a class", "representation", "%", "higher", "5"),
+    (r"test/recall_(\d+)", "retrieval, recall at {}", "representation", "%", "higher", "1"),
+    (r"test/transfer_(.+)", "linear probe on {}", "representation", "%", "higher", "*"),
+    (r"test/ood_([a-z]+)_(.+)_fpr95", "FPR at 95 % TPR against {1}, by {0}", "out-of-distribution", "%", "lower", ""),
+    (r"test/ood_([a-z]+)_(.+)", "AUROC against {1}, by {0}", "out-of-distribution", "%", "higher", "*"),
+    (r"test/shift_(.+)", "accuracy on {}", "robustness", "%", "higher", "*"),
+    (r"cost/latency_ms_(\d+)", "latency, batch {}", "cost", "ms", "lower", "*"),
+    (r"cost/images_per_second_(\d+)", "images a second, batch {}", "cost", "", "higher", ""),
+    (r"val/(?:neighbors|acc|knn|linear|agreement|cosine)\w*", "{0}", "accuracy", "%", "higher", ""),
+)
+
+
+def describe(name: str) -> Metric:
+    """What is known of a metric by its name in results.json; an unknown one is itself, on the axis `other`.
+
+    Of a teacher's own value (`test/acc_teacher`) the student's metric with `teacher's` before its title.
+    """
+    if name.endswith(TEACHER) and name != TEACHER:
+        own = describe(name.removesuffix(TEACHER))
+        return own._replace(name=name, title=f"teacher's {own.title}", key=False)
+    if name in _EXACT:
+        return Metric(name, *_EXACT[name])
+    for pattern, title, axis, unit, better, keys in _PATTERNS:
+        if found := re.fullmatch(pattern, name):
+            parts = found.groups() or (f"validation {name.removeprefix('val/').replace('_', ' ')}",)
+            return Metric(name, title.format(*parts), axis, unit, better, keys == "*" or parts[0] == keys)
+    return Metric(name, name, "other", "", None, False)
+
+
+def is_teachers(name: str) -> bool:
+    """Whether a metric is the teacher's own value."""
+    return name.endswith(TEACHER) or name.startswith("teacher/")
+
+
+def ordered(names: Iterable[str]) -> list[Metric]:
+    """The students' metrics among some names, axis by axis; the teacher's own values are left out."""
+    known = [*_EXACT]
+    metrics = [describe(name) for name in set(names) if not is_teachers(name)]
+
+    def place(metric: Metric) -> tuple:
+        listed = known.index(metric.name) if metric.name in known else len(known)
+        parts = [int(part) if part.isdigit() else 0 for part in re.split(r"(\d+)", metric.name)]
+        return AXES.index(metric.axis), not metric.key, listed, re.sub(r"\d+", "", metric.name), parts
+
+    return sorted(metrics, key=place)
+
+
+def main_metric(names: Iterable[str]) -> str | None:
+    """What a comparison with these metrics is about: the first of MAIN, else any of the test's, else any."""
+    names = [name for name in names if not is_teachers(name)]
+    tested = sorted(name for name in names if name.startswith("test/"))
+    return next((name for name in (*MAIN, *tested, *sorted(names)) if name in names), None)

@@ -1,0 +1,264 @@
+"""report.html: one page with everything in it, which needs no network."""
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from kd_lightning.reports import detail_plots, plots, tables
+from kd_lightning.reports.axes import describe
+from kd_lightning.reports.comparison import Comparison
+from kd_lightning.reports.disagreement import (
+    UnavailableError,
+    images_at,
+    most_disagreed,
+    read_predictions,
+    thumbnail,
+)
+from kd_lightning.reports.frame import teachers
+from kd_lightning.reports.runs import RunResult
+from kd_lightning.reports.style import Style, as_uri, styles
+
+REPEATED = "The bar is the mean, a dot is a seed, the dashed line is the teacher."
+
+
+class Picture(NamedTuple):
+    """A figure on the page."""
+
+    uri: str
+    alt: str
+    caption: str = ""
+    width: int = 480
+    """Pixels it may grow to."""
+    scrolls: bool = False
+
+
+def page(
+    comparisons: list[Comparison], problems: Iterable[str] = (), *, beside: Path | None = None, images: bool = True
+) -> str:
+    """The HTML.
+
+    Args:
+        comparisons: one for each data set.
+        problems: lines about runs that are not in it, and about all.
+        beside: the folder that the page will lie in, from which it links to the runs' folders; default: no links.
+        images: show the most disagreed-on images, which the runs' data modules read.
+    """
+    environment = Environment(
+        loader=PackageLoader("kd_lightning.reports"),
+        autoescape=True,  # names in configs are anybody's
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections = [_section(number, comparison, beside, images) for number, comparison in enumerate(comparisons, 1)]
+    return environment.get_template("report.html").render(
+        title=f"{sum(len(c.runs) for c in comparisons)} runs on {', '.join(c.data for c in comparisons)}",
+        problems=list(problems),
+        sections=sections,
+        made=time.strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def _section(number: int, comparison: Comparison, beside: Path | None, images: bool) -> dict[str, Any]:
+    """What the template shows of one data set."""
+    runs, looks = comparison.runs, styles(comparison.runs.groups)
+    disagreed, said = _disagreed(comparison) if images else ([], "left out as asked")
+    return {
+        "id": f"d{number}",
+        "data": comparison.data,
+        "about": comparison.about.title,
+        "protocol": tables.protocol(comparison),
+        "baseline": comparison.baseline,
+        "how": tables.how(comparison),
+        "warnings": [*comparison.warnings, *read_predictions(runs)[1]],
+        "groups": [_group(comparison, group, looks[group], beside) for group in runs.groups],
+        "teachers": {
+            f"{name}, teacher": comparison.about.show(value)
+            for name, value in teachers(comparison.frame, comparison.metric).items()
+        },
+        "curves": _curves(comparison, looks),
+        "costs": _costs(comparison, looks),
+        "axes": [_axis(comparison, axis, looks) for axis in comparison.axes],
+        "classes": _classes(comparison),
+        "disagreed": disagreed,
+        "disagreed_note": said,
+        "settings": _settings(comparison),
+    }
+
+
+def _group(comparison: Comparison, group: str, look: Style, beside: Path | None) -> dict[str, Any]:
+    members = comparison.runs.of(group)
+    row = comparison.statistics[comparison.metric].loc[group]
+    first = members[0].results
+    seconds = [run.results.seconds for run in members if run.results.seconds is not None]
+    metric = comparison.about
+    commits = dict.fromkeys(run.results.code["commit"] or run.results.code["version"] for run in members)
+    return {
+        "label": group,
+        "look": look,
+        "swatch": _swatch(look),
+        "best": group in comparison.best(metric),
+        "value": tables.mean_and_std(metric, row),
+        "n": int(row["n"]),
+        "pairs": int(row["pairs"]),
+        "difference": tables.difference(metric, row),
+        "p": tables.p_value(row["p_holm"]),
+        "note": row["note"],
+        "method": members[0].method,
+        "networks": " → ".join(filter(None, [first.run["teacher"], first.run["student"]])),
+        "seeds": ", ".join("-" if run.seed is None else str(run.seed) for run in members),
+        "judge": ", ".join(dict.fromkeys(run.results.protocol["judge"] or "unknown" for run in members)),
+        "epochs": ", ".join(_epoch(run) for run in members),
+        "minutes": describe("seconds").show(sum(seconds) / len(seconds)) if seconds else "-",
+        "code": ", ".join(filter(None, commits)),
+        "runs": [{"name": run.name, "link": _link(run, beside), "folder": str(run.folder)} for run in members],
+    }
+
+
+def _epoch(run: RunResult) -> str:
+    """Counted from 1, as in the plots."""
+    epoch, most = run.results.protocol["epoch"], run.results.protocol["max_epochs"]
+    return "-" if epoch is None else f"{epoch + 1}" + (f" of {most}" if most and most > 0 else "")
+
+
+def _link(run: RunResult, beside: Path | None) -> str | None:
+    return None if beside is None else quote(os.path.relpath(run.folder, beside)) + "/"
+
+
+def _curves(comparison: Comparison, looks: plots.Looks) -> list[Picture]:
+    runs, found = comparison.runs, []
+    watched = plots.watched(runs)
+    for column in filter(None, [watched, "train/loss"]):
+        if any(column in run.history for run in runs):
+            caption = {
+                "train/loss": "Losses of different methods are not of one kind: their values cannot be compared."
+            }.get(column, "Markers: the judged epochs, one for each seed.")
+            figure = plots.learning_curves(runs, column, looks)
+            found.append(Picture(as_uri(figure), f"{column} by epoch for each group", caption))
+    return found
+
+
+def _costs(comparison: Comparison, looks: plots.Looks) -> list[Picture]:
+    found = plots.usable_costs(comparison.frame, comparison.metrics)
+    return [
+        Picture(
+            as_uri(plots.against_cost(comparison.frame, comparison.metric, cost.name, looks)),
+            f"{comparison.about.title} against {cost.title}",
+        )
+        for cost in found
+        if comparison.about.axis != "cost"
+    ]
+
+
+def _axis(comparison: Comparison, axis: str, looks: plots.Looks) -> dict[str, Any]:
+    """An axis: its plots, its table, and the details that belong to it."""
+    runs, metrics = comparison.runs, comparison.axes[axis]
+    pictures = [
+        Picture(as_uri(plots.dots(comparison.frame, metric, looks)), f"{metric.title} for each group and seed")
+        for metric in metrics
+        if metric.key and comparison.frame[metric.name].nunique() > 1  # else the table says it all
+    ]
+    figures: list[tuple[Figure | None, str, bool]] = []
+    if axis == "calibration":
+        figures.append((detail_plots.reliability(runs, looks), "Accuracy by confidence, seeds taken together.", False))
+    if axis == "out-of-distribution":
+        figures += [(detail_plots.ood_histograms(runs, key, looks), "", False) for key in detail_plots.ood_keys(runs)]
+    if axis == "robustness":
+        figures.append((detail_plots.corruption_curves(runs, looks), "", False))
+        figures.append((detail_plots.corruption_gaps(runs, comparison.baseline), "", True))
+    more = [_picture(figure, caption, axis, wide) for figure, caption, wide in figures if figure]
+    header, rows = [metric.heading for metric in metrics], []
+    for group in runs.groups:
+        cells = []
+        for metric in metrics:
+            row = comparison.statistics[metric.name].loc[group]
+            p = tables.p_value(row["p_holm"])
+            cells.append(
+                {
+                    "value": tables.mean_and_std(metric, row),
+                    "difference": tables.difference(metric, row),
+                    "p": f"p {p.replace('<', '< ')}" if p else "",
+                    "best": group in comparison.best(metric),
+                }
+            )
+        rows.append({"label": group, "cells": cells})
+    known = {metric.name: teachers(comparison.frame, metric.name) for metric in metrics}
+    for name in dict.fromkeys(name for values in known.values() for name in values):
+        shown = [metric.show(known[metric.name].get(name, float("nan"))) for metric in metrics]
+        cells = [{"value": value, "difference": "", "p": "", "best": False} for value in shown]
+        rows.append({"label": f"{name}, teacher", "cells": cells})
+    return {"name": axis, "pictures": [*pictures, *more], "header": header, "rows": rows, "note": REPEATED}
+
+
+def _picture(figure: Figure, caption: str, alt: str, wide: bool) -> Picture:
+    width = int(figure.get_figwidth() * 96)
+    return Picture(as_uri(figure), alt, caption, max(480, width), wide and width > 400)
+
+
+def _classes(comparison: Comparison) -> Picture | None:
+    figure = detail_plots.class_gaps(comparison.runs, comparison.baseline)
+    if figure is None:
+        return None
+    against = detail_plots.class_reference(comparison.runs, comparison.baseline)[0]
+    caption = f"Each class's accuracy (mean over seeds) minus {'that of ' * (against == comparison.baseline)}{against}."
+    return _picture(figure, caption, "accuracy by class, differences", True)
+
+
+def _disagreed(comparison: Comparison) -> tuple[list[dict[str, Any]], str]:
+    """The images with what was said of them, and in words why there are none."""
+    runs = comparison.runs
+    try:
+        found = most_disagreed(runs, read_predictions(runs)[0])
+        if not found:
+            return [], "all students say the same of every image"
+        pixels = images_at(runs, [one.index for one in found], [one.label for one in found])
+    except UnavailableError as error:
+        return [], str(error)
+    names = next((run.results.data["class_names"] for run in runs if run.results.data["class_names"]), [])
+
+    def name(label: int) -> str:
+        return names[label] if 0 <= label < len(names) else f"class {label}"
+
+    return [
+        {
+            "uri": thumbnail(image),
+            "label": name(one.label) if one.label >= 0 else "no label",
+            "index": one.index,
+            "teacher": None if one.teacher is None else name(one.teacher),
+            "votes": [
+                {
+                    "group": group,
+                    "said": ", ".join(f"{name(label)} ({count})" for label, count in votes.items()),
+                    "right": [*votes] == [one.label],
+                }
+                for group, votes in one.votes.items()
+            ],
+        }
+        for one, image in zip(found, pixels, strict=True)
+    ], ""
+
+
+def _settings(comparison: Comparison) -> dict[str, Any]:
+    found = comparison.settings()
+    groups = list(dict.fromkeys(group for values in found.values() for group in values))
+    rows = [
+        {"key": key, "values": ["-" if values.get(group) is None else str(values[group]) for group in groups]}
+        for key, values in sorted(found.items())
+    ]
+    return {"groups": groups, "rows": rows}
+
+
+def _swatch(look: Style) -> str:
+    """The group's line and marker, as in the plots."""
+    figure = Figure(figsize=(0.42, 0.17), facecolor="none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    axes.plot([0, 1, 2], [0, 0, 0], color=look.color, linestyle=look.line, linewidth=1.6)
+    axes.plot([1], [0], look.marker, color=look.color, markersize=7)
+    return as_uri(figure)

@@ -1,0 +1,199 @@
+"""Plots of runs over seeds: learning curves, dots for each axis, accuracy against cost. Each gives a Figure."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from textwrap import fill
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kd_lightning.reports.axes import Metric, describe
+from kd_lightning.reports.frame import metrics_of, teachers
+from kd_lightning.reports.runs import RunResult, Runs
+from kd_lightning.reports.style import INK, TEACHER_COLOR, WIDTH, Style, label, legend, panel, styles, tidy
+
+CURVES = ("val/acc", "val/knn", "val/linear", "val/neighbors", "val/cosine", "val/agreement")
+"""What is watched during training, the first that there is."""
+Looks = Mapping[str, Style]
+
+
+def learning_curves(runs: Runs, column: str | None = None, looks: Looks | None = None) -> Figure:
+    """A column of metrics.csv over epochs: the mean over seeds, in a band from the lowest to the highest.
+
+    Markers are the epochs that were judged, one for each seed.
+
+    Args:
+        runs: of one data set.
+        column: default: the first of CURVES that most runs have, else train/loss.
+        looks: by group, as `styles` gives them.
+    """
+    column, looks = column or watched(runs) or "train/loss", looks or styles(runs.groups)
+    metric = describe(column)
+    figure, axes = panel(3.3)
+    handles, names, drawn = [], [], []
+    for group in runs.groups:
+        members = {run.folder: by_epoch(run, column) * metric.scale for run in runs.of(group)}
+        members = {folder: curve for folder, curve in members.items() if len(curve)}
+        if not members:
+            continue
+        table, look = pd.DataFrame(members), looks[group]
+        drawn.append(table.to_numpy().ravel())
+        axes.plot(table.index, table.mean(axis=1), color=look.color, linestyle=look.line, linewidth=1.6)
+        axes.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=look.color, alpha=0.15, linewidth=0)
+        for run in runs.of(group):
+            epoch = (run.results.protocol["epoch"] or 0) + 1
+            curve = members.get(run.folder)
+            if column.startswith("val/") and curve is not None and epoch in curve.index:
+                axes.plot([epoch], [curve[epoch]], look.marker, color=look.color, markersize=6, markeredgecolor="white")
+        handles.append(_handle(look, line=True))
+        names.append(group)
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.set_title(_title(metric if column.startswith("val/") else metric._replace(title=column)), fontsize=10)
+    values = np.concatenate(drawn) if drawn else np.array([])
+    values = values[np.isfinite(values)]
+    if column == "train/loss" and len(values) and values.min() > 0 and values.max() > 20 * values.min():
+        axes.set_yscale("log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    legend(figure, handles, names)
+    return figure
+
+
+def watched(runs: Runs) -> str | None:
+    """The column of CURVES that most runs have."""
+    counts = {column: sum(column in run.history for run in runs) for column in CURVES}
+    best = max(counts, key=lambda column: counts[column])
+    return best if counts[best] else None
+
+
+def by_epoch(run: RunResult, column: str) -> pd.Series:
+    """A column of metrics.csv, the mean of each epoch, counted from 1; empty where it is missing."""
+    if column not in run.history or "epoch" not in run.history:
+        return pd.Series(dtype=float)
+    table = run.history[["epoch", column]].replace([math.inf, -math.inf], math.nan).dropna()
+    means = table[table[column].abs() < 1e15].groupby("epoch")[column].mean()
+    means.index = means.index.astype(int) + 1
+    return means
+
+
+def dots(frame: pd.DataFrame, metric: str | Metric, looks: Looks | None = None) -> Figure:
+    """One metric: a dot for each seed, a bar at the mean, the teachers' own values as dashed lines."""
+    metric = describe(metric) if isinstance(metric, str) else metric
+    groups = _judged(frame, metric)
+    figure, axes = panel(0.95 + 0.27 * max(2, len(groups)))
+    draw_dots(axes, frame, metric, looks or styles(frame["group"]))
+    return figure
+
+
+def small_multiples(
+    frame: pd.DataFrame, metrics: Iterable[str] | None = None, looks: Looks | None = None, *, columns: int = 3
+) -> Figure:
+    """`dots` of several metrics in one figure; default: those with a plot of their own (`Metric.key`)."""
+    chosen = [describe(name) for name in metrics] if metrics else [m for m in metrics_of(frame) if m.key]
+    columns = max(1, min(columns, len(chosen)))
+    rows = max(1, -(-len(chosen) // columns))
+    height = 0.95 + 0.27 * max(2, frame["group"].nunique())
+    figure = Figure(figsize=(WIDTH * columns, height * rows), layout="constrained", facecolor="white")
+    for number, metric in enumerate(chosen):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        tidy(axes)
+        draw_dots(axes, frame, metric, looks or styles(frame["group"]))
+    return figure
+
+
+def draw_dots(axes: Axes, frame: pd.DataFrame, metric: Metric, looks: Looks) -> None:
+    """`dots` into axes that are there."""
+    groups = _judged(frame, metric)
+    for place, group in enumerate(groups):
+        values = frame.loc[frame["group"] == group, metric.name].dropna().to_numpy(float) * metric.scale
+        offsets = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
+        look = looks[group]
+        axes.plot([values.mean()] * 2, [place - 0.34, place + 0.34], color=INK, linewidth=1.5, solid_capstyle="butt")
+        axes.plot(
+            values, place + offsets, look.marker, color=look.color, markersize=5.5, markeredgecolor="white", mew=0.5
+        )
+    for value in teachers(frame, metric.name).values():
+        axes.axvline(value * metric.scale, color=TEACHER_COLOR, linestyle=(0, (4, 2)), linewidth=1.2)
+        axes.text(
+            value * metric.scale,
+            1.0,
+            "teacher",
+            transform=axes.get_xaxis_transform(),
+            fontsize=8,
+            color=TEACHER_COLOR,
+            ha="center",
+            va="bottom",
+        )
+    axes.set_ylim(len(groups) - 0.4, -0.6)
+    axes.set_yticks(range(len(groups)), [label(group, 20) for group in groups], fontsize=9)
+    axes.grid(axis="y", visible=False)
+    axes.margins(x=0.08)
+    axes.locator_params(axis="x", nbins=5)
+    axes.set_title(_title(metric), fontsize=10, pad=15 if teachers(frame, metric.name) else 6)
+
+
+def against_cost(
+    frame: pd.DataFrame, metric: str, cost: str, looks: Looks | None = None, *, title: str | None = None
+) -> Figure:
+    """A metric against a cost: a point for each group at its means, bars of one standard deviation, teachers as stars.
+
+    Args:
+        frame: as `frame` makes it.
+        metric: upwards, `test/acc`.
+        cost: to the right, `cost/parameters`; logarithmic where it spans a factor of 5.
+        looks: by group.
+        title: default: none.
+    """
+    looks, up, right = looks or styles(frame["group"]), describe(metric), describe(cost)
+    figure, axes = panel(3.3)
+    handles, names, costs = [], [], []
+    known = frame.dropna(subset=[metric, cost])
+    for group, rows in known.groupby("group", sort=False):
+        x, y, look = rows[cost] * right.scale, rows[metric] * up.scale, looks[group]
+        error = {"yerr": y.std() if len(y) > 1 else None, "xerr": x.std() if len(x) > 1 and x.std() else None}
+        axes.errorbar(
+            x.mean(), y.mean(), **error, fmt=look.marker, color=look.color, markersize=7, capsize=3, elinewidth=1
+        )
+        handles.append(_handle(look))
+        names.append(str(group))
+        costs.append(x.mean())
+    ups, rights = teachers(frame, metric), teachers(frame, cost)
+    for name in (name for name in ups if name in rights):
+        x, y = rights[name] * right.scale, ups[name] * up.scale
+        axes.plot([x], [y], "*", color=TEACHER_COLOR, markersize=11)
+        handles.append(Line2D([], [], marker="*", linestyle="", color=TEACHER_COLOR, markersize=10))
+        names.append("teacher" if len(ups) == 1 else name)
+        costs.append(x)
+    if costs and min(costs) > 0 and max(costs) > 5 * min(costs):
+        axes.set_xscale("log")
+    axes.margins(0.12)
+    axes.set_xlabel(label(right.heading, 60), fontsize=9)
+    axes.set_ylabel(label(up.heading, 44), fontsize=9)
+    if title:
+        axes.set_title(label(title, 60), fontsize=10)
+    legend(figure, handles, names)
+    return figure
+
+
+def _judged(frame: pd.DataFrame, metric: Metric) -> list[str]:
+    return list(dict.fromkeys(frame.dropna(subset=[metric.name])["group"]))
+
+
+def _handle(look: Style, *, line: bool = False) -> Line2D:
+    return Line2D([], [], color=look.color, marker=look.marker, markersize=6, linestyle=look.line if line else "")
+
+
+def _title(metric: Metric) -> str:
+    return fill(label(metric.heading, 80), 46)
+
+
+def usable_costs(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Metric]:
+    """The costs worth a plot: those with `key` that are not the same for all points, the teachers' included."""
+    found = []
+    for metric in metrics:
+        values = [*frame[metric.name].dropna(), *teachers(frame, metric.name).values()]
+        if metric.axis == "cost" and metric.key and len(values) and max(values) > 1.02 * min(values):
+            found.append(metric)
+    return found

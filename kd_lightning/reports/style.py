@@ -1,0 +1,87 @@
+"""How groups look: colours that the colour-blind tell apart (Okabe & Ito), with markers and lines that read in grey."""
+
+import base64
+import io
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
+LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)), (0, (3, 1)))
+TEACHER_COLOR = "#4d4d4d"
+INK = "#222222"
+WIDTH = 3.9
+"""Inches of a panel: 374 pixels of a page, a phone's width, so that 9 points are 12 pixels."""
+
+
+class Style(NamedTuple):
+    """One group's look in every plot of a page."""
+
+    color: str
+    marker: str
+    line: str | tuple
+
+
+def styles(groups: Iterable[str]) -> dict[str, Style]:
+    """A look for each group, in order: no two alike among the first 77."""
+    return {
+        group: Style(COLORS[n % len(COLORS)], MARKERS[n % len(MARKERS)], LINES[n % len(LINES)])
+        for n, group in enumerate(dict.fromkeys(groups))
+    }
+
+
+def label(text: str, most: int = 34) -> str:
+    """A text that matplotlib draws as it is: no formulas, no hidden legend entries, not too long."""
+    text = text if len(text) <= most else f"{text[: most - 3]}..."
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
+def panel(height: float = 2.6, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """A figure of one plot, apart from pyplot."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    tidy(axes)
+    return figure, axes
+
+
+def tidy(axes: Axes, grid: Literal["x", "y", "both"] = "both") -> None:
+    axes.tick_params(labelsize=9, colors=INK, length=3)
+    axes.grid(axis=grid, color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def legend(figure: Figure, handles: Sequence, names: Sequence[str]) -> None:
+    """Below the plots, in two columns where the names are short."""
+    longest = max(map(len, names), default=0)
+    columns = 1 if longest > 24 and len(names) <= 6 else 2 if longest > 12 else 3
+    figure.legend(
+        handles,
+        [label(name, 24 if len(names) > 6 else 40) for name in names],
+        loc="outside lower center",
+        ncols=min(columns, max(1, len(names))),
+        fontsize=9,
+        frameon=False,
+        handlelength=3.2,
+        columnspacing=1.2,
+    )
+
+
+def as_uri(figure: Figure, kind: Literal["svg", "png"] = "svg") -> str:
+    """A figure as a data URI, the same each time."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), mpl.rc_context({"svg.hashsalt": "kd_lightning", "svg.fonttype": "path"}):
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in another script gets boxes
+        if kind == "svg":
+            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        else:
+            figure.savefig(buffer, format="png", dpi=180)
+    mime = {"svg": "image/svg+xml", "png": "image/png"}[kind]
+    return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,137 @@
+"""Comparisons as tables: pandas, markdown, and the terminal's."""
+
+import math
+import re
+from collections.abc import Iterable
+
+import pandas as pd
+from rich.markup import escape
+from rich.table import Table
+
+from kd_lightning.reports.axes import Metric
+from kd_lightning.reports.comparison import Comparison
+from kd_lightning.reports.frame import teachers
+
+TESTS = {"t": "paired t-test", "wilcoxon": "Wilcoxon's signed-rank test"}
+
+
+def mean_and_std(metric: Metric, row: pd.Series) -> str:
+    """`76.5 ± 0.5 %`; without ± where there is one value."""
+    if not math.isfinite(row["mean"]):
+        return "-"
+    if not math.isfinite(row["std"]):
+        return metric.show(row["mean"])
+    places = metric.digits(row["mean"] * metric.scale)
+    return f"{metric.show(row['mean'], bare=True)} ± {row['std'] * metric.scale:,.{places}f} {metric.unit}".strip()
+
+
+def difference(metric: Metric, row: pd.Series) -> str:
+    """`+1.2 [0.3, 2.1]`, with the interval where there is one; percentages differ by points."""
+    if not math.isfinite(row["difference"]):
+        return ""
+    text = metric.show(row["difference"], signed=True, bare=True)
+    if not math.isfinite(row["low"]):
+        return text
+    return f"{text} [{metric.show(row['low'], bare=True)}, {metric.show(row['high'], bare=True)}]"
+
+
+def p_value(value: float) -> str:
+    """`0.012`, or `<0.001`."""
+    if not math.isfinite(value):
+        return ""
+    return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def summary(comparison: Comparison, metric: Metric | None = None) -> pd.DataFrame:
+    """A row for each group, in words: what `table.md`, the terminal and the page show of one metric."""
+    metric = metric or comparison.about
+    rows = {}
+    for group, row in comparison.statistics[metric.name].iterrows():
+        pairs = f"{row['pairs']} of {row['n']}" if row["pairs"] != row["n"] else str(row["n"])
+        rows[group] = {
+            metric.heading: mean_and_std(metric, row),
+            "n": str(row["n"]),
+            "difference": difference(metric, row),
+            "pairs": "" if row["note"] == "baseline" else pairs,
+            "p": p_value(row["p_holm"]),
+            "note": row["note"],
+        }
+    for name, value in teachers(comparison.frame, metric.name).items():
+        rows[f"{name}, teacher"] = {metric.heading: metric.show(value), "note": "teacher"}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
+def how(comparison: Comparison) -> str:
+    """What the columns of a summary mean."""
+    return (
+        f"Mean ± standard deviation over seeds; difference to {comparison.baseline}, paired by seed, with its 95 % "
+        f"t-interval (percentages differ by points); p of the {TESTS[comparison.test]}, corrected by Holm for the "
+        "comparisons of one metric."
+    )
+
+
+def protocol(comparison: Comparison) -> str:
+    """Which images, which checkpoint, which seeds, in a sentence."""
+    table, split = comparison.frame, comparison.metric.partition("/")[0]
+    names = {"test": "test", "val": "validation"}
+    counts = table[f"{split}_images"].dropna().unique() if f"{split}_images" in table else []
+    images = f"{' or '.join(f'{int(count):,} ' for count in counts)}{names.get(split, '')} images".strip()
+    judges = {"best": "the best epoch by validation accuracy", "last": "the last epoch"}
+    judged = " or ".join(judges.get(judge, str(judge)) for judge in table["judge"].dropna().unique()) or "unknown epoch"
+    seeds = sorted({int(seed) for seed in table["seed"].dropna()})
+    told = f"seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds[:12]))}{', ...' if len(seeds) > 12 else ''}"
+    return f"{images} of {comparison.data}; judged: {judged}; {told if seeds else 'no seeds known'}"
+
+
+def markdown(comparisons: Iterable[Comparison], warnings: Iterable[str]) -> str:
+    """All of it: warnings, the summary of each data set, and every other metric axis by axis."""
+    lines = ["# Comparison of runs", ""]
+    lines += [f"- Warning: {_plain(line)}" for line in warnings]
+    for comparison in comparisons:
+        lines += ["", f"## {_plain(comparison.data)}", "", _plain(protocol(comparison)) + ".", ""]
+        lines += [f"- Warning: {_plain(line)}" for line in comparison.warnings]
+        lines += ["", f"### {_plain(comparison.about.title)}", "", *_table(summary(comparison))]
+        lines += ["", _plain(how(comparison))]
+        for axis, metrics in comparison.axes.items():
+            lines += ["", f"### {axis}", "", *_table(axis_table(comparison, metrics))]
+    return "\n".join(lines) + "\n"
+
+
+def axis_table(comparison: Comparison, metrics: Iterable[Metric]) -> pd.DataFrame:
+    """A row for each group (and teacher), a column for each metric: `76.5 ± 0.5 %; +1.2 [0.3, 2.1], p 0.012`."""
+    columns = {}
+    for metric in metrics:
+        cells = {}
+        for group, row in comparison.statistics[metric.name].iterrows():
+            parts = [difference(metric, row), f"p {p_value(row['p_holm'])}" if p_value(row["p_holm"]) else ""]
+            cells[group] = "; ".join(filter(None, [mean_and_std(metric, row), ", ".join(filter(None, parts))]))
+        for name, value in teachers(comparison.frame, metric.name).items():
+            cells[f"{name}, teacher"] = metric.show(value)
+        columns[metric.heading] = cells
+    return pd.DataFrame(columns).fillna("")
+
+
+def for_terminal(comparison: Comparison) -> Table:
+    """The summary of what a comparison is about, for rich."""
+    words = summary(comparison)
+    table = Table(title=escape(f"{comparison.data}: {len(comparison.runs)} runs"), title_justify="left")
+    table.add_column("")
+    for column in words.columns:
+        table.add_column(escape(column), justify="left" if column == "note" else "right")
+    best = comparison.best(comparison.about)
+    for group, row in words.iterrows():
+        cells = [escape(str(cell)) for cell in row]
+        table.add_row(escape(str(group)), *cells, style="bold" if group in best else None)
+    return table
+
+
+def _table(words: pd.DataFrame) -> list[str]:
+    rows = [["", *words.columns], ["---"] * (1 + len(words.columns))]
+    rows += [[str(index), *row] for index, row in zip(words.index, words.astype(str).values.tolist(), strict=True)]
+    return [f"| {' | '.join(_plain(cell) if cell != '---' else cell for cell in row)} |" for row in rows]
+
+
+def _plain(text: str) -> str:
+    """Without what markdown or HTML would take for its own."""
+    text = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*|])", r"\\\1", text).replace("](", "]\\(")

@@ -1,0 +1,408 @@
+"""repeat: which runs are started, skipped and gone on with, how they are stopped, and what is refused.
+
+`fit` is a script of no weight here, which writes what `fit` writes; at the end it is the real one.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kd_lightning.cli import main
+from kd_lightning.commands.repeat import Repeat, plan, processes
+from kd_lightning.commands.repeat.budget import differences
+from kd_lightning.commands.repeat.lock import Lock
+from kd_lightning.errors import ConfigError, RunError
+
+ROOT = Path(__file__).parents[2]
+FAKE = """
+import json, os, pathlib, signal, sys, time, zipfile, yaml
+
+args = dict(arg[2:].split("=", 1) for arg in sys.argv if arg.startswith("--") and "=" in arg)
+path = pathlib.Path(sys.argv[sys.argv.index("--config") + 1])
+content = yaml.safe_load(path.read_text())
+for name, value in args.items():
+    part = content
+    *groups, last = name.split(".")
+    for group in groups:
+        part = part.setdefault(group, {})
+    part[last] = yaml.safe_load(value)
+if "typo" in args:
+    sys.exit("error: typo is not a field")
+if "--print_config" in sys.argv:
+    print("# a comment\\n" + yaml.safe_dump(content))
+    sys.exit()
+run, seed = content["run"], content["seed_everything"]
+name = (run["name"] or "kd-s{seed}").replace("{seed}", str(seed))
+folder = pathlib.Path(run["folder"], run["project"], name, run["id"])
+folder.mkdir(parents=True)
+(folder / "config.yaml").write_text(yaml.safe_dump(content))
+(folder / "environment.json").write_text(json.dumps(dict(os.environ)))
+(folder / "began").write_text(str(time.time()))
+print("fit says: step", flush=True)
+fake = content.get("fake", {})
+if fake.get("checkpoint"):
+    with zipfile.ZipFile(folder / "last.ckpt", "w") as file:
+        file.writestr("data.pkl", "")
+if seed in fake.get("fails", []):
+    print("noise\\nerror: the loss is nan\\nlast words", file=sys.stderr)
+    sys.exit(1)
+if fake.get("stubborn"):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if "ckpt_path" not in args:
+    time.sleep(fake.get("sleep", 0))
+if seed not in fake.get("silent", []):
+    metrics = {fake.get("judge", "test/acc"): 0.5 + seed / 100}
+    (folder / "results.json").write_text(json.dumps({"schema": 1, "seconds": 90.0, "metrics": metrics}))
+(folder / "ended").write_text(str(time.time()))
+"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "fake.py"
+    script.write_text(FAKE)
+    monkeypatch.setattr(plan, "FIT", (sys.executable, str(script), "fit"))
+
+
+def write(path: Path, name: str, *, trainer: dict | None = None, data: dict | None = None, **more: Any) -> str:
+    """A config of the script's, as `fit --print_config` shows one."""
+    trainer = {
+        "accelerator": "cpu", "devices": "auto", "max_epochs": 3, "max_steps": -1, "limit_train_batches": None,
+        "accumulate_grad_batches": 1, **(trainer or {}),
+    }  # fmt: skip
+    data = {"class_path": "Digits", "init_args": {"batch_size": 8, "val_split": 0.1, "split_seed": 0, **(data or {})}}
+    content = {"seed_everything": 0, "trainer": trainer, "data": data, "protocol": {"judge": None}}
+    content["model"] = {"class_path": "kd_lightning.methods.KD", "init_args": {"temperature": 4.0}}
+    content["run"] = {"project": "p", "name": f"{name}-s{{seed}}", "folder": str(path / "runs"), "id": None}
+    file = path / f"{name}.yaml"
+    file.write_text(yaml.safe_dump({**content, **more}))
+    return str(file)
+
+
+def folders(path: Path) -> list[str]:
+    return sorted(str(p.parent.relative_to(path / "runs/p")) for p in path.glob("runs/p/*/*/config.yaml"))
+
+
+def began(path: Path) -> list[str]:
+    """The names of the runs, in the order in which they began."""
+    files = sorted(path.glob("runs/p/*/*/began"), key=lambda file: float(file.read_text()))
+    return [file.parent.parent.name for file in files]
+
+
+@pytest.mark.usefixtures("fake")
+def test_seed_by_seed_then_nothing_is_done_twice(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    configs = [write(tmp_path, "a"), write(tmp_path, "b", fake={"judge": "test/knn"})]
+    rows = Repeat(configs, seeds=2)([])
+    assert began(tmp_path) == ["a-s0", "b-s0", "a-s1", "b-s1"]
+    assert [(row["config"], row["seed"], row["state"], row["result"]) for row in rows] == [
+        (configs[0], 0, "ran", "50.00%"),
+        (configs[1], 0, "ran", "50.00% kNN"),
+        (configs[0], 1, "ran", "51.00%"),
+        (configs[1], 1, "ran", "51.00% kNN"),
+    ]
+    before = folders(tmp_path)
+    printed = capfd.readouterr().out
+    assert "python -m kd_lightning compare " + " ".join(row["folder"] for row in rows) + " --out report" in printed
+    for row in rows:
+        assert Path(f"{row['folder']}.log").read_text() == "fit says: step\n"
+    again = Repeat(configs, seeds=[1, 7])([])
+    assert [(row["seed"], row["state"]) for row in again] == [(1, "done before")] * 2 + [(7, "ran")] * 2
+    assert again[0]["minutes"] == 1.5  # the run's own
+    assert [*{*folders(tmp_path)} - {*before}] != []
+    assert len(folders(tmp_path)) == 6
+    assert not [*tmp_path.rglob("*.lock")]
+
+
+@pytest.mark.usefixtures("fake")
+def test_another_config_or_further_argument_is_another_run(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    config = write(tmp_path, "a")
+    Repeat([config], seeds=1)([])
+    assert "has changed" not in capfd.readouterr().out
+    (row,) = Repeat([config], seeds=1)(["--trainer.max_epochs=5"])
+    assert row["state"] == "ran"
+    assert f"{config} has changed (trainer.max_epochs 3, now 5): new runs; the old ones stay" in capfd.readouterr().out
+    write(tmp_path, "a", model={"class_path": "kd_lightning.methods.KD", "init_args": {"temperature": 8.0}})
+    (row,) = Repeat([config], seeds=1)([])
+    assert row["state"] == "ran"
+    assert "model.init_args.temperature" in capfd.readouterr().out
+    assert len(folders(tmp_path)) == 3
+    (row,) = Repeat([config], seeds=1)(["--run.group=other", f"--run.folder={tmp_path}/runs/../runs"])
+    assert row["state"] == "done before"  # what a run is filed under does not make it another
+
+
+@pytest.mark.usefixtures("fake")
+def test_what_is_unfinished_goes_on_and_what_has_no_checkpoint_starts_anew(tmp_path: Path) -> None:
+    config = write(tmp_path, "a")
+    jobs = [plan.Job(plan.resolve(config, []), seed) for seed in range(4)]
+    for job in jobs:
+        (job.beside / job.id).mkdir(parents=True)
+    whole, cut = jobs[0].beside / jobs[0].id / "last.ckpt", jobs[1].beside / jobs[1].id / "last.ckpt"
+    with zipfile.ZipFile(whole, "w") as file:
+        file.writestr("data.pkl", "x" * 1000)
+    cut.write_bytes(whole.read_bytes()[:500])  # killed while it was written
+    (jobs[3].beside / jobs[3].id / "results.json").write_text('{"schema": 1, "metr')
+    rows = Repeat([config], seeds=4)([])
+    assert [row["state"] for row in rows] == ["resumed", "ran", "ran", "ran"]
+    assert [Path(row["folder"]).name for row in rows] == [f"{job.id}-r1" for job in jobs]
+    then = [yaml.safe_load((Path(row["folder"]) / "config.yaml").read_text()) for row in rows]
+    assert [content.get("ckpt_path") for content in then] == [str(whole), None, None, None]
+    assert [row["state"] for row in Repeat([config], seeds=4)([])] == ["done before"] * 4
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_second_attempt_that_saved_nothing_leaves_the_first_ones_checkpoint(tmp_path: Path) -> None:
+    config = write(tmp_path, "a")
+    job = plan.Job(plan.resolve(config, []), 0)
+    for name in (job.id, f"{job.id}-r1", f"{job.id}-r10"):
+        (job.beside / name).mkdir(parents=True)
+    with zipfile.ZipFile(job.beside / job.id / "last.ckpt", "w") as file:
+        file.writestr("data.pkl", "")
+    assert job.checkpoint() == job.beside / job.id / "last.ckpt"
+    assert job.next() == job.beside / f"{job.id}-r11"
+
+
+@pytest.mark.usefixtures("fake")
+def test_one_fails_and_the_others_go_on(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    configs = [write(tmp_path, "a", fake={"fails": [0]}), write(tmp_path, "b", fake={"silent": [1]})]
+    with pytest.raises(RunError) as raised:
+        Repeat(configs, seeds=2)([])
+    assert str(raised.value) == (
+        f"2 of 4 runs failed: {configs[0]}, seed 0: the loss is nan; "
+        f"{configs[1]}, seed 1: it ended without a results.json; last: fit says: step"
+    )
+    assert began(tmp_path) == ["a-s0", "b-s0", "a-s1", "b-s1"]
+    printed = capfd.readouterr().out
+    assert "the loss is nan" in printed
+    log = next(tmp_path.glob("runs/p/a-s0/*.log"))
+    assert str(log) in printed
+    assert "last words" in log.read_text()
+    with pytest.raises(RunError):  # no checkpoint: anew, in a folder and a log of its own
+        Repeat(configs[:1], seeds=1)([])
+    assert len([*tmp_path.glob("runs/p/a-s0/*.log")]) == 2
+
+
+@pytest.mark.usefixtures("fake")
+def test_several_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(8)})
+    configs = [write(tmp_path, name, fake={"sleep": 0.6}) for name in "abcd"]
+    Repeat(configs, seeds=1, at_once=2)([])
+    spans = [
+        (float((p.parent / "began").read_text()), float(p.read_text()))
+        for p in sorted(tmp_path.glob("runs/p/*/*/ended"))
+    ]
+    together = [sum(start <= moment < end for start, end in spans) for moment, _ in spans]
+    assert max(together) == 2
+    used = [json.loads(p.read_text())["OMP_NUM_THREADS"] for p in tmp_path.glob("runs/p/*/*/environment.json")]
+    assert used == ["4"] * 4
+
+
+def test_devices_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def given(key: str, **kwargs: int) -> list[str | None]:
+        return [environment.get(key) for environment in processes.environments(**kwargs)]
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert given("CUDA_VISIBLE_DEVICES", at_once=3, gpus=4) == ["0", "1", "2"]
+    assert given("CUDA_VISIBLE_DEVICES", at_once=2, gpus=4, each=2) == ["0,1", "2,3"]
+    assert given("CUDA_VISIBLE_DEVICES", at_once=2, gpus=1) == [None, None]  # they share it
+    assert given("CUDA_VISIBLE_DEVICES", at_once=1, gpus=4) == [None]  # it may take them all
+    assert given("OMP_NUM_THREADS", at_once=2, gpus=2) == [None, None]
+    assert given("OMP_NUM_THREADS", at_once=1, gpus=0) == [None]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7f")
+    assert given("CUDA_VISIBLE_DEVICES", at_once=2, gpus=2) == ["5", "GPU-7f"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert given("OMP_NUM_THREADS", at_once=2, gpus=0) == ["3", "3"]
+
+
+def drive(path: Path, configs: list[str], patience: float = 60) -> multiprocessing.Process:
+    """`repeat` in a process of its own, which writes into `said`."""
+
+    def run() -> None:
+        said = os.open(path / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(said, 1)
+        processes.PATIENCE = patience
+        Repeat(configs, seeds=2, at_once=2)([])
+
+    process = multiprocessing.get_context("fork").Process(target=run)  # which saves the imports
+    process.start()
+    return process
+
+
+def wait_for(path: Path, pattern: str, count: int) -> None:
+    for _ in range(1200):
+        if len([*path.glob(pattern)]) >= count:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(pattern)
+
+
+def alive(path: Path) -> bool:
+    """Whether a process runs the script of this folder."""
+    lines = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if os.access(p, os.R_OK)]
+    return any(str(path / "fake.py").encode() + b"\0fit" in line for line in lines)
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_ends_the_children_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    configs = [write(tmp_path, name, fake={"sleep": 300, "checkpoint": True}) for name in "ab"]
+    process = drive(tmp_path, configs)
+    wait_for(tmp_path, "runs/p/*/*/last.ckpt", 2)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 130
+    said = (tmp_path / "said").read_text()
+    assert "stopped; this goes on: python -m kd_lightning repeat --configs " + " ".join(configs) in said
+    assert not alive(tmp_path)
+    assert not [*tmp_path.rglob("*.lock")]
+    rows = Repeat(configs, seeds=1)([])
+    assert [row["state"] for row in rows] == ["resumed", "resumed"]
+
+
+@pytest.mark.usefixtures("fake")
+def test_one_that_does_not_stop_is_killed(tmp_path: Path) -> None:
+    configs = [write(tmp_path, "a", fake={"sleep": 300, "stubborn": True})]
+    process = drive(tmp_path, configs, patience=0.5)
+    wait_for(tmp_path, "runs/p/*/*/began", 2)
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    assert not alive(tmp_path)
+
+
+@pytest.mark.usefixtures("fake")
+def test_two_repeats_share_the_work_and_a_killed_ones_children_keep_it(tmp_path: Path) -> None:
+    config = write(tmp_path, "a", fake={"sleep": 4})
+    process = drive(tmp_path, [config])
+    wait_for(tmp_path, "runs/p/*/*/began", 2)
+    rows = Repeat([config], seeds=3)([])
+    assert [row["state"].partition(" ")[0] for row in rows] == ["elsewhere", "elsewhere", "ran"]
+    assert "process " in rows[0]["state"]
+    process.join(60)
+    assert process.exitcode == 0
+    write(tmp_path, "a", fake={"sleep": 6})
+    process = drive(tmp_path, [config])
+    wait_for(tmp_path, "runs/p/*/*/began", 5)
+    process.kill()  # it can tell its children nothing
+    process.join()
+    assert [row["state"].partition(" ")[0] for row in Repeat([config], seeds=2)([])] == ["elsewhere", "elsewhere"]
+    for _ in range(200):
+        if not alive(tmp_path):
+            break
+        time.sleep(0.05)
+    assert [row["state"] for row in Repeat([config], seeds=2)([])] == ["done before"] * 2
+    assert len(folders(tmp_path)) == 5
+
+
+def test_a_lock_is_its_holders_alone(tmp_path: Path) -> None:
+    first, second = Lock(tmp_path / "x" / "run.lock"), Lock(tmp_path / "x" / "run.lock")
+    assert first.take()
+    assert not second.take()
+    assert second.holder().startswith(f"process {os.getpid()} on ")
+    first.free()
+    assert not first.path.exists()
+    assert second.take()
+    second.free()
+    first.path.write_text("process 1 on a machine that is gone\n")  # of a process that was killed
+    assert first.take()
+    first.free()
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_dry_run_starts_nothing(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    config = write(tmp_path, "a")
+    Repeat([config], seeds=[1])([])
+    before = [*tmp_path.rglob("*")]
+    rows = Repeat([config], seeds=2, dry_run=True)([])
+    assert [row["state"] for row in rows] == ["would run", "done before"]
+    printed = capfd.readouterr().out
+    assert f"fit --config {config} --seed_everything=0 --run.id={plan.MARK}" in printed
+    assert [*tmp_path.rglob("*")] == before
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"trainer": {"max_epochs": 5}}, "trainer.max_epochs ({a}: 3, {b}: 5)"),
+        ({"trainer": {"max_steps": 20}}, "batch size x steps ({a}: whole epochs, {b}: 160 images)"),
+        ({"trainer": {"limit_train_batches": 2}}, "batch size x steps ({a}: whole epochs, {b}: 16 images an epoch)"),
+        ({"data": {"train_images": 99}}, "data ({a}: Digits, {b}: Digits train_images=99)"),
+        (
+            {"data": {"split_seed": 1}},
+            "validation split ({a}: val_split=0.1 split_seed=0, {b}: val_split=0.1 split_seed=1)",
+        ),
+        ({"protocol": {"judge": "last"}}, "protocol.judge ({a}: best, {b}: last)"),
+        ({"data": {"batch_size": 16}}, ""),  # as many images in as many epochs
+        ({"trainer": {"limit_train_batches": 1.0}}, ""),
+    ],
+)
+def test_unequal_budgets_are_named(tmp_path: Path, capfd: pytest.CaptureFixture, other: dict, words: str) -> None:
+    a, b = write(tmp_path, "a"), write(tmp_path, "b", **other)
+    Repeat([a, b], seeds=1, dry_run=True)([])
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("warning: ")]
+    expected = f"warning: not of equal budget: the configs differ in {words.format(a=a, b=b)}"
+    assert lines == ([expected] if words else [])
+
+
+@pytest.mark.usefixtures("fake")
+def test_steps_of_another_batch_size_can_be_as_many_images(tmp_path: Path) -> None:
+    a = write(tmp_path, "a", trainer={"max_steps": 20})
+    b = write(tmp_path, "b", trainer={"max_steps": 10}, data={"batch_size": 16})
+    assert differences([plan.resolve(a, []), plan.resolve(b, [])]) == ""
+
+
+@pytest.mark.usefixtures("fake")
+def test_refusals(tmp_path: Path) -> None:
+    a, b = write(tmp_path, "a"), write(tmp_path, "b")
+    same = write(tmp_path, "c", run={"project": "p", "name": "a-s{seed}", "folder": str(tmp_path / "runs"), "id": None})
+    for kwargs, arguments, words in [
+        ({"configs": []}, [], "configs: which runs"),
+        ({"configs": [str(tmp_path / "aa.yaml")]}, [], "aa.yaml does not exist; nearest: a.yaml"),
+        ({"configs": [str(tmp_path)]}, [], "is not a file"),
+        ({"configs": [a, f"{tmp_path}/./a.yaml"]}, [], "a.yaml stands there twice"),
+        ({"configs": [a, same]}, [], f"configs: {a} and {same} both name their runs a-s{{seed}}; give one a run.name"),
+        ({"configs": [a, b]}, ["--run.name=x"], "both name their runs x"),
+        ({"configs": [a], "seeds": 0}, [], "seeds: 0 is not above 0"),
+        ({"configs": [a], "seeds": []}, [], "seeds: the list is empty"),
+        ({"configs": [a], "seeds": [1, -1]}, [], "seeds: -1 is not a number from 0"),
+        ({"configs": [a], "seeds": [1, 2, 1]}, [], "seeds: 1 stands there twice"),
+        ({"configs": [a], "at_once": 0}, [], "at_once: 0 is not above 0"),
+        ({"configs": [a]}, ["--seed_everything", "3"], "seed_everything: repeat gives each run its own; use --seeds"),
+        ({"configs": [a]}, ["--run.id=3"], "run.id: repeat names each run"),
+        ({"configs": [a]}, ["--ckpt_path=x"], "ckpt_path: repeat goes on"),
+        ({"configs": [a]}, ["--typo=3"], f"typo is not a field ({a})"),
+    ]:
+        with pytest.raises(ConfigError) as raised:
+            Repeat(**kwargs)(arguments)
+        assert words in str(raised.value)
+        assert "\n" not in str(raised.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_kept_config_is_as_the_printed_one(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    """So that a run is only said to have changed where it has: fit's own files are compared, of another folder."""
+    config = ROOT / "configs/digits/baseline.yaml"
+    brief = ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    brief += ["--trainer.enable_progress_bar=false", "--run.wandb=off", f"--run.folder={tmp_path}"]
+    capfd.readouterr()
+    with pytest.raises(SystemExit):
+        main(["fit", f"--config={config}", *brief, "--print_config"])
+    job = plan.Job(plan.Config(str(config), yaml.safe_load(capfd.readouterr().out)), 4)
+    main(["fit", f"--config={config}", *brief, "--seed_everything=4", f"--run.id={plan.MARK}0"])
+    (kept,) = tmp_path.rglob("config.yaml")
+    assert kept.parent.parent == job.beside
+    assert job.changed() == "defaults of another version of the code"
+    kept.write_text(kept.read_text().replace("max_epochs: 1", "max_epochs: 2"))
+    assert job.changed() == "trainer.max_epochs 2, now 1"
