@@ -166,9 +166,11 @@ def main(args: ArgsType = None) -> Any:
 def _run(args: Any) -> Any:
     name = args[0] if isinstance(args, list) and args else None
     if name in commands.ALONE:
+        kind, own = commands.ALONE[name], args[1:]
         parser = Parser(prog=f"python -m kd_lightning {name}")
-        parser.add_class_arguments(commands.ALONE[name])
-        return commands.ALONE[name](**parser.parse_args(args[1:]).as_dict())()
+        parser.add_class_arguments(kind)
+        own = kind.arguments(own) if hasattr(kind, "arguments") else own  # those that stand without a name
+        return kind(**parser.parse_args(own).as_dict())()
     if name in commands.AROUND_FIT:
         kind = commands.AROUND_FIT[name]
         own, others = _split(args[1:], {*inspect.signature(kind).parameters, "help"})

@@ -61,12 +61,12 @@ def sample_keys(seed: int, epoch: int, indices: Tensor) -> Tensor:
     return fold(fold(start, epoch), indices)
 
 
-def uniform(keys: Tensor, draw: int = 0) -> Tensor:
+def uniform(keys: Tensor, draw: int | Tensor = 0) -> Tensor:
     """Uniform float32 in [0, 1), one a key; another `draw` gives an independent number from the same key."""
     return _shift(fold(keys, draw), 40).to(torch.float32) * 2.0**-24
 
 
-def integers(keys: Tensor, high: int, draw: int = 0) -> Tensor:
+def integers(keys: Tensor, high: int, draw: int | Tensor = 0) -> Tensor:
     """Uniform int64 in [0, high), one a key (the remainder of 63 bits: bias below high / 2**63)."""
     return _shift(fold(keys, draw), 1) % high
 
@@ -81,7 +81,7 @@ def _number(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def normal(keys: Tensor, draw: int = 0) -> Tensor:
+def normal(keys: Tensor, draw: int | Tensor = 0) -> Tensor:
     """Standard normal float32, one a key (Box and Muller 1958); takes the draws `draw` and `draw` + 2**20."""
     radius = torch.sqrt(-2 * torch.log1p(-uniform(keys, draw)))
     return radius * torch.cos(2 * math.pi * uniform(keys, draw + (1 << 20)))

@@ -1,41 +1,18 @@
 """Where a run is kept, what it is called, and what W&B is told."""
 
 import json
-import struct
-import time
 from pathlib import Path
 
 import pytest
 import wandb
 import yaml
-from wandb.proto import wandb_internal_pb2
+from wandb_file import records
 
 from kd_lightning.cli import main
 from kd_lightning.loggers import OfflineSafeWandb
 
 ARGS = ["fit", "--model=Supervised", "--model.student.name=cifar_resnet8", "--data=Digits", "--trainer.accelerator=cpu"]
 ARGS += ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
-
-
-def records(folder: Path) -> list[wandb_internal_pb2.Record]:
-    """What the one offline W&B run below a folder has written: LevelDB's log format behind a header of 7 bytes."""
-    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
-    for _ in range(50):  # W&B's own process may still be writing when finish() returns
-        if file.stat().st_size > 7:
-            break
-        time.sleep(0.2)
-    content, place, found, whole = file.read_bytes(), 7, [], b""
-    while place + 7 <= len(content):
-        if 32768 - place % 32768 < 7:  # a block's tail is too short for a record's header
-            place += 32768 - place % 32768
-            continue
-        length, kind = struct.unpack_from("<HB", content, place + 4)
-        whole += content[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # a record in one piece, or the last piece of one
-            found.append(wandb_internal_pb2.Record.FromString(whole))
-            whole = b""
-    return found
 
 
 def test_wandb_offline_has_names_group_config_and_every_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

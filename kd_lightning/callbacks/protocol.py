@@ -118,7 +118,7 @@ class Protocol(Callback):
         path = checkpoint.with_name(results.FILE)
         if checkpoint.name != judged:
             rank_zero_info(f"{path} is of {judged}, and stays as it is")
-        elif trainer.limit_test_batches != 1.0:
+        elif not results.tests_all(trainer):
             rank_zero_info(f"{path} stays as it is: trainer.limit_test_batches leaves images out")
         elif not _same_images(yaml.safe_load(config.read_text())["data"], chosen):
             rank_zero_info(f"{path} stays as it is: these are not the images of the run")

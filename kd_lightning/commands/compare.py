@@ -86,5 +86,7 @@ class Compare:
             console.print(escape(tables.how(comparison)), style="dim")
         for line in [*problems, *(line for comparison in comparisons for line in comparison.warnings)]:
             console.print(escape(f"warning: {line}"), soft_wrap=True, highlight=False)
-        console.print(escape(f"{len(runs)} runs: {self.out / 'report.html'}"), soft_wrap=True, highlight=False)
+        console.print(
+            escape(f"{tables.counted(len(runs))}: {self.out / 'report.html'}"), soft_wrap=True, highlight=False
+        )
         return self.out / "report.html"

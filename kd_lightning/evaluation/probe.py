@@ -1,5 +1,6 @@
 """Probe: what all judges of a student have in common."""
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -61,6 +62,8 @@ class Probe(Callback, ABC):
         self.teacher, self.every_n_epochs, self.data = teacher, every_n_epochs, data
         self.found = Findings({})
         """Of the test."""
+        self.seconds = 0.0
+        """That it took, reading images included where no probe before it had."""
         self._reader: Reader | None = None
 
     @abstractmethod
@@ -110,7 +113,7 @@ class Probe(Callback, ABC):
 
     @torch.no_grad()
     def _judge(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
-        data = self.data or trainer.datamodule
+        begun, data = time.monotonic(), self.data or trainer.datamodule
         if self.needs_labels and not data.labeled:
             rank_zero_warn(f"{type(self).__name__}: the images have no labels to judge by; left out")
             return
@@ -127,7 +130,7 @@ class Probe(Callback, ABC):
             full = name if "/" in name else f"{split}/{name}"
             pl_module.log(full, float(value), prog_bar=split == "val", sync_dist=True)
         if split == "test":
-            self.found = found
+            self.found, self.seconds = found, time.monotonic() - begun
 
 
 def make_ready(other: ImageData) -> None:

@@ -23,7 +23,7 @@ def comparability(runs: Runs, baseline: str, *, test: Test = "t") -> list[str]:
     """
     lines = [*_differences(runs), *_seeds(runs, baseline, test), *_resumed(runs), *_changed(runs), *_missing(runs)]
     if unknown := [run.name for run in runs if not run.config]:
-        lines.append(f"settings unknown: {_some(unknown)} (no config.yaml)")
+        lines.append(f"settings unknown, there is no config.yaml: {_named(unknown, runs)}")
     return lines
 
 
@@ -101,16 +101,16 @@ def _seeds(runs: Runs, baseline: str, test: Test) -> Iterable[str]:
 def _resumed(runs: Runs) -> Iterable[str]:
     resumed = [run.name for run in runs if run.config.get("ckpt_path")]
     if resumed:
-        yield f"resumed from another run's checkpoint: {_some(resumed)}"
+        yield f"resumed from another run's checkpoint: {_named(resumed, runs)}"
     partly = [run.name for run in runs if run.results.protocol["test_batches"] is not None]
     if partly:
-        yield f"judged on a part of the test images (trainer.limit_test_batches): {_some(partly)}"
+        yield f"judged on a part of the test images (trainer.limit_test_batches): {_named(partly, runs)}"
 
 
 def _changed(runs: Runs) -> Iterable[str]:
     changed = [run.name for run in runs if run.results.code["changed"]]
     if changed:
-        yield f"run with code that was not committed: {_some(changed)}"
+        yield f"run with code that was not committed: {_named(changed, runs)}"
 
 
 def _missing(runs: Runs) -> Iterable[str]:
@@ -134,6 +134,10 @@ def _who(members: list[RunResult], runs: Runs) -> str:
     if all(sum(run.group == group for run in members) == len(runs.of(group)) for group in groups):
         return _some(groups)
     return _some([run.name for run in members])
+
+
+def _named(names: list[str], runs: Runs) -> str:
+    return "all runs" if len(names) == len(runs) > 1 else _some(names)
 
 
 def _seed_list(seeds: tuple[int, ...]) -> str:

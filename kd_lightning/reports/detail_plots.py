@@ -78,7 +78,7 @@ def heat_map(table: np.ndarray, rows: Sequence[str], columns: Sequence[str], tit
 def reliability(runs: Runs, looks: Looks | None = None) -> Figure | None:
     """Accuracy by confidence, seeds taken together; on the diagonal a network is as sure as it is right."""
     looks = looks or styles(runs.groups)
-    figure, axes = panel(3.5)
+    figure, axes = panel(3.1)
     axes.plot([0, 100], [0, 100], color="#888888", linewidth=1)
     handles, names = [], []
     for group in runs.groups:
@@ -142,7 +142,7 @@ def ood_histograms(runs: Runs, key: str, looks: Looks | None = None) -> Figure |
 def corruption_curves(runs: Runs, looks: Looks | None = None) -> Figure | None:
     """Mean accuracy over corruptions by severity, over seeds; the teacher's as a dashed grey line."""
     looks = looks or styles(runs.groups)
-    figure, axes = panel(3.3)
+    figure, axes = panel(2.7)
     handles, names, teacher = [], [], []
     for group in runs.groups:
         tables = [run.results.details["corruptions"] for run in runs.of(group) if "corruptions" in run.results.details]

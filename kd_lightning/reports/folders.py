@@ -58,9 +58,11 @@ def _is_a_runs(config: Path) -> bool:
 
 
 def to_finish(folder: Path) -> str:
-    if (folder / "last.ckpt").exists():
-        return (
-            f"python -m kd_lightning fit --config {folder / CONFIG} --ckpt_path {folder / 'last.ckpt'} --run.id null "
-            "goes on with it"
-        )
-    return f"python -m kd_lightning fit --config {folder / CONFIG} --run.id null runs it"
+    """The command that gives a run its results."""
+    config, best, last = (folder / name for name in (CONFIG, "best.ckpt", "last.ckpt"))
+    if (folder / "student.safetensors").exists() and last.exists():  # written when training has come to its end
+        judged = best if best.exists() else last
+        return f"python -m kd_lightning test --config {config} --ckpt_path {judged} judges it"
+    if last.exists():
+        return f"python -m kd_lightning fit --config {config} --ckpt_path {last} --run.id null goes on with it"
+    return f"python -m kd_lightning fit --config {config} --run.id null runs it"

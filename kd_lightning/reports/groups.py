@@ -54,8 +54,11 @@ def _parts(members: list["RunResult"]) -> list[list["RunResult"]]:
 def without_seed(name: str, seed: int | None) -> str:
     """A run's name without its seed: `kd-s0` is `kd`; the name itself where nothing else would be left."""
     number = r"\d+" if seed is None else str(seed)
-    rest, found = re.subn(rf"(^|[-_. ])(?:seed|s)[-_=]?{number}(?=$|[-_. ])", "", name)
-    return rest.strip("-_. ") if found and rest.strip("-_. ") else name
+    found = re.search(rf"(^|[-_. ])(?:seed|s)[-_=]?{number}(?=$|[-_. ])", name)
+    if not found:
+        return name
+    rest = name[: found.start()] + name[found.end() :]
+    return (rest if found.start() else rest.lstrip("-_. ")) or name
 
 
 def _key(run: "RunResult") -> tuple:

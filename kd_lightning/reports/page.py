@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from kd_lightning.reports import detail_plots, plots, tables
 from kd_lightning.reports.axes import describe
@@ -22,9 +23,9 @@ from kd_lightning.reports.disagreement import (
 )
 from kd_lightning.reports.frame import teachers
 from kd_lightning.reports.runs import RunResult
-from kd_lightning.reports.style import Style, as_uri, styles
+from kd_lightning.reports.style import Style, as_uri, size_of, styles
 
-REPEATED = "The bar is the mean, a dot is a seed, the dashed line is the teacher."
+DOTS = "The bar is the mean, a mark is a seed"
 
 
 class Picture(NamedTuple):
@@ -58,7 +59,7 @@ def page(
     )
     sections = [_section(number, comparison, beside, images) for number, comparison in enumerate(comparisons, 1)]
     return environment.get_template("report.html").render(
-        title=f"{sum(len(c.runs) for c in comparisons)} runs on {', '.join(c.data for c in comparisons)}",
+        title=f"{tables.counted(sum(len(c.runs) for c in comparisons))} on {', '.join(c.data for c in comparisons)}",
         problems=list(problems),
         sections=sections,
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -193,7 +194,13 @@ def _axis(comparison: Comparison, axis: str, looks: plots.Looks) -> dict[str, An
         shown = [metric.show(known[metric.name].get(name, float("nan"))) for metric in metrics]
         cells = [{"value": value, "difference": "", "p": "", "best": False} for value in shown]
         rows.append({"label": f"{name}, teacher", "cells": cells})
-    return {"name": axis, "pictures": [*pictures, *more], "header": header, "rows": rows, "note": REPEATED}
+    return {
+        "name": axis,
+        "pictures": [*pictures, *more],
+        "header": header,
+        "rows": rows,
+        "note": f"{DOTS}{', the dashed line is the teacher' * any(known.values())}.",
+    }
 
 
 def _picture(figure: Figure, caption: str, alt: str, wide: bool) -> Picture:
@@ -257,8 +264,7 @@ def _settings(comparison: Comparison) -> dict[str, Any]:
 def _swatch(look: Style) -> str:
     """The group's line and marker, as in the plots."""
     figure = Figure(figsize=(0.42, 0.17), facecolor="none")
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
-    axes.plot([0, 1, 2], [0, 0, 0], color=look.color, linestyle=look.line, linewidth=1.6)
-    axes.plot([1], [0], look.marker, color=look.color, markersize=7)
+    figure.add_artist(Line2D([0, 1], [0.5, 0.5], color=look.color, linestyle=look.line, linewidth=1.6))
+    marker = {"color": look.color, "marker": look.marker, "markersize": size_of(look.marker, 7)}
+    figure.add_artist(Line2D([0.5], [0.5], **marker))
     return as_uri(figure)

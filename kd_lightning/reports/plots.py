@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from kd_lightning.reports.axes import Metric, describe
 from kd_lightning.reports.frame import metrics_of, teachers
 from kd_lightning.reports.runs import RunResult, Runs
-from kd_lightning.reports.style import INK, TEACHER_COLOR, WIDTH, Style, label, legend, panel, styles, tidy
+from kd_lightning.reports.style import INK, TEACHER_COLOR, WIDTH, Style, label, legend, panel, size_of, styles, tidy
 
 CURVES = ("val/acc", "val/knn", "val/linear", "val/neighbors", "val/cosine", "val/agreement")
 """What is watched during training, the first that there is."""
@@ -32,7 +32,7 @@ def learning_curves(runs: Runs, column: str | None = None, looks: Looks | None =
     """
     column, looks = column or watched(runs) or "train/loss", looks or styles(runs.groups)
     metric = describe(column)
-    figure, axes = panel(3.3)
+    figure, axes = panel(2.7)
     handles, names, drawn = [], [], []
     for group in runs.groups:
         members = {run.folder: by_epoch(run, column) * metric.scale for run in runs.of(group)}
@@ -47,7 +47,14 @@ def learning_curves(runs: Runs, column: str | None = None, looks: Looks | None =
             epoch = (run.results.protocol["epoch"] or 0) + 1
             curve = members.get(run.folder)
             if column.startswith("val/") and curve is not None and epoch in curve.index:
-                axes.plot([epoch], [curve[epoch]], look.marker, color=look.color, markersize=6, markeredgecolor="white")
+                axes.plot(
+                    [epoch],
+                    [curve[epoch]],
+                    look.marker,
+                    color=look.color,
+                    markersize=size_of(look.marker, 6),
+                    mec="white",
+                )
         handles.append(_handle(look, line=True))
         names.append(group)
     axes.set_xlabel("epoch", fontsize=9)
@@ -84,6 +91,7 @@ def dots(frame: pd.DataFrame, metric: str | Metric, looks: Looks | None = None) 
     groups = _judged(frame, metric)
     figure, axes = panel(0.95 + 0.27 * max(2, len(groups)))
     draw_dots(axes, frame, metric, looks or styles(frame["group"]))
+    figure.suptitle(_title(metric), fontsize=10)  # the axes are narrower than the figure
     return figure
 
 
@@ -100,6 +108,7 @@ def small_multiples(
         axes = figure.add_subplot(rows, columns, number + 1)
         tidy(axes)
         draw_dots(axes, frame, metric, looks or styles(frame["group"]))
+        axes.set_title(_title(metric), fontsize=10, pad=15 if teachers(frame, metric.name) else 6)
     return figure
 
 
@@ -111,8 +120,9 @@ def draw_dots(axes: Axes, frame: pd.DataFrame, metric: Metric, looks: Looks) -> 
         offsets = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
         look = looks[group]
         axes.plot([values.mean()] * 2, [place - 0.34, place + 0.34], color=INK, linewidth=1.5, solid_capstyle="butt")
+        size = size_of(look.marker, 5.5)
         axes.plot(
-            values, place + offsets, look.marker, color=look.color, markersize=5.5, markeredgecolor="white", mew=0.5
+            values, place + offsets, look.marker, color=look.color, markersize=size, markeredgecolor="white", mew=0.5
         )
     for value in teachers(frame, metric.name).values():
         axes.axvline(value * metric.scale, color=TEACHER_COLOR, linestyle=(0, (4, 2)), linewidth=1.2)
@@ -131,7 +141,6 @@ def draw_dots(axes: Axes, frame: pd.DataFrame, metric: Metric, looks: Looks) -> 
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.08)
     axes.locator_params(axis="x", nbins=5)
-    axes.set_title(_title(metric), fontsize=10, pad=15 if teachers(frame, metric.name) else 6)
 
 
 def against_cost(
@@ -147,14 +156,21 @@ def against_cost(
         title: default: none.
     """
     looks, up, right = looks or styles(frame["group"]), describe(metric), describe(cost)
-    figure, axes = panel(3.3)
+    figure, axes = panel(2.7)
     handles, names, costs = [], [], []
     known = frame.dropna(subset=[metric, cost])
     for group, rows in known.groupby("group", sort=False):
         x, y, look = rows[cost] * right.scale, rows[metric] * up.scale, looks[group]
         error = {"yerr": y.std() if len(y) > 1 else None, "xerr": x.std() if len(x) > 1 and x.std() else None}
         axes.errorbar(
-            x.mean(), y.mean(), **error, fmt=look.marker, color=look.color, markersize=7, capsize=3, elinewidth=1
+            x.mean(),
+            y.mean(),
+            **error,
+            fmt=look.marker,
+            color=look.color,
+            markersize=size_of(look.marker, 7),
+            capsize=3,
+            elinewidth=1,
         )
         handles.append(_handle(look))
         names.append(str(group))
@@ -168,6 +184,8 @@ def against_cost(
         costs.append(x)
     if costs and min(costs) > 0 and max(costs) > 5 * min(costs):
         axes.set_xscale("log")
+    else:
+        axes.locator_params(axis="x", nbins=5)
     axes.margins(0.12)
     axes.set_xlabel(label(right.heading, 60), fontsize=9)
     axes.set_ylabel(label(up.heading, 44), fontsize=9)
@@ -182,7 +200,14 @@ def _judged(frame: pd.DataFrame, metric: Metric) -> list[str]:
 
 
 def _handle(look: Style, *, line: bool = False) -> Line2D:
-    return Line2D([], [], color=look.color, marker=look.marker, markersize=6, linestyle=look.line if line else "")
+    return Line2D(
+        [],
+        [],
+        color=look.color,
+        marker=look.marker,
+        markersize=size_of(look.marker, 6),
+        linestyle=look.line if line else "",
+    )
 
 
 def _title(metric: Metric) -> str:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "d")
 LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2)), (0, (3, 1)))
 TEACHER_COLOR = "#4d4d4d"
 INK = "#222222"
@@ -42,6 +42,11 @@ def label(text: str, most: int = 34) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
+def size_of(marker: str, points: float) -> float:
+    """Markers that look as large as a dot of some points."""
+    return points * {"*": 1.5, "p": 1.15, "<": 1.1, ">": 1.1, "^": 1.1, "v": 1.1, "P": 1.1, "D": 0.85}.get(marker, 1)
+
+
 def panel(height: float = 2.6, width: float = WIDTH) -> tuple[Figure, Axes]:
     """A figure of one plot, apart from pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
@@ -59,14 +64,17 @@ def tidy(axes: Axes, grid: Literal["x", "y", "both"] = "both") -> None:
 
 
 def legend(figure: Figure, handles: Sequence, names: Sequence[str]) -> None:
-    """Below the plots, in two columns where the names are short."""
-    longest = max(map(len, names), default=0)
+    """Below the plots, which keep their height, in several columns where the names are short."""
+    if not names:
+        return
+    longest = max(map(len, names))
     columns = 1 if longest > 24 and len(names) <= 6 else 2 if longest > 12 else 3
+    figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(names) // columns))
     figure.legend(
         handles,
         [label(name, 24 if len(names) > 6 else 40) for name in names],
         loc="outside lower center",
-        ncols=min(columns, max(1, len(names))),
+        ncols=min(columns, len(names)),
         fontsize=9,
         frameon=False,
         handlelength=3.2,
@@ -75,9 +83,9 @@ def legend(figure: Figure, handles: Sequence, names: Sequence[str]) -> None:
 
 
 def as_uri(figure: Figure, kind: Literal["svg", "png"] = "svg") -> str:
-    """A figure as a data URI, the same each time."""
+    """A figure as a data URI."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), mpl.rc_context({"svg.hashsalt": "kd_lightning", "svg.fonttype": "path"}):
+    with warnings.catch_warnings(), mpl.rc_context({"svg.fonttype": "path"}):
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in another script gets boxes
         if kind == "svg":
             figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

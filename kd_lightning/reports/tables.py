@@ -16,10 +16,10 @@ TESTS = {"t": "paired t-test", "wilcoxon": "Wilcoxon's signed-rank test"}
 
 
 def mean_and_std(metric: Metric, row: pd.Series) -> str:
-    """`76.5 ± 0.5 %`; without ± where there is one value."""
+    """`76.5 ± 0.5 %`; without ± where there is one value, or all are the same."""
     if not math.isfinite(row["mean"]):
         return "-"
-    if not math.isfinite(row["std"]):
+    if not row["std"] > 1e-12 * abs(row["mean"]):
         return metric.show(row["mean"])
     places = metric.digits(row["mean"] * metric.scale)
     return f"{metric.show(row['mean'], bare=True)} ± {row['std'] * metric.scale:,.{places}f} {metric.unit}".strip()
@@ -59,6 +59,11 @@ def summary(comparison: Comparison, metric: Metric | None = None) -> pd.DataFram
     for name, value in teachers(comparison.frame, metric.name).items():
         rows[f"{name}, teacher"] = {metric.heading: metric.show(value), "note": "teacher"}
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
+
+
+def counted(runs: int) -> str:
+    """`1 run`, `12 runs`."""
+    return f"{runs:,} run{'' if runs == 1 else 's'}"
 
 
 def how(comparison: Comparison) -> str:
@@ -114,7 +119,7 @@ def axis_table(comparison: Comparison, metrics: Iterable[Metric]) -> pd.DataFram
 def for_terminal(comparison: Comparison) -> Table:
     """The summary of what a comparison is about, for rich."""
     words = summary(comparison)
-    table = Table(title=escape(f"{comparison.data}: {len(comparison.runs)} runs"), title_justify="left")
+    table = Table(title=escape(f"{comparison.data}: {counted(len(comparison.runs))}"), title_justify="left")
     table.add_column("")
     for column in words.columns:
         table.add_column(escape(column), justify="left" if column == "note" else "right")

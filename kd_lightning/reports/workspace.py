@@ -137,6 +137,7 @@ def publish(entity: str | None, project: str, metrics: Iterable[str], title: str
         raise ConfigError("wandb: there is no W&B key, so no workspace is saved; run wandb login, or set WANDB_API_KEY")
     import wandb
 
+    title = title.replace("/", " ")  # a report's address has it in it, and is not read back with one
     path, names = folder / LINKS, [*metrics]
     before = json.loads(path.read_text()) if path.exists() else {}
     try:

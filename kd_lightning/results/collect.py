@@ -58,13 +58,20 @@ def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoi
             "epoch": state["epoch"],
             "step": state["global_step"],
             "max_epochs": trainer.max_epochs,
-            "test_batches": None if trainer.limit_test_batches == 1.0 else trainer.limit_test_batches,
+            "test_batches": None if tests_all(trainer) else trainer.limit_test_batches,
             "judged": datetime.now().astimezone().isoformat(timespec="seconds"),
         },
         "seconds": None,
         "metrics": {key: value for key, value in found.items() if key.startswith(("test/", "cost/"))},
         "details": details,
+        "probe_seconds": {type(probe).__name__: round(probe.seconds, 3) for probe in probes(trainer)},
     }
+
+
+def tests_all(trainer: Trainer) -> bool:
+    """Whether the test is of all images; 1 is a number of batches, 1.0 their share."""
+    limit = trainer.limit_test_batches
+    return limit is None or (isinstance(limit, float) and limit == 1.0)
 
 
 def samples(trainer: Trainer) -> dict[str, Tensor]:

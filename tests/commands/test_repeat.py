@@ -3,6 +3,7 @@
 `fit` is a script of no weight here, which writes what `fit` writes; at the end it is the real one.
 """
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ import pytest
 import yaml
 
 from kd_lightning.cli import main
-from kd_lightning.commands.repeat import Repeat, plan, processes
+from kd_lightning.commands.repeat import Repeat, command, plan, processes
 from kd_lightning.commands.repeat.budget import differences
 from kd_lightning.commands.repeat.lock import Lock
 from kd_lightning.errors import ConfigError, RunError
@@ -224,12 +225,10 @@ def test_devices_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given("OMP_NUM_THREADS", at_once=2, gpus=0) == ["3", "3"]
 
 
-def drive(path: Path, configs: list[str], patience: float = 60) -> multiprocessing.Process:
-    """`repeat` in a process of its own, which writes into `said`."""
+def drive(configs: list[str], patience: float = 60) -> multiprocessing.Process:
+    """`repeat` in a process of its own."""
 
     def run() -> None:
-        said = os.open(path / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(said, 1)
         processes.PATIENCE = patience
         Repeat(configs, seeds=2, at_once=2)([])
 
@@ -254,14 +253,16 @@ def alive(path: Path) -> bool:
 
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_ends_the_children_and_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+def test_stopping_ends_the_children_and_says_how_to_go_on(
+    tmp_path: Path, number: signal.Signals, capfd: pytest.CaptureFixture
+) -> None:
     configs = [write(tmp_path, name, fake={"sleep": 300, "checkpoint": True}) for name in "ab"]
-    process = drive(tmp_path, configs)
+    process = drive(configs)
     wait_for(tmp_path, "runs/p/*/*/last.ckpt", 2)
     os.kill(process.pid, number)
     process.join(60)
     assert process.exitcode == 130
-    said = (tmp_path / "said").read_text()
+    said = capfd.readouterr().out
     assert "stopped; this goes on: python -m kd_lightning repeat --configs " + " ".join(configs) in said
     assert not alive(tmp_path)
     assert not [*tmp_path.rglob("*.lock")]
@@ -272,7 +273,7 @@ def test_stopping_ends_the_children_and_says_how_to_go_on(tmp_path: Path, number
 @pytest.mark.usefixtures("fake")
 def test_one_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     configs = [write(tmp_path, "a", fake={"sleep": 300, "stubborn": True})]
-    process = drive(tmp_path, configs, patience=0.5)
+    process = drive(configs, patience=0.5)
     wait_for(tmp_path, "runs/p/*/*/began", 2)
     time.sleep(0.5)
     os.kill(process.pid, signal.SIGINT)
@@ -284,7 +285,7 @@ def test_one_that_does_not_stop_is_killed(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("fake")
 def test_two_repeats_share_the_work_and_a_killed_ones_children_keep_it(tmp_path: Path) -> None:
     config = write(tmp_path, "a", fake={"sleep": 4})
-    process = drive(tmp_path, [config])
+    process = drive([config])
     wait_for(tmp_path, "runs/p/*/*/began", 2)
     rows = Repeat([config], seeds=3)([])
     assert [row["state"].partition(" ")[0] for row in rows] == ["elsewhere", "elsewhere", "ran"]
@@ -292,7 +293,7 @@ def test_two_repeats_share_the_work_and_a_killed_ones_children_keep_it(tmp_path:
     process.join(60)
     assert process.exitcode == 0
     write(tmp_path, "a", fake={"sleep": 6})
-    process = drive(tmp_path, [config])
+    process = drive([config])
     wait_for(tmp_path, "runs/p/*/*/began", 5)
     process.kill()  # it can tell its children nothing
     process.join()
@@ -317,6 +318,23 @@ def test_a_lock_is_its_holders_alone(tmp_path: Path) -> None:
     first.path.write_text("process 1 on a machine that is gone\n")  # of a process that was killed
     assert first.take()
     first.free()
+
+
+def test_a_lock_on_a_file_that_its_holder_has_just_taken_away_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, flock, calls = Lock(tmp_path / "run.lock"), fcntl.flock, []
+
+    def late(number: int, how: int) -> None:
+        if not calls:
+            lock.path.unlink()
+        calls.append(number)
+        flock(number, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert lock.take()
+    assert not Lock(lock.path).take()
+    lock.free()
 
 
 @pytest.mark.usefixtures("fake")
@@ -391,18 +409,58 @@ def test_refusals(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_kept_config_is_as_the_printed_one(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    """So that a run is only said to have changed where it has: fit's own files are compared, of another folder."""
+def test_fit_leaves_what_is_looked_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real fit's results.json ends a job, and its config.yaml tells of no change where there is none."""
     config = ROOT / "configs/digits/baseline.yaml"
     brief = ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
     brief += ["--trainer.enable_progress_bar=false", "--run.wandb=off", f"--run.folder={tmp_path}"]
     capfd.readouterr()
     with pytest.raises(SystemExit):
         main(["fit", f"--config={config}", *brief, "--print_config"])
-    job = plan.Job(plan.Config(str(config), yaml.safe_load(capfd.readouterr().out)), 4)
-    main(["fit", f"--config={config}", *brief, "--seed_everything=4", f"--run.id={plan.MARK}0"])
-    (kept,) = tmp_path.rglob("config.yaml")
-    assert kept.parent.parent == job.beside
+    resolved = plan.Config(str(config), yaml.safe_load(capfd.readouterr().out))
+    job, other = plan.Job(resolved, 4), plan.Job(resolved, 5)
+    main(job.command(brief, job.next())[len(plan.FIT) - 1 :])
+    monkeypatch.setattr(command, "resolve", lambda path, arguments: resolved)
+    (row,) = Repeat([str(config)], seeds=[4])(brief)
+    assert row["state"] == "done before"
+    assert row["result"].endswith("%")
+    assert zipfile.is_zipfile(job.beside / job.id / "last.ckpt")
+    kept = job.beside / job.id / "config.yaml"
+    kept.parent.rename(job.beside / f"{plan.MARK}0")  # as if it were of another digest
+    kept = job.beside / f"{plan.MARK}0" / "config.yaml"
     assert job.changed() == "defaults of another version of the code"
     kept.write_text(kept.read_text().replace("max_epochs: 1", "max_epochs: 2"))
     assert job.changed() == "trainer.max_epochs 2, now 1"
+    assert other.changed() == ""
+
+
+@pytest.mark.slow
+def test_real_processes(tmp_path: Path) -> None:
+    configs = [str(ROOT / f"configs/digits/{name}.yaml") for name in ("baseline", "kd")]
+    brief = ["--trainer.accelerator=cpu", "--trainer.max_epochs=2", "--run.wandb=off", f"--run.folder={tmp_path}"]
+    brief += ["--protocol.judge=best"]
+    rows = Repeat(configs, seeds=1, at_once=2)(brief)
+    assert [row["state"] for row in rows] == ["ran", "ran"]
+    (Path(rows[0]["folder"]) / "results.json").unlink()  # as if it were ended in its test
+    rows = Repeat(configs, seeds=1)(brief)
+    assert [row["state"] for row in rows] == ["resumed", "done before"]
+    assert Path(rows[0]["folder"]).name.endswith("-r1")
+
+
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [
+        (["--configs", "a.yaml", "b.yaml", "--seeds", "5"], ['--configs=["a.yaml", "b.yaml"]', "--seeds=5"]),
+        (["a.yaml", "b.yaml", "--at_once", "2"], ["--at_once", "2", '--configs=["a.yaml", "b.yaml"]']),
+        (["--seeds", "3", "7", "--configs=a.yaml"], ['--configs=["a.yaml"]', "--seeds=[3, 7]"]),
+        (["--configs=[a.yaml, b.yaml]", "--seeds=[3]", "--dry_run"],
+         ["--dry_run=true", "--configs=[a.yaml, b.yaml]", "--seeds=[3]"]),
+        (["--configs", "a.yaml", "--configs", "b.yaml"], ['--configs=["a.yaml", "b.yaml"]']),
+        (["--seed", "3"], ["--seed", "3"]),  # the parser says what it thinks of it
+        (["--help"], ["--help"]),
+    ],
+)  # fmt: skip
+def test_lists_as_they_are_typed(typed: list[str], given: list[str]) -> None:
+    assert Repeat.arguments(typed) == given

@@ -84,6 +84,7 @@ def test_extremes() -> None:
         assert found.dtype == torch.float64
         assert found.item() == pytest.approx(exact, abs=0.01)
     assert linear_cka(x * 1e4, y * 1e-4).item() == pytest.approx(exact, abs=1e-10)
+    assert linear_cka(x + 1e5, y - 1e6).item() == pytest.approx(exact, abs=1e-8)
     maps = linear_cka(x[:, :4].reshape(40, 1, 2, 2), y)
     assert maps.item() == pytest.approx(linear_cka(x[:, :4], y).item(), abs=1e-12)
     one_other = torch.zeros(40, 5)

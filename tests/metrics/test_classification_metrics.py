@@ -174,6 +174,7 @@ def test_one_logit_that_is_not_finite_shows() -> None:
     logits, labels = some(64)
     logits[5, 2] = math.nan
     assert metric.ece(logits, labels).isnan()
+    assert CalibrationError(7).compute().isnan()
     assert math.isnan(metric.reliability(logits, labels).ece)
     assert metric.reliability(logits, labels).confidence.isnan().all()
 

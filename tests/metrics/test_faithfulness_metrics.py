@@ -93,8 +93,11 @@ def test_extremes(name: str) -> None:
 
 
 def test_constant_logits_have_no_direction() -> None:
-    student, _, _ = some()
-    assert metric.logit_cosine(student, torch.full_like(student, 0.1)) == 0
+    for classes in (2, 3, 6, 7, 10):
+        student, _, _ = some(classes)
+        for value in (0.1, 0.7, -1e4 / 3):
+            constant = torch.full_like(student, value, dtype=torch.float64)
+            assert metric.logit_cosine(student, constant) == 0
 
 
 def test_shapes_of_agreement() -> None:

@@ -21,7 +21,9 @@ from kd_lightning.metrics import (
     PerClassAccuracy,
     SimilarityDistance,
     SoftKL,
+    similarity_distance,
 )
+from kd_lightning.metrics.classification import ece
 
 CLASSES = 5
 # with b = 8, the first leaves 6 images over and the second 2; the last batch is too small for CKA
@@ -76,11 +78,17 @@ def found(batches: list[tuple[int, int] | list[int]], dtype: torch.dtype | None 
     return values
 
 
+def functions(shards: tuple[tuple[int, int], ...]) -> list[Tensor]:
+    held = {name: x[shards[0][0] : shards[-1][1]] for name, x in rows().items()}
+    return [ece(held["student"], held["labels"]), similarity_distance(held["ours"], held["theirs"], batch_size=8)]
+
+
 def process(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     values = {title: found([*shards[rank]]) for title, shards in SHARDS.items()}
     values["bf16-true"] = found([*SHARDS["one has none"][rank]], torch.bfloat16)
+    values["functions"] = functions(SHARDS["uneven"][rank])
     torch.save(values, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -113,6 +121,12 @@ def test_a_module_in_bf16_counts_as_well(name: str, ranks: list[dict]) -> None:
 
 def test_what_cka_leaves_out_is_counted_once(ranks: list[dict]) -> None:
     assert [rank["uneven"]["cka"][1].item() for rank in ranks] == [0, 3]
+
+
+def test_functions_stay_with_what_they_are_given(ranks: list[dict]) -> None:
+    for rank, shards in zip(ranks, SHARDS["uneven"], strict=True):
+        assert rank["functions"] == functions(shards)
+    assert ranks[0]["functions"] != ranks[1]["functions"]
 
 
 def test_sums_stay_exact_in_a_module_of_bf16() -> None:

@@ -58,6 +58,12 @@ def test_torchmetrics_mean_average_precision() -> None:
 
 
 def test_the_first_of_those_that_are_equally_near() -> None:
+    many = torch.ones(400, 1)
+    labels = torch.randint(3, (400,), generator=torch.Generator().manual_seed(0))
+    orders = [[n for n in range(400) if n != query] for query in range(400)]
+    first = np.mean([labels[order[0]] == labels[query] for query, order in enumerate(orders)])
+    precise = [average_precision_score(labels[order] == labels[n], range(399, 0, -1)) for n, order in enumerate(orders)]
+    assert retrieval(many, labels, (1,)) == pytest.approx({"map": np.mean(precise), "recall_1": first}, abs=1e-9)
     vectors = torch.tensor([[1.0, 0.0]] * 4)
     # each ranks the others in their order: 0: 1 2 3, 1: 0 2 3, 2: 0 1 3, 3: 0 1 2
     found = retrieval(vectors, torch.tensor([0, 1, 1, 0]), (1, 2))
@@ -70,7 +76,8 @@ def test_unlabelled_images_are_ranked_but_ask_nothing() -> None:
     without = expected(vectors[30:], labels[30:], vectors[30:], labels[30:], itself=False)
     found = retrieval(vectors, labels, KS)
     assert found["map"] < without["map"]
-    assert found == pytest.approx(expected(vectors, torch.where(labels < 0, torch.arange(90) + 100, labels), vectors, labels, itself=False))  # fmt: skip
+    own = torch.where(labels < 0, torch.arange(90) + 100, labels)
+    assert found == pytest.approx(expected(vectors, own, vectors, labels, itself=False))
 
 
 def test_extremes() -> None:

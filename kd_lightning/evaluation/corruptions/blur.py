@@ -9,7 +9,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from kd_lightning.data.augmentations.base import between
-from kd_lightning.evaluation.corruptions import linear
+from kd_lightning.evaluation.corruptions import filters
 from kd_lightning.evaluation.corruptions.base import at_pixels, constants, levels
 from kd_lightning.randomness import fold, integers, stream
 
@@ -64,11 +64,11 @@ def glass_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
     """
     sigma, reach, passes = constants(GLASS, images, severity)
     count, channels, height, width = images.shape
-    pixels = levels(linear.gaussian(images, sigma, "nearest")).view(count, channels, -1)
+    pixels = levels(filters.gaussian(images, sigma, "nearest")).view(count, channels, -1)
     for number in range(passes):
         source = _copied(fold(keys, number), height, width, reach)
         pixels = pixels.gather(2, source[:, None].expand_as(pixels))
-    return levels(linear.gaussian(pixels.view_as(images), sigma, "nearest"))
+    return levels(filters.gaussian(pixels.view_as(images), sigma, "nearest"))
 
 
 def _copied(keys: Tensor, height: int, width: int, reach: int) -> Tensor:
@@ -81,8 +81,7 @@ def _copied(keys: Tensor, height: int, width: int, reach: int) -> Tensor:
     # the loops end before the first `reach` rows and columns, and one more
     moved = (rows > reach) & (rows <= height - reach) & (columns > reach) & (columns <= width - reach)
     source = torch.where(moved, place + down * width + right, place)
-    taken = moved.flatten()[source.flatten(1)]
-    pending, source = ((source > place).flatten(1) & taken), source.flatten(1)
+    pending, source = (source > place).flatten(1), source.flatten(1)
     while pending.any():  # a pending pixel has what its source has after the pass, the others what theirs had before
         pending, source = (
             pending & pending.gather(1, source),
@@ -126,7 +125,7 @@ def zoom_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
     values = images.double()
     total = values.clone()
     for factor in factors:
-        total += linear.zoom(values, float(factor))
+        total += filters.zoom(values, float(factor))
     return levels(total / (len(factors) + 1))
 
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.io import decode_jpeg, encode_jpeg
 
-from kd_lightning.evaluation.corruptions import linear
+from kd_lightning.evaluation.corruptions import filters
 from kd_lightning.evaluation.corruptions.base import at_pixels, constants, levels
 from kd_lightning.randomness import stream, uniform
 
@@ -51,7 +51,7 @@ def elastic_transform(images: Tensor, keys: Tensor, severity: int) -> Tensor:
     image = _sampled(images.double(), *_affine(offsets, x, y), corners=True)
     if strength:
         right, down = (
-            linear.gaussian(2 * at_pixels(uniform, stream(keys, way), (height, width)) - 1, sigma * side, "reflect", 3)
+            filters.gaussian(2 * at_pixels(uniform, stream(keys, way), (height, width)) - 1, sigma * side, "reflect", 3)
             for way in ("right", "down")
         )
         image = _sampled(image, x + right * (strength * side), y + down * (strength * side), corners=False)
@@ -86,7 +86,7 @@ def pixelate(images: Tensor, keys: Tensor, severity: int) -> Tensor:
     """Made smaller and as large again by Pillow's BOX filter."""
     share = constants(PIXELATE, images, severity)
     height, width = images.shape[-2:]
-    return linear.pillow_box(linear.pillow_box(images, int(height * share), int(width * share)), height, width)
+    return filters.pillow_box(filters.pillow_box(images, int(height * share), int(width * share)), height, width)
 
 
 def jpeg_compression(images: Tensor, keys: Tensor, severity: int) -> Tensor:

@@ -62,9 +62,8 @@ def feathers(keys: Tensor, height: int, width: int) -> Tensor:
         cos, sin = angle.cos(), angle.sin()
         along = (right - x) * cos + (down - y) * sin
         beside = ((down - y) * cos - (right - x) * sin).abs_()
-        half = (
-            torch.minimum(length - along, 2 * along).mul_(slimness).clamp_(min=1e-6)
-        )  # of its width; nothing beyond root and tip
+        wide = torch.minimum(length - along, 2 * along) * slimness  # below 0 beyond root and tip
+        half = wide.clamp_(min=1e-6)
         inside = (1 - beside / half).clamp_(min=0)
         turns = (along - 1.7 * beside).div_(spacing * max(0.016, 2.5 / side))  # no barb is narrower than 2.5 pixels
         barbs = turns.sub_(turns.floor()).sub_(0.5).abs_()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.augmentations.base import between
-from kd_lightning.evaluation.corruptions import linear
+from kd_lightning.evaluation.corruptions import filters
 from kd_lightning.evaluation.corruptions.base import at_pixels, constants, levels
 from kd_lightning.evaluation.corruptions.blur import moving
 from kd_lightning.randomness import normal, stream, uniform
@@ -47,7 +47,7 @@ def snow(images: Tensor, keys: Tensor, severity: int) -> Tensor:
     """
     mean, deviation, factor, least, radius, sigma, keep = constants(SNOW, images, severity)
     noise = at_pixels(normal, keys, (1, *images.shape[2:])).double().mul_(deviation).add_(mean)
-    flakes = linear.zoom(noise, factor)
+    flakes = filters.zoom(noise, factor)
     flakes = levels(torch.where(flakes < least, 0.0, flakes) * 255)
     flakes = moving(flakes.float(), between(stream(keys, "angle"), -135, -45), radius, sigma)
     flakes = levels(flakes + 0.5).double()

@@ -1,0 +1,41 @@
+"""Command lines of `fit` for the runs that a notebook needs and that are not there yet."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from kd_lightning.errors import check_positive
+from kd_lightning.paths import expand, resolve
+from kd_lightning.results import FILE as RESULTS
+
+
+def missing_runs(
+    configs: Iterable[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    *arguments: str,
+    seeds: int = 3,
+) -> list[list[str]]:
+    """Arguments of `kd_lightning.cli.main`, one list for each config and seed without a finished run in the folder.
+
+    Runs are named by their config's file and seed (`kd-s0`), and log to their own folder alone. From the shell,
+    `python -m kd_lightning repeat` does the same and more.
+
+    Args:
+        configs: paths of configs of `fit`.
+        folder: of runs.
+        *arguments: further ones of `fit`, for all.
+        seeds: so many, from 0 on.
+
+    Raises:
+        ConfigError: for a config that is not there.
+    """
+    check_positive(seeds=seeds)
+    paths = [resolve(config, "configs") for config in configs]
+    plans = []
+    for seed in range(seeds):
+        for path in paths:
+            name = f"{path.stem}-s{seed}"
+            if not any(expand(folder).glob(f"*/{name}/*/{RESULTS}")):
+                own = [f"--seed_everything={seed}", f"--run.name={name}", f"--run.folder={Path(folder)}"]
+                plans.append(["fit", f"--config={path}", *own, "--run.wandb=off", *arguments])
+    return plans

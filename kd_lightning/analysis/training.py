@@ -1,0 +1,106 @@
+"""A method for a few steps, watched: each of its terms, step by step."""
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from lightning.pytorch import Callback, Trainer
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from kd_lightning.analysis.quiet import quietly
+from kd_lightning.data import ImageData
+from kd_lightning.errors import check_positive
+from kd_lightning.methods import Distiller, StudentModule
+from kd_lightning.models import Features
+from kd_lightning.reports.style import WIDTH, label, styles, tidy
+
+SMOOTH = 10
+"""Steps that a smoothed curve is the mean of."""
+
+
+class Sight(NamedTuple):
+    """What the two networks of a method see in the same N images, without gradients."""
+
+    student: Features
+    teacher: Features
+    aligned: tuple[Tensor, Tensor] | None
+    """Student's and teacher's vectors N,D as the losses bring them together (behind the head), where they do."""
+
+
+class _Terms(Callback):
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: StudentModule, *args: Any) -> None:
+        self.rows.append({name: float(value) for name, value in pl_module.terms.items()})
+
+
+def train_steps(method: StudentModule, data: ImageData, steps: int) -> pd.DataFrame:
+    """Trains a method for some steps on the CPU, with its own optimizer; its weighted terms by step, from 1.
+
+    Args:
+        method: its student is changed; it is in eval mode afterwards.
+        data: its training images.
+        steps: of the optimizer; the schedule is that of a run of this length.
+    """
+    check_positive(steps=steps)
+    terms, off = _Terms(), {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    with quietly():
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=None,
+            max_steps=steps,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            callbacks=[terms],
+            **off,
+        )
+        trainer.fit(method, data)
+    method.eval()
+    return pd.DataFrame(terms.rows, index=pd.RangeIndex(1, len(terms.rows) + 1, name="step"))
+
+
+@torch.no_grad()
+def look(method: Distiller, images: Tensor, *, maps: int = 1) -> Sight:
+    """What both networks see in images N,3,H,W, in eval mode: the last maps, the embedding and the logits.
+
+    Args:
+        method: its mode is put back.
+        images: as the data have them, or mixed.
+        maps: how many of the last stages.
+    """
+    was_training = method.training
+    method.eval()
+    wanted = {"maps": maps, "embedding": True, "logits": True, **method.also_seen}
+    student, teacher = method.student.features(images, **wanted), method.teach(images, **wanted)
+    sight = Sight(student, teacher, method.aligned(student, teacher))
+    method.train(was_training)
+    return sight
+
+
+def falling(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Each method's terms over its steps, a row for each method; thin each step, thick the mean of the last ten.
+
+    Args:
+        tables: by a method's name, as `train_steps` gives them.
+    """
+    columns = max(len(table.columns) for table in tables.values())
+    figure = Figure(figsize=(0.72 * WIDTH * columns, 2.0 * len(tables)), layout="constrained", facecolor="white")
+    panels = figure.subplots(len(tables), columns, squeeze=False)
+    looks = styles(tables)
+    for row, (name, table) in zip(panels, tables.items(), strict=True):
+        for axes in row[len(table.columns) :]:
+            axes.set_axis_off()
+        for axes, term in zip(row, table.columns, strict=False):
+            tidy(axes)
+            axes.plot(table.index, table[term], color=looks[name].color, linewidth=0.8, alpha=0.4)
+            axes.plot(table.index, table[term].rolling(SMOOTH, 1).mean(), color=looks[name].color, linewidth=1.6)
+            axes.set_title(label(f"{name}: {term}", 40), fontsize=10)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    for axes in panels[-1]:
+        axes.set_xlabel("step", fontsize=9)
+    return figure

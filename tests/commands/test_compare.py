@@ -1,0 +1,67 @@
+"""compare through the command line."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from finished import write_runs
+
+from kd_lightning.cli import main
+from kd_lightning.commands.compare import Compare
+
+
+def refusal(args: list[str], capfd: pytest.CaptureFixture) -> str:
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", *args])
+    assert stopped.value.code == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_it_writes_a_page_and_two_tables(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    write_runs(tmp_path / "runs", ("baseline", "kd", "sp"), predictions=True)
+    (tmp_path / "runs/digits/sp-s2/a/results.json").unlink()
+    out = tmp_path / "made/report"
+    assert main(["compare", str(tmp_path / "runs"), "--out", str(out)]) == out / "report.html"
+    assert {path.name for path in out.iterdir()} == {"report.html", "table.csv", "table.md"}
+    printed = capfd.readouterr().out
+    assert "digits: 8 runs" in printed
+    assert "warning: seeds differ: 0, 1, 2 (baseline, kd); 0, 1 (sp)" in printed
+    assert "unfinished, it has no results.json" in printed
+    table = pd.read_csv(out / "table.csv")
+    assert table["group"].tolist() == ["baseline"] * 3 + ["kd"] * 3 + ["sp"] * 2
+    assert {"seed", "judge", "epoch", "commit", "test/acc", "cost/macs", "config/model.temperature"} <= {*table.columns}
+    before = (out / "table.md").read_text()
+    main(["compare", str(tmp_path / "runs"), "--out", str(out), "--baseline=kd", "--test=wilcoxon", "--images=false"])
+    after = (out / "table.md").read_text()
+    assert "difference to kd" in after
+    assert "Wilcoxon" in after
+    assert before != after
+    assert "None shown: left out as asked" in (out / "report.html").read_text()
+
+
+def test_runs_stand_on_their_own_or_behind_an_option() -> None:
+    both = ['--runs=["a", "b c"]', "--out", "r"]
+    assert Compare.arguments(["a", "b c", "--out", "r"]) == both
+    assert Compare.arguments(["--out", "r", "a", "b c"]) == both
+    assert Compare.arguments(["--runs", "a", "b c", "--out", "r"]) == both
+    assert Compare.arguments(["a", "--out=r", "b c"]) == ['--runs=["a", "b c"]', "--out=r"]
+    assert Compare.arguments(['--runs=["a"]', "--test", "t"]) == ['--runs=["a"]', "--test", "t"]
+    assert Compare.arguments(["--help"]) == ["--help"]
+
+
+def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    runs = str(write_runs(tmp_path / "runs", ("baseline", "kd"), 1))
+    assert "runs: none given" in refusal([], capfd)
+    assert "runs: none that can be compared" in refusal([str(tmp_path / "other")], capfd)
+    assert f"out: {runs} holds other files than a report's (digits)" in refusal([runs, "--out", runs], capfd)
+    file = tmp_path / "runs/digits/kd-s0/a/config.yaml"
+    assert f"out: {file} is a file" in refusal([runs, "--out", str(file)], capfd)
+    out = ["--out", str(tmp_path / "r")]
+    assert "baseline: there is no group 'dk'; nearest: kd" in refusal([runs, *out, "--baseline=dk"], capfd)
+    assert "nearest: test/acc" in refusal([runs, *out, "--metric=test/ac"], capfd)
+    assert "test" in refusal([runs, *out, "--test=z"], capfd)
+    assert "nearest: baseline" in refusal([runs, *out, "--basline=kd"], capfd)
+    assert not (tmp_path / "r").exists()

@@ -1,0 +1,199 @@
+"""Comparisons: baselines, data sets, warnings, tables, and how metrics are shown."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from finished import METHODS, config, write_run, write_runs
+
+from kd_lightning.errors import ConfigError
+from kd_lightning.reports import Comparison, compare, describe, read_runs
+from kd_lightning.reports.axes import main_metric, ordered
+from kd_lightning.reports.tables import markdown, mean_and_std, p_value, summary
+
+
+def comparison(folder: Path, **kwargs: object) -> Comparison:
+    comparisons, lines = compare(read_runs(folder), **kwargs)
+    assert lines == []
+    assert len(comparisons) == 1
+    return comparisons[0]
+
+
+def change(folder: Path, section: str, field: str, value: object) -> None:
+    content = json.loads((folder / "results.json").read_text())
+    content[section][field] = value
+    (folder / "results.json").write_text(json.dumps(content))
+
+
+def resettle(folder: Path, edit: Callable[[dict], object]) -> None:
+    content = yaml.safe_load((folder / "config.yaml").read_text())
+    edit(content)
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+
+
+def test_the_baseline_is_supervised_and_comes_first(tmp_path: Path) -> None:
+    write_runs(tmp_path, ("sp", "kd", "baseline"))
+    found = comparison(tmp_path)
+    assert found.baseline == "baseline"
+    assert found.runs.groups[0] == "baseline"
+    assert found.metric == "test/acc"
+    assert found.warnings == []
+    assert found.best(describe("test/acc")) == {"sp"}
+    assert found.best(describe("cost/parameters")) == set()
+    assert comparison(tmp_path, baseline="kd", metric="test/nll").baseline == "kd"
+    with pytest.raises(ConfigError, match="baseline: there is no group 'spp'; nearest: sp"):
+        comparison(tmp_path, baseline="spp")
+    with pytest.raises(ConfigError, match="metric: no run has 'test/ac'; nearest: test/acc"):
+        comparison(tmp_path, metric="test/ac")
+
+
+def test_no_run_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"runs: none that can be compared: .*there is nothing"):
+        compare(read_runs(tmp_path / "none"))
+
+
+def test_data_sets_are_compared_apart(tmp_path: Path) -> None:
+    write_runs(tmp_path / "a", ("baseline", "kd"), 2)
+    for seed in range(2):
+        write_run(tmp_path / "b", "kd", seed, data="letters")
+    comparisons, lines = compare(read_runs(tmp_path), baseline="baseline")
+    assert [(one.data, one.baseline, len(one.runs)) for one in comparisons] == [
+        ("digits", "baseline", 4),
+        ("letters", "kd", 2),
+    ]
+    assert lines == [
+        "runs of 2 data sets, compared each within its own: digits, letters",
+        "letters: there is no group baseline; kd is the baseline",
+    ]
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "counts": (lambda f: change(f, "data", "train", 900), "training images differ: 1293 (baseline); 900 (kd)"),
+    "epochs": (lambda f: change(f, "protocol", "max_epochs", 7), "epochs differ: 6 (baseline); 7 (kd)"),
+    "judge": (
+        lambda f: change(f, "protocol", "judge", "last"),
+        "judged checkpoint differs: best (baseline); last (kd)",
+    ),
+    "commit": (lambda f: change(f, "code", "commit", "abc"), "commit differs: 3ceaa6b (baseline); abc (kd)"),
+    "version": (lambda f: change(f, "code", "version", "0.2"), "code version differs: 0.1.0 (baseline); 0.2 (kd)"),
+    "tree": (lambda f: change(f, "code", "changed", True), "code that was not committed: kd-s0, kd-s1"),
+    "student": (lambda f: change(f, "run", "student", "x"), "student differs: cifar_resnet8 (baseline); x (kd)"),
+    "part": (lambda f: change(f, "protocol", "test_batches", 2), "judged on a part of the test images"),
+    "axis": (lambda f: change(f, "metrics", "test/knn", None), "representation is not judged for kd: test/knn"),
+    "batch": (
+        lambda f: resettle(f, lambda c: c["data"]["init_args"].update(batch_size=128)),
+        "data.batch_size differs: 64 (baseline); 128 (kd)",
+    ),
+    "augmentation": (
+        lambda f: resettle(f, lambda c: c["data"]["init_args"].update(augmentations="deit")),
+        "data.augmentations differ: default (baseline); deit (kd)",
+    ),
+    "resumed": (
+        lambda f: resettle(f, lambda c: c.update(ckpt_path="x/last.ckpt")),
+        "resumed from another run's checkpoint: kd-s0, kd-s1",
+    ),
+    "config": (lambda f: (f / "config.yaml").unlink(), "settings unknown, there is no config.yaml: kd-s0, kd-s1"),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_is_not_comparable_is_said(what: str, tmp_path: Path) -> None:
+    write_runs(tmp_path, ("baseline", "kd"), 2)
+    edit, said = CHANGES[what]
+    assert comparison(tmp_path).warnings == []
+    for seed in range(2):
+        edit(tmp_path / f"digits/kd-s{seed}/a")
+    warnings = comparison(tmp_path).warnings
+    assert len(warnings) == 1
+    assert said in warnings[0]
+
+
+def test_other_teachers_are_said_but_none_is_not_missed(tmp_path: Path) -> None:
+    write_runs(tmp_path, ("baseline", "kd", "sp"), 2)
+    assert comparison(tmp_path).warnings == []  # the baseline has no teacher, and no faithfulness
+    change(tmp_path / "digits/kd-s1/a", "run", "teacher_fingerprint", "beef")
+    assert comparison(tmp_path).warnings == ["teacher's weights differ: f00d (kd-s0, sp-s0, sp-s1); beef (kd-s1)"]
+
+
+def test_seeds_are_said(tmp_path: Path) -> None:
+    write_runs(tmp_path, ("baseline",), 3)
+    write_runs(tmp_path, ("kd",), 1)
+    warnings = comparison(tmp_path).warnings
+    assert "seeds differ: 0, 1, 2 (baseline); 0 (kd); differences are of the common ones" in warnings
+    assert "fewer than 2 seeds in common with baseline, so no test: kd" in warnings
+    words = summary(comparison(tmp_path))
+    assert words.loc["kd", "note"] == "1 common seed: no test"
+    assert words.loc["kd", "p"] == ""
+    write_run(tmp_path, "kd", 1)
+    warnings = comparison(tmp_path, test="wilcoxon").warnings
+    assert any("Wilcoxon's test cannot give p below 0.05 with fewer than 6 pairs" in line for line in warnings)
+
+
+def test_settings_that_differ(tmp_path: Path) -> None:
+    write_runs(tmp_path, ("baseline", "kd"), 2)
+    assert comparison(tmp_path).settings() == {
+        "model": {"baseline": "Supervised", "kd": "KD"},
+        "model.teacher.name": {"baseline": None, "kd": "cifar_resnet20.digits"},
+        "model.teacher.pretrained": {"baseline": None, "kd": True},
+        "model.check_teacher": {"baseline": None, "kd": True},
+        "model.temperature": {"baseline": None, "kd": 4.0},
+    }
+    assert config("KD", "kd", 0)["model"]["init_args"]["temperature"] == 4.0
+
+
+def test_tables_hold_what_was_worked_out(tmp_path: Path) -> None:
+    write_runs(tmp_path)
+    found = comparison(tmp_path)
+    row = found.statistics["test/acc"].loc["sp"]
+    words = summary(found).loc["sp"]
+    accuracy = describe("test/acc")
+    assert words[accuracy.heading] == f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f} %"
+    expected = f"{100 * row['difference']:+.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    assert words["difference"] == expected
+    assert summary(found).loc["cifar_resnet20.digits, teacher", accuracy.heading] == "97.0 %"
+    text = markdown([found], ["a <b>line</b> | of [x](http://y)"])
+    assert f"| sp | {words[accuracy.heading]} | 3 | {expected} |" in text
+    assert r"- Warning: a &lt;b&gt;line&lt;/b&gt; \| of [x]\(http://y)" in text
+    assert {"### calibration", "### cost", "### out-of-distribution"} <= {*text.splitlines()}
+    assert "nan" not in text.lower().replace("test/ood_knn_", "")
+    assert len(METHODS) == text.split("### calibration")[0].count("%; ") // 3 + 1  # the baseline has no difference
+
+
+def test_values_for_people() -> None:
+    accuracy, parameters, loss = describe("test/acc"), describe("cost/parameters"), describe("test/nll")
+    assert accuracy.show(0.7649) == "76.5 %"
+    assert accuracy.show(0.012, signed=True, bare=True) == "+1.2"
+    assert accuracy.show(-0.0001, signed=True, bare=True) == "0.0"
+    assert accuracy.show(float("nan")) == "-"
+    assert parameters.show(272_474) == "0.272 M"
+    assert loss.show(0.01234) == "0.0123"
+    assert loss.show(0) == "0"
+    assert [p_value(p) for p in (0.0001, 0.0123, 0.1, 1, float("nan"))] == ["<0.001", "0.012", "0.10", "1.00", ""]
+    row = {"mean": 0.5, "std": float("nan")}
+    assert mean_and_std(accuracy, row) == "50.0 %"
+    assert mean_and_std(parameters, {"mean": 1e6, "std": 0.0}) == "1.00 M"
+    assert mean_and_std(accuracy, {"mean": 0.5, "std": 1e-4}) == "50.0 ± 0.0 %"
+
+
+def test_metrics_by_name() -> None:
+    assert describe("test/ood_knn_tiny-imagenet").title == "AUROC against tiny-imagenet, by knn"
+    assert describe("test/ood_knn_tiny-imagenet").better == "higher"
+    assert describe("test/ood_knn_svhn_fpr95")[2:5] == ("out-of-distribution", "%", "lower")
+    assert describe("test/few_shot_5").title == "few-shot probe, 5 a class"
+    assert describe("test/knn_teacher").title == "teacher's 10 nearest neighbours"
+    assert describe("test/agreement_teacher_errs").axis == "faithfulness"
+    assert describe("cost/latency_ms_16").heading == "latency, batch 16, ms ↓"
+    assert describe("test/wonder") == ("test/wonder", "test/wonder", "other", "", None, False)
+    names = ["cost/macs", "test/knn_teacher", "zz", "test/neighbors_30", "test/neighbors_5", "test/acc", "teacher/acc"]
+    assert [metric.name for metric in ordered(names)] == [
+        "test/acc",
+        "test/neighbors_5",
+        "test/neighbors_30",
+        "cost/macs",
+        "zz",
+    ]
+    assert main_metric(["test/knn", "val/acc"]) == "test/knn"
+    assert main_metric(["cost/macs"]) == "cost/macs"
+    assert main_metric([]) is None

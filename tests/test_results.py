@@ -1,0 +1,164 @@
+"""results.json and what stands beside it: what fit writes, what test adds, and what neither touches."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import wandb
+from safetensors.torch import load_file
+from wandb_file import records
+
+from kd_lightning import results
+from kd_lightning.cli import main
+from kd_lightning.results.code import code
+
+ROOT = Path(__file__).parents[1]
+ARGS = [
+    f"--config={ROOT / 'configs/digits/kd.yaml'}",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of three epochs, with W&B's file."""
+    folder = tmp_path_factory.mktemp("runs")
+    main(["fit", *ARGS, f"--run.folder={folder}", "--run.id=r", "--trainer.max_epochs=3", "--protocol.judge=best"])
+    wandb.finish()
+    return folder / "kd_lightning-digits" / "kd-s0" / "r"
+
+
+@pytest.fixture
+def own(run: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(run, tmp_path / "project" / "kd-s0" / "r"))
+
+
+def test_fit_writes_what_there_is_to_say(run: Path) -> None:
+    found = json.loads((run / results.FILE).read_text())
+    assert found["schema"] == results.SCHEMA
+    assert found["run"] | {"teacher_fingerprint": None} == {
+        "project": "kd_lightning-digits",
+        "name": "kd-s0",
+        "id": "r",
+        "group": "digits/cifar_resnet20.digits-cifar_resnet8",
+        "method": "KD",
+        "seed": 0,
+        "teacher": "cifar_resnet20.digits",
+        "teacher_fingerprint": None,
+        "student": "cifar_resnet8",
+    }
+    assert (found["data"]["train"], found["data"]["val"], found["data"]["test"]) == (1293, 144, 360)
+    checkpoint = torch.load(run / "best.ckpt", weights_only=True)
+    protocol = found["protocol"]
+    assert (protocol["judge"], protocol["checkpoint"], protocol["max_epochs"]) == ("best", "best.ckpt", 3)
+    assert (protocol["epoch"], protocol["step"]) == (checkpoint["epoch"], checkpoint["global_step"])
+    assert 0 < found["seconds"] < 300
+    metrics = found["metrics"]
+    assert {"test/acc", "test/ece", "test/cka", "test/acc_teacher", "cost/parameters", "val/acc"} <= {*metrics}
+    callback = next(v for k, v in checkpoint["callbacks"].items() if "best_model_score" in v)
+    assert metrics["val/acc"] == pytest.approx(float(callback["best_model_score"]))
+    assert {"train/loss", "val/acc"} <= {*found["last"]}
+    assert {"per_class", "confusion", "calibration"} <= {*found["details"]}
+
+
+def test_predictions_add_up_to_the_accuracy(run: Path) -> None:
+    found, each = json.loads((run / results.FILE).read_text()), load_file(run / results.PREDICTIONS)
+    right = (each["prediction"] == each["labels"]).double().mean()
+    assert float(right) == pytest.approx(found["metrics"]["test/acc"], abs=1e-6)
+    same = (each["prediction"] == each["teacher_prediction"]).double().mean()
+    assert float(same) == pytest.approx(found["metrics"]["test/agreement"], abs=1e-6)
+    assert len({*each["indices"].tolist()}) == 360
+
+
+def test_the_dashboard_has_summary_and_tables(run: Path) -> None:
+    written = records(run)
+    summary = {u.key or "/".join(u.nested_key): u.value_json for r in written for u in r.summary.update}
+    found = json.loads((run / results.FILE).read_text())
+    assert json.loads(summary["judged/epoch"]) == found["protocol"]["epoch"]
+    assert json.loads(summary["best/val/acc"]) == found["metrics"]["val/acc"]
+    assert json.loads(summary["last/val/acc"]) == found["last"]["val/acc"]
+    history = {i.key or "/".join(i.nested_key): i.value_json for r in written for i in r.history.item}
+    assert any(key.startswith("test/per_class") for key in history)
+    table = json.loads(next(run.glob("wandb/offline-run-*/files/media/table/test/per_class*.json")).read_text())
+    assert table["columns"] == ["class", "count", "accuracy", "accuracy_teacher"]
+    assert [row[2] for row in table["data"]] == found["details"]["per_class"]["accuracy"]
+    table = json.loads(next(run.glob("wandb/offline-run-*/files/media/table/test/disagreement*.json")).read_text())
+    each = load_file(run / results.PREDICTIONS)
+    differ = int((each["prediction"] != each["teacher_prediction"]).sum())
+    assert len(table["data"]) == min(32, differ) > 0
+    assert all(row[3] != row[5] for row in table["data"])
+    confidences = [row[4] for row in table["data"]]
+    assert confidences == sorted(confidences, reverse=True)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr("kd_lightning.callbacks.protocol.rank_zero_info", lines.append)
+    return lines
+
+
+def test_test_adds_what_is_new_to_the_judged_checkpoints_results(own: Path, said: list[str]) -> None:
+    before = json.loads((own / results.FILE).read_text())
+    again = ["test", f"--config={own / 'config.yaml'}", "--trainer.accelerator=cpu", "--trainer.callbacks+=KNN"]
+    noise = "{class_path: OutOfDistribution, init_args: {data: [{class_path: RandomImages, init_args: {images: 100}}]}}"
+    main([*again, f"--trainer.callbacks+={noise}", f"--ckpt_path={own / 'best.ckpt'}"])
+    after = json.loads((own / results.FILE).read_text())
+    assert {"test/knn", "test/ood_knn_random"} <= {*after["metrics"]} - {*before["metrics"]}
+    assert "ood" in after["details"]
+    assert after["metrics"]["val/acc"] == before["metrics"]["val/acc"]
+    assert after["metrics"]["test/acc"] == before["metrics"]["test/acc"]
+    assert (after["seconds"], after["last"]) == (before["seconds"], before["last"])
+    assert said == [f"added to {own / results.FILE}"]
+    assert not [*own.glob(".*partial")]
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["--ckpt_path=last.ckpt"], "is of best.ckpt, and stays as it is"),
+        (["--ckpt_path=best.ckpt", "--trainer.limit_test_batches=1"], "leaves images out"),
+        (["--ckpt_path=best.ckpt", "--data=RandomImages", "--data.images=100", "--data.classes=10"], "not the images"),
+    ],
+)
+def test_nothing_else_is_added(own: Path, args: list[str], reason: str, said: list[str]) -> None:
+    before = (own / results.FILE).read_bytes()
+    args = [arg.replace("ckpt_path=", f"ckpt_path={own}/") for arg in args]
+    main(["test", f"--config={own / 'config.yaml'}", "--trainer.accelerator=cpu", *args])
+    assert reason in said[0]
+    assert (own / results.FILE).read_bytes() == before
+
+
+def test_runs_that_test_nothing_have_results_too(tmp_path: Path) -> None:
+    main(
+        ["fit", *ARGS, f"--run.folder={tmp_path}", "--run.wandb=off", "--trainer.max_epochs=1", "--protocol.test=false"]
+    )
+    (path,) = tmp_path.rglob(results.FILE)
+    found = json.loads(path.read_text())
+    assert not [key for key in found["metrics"] if key.startswith("test/")]
+    assert found["metrics"]["val/acc"] == found["last"]["val/acc"]
+    assert not (path.parent / results.PREDICTIONS).exists()
+
+
+def test_what_is_no_number_is_null_and_what_was_there_stays(tmp_path: Path) -> None:
+    found = {"schema": 1, "data": {"name": "d"}, "seconds": 3.0, "metrics": {"a": math.nan, "b": 1.0}, "details": {}}
+    results.record(tmp_path, found, {})
+    results.record(tmp_path, found | {"seconds": None, "metrics": {"b": 2.0}, "details": {"x": [math.inf]}}, {})
+    assert json.loads((tmp_path / results.FILE).read_text()) == {
+        **found,
+        "metrics": {"a": None, "b": 2.0},
+        "details": {"x": [None]},
+    }
+
+
+def test_the_code_is_named() -> None:
+    said = code()
+    assert torch.__version__.startswith(said["torch"])
+    if (ROOT / ".git").exists():
+        assert len(said["commit"]) >= 7
+        assert said["changed"] in (True, False)

@@ -1,0 +1,28 @@
+"""Reading back what W&B has written offline."""
+
+import struct
+import time
+from pathlib import Path
+
+from wandb.proto import wandb_internal_pb2
+
+
+def records(folder: Path) -> list[wandb_internal_pb2.Record]:
+    """What the one offline W&B run below a folder has written: LevelDB's log format behind a header of 7 bytes."""
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    for _ in range(50):  # W&B's own process may still be writing when finish() returns
+        if file.stat().st_size > 7:
+            break
+        time.sleep(0.2)
+    content, place, found, whole = file.read_bytes(), 7, [], b""
+    while place + 7 <= len(content):
+        if 32768 - place % 32768 < 7:  # a block's tail is too short for a record's header
+            place += 32768 - place % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", content, place + 4)
+        whole += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # a record in one piece, or the last piece of one
+            found.append(wandb_internal_pb2.Record.FromString(whole))
+            whole = b""
+    return found
