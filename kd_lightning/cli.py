@@ -41,6 +41,10 @@ NOISE = (
 )
 
 
+OF_FIT = ("config", "model", "data", "seed_everything", "ckpt_path", "print_config")
+"""Arguments of `fit` without a dot, which commands around it pass on unless they have them themselves."""
+
+
 class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(Run, "run")
@@ -168,15 +172,12 @@ def _run(args: Any) -> Any:
     if name in commands.ALONE:
         kind, own = commands.ALONE[name], args[1:]
         parser = Parser(prog=f"python -m kd_lightning {name}")
-        parser.add_class_arguments(kind)
-        own = kind.arguments(own) if hasattr(kind, "arguments") else own  # those that stand without a name
-        return kind(**parser.parse_args(own).as_dict())()
+        return _built(kind, parser, own)()
     if name in commands.AROUND_FIT:
         kind = commands.AROUND_FIT[name]
         own, others = _split(args[1:], {*inspect.signature(kind).parameters, "help"})
         parser = Parser(prog=f"python -m kd_lightning {name}", epilog="All further arguments are those of fit.")
-        parser.add_class_arguments(kind)
-        return kind(**parser.parse_args(own).as_dict())(others)
+        return _built(kind, parser, own)(others)
     kwargs: dict[str, Any] = {
         "save_config_callback": KeepConfig,
         "trainer_defaults": DEFAULTS,
@@ -197,6 +198,13 @@ def _run(args: Any) -> Any:
     return CLI(StudentModule, ImageData, args=args, **kwargs)
 
 
+def _built(kind: type, parser: Parser, args: list[str]) -> Any:
+    """A command from its own arguments; it may take some that stand in a row, or without a name."""
+    parser.add_class_arguments(kind)
+    args = kind.arguments(args) if hasattr(kind, "arguments") else args
+    return kind(**parser.parse_args(args).as_dict())
+
+
 def _split(args: list[str], own: set[str]) -> tuple[list[str], list[str]]:
     """A command's own arguments, and those of `fit`; each --config adds one, where fit would merge them."""
     parts: tuple[list[str], list[str]] = ([], [])
@@ -205,8 +213,8 @@ def _split(args: list[str], own: set[str]) -> tuple[list[str], list[str]]:
         if arg.startswith("-"):
             name, equals, value = arg.partition("=")
             key = name.lstrip("-").rstrip("+")
-            others = key not in own and ("." in key or key in ("model", "data", "seed_everything", "ckpt_path"))
-            arg = f"--config+{equals}{value}" if name == "--config" else arg
+            others = key not in own and ("." in key or key in OF_FIT)
+            arg = f"--config+{equals}{value}" if name == "--config" and not others else arg
         parts[others].append(arg)
     return parts
 

@@ -21,7 +21,7 @@ class OfflineSafeWandb(WandbLogger):
     """
 
     def __init__(self, *, mode: str | None = None, **kwargs: Any) -> None:
-        mode = mode or os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+        mode = mode or os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
         super().__init__(settings=wandb.Settings(mode=mode, silent=True, init_timeout=30), **kwargs)
         self._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is None
 
@@ -42,11 +42,11 @@ class OfflineSafeWandb(WandbLogger):
         return super().experiment
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
     """Whether `wandb login` or WANDB_API_KEY has left a key; nothing is asked and nobody is called."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    host = urlparse(wandb.Settings().base_url).hostname
     try:
         return netrc(os.environ.get("NETRC")).authenticators(host or "") is not None
     except (OSError, NetrcParseError):

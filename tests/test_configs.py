@@ -11,11 +11,14 @@ from PIL import Image
 from kd_lightning.cli import main
 from kd_lightning.data import CIFAR10, ImageData, ImageNet, TinyImageNet
 from kd_lightning.data.images import StoredImages
+from kd_lightning.evaluation import Probe
 from kd_lightning.models import Network, checkpoints
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TRAINER = sorted((CONFIGS / "trainer").glob("*.yaml"))  # test_two_processes.py runs with these
-FILES = sorted({*CONFIGS.rglob("*.yaml")} - {*TRAINER})
+SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))  # test_sweeps.py
+JUDGES = sorted((CONFIGS / "judge").glob("*.yaml"))
+FILES = sorted({*CONFIGS.rglob("*.yaml")} - {*TRAINER, *SWEEPS, *JUDGES})
 BRIEF = ["--trainer.accelerator=cpu", "--trainer.max_epochs=2", "--trainer.limit_train_batches=2"]
 BRIEF += ["--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1", "--trainer.log_every_n_steps=1"]
 BRIEF += ["--trainer.precision=32", "--data.batch_size=8", "--trainer.enable_progress_bar=false", "--run.wandb=off"]
@@ -92,6 +95,21 @@ def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
     assert name == expected.replace("{seed}", "0")
     for kept in ("last.ckpt", "student.safetensors", "metrics.csv"):
         assert (run.parent / kept).exists()
+
+
+@pytest.mark.usefixtures("noise")
+def test_judges_judge_on_every_axis(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KD_SHARED", str(tmp_path))
+    (judge,) = JUDGES
+    file = CONFIGS / "cifar10-jpeg/resnet56_resnet20/kd.yaml"
+    teacher = some_teacher({"name": "cifar_resnet56"}, "ImageFolder", tmp_path / "teacher.safetensors")
+    args = ["fit", f"--config={file}", f"--config={judge}", f"--run.folder={tmp_path}", *BRIEF, *teacher]
+    cli = main([*args, f"--data.path={folder}", "--data.train_images=300", "--data.val_split=20"])
+    named = {item["class_path"] for item in yaml.safe_load(judge.read_text())["trainer"]["callbacks"]}
+    assert named == {type(probe).__name__ for probe in cli.trainer.callbacks if isinstance(probe, Probe)}
+    found = {*cli.trainer.callback_metrics}
+    axes = {"ece", "cka", "knn_200", "linear", "few_shot_5", "map", "transfer_digits", "ood_knn_tiny-imagenet"}
+    assert {f"test/{name}" for name in (*axes, "ood_msp_digits_fpr95", "corrupted_relative")} <= found
 
 
 @pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(CONFIGS)) for file in FILES])

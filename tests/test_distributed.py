@@ -1,5 +1,7 @@
 """What processes share; the losses themselves are compared in methods/test_many_processes.py."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import method
@@ -15,6 +17,30 @@ def test_alone_nothing_is_gathered() -> None:
     assert distributed.gather(rows) is rows
     assert torch.equal(distributed.share(rows), rows)
     assert (distributed.world_size(), distributed.rank()) == (1, 0)
+
+
+SHARES = ([3, 2, 2], [1, 0, 0])
+
+
+def _gather_unevenly(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=3)
+    torch.set_num_threads(1)
+    found = []
+    for counts in SHARES:
+        mine = torch.arange(counts[rank]) * 3 + rank  # as the samples of an epoch are shared out
+        found += [distributed.gather_all(mine), distributed.gather_all(torch.stack([mine, -mine], dim=1).half())]
+    if rank == 0:
+        torch.save(found, Path(folder) / "found.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_shares_of_unequal_length_come_together_in_order(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_gather_unevenly, (str(tmp_path),), 3)
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    for whole, pairs, counts in zip(found[::2], found[1::2], SHARES, strict=True):
+        assert whole.tolist() == list(range(sum(counts)))
+        assert whole.dtype == torch.int64
+        assert pairs.tolist() == [[n, -n] for n in range(sum(counts))]
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "cifar_resnet8"])

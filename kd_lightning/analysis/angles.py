@@ -36,20 +36,20 @@ def angles(states: dict[str, Middle]) -> Figure:
     On the line of the left panel the head keeps every angle, which SNE asks of it. At 1 on the right the student points
     where the mapped teacher does, which the cosine asks of it.
     """
-    figure = Figure(figsize=(8, 0.4 + 3.1 * len(states)), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7.4, 0.3 + 2.7 * len(states)), layout="constrained", facecolor="white")
     panels = figure.subplots(len(states), 2, squeeze=False, sharex="col")
     for (left, right), (name, middle) in zip(panels, states.items(), strict=True):
         check_pair(middle.student, middle.teacher)
         theirs, mapped = (pair_cosines(x).cpu().numpy() for x in (middle.teacher, middle.mapped))
-        left.hexbin(theirs, mapped, gridsize=45, bins="log", cmap="cividis_r", mincnt=1, linewidths=0.1)
+        left.hexbin(theirs, mapped, gridsize=32, bins="log", cmap="cividis_r", mincnt=1, linewidths=0.1)
         left.plot([theirs.min(), 1], [theirs.min(), 1], color=COLORS[1], linewidth=1.2)
         error = abs(theirs - mapped).mean()
-        left.set_title(f"{name}: cosines of pairs, {error:.2f} apart on average", fontsize=10)
+        left.set_title(f"{name}: pairs, {error:.2f} apart", fontsize=10)
         left.set_ylabel("teacher behind the head", fontsize=9)
-        points = cosine(*(x.detach().float() for x in (middle.student, middle.mapped))).cpu().numpy()
+        points = cosine(*(x.detach().float() for x in (middle.student, middle.mapped))).clamp(-1, 1).cpu().numpy()
         right.hist(points, bins=40, range=(-1, 1), color=COLORS[0])
         right.axvline(points.mean(), color=INK, linewidth=1.2, linestyle="--")
-        right.set_title(f"{name}: student to mapped teacher, mean {points.mean():.2f}", fontsize=10)
+        right.set_title(f"{name}: student to mapped, mean {points.mean():.2f}", fontsize=10)
         right.set_ylabel("images", fontsize=9)
         for axes in (left, right):
             tidy(axes)

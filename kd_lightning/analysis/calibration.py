@@ -45,7 +45,7 @@ def calibration(eyes: Eyes) -> Calibration:
 
 def reliability_diagrams(found: Calibration) -> Figure:
     """Accuracy by confidence before and after scaling, with the share of images in each bin below."""
-    figure = Figure(figsize=(8, 4.4), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7.4, 4.0), layout="constrained", facecolor="white")
     panels = figure.subplots(2, 2, height_ratios=(3, 1), sharex=True, sharey="row")
     titles = (
         f"as trained: calibration error {found.ece:.1%}",

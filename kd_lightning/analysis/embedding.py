@@ -73,7 +73,7 @@ def embedding_maps(
     student, teacher, labels = student[::step], teacher[::step], labels[::step]
     theirs = in_two_dimensions(teacher, by=by, seed=seed)
     ours = turned(in_two_dimensions(student, by=by, seed=seed), theirs)
-    figure = Figure(figsize=(9, 4.6), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7.6, 4.0), layout="constrained", facecolor="white")
     looks, classes = styles(names), labels.cpu().numpy()
     for axes, title, points in zip(figure.subplots(1, 2), ("teacher", "student"), (theirs, ours), strict=True):
         axes.plot(*points[classes < 0].T, ".", color="#999999", markersize=3)
@@ -84,9 +84,11 @@ def embedding_maps(
             size = size_of(look.marker, 4)
             axes.plot(*some.T, look.marker, color=look.color, markersize=size, mec="white", mew=0.3)
             if len(names) <= MOST_NAMES:
-                text = axes.text(*np.median(some, axis=0), label(name, 16), ha="center", va="center", fontsize=12)
+                above = np.median(some[:, 0]), np.quantile(some[:, 1], 0.8)  # not above a stray image
+                text = axes.annotate(label(name, 16), above, (0, 3), textcoords="offset points", ha="center")
                 halo = patheffects.withStroke(linewidth=3, foreground="white")
-                text.set(color=INK, weight="bold", path_effects=[halo])
+                text.set(color=INK, weight="bold", fontsize=11, path_effects=[halo])
         axes.set(xticks=[], yticks=[])
+        axes.margins(0.07)
         axes.set_title(f"{title}: {'t-SNE' if by == 'tsne' else 'UMAP'} of its embedding", fontsize=10)
     return figure

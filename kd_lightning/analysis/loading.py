@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from lightning.pytorch.utilities import rank_zero_warn
 
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError, nearest
@@ -65,8 +66,9 @@ class LoadedRun:
 def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
     """The method and the data of a run, with the weights of one of its checkpoints.
 
-    The networks are built as config.yaml says, so a teacher's weights must be where it names them; the checkpoint holds
-    the student and what was trained beside it. No pickle is executed.
+    The networks are built as config.yaml says, so a teacher's weights must be where it names them (from the working
+    directory, where that is a relative path); the checkpoint holds the student and what was trained beside it. No
+    pickle is executed. Warns of a teacher whose weights are not those that the run had.
 
     Args:
         path: a run's folder (then the checkpoint that was judged, else best.ckpt, else last.ckpt) or a file in it.
@@ -90,6 +92,7 @@ def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
     except ConfigError as error:
         raise ConfigError(str(error).replace("ckpt_path", str(checkpoint), 1)) from error
     method.load_state_dict(fits["state_dict"])
+    _check_teacher(method, checkpoint)
     data.prepare_data()
     return LoadedRun(checkpoint, config, method.to(device).eval(), data)
 
@@ -108,10 +111,22 @@ def newest_run(folder: str | os.PathLike[str], name: str) -> Path:
     return max(found, key=lambda path: (path / RESULTS).stat().st_mtime)
 
 
+def _result(folder: Path, part: str, key: str) -> Any:
+    """A value of results.json; None where there is none: the run is not finished, or of another code."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return json.loads((folder / RESULTS).read_text())[part][key]
+    return None
+
+
+def _check_teacher(method: StudentModule, checkpoint: Path) -> None:
+    """Warns of a teacher whose weights were replaced since the run."""
+    then, teacher = _result(checkpoint.parent, "run", "teacher_fingerprint"), getattr(method, "teacher", None)
+    if teacher is not None and isinstance(then, str) and teacher.fingerprint()[: len(then)] != then:
+        rank_zero_warn(f"teacher: the weights of {teacher.name} are others now than those that taught {checkpoint}")
+
+
 def _checkpoint(folder: Path) -> Path:
-    judged = None
-    with suppress(OSError, ValueError, KeyError, TypeError):  # not finished, or by another code
-        judged = json.loads((folder / RESULTS).read_text())["protocol"]["checkpoint"]
+    judged = _result(folder, "protocol", "checkpoint")
     names = [name for name in (judged, "best.ckpt", "last.ckpt") if isinstance(name, str) and Path(name).name == name]
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:

@@ -32,8 +32,8 @@ def mixtures(
     mixed = mix(as_float(batch.images), virtual)
     shown = virtual.weights.amax(dim=1).argsort(stable=True)[:most].tolist()
     sources = virtual.rows.shape[1]
-    height = 1.35 * (sources + 1) + 1.7
-    figure = Figure(figsize=(2.3 * len(shown), height), layout="constrained", facecolor="white")
+    height = 1.15 * (sources + 1) + 1.6
+    figure = Figure(figsize=(1.9 * len(shown), height), layout="constrained", facecolor="white")
     panels = figure.subplots(sources + 2, len(shown), squeeze=False, height_ratios=[1] * (sources + 1) + [1.3])
     for column, number in zip(panels.T, shown, strict=True):
         *pictures, bars = column

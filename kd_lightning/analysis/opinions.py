@@ -61,7 +61,7 @@ def opinions(found: Opinions, names: Sequence[str], *, most_classes: int = 4) ->
     count = len(found.images)
     columns = max(1, min(4, count))
     rows = max(1, -(-count // columns))
-    figure = Figure(figsize=(2.7 * columns, 2.5 * rows), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(2.1 * columns, 2.4 * rows), layout="constrained", facecolor="white")
     panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=(1.1, 1) * rows)
     for axes in panels.flat:
         axes.set_axis_off()

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -35,20 +34,20 @@ def similarity_matrices(
     check_pair(student, teacher)
     ours, theirs = (sorted_similarities(x, labels).cpu() for x in (student, teacher))
     edges, middles, classes = runs_of_classes(labels.sort().values.cpu())
-    figure = Figure(figsize=(10, 3.3), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(8.4, 2.9), layout="constrained", facecolor="white")
     # an image is most like itself: the diagonal alone would take the upper end of the scale
     off_diagonal = ~torch.eye(len(ours), dtype=torch.bool)
     both = torch.cat([ours[off_diagonal], theirs[off_diagonal]])
     shared = {"cmap": "cividis", "vmin": min(0.0, float(both.min())), "vmax": float(both.max())}
     difference = ours - theirs
     reach = max(1e-9, float(difference.abs().max()))
-    looks = (shared, shared, {"cmap": "PuOr", "norm": TwoSlopeNorm(0, -reach, reach)})
+    looks = (shared, shared, {"cmap": "cividis", "vmin": -reach, "vmax": reach})
     panels, parts = figure.subplots(1, 3), (theirs, ours, difference)
     for axes, name, part, look in zip(panels, ("teacher", "student", "student - teacher"), parts, looks, strict=True):
         picture = axes.imshow(part.numpy(), interpolation="nearest", **look)
         for edge in edges if len(edges) <= 30 else ():
-            axes.axhline(edge, color="white" if look is shared else "#888888", linewidth=0.6)
-            axes.axvline(edge, color="white" if look is shared else "#888888", linewidth=0.6)
+            axes.axhline(edge, color="white", linewidth=0.6)
+            axes.axvline(edge, color="white", linewidth=0.6)
         ticks = [label(names[number], 10) for number in classes] if len(classes) <= 30 else []
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_ticks(middles if ticks else [], ticks, fontsize=8)

@@ -7,7 +7,7 @@ from torch import Tensor
 from kd_lightning.analysis.images import runs_of_classes
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import cosine, full_precision
-from kd_lightning.reports.style import COLORS, INK, tidy
+from kd_lightning.reports.style import COLORS, tidy
 
 
 @full_precision
@@ -34,7 +34,7 @@ def spaces(student: Tensor, teacher: Tensor, labels: Tensor, *, title: str = "")
     """
     of_rows, of_columns = row_and_column_cosines(student.detach(), teacher.detach())
     order, across = labels.argsort(stable=True), teacher.mean(dim=0).argsort(descending=True)
-    figure = Figure(figsize=(9.5, 4.6), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7.8, 4.1), layout="constrained", facecolor="white")
     grid = figure.add_gridspec(2, 3, width_ratios=(3, 3, 1.1), height_ratios=(3, 1.1))
     edges = runs_of_classes(labels[order])[0]
     # length 1 for each image: cosines know no lengths
@@ -67,7 +67,7 @@ def spaces(student: Tensor, teacher: Tensor, labels: Tensor, *, title: str = "")
 
 def _table(axes: Axes, rows: Tensor, edges: list[float]) -> None:
     reach = float(rows.abs().max())
-    axes.imshow(rows.numpy(), cmap="PuOr", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
+    axes.imshow(rows.numpy(), cmap="cividis", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
     for edge in edges:
-        axes.axhline(edge, color=INK, linewidth=0.4)
+        axes.axhline(edge, color="white", linewidth=0.5)
     axes.set(xticks=[], yticks=[])

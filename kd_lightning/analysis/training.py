@@ -83,13 +83,13 @@ def look(method: Distiller, images: Tensor, *, maps: int = 1) -> Sight:
 
 
 def falling(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Each method's terms over its steps, a row for each method; thin each step, thick the mean of the last ten.
+    """Each method's terms over its steps, a row for each method; thin each step, thick the mean of ten.
 
     Args:
         tables: by a method's name, as `train_steps` gives them.
     """
     columns = max(len(table.columns) for table in tables.values())
-    figure = Figure(figsize=(0.72 * WIDTH * columns, 2.0 * len(tables)), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(0.72 * WIDTH * columns, 1.6 * len(tables)), layout="constrained", facecolor="white")
     panels = figure.subplots(len(tables), columns, squeeze=False)
     looks = styles(tables)
     for row, (name, table) in zip(panels, tables.items(), strict=True):
@@ -97,8 +97,9 @@ def falling(tables: dict[str, pd.DataFrame]) -> Figure:
             axes.set_axis_off()
         for axes, term in zip(row, table.columns, strict=False):
             tidy(axes)
-            axes.plot(table.index, table[term], color=looks[name].color, linewidth=0.8, alpha=0.4)
-            axes.plot(table.index, table[term].rolling(SMOOTH, 1).mean(), color=looks[name].color, linewidth=1.6)
+            color, smooth = looks[name].color, table[term].rolling(SMOOTH, 1, center=True).mean()
+            axes.plot(table.index, table[term], color=color, linewidth=0.8, alpha=0.4)
+            axes.plot(table.index, smooth, color=color, linewidth=1.6)
             axes.set_title(label(f"{name}: {term}", 40), fontsize=10)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for axes in panels[-1]:

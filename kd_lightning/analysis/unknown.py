@@ -37,7 +37,7 @@ def unknown_histograms(found: dict[str, Findings]) -> Figure:
     keys = list(dict.fromkeys(key for each in found.values() for key in each.details["ood"]))
     if not keys:
         raise ConfigError("scores: none that these networks have; knn needs no trained classifier")
-    figure = Figure(figsize=(4.2 * len(keys), 0.6 + 1.7 * len(found)), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(3.7 * len(keys), 0.6 + 1.7 * len(found)), layout="constrained", facecolor="white")
     panels = figure.subplots(len(found), len(keys), squeeze=False)
     for row, (name, each) in zip(panels, found.items(), strict=True):
         for axes, key in zip(row, keys, strict=True):

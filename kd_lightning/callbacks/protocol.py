@@ -63,6 +63,10 @@ class Protocol(Callback):
 
     def conclude(self, trainer: Trainer, method: LightningModule, data: ImageData) -> None:
         """After `fit`: writes the judged checkpoint's student alone, tests that checkpoint, and writes results.json."""
+        given = Path(trainer.ckpt_path or "")
+        if trainer.is_global_zero and self.judge == "last" and given.is_file() and not self.judged.exists():
+            shutil.copy(given, self.judged)  # of a run that was ended in its test, and is tested now
+        trainer.strategy.barrier()
         if not self.judged.exists():
             rank_zero_warn(f"{self.judged} was not written, so there is nothing to test (no epoch was run to its end)")
             return

@@ -5,13 +5,25 @@ from kd_lightning.commands.bench_data import BenchData
 from kd_lightning.commands.bench_methods import BenchMethods
 from kd_lightning.commands.compare import Compare
 from kd_lightning.commands.neighbors import MakeNeighbors
+from kd_lightning.commands.repeat import Repeat
 from kd_lightning.commands.show import Show
 
 ON_A_CONFIG = {"show": Show, "neighbors": MakeNeighbors}
 """Called with the method and the data of a config, as `fit` takes it."""
 ALONE = {"bench-data": BenchData, "bench-methods": BenchMethods, "compare": Compare}
 """Called with their own arguments alone."""
-AROUND_FIT = {"bench": Bench}
+AROUND_FIT = {"bench": Bench, "repeat": Repeat}
 """Called with their own arguments and, in one list, those of `fit`."""
 
-__all__ = ["ALONE", "AROUND_FIT", "ON_A_CONFIG", "Bench", "BenchData", "BenchMethods", "Compare", "MakeNeighbors", "Show"]
+__all__ = [
+    "ALONE",
+    "AROUND_FIT",
+    "ON_A_CONFIG",
+    "Bench",
+    "BenchData",
+    "BenchMethods",
+    "Compare",
+    "MakeNeighbors",
+    "Repeat",
+    "Show",
+]

@@ -32,8 +32,10 @@ class Findings:
         """Takes in what was found of the teacher, each name, inside the details too, with `_teacher` behind it."""
         self.values |= {f"{name}_teacher": value for name, value in theirs.values.items()}
         for name, detail in theirs.details.items():
+            if name not in self.details:
+                continue  # nothing of the student's to stand beside: its classifier is not trained
             if isinstance(detail, dict):
-                self.details.setdefault(name, {}).update({f"{key}_teacher": value for key, value in detail.items()})
+                self.details[name].update({f"{key}_teacher": value for key, value in detail.items()})
             else:
                 self.details[f"{name}_teacher"] = detail
 

@@ -82,6 +82,8 @@ _EXACT = {
     "test/agreement_teacher_errs": ("agreement where the teacher errs", "faithfulness", "%", "higher", True),
     "test/kl": ("KL divergence from the teacher", "faithfulness", "", "lower", True),
     "test/logit_cosine": ("cosine to the teacher's logits", "faithfulness", "", "higher", False),
+    "test/cosine": ("cosine of what the loss brings together", "faithfulness", "", "higher", False),
+    "test/neighbors": ("neighbours shared with the teacher", "faithfulness", "%", "higher", False),
     "test/cka": ("CKA with the teacher", "faithfulness", "", "higher", True),
     "test/sp_distance": ("distance of similarity matrices", "faithfulness", "", "lower", False),
     "test/knn": ("10 nearest neighbours", "representation", "%", "higher", True),

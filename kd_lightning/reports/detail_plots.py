@@ -99,8 +99,9 @@ def reliability(runs: Runs, looks: Looks | None = None) -> Figure | None:
 
 
 def ood_keys(runs: Runs, most: int = 6) -> list[str]:
-    """The `<score>_<data>` with histograms, each data set's best known scores first."""
+    """The `<score>_<data>` with histograms of students, each data set's best known scores first."""
     found = list(dict.fromkeys(key for run in runs for key in run.results.details.get("ood", {})))
+    found = [key for key in found if not key.endswith("_teacher")]
     scores = ("knn", "energy", "msp", "mahalanobis")
 
     def place(key: str) -> int:

@@ -10,7 +10,7 @@ import wandb
 import yaml
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.loggers import _has_key as has_key
+from kd_lightning.loggers import has_key
 from kd_lightning.reports.folders import CONFIG, HISTORY, RESULTS
 from kd_lightning.reports.results import SCHEMA
 from kd_lightning.reports.values import number, printable

@@ -160,9 +160,10 @@ def _costs(comparison: Comparison, looks: plots.Looks) -> list[Picture]:
 def _axis(comparison: Comparison, axis: str, looks: plots.Looks) -> dict[str, Any]:
     """An axis: its plots, its table, and the details that belong to it."""
     runs, metrics = comparison.runs, comparison.axes[axis]
+    shown = plots.usable_costs(comparison.frame, metrics) if axis == "cost" else metrics
     pictures = [
         Picture(as_uri(plots.dots(comparison.frame, metric, looks)), f"{metric.title} for each group and seed")
-        for metric in metrics
+        for metric in shown
         if metric.key and comparison.frame[metric.name].nunique() > 1  # else the table says it all
     ]
     figures: list[tuple[Figure | None, str, bool]] = []

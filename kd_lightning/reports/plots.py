@@ -215,10 +215,16 @@ def _title(metric: Metric) -> str:
 
 
 def usable_costs(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Metric]:
-    """The costs worth a plot: those with `key` that are not the same for all points, the teachers' included."""
+    """The costs worth a plot: those with `key` that are not the same for all points, the teachers' included.
+
+    Where all students do the same multiply-adds, their latencies differ by what else the machine did, and are left out.
+    """
+    alike = "cost/macs" in frame and frame["cost/macs"].nunique() == 1
+    measured = ("cost/latency", "cost/images_per_second")
     found = []
     for metric in metrics:
         values = [*frame[metric.name].dropna(), *teachers(frame, metric.name).values()]
-        if metric.axis == "cost" and metric.key and len(values) and max(values) > 1.02 * min(values):
+        differs = len(values) and max(values) > 1.02 * min(values)
+        if metric.axis == "cost" and metric.key and differs and not (alike and metric.name.startswith(measured)):
             found.append(metric)
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.loggers import _has_key as has_key
+from kd_lightning.loggers import has_key
 from kd_lightning.reports.axes import TEACHER, describe, ordered
 from kd_lightning.reports.values import printable
 

@@ -17,10 +17,13 @@ SHOWN = 32
 def log_tables(logger: WandbLogger, found: Mapping[str, Any], each: Mapping[str, Tensor], data: ImageData) -> None:
     """Logs the result of a run so that a dashboard compares runs with no hand work.
 
-    Summary: which epoch was judged, and the values of the last epoch as `last/...`. Tables: `test/per_class`,
+    Config: what results.json says beside numbers, as `results`, so that `compare wandb:...` can read it back. Summary:
+    which epoch was judged, and the values of the last epoch as `last/...`. Tables: `test/per_class`,
     `test/disagreement` (images on which student and teacher differ, the most confident first), `test/ood_histograms`.
     """
     run, details = logger.experiment, found["details"]
+    said = {part: found[part] for part in ("run", "code", "data", "protocol", "seconds")}
+    run.config.update({"results": said}, allow_val_change=True)
     judged = {f"judged/{key}": found["protocol"][key] for key in ("judge", "epoch", "step")}
     run.summary.update({**judged, **{f"last/{key}": value for key, value in found.get("last", {}).items()}})
     if "val/acc" in found["metrics"]:

@@ -1,102 +1,23 @@
-"""repeat: which runs are started, skipped and gone on with, how they are stopped, and what is refused.
+"""repeat: which runs are started, skipped and gone on with, and what is refused."""
 
-`fit` is a script of no weight here, which writes what `fit` writes; at the end it is the real one.
-"""
-
-import fcntl
-import json
-import multiprocessing
-import os
-import signal
-import sys
-import time
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from fake_fit import began, folders, install, write
 
 from kd_lightning.cli import main
-from kd_lightning.commands.repeat import Repeat, command, plan, processes
+from kd_lightning.commands.repeat import Repeat, command, plan
 from kd_lightning.commands.repeat.budget import differences
-from kd_lightning.commands.repeat.lock import Lock
 from kd_lightning.errors import ConfigError, RunError
 
 ROOT = Path(__file__).parents[2]
-FAKE = """
-import json, os, pathlib, signal, sys, time, zipfile, yaml
-
-args = dict(arg[2:].split("=", 1) for arg in sys.argv if arg.startswith("--") and "=" in arg)
-path = pathlib.Path(sys.argv[sys.argv.index("--config") + 1])
-content = yaml.safe_load(path.read_text())
-for name, value in args.items():
-    part = content
-    *groups, last = name.split(".")
-    for group in groups:
-        part = part.setdefault(group, {})
-    part[last] = yaml.safe_load(value)
-if "typo" in args:
-    sys.exit("error: typo is not a field")
-if "--print_config" in sys.argv:
-    print("# a comment\\n" + yaml.safe_dump(content))
-    sys.exit()
-run, seed = content["run"], content["seed_everything"]
-name = (run["name"] or "kd-s{seed}").replace("{seed}", str(seed))
-folder = pathlib.Path(run["folder"], run["project"], name, run["id"])
-folder.mkdir(parents=True)
-(folder / "config.yaml").write_text(yaml.safe_dump(content))
-(folder / "environment.json").write_text(json.dumps(dict(os.environ)))
-(folder / "began").write_text(str(time.time()))
-print("fit says: step", flush=True)
-fake = content.get("fake", {})
-if fake.get("checkpoint"):
-    with zipfile.ZipFile(folder / "last.ckpt", "w") as file:
-        file.writestr("data.pkl", "")
-if seed in fake.get("fails", []):
-    print("noise\\nerror: the loss is nan\\nlast words", file=sys.stderr)
-    sys.exit(1)
-if fake.get("stubborn"):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-if "ckpt_path" not in args:
-    time.sleep(fake.get("sleep", 0))
-if seed not in fake.get("silent", []):
-    metrics = {fake.get("judge", "test/acc"): 0.5 + seed / 100}
-    (folder / "results.json").write_text(json.dumps({"schema": 1, "seconds": 90.0, "metrics": metrics}))
-(folder / "ended").write_text(str(time.time()))
-"""
 
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = tmp_path / "fake.py"
-    script.write_text(FAKE)
-    monkeypatch.setattr(plan, "FIT", (sys.executable, str(script), "fit"))
-
-
-def write(path: Path, name: str, *, trainer: dict | None = None, data: dict | None = None, **more: Any) -> str:
-    """A config of the script's, as `fit --print_config` shows one."""
-    trainer = {
-        "accelerator": "cpu", "devices": "auto", "max_epochs": 3, "max_steps": -1, "limit_train_batches": None,
-        "accumulate_grad_batches": 1, **(trainer or {}),
-    }  # fmt: skip
-    data = {"class_path": "Digits", "init_args": {"batch_size": 8, "val_split": 0.1, "split_seed": 0, **(data or {})}}
-    content = {"seed_everything": 0, "trainer": trainer, "data": data, "protocol": {"judge": None}}
-    content["model"] = {"class_path": "kd_lightning.methods.KD", "init_args": {"temperature": 4.0}}
-    content["run"] = {"project": "p", "name": f"{name}-s{{seed}}", "folder": str(path / "runs"), "id": None}
-    file = path / f"{name}.yaml"
-    file.write_text(yaml.safe_dump({**content, **more}))
-    return str(file)
-
-
-def folders(path: Path) -> list[str]:
-    return sorted(str(p.parent.relative_to(path / "runs/p")) for p in path.glob("runs/p/*/*/config.yaml"))
-
-
-def began(path: Path) -> list[str]:
-    """The names of the runs, in the order in which they began."""
-    files = sorted(path.glob("runs/p/*/*/began"), key=lambda file: float(file.read_text()))
-    return [file.parent.parent.name for file in files]
+    install(tmp_path, monkeypatch)
 
 
 @pytest.mark.usefixtures("fake")
@@ -192,152 +113,6 @@ def test_one_fails_and_the_others_go_on(tmp_path: Path, capfd: pytest.CaptureFix
 
 
 @pytest.mark.usefixtures("fake")
-def test_several_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(8)})
-    configs = [write(tmp_path, name, fake={"sleep": 0.6}) for name in "abcd"]
-    Repeat(configs, seeds=1, at_once=2)([])
-    spans = [
-        (float((p.parent / "began").read_text()), float(p.read_text()))
-        for p in sorted(tmp_path.glob("runs/p/*/*/ended"))
-    ]
-    together = [sum(start <= moment < end for start, end in spans) for moment, _ in spans]
-    assert max(together) == 2
-    used = [json.loads(p.read_text())["OMP_NUM_THREADS"] for p in tmp_path.glob("runs/p/*/*/environment.json")]
-    assert used == ["4"] * 4
-
-
-def test_devices_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def given(key: str, **kwargs: int) -> list[str | None]:
-        return [environment.get(key) for environment in processes.environments(**kwargs)]
-
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert given("CUDA_VISIBLE_DEVICES", at_once=3, gpus=4) == ["0", "1", "2"]
-    assert given("CUDA_VISIBLE_DEVICES", at_once=2, gpus=4, each=2) == ["0,1", "2,3"]
-    assert given("CUDA_VISIBLE_DEVICES", at_once=2, gpus=1) == [None, None]  # they share it
-    assert given("CUDA_VISIBLE_DEVICES", at_once=1, gpus=4) == [None]  # it may take them all
-    assert given("OMP_NUM_THREADS", at_once=2, gpus=2) == [None, None]
-    assert given("OMP_NUM_THREADS", at_once=1, gpus=0) == [None]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7f")
-    assert given("CUDA_VISIBLE_DEVICES", at_once=2, gpus=2) == ["5", "GPU-7f"]
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert given("OMP_NUM_THREADS", at_once=2, gpus=0) == ["3", "3"]
-
-
-def drive(configs: list[str], patience: float = 60) -> multiprocessing.Process:
-    """`repeat` in a process of its own."""
-
-    def run() -> None:
-        processes.PATIENCE = patience
-        Repeat(configs, seeds=2, at_once=2)([])
-
-    process = multiprocessing.get_context("fork").Process(target=run)  # which saves the imports
-    process.start()
-    return process
-
-
-def wait_for(path: Path, pattern: str, count: int) -> None:
-    for _ in range(1200):
-        if len([*path.glob(pattern)]) >= count:
-            return
-        time.sleep(0.05)
-    raise TimeoutError(pattern)
-
-
-def alive(path: Path) -> bool:
-    """Whether a process runs the script of this folder."""
-    lines = [p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline") if os.access(p, os.R_OK)]
-    return any(str(path / "fake.py").encode() + b"\0fit" in line for line in lines)
-
-
-@pytest.mark.usefixtures("fake")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_ends_the_children_and_says_how_to_go_on(
-    tmp_path: Path, number: signal.Signals, capfd: pytest.CaptureFixture
-) -> None:
-    configs = [write(tmp_path, name, fake={"sleep": 300, "checkpoint": True}) for name in "ab"]
-    process = drive(configs)
-    wait_for(tmp_path, "runs/p/*/*/last.ckpt", 2)
-    os.kill(process.pid, number)
-    process.join(60)
-    assert process.exitcode == 130
-    said = capfd.readouterr().out
-    assert "stopped; this goes on: python -m kd_lightning repeat --configs " + " ".join(configs) in said
-    assert not alive(tmp_path)
-    assert not [*tmp_path.rglob("*.lock")]
-    rows = Repeat(configs, seeds=1)([])
-    assert [row["state"] for row in rows] == ["resumed", "resumed"]
-
-
-@pytest.mark.usefixtures("fake")
-def test_one_that_does_not_stop_is_killed(tmp_path: Path) -> None:
-    configs = [write(tmp_path, "a", fake={"sleep": 300, "stubborn": True})]
-    process = drive(configs, patience=0.5)
-    wait_for(tmp_path, "runs/p/*/*/began", 2)
-    time.sleep(0.5)
-    os.kill(process.pid, signal.SIGINT)
-    process.join(60)
-    assert process.exitcode == 130
-    assert not alive(tmp_path)
-
-
-@pytest.mark.usefixtures("fake")
-def test_two_repeats_share_the_work_and_a_killed_ones_children_keep_it(tmp_path: Path) -> None:
-    config = write(tmp_path, "a", fake={"sleep": 4})
-    process = drive([config])
-    wait_for(tmp_path, "runs/p/*/*/began", 2)
-    rows = Repeat([config], seeds=3)([])
-    assert [row["state"].partition(" ")[0] for row in rows] == ["elsewhere", "elsewhere", "ran"]
-    assert "process " in rows[0]["state"]
-    process.join(60)
-    assert process.exitcode == 0
-    write(tmp_path, "a", fake={"sleep": 6})
-    process = drive([config])
-    wait_for(tmp_path, "runs/p/*/*/began", 5)
-    process.kill()  # it can tell its children nothing
-    process.join()
-    assert [row["state"].partition(" ")[0] for row in Repeat([config], seeds=2)([])] == ["elsewhere", "elsewhere"]
-    for _ in range(200):
-        if not alive(tmp_path):
-            break
-        time.sleep(0.05)
-    assert [row["state"] for row in Repeat([config], seeds=2)([])] == ["done before"] * 2
-    assert len(folders(tmp_path)) == 5
-
-
-def test_a_lock_is_its_holders_alone(tmp_path: Path) -> None:
-    first, second = Lock(tmp_path / "x" / "run.lock"), Lock(tmp_path / "x" / "run.lock")
-    assert first.take()
-    assert not second.take()
-    assert second.holder().startswith(f"process {os.getpid()} on ")
-    first.free()
-    assert not first.path.exists()
-    assert second.take()
-    second.free()
-    first.path.write_text("process 1 on a machine that is gone\n")  # of a process that was killed
-    assert first.take()
-    first.free()
-
-
-def test_a_lock_on_a_file_that_its_holder_has_just_taken_away_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock, flock, calls = Lock(tmp_path / "run.lock"), fcntl.flock, []
-
-    def late(number: int, how: int) -> None:
-        if not calls:
-            lock.path.unlink()
-        calls.append(number)
-        flock(number, how)
-
-    monkeypatch.setattr(fcntl, "flock", late)
-    assert lock.take()
-    assert not Lock(lock.path).take()
-    lock.free()
-
-
-@pytest.mark.usefixtures("fake")
 def test_a_dry_run_starts_nothing(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     config = write(tmp_path, "a")
     Repeat([config], seeds=[1])([])
@@ -361,7 +136,7 @@ def test_a_dry_run_starts_nothing(tmp_path: Path, capfd: pytest.CaptureFixture) 
             {"data": {"split_seed": 1}},
             "validation split ({a}: val_split=0.1 split_seed=0, {b}: val_split=0.1 split_seed=1)",
         ),
-        ({"protocol": {"judge": "last"}}, "protocol.judge ({a}: best, {b}: last)"),
+        ({"protocol": {"judge": "last"}}, ""),  # the default is the method's, and may be the same
         ({"data": {"batch_size": 16}}, ""),  # as many images in as many epochs
         ({"trainer": {"limit_train_batches": 1.0}}, ""),
     ],
@@ -376,9 +151,10 @@ def test_unequal_budgets_are_named(tmp_path: Path, capfd: pytest.CaptureFixture,
 
 @pytest.mark.usefixtures("fake")
 def test_steps_of_another_batch_size_can_be_as_many_images(tmp_path: Path) -> None:
-    a = write(tmp_path, "a", trainer={"max_steps": 20})
-    b = write(tmp_path, "b", trainer={"max_steps": 10}, data={"batch_size": 16})
-    assert differences([plan.resolve(a, []), plan.resolve(b, [])]) == ""
+    a = write(tmp_path, "a", trainer={"max_steps": 20}, protocol={"judge": "last"})
+    b = write(tmp_path, "b", trainer={"max_steps": 10}, data={"batch_size": 16}, protocol={"judge": "best"})
+    found = differences([plan.resolve(a, []), plan.resolve(b, [])])
+    assert found == f"the configs differ in protocol.judge ({a}: last, {b}: best)"
 
 
 @pytest.mark.usefixtures("fake")

@@ -79,13 +79,13 @@ def test_one_config_under_two_names_is_two_groups_where_seeds_are_shared(tmp_pat
 
 def test_of_a_seed_that_was_run_again_the_later_one_is_compared(tmp_path: Path) -> None:
     write_runs(tmp_path, ("kd",), 2)
-    later = tmp_path / "digits/kd-s0/b"
+    later = tmp_path / "digits/kd-s0/0"  # before the other by its name
     shutil.copytree(tmp_path / "digits/kd-s0/a", later)
     content = json.loads((later / "results.json").read_text())
     content["protocol"]["judged"] = "2027-01-01T10:00:00"
     (later / "results.json").write_text(json.dumps(content))
     runs = read_runs(tmp_path)
-    assert [run.folder.name for run in runs] == ["b", "a"]
+    assert [run.folder.name for run in runs] == ["0", "a"]
     assert "kd: a seed was run again" in one_problem(runs)
 
 

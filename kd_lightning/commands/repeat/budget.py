@@ -17,7 +17,7 @@ def differences(configs: list[Config]) -> str:
     found = []
     for title, value in _FIELDS.items():
         values = {config.path: value(config.content) for config in configs}
-        if len({*values.values()}) > 1:
+        if len({*values.values()} - {None}) > 1:
             found.append(f"{title} ({', '.join(f'{path}: {given}' for path, given in values.items())})")
     return f"the configs differ in {'; '.join(found)}" if found else ""
 
@@ -44,9 +44,8 @@ def _split(content: dict[str, Any]) -> str:
     return " ".join(f"{key}={content['data']['init_args'].get(key)}" for key in _SPLIT)
 
 
-def _judge(content: dict[str, Any]) -> str:
-    by_default = "best" if content["data"]["init_args"].get("val_split") else "last"
-    return content["protocol"]["judge"] or by_default
+def _judge(content: dict[str, Any]) -> str | None:
+    return content["protocol"]["judge"]  # None is as the method trains: `compare` tells what it was
 
 
 _FIELDS: dict[str, Callable[[dict[str, Any]], Any]] = {

@@ -1,0 +1,84 @@
+"""A script that writes what `fit` writes, in no time; its config says whether it fails, sleeps or cannot be stopped."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kd_lightning.commands.repeat import plan
+
+FAKE = """
+import json, os, pathlib, signal, sys, time, zipfile, yaml
+
+args = dict(arg[2:].split("=", 1) for arg in sys.argv if arg.startswith("--") and "=" in arg)
+path = pathlib.Path(sys.argv[sys.argv.index("--config") + 1])
+content = yaml.safe_load(path.read_text())
+for name, value in args.items():
+    part = content
+    *groups, last = name.split(".")
+    for group in groups:
+        part = part.setdefault(group, {})
+    part[last] = yaml.safe_load(value)
+if "typo" in args:
+    sys.exit("error: typo is not a field")
+if "--print_config" in sys.argv:
+    print("# a comment\\n" + yaml.safe_dump(content))
+    sys.exit()
+run, seed = content["run"], content["seed_everything"]
+name = (run["name"] or "kd-s{seed}").replace("{seed}", str(seed))
+folder = pathlib.Path(run["folder"], run["project"], name, run["id"])
+folder.mkdir(parents=True)
+(folder / "config.yaml").write_text(yaml.safe_dump(content))
+(folder / "environment.json").write_text(json.dumps(dict(os.environ)))
+(folder / "began").write_text(str(time.time()))
+print("fit says: step", flush=True)
+fake = content.get("fake", {})
+if fake.get("checkpoint"):
+    with zipfile.ZipFile(folder / "last.ckpt", "w") as file:
+        file.writestr("data.pkl", "")
+if seed in fake.get("fails", []):
+    print("noise\\nerror: the loss is nan\\nlast words", file=sys.stderr)
+    sys.exit(1)
+if fake.get("stubborn"):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if "ckpt_path" not in args:
+    time.sleep(fake.get("sleep", 0))
+if seed not in fake.get("silent", []):
+    metrics = {fake.get("judge", "test/acc"): 0.5 + seed / 100}
+    (folder / "results.json").write_text(json.dumps({"schema": 1, "seconds": 90.0, "metrics": metrics}))
+(folder / "ended").write_text(str(time.time()))
+"""
+
+
+def install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts the script in place of `fit`, into a folder."""
+    script = path / "fake.py"
+    script.write_text(FAKE)
+    monkeypatch.setattr(plan, "FIT", (sys.executable, str(script), "fit"))
+
+
+def write(path: Path, name: str, *, trainer: dict | None = None, data: dict | None = None, **more: Any) -> str:
+    """A config of the script's, as `fit --print_config` shows one."""
+    trainer = {
+        "accelerator": "cpu", "devices": "auto", "max_epochs": 3, "max_steps": -1, "limit_train_batches": None,
+        "accumulate_grad_batches": 1, **(trainer or {}),
+    }  # fmt: skip
+    data = {"class_path": "Digits", "init_args": {"batch_size": 8, "val_split": 0.1, "split_seed": 0, **(data or {})}}
+    content = {"seed_everything": 0, "trainer": trainer, "data": data, "protocol": {"judge": None}}
+    content["model"] = {"class_path": "kd_lightning.methods.KD", "init_args": {"temperature": 4.0}}
+    content["run"] = {"project": "p", "name": f"{name}-s{{seed}}", "folder": str(path / "runs"), "id": None}
+    file = path / f"{name}.yaml"
+    file.write_text(yaml.safe_dump({**content, **more}))
+    return str(file)
+
+
+def folders(path: Path) -> list[str]:
+    return sorted(str(p.parent.relative_to(path / "runs/p")) for p in path.glob("runs/p/*/*/config.yaml"))
+
+
+def began(path: Path) -> list[str]:
+    """The names of the runs, in the order in which they began."""
+    files = sorted(path.glob("runs/p/*/*/began"), key=lambda file: float(file.read_text()))
+    return [file.parent.parent.name for file in files]
