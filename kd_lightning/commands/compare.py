@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.markup import escape
 
@@ -9,10 +10,10 @@ from kd_lightning import reports
 from kd_lightning.console import wide
 from kd_lightning.errors import ConfigError
 from kd_lightning.paths import check_writable, expand
-from kd_lightning.reports import tables
+from kd_lightning.reports import online, tables, workspace
 from kd_lightning.reports.statistics import Test
 
-WRITTEN = ("report.html", "table.csv", "table.md")
+WRITTEN = ("report.html", "table.csv", "table.md", workspace.LINKS)
 
 
 class Compare:
@@ -23,11 +24,14 @@ class Compare:
     data sets are compared each within its own.
 
     Args:
-        runs: folders of runs, folders above many, or patterns (`runs/**`); also without `--runs`, as first arguments.
+        runs: folders of runs, folders above many, or patterns (`runs/**`), or a W&B project (`wandb:entity/project`);
+            also without `--runs`, as first arguments.
         out: the folder to write to; it must hold nothing but a report, which is written over.
         baseline: the group that the others are compared with; default: one of Supervised, else the first.
         metric: what the comparison is about, by its name in results.json; default: test/acc, else what there is.
         test: of the differences paired by seed: Student's t, or Wilcoxon's signed ranks.
+        wandb: save a workspace and a report of these metrics on W&B too, or update those saved from this folder before
+            (`pip install 'kd_lightning[wandb]'`).
         images: show the images that students disagree on most; each run's own data module reads them, as `test` would.
 
     Raises:
@@ -42,11 +46,12 @@ class Compare:
         metric: str | None = None,
         test: Test = "t",
         images: bool = True,
+        wandb: bool = False,
     ) -> None:
         if not runs:
             raise ConfigError("runs: none given; name runs' folders, or a folder above them: compare runs/digits")
         self.runs, self.out = runs, expand(out)
-        self.baseline, self.metric, self.test, self.images = baseline, metric, test, images
+        self.baseline, self.metric, self.test, self.images, self.wandb = baseline, metric, test, images, wandb
         check_writable(self.out, "out")
         if self.out.is_file():
             raise ConfigError(f"out: {self.out} is a file; give a folder")
@@ -63,7 +68,9 @@ class Compare:
         others: list[str] = []
         value_follows = False
         for arg in args:
-            if value_follows or (arg.startswith("-") and arg != "--runs"):
+            if arg == "--wandb":
+                others.append("--wandb=true")
+            elif value_follows or (arg.startswith("-") and arg != "--runs"):
                 others.append(arg)
                 value_follows = not value_follows and arg.startswith("--") and "=" not in arg and arg != "--help"
             elif arg != "--runs":
@@ -72,15 +79,30 @@ class Compare:
 
     def __call__(self) -> Path:
         """The page's path."""
-        runs = reports.read_runs(self.runs)
+        with TemporaryDirectory() as temporary:
+            folders, addresses = online.split(self.runs)
+            said = []
+            for address in addresses:
+                found, lines = online.fetch(address, Path(temporary))
+                folders += map(str, found)
+                said += lines
+            return self._compared(reports.read_runs(folders), said)
+
+    def _compared(self, runs: reports.Runs, said: list[str]) -> Path:
         comparisons, lines = reports.compare(runs, baseline=self.baseline, metric=self.metric, test=self.test)
-        problems = [*runs.problems, *lines]
+        problems = [*said, *runs.problems, *lines]
         page = reports.page(comparisons, problems, beside=self.out, images=self.images)
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "report.html").write_text(page, encoding="utf-8")
         (self.out / "table.md").write_text(tables.markdown(comparisons, problems), encoding="utf-8")
         reports.frame(runs, config=True).to_csv(self.out / "table.csv", index=False)
         console = wide()
+        if self.wandb:
+            try:
+                addresses = self._publish(runs, comparisons)
+                console.print(escape("on W&B: " + ", ".join(addresses)), soft_wrap=True, highlight=False)
+            except ConfigError as error:  # the tables and the page are there all the same
+                problems.append(str(error))
         for comparison in comparisons:
             console.print(tables.for_terminal(comparison))
             console.print(escape(tables.how(comparison)), style="dim")
@@ -90,3 +112,10 @@ class Compare:
             escape(f"{tables.counted(len(runs))}: {self.out / 'report.html'}"), soft_wrap=True, highlight=False
         )
         return self.out / "report.html"
+
+    def _publish(self, runs: reports.Runs, comparisons: list[reports.Comparison]) -> list[str]:
+        projects = list(dict.fromkeys(run.results.run.get("project") for run in runs))
+        if len(projects) != 1 or not projects[0]:
+            raise ConfigError(f"wandb: these are runs of {len(projects)} W&B projects; a workspace is of one")
+        metrics = [metric.name for comparison in comparisons for metric in comparison.metrics]
+        return workspace.publish(None, projects[0], dict.fromkeys(metrics), self.out.name, self.out)

@@ -85,6 +85,7 @@ def test_maps_keep_neighbours_and_are_the_same_twice() -> None:
     generator = np.random.default_rng(0)
     centres = generator.normal(size=(6, 20)) * 4
     rows = (centres[:, None] + generator.normal(size=(6, 15, 20))).reshape(90, 20)
+    rows *= 10 ** generator.uniform(-2, 2, size=(90, 1))  # lengths do not count
     points = analysis.in_two_dimensions(torch.tensor(rows))
     assert trustworthiness(rows, points, metric="cosine", n_neighbors=5) > 0.9
     assert np.array_equal(points, analysis.in_two_dimensions(torch.tensor(rows)))

@@ -1,0 +1,62 @@
+"""compare beside W&B: a project read as folders are, and what is saved there."""
+
+from pathlib import Path
+
+import pytest
+from finished import write_runs
+
+from kd_lightning.cli import main
+from kd_lightning.reports import online, workspace
+
+
+@pytest.fixture
+def keyless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+
+
+@pytest.mark.usefixtures("keyless")
+def test_without_a_key_the_report_is_written_and_one_line_says_what_is_not(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    write_runs(tmp_path / "runs", ("baseline", "kd"))
+    out = tmp_path / "report"
+    main(["compare", str(tmp_path / "runs"), "--out", str(out), "--wandb", "--images=false"])
+    assert (out / "report.html").exists()
+    said = [line for line in capfd.readouterr().out.splitlines() if "wandb" in line]
+    assert said == [
+        "warning: wandb: there is no W&B key, so no workspace is saved; run wandb login, or set WANDB_API_KEY"
+    ]
+    with pytest.raises(SystemExit):
+        main(["compare", "wandb:me/project", "--out", str(tmp_path / "other")])
+    assert "there is no W&B key" in capfd.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_projects_runs_stand_beside_folders_and_a_workspace_is_saved(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_runs(tmp_path / "runs", ("baseline",))
+    write_runs(tmp_path / "online", ("kd",))
+    asked, saved = [], []
+
+    def fetch(address: str, folder: Path) -> tuple[list[Path], list[str]]:
+        asked.append(address)
+        return [tmp_path / "online"], [f"{address}: without results, left out: x"]
+
+    def publish(entity: None, project: str, metrics: dict, title: str, folder: Path) -> list[str]:
+        saved.append((entity, project, [*metrics][:1], title, folder))
+        return ["https://w", "https://r"]
+
+    monkeypatch.setattr(online, "fetch", fetch)
+    monkeypatch.setattr(workspace, "publish", publish)
+    out = tmp_path / "report"
+    main(["compare", str(tmp_path / "runs"), "wandb:me/p", "--wandb", "--out", str(out), "--images=false"])
+    printed = capfd.readouterr().out
+    assert asked == ["wandb:me/p"]
+    assert "digits: 6 runs" in printed
+    assert "warning: wandb:me/p: without results, left out: x" in printed
+    assert "on W&B: https://w, https://r" in printed
+    assert [entry[1:2] + entry[3:] for entry in saved] == [("digits", "report", out)]
+    (out / workspace.LINKS).write_text("{}")  # is the report's own, and may lie there
+    main(["compare", str(tmp_path / "runs"), "--out", str(out), "--images=false"])
