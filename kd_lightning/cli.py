@@ -70,7 +70,7 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self._get(self.config_init, "trainer")
-        callbacks = [*_listed(trainer.callbacks), Overview(), OutOfMemory()]
+        callbacks = [*_each_once(_listed(trainer.callbacks)), Overview(), OutOfMemory()]
         if trainer.enable_progress_bar is not False:
             callbacks.append(Progress())
         if self.subcommand == "fit":
@@ -115,10 +115,8 @@ class CLI(LightningCLI):
             self._get(self.config_init, "protocol").conclude(self.trainer, self.model, self.datamodule)
 
     def after_test(self) -> None:
-        chosen = self._get(self.config, "data").as_dict()
-        given = self._get(self.config, "ckpt_path")
-        protocol = self._get(self.config_init, "protocol")
-        protocol.conclude_test(self.trainer, self.model, self.datamodule, given, chosen)
+        config, protocol = self.config[self.subcommand].as_dict(), self._get(self.config_init, "protocol")
+        protocol.conclude_test(self.trainer, self.model, self.datamodule, config["ckpt_path"], config)
 
 
 class CommandCLI(CLI):
@@ -222,6 +220,12 @@ def _split(args: list[str], own: set[str]) -> tuple[list[str], list[str]]:
 def _listed(given: Any) -> list:
     """What Lightning takes one of, or a list of, or none."""
     return given if isinstance(given, list) else [given] * (given is not None)
+
+
+def _each_once(callbacks: list) -> list:
+    """The callbacks, of two probes that would log the same names the later one: `--trainer.callbacks+=` adds behind."""
+    last = {probe.title: probe for probe in callbacks if isinstance(probe, Probe)}
+    return [each for each in callbacks if not isinstance(each, Probe) or last[each.title] is each]
 
 
 def console() -> None:

@@ -13,6 +13,8 @@ from wandb_file import records
 
 from kd_lightning import results
 from kd_lightning.cli import main
+from kd_lightning.errors import ConfigError
+from kd_lightning.evaluation import Eyes, Findings, Probe
 from kd_lightning.results.code import code
 
 ROOT = Path(__file__).parents[1]
@@ -121,9 +123,17 @@ def test_test_adds_what_is_new_to_the_judged_checkpoints_results(own: Path, said
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
-        (["--ckpt_path=last.ckpt"], "is of best.ckpt, and stays as it is"),
+        (["--ckpt_path=last.ckpt"], "the run's judged checkpoint is best.ckpt"),
+        (["--ckpt_path=last.ckpt", "--protocol.judge=last"], "the run's judged checkpoint is best.ckpt"),
+        (["--ckpt_path=best.ckpt", "--seed_everything=7"], "seed_everything is not the run's"),
+        (["--ckpt_path=best.ckpt", "--data.val_split=0.3"], "data.init_args.val_split is not the run's"),
+        (["--ckpt_path=best.ckpt", "--trainer.max_epochs=9"], "trainer.max_epochs is not the run's"),
+        (["--ckpt_path=best.ckpt", f"--config={ROOT / 'configs/digits/baseline.yaml'}"], "is not the run's"),
         (["--ckpt_path=best.ckpt", "--trainer.limit_test_batches=1"], "leaves images out"),
-        (["--ckpt_path=best.ckpt", "--data=RandomImages", "--data.images=100", "--data.classes=10"], "not the images"),
+        (
+            ["--ckpt_path=best.ckpt", "--data=RandomImages", "--data.images=100", "--data.classes=10"],
+            "data.class_path is not the run's",
+        ),
     ],
 )
 def test_nothing_else_is_added(own: Path, args: list[str], reason: str, said: list[str]) -> None:
@@ -132,6 +142,71 @@ def test_nothing_else_is_added(own: Path, args: list[str], reason: str, said: li
     main(["test", f"--config={own / 'config.yaml'}", "--trainer.accelerator=cpu", *args])
     assert reason in said[0]
     assert (own / results.FILE).read_bytes() == before
+
+
+def test_a_run_that_is_not_finished_gets_no_results(own: Path, said: list[str]) -> None:
+    for name in ("student.safetensors", results.FILE):
+        (own / name).unlink()
+    main(["test", f"--config={own / 'config.yaml'}", "--trainer.accelerator=cpu", f"--ckpt_path={own / 'best.ckpt'}"])
+    assert "the run is not finished" in said[0]
+    assert not (own / results.FILE).exists()
+
+
+def test_a_run_that_was_moved_keeps_its_names(own: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.move(own, tmp_path / "elsewhere"))
+    main(
+        ["test", f"--config={moved / 'config.yaml'}", "--trainer.accelerator=cpu", f"--ckpt_path={moved / 'best.ckpt'}"]
+    )
+    found = json.loads((moved / results.FILE).read_text())
+    assert (found["run"]["project"], found["run"]["name"], found["run"]["id"]) == ("kd_lightning-digits", "kd-s0", "r")
+
+
+@pytest.mark.parametrize("content", ['{"schema": 1, "metr', '{"schema": 2, "metrics": {"a": 1}}', "[]"])
+def test_results_that_cannot_be_added_to_are_kept_aside(own: Path, content: str) -> None:
+    (own / results.FILE).write_text(content)
+    main(["test", f"--config={own / 'config.yaml'}", "--trainer.accelerator=cpu", f"--ckpt_path={own / 'best.ckpt'}"])
+    assert (own / f"{results.FILE}.unread").read_text() == content
+    assert json.loads((own / results.FILE).read_text())["schema"] == 1
+
+
+def test_histograms_of_two_tests_are_both_kept_and_settings_told(own: Path) -> None:
+    noise = "{class_path: RandomImages, init_args: {images: 100, size: 8}}"
+    for score in ("msp", "knn"):
+        probe = f"{{class_path: OutOfDistribution, init_args: {{data: [{noise}], scores: [{score}]}}}}"
+        args = ["test", f"--config={own / 'config.yaml'}", "--trainer.accelerator=cpu"]
+        main([*args, f"--trainer.callbacks+={probe}", f"--ckpt_path={own / 'best.ckpt'}"])
+    found = json.loads((own / results.FILE).read_text())
+    assert {"msp_random", "knn_random"} <= {*found["details"]["ood"]}
+    assert found["probes"]["OutOfDistribution"]["kinds"] == ["knn"]
+    assert {"Classification", "Cost", "OutOfDistribution"} <= {*found["probe_seconds"]}
+
+
+def test_of_two_probes_of_one_name_the_later_one_judges(tmp_path: Path) -> None:
+    args = ["test", "--data=Digits", "--trainer.accelerator=cpu", "--model=Supervised"]
+    args.append("--model.student={name: cifar_resnet20.digits, pretrained: true}")
+    found = []
+    for ks in ((3, 700), (700,), (3,)):
+        probes = [f"--trainer.callbacks+={{class_path: KNN, init_args: {{k: {k}}}}}" for k in ks]
+        found.append(main([*args, *probes]).trainer.callback_metrics["test/knn"])
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_probe_that_cannot_judge_loses_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    short = ["fit", *ARGS, f"--run.folder={tmp_path}", "--run.wandb=off", "--trainer.max_epochs=1"]
+    many = "--trainer.callbacks=[{class_path: FewShot, init_args: {shots: 500}}]"
+    with pytest.raises(SystemExit):
+        main([*short, many])
+    assert not [*tmp_path.rglob("config.yaml")]  # refused before a run is opened
+    none = f"--trainer.callbacks=[{{class_path: {__name__}.Fails}}]"
+    main([*short, none])
+    (path,) = tmp_path.rglob(results.FILE)
+    assert "test/acc" in json.loads(path.read_text())["metrics"]
+    assert any("Fails: nothing can be said; left out" in str(warning.message) for warning in recwarn)
+
+
+class Fails(Probe):
+    def judge(self, eyes: Eyes) -> Findings:
+        raise ConfigError("nothing can be said")
 
 
 def test_runs_that_test_nothing_have_results_too(tmp_path: Path) -> None:
@@ -146,7 +221,8 @@ def test_runs_that_test_nothing_have_results_too(tmp_path: Path) -> None:
 
 
 def test_what_is_no_number_is_null_and_what_was_there_stays(tmp_path: Path) -> None:
-    found = {"schema": 1, "data": {"name": "d"}, "seconds": 3.0, "metrics": {"a": math.nan, "b": 1.0}, "details": {}}
+    found = {"schema": 1, "run": {}, "protocol": {"judged": "now"}, "data": {"name": "d"}, "seconds": 3.0}
+    found |= {"metrics": {"a": math.nan, "b": 1.0}, "details": {}, "probes": {}, "probe_seconds": {}}
     results.record(tmp_path, found, {})
     results.record(tmp_path, found | {"seconds": None, "metrics": {"b": 2.0}, "details": {"x": [math.inf]}}, {})
     assert json.loads((tmp_path / results.FILE).read_text()) == {

@@ -12,6 +12,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.functional import unit
 from kd_lightning.metrics.cka import check_pair
 from kd_lightning.reports.style import INK, label, size_of, styles
 
@@ -20,7 +21,7 @@ MOST_NAMES = 30
 
 
 def in_two_dimensions(embedding: Tensor, *, by: Literal["tsne", "umap"] = "tsne", seed: int = 0) -> np.ndarray:
-    """Points N,2 for N,D, near each other where the cosine is large; which way is up means nothing.
+    """Points N,2 for N,D, near each other where the cosine is large, whatever the lengths; no direction means anything.
 
     t-SNE is scikit-learn's, with a perplexity of 30 (a third of the images where they are few), from the first two
     principal components. UMAP needs the package umap-learn.
@@ -30,7 +31,7 @@ def in_two_dimensions(embedding: Tensor, *, by: Literal["tsne", "umap"] = "tsne"
     """
     if len(embedding) < 4 or not embedding.isfinite().all():
         raise ConfigError(f"embedding: {tuple(embedding.shape)}; it must be of 4 images or more, and finite")
-    rows = embedding.detach().cpu().double().numpy()
+    rows = unit(embedding.detach().cpu().double()).numpy()
     if by == "umap":
         if find_spec("umap") is None:
             raise ConfigError("by: umap needs the package umap-learn; install it, or choose tsne")

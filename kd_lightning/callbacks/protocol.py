@@ -105,41 +105,68 @@ class Protocol(Callback):
                 results.log_tables(logger, found, each, data)
 
     def conclude_test(
-        self, trainer: Trainer, method: LightningModule, data: ImageData, ckpt_path: str | None, chosen: dict[str, Any]
+        self, trainer: Trainer, method: LightningModule, data: ImageData, ckpt_path: str | None, config: dict[str, Any]
     ) -> None:
         """After `test`: prints what was found and, of a run's judged checkpoint, adds it to the run's results.json.
 
-        `chosen` is the config's `data`: other images than the run's are no result of it.
+        `config` is the command's: what is judged must be the run's own networks, images and seed, by its own config.
         """
         if not trainer.is_global_zero:
             return
         wide().print(results.table({key: float(value) for key, value in trainer.callback_metrics.items()}))
         checkpoint = Path(ckpt_path or "none").absolute()
-        config = checkpoint.with_name("config.yaml")
-        if not (ckpt_path and config.exists()):
+        beside = checkpoint.with_name("config.yaml")
+        if not (ckpt_path and beside.exists()):
             return
-        judged = f"{self.judge or ('best' if checkpoint.with_name('best.ckpt').exists() else 'last')}.ckpt"
         path = checkpoint.with_name(results.FILE)
+        if reason := self._no_result(trainer, data, checkpoint, yaml.safe_load(beside.read_text()), config):
+            rank_zero_info(f"nothing is added to {path}: {reason}")
+            return
+        results.record(path.parent, results.collect(trainer, method, data, checkpoint), results.samples(trainer))
+        rank_zero_info(f"added to {path}")
+
+    def _no_result(
+        self, trainer: Trainer, data: ImageData, checkpoint: Path, own: dict[str, Any], given: dict[str, Any]
+    ) -> str:
+        """Why what a test has found is not the result of the run that a checkpoint is of; '' if it is."""
+        before = results.read(checkpoint.with_name(results.FILE))
+        judge = (own.get("protocol") or {}).get("judge")
+        by_default = "best.ckpt" if checkpoint.with_name("best.ckpt").exists() else "last.ckpt"
+        judged = before["protocol"]["checkpoint"] if before else f"{judge}.ckpt" if judge else by_default
         if checkpoint.name != judged:
-            rank_zero_info(f"{path} is of {judged}, and stays as it is")
-        elif not results.tests_all(trainer):
-            rank_zero_info(f"{path} stays as it is: trainer.limit_test_batches leaves images out")
-        elif not _same_images(yaml.safe_load(config.read_text())["data"], chosen):
-            rank_zero_info(f"{path} stays as it is: these are not the images of the run")
-        else:
-            found = results.collect(trainer, method, data, checkpoint)
-            results.record(path.parent, found, results.samples(trainer))
-            rank_zero_info(f"added to {path}")
+            return f"the run's judged checkpoint is {judged}"
+        if not checkpoint.with_name("student.safetensors").exists():
+            return "the run is not finished (fit --ckpt_path goes on with it)"
+        if not results.tests_all(trainer):
+            return "trainer.limit_test_batches leaves images out"
+        if not data.labeled:
+            return "the images have no labels, and no test split of their own"
+        for key in JUDGED_BY:
+            if _at(own, key) != _at(given, key):
+                return f"{key} is not the run's"
+        return ""
 
 
-def _same_images(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    """Whether two configs of data have the same test images."""
-    fields = ("path", "size", "crop_ratio", "test_split", "split_seed", "labels", "labeled")
-    first, second = (
-        (each["class_path"].split(".")[-1], *(dict(each["init_args"]).get(name) for name in fields))
-        for each in (ours, theirs)
-    )
-    return first == second
+JUDGED_BY = (
+    "seed_everything",
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "model.class_path",
+    *(
+        f"model.init_args.teacher.{name}"
+        for name in ("name", "checkpoint", "pretrained", "size", "mean", "std", "dtype")
+    ),
+    "data.class_path",
+    *(f"data.init_args.{name}" for name in ("path", "size", "crop_ratio", "test_split", "labels", "labeled")),
+    *(f"data.init_args.{name}" for name in ("split_seed", "val_split", "train_images")),
+)
+"""What a test must have in common with the run whose result it says."""
+
+
+def _at(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return [*config] if isinstance(config, tuple) else config
 
 
 class Last(Checkpoint):

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.evaluation.classifiers import logistic_scores
 from kd_lightning.evaluation.probe import Findings, Probe, accuracy
@@ -33,6 +34,10 @@ class FewShot(Probe):
             check_positive(**{"FewShot.shots": each})
         check_positive(**{"FewShot.draws": draws})
         self.draws = draws
+
+    def check_data(self, data: ImageData) -> None:
+        super().check_data(data)
+        few_of_each((self.data or data).sets["train"].labels, max(self.shots), 0)
 
     def judge(self, eyes: Eyes) -> Findings:
         known, asked, classes = eyes.seen("train"), eyes.seen(), eyes.data.num_classes

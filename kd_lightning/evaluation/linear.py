@@ -30,6 +30,10 @@ class LinearProbe(Probe):
         check_positive(**{"LinearProbe.max_iter": max_iter, "LinearProbe.epochs": epochs})
         self.solver, self.max_iter, self.epochs = solver, max_iter, epochs
 
+    @property
+    def title(self) -> str:
+        return f"{super().title} {self.solver}"
+
     def judge(self, eyes: Eyes) -> Findings:
         known, asked, classes = eyes.seen("train"), eyes.seen(), eyes.data.num_classes
         given = known.embedding, known.labels, asked.embedding

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from kd_lightning.data import ImageData
-from kd_lightning.errors import ConfigError, check_positive
+from kd_lightning.errors import ConfigError, check_positive, nearest
 from kd_lightning.evaluation.probe import Findings, Probe, make_ready
 from kd_lightning.evaluation.reading import Eyes, Seen
 from kd_lightning.metrics import ood
@@ -59,17 +59,28 @@ class OutOfDistribution(Probe):
         self.unknown, self.k, self.exclude = data, k, {name.lower() for name in exclude or []}
         self.kinds: list[Score] = scores or ["knn", "msp", "energy", "mahalanobis"]
 
+    def check(self, images: int) -> None:
+        if self.k > images:
+            raise ConfigError(f"OutOfDistribution.k: the {self.k}th nearest of {images} training images")
+
     def prepare(self, data: ImageData) -> None:
         for other in self.unknown:
             make_ready(other)
             other.setup("test")
             self._check_classes(data, other)
 
+        known = {name.lower() for other in self.unknown for name in other.class_names}
+        if strange := sorted(self.exclude - known):
+            near = nearest(strange[0], known)
+            raise ConfigError(f"OutOfDistribution.exclude: no data have a class {strange[0]!r}{near}")
+
     def _check_classes(self, data: ImageData, other: ImageData) -> None:
         ours = {name.lower() for name in (*data.class_names, *data.class_ids)}
         theirs = [name for name in other.class_names if name.lower() not in self.exclude] if other.labeled else []
         if other.name == data.name:
             raise ConfigError(f"OutOfDistribution.data: {other.name} are the run's own images, so none is unknown")
+        if other.labeled and other.class_names and not theirs:
+            raise ConfigError(f"OutOfDistribution.exclude: all classes of {other.name} are left out")
         if shared := [name for name in theirs if ours & {part.strip().lower() for part in name.split(",")}]:
             raise ConfigError(
                 f"OutOfDistribution.data: {other.name} has classes of the training images: {', '.join(shared[:5])}; "

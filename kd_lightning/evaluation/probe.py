@@ -75,10 +75,24 @@ class Probe(Callback, ABC):
     def check(self, images: int) -> None:
         """Refuses, before the first step, what cannot be judged with that many training images."""
 
+    @property
+    def title(self) -> str:
+        """What tells it from other probes of a run: two of one title would log the same names."""
+        return type(self).__name__ + (f" {self.data.name}" if self.data else "")
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments it judges by, as JSON, for results.json: values found with others cannot be compared."""
+        kept = {key: value for key, value in vars(self).items() if key not in ("found", "seconds") and key[0] != "_"}
+        return {key: _plain(value) for key, value in kept.items() if _plain(value) is not None}
+
     def prepare(self, data: ImageData) -> None:
         """Makes ready, before the first step, other images than the run's own, which are `data`."""
         if self.data:
             make_ready(self.data)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage in ("fit", "test") and not trainer.is_global_zero:  # the first has looked before a run was opened
+            self.prepare(trainer.datamodule)
 
     def check_data(self, data: ImageData) -> None:
         """As `prepare`, and refuses images that cannot be judged by before a run is opened."""
@@ -124,15 +138,32 @@ class Probe(Callback, ABC):
         first = next(callback for callback in trainer.callbacks if isinstance(callback, Probe))
         first._reader = first._reader or Reader(pl_module.device)
         student = eyes_of(trainer, pl_module, data, split, first._reader)
-        found = self.judge(student)
-        if self.teacher and split == "test" and student.teacher:
-            found.add_teacher(self.judge(student.teacher))
+        try:
+            found = self.judge(student)
+            if self.teacher and split == "test" and student.teacher:
+                found.add_teacher(self.judge(student.teacher))
+        except ValueError as error:  # ConfigError is one: what else was found is not lost by it
+            rank_zero_warn(f"{type(self).__name__}: {error}; left out")
+            return
+        if self.data and trainer.datamodule.labeled:  # beside the run's own images, others have a name of their own
+            found.values = {f"{name}_{data.name}": value for name, value in found.values.items()}
         for name, value in found.values.items():
             # every rank has judged the whole: the mean over them is what each has
             full = name if "/" in name else f"{split}/{name}"
             pl_module.log(full, float(value), prog_bar=split == "val", sync_dist=True)
         if split == "test":
             self.found, self.seconds = found, time.monotonic() - begun
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it, data by their name; None for what is none."""
+    if isinstance(value, ImageData):
+        return value.name
+    if isinstance(value, list | tuple | set):
+        return [_plain(each) for each in (sorted(value) if isinstance(value, set) else value)]
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return value if isinstance(value, str | int | float | bool) else None
 
 
 def make_ready(other: ImageData) -> None:

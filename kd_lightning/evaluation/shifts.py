@@ -46,10 +46,10 @@ class Shifts(Probe):
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         files: list[str] = []
         labels: list[int] = []
-        for name in names:
+        for name, place in zip(names, _places(names, data, f"{field}: {folder}"), strict=True):
             found = find(folder / name)[0]
             files += [f"{name}/{file}" for file in found]
-            labels += [_place(name, names, data, f"{field}: {folder}")] * len(found)
+            labels += [place] * len(found)
         if not files:
             raise ConfigError(f"{field}: {folder} holds no folders of images")
         side = data.sets["test"].side
@@ -64,13 +64,15 @@ class Shifts(Probe):
         return Findings(found)
 
 
-def _place(name: str, names: list[str], data: ImageData, where: str) -> int:
-    if all(each.isdigit() for each in names) and name not in data.class_names:
-        if int(name) < data.num_classes:
-            return int(name)
-        raise ConfigError(f"{where}: class {name}, and the data have {data.num_classes}, from 0")
+def _places(names: list[str], data: ImageData, where: str) -> list[int]:
+    """The classes that folders are of: all are called by names, or by ids, or by places."""
     for known in (data.class_names, data.class_ids):
-        if name in known:
-            return known.index(name)
+        if {*names} <= {*known}:
+            return [known.index(name) for name in names]
+    if all(name.isdigit() for name in names):
+        if strange := [name for name in names if int(name) >= data.num_classes]:
+            raise ConfigError(f"{where}: class {strange[0]}, and the data have {data.num_classes}, from 0")
+        return [int(name) for name in names]
     choices = {*data.class_names, *data.class_ids}
-    raise ConfigError(f"{where} has a class {name} that the data have not{nearest(name, choices)}")
+    odd = next((name for name in names if name not in choices), names[0])
+    raise ConfigError(f"{where} has a class {odd} that the data have not{nearest(odd, choices)}")

@@ -23,6 +23,9 @@ class Transfer(Probe):
         super().__init__(teacher=teacher)
         if not to:
             raise ConfigError("Transfer.to: name one data set at least")
+        names = [other.name for other in to]
+        if len({*names}) < len(names):
+            raise ConfigError(f"Transfer.to: {', '.join(names)}: each name may come once")
         self.to = to
 
     def prepare(self, data: ImageData) -> None:

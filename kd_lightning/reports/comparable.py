@@ -1,6 +1,7 @@
 """What makes runs of one data set less comparable than they look, a line each."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from kd_lightning.reports.axes import describe
@@ -37,11 +38,21 @@ def _differences(runs: Runs) -> Iterable[str]:
     def code(name: str) -> Callable[[RunResult], Any]:
         return lambda run: run.results.code[name]
 
+    def probe(name: str) -> Callable[[RunResult], Any]:
+        return lambda run: run.results.probes.get(name)
+
     settings = {run.folder: compared(run.config) for run in runs}
 
-    def setting(key: str) -> Callable[[RunResult], Any]:
-        return lambda run: settings[run.folder].get(key, "default") if run.config else None
+    def setting(key: str, *, of_teacher: bool = False) -> Callable[[RunResult], Any]:
+        def value(run: RunResult) -> Any:
+            asked = run.config and (run.results.run["teacher"] or not of_teacher)  # labels alone need no teacher
+            return settings[run.folder].get(key, "default") if asked else None
 
+        return value
+
+    fingerprinted = any(run.results.run["teacher_fingerprint"] for run in runs)
+
+    probes = sorted({name for run in runs for name in run.results.probes})
     facts: dict[str, Callable[[RunResult], Any]] = {
         "training images": data("train"),
         "validation images": data("val"),
@@ -54,7 +65,7 @@ def _differences(runs: Runs) -> Iterable[str]:
         "student": lambda run: run.results.run["student"],
         "teacher": lambda run: run.results.run["teacher"],
         "teacher's weights": lambda run: (run.results.run["teacher_fingerprint"] or "")[:12] or None,
-        "teacher's weights (file)": setting("model.teacher.checkpoint"),
+        **({} if fingerprinted else {"teacher's file": setting("model.teacher.checkpoint", of_teacher=True)}),
         "precision": setting("trainer.precision"),
         "devices": setting("trainer.devices"),
         **{f"data.{name}": setting(f"data.{name}") for name in _SEEING},
@@ -64,16 +75,14 @@ def _differences(runs: Runs) -> Iterable[str]:
         "commit": code("commit"),
         "torch": code("torch"),
         "timm": code("timm"),
+        **{f"settings of {name}": probe(name) for name in probes},
     }
     for title, fact in facts.items():
-        teachers = title.startswith("teacher")
         by_value: dict[str, list[RunResult]] = {}
         for run in runs:
             value = fact(run)
-            if value is not None and not (teachers and run.results.run["teacher"] is None):  # labels alone need none
+            if value is not None:
                 by_value.setdefault(str(value), []).append(run)
-        if title == "teacher's weights (file)" and any(run.results.run["teacher_fingerprint"] for run in runs):
-            continue
         if len(by_value) > 1:
             most = sorted(by_value.items(), key=lambda item: -len(item[1]))
             told = [f"{value} ({_who(members, runs)})" for value, members in most[:MOST_VALUES]]
@@ -115,16 +124,17 @@ def _changed(runs: Runs) -> Iterable[str]:
 
 def _missing(runs: Runs) -> Iterable[str]:
     """Metrics that some runs have and others lack; what needs a teacher is not missed where there is none."""
-    by_lack: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    by_lack: dict[tuple[str, tuple[Path, ...]], list[str]] = {}
     for metric in metrics_of(frame(runs)):
         if metric.axis == "other" or not metric.name.startswith(("test/", "cost/")):
             continue
-        asked = [run for run in runs if metric.axis != "faithfulness" or run.results.run["teacher"]]
+        to_a_teacher = metric.axis == "faithfulness" or metric.name.endswith("_relative")
+        asked = [run for run in runs if run.results.run["teacher"] or not to_a_teacher]
         lack = [run for run in asked if metric.name not in run.metrics]
         if lack:
-            by_lack.setdefault((metric.axis, tuple(run.name for run in lack)), []).append(metric.name)
-    for (axis, names), metrics in by_lack.items():
-        lack = [run for run in runs if run.name in names]
+            by_lack.setdefault((metric.axis, tuple(run.folder for run in lack)), []).append(metric.name)
+    for (axis, folders), metrics in by_lack.items():
+        lack = [run for run in runs if run.folder in folders]
         yield f"{axis} is not judged for {_who(lack, runs)}: {_some([describe(name).name for name in metrics], 4)}"
 
 

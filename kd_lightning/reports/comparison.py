@@ -93,7 +93,8 @@ def compare(
     Args:
         runs: as `read_runs` gives them.
         baseline: a group; default: the one of Supervised, else the first.
-        metric: what it is about; default: test/acc, else what comes next in `axes.MAIN`.
+        metric: what it is about; default: test/acc, or what comes next in `axes.MAIN` and every group has (where one
+            was trained without labels, a probe).
         test: of differences paired by seed.
 
     Raises:
@@ -113,7 +114,7 @@ def compare(
         lines.append(f"runs of {len(sets)} data sets, compared each within its own: {', '.join(sets)}")
     for data, some in sets.items():
         have = [known.name for known in metrics_of(frame(some))]
-        about = metric if metric in have else main_metric(have)
+        about = metric if metric in have else _main(some, have)
         if about is None:
             lines.append(f"{data}: nothing to compare, its {len(some)} runs have no metrics")
             continue
@@ -127,6 +128,12 @@ def compare(
     if not comparisons:
         raise ConfigError(f"runs: {'; '.join(lines)}")
     return comparisons, lines
+
+
+def _main(runs: Runs, names: list[str]) -> str | None:
+    tables = [{name for run in runs.of(group) for name in run.metrics} for group in runs.groups]
+    common = main_metric([name for name in names if name.startswith("test/") and all(name in t for t in tables)])
+    return common or main_metric(names)
 
 
 def _default_baseline(runs: Runs) -> str:

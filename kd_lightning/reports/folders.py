@@ -4,6 +4,8 @@ import glob
 import os
 from pathlib import Path
 
+import yaml
+
 from kd_lightning.errors import nearest
 from kd_lightning.paths import expand
 from kd_lightning.results import FILE as RESULTS
@@ -61,8 +63,16 @@ def to_finish(folder: Path) -> str:
     """The command that gives a run its results."""
     config, best, last = (folder / name for name in (CONFIG, "best.ckpt", "last.ckpt"))
     if (folder / "student.safetensors").exists() and last.exists():  # written when training has come to its end
-        judged = best if best.exists() else last
+        judged = best if best.exists() and not _judges_last(config) else last
         return f"python -m kd_lightning test --config {config} --ckpt_path {judged} judges it"
     if last.exists():
         return f"python -m kd_lightning fit --config {config} --ckpt_path {last} --run.id null goes on with it"
     return f"python -m kd_lightning fit --config {config} --run.id null runs it"
+
+
+def _judges_last(config: Path) -> bool:
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        return content["protocol"]["judge"] == "last"
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return False

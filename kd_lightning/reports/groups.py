@@ -41,14 +41,15 @@ def grouped(runs: list["RunResult"]) -> tuple[list[tuple["RunResult", str]], lis
 
 
 def _parts(members: list["RunResult"]) -> list[list["RunResult"]]:
-    """A group of one config, by name where a seed comes twice."""
+    """A group of one config, by name and teacher where a seed comes twice: files of two teachers may have one name."""
     seeds = [run.seed for run in members if run.seed is not None]
     if len({*seeds}) == len(seeds):
         return [members]
-    by_name: dict[str, list[RunResult]] = {}
+    apart: dict[tuple, list[RunResult]] = {}
     for run in members:
-        by_name.setdefault(without_seed(run.name, run.seed), []).append(run)
-    return [*by_name.values()]
+        key = without_seed(run.name, run.seed), run.results.run.get("teacher_fingerprint")
+        apart.setdefault(key, []).append(run)
+    return [*apart.values()]
 
 
 def without_seed(name: str, seed: int | None) -> str:

@@ -211,7 +211,7 @@ def _handle(look: Style, *, line: bool = False) -> Line2D:
 
 
 def _title(metric: Metric) -> str:
-    return fill(label(metric.heading, 80), 46)
+    return fill(label(metric.heading, 80), 50)
 
 
 def usable_costs(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Metric]:

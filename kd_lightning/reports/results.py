@@ -29,6 +29,8 @@ class Results:
     seconds: float | None
     metrics: dict[str, float]
     details: dict[str, Any] = field(default_factory=dict)
+    probes: dict[str, str] = field(default_factory=dict)
+    """Each probe's settings, as a text."""
 
 
 def read_results(path: Path) -> tuple[Results, list[str]]:
@@ -98,7 +100,9 @@ def _checked(content: dict[str, Any]) -> tuple[Results, list[str]]:
     details, more = checked_details(content.get("details"))
     if run["seed"] is None:
         problems.append("run.seed is missing: the run counts, but cannot be paired with others")
-    return Results(run, code, data, protocol, seconds, metrics, details), [*problems, *more]
+    given = content.get("probes") if isinstance(content.get("probes"), dict) else {}
+    probes = {printable(name, 60): printable(json.dumps(how, sort_keys=True), 200) for name, how in given.items()}
+    return Results(run, code, data, protocol, seconds, metrics, details, probes), [*problems, *more]
 
 
 def _text(value: Any) -> str | None:

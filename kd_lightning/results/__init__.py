@@ -2,7 +2,7 @@
 
 from kd_lightning.results.collect import collect, samples, tests_all
 from kd_lightning.results.dashboard import log_tables
-from kd_lightning.results.files import FILE, PREDICTIONS, SCHEMA, record
+from kd_lightning.results.files import FILE, PREDICTIONS, SCHEMA, read, record
 from kd_lightning.results.table import table
 
-__all__ = ["FILE", "PREDICTIONS", "SCHEMA", "collect", "log_tables", "record", "samples", "table", "tests_all"]
+__all__ = ["FILE", "PREDICTIONS", "SCHEMA", "collect", "log_tables", "read", "record", "samples", "table", "tests_all"]

@@ -24,7 +24,7 @@ def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoi
         checkpoint: the one that is judged, in the run's folder `<project>/<name>/<id>/`.
     """
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    project, name, identifier = checkpoint.absolute().parts[-4:-1]
+    project, name, identifier = _names(checkpoint.absolute().parent)
     teacher, student = getattr(method, "teacher", None), method.student
     names = [network.name for network in (teacher, student) if network]
     details: dict[str, Any] = {}
@@ -64,8 +64,17 @@ def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoi
         "seconds": None,
         "metrics": {key: value for key, value in found.items() if key.startswith(("test/", "cost/"))},
         "details": details,
-        "probe_seconds": {type(probe).__name__: round(probe.seconds, 3) for probe in probes(trainer)},
+        "probes": {probe.title: probe.settings() for probe in probes(trainer)},
+        "probe_seconds": {probe.title: round(probe.seconds, 3) for probe in probes(trainer)},
     }
+
+
+def _names(folder: Path) -> tuple[str, str, str]:
+    """A run's project, name and id, as its folder says, `<project>/<name>/<id>/`, wherever that has been moved to."""
+    last = folder.parts[-3:]
+    if len(last) < 3 or last[0] == folder.anchor:
+        return "", folder.parent.name, folder.name
+    return last
 
 
 def tests_all(trainer: Trainer) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from kd_lightning.tensorfile import write_tensors
@@ -14,6 +15,8 @@ from kd_lightning.tensorfile import write_tensors
 SCHEMA = 1
 """Raised where an older reader would misread a newer file."""
 FILE = "results.json"
+ADDED = ("metrics", "details", "probes", "probe_seconds")
+"""The parts that a later test adds to."""
 PREDICTIONS = "predictions.safetensors"
 
 
@@ -26,18 +29,39 @@ def record(folder: Path, found: Mapping[str, Any], each: Mapping[str, Tensor]) -
         each: what the probes said of each test image, N: predictions.safetensors, where there is any.
     """
     path = folder / FILE
-    if path.exists():
-        before = json.loads(path.read_text())
-        if before.get("schema") == SCHEMA:
-            kept = {part: before[part] for part in ("seconds", "last") if before.get(part) is not None}
-            merged = {part: {**before[part], **found[part]} for part in ("metrics", "details")}
-            found = {**found, **kept, **merged}
+    before = read(path)
+    if before:
+        kept = {part: before[part] for part in ("run", "data", "seconds", "last") if before.get(part) is not None}
+        kept["protocol"] = {**found["protocol"], **before["protocol"], "judged": found["protocol"]["judged"]}
+        found = {**found, **kept, **{part: _merged(before.get(part, {}), found.get(part, {})) for part in ADDED}}
+    elif path.exists():
+        aside = path.with_name(f"{path.name}.unread")
+        os.replace(path, aside)
+        rank_zero_warn(f"{path} cannot be read, or is of another version; it is kept as {aside.name}")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(_finite(found), indent=1, allow_nan=False) + "\n")
     os.replace(partial, path)
     if each:
         write_tensors(folder / PREDICTIONS, each, {"data": found["data"]["name"], "split": "test"})
     return path
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """A results.json that this version can add to; None where there is none."""
+    try:
+        found = json.loads(path.read_text())
+        whole = found["schema"] == SCHEMA and all(isinstance(found[part], dict) for part in ("run", "protocol", *ADDED))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return found if whole else None
+
+
+def _merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """What was there, with what is new in its place; of histograms by name, both."""
+    both = {**before, **new}
+    if isinstance(before.get("ood"), dict) and isinstance(new.get("ood"), dict):
+        both["ood"] = {**before["ood"], **new["ood"]}
+    return both
 
 
 def _finite(value: Any) -> Any:

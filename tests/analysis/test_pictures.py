@@ -85,10 +85,10 @@ def test_maps_keep_neighbours_and_are_the_same_twice() -> None:
     generator = np.random.default_rng(0)
     centres = generator.normal(size=(6, 20)) * 4
     rows = (centres[:, None] + generator.normal(size=(6, 15, 20))).reshape(90, 20)
-    rows *= 10 ** generator.uniform(-2, 2, size=(90, 1))  # lengths do not count
     points = analysis.in_two_dimensions(torch.tensor(rows))
     assert trustworthiness(rows, points, metric="cosine", n_neighbors=5) > 0.9
-    assert np.array_equal(points, analysis.in_two_dimensions(torch.tensor(rows)))
+    longer = rows * 2.0 ** generator.integers(-9, 9, size=(90, 1))  # lengths do not count
+    assert np.array_equal(points, analysis.in_two_dimensions(torch.tensor(longer)))
     with pytest.raises(ConfigError, match=r"4 images or more"):
         analysis.in_two_dimensions(torch.rand(3, 5))
     with pytest.raises(ConfigError, match=r"4 images or more, and finite"):
@@ -293,6 +293,15 @@ def test_disagreements_come_first(eyes: Eyes) -> None:
     chosen = [int(tick.get_text()) for tick in bars.get_yticklabels()]
     assert widths == [found.teacher[0][chosen].tolist(), found.student[0][chosen].tolist()]
     assert {int(found.student[0].argmax()), int(found.teacher[0].argmax())} <= {*chosen}
+
+
+def test_what_only_one_of_two_believes_is_drawn() -> None:
+    student, teacher = torch.zeros(10), torch.zeros(10)
+    student[[7, 1]], teacher[[2, 3]] = torch.tensor([0.9, 0.1]), torch.tensor([0.8, 0.2])
+    found = analysis.Opinions(torch.zeros(1, 3, 4, 4), torch.tensor([-1]), student[None], teacher[None])
+    figure = drawn(analysis.opinions(found, NAMES[:7], most_classes=3))
+    assert [tick.get_text() for tick in figure.axes[1].get_yticklabels()] == ["2", "3", "class 7"]
+    assert "no label" in texts(figure)
 
 
 def test_opinions_of_an_untrained_classifier_are_votes(eyes: Eyes) -> None:

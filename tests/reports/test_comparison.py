@@ -34,7 +34,8 @@ def resettle(folder: Path, edit: Callable[[dict], object]) -> None:
 
 
 def test_the_baseline_is_supervised_and_comes_first(tmp_path: Path) -> None:
-    write_runs(tmp_path, ("sp", "kd", "baseline"))
+    write_runs(tmp_path, ("a-kd", "sp", "kd", "baseline"))
+    assert read_runs(tmp_path).groups[0] == "a-kd"
     found = comparison(tmp_path)
     assert found.baseline == "baseline"
     assert found.runs.groups[0] == "baseline"
@@ -47,6 +48,15 @@ def test_the_baseline_is_supervised_and_comes_first(tmp_path: Path) -> None:
         comparison(tmp_path, baseline="spp")
     with pytest.raises(ConfigError, match="metric: no run has 'test/ac'; nearest: test/acc"):
         comparison(tmp_path, metric="test/ac")
+
+
+def test_it_is_about_what_every_group_has(tmp_path: Path) -> None:
+    write_runs(tmp_path, ("baseline", "kd"), 2)
+    change(tmp_path / "digits/kd-s0/a", "metrics", "test/acc", None)
+    assert comparison(tmp_path).metric == "test/acc"
+    change(tmp_path / "digits/kd-s1/a", "metrics", "test/acc", None)
+    assert comparison(tmp_path).metric == "test/linear"
+    assert comparison(tmp_path, metric="test/acc").metric == "test/acc"
 
 
 def test_no_run_at_all(tmp_path: Path) -> None:
@@ -115,6 +125,19 @@ def test_other_teachers_are_said_but_none_is_not_missed(tmp_path: Path) -> None:
     assert comparison(tmp_path).warnings == []  # the baseline has no teacher, and no faithfulness
     change(tmp_path / "digits/kd-s1/a", "run", "teacher_fingerprint", "beef")
     assert comparison(tmp_path).warnings == ["teacher's weights differ: f00d (kd-s0, sp-s0, sp-s1); beef (kd-s1)"]
+    for seed, file in enumerate(("/a/t.pt", "/b/u.pt")):
+        for name in ("kd", "sp"):
+            folder = tmp_path / f"digits/{name}-s{seed}/a"
+            change(folder, "run", "teacher_fingerprint", None)
+            resettle(folder, lambda c, file=file: c["model"]["init_args"]["teacher"].update(checkpoint=file))
+    assert any("teacher's file differs: t.pt (" in line for line in comparison(tmp_path).warnings)
+
+
+def test_what_a_baseline_without_a_teacher_lacks_is_said(tmp_path: Path) -> None:
+    write_runs(tmp_path, ("baseline", "kd"), 2)
+    for name in ("test/knn", "test/corrupted_relative"):  # the second is relative to a teacher
+        change(tmp_path / "digits/baseline-s0/a", "metrics", name, None)
+    assert comparison(tmp_path).warnings == ["representation is not judged for baseline-s0: test/knn"]
 
 
 def test_seeds_are_said(tmp_path: Path) -> None:
@@ -197,3 +220,28 @@ def test_metrics_by_name() -> None:
     assert main_metric(["test/knn", "val/acc"]) == "test/knn"
     assert main_metric(["cost/macs"]) == "cost/macs"
     assert main_metric([]) is None
+
+
+def test_probes_with_other_settings_are_said(tmp_path: Path) -> None:
+    for name, severities in (("baseline", [1, 3]), ("kd", [5])):
+        for seed in (0, 1):
+            probes = {"Corruptions": {"severities": severities, "names": ["fog"]}, "KNN": {"ks": [10]}}
+            write_run(tmp_path, name, seed, probes=probes)
+    (said,) = comparison(tmp_path).warnings
+    assert said.startswith("settings of Corruptions differ: ")
+    assert '"severities": [1, 3]} (baseline)' in said
+    assert '"severities": [5]} (kd)' in said
+
+
+def test_a_seed_of_two_teachers_is_two_groups(tmp_path: Path) -> None:
+    """All checkpoints of this project have one of three names: the file alone does not tell a teacher."""
+    write_run(tmp_path, "baseline", 0)
+    first = write_run(tmp_path, "kd", 0)
+    other = write_run(tmp_path / "other", "kd", 0)
+    content = json.loads((other / "results.json").read_text())
+    content["run"]["teacher_fingerprint"] = "beef"
+    (other / "results.json").write_text(json.dumps(content))
+    found = read_runs(tmp_path)
+    assert len(found) == 3
+    assert {run.folder for run in found} >= {first, other}
+    assert len(found.groups) == 3

@@ -113,8 +113,11 @@ class Job:
         """
         others = [path for path in self.beside.glob(f"{MARK}*/config.yaml") if path.parent not in self.attempts()]
         for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
-            then = yaml.safe_load(path.read_text())
-            if then.get("seed_everything") != self.seed:
+            try:
+                then = yaml.safe_load(path.read_text())
+            except (OSError, ValueError, yaml.YAMLError):
+                continue  # of a run that was killed as it wrote this
+            if not isinstance(then, dict) or then.get("seed_everything") != self.seed:
                 continue
             before, now = _flat(then), _flat(self.config.content)
             keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and _counts(key)]
