@@ -46,7 +46,7 @@ def has_key() -> bool:
     """Whether `wandb login` or WANDB_API_KEY has left a key; nothing is asked and nobody is called."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(wandb.Settings().base_url).hostname
+    host = urlparse(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url).hostname
     try:
         return netrc(os.environ.get("NETRC")).authenticators(host or "") is not None
     except (OSError, NetrcParseError):

@@ -58,6 +58,7 @@ def drive(configs: list[str], patience: float = 60) -> multiprocessing.Process:
     """`repeat` in a process of its own."""
 
     def run() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without it
         processes.PATIENCE = patience
         Repeat(configs, seeds=2, at_once=2)([])
 
