@@ -70,7 +70,8 @@ class OutOfDistribution(Probe):
             self._check_classes(data, other)
 
         known = {name.lower() for other in self.unknown for name in other.class_names}
-        if strange := sorted(self.exclude - known):
+        named = all(other.class_names for other in self.unknown)
+        if named and (strange := sorted(self.exclude - known)):
             near = nearest(strange[0], known)
             raise ConfigError(f"OutOfDistribution.exclude: no data have a class {strange[0]!r}{near}")
 

@@ -222,6 +222,14 @@ def test_known_classes_among_the_unknown(tmp_path: Path, trained: StudentModule)
     assert sum(counts["unknown"]) == 2  # of 20 test images, classes 10 and 11
 
 
+def test_names_to_leave_out_that_no_data_have_are_refused() -> None:
+    data, other = digits(), RandomImages(images=200, size=8, classes=2)
+    with pytest.raises(ConfigError, match="no data have a class 'randm 1'; nearest: random 1"):
+        OutOfDistribution(data=[other], exclude=["randm 1"]).prepare(data)
+    with pytest.raises(ConfigError, match="all classes of random are left out"):
+        OutOfDistribution(data=[other], exclude=["random 0", "Random 1"]).prepare(data)
+
+
 def test_names_that_sound_known_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     data, other = digits(), RandomImages(images=20, size=8, classes=2)
     data.class_names, other.class_names = ["cat", "ship"], ["Egyptian cat", "viaduct"]
