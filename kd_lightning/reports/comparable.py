@@ -7,7 +7,7 @@ from typing import Any
 from kd_lightning.reports.axes import describe
 from kd_lightning.reports.config import compared
 from kd_lightning.reports.frame import frame, metrics_of
-from kd_lightning.reports.runs import RunResult, Runs
+from kd_lightning.reports.runs import RunResult, Runs, some
 from kd_lightning.reports.statistics import Test
 
 _SEEING = "augmentations mixing views repeats batch_size global_batch_size neighbors train_images val_split".split()
@@ -96,14 +96,14 @@ def _seeds(runs: Runs, baseline: str, test: Test) -> Iterable[str]:
     for group, seeds in sets.items():
         by_seeds.setdefault(tuple(seeds), []).append(group)
     if len(by_seeds) > 1:
-        told = [f"{_seed_list(seeds)} ({_some(groups)})" for seeds, groups in by_seeds.items()]
+        told = [f"{_seed_list(seeds)} ({some(groups)})" for seeds, groups in by_seeds.items()]
         yield f"seeds differ: {'; '.join(told)}; differences are of the common ones"
     common = {group: len({*seeds} & {*sets[baseline]}) for group, seeds in sets.items() if group != baseline}
     if few := [group for group, count in common.items() if count < 2]:
-        yield f"fewer than 2 seeds in common with {baseline}, so no test: {_some(few)}"
+        yield f"fewer than 2 seeds in common with {baseline}, so no test: {some(few)}"
     if test == "wilcoxon" and (weak := [group for group, count in common.items() if 2 <= count < 6]):
         yield (
-            f"Wilcoxon's test cannot give p below 0.05 with fewer than 6 pairs, whatever the values are: {_some(weak)}"
+            f"Wilcoxon's test cannot give p below 0.05 with fewer than 6 pairs, whatever the values are: {some(weak)}"
         )
 
 
@@ -135,19 +135,19 @@ def _missing(runs: Runs) -> Iterable[str]:
             by_lack.setdefault((metric.axis, tuple(run.folder for run in lack)), []).append(metric.name)
     for (axis, folders), metrics in by_lack.items():
         lack = [run for run in runs if run.folder in folders]
-        yield f"{axis} is not judged for {_who(lack, runs)}: {_some([describe(name).name for name in metrics], 4)}"
+        yield f"{axis} is not judged for {_who(lack, runs)}: {some([describe(name).name for name in metrics], 4)}"
 
 
 def _who(members: list[RunResult], runs: Runs) -> str:
     """The runs by their groups where these are whole, else one by one."""
     groups = list(dict.fromkeys(run.group for run in members))
     if all(sum(run.group == group for run in members) == len(runs.of(group)) for group in groups):
-        return _some(groups)
-    return _some([run.name for run in members])
+        return some(groups)
+    return some([run.name for run in members])
 
 
 def _named(names: list[str], runs: Runs) -> str:
-    return "all runs" if len(names) == len(runs) > 1 else _some(names)
+    return "all runs" if len(names) == len(runs) > 1 else some(names)
 
 
 def _seed_list(seeds: tuple[int, ...]) -> str:
@@ -156,7 +156,3 @@ def _seed_list(seeds: tuple[int, ...]) -> str:
 
 def _fingerprint(names: list[str]) -> str:
     return f"{', '.join(names[:3])}, ..." if len(names) > 3 else ", ".join(names)
-
-
-def _some(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -97,7 +97,7 @@ def read_runs(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     folders, problems, again = run_folders(paths)
     if again:
-        problems.append(f"given more than once, read once: {_some([_short(folder) for folder in again])}")
+        problems.append(f"given more than once, read once: {some([_short(folder) for folder in again], 5)}")
     runs, superseded = [], []
     for folder in folders:
         if not (folder / RESULTS).exists():
@@ -116,7 +116,7 @@ def read_runs(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
         problems += [f"{folder}: {line}" for line in (*left_out, why_not, broken) if line]
         runs.append(RunResult(folder, results, config, history))
     if superseded:
-        problems.append(f"unfinished, beside a finished run of the same name, left out: {_some(superseded)}")
+        problems.append(f"unfinished, beside a finished run of the same name, left out: {some(superseded, 5)}")
     labelled, more = grouped(runs)
     runs = [replace(run, group=label) for run, label in labelled]
     return Runs(runs, [printable(line, 600) for line in (*problems, *more)])
@@ -136,5 +136,6 @@ def _short(folder: Path) -> str:
     return "/".join(folder.parts[-2:])
 
 
-def _some(names: list[str], most: int = 5) -> str:
+def some(names: list[str], most: int = 6) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
