@@ -1,7 +1,5 @@
 """Downloads that are whole or not there."""
 
-import contextlib
-import os
 import socket
 from http.client import HTTPException
 from pathlib import Path
@@ -11,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torchvision.datasets.utils import check_md5
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.wholefile import whole
 
 _PATIENCE = 60  # seconds without a byte
 
@@ -38,19 +37,17 @@ def fetch(address: str, target: Path, md5: str, *, field: str) -> None:
                 "delete it or give another path"
             )
         return
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_PATIENCE)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        rank_zero_info(f"downloading {address} to {target}")
-        torch.hub.download_url_to_file(address, str(partial))
-        if not check_md5(str(partial), md5):
-            raise ConfigError(
-                f"{field}: what came from {address} has the wrong checksum ({partial.stat().st_size:,} bytes), and was "
-                f"deleted; try again, or put the right file at {target}"
-            )
-        os.replace(partial, target)
+        with whole(target) as partial:
+            rank_zero_info(f"downloading {address} to {target}")
+            torch.hub.download_url_to_file(address, str(partial))
+            if not check_md5(str(partial), md5):
+                raise ConfigError(
+                    f"{field}: what came from {address} has the wrong checksum ({partial.stat().st_size:,} bytes), "
+                    f"and was deleted; try again, or put the right file at {target}"
+                )
     except (OSError, RuntimeError, HTTPException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
@@ -58,5 +55,3 @@ def fetch(address: str, target: Path, md5: str, *, field: str) -> None:
         ) from error
     finally:
         socket.setdefaulttimeout(patience)
-        with contextlib.suppress(OSError):
-            partial.unlink()

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from kd_lightning.tensorfile import write_tensors
+from kd_lightning.wholefile import whole
 
 SCHEMA = 1
 """Raised where an older reader would misread a newer file."""
@@ -38,9 +39,8 @@ def record(folder: Path, found: Mapping[str, Any], each: Mapping[str, Tensor]) -
         aside = path.with_name(f"{path.name}.unread")
         os.replace(path, aside)
         rank_zero_warn(f"{path} cannot be read, or is of another version; it is kept as {aside.name}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(_finite(found), indent=1, allow_nan=False) + "\n")
-    os.replace(partial, path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(_finite(found), indent=1, allow_nan=False) + "\n")
     if each:
         write_tensors(folder / PREDICTIONS, each, {"data": found["data"]["name"], "split": "test"})
     return path
