@@ -6,19 +6,35 @@ import sys
 import warnings
 from typing import Any
 
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kd_lightning import commands, distributed
-from kd_lightning.callbacks import Guard, KeepConfig, OutOfMemory, Overview, Predictions, Progress, Protocol, Speed
+from kd_lightning.callbacks import (
+    Guard,
+    KeepConfig,
+    OutOfMemory,
+    Overview,
+    Predictions,
+    Progress,
+    Protocol,
+    Speed,
+    Stop,
+    Watch,
+)
 from kd_lightning.callbacks.memory import explained
+from kd_lightning.callbacks.stop import StoppedError
+from kd_lightning.checkpointing import WholeCheckpoints
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError, RunError
 from kd_lightning.evaluation import Classification, Cost, Faithfulness, Probe
 from kd_lightning.methods import StudentModule
 from kd_lightning.parser import Parser, check, config_error, fixed_seed, validates
+from kd_lightning.resume import check_same, goes_on
 from kd_lightning.run import Run
 
 DEFAULTS = {
@@ -66,7 +82,12 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
         command = self.config.get("subcommand")
-        check(command, self.config[command] if command else self.config)
+        config = self.config[command] if command else self.config
+        self.goes_on = goes_on(config) if command == "fit" else None
+        check(command, config)
+        if self.goes_on:
+            check_same(self.goes_on, yaml.safe_load(self._parser(command).dump(config, skip_none=False)))
+            self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self._get(self.config_init, "trainer")
@@ -74,14 +95,16 @@ class CLI(LightningCLI):
         if trainer.enable_progress_bar is not False:
             callbacks.append(Progress())
         if self.subcommand == "fit":
-            folder, loggers = self._get(self.config_init, "run").open(self.model, self.datamodule)
+            folder, loggers = self._get(self.config_init, "run").open(self.model, self.datamodule, self.goes_on)
+            first = rank_zero_only.rank == 0
+            self.watch, self.stop = Watch(folder, goes_on=bool(self.goes_on), writes=first, explain=_known), Stop()
             protocol = self._get(self.config_init, "protocol")
             self.datamodule.tested = protocol.test
             self.datamodule.checks = [probe.check_data for probe in callbacks if isinstance(probe, Probe)]
             callbacks += self._default_probes(callbacks)
             judged = self.datamodule.has_validation and self.datamodule.labeled and self.model.trains_classifier
             validated = judged and validates(trainer)
-            callbacks += protocol.checkpoints(folder, validated=validated)
+            callbacks += [self.watch, *protocol.checkpoints(folder, validated=validated), self.stop]
             kwargs |= {
                 "default_root_dir": folder,
                 "logger": loggers if trainer.logger in (None, True) else trainer.logger,
@@ -92,13 +115,17 @@ class CLI(LightningCLI):
                 callbacks += self._default_probes(callbacks)
             kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}
         kwargs["callbacks"] = callbacks
+        plugins = _listed(trainer.plugins)
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins = [*plugins, WholeCheckpoints()]
         if trainer.sync_batchnorm:
-            plugins = [*_listed(trainer.plugins), distributed.SyncBatchNorm()]
-            kwargs |= {"sync_batchnorm": False, "plugins": plugins}
+            plugins = [*plugins, distributed.SyncBatchNorm()]
+            kwargs["sync_batchnorm"] = False
+        kwargs["plugins"] = plugins
         try:
             return super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise ConfigError(f"trainer: {error}") from error
+        except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+            raise error if config_error(error) else ConfigError(f"trainer: {error}") from error
 
     def _default_probes(self, given: list) -> list[Probe]:
         """What every run is judged by, where the config does not name it itself."""
@@ -109,6 +136,13 @@ class CLI(LightningCLI):
             wanted.append(Faithfulness())
         named = {type(probe) for probe in given}
         return [probe for probe in wanted if type(probe) not in named]
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand != "fit":
+            super()._run_subcommand(subcommand)
+            return
+        with self.watch, self.stop:
+            super()._run_subcommand(subcommand)
 
     def after_fit(self) -> None:
         if not self.trainer.fast_dev_run:
@@ -143,7 +177,8 @@ class CommandCLI(CLI):
 def main(args: ArgsType = None) -> Any:
     """Runs a command; `args` as on the command line.
 
-    A user's mistake ends in one line and exit status 2, a run that cannot go on in one line and exit status 1.
+    A user's mistake ends in one line and exit status 2, a run that cannot go on in one line and exit status 1, one that
+    a signal has told to end in 128 and the signal's number.
     """
     args = sys.argv[1:] if args is None else args
     for message in NOISE:
@@ -157,12 +192,21 @@ def main(args: ArgsType = None) -> Any:
                 f"rank {rank_zero_only.rank}: another rank has ended; its own error is above, unless it was killed "
                 "(for want of memory, perhaps)"
             ) from None
-        known = error if isinstance(error, MisconfigurationException | RunError) else config_error(error)
-        known = known or explained(error)
+        known = _known(error)
         if known is None:
             raise
-        print(f"error: {' '.join(str(known).split())}", file=sys.stderr)
-        raise SystemExit(1 if isinstance(known, RunError) else 2) from None
+        status = known.status if isinstance(known, RunError) else 2
+        if status:
+            line = " ".join(str(known).split())
+            print(line if isinstance(known, StoppedError) else f"error: {line}", file=sys.stderr)
+        raise SystemExit(status) from None
+
+
+def _known(error: BaseException) -> Exception | None:
+    """The error that is said in one line; None for one that is a fault of this code's own."""
+    if isinstance(error, MisconfigurationException | RunError):
+        return error
+    return config_error(error) or explained(error)
 
 
 def _run(args: Any) -> Any:

@@ -4,21 +4,31 @@ import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from kd_lightning.secrecy import redacted
+
 
 class ConfigError(ValueError):
     """A wrong value in a config, on the command line or in a file that they name.
 
-    The message is one line: the field, what was given, what would be right. `kd_lightning.cli.main`
-    prints it and exits with status 2.
+    The message is one line: the field, what was given, what would be right; keys and passwords in it are hidden.
+    `kd_lightning.cli.main` prints it and exits with status 2.
     """
+
+    def __str__(self) -> str:
+        return redacted(super().__str__())
 
 
 class RunError(RuntimeError):
     """A run that cannot go on: a loss that is not finite, memory that is used up.
 
     The message is one line: what happened, where, and what may help. `kd_lightning.cli.main` prints it and exits with
-    status 1.
+    status 1, or the `status` of its own.
     """
+
+    status = 1
+
+    def __str__(self) -> str:
+        return redacted(super().__str__())
 
 
 def check_positive(**fields: float) -> None:

@@ -31,9 +31,16 @@ def resolve(path: str | os.PathLike[str], field: str) -> Path:
     Raises:
         ConfigError: naming `field` if there is nothing at that path, with the files that are near it.
     """
+    if not str(path) or "\0" in str(path):
+        raise ConfigError(f"{field}: {str(path)!r} is no path; give one, or leave it out")
     found = expand(path)
-    if found.exists():
-        return found
+    try:
+        if found.exists():
+            return found
+    except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be looked into
+        reason = getattr(error, "strerror", None) or "it is no path"
+        shown = str(found) if len(str(found)) <= 160 else f"{str(found)[:157]}..."
+        raise ConfigError(f"{field}: {shown} cannot be read: {reason}") from error
     if "$" in str(found):
         raise ConfigError(f"{field}: {path} names an environment variable that is not set: export it, or give a path")
     beside = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []

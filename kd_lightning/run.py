@@ -1,4 +1,4 @@
-"""Run: what a run is called, the folder that is its own, and the loggers that write there."""
+"""Run: what a run is called, the folder that is its own, the loggers that write there, and how it goes on."""
 
 import secrets
 import time
@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from kd_lightning.checkpointing import steps_done
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
-from kd_lightning.loggers import OfflineSafeWandb
+from kd_lightning.loggers import MetricsFile, OfflineSafeWandb
 from kd_lightning.methods import StudentModule
 from kd_lightning.paths import check_writable
+from kd_lightning.state import in_words, read_state
 
 
 @dataclass
@@ -26,7 +28,8 @@ class Run:
         group: default: `<data set>/<teacher>-<student>`, so that a dashboard groups what can be compared.
         tags: besides the data set, the method and the networks.
         folder: where all runs lie.
-        id: default: date and time, and four letters. A run never writes into another's folder.
+        id: default: date and time, and four letters. A run never writes into another's folder; `--ckpt_path last` goes
+            on with the unfinished run of this id, and begins it where there is none.
         wandb: `auto` logs online where there is an API key, offline in the run's folder where there is none, and
             asks nothing; WANDB_MODE is obeyed. `off` leaves the CSV alone.
     """
@@ -39,25 +42,75 @@ class Run:
     id: str | None = None
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
 
-    def open(self, method: StudentModule, data: ImageData) -> tuple[Path, list[Logger]]:
+    def beside(self, kind: str, seed: int) -> Path:
+        """The folder that the runs of one name lie in: `<folder>/<project>/<name>/`.
+
+        Args:
+            kind: the method's class.
+            seed: the run's.
+        """
+        name = (self.name or f"{kind.lower()}-s{{seed}}").replace("{seed}", str(seed))
+        for field_name, value in (("project", self.project), ("name", name), ("id", self.id or "id")):
+            if Path(value).name != value:
+                raise ConfigError(f"run.{field_name}: {value!r} is to be a folder's name, without / and not ..")
+        return Path(self.folder).expanduser() / self.project / name
+
+    def unfinished(self, kind: str, seed: int) -> Path | None:
+        """The folder of the run that `--ckpt_path last` goes on with; None: `run.id` is of a run that has not begun.
+
+        That is the run of `run.id`, or else the newest of this project and name that has not finished.
+
+        Raises:
+            ConfigError: if it has finished or is running, or if there is none to go on with.
+        """
+        beside, follows = self.beside(kind, seed), rank_zero_only.rank > 0
+        if self.id is not None:
+            folder = beside / self.id
+            if not folder.exists():
+                return None
+        else:
+            runs = [path.parent for path in beside.glob("*/config.yaml")]
+            open_runs = [run for run in runs if read_state(run)["state"] not in ("finished", "running")]
+            found = sorted(runs if follows else open_runs, key=lambda run: (run / "config.yaml").stat().st_mtime)
+            if not found:
+                runs = f"{len(runs)} run{'s' * (len(runs) != 1)}"
+                raise ConfigError(
+                    f"ckpt_path: last: in {beside} there are {runs}, and none to go on with; leave it out to begin "
+                    "one, or name a run by run.id"
+                )
+            folder = found[-1]
+        if not follows and read_state(folder)["state"] in ("finished", "running"):
+            raise ConfigError(
+                f"ckpt_path: last: {folder} {in_words(folder)}; --ckpt_path {folder / 'last.ckpt'} without run.id "
+                "begins another run from there"
+            )
+        return folder
+
+    def open(self, method: StudentModule, data: ImageData, goes_on: Path | None = None) -> tuple[Path, list[Logger]]:
         """The run's own folder (made when first written to) and its loggers.
+
+        Args:
+            method: the run's.
+            data: the run's.
+            goes_on: the checkpoint in this very folder that the run goes on from, or the folder where there is none.
 
         Raises:
             ConfigError: if the folder is another run's.
         """
-        kind = type(method).__name__.lower()
+        kind = type(method).__name__
         names = [network.name for network in (getattr(method, "teacher", None), method.student) if network]
-        name = (self.name or f"{kind}-s{{seed}}").replace("{seed}", str(data.seed))
+        beside = self.beside(kind, data.seed)
         follows = rank_zero_only.rank > 0  # it writes nothing, and is told the first one's folder (Protocol.setup)
         identifier = self.id or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
-        for field_name, value in (("project", self.project), ("name", name), ("id", identifier)):
-            if Path(value).name != value:
-                raise ConfigError(f"run.{field_name}: {value!r} is to be a folder's name, without / and not ..")
         check_writable(Path(self.folder), "run.folder")
-        folder = Path(self.folder).expanduser() / self.project / name / identifier
-        if folder.exists() and not follows:
-            raise ConfigError(f"run.id: {folder} is another run's folder; choose another run.id, or leave it out")
-        loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
+        folder = beside / identifier
+        if folder.exists() and not (follows or goes_on):
+            raise ConfigError(
+                f"run.id: {folder} is another run's folder, and that {in_words(folder)}; --ckpt_path last goes on with "
+                "an unfinished one, another run.id (or none) begins another"
+            )
+        begins_at = steps_done(goes_on) if goes_on and goes_on.is_file() else 0
+        loggers: list[Logger] = [MetricsFile(folder, begins_at=begins_at)]
         if self.wandb != "off":
             mode = self.wandb if self.wandb != "auto" else None
             loggers.append(
@@ -65,11 +118,12 @@ class Run:
                     mode=mode,
                     save_dir=folder,
                     project=self.project,
-                    name=name,
+                    name=beside.name,
                     id=identifier,
                     group=self.group or f"{data.name}/{'-'.join(names)}",
-                    job_type=kind,
-                    tags=list(dict.fromkeys([*self.tags, data.name, kind, *names])),
+                    job_type=kind.lower(),
+                    tags=list(dict.fromkeys([*self.tags, data.name, kind.lower(), *names])),
+                    begins_at=begins_at,
                 )
             )
         return folder, loggers

@@ -1,4 +1,4 @@
-"""What the README shows is what runs."""
+"""What the README and the pages show is what runs."""
 
 import re
 import sys
@@ -12,13 +12,13 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def block(name: str) -> str:
+def block(name: str, text: str = README) -> str:
     """The code block that follows the comment <!-- name -->."""
-    return re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```", README, re.S)[1]
+    return re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```", text, re.S)[1]
 
 
 def test_the_example_method_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "cosine.py").write_text(block("method"))
+    (tmp_path / "cosine.py").write_text(block("method", (ROOT / "docs/adding-a-method.md").read_text()))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "cosine", raising=False)
     args = ["fit", f"--config={ROOT / 'configs/digits/sp.yaml'}", "--model=cosine.Cosine", "--model.cosine_weight=2"]
@@ -38,3 +38,15 @@ def test_paths_and_models_that_are_named_exist() -> None:
         assert (ROOT / folder).is_dir(), folder
     assert "python -m pytest" in block("tests")
     assert "configs/quickstart.yaml" in block("main-job")
+
+
+def test_it_leads_to_every_page() -> None:
+    """Each fact has one place; README says where."""
+    pages = {page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").glob("*.md")}
+    pages -= {"docs/index.md", "docs/changelog.md", "docs/contributing.md"}  # the last two show files beside README
+    linked = {*re.findall(r"\]\((docs/[\w/-]+\.md)", README)}
+    assert pages <= linked
+    assert "(CONTRIBUTING.md)" in README
+    assert "(CHANGELOG.md)" in README
+    for figure in re.findall(r"([\d.]{5}) times", README.partition("**Speed.**")[2].partition("\n\n")[0]):
+        assert figure in (ROOT / "docs/speed.md").read_text()  # rounded nowhere

@@ -78,14 +78,14 @@ def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
         ConfigError: where checkpoint or config is missing or unreadable, or they do not fit each other.
     """
     found = resolve(path, "run")
-    checkpoint = _checkpoint(found) if found.is_dir() else found
+    checkpoint = find_checkpoint(found) if found.is_dir() else found
     if checkpoint.suffix == ".safetensors":
         raise ConfigError(f"run: {checkpoint} holds a network alone; give the run's folder or its .ckpt")
     beside = checkpoint.with_name(CONFIG)
-    config = _config(beside)
+    config = read_config(beside)
     state, facts = checkpoints.read(checkpoint, "run")
     with torch.random.fork_rng(devices=[]):  # building a student draws its first weights
-        method, data = _built(config, beside)
+        method, data = build(config, beside)
     fits = {"state_dict": state, "network": facts}
     try:
         method.on_load_checkpoint(fits)
@@ -125,33 +125,48 @@ def _check_teacher(method: StudentModule, checkpoint: Path) -> None:
         rank_zero_warn(f"teacher: the weights of {teacher.name} are others now than those that taught {checkpoint}")
 
 
-def _checkpoint(folder: Path) -> Path:
+def find_checkpoint(folder: Path, field: str = "run") -> Path:
+    """The checkpoint of a run's folder that was judged, else best.ckpt, else last.ckpt.
+
+    Raises:
+        ConfigError: naming `field` where there is none.
+    """
     judged = _result(folder, "protocol", "checkpoint")
     names = [name for name in (judged, "best.ckpt", "last.ckpt") if isinstance(name, str) and Path(name).name == name]
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
-        raise ConfigError(f"run: {folder} holds no checkpoint ({' or '.join(dict.fromkeys(names))})")
+        raise ConfigError(f"{field}: {folder} holds no checkpoint ({' or '.join(dict.fromkeys(names))})")
     return found
 
 
-def _config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, field: str = "run") -> dict[str, Any]:
+    """A run's config.yaml, as nested tables.
+
+    Raises:
+        ConfigError: naming `field` where it is missing, unreadable or another file's.
+    """
     if not path.is_file():
         raise ConfigError(
-            f"run: there is no {CONFIG} beside {path.parent.name}'s checkpoint ({path}), and it says which method, "
+            f"{field}: there is no {CONFIG} beside {path.parent.name}'s checkpoint ({path}), and it says which method, "
             "networks and data the weights are of; put the run's own there"
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise ConfigError(f"run: {path} cannot be read: {reason}") from error
+        raise ConfigError(f"{field}: {path} cannot be read: {reason}") from error
     parts = [content.get(part) if isinstance(content, dict) else None for part in ("model", "data")]
     if not all(isinstance(part, dict) and "class_path" in part for part in parts):
-        raise ConfigError(f"run: {path} names no model and data; it is not what fit writes into a run's folder")
+        raise ConfigError(f"{field}: {path} names no model and data; it is not what fit writes into a run's folder")
     return content
 
 
-def _built(config: dict[str, Any], path: Path) -> tuple[StudentModule, ImageData]:
+def build(config: dict[str, Any], path: Path) -> tuple[StudentModule, ImageData]:
+    """The method, with a fresh student, and the data that a run's config names; `path` is where it was read.
+
+    Raises:
+        ConfigError: for what cannot be built.
+    """
     parser = Parser(exit_on_error=False)
     parser.add_lightning_class_args(StudentModule, "model", subclass_mode=True)
     parser.add_lightning_class_args(ImageData, "data", subclass_mode=True)

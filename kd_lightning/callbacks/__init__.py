@@ -9,5 +9,19 @@ from kd_lightning.callbacks.predictions import Predictions
 from kd_lightning.callbacks.progress import Progress
 from kd_lightning.callbacks.protocol import Protocol
 from kd_lightning.callbacks.speed import Speed
+from kd_lightning.callbacks.stop import Stop
+from kd_lightning.callbacks.watch import Watch
 
-__all__ = ["EMA", "Guard", "KeepConfig", "OutOfMemory", "Overview", "Predictions", "Progress", "Protocol", "Speed"]
+__all__ = [
+    "EMA",
+    "Guard",
+    "KeepConfig",
+    "OutOfMemory",
+    "Overview",
+    "Predictions",
+    "Progress",
+    "Protocol",
+    "Speed",
+    "Stop",
+    "Watch",
+]

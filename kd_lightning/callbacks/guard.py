@@ -1,7 +1,6 @@
 """Guard: what happens at a loss that is not finite."""
 
 import math
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from torch.optim import Optimizer
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
 from kd_lightning.callbacks.protocol import Last
+from kd_lightning.callbacks.stop import Stop
 from kd_lightning.errors import RunError
 
 _SHOWN = 16
@@ -31,7 +31,8 @@ class Seen(NamedTuple):
 class Guard(Callback):
     """Ends a run at the first loss that is not finite, before the optimizer has moved, or leaves such steps out.
 
-    Nothing waits for the GPU on its behalf: a step's losses are read when its backward pass is queued. The running
+    Nothing waits for the GPU on its behalf: a step's losses are read when its backward pass is queued. What processes
+    tell each other of them carries along whether one of them was told to stop (`Stop`). The running
     statistics of BatchNorm are put back to what they were before the step. Weights that are not finite are never saved.
     (A gradient that overflows in 16-mixed is no such loss: its scaler leaves that step out by itself.)
 
@@ -45,10 +46,13 @@ class Guard(Callback):
         self.skipped, self.in_a_row = 0, 0
         self.window: list[Seen] = []
         self.spoilt: Tensor | None = None
+        self.flags: Tensor | None = None
+        self.stop = Stop()
         self.arrived: torch.cuda.Event | None = None
         self.fault: str | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.stop = next((callback for callback in trainer.callbacks if isinstance(callback, Stop)), self.stop)
         self.statistics = _statistics(pl_module)
         self.before = [buffer.clone() for buffer in self.statistics]
 
@@ -64,7 +68,8 @@ class Guard(Callback):
         bad = values.isfinite().logical_not().any()
         self.spoilt = bad if self.spoilt is None else self.spoilt | bad
         if not trainer.fit_loop._should_accumulate():
-            self.spoilt = distributed.any_rank(self.spoilt).to("cpu", non_blocking=True)
+            told = torch.full_like(bad, self.stop.told is not None)
+            self.flags = distributed.any_rank(torch.stack([self.spoilt, told])).to("cpu", non_blocking=True)
         self.window.append(Seen(self.indices, [*terms], values.to("cpu", non_blocking=True)))
         if values.is_cuda:
             self.arrived = torch.cuda.Event()
@@ -74,7 +79,7 @@ class Guard(Callback):
         """Leaves out a step that a loss has spoilt: there is then no gradient, and optimizers leave all as it is."""
         if self.arrived is not None:
             self.arrived.synchronize()  # waits for the forward pass alone
-        window, spoilt = self.window, bool(self.spoilt)
+        window, (spoilt, self.stop.agreed) = self.window, self.flags.tolist()
         self.window, self.spoilt, self.arrived = [], None, None
         self.in_a_row = self.in_a_row + 1 if spoilt else 0
         if not spoilt:
@@ -97,10 +102,12 @@ class Guard(Callback):
         if self.nonfinite == "skip" and self.in_a_row < most:
             rank_zero_info(f"guard.nonfinite: a step is left out: {where}")
             return
-        last = _last(trainer)
+        last = Last.of(trainer)
         if last:
-            trainer.save_checkpoint(last, weights_only=False)
-        again = f"--ckpt_path {last}, the state before it, goes on behind these images" if last else "nothing is kept"
+            last.save(trainer)
+        again = (
+            f"--ckpt_path {last.path}, the state before it, goes on behind these images" if last else "nothing is kept"
+        )
         if self.nonfinite == "skip":
             self._end(trainer, f"{where}; it is the last of {self.in_a_row} skipped steps in a row; {again}")
         self._end(trainer, f"{where}; {again}", "guard.nonfinite skip")
@@ -168,15 +175,9 @@ def _all_finite(method: LightningModule) -> bool:
     return not distributed.any_rank(torch.stack(each).all().logical_not())
 
 
-def _last(trainer: Trainer) -> Path | None:
-    if trainer.fast_dev_run:
-        return None
-    return next((callback.path for callback in trainer.checkpoint_callbacks if isinstance(callback, Last)), None)
-
-
 def _kept(trainer: Trainer) -> str:
     """Which checkpoint of the run is good: none is written that is not."""
-    last = _last(trainer)
-    if last and last.exists():
-        return f"the last good checkpoint is {last}"
+    last = Last.of(trainer)
+    if last and last.path.exists():
+        return f"the last good checkpoint is {last.path}"
     return "there is no good checkpoint of this run yet"

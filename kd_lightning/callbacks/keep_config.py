@@ -13,17 +13,19 @@ from kd_lightning.errors import ConfigError
 class KeepConfig(SaveConfigCallback):
     """Writes config.yaml into the run's folder as `fit` begins, never over another, and sends it to the loggers.
 
-    (Lightning's own would write to the W&B logger's folder, at every subcommand.)
+    (Lightning's own would write to the W&B logger's folder, at every subcommand.) A run that goes on (`overwrite`, as
+    Lightning calls it) keeps the one that it began with.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit" or self.already_saved or not trainer.is_global_zero:
             return
         path = Path(trainer.default_root_dir) / self.config_filename
-        if path.exists():
+        if path.exists() and not self.overwrite:
             raise ConfigError(f"run.id: {path} is another run's; choose another run.id, or leave it out")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, path, skip_none=False, multifile=self.multifile)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, path, skip_none=False, multifile=self.multifile)
         content = yaml.safe_load(path.read_text())
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # it would write the same beside config.yaml

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from kd_lightning import results
+from kd_lightning.callbacks.checkpoints import Best, Last
 from kd_lightning.console import wide
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
@@ -28,11 +29,20 @@ class Protocol(Callback):
         judge: `best` epoch by val/acc, or `last` epoch; default: best where there are validation images, else last
             (the literature's protocol: `data.val_split: 0`).
         test: whether `fit` ends with the test.
+        every_n_steps: `last.ckpt` is written at each epoch's end, and also after every so many steps of the optimizer:
+            what a run loses at most that is killed in a long epoch.
+
+    Raises:
+        ConfigError: for steps that are not positive.
     """
 
-    def __init__(self, *, judge: Literal["best", "last"] | None = None, test: bool = True) -> None:
-        self.judge, self.test = judge, test
-        self._begun = self._seconds = 0.0
+    def __init__(
+        self, *, judge: Literal["best", "last"] | None = None, test: bool = True, every_n_steps: int | None = None
+    ) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ConfigError(f"protocol.every_n_steps: {every_n_steps} is not positive; leave it out for none")
+        self.judge, self.test, self.every_n_steps = judge, test, every_n_steps
+        self._begun, self._seconds = time.monotonic(), 0.0
 
     def checkpoints(self, folder: Path, *, validated: bool) -> list[Checkpoint]:
         """What saves checkpoints into the run's folder.
@@ -48,7 +58,7 @@ class Protocol(Callback):
         self.judge = self.judge or ("best" if validated else "last")
         self.judged = folder / f"{self.judge}.ckpt"
         # one callback cannot do both: ModelCheckpoint's save_last writes only when it has saved a best one
-        last = Last(folder)
+        last = Last(folder, self.every_n_steps)
         return [Best(folder), last] if validated else [last]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -59,7 +69,14 @@ class Protocol(Callback):
         self._begun = time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._seconds = time.monotonic() - self._begun
+        self._seconds += time.monotonic() - self._begun
+
+    def state_dict(self) -> dict[str, float]:
+        """The time that training has taken, that of the runs included which this one goes on with."""
+        return {"seconds": self._seconds + time.monotonic() - self._begun}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self._seconds = state_dict["seconds"]
 
     def conclude(self, trainer: Trainer, method: LightningModule, data: ImageData) -> None:
         """After `fit`: writes the judged checkpoint's student alone, tests that checkpoint, and writes results.json."""
@@ -167,52 +184,3 @@ def _at(config: Any, key: str) -> Any:
     for part in key.split("."):
         config = config.get(part) if isinstance(config, dict) else None
     return [*config] if isinstance(config, tuple) else config
-
-
-class Last(Checkpoint):
-    """The end of the last epoch, or the step in it at which the run was told to stop, as `last.ckpt`.
-
-    Lightning's own would write an epoch that max_steps or max_time cut short as done, and its rest would be lost to a
-    run that goes on from there.
-
-    Args:
-        folder: the run's own.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "last.ckpt"
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.path = trainer.strategy.broadcast(self.path)
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        stops = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
-        if stops and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            trainer.save_checkpoint(self.path, weights_only=False)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and not trainer.fast_dev_run:
-            trainer.save_checkpoint(self.path, weights_only=False)
-
-
-class Best(ModelCheckpoint):
-    """The epoch with the highest val/acc, as `best.ckpt`.
-
-    Args:
-        folder: the run's own.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "best", monitor="val/acc", mode="max", enable_version_counter=False)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the best checkpoint of the run that is resumed along into this run's folder."""
-        before = Path(state_dict["best_model_path"])
-        best = Path(self.dirpath) / "best.ckpt"
-        if before.is_file() and before.resolve() != best.resolve():
-            best.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(before, best)
-            moved = {"dirpath": self.dirpath, "best_model_path": str(best), "kth_best_model_path": str(best)}
-            score = state_dict["best_model_score"]
-            state_dict = {**state_dict, **moved, "best_k_models": {str(best): score}, "kth_value": score}
-        super().load_state_dict(state_dict)

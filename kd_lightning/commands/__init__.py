@@ -4,13 +4,14 @@ from kd_lightning.commands.bench import Bench
 from kd_lightning.commands.bench_data import BenchData
 from kd_lightning.commands.bench_methods import BenchMethods
 from kd_lightning.commands.compare import Compare
+from kd_lightning.commands.export import Export
 from kd_lightning.commands.neighbors import MakeNeighbors
 from kd_lightning.commands.repeat import Repeat
 from kd_lightning.commands.show import Show
 
 ON_A_CONFIG = {"show": Show, "neighbors": MakeNeighbors}
 """Called with the method and the data of a config, as `fit` takes it."""
-ALONE = {"bench-data": BenchData, "bench-methods": BenchMethods, "compare": Compare}
+ALONE = {"bench-data": BenchData, "bench-methods": BenchMethods, "compare": Compare, "export": Export}
 """Called with their own arguments alone."""
 AROUND_FIT = {"bench": Bench, "repeat": Repeat}
 """Called with their own arguments and, in one list, those of `fit`."""
@@ -23,6 +24,7 @@ __all__ = [
     "BenchData",
     "BenchMethods",
     "Compare",
+    "Export",
     "MakeNeighbors",
     "Repeat",
     "Show",

@@ -1,8 +1,9 @@
 """ImageData: what every data set has in common: its arguments, and how its splits come about."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -89,6 +90,10 @@ class ImageData(Serving, ABC):
         for field, value in (("memory_limit", memory_limit), ("num_workers", num_workers or 0)):
             if value < 0:
                 raise ConfigError(f"data.{field}: {value} is negative")
+        if not 0 <= split_seed < 2**32:
+            raise ConfigError(f"data.split_seed: {split_seed} is not a number from 0 to 2**32 - 1")
+        if not val_split < math.inf:
+            raise ConfigError(f"data.val_split: {val_split} is not a finite number")
         if val_split < 0:
             raise ConfigError(f"data.val_split: {val_split} is negative; 0 holds nothing out")
         if train_images is not None and train_images < 1:
@@ -136,6 +141,8 @@ class ImageData(Serving, ABC):
             )
         self.download()
         self.setup(self.trainer.state.fn.value)
+        if fits:
+            self._check_interval(self.trainer)
         if fits and self.tested and self.labeled:
             self.setup("test")
         if teacher := getattr(method, "teacher", None):
@@ -144,6 +151,16 @@ class ImageData(Serving, ABC):
                 self.neighbors.check_teacher(teacher)
         while self.checks:  # once: `fit` ends with the test
             self.checks.pop(0)(self)
+
+    def _check_interval(self, trainer: Any) -> None:
+        interval, steps = (
+            trainer.val_check_interval,
+            len(self.sets["train"]) * self.group // (self.batch_size * self.world),
+        )
+        if isinstance(trainer.limit_train_batches, int):
+            steps = min(steps, trainer.limit_train_batches)
+        if type(interval) is int and trainer.check_val_every_n_epoch and "val" in self.sets and interval > steps:
+            raise ConfigError(f"trainer.val_check_interval: {interval} is more than the {steps} steps of an epoch")
 
     def setup(self, stage: str) -> None:
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self.predict_split,)}

@@ -51,7 +51,7 @@ class CIFAR10(ImageData):
             return  # their checksums are looked at when they are read
         archive = self.root / self.official.filename
         fetch(self.official.url, archive, self.official.tgz_md5, field="data.root")
-        extract(archive, self.root)
+        extract(archive, self.root, "data.root")
 
     def load(self, split: Split) -> StoredImages | None:
         if split == "val":
@@ -66,7 +66,7 @@ class CIFAR10(ImageData):
             with file.open("rb") as opened:
                 try:
                     content = _ArrayUnpickler(opened, encoding="latin1").load()
-                except pickle.UnpicklingError as error:
+                except (pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError) as error:
                     raise ConfigError(f"data.root: {file} holds more than arrays ({error})") from error
             images.append(content["data"])
             labels += content[self.labels_key]

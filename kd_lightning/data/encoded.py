@@ -30,6 +30,9 @@ from kd_lightning.data.images import Images, StoredImages
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold
 
+LARGEST = 8192
+"""Pixels of a side; above, one batch would fill the memory."""
+
 
 class EncodedImages(Images):
     """Images in files, or in a table that holds files, brought to one size when decoded.
@@ -64,6 +67,8 @@ class EncodedImages(Images):
         super().__init__(labels, indices)
         if size is not None and size < 1:
             raise ConfigError(f"data.size: {size} is not positive")
+        if size is not None and size > LARGEST:
+            raise ConfigError(f"data.size: {size} is more than {LARGEST} pixels")
         if not 0 < crop_ratio <= 1:
             raise ConfigError(f"data.crop_ratio: {crop_ratio} is not above 0 and up to 1")
         self.sources, self.size, self.crop_ratio, self.skips = sources, size, crop_ratio, skips

@@ -91,8 +91,12 @@ class ImageNet(ImageData):
                     f"data.path: {root / 'val'} is flat, and its labels are missing: there is no {devkit / needed}; "
                     f"unpack ILSVRC2012_devkit_t12.tar.gz in {root}, or sort val/ into class folders"
                 )
-        synsets = loadmat(devkit / "data/meta.mat", squeeze_me=True)["synsets"]
-        wnid_of = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
+        try:
+            synsets = loadmat(devkit / "data/meta.mat", squeeze_me=True)["synsets"]
+            wnid_of = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
+        except Exception as error:  # scipy fails in many ways of a file that is none
+            reason = " ".join(str(error).split())[:160]
+            raise ConfigError(f"data.path: {devkit / 'data/meta.mat'} cannot be read ({reason})") from error
         try:
             identifiers = [int(line) for line in (devkit / _TRUTH).read_text().split()]
         except ValueError as error:

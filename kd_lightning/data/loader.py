@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from kd_lightning.batch import Batch
 from kd_lightning.data.samplers import EpochSampler
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, RunError
 
 
 class ImageLoader(DataLoader):
@@ -27,6 +27,14 @@ class ImageLoader(DataLoader):
                 yield batch
         except ConfigError as error:  # torch puts a worker's whole traceback into the message
             raise ConfigError(str(error).strip().splitlines()[-1].split("ConfigError: ")[-1]) from error
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise RunError(
+                f"data.num_workers: a process that decodes images has ended ({reason}; for want of memory, perhaps); "
+                "fewer of them take less"
+            ) from error
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": getattr(self.sampler, "epoch", 0), "batches": self.given}

@@ -1,14 +1,12 @@
 """Cost: what a network takes: parameters, operations, time and space."""
 
-import time
-from statistics import median
-
 import torch
 from safetensors.torch import save
 
 from kd_lightning.errors import check_positive
 from kd_lightning.evaluation.probe import Findings, Probe
 from kd_lightning.evaluation.reading import Eyes
+from kd_lightning.evaluation.timing import medians
 from kd_lightning.models import Network
 
 
@@ -49,14 +47,14 @@ class Cost(Probe):
 
     def _seconds(self, network: Network, size: int, side: int, device: torch.device) -> float:
         images = torch.zeros(size, 3, side, side, dtype=torch.uint8, device=device)
-        was_training, seconds = network.training, []
+        was_training = network.training
         network.eval()
-        for turn in range(-3, self.repeats):
-            begun = time.perf_counter()
+
+        def batch() -> None:
             network(images)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            if turn >= 0:
-                seconds.append(time.perf_counter() - begun)
+
+        (seconds,) = medians([batch], self.repeats)
         network.train(was_training)
-        return median(seconds)
+        return seconds

@@ -15,6 +15,7 @@ from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import cross_entropy
 from kd_lightning.metrics import top1
 from kd_lightning.models import Network, checkpoints
+from kd_lightning.randomness import reseed
 from kd_lightning.schedules import RunSchedule, WarmupCosine, scale_rates
 
 
@@ -70,11 +71,13 @@ class StudentModule(LightningModule, ABC):
     def _try_optimizer(self) -> None:
         """Builds optimizer and schedule once, so that a wrong setting shows before a run is opened."""
         try:
-            self.lr_scheduler(self.optimizer(self.student.parameters()))
+            optimizer = self.optimizer(self.student.parameters())
+            self.lr_scheduler(optimizer)
         except (ValueError, TypeError) as error:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(f"model.optimizer, model.lr_scheduler: {error}") from error
+        self._trained_by = type(optimizer).__name__
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -121,6 +124,11 @@ class StudentModule(LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         self.train()  # Lightning would go on in eval mode where someone has looked at the student in it
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """What a step draws (dropout) depends on its place alone, so that a run that goes on draws the same."""
+        seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
+        reseed(seed, self.current_epoch, batch_idx, self.global_rank)
 
     def on_after_backward(self) -> None:
         """Says once what no loss reaches: it stays as it was drawn."""
@@ -225,8 +233,15 @@ class StudentModule(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["network"] = self.student_facts()
+        checkpoint["trained_by"] = self._trained_by
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        before = checkpoint.get("trained_by", self._trained_by)
+        if self.trainer.state.fn == "fit" and before != self._trained_by:
+            raise ConfigError(
+                f"model.optimizer: the checkpoint is one of {before}, and {self._trained_by} cannot go on with its "
+                f"state; choose {before}, or begin with the student alone (model.student.checkpoint)"
+            )
         differs = checkpoints.mismatch(self.state_dict(), checkpoint["state_dict"])
         if differs:
             written_by = checkpoint.get("network", {}).get("name", "another network")

@@ -18,6 +18,8 @@ from kd_lightning.models import checkpoints
 from kd_lightning.paths import resolve
 
 Channels = tuple[float, float, float]
+LARGEST = 8192
+"""Pixels of a side; above, one batch would fill the memory."""
 
 
 class Features(NamedTuple):
@@ -76,6 +78,8 @@ class Network(nn.Module):
         for field, number in (("num_classes", num_classes), ("size", size)):
             if number is not None and number < (0 if field == "num_classes" else 1):
                 raise ConfigError(f"{name}: {field} is {number}; it must be positive")
+        if size is not None and size > LARGEST:
+            raise ConfigError(f"{name}: size is {size}; it can be up to {LARGEST} pixels")
         if std is not None and min(std) <= 0:
             raise ConfigError(f"{name}: std is {std}; every channel's must be above 0")
         self.name, self.frozen = name, False
@@ -224,8 +228,10 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     except (TypeError, ValueError, AssertionError) as error:
         raise ConfigError(f"{name}: timm refuses model_kwargs {kwargs}: {error}") from error
     except (OSError, RuntimeError) as error:
-        if not pretrained and local:
+        if not pretrained and local and not kwargs:
             raise
+        if not pretrained and local:
+            raise ConfigError(f"{name}: timm refuses model_kwargs {kwargs}: {error}") from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"{name}: its weights cannot be had ({reason}); give a local file as checkpoint instead"

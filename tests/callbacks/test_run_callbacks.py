@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from kd_lightning.callbacks import Overview, Progress, Protocol
-from kd_lightning.callbacks.protocol import Best
+from kd_lightning.callbacks.checkpoints import Best
 from kd_lightning.data import Digits
 from kd_lightning.methods import KD, SP, Supervised
 from kd_lightning.models import Network

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.settings import differences, in_words
 
 FIT = (sys.executable, "-m", "kd_lightning", "fit")
 """How a run is started."""
@@ -119,11 +120,8 @@ class Job:
                 continue  # of a run that was killed as it wrote this
             if not isinstance(then, dict) or then.get("seed_everything") != self.seed:
                 continue
-            before, now = _flat(then), _flat(self.config.content)
-            keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and _counts(key)]
-            values = [f"{key} {before.get(key)}, now {now.get(key)}" for key in keys[:3]]
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            return f"{'; '.join(values) or 'defaults of another version of the code'}{more}"
+            changed = {key: both for key, both in differences(then, self.config.content).items() if _counts(key)}
+            return in_words(changed) or "defaults of another version of the code"
         return ""
 
     def _numbered(self) -> Iterator[tuple[int, Path]]:
@@ -151,13 +149,6 @@ def last_error(text: str, status: int) -> str:
     named = [line for line in lines if line.startswith("error: ")]
     line = (named or lines or [f"it ended with status {status} and said nothing"])[-1]
     return line.removeprefix("error: ")
-
-
-def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested values under dotted names."""
-    if not isinstance(content, dict) or not content:
-        return {prefix: content}
-    return {name: x for key, v in content.items() for name, x in _flat(v, f"{prefix}.{key}".lstrip(".")).items()}
 
 
 def _counts(key: str) -> bool:

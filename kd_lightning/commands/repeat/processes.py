@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from kd_lightning.commands.repeat.lock import Lock
 from kd_lightning.commands.repeat.plan import Job, last_error
+from kd_lightning.lock import Lock
 
 PATIENCE = 60.0
 """Seconds that a run which is told to stop may take for it."""

@@ -1,9 +1,11 @@
-"""Lock: that two processes do not start the same run."""
+"""Lock: that two processes do not work on the same run."""
 
 import fcntl
 import os
 import socket
 from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_warn
 
 
 class Lock:
@@ -32,6 +34,8 @@ class Lock:
             except BlockingIOError:
                 os.close(number)
                 return False
+            except OSError as error:
+                rank_zero_warn(f"{self.path} cannot be locked ({error}): do not start this run twice at once")
             if self._is(number):
                 self.number = number
                 self.sign(os.getpid())
@@ -42,6 +46,21 @@ class Lock:
         """Writes down who works on the run, for others to read."""
         os.ftruncate(self.number, 0)
         os.pwrite(self.number, f"process {process} on {socket.gethostname()}\n".encode(), 0)
+
+    def is_held(self) -> bool:
+        """Whether a process holds it now."""
+        if not self.path.exists():
+            return False
+        number = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(number)
+        return False
 
     def holder(self) -> str:
         """Who has the lock, in words."""

@@ -1,6 +1,8 @@
 """W&B that never stops a run: no account, no network, no question asked."""
 
+import contextlib
 import os
+from collections.abc import Mapping
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
@@ -11,19 +13,25 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from kd_lightning.loggers.once import Once
 
-class OfflineSafeWandb(WandbLogger):
+
+class OfflineSafeWandb(Once, WandbLogger):
     """Lightning's WandbLogger, online where there is an API key and a network, offline everywhere else.
+
+    A failure on the way (its service is killed, a disk is full) is warned of once, what it did not take is counted.
 
     Args:
         mode: `online` or `offline`; None: WANDB_MODE if it is set, else online where there is a key, else offline.
-        **kwargs: as for WandbLogger, further ones go to `wandb.init`.
+        **kwargs: as for WandbLogger and `Once`, further ones go to `wandb.init`.
     """
 
     def __init__(self, *, mode: str | None = None, **kwargs: Any) -> None:
         mode = mode or os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
         super().__init__(settings=wandb.Settings(mode=mode, silent=True, init_timeout=30), **kwargs)
         self._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is None
+        self.lost = 0
+        """How often W&B did not take what it was given."""
 
     @property
     @rank_zero_experiment
@@ -40,6 +48,21 @@ class OfflineSafeWandb(WandbLogger):
                 wandb.teardown()
                 self._wandb_init["settings"] = wandb.Settings(mode="offline", silent=True)
         return super().experiment
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        try:
+            super().log_metrics(metrics, step)
+        except (wandb.Error, OSError) as error:
+            self.lost += 1
+            if self.lost == 1:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                rank_zero_warn(f"W&B takes nothing more ({reason}); the run goes on, metrics.csv has everything")
+
+    def finalize(self, status: str) -> None:
+        if self.lost:
+            rank_zero_warn(f"W&B did not take {self.lost} rows of values; metrics.csv has them")
+        with contextlib.suppress(wandb.Error, OSError):
+            super().finalize(status)
 
 
 def has_key() -> bool:

@@ -1,0 +1,97 @@
+"""The checkpoints of a run: `last.ckpt`, from which it goes on, and `best.ckpt`."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+from kd_lightning.loggers import MetricsFile
+
+
+class Last(Checkpoint):
+    """`last.ckpt`: the end of the last epoch, the step at which the run was told to stop, or the last of so many.
+
+    Lightning's own would write an epoch that max_steps or max_time cut short as done, and its rest would be lost to a
+    run that goes on from there.
+
+    Args:
+        folder: the run's own.
+        every_n_steps: also within an epoch, after so many steps of the optimizer; None: at its end alone.
+    """
+
+    def __init__(self, folder: Path, every_n_steps: int | None = None) -> None:
+        self.path, self.every_n_steps = folder / "last.ckpt", every_n_steps
+
+    @staticmethod
+    def of(trainer: Trainer) -> "Last | None":
+        """A run's; None in a run that keeps nothing."""
+        kept = [] if trainer.fast_dev_run else trainer.checkpoint_callbacks
+        return next((callback for callback in kept if isinstance(callback, Last)), None)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.path = trainer.strategy.broadcast(self.path)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        stops = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        if trainer.fit_loop._should_accumulate() or trainer.fast_dev_run:
+            return
+        cut = stops and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        if cut or (due and within_epoch(trainer)):
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and not trainer.fast_dev_run:
+            _log_epoch(trainer)
+            self._write(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Writes the state after a step within an epoch, to be called as its batch ends."""
+        # this step's row, which Lightning would write when the callbacks have had their turn
+        trainer._logger_connector.update_train_step_metrics()
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:  # values that a checkpoint has behind it are logged before it is there
+            (logger.sync if isinstance(logger, MetricsFile) else logger.save)()
+        trainer.save_checkpoint(self.path, weights_only=False)
+
+
+def within_epoch(trainer: Trainer) -> bool:
+    """Whether a run can go on from behind the step that ends now: no validation follows, and it is no epoch's last."""
+    loop = trainer.fit_loop.epoch_loop
+    return not (loop._num_ready_batches_reached() or loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
+
+
+def _log_epoch(trainer: Trainer) -> None:
+    """Writes the row of an epoch's own values, as Lightning would when the checkpoint is written."""
+    loop, connector = trainer.fit_loop.epoch_loop, trainer._logger_connector
+    loop._batches_that_stepped -= 1
+    connector.log_metrics(connector.metrics["log"])
+    loop._batches_that_stepped += 1
+
+
+class Best(ModelCheckpoint):
+    """The epoch with the highest val/acc, as `best.ckpt`.
+
+    Args:
+        folder: the run's own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "best", monitor="val/acc", mode="max", enable_version_counter=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the best checkpoint of the run that is resumed along into this run's folder."""
+        before = Path(state_dict["best_model_path"])
+        best = Path(self.dirpath) / "best.ckpt"
+        if before.is_file() and before.resolve() != best.resolve():
+            best.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(before, best)
+            moved = {"dirpath": self.dirpath, "best_model_path": str(best), "kth_best_model_path": str(best)}
+            score = state_dict["best_model_score"]
+            state_dict = {**state_dict, **moved, "best_k_models": {str(best): score}, "kth_value": score}
+        super().load_state_dict(state_dict)
+        self.current_score = state_dict.get("current_score")

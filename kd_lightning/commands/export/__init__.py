@@ -1,0 +1,5 @@
+"""export: a finished student as files that run without this project's training code."""
+
+from kd_lightning.commands.export.command import Export
+
+__all__ = ["Export"]

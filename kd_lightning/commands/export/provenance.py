@@ -1,0 +1,73 @@
+"""What an exported file says about itself: where it comes from, what it takes and gives, how good it was found."""
+
+import json
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+from kd_lightning.commands.export.deployed import Deployed
+from kd_lightning.commands.export.parity import Parity
+from kd_lightning.commands.export.source import Source
+from kd_lightning.results.code import code
+
+SCHEMA = 1
+_NAMES = ("name", "group", "project")
+"""Fields of a config in which a slash need not be a path's."""
+_SECRET = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
+_PLACE = re.compile(r"^(file:|local-dir:)?(/|~|\$|\.{1,2}/|[A-Za-z]:[\\/]|\\\\)")
+
+
+def provenance(source: Source, student: Deployed) -> dict[str, Any]:
+    """Everything but the parity, as JSON; no path of this machine is in it.
+
+    Metrics are there where results.json speaks of these very weights.
+    """
+    network, results = student.network, source.results
+    run, seed = results.get("run", {}), source.config.get("seed_everything")
+    data = results.get("data", {})
+    return {
+        "schema": SCHEMA,
+        "architecture": network.model.pretrained_cfg.get("architecture", network.name),
+        "model_kwargs": _plain((source.config["model"].get("init_args") or {})["student"].get("model_kwargs") or {}),
+        "class_names": student.class_names,
+        "input": {"dtype": student.dtype, "range": [0, 255] if student.dtype == "uint8" else [0, 1]}
+        | {"shape": ["batch", 3, student.side, student.side], "channels": "RGB"},
+        "outputs": list(student.outputs),
+        "mean": network.mean.flatten().tolist(),
+        "std": network.std.flatten().tolist(),
+        "size": network.size,
+        "interpolation": network.interpolation,
+        "fingerprint": network.fingerprint()[:16],
+        "run": _plain(run),
+        "seeds": {"seed": seed, "split_seed": source.data.split_seed},
+        "teacher": run.get("teacher"),
+        "teacher_fingerprint": run.get("teacher_fingerprint"),
+        "data": {"name": source.data.name}
+        | {part: data[part] for part in ("classes", "train", "val", "test", "side") if part in data},
+        "protocol": results.get("protocol"),
+        "metrics": results.get("metrics", {}) if source.judged else {},
+        "checkpoint": source.checkpoint.name,
+        "code": {"run": results.get("code"), "export": code()},
+        "config": _plain(source.config),
+    }
+
+
+def with_parity(facts: dict[str, Any], parity: Parity, split: str) -> dict[str, Any]:
+    """The facts with what the file itself was found to be."""
+    return {**facts, "parity": {"against": "PyTorch float32", "split": split, **parity.facts()}}
+
+
+def as_json(facts: dict[str, Any]) -> str:
+    return json.dumps(facts, sort_keys=True)
+
+
+def _plain(value: Any, field: str = "") -> Any:
+    """A config's values as JSON, of paths their last part alone, without what may be secret."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each, str(key)) for key, each in value.items() if not _SECRET.search(str(key))}
+    if isinstance(value, list | tuple):
+        return [_plain(each, field) for each in value]
+    if isinstance(value, str):
+        is_path = _PLACE.search(value) or "://" in value or (field not in _NAMES and re.search(r"[\\/]", value))
+        return PurePosixPath(value.replace("\\", "/")).name if is_path else value
+    return value if isinstance(value, int | float | bool) or value is None else str(value)

@@ -1,0 +1,28 @@
+"""safetensors: the weights under timm's names, with the facts as metadata."""
+
+from pathlib import Path
+from typing import Any
+
+from kd_lightning.commands.export.deployed import Deployed, Run
+from kd_lightning.commands.export.format import Format
+from kd_lightning.models import Network, checkpoints
+from kd_lightning.tensorfile import write_tensors
+
+
+class Safetensors(Format):
+    """`student.safetensors`, which `Network(name, checkpoint=...)` reads with its mean, std and size."""
+
+    name, file = "safetensors", "student.safetensors"
+
+    def write(self, path: Path, facts: dict[str, Any]) -> None:
+        network = self.student.network
+        own = {**network.facts(), "class_names": self.student.class_names or None}
+        write_tensors(path, network.model.state_dict(), {"network": own, "kd_lightning": facts})
+        self.model_kwargs = facts["model_kwargs"]
+
+    def read(self, path: Path, threads: int) -> Run:
+        ours = self.student
+        network = Network(ours.network.name, checkpoint=str(path.absolute()), model_kwargs=self.model_kwargs)
+        state = checkpoints.read(path)[0]
+        network.model.load_state_dict(state)  # every name, nothing renamed
+        return Deployed(network.eval(), ours.outputs, ours.side, "uint8", []).run

@@ -1,0 +1,185 @@
+"""export through the command line: files, parity, what they say of themselves, refusals."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from exported import PIXELS, finished, refusal
+from safetensors import safe_open
+
+from kd_lightning.cli import main
+from kd_lightning.commands.export import command
+from kd_lightning.commands.export.provenance import _plain
+from kd_lightning.models import Network
+
+QUICK = ["--images=40", "--batch_sizes=[1]", "--repeats=1"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def made(run: Path) -> Path:
+    """All formats that need no further package."""
+    main(["export", "--ckpt_path", str(run), "--format", "safetensors", "timm", "torch_export", *QUICK])
+    return run / "export"
+
+
+def test_each_file_gives_the_logits_of_the_judged_checkpoint(run: Path, made: Path) -> None:
+    theirs = Network("cifar_resnet8", checkpoint=str(run / "best.ckpt"), model_kwargs={"channels": [4, 4, 8, 16]})
+    expected = theirs.eval()(PIXELS)
+    kwargs = {"model_kwargs": {"channels": [4, 4, 8, 16]}}
+    ours = Network("cifar_resnet8", checkpoint=str(made / "student.safetensors"), **kwargs).eval()
+    assert torch.equal(ours(PIXELS), expected)
+    assert ours.class_names == [str(digit) for digit in range(10)]
+    graph = torch.export.load(made / "student.pt2").module()
+    for count in (1, 2, 5):
+        torch.testing.assert_close(graph(PIXELS[:count]), expected[:count], rtol=0, atol=1e-5)
+    model = timm.create_model(f"local-dir:{made / 'timm'}", pretrained=True).eval()
+    mean, std = (torch.tensor(model.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+    torch.testing.assert_close(model((PIXELS / 255 - mean) / std), expected, rtol=0, atol=1e-5)
+
+
+def test_files_say_where_they_come_from_and_name_no_place(run: Path, made: Path) -> None:
+    extra = {"kd_lightning.json": ""}
+    torch.export.load(made / "student.pt2", extra_files=extra)
+    with safe_open(made / "student.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    config = json.loads((made / "timm/config.json").read_text())
+    for facts in (json.loads(extra["kd_lightning.json"]), json.loads(metadata["kd_lightning"]), config["kd_lightning"]):
+        assert facts["class_names"] == [str(digit) for digit in range(10)]
+        assert facts["teacher"] == "cifar_resnet20.digits"
+        assert facts["metrics"]["test/acc"] > 0
+        assert facts["seeds"] == {"seed": 0, "split_seed": 0}
+        assert facts["config"]["model"]["init_args"]["teacher"]["checkpoint"] == "gone.safetensors"
+        assert facts["parity"]["images"] == 40
+        assert {1, 3, 7} <= {*facts["parity"]["batch_sizes"]}
+    home = str(run.parents[2]).encode()
+    source = str(Path(command.__file__).parents[3]).encode()
+    for file in (path for path in made.rglob("*") if path.is_file()):
+        assert home not in file.read_bytes()
+        assert source not in file.read_bytes()  # torch.export's lines of code
+    assert not [path for path in made.iterdir() if path.name.startswith(".")]
+
+
+def test_paths_and_secrets_are_left_out() -> None:
+    given = {
+        "path": "/home/me/photos",
+        "checkpoint": "${KD_SHARED}/weights/a.pth",
+        "folder": "sub/runs",
+        "name": "hf_hub:owner/model",
+        "student": {"name": "local-dir:/home/me/net", "hub_token": "hf_x"},
+        "url": "https://me:password@host/file.tar",
+        "class_path": "kd_lightning.methods.KD",
+    }
+    assert _plain(given) == {
+        "path": "photos",
+        "checkpoint": "a.pth",
+        "folder": "runs",
+        "name": "hf_hub:owner/model",
+        "student": {"name": "net"},
+        "url": "file.tar",
+        "class_path": "kd_lightning.methods.KD",
+    }
+
+
+def test_the_card_loads_it_in_a_process_of_its_own(made: Path) -> None:
+    card = (made / "timm/README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0].replace("PATH", str(made / "timm"))
+    code = "from PIL import Image\nimage = Image.new('RGB', (8, 8))\n" + code + "print(out.shape)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
+    assert "torch.Size([1, 10])" in printed.stdout, printed.stderr
+    assert "import kd_lightning" in card
+    assert "| accuracy on test images |" in card
+    assert "# license: yours" in card
+    assert "Not measured: other sources" in card
+
+
+def test_a_file_that_says_something_else_is_not_left(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = command.FORMATS["safetensors"]
+    right = kind.read
+    monkeypatch.setattr(kind, "read", lambda *args: lambda images: (1.01 * right(*args)(images)[0],))
+    args = ["--ckpt_path", str(run), "--format=safetensors", f"--path={tmp_path / 'out'}", *QUICK]
+    line = refusal(args, capfd, status=1)
+    assert "differ from PyTorch's" in line
+    assert not [*(tmp_path / "out").iterdir()]
+    monkeypatch.setattr(kind, "read", lambda *args: lambda images: (float("nan") * right(*args)(images)[0],))
+    assert "nan" in refusal(args, capfd, status=1)
+
+
+def test_a_full_disk_leaves_what_was_there(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ["--ckpt_path", str(run), "--format=timm", f"--path={tmp_path}", *QUICK]
+    main(["export", *args])
+    before = (tmp_path / "timm/config.json").read_bytes()
+
+    def full(*given: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kd_lightning.commands.export.timm_folder.card", full)
+    line = refusal([*args, "--overwrite"], capfd, status=1)
+    assert "timm: it cannot be written" in line
+    assert "No space left" in line
+    assert (tmp_path / "timm/config.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["timm"]
+    monkeypatch.undo()
+    main(["export", *args, "--overwrite", "true"])
+    assert {path.name for path in (tmp_path / "timm").iterdir()} == {"model.safetensors", "config.json", "README.md"}
+
+
+def test_refusals(run: Path, made: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    there, out = ["--ckpt_path", str(run)], ["--path", str(tmp_path / "o")]
+    assert "format: none given" in refusal([*there, *out], capfd)
+    assert "format: 'onx' is none; nearest: onnx" in refusal([*there, *out, "--format=onx"], capfd)
+    assert "ckpt_path: none given" in refusal(["--format=timm"], capfd)
+    assert "student.safetensors is there already" in refusal([*there, "--format=safetensors"], capfd)
+    assert "nearest: best.ckpt" in refusal(["--ckpt_path", str(run / "best.ckp"), "--format=timm"], capfd)
+    assert "config.yaml is no checkpoint" in refusal(["--ckpt_path", str(run / "config.yaml"), "--format=timm"], capfd)
+    above = refusal(["--ckpt_path", str(run.parent), "--format=timm"], capfd)
+    assert f"runs below it: {run.name}" in above
+    timm_only = [*there, *out, "--format=timm"]
+    assert "images: 0 is not above 0" in refusal([*timm_only, "--images=0"], capfd)
+    assert "tolerance: -1.0" in refusal([*timm_only, "--tolerance=-1"], capfd)
+    assert "int8: it is made of onnx" in refusal([*timm_only, "--int8"], capfd)
+    assert "push_to_hub: foo is no OWNER/NAME" in refusal([*timm_only, "--push_to_hub=foo"], capfd)
+    assert "push_to_hub: the timm folder" in refusal([*there, "--format=torch_export", "--push_to_hub=a/b"], capfd)
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, foreign)
+    assert "there is no config.yaml" in refusal(["--ckpt_path", str(foreign), "--format=timm"], capfd)
+    assert not (tmp_path / "o").exists()
+
+
+def test_formats_stand_in_a_row() -> None:
+    both = ['--format=["onnx", "timm"]', "--path", "p"]
+    for args in (["--format", "onnx", "timm", "--path", "p"], ["--format=onnx,timm", "--path", "p"]):
+        assert command.Export.arguments(args) == both
+    assert command.Export.arguments(["--path", "p", "--format", '["onnx", "timm"]'])[-1] == '--format=["onnx", "timm"]'
+    assert command.Export.arguments(["--int8", "--format", "onnx"]) == ['--format=["onnx"]', "--int8=true"]
+    assert command.Export.arguments(["--int8", "false"]) == ["--int8", "false"]
+
+
+def test_a_run_that_is_not_finished_says_so(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    there = finished(tmp_path, unfinished=True)
+    main(["export", "--ckpt_path", str(there), "--format", "timm", *QUICK])
+    assert "unfinished: " in capfd.readouterr().out
+    assert "Nothing is known" in (there / "export/timm/README.md").read_text()
+
+
+def test_other_weights_than_the_judged_ones_claim_no_metrics(run: Path, tmp_path: Path) -> None:
+    args = ["--ckpt_path", str(run / "last.ckpt"), "--format=safetensors", f"--path={tmp_path}", *QUICK]
+    main(["export", *args, "--tolerance=0"])
+    with safe_open(tmp_path / "student.safetensors", framework="pt") as file:
+        facts = json.loads(file.metadata()["kd_lightning"])
+    assert facts["metrics"] == {}
+    assert facts["checkpoint"] == "last.ckpt"

@@ -1,0 +1,121 @@
+"""Runs of `fit` as processes of their own that are killed, or told to stop, at a moment of their second epoch."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from kd_lightning import checkpointing
+from kd_lightning.cli import main
+
+STEPS = 4
+"""An epoch's."""
+MOMENTS = ("first step", "middle step", "last step", "validating", "saving the last", "saving the best", "epoch's end")
+
+
+class End(Callback):
+    """Sends its own process a signal at a moment of the second epoch.
+
+    Args:
+        moment: one of MOMENTS; `<step> of all`: of the first epoch; `<step> twice`: two signals; `test`: in the test.
+        number: the signal.
+    """
+
+    def __init__(self, moment: str, number: int = signal.SIGKILL) -> None:
+        self.moment, self.number, self.sent = moment, number, False
+
+    def _at(self, trainer: Trainer, moment: str) -> None:
+        given, epoch = self.moment.removesuffix(" of all"), 0 if self.moment.endswith(" of all") else 1
+        if trainer.current_epoch == epoch and moment == given.removesuffix(" twice") and not self.sent:
+            self.sent = True
+            for _ in range(2 if given.endswith(" twice") else 1):
+                os.kill(os.getpid(), self.number)
+
+    def on_test_batch_start(self, *args: Any) -> None:
+        if self.moment == "test":
+            os.kill(os.getpid(), self.number)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        names = {0: "first step", STEPS // 2: "middle step", STEPS - 1: "last step"}
+        self._at(trainer, names.get(batch_idx, ""))
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self._at(trainer, "validating")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._at(trainer, "epoch's end")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        name = {"saving the last": ".last.ckpt", "saving the best": ".best.ckpt"}.get(self.moment)
+        if name is None or stage != "fit":
+            return
+        save = torch.save
+
+        def half(content: Any, path: Path) -> None:
+            save(content, path)
+            if path.name.startswith(name) and trainer.current_epoch == 1:
+                if self.number == signal.SIGKILL:
+                    os.truncate(path, path.stat().st_size // 2)
+                self._at(trainer, self.moment)
+
+        checkpointing.torch = type("Torch", (), {"save": staticmethod(half), "load": staticmethod(torch.load)})
+
+
+def run(work: Callable[[], Any], log: Path) -> int:
+    """The exit status of a forked process that does some work, minus the signal's number where one has killed it."""
+    sys.stdout.flush()
+    process = os.fork()
+    if process:
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    status = 99
+    try:
+        with log.open("a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+            torch.set_num_threads(1)
+            try:
+                work()
+                status = 0
+            except SystemExit as end:
+                status = int(end.code or 0)
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def fit(folder: Path, args: list[str], *, name: str, end: tuple[str, int] | None = None) -> int:
+    """Begins or goes on with a `fit` of three epochs in `<folder>/runs/kd_lightning/run/<name>/`; its exit status."""
+    fixed = [f"--run.folder={folder / 'runs'}", "--run.name=run", f"--run.id={name}", "--run.wandb=off"]
+    fixed += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.max_epochs=3"]
+    fixed += ["--trainer.log_every_n_steps=1", "--ckpt_path=last"]
+
+    def work() -> None:
+        if end:
+            from kd_lightning.cli import CLI
+
+            build = CLI.instantiate_trainer
+
+            def with_end(self: CLI, **kwargs: Any) -> Trainer:
+                trainer = build(self, **kwargs)
+                trainer.callbacks.insert(0, End(*end))
+                return trainer
+
+            CLI.instantiate_trainer = with_end
+        main(["fit", *args, *fixed])
+
+    return run(work, folder / f"{name}.log")
+
+
+def place(folder: Path, name: str) -> Path:
+    """The folder of a run by `fit`."""
+    return folder / "runs" / "kd_lightning" / "run" / name

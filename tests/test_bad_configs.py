@@ -1,0 +1,341 @@
+"""A table of wrong configs, values and files: each is refused before the first step, in one line that names the field.
+
+KD_BAD_INPUTS names a file for the table of what was given and what was said, as markdown.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from test_bad_input import KD, changed
+
+from kd_lightning.cli import main
+
+LONG = "a" * 300
+TEXT = yaml.safe_dump(KD)
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{now}: &{now} [{','.join([f'*{before}'] * 10)}]\n" for before, now in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+def folder(name: str, **kwargs: object) -> dict:
+    """A config of the images in a folder below the place of these tests."""
+    data = {"class_path": "ImageFolder", "init_args": {"path": f"HERE/{name}", "batch_size": 4, **kwargs}}
+    return changed(data=data, model={"class_path": "Supervised", "init_args": {"student": {"name": "cifar_resnet8"}}})
+
+
+def of(kind: str, **kwargs: object) -> dict:
+    return changed(data={"class_path": kind, "init_args": kwargs}, model__init_args__teacher={"name": "cifar_resnet8"})
+
+
+def schedule(**kwargs: object) -> dict:
+    return changed(model__init_args__lr_scheduler={"class_path": "WarmupCosine", "init_args": kwargs})
+
+
+WRITTEN: list[tuple[str, dict | str, str]] = [
+    ("an empty file", "", "config: it holds nothing"),
+    ("null alone", "null", "config: it holds 'null', and no table"),
+    ("a list at the top", "- a\n- b\n", "config: it holds '- a"),
+    ("a text alone", "just text", "config: it holds 'just text'"),
+    ("a tab", "model: KD\n\tdata: Digits\n", "config: it is not valid YAML: while scanning a plain scalar"),
+    ("two documents", f"{TEXT}---\n{TEXT}", "expected a single document"),
+    ("a key that comes twice", f"{TEXT}trainer: {{max_epochs: 2}}\n", "'trainer' stands there twice, in the table"),
+    (
+        "a key twice, deep inside",
+        TEXT.replace("name: cifar_resnet8", "{name: a, name: b}"),
+        "'name' stands there twice",
+    ),
+    ("a billion laughs", BOMB, "more than 20,000 values"),
+    ("a list that holds itself", "model: &a [*a]\n", "or one that holds itself"),
+    ("100,000 brackets", f"model: {'[' * 100_000}{']' * 100_000}", "tables and lists more than 50 deep"),
+    ("two megabytes", f"# {'x' * 2_000_000}\n{TEXT}", "more than 1,000,000 characters"),
+    ("an unknown reference", "model: *nowhere", "found undefined alias"),
+    ("a NUL", "model: a\0", "control characters"),
+    ("a Python object", "model: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+    (
+        "teacher and student swapped",
+        changed(
+            model__init_args__teacher={"name": "cifar_resnet8"},
+            model__init_args__student={"name": "cifar_resnet20.digits", "pretrained": True},
+        ),
+        "teacher: cifar_resnet8 has no weights; give teacher.checkpoint",
+    ),
+    (
+        "model and data swapped",
+        changed(data=KD["model"], model=KD["data"]),
+        "data: there is no class 'KD'; choices: CIFAR10",
+    ),
+    ("a list for the model", changed(model=[]), "model: [] is no class_path with init_args; model can be "),
+    ("an empty table for the model", changed(model={}), "model: {} is no class_path"),
+    ("no model", changed(model=None), "model is required"),
+    ("an empty class_path", changed(model={"class_path": ""}), "model: {'class_path': ''} is not"),
+    ("a number for class_path", changed(model={"class_path": 3}), "model: {'class_path': 3} is no class_path"),
+    ("init_arg", changed(model={"class_path": "KD", "init_arg": {}}), "model: {'class_path': 'KD', 'init_arg': {}} is"),
+    ("a list for init_args", changed(model={"class_path": "KD", "init_args": []}), "model: {'class_path': 'KD'"),
+    ("no trainer", changed(trainer=None), "trainer: None is no table of settings"),
+    ("a list for the trainer", changed(trainer=[]), "trainer: [] is no table of settings"),
+    ("a word for the trainer", changed(trainer="fast"), "trainer: 'fast' is no table of settings"),
+    ("a word for the run", changed(run="x"), "run: 'x' is no table of settings"),
+    ("no seed", changed(seed_everything=None), "seed_everything: None is not a number"),
+    ("a seed too large", changed(seed_everything=2**70), "seed_everything: 1180591620717411303424 is not a number"),
+    ("a seed with a fraction", changed(seed_everything=1.5), "seed_everything: 1.5 is not"),
+    ("no teacher", changed(model__init_args__teacher=None), "model.teacher.name is required"),
+    (
+        "infinite YAML number",
+        changed(model__init_args__temperature=float("inf")),
+        "model.temperature: inf is not a finite",
+    ),
+    ("YAML's NaN", changed(model__init_args__kd_weight=float("nan")), "model.kd_weight: nan is not a finite number"),
+    ("NaN in a schedule", schedule(warmup_epochs=float("nan")), "lr_scheduler.warmup_epochs: nan is not a finite"),
+    ("a negative warm-up", schedule(warmup_epochs=-1), "warmup_epochs: -1.0 is negative"),
+    (
+        "milestones that fall",
+        changed(model__init_args__lr_scheduler={"class_path": "WarmupMultiStep", "init_args": {"milestones": [5, 3]}}),
+        "milestones: [5.0, 3.0] must be positive epochs in rising order",
+    ),
+    ("one class", folder("one"), "train must hold a folder of images a class, two at least; it holds the folder cat"),
+    ("images of no bytes", folder("zero"), "data.path: none of its 12 images can be read"),
+    ("an image that is cut off", folder("cut"), "train/cat/0.png cannot be read as an image"),
+    ("floating-point pixels", folder("float"), "floating-point numbers of unknown range"),
+    ("other classes in the test", folder("swap"), "differ in the classes cat, cats, dog"),
+    ("an empty folder", folder("empty"), "it holds no folders"),
+    ("a file for a folder", folder("plain.txt"), "plain.txt is neither a folder nor a tar or zip archive"),
+    ("an empty tar", folder("cut.tar"), "cut.tar is corrupt or refused"),
+    ("a torn zip", folder("cut.zip"), "cut.zip is corrupt or refused"),
+    ("a folder that is not there", folder("emtpy"), "data.path: HERE/emtpy does not exist; nearest: empty"),
+    ("a name too long for a file", folder(LONG), "cannot be read: File name too long"),
+    ("a NUL in a path", folder("a\0b"), r"'HERE/a\x00b' is no path"),
+    ("an empty path", folder("x", path=""), "data.path: '' is no path"),
+    ("a list for a path", folder("x", path=[]), "data.path: [] is not str"),
+    ("images of size 0", folder("ok", size=0), "data.size: 0 is not positive"),
+    ("images of a gigapixel", folder("ok", size=10**9, val_split=0), "data.size: 1000000000 is more than 8192 pixels"),
+    ("a crop above 1", folder("ok", crop_ratio=1.5), "data.crop_ratio: 1.5 is not above 0 and up to 1"),
+    ("a crop of NaN", folder("ok", crop_ratio=float("nan")), "data.crop_ratio: nan is not a finite number"),
+    ("splits that take all", folder("ok/train", test_split=5, val_split=20), "data.val_split: 20 means 20 of 7 images"),
+    ("a test of all images", folder("ok/train", test_split=0.99), "data.test_split: 0.99 means 12 of 12 images"),
+    ("images without labels", folder("ok", labeled=False), "data.labeled: Supervised reads labels and there are none"),
+    ("a maybe", folder("ok", labeled="maybe"), "data.labeled: maybe is not bool"),
+    (
+        "labels of neither kind",
+        of("CIFAR100", labels="medium"),
+        "data.labels: there is no 'medium'; choices: coarse, fine",
+    ),
+    ("no path", of("HFDataset"), "data.path is required"),
+]
+GIVEN: list[tuple[str, str]] = [
+    ("--config=", "config: it holds nothing"),
+    ("--config=HERE", "config: Path is not a file"),
+    ("--config=HERE/binary.yaml", "config: it is not text in UTF-8"),
+    ("--config=a\0b", "config: '--config=a\\x00b' holds a NUL"),
+    ("--trainer.max_epochs=0.5", "trainer.max_epochs: 0.5 is not int"),
+    ("--trainer.max_epochs=-2", "trainer.max_epochs: -2 is less than -1"),
+    ("--trainer.max_epochs=1e400", "trainer.max_epochs: inf is not int"),
+    ("--trainer.max_epochs=", "trainer.max_epochs: nothing is not int"),
+    ("--trainer.max_steps=-5", "trainer.max_steps: -5 is less than -1"),
+    ("--trainer.limit_train_batches=0", "trainer.limit_train_batches: 0 leaves nothing to learn from"),
+    ("--trainer.limit_train_batches=-1", "trainer.limit_train_batches: -1 is neither a share from 0.0 to 1.0"),
+    ("--trainer.limit_test_batches=2.5", "trainer.limit_test_batches: 2.5 is neither a share"),
+    ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches: 0 is less than 1"),
+    ("--trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch: 0 is less than 1"),
+    ("--trainer.val_check_interval=1000", "trainer.val_check_interval: 1000 is more than the 10 steps of an epoch"),
+    ("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val: -1 is less than 0"),
+    ("--trainer.log_every_n_steps=-1", "trainer.log_every_n_steps: -1 is less than 0"),
+    ("--trainer.gradient_clip_algorithm=cut", "trainer: `gradient_clip_algorithm` cut is invalid"),
+    ("--trainer.max_time=soon", "trainer: `Timer(duration='soon')` is not a valid duration"),
+    ("--trainer.devices=0", "trainer: `Trainer(devices='0')`"),
+    ("--trainer.devices=many", "trainer: `devices` selected with `CPUAccelerator` should be an int > 0"),
+    ("--trainer.num_nodes=0", "trainer.num_nodes: 0 is less than 1"),
+    ("--trainer.accelerator=tpu", "trainer.accelerator: tpu, and this machine has none; choose auto or cpu"),
+    ("--trainer.accelerator=", "trainer.accelerator: there is no ''; choices: auto, cpu"),
+    ("--trainer.strategy=fsdp", "trainer: The strategy `fsdp` requires a GPU"),
+    ("--trainer.strategy=dp", "trainer.strategy: there is no 'dp'; nearest: ddp"),
+    ("--trainer.precision=", "trainer.precision: there is no 'nothing'; choices: 16, 16-mixed"),
+    ("--trainer.profiler=clock", "trainer: When passing string value for the `profiler`"),
+    ("--trainer.callbacks=EarlyStoping", "trainer.callbacks: there is no class 'EarlyStoping'; nearest: EarlyStopping"),
+    ("--trainer.callbacks=[EarlyStopping]", "trainer.callbacks.monitor is required"),
+    ("--trainer.logger=WandbLoger", "trainer.logger: there is no class 'WandbLoger'; nearest: WandbLogger"),
+    ("--model.temperature=nan", "model.temperature: nan is not float"),
+    ("--model.temperature=1e400", "model.temperature: inf is not a finite number"),
+    ("--model.temperature=-4", "temperature: -4.0 is not above 0"),
+    ("--model.temperature=[4]", "model.temperature: [4] is not float"),
+    ("--model.temperature=true", "model.temperature: True is not float"),
+    ("--model.kd_weight=-1", "kd_weight: -1.0 is not a weight"),
+    ("--model.kd_weight=0 --model.ce_weight=0", "kd_weight, ce_weight: all are 0, and nothing would be learnt"),
+    ("--model.optimizer.lr=nan", "model.optimizer.lr: nan is not float"),
+    ("--model.optimizer.lr=1e400", "model.optimizer.lr: inf is not a finite number"),
+    ("--model.optimizer.momentum=-1", "model.optimizer, model.lr_scheduler: Invalid momentum value"),
+    ("--model.optimizer=Adm", "model.optimizer: there is no class 'Adm'; nearest: Adam"),
+    ("--model.optimizer=[]", "model.optimizer: [] is not Optimizer"),
+    ("--model.lr_batch_size=0", "lr_batch_size: 0 is not above 0"),
+    ("--model.lr_scaling=log", "model.lr_scaling: there is no 'log'; choices: linear, sqrt"),
+    ("--model.student.name=", "name: timm has no model ''"),
+    ("--model.student.name=\u202egnp.8tenser", r"name: timm has no model '\u202egnp.8tenser'"),
+    ("--model.student.name=cifar_résnet8", "timm has no model 'cifar_résnet8'; nearest: cifar_resnet8"),
+    ("--model.student.size=99999999999", "size is 99999999999; it can be up to 8192 pixels"),
+    ("--model.student.mean=0.5", "model.student.mean: 0.5 is not tuple"),
+    ("--model.student.checkpoint=", "checkpoint: '' is no path"),
+    ("--model.student.pretrained=true", "cifar_resnet8: its weights cannot be had"),
+    ("--model.student.model_kwargs={num_classes: -3}", "timm refuses model_kwargs {'num_classes': -3}"),
+    ("--model.student.dtype=float8", "model.student.dtype: there is no 'float8'; nearest: float32"),
+    ("--model={class_path: KD, dict_kwargs: {foo: 1}}", "model.foo is not an argument of kd_lightning.methods.KD"),
+    ("--data.batch_size=-1", "data.batch_size: -1 is not positive"),
+    ("--data.batch_size=true", "data.batch_size: True is not int"),
+    ("--data.batch_size=99999999999999999999", "99999999999999999999 is more than the 1293 training images"),
+    ("--data.val_split=1e400", "data.val_split: inf is not a finite number"),
+    ("--data.val_split=1.5", "data.val_split: 1.5 means 1 of 1437 images; with 10 classes it can be 10 to 1427"),
+    ("--data.train_images=3", "data.train_images: 3 means 3 of 1293 images"),
+    ("--data.val_split=0.9 --data.train_images=1000", "data.train_images: 1000 means 1000 of 144 images"),
+    ("--data.split_seed=-1", "data.split_seed: -1 is not a number from 0 to 2**32 - 1"),
+    ("--data.num_workers=-1", "data.num_workers: -1 is negative"),
+    ("--data.on_error=ignore", "data.on_error: there is no 'ignore'; choices: raise, skip"),
+    ("--data.augmentations=cifr", "data.augmentations: there is no 'cifr'; nearest: cifar"),
+    ("--data.augmentations=[KD]", "data.augmentations: there is no class 'KD'; choices: ColorJitter"),
+    ("--data.mixing={mixup: -1}", "data.mixing: mixup -1.0 and cutmix 0.0 are to be 0 or more"),
+    ("--data.mixing={mixupp: 1}", "data.mixing.mixupp is not an argument of Mixing; nearest: mixup"),
+    ("--data.neighbors={}", "data.neighbors.path is required"),
+    (
+        "--data.neighbors={path: x, count: 3} --data.batch_size=6",
+        "data.batch_size: 6 images are no whole number of anchors",
+    ),
+    (
+        "--data.neighbors={path: x, count: 3} --data.batch_size=8 --data.repeats=2",
+        "data.repeats: repeated augmentation",
+    ),
+    ("--data.neighbors={path: HERE/plain.txt, count: 3} --data.batch_size=8", "plain.txt is no table of neighbours"),
+    ("--run.name=", "run.name: '' is to be a folder's name"),
+    ("--run.name=..", "run.name: '..' is to be a folder's name"),
+    ("--run.id=..", "run.id: '..' is to be a folder's name"),
+    ("--run.project=a\nb", "run.project: 'a\\nb' is to be a folder's name"),
+    (f"--run.name={LONG}", "run.name: 'aaaaaa"),
+    ("--run.name=\ud800", "run.name: '\\ud800' is to be a folder's name"),
+    ("--run.tags=a", "run.tags: a is not list"),
+    ("--run.wandb=maybe", "run.wandb: there is no 'maybe'; choices: auto, off"),
+    ("--run.folder=", "run.folder: '' is no folder"),
+    ("--run.folder=HERE/plain.txt", "plain.txt' is no folder"),
+    ("--protocol.jugde=best", "protocol.jugde is not a field; nearest: protocol.judge"),
+    ("--speed.compile=fast", "speed.compile: there is no 'fast'; nearest: default"),
+    ("--ckpt_path=", "ckpt_path: '' is no path"),
+    ("--ckpt_path=HERE", "is a folder; give the file in it"),
+    ("--ckpt_path=http://127.0.0.1:9/x.ckpt", "ckpt_path: http:/127.0.0.1:9/x.ckpt does not exist"),
+    (f"--ckpt_path={LONG}", "cannot be read: File name too long"),
+    ("--weights_only=false", "weights_only: false would let a checkpoint run code"),
+    ("stray", "'stray' is no argument; each is given as --NAME VALUE"),
+    ("--run", "argument --run: expected one argument"),
+]
+OTHERS: list[tuple[str, str]] = [
+    ("compare", "runs: none given"),
+    ("compare HERE/nowhere", "nowhere: there is nothing"),
+    ("compare HERE/ok --out HERE/plain.txt", "plain.txt is a file; give a folder"),
+    ("compare HERE/ok --out HERE/ok", "holds other files than a report's"),
+    ("compare HERE/ok --test=u", "test: there is no 'u'; choices: t, wilcoxon"),
+    ("compare HERE/ok --metrics=test/acc", "metrics is not a field; nearest: metric"),
+    ("repeat", "configs"),
+    ("repeat HERE/nowhere.yaml", "configs: HERE/nowhere.yaml does not exist"),
+    ("repeat HERE", "configs: HERE is not a file"),
+    ("repeat HERE/kd.yaml HERE/kd.yaml", "stands there twice"),
+    ("repeat HERE/kd.yaml --seeds=0", "seeds"),
+    ("repeat HERE/kd.yaml --seeds=[1,1]", "seeds"),
+    ("repeat HERE/kd.yaml --seeds=-3", "seeds"),
+    ("repeat HERE/kd.yaml --at_once=0", "at_once: 0 is not above 0"),
+    ("repeat HERE/kd.yaml --run.id=x", "run.id: repeat names each run"),
+    ("bench --config HERE/kd.yaml --steps=0", "steps: 0 is not above 0"),
+    ("bench --config HERE/kd.yaml --against=mine", "against: there is no 'mine'; choices: torchdistill"),
+    ("bench-data --images=-1", "images"),
+    ("show --config HERE/kd.yaml --path=show.jpg", "path: show.jpg must end in .png"),
+    ("show --config HERE/kd.yaml --rows=0", "rows: 0"),
+    ("neighbors --config HERE/kd.yaml --k=0", "k: 0 is not positive"),
+    ("neighbors --config HERE/kd.yaml --path=table.pt", "path: table.pt must end in .safetensors"),
+    ("neighbors --config HERE/kd.yaml --path=HERE/t.safetensors --k=99999", "k: 99999 neighbours of 1,293 images"),
+    ("test --config HERE/kd.yaml", "ckpt_path: test needs a trained student"),
+    ("predict --config HERE/kd.yaml --ckpt_path=HERE/plain.txt", "plain.txt cannot be read"),
+    ("distill --config HERE/kd.yaml", "there is no command 'distill'"),
+]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of wrong files and folders, and of right ones beside them."""
+    place = tmp_path_factory.mktemp("bad")
+    kinds = {"ok": "RGB", "float": "F", "swap": "RGB", "cut": "RGB", "zero": "RGB", "one": "RGB"}
+    for kind, mode in kinds.items():
+        for split in ("train", "test"):
+            for name in ("cat",) if kind == "one" else ("cat", "dog"):
+                images = place / kind / split / (f"{name}s" if (kind, split) == ("swap", "test") else name)
+                images.mkdir(parents=True)
+                for number in range(6):
+                    Image.new(mode, (8, 8), number).save(images / f"{number}.{'tiff' if mode == 'F' else 'png'}")
+    for file in (place / "zero").rglob("*.png"):
+        file.write_bytes(b"")
+    torn = place / "cut" / "train" / "cat" / "0.png"
+    torn.write_bytes(torn.read_bytes()[:40])
+    (place / "empty").mkdir()
+    (place / "plain.txt").write_text("x")
+    (place / "cut.tar").write_bytes(bytes(100))
+    (place / "cut.zip").write_bytes(b"PK\3\4")
+    (place / "binary.yaml").write_bytes(bytes(range(256)))
+    (place / "kd.yaml").write_text(TEXT)
+    return place
+
+
+@pytest.fixture(scope="module")
+def said() -> Iterator[list[tuple[str, str]]]:
+    """What was given and what was said; written as a table in the end."""
+    found: list[tuple[str, str]] = []
+    yield found
+    if path := os.environ.get("KD_BAD_INPUTS"):
+        rows = [f"| {' '.join(ascii(a)[1:-1].split())} | {b} |".replace("|", "|") for a, b in found]
+        Path(path).write_text("\n".join(["| given | said |", "|---|---|", *rows]) + "\n")
+
+
+def refusal(args: list[str], capfd: pytest.CaptureFixture) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    text = capfd.readouterr().err
+    lines = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert stopped.value.code == 2
+    assert len(lines) == 1, text
+    assert "Traceback" not in text
+    assert len(lines[0]) < 1000
+    return lines[0]
+
+
+def tell(said: list, here: Path, given: str, line: str) -> str:
+    short = given if len(given) <= 90 else f"{given[:60]}... ({len(given):,} characters)"
+    line = line.replace(str(here), "HERE")
+    said.append((short, line.removeprefix("error: ").replace("|", r"\|")))
+    return line
+
+
+@pytest.mark.parametrize(("what", "config", "words"), WRITTEN, ids=[what for what, *_ in WRITTEN])
+def test_configs(what: str, config: dict | str, words: str, here: Path, said: list, tmp_path: Path, capfd) -> None:
+    text = config if isinstance(config, str) else yaml.safe_dump(config)
+    (tmp_path / "config.yaml").write_text(text.replace("HERE", str(here)))
+    line = refusal(["fit", f"--config={tmp_path / 'config.yaml'}", f"--run.folder={tmp_path / 'runs'}"], capfd)
+    assert words in tell(said, here, what, line)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("given", "words"), GIVEN, ids=[ascii(given)[:60] for given, _ in GIVEN])
+def test_arguments(given: str, words: str, here: Path, said: list, tmp_path: Path, capfd) -> None:
+    args = [f"--{part}" if place else part for place, part in enumerate(given.replace("HERE", str(here)).split(" --"))]
+    line = refusal(["fit", f"--config={here / 'kd.yaml'}", f"--run.folder={tmp_path / 'runs'}", *args], capfd)
+    assert words in tell(said, here, given, line)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("given", "words"), OTHERS, ids=[given for given, _ in OTHERS])
+def test_other_commands(given: str, words: str, here: Path, said: list, tmp_path: Path, capfd, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = torch.get_rng_state()
+    line = refusal(given.replace("HERE", str(here)).split(), capfd)
+    assert words in tell(said, here, given, line)
+    assert not [*tmp_path.iterdir()]
+    torch.set_rng_state(before)
+
+
+def test_the_table_is_long() -> None:
+    assert len(WRITTEN) + len(GIVEN) + len(OTHERS) >= 150

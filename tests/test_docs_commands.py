@@ -1,0 +1,238 @@
+"""Every command of README, CONTRIBUTING and docs/ runs, on tiny data; what cannot is marked there, and parsed."""
+
+import importlib
+import inspect
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from kd_lightning import commands
+from kd_lightning.cli import main
+from kd_lightning.data import CIFAR10
+from kd_lightning.models import Network, checkpoints
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for page in PAGES if "_build" not in page.parts]
+HUB = "{name: cifar_resnet20.digits, pretrained: true}"
+
+SUBSTITUTES = {
+    "{name: tf_efficientnet_lite0, pretrained: true}": HUB,  # what would be fetched from the hub
+    "{name: vit_small_patch14_dinov2.lvd142m, pretrained: true, model_kwargs: {img_size: 224}}": HUB,
+    "{name: resnet18, pretrained: true}": "{name: resnet18, checkpoint: teacher.safetensors}",
+    "runs/photos/teacher/ID/student.safetensors": "teacher.safetensors",  # a run that is not made here
+    "--data.size 224": "--data.size 32",
+    "--data.size 64": "--data.size 32",
+    "configs/judge/cifar10-jpeg.yaml": "judge.yaml",  # its probes that need no data of their own
+    "--seeds 5": "--seeds 1",
+    "--seeds 3": "--seeds 1",
+    "--steps 10": "--steps 1",
+    "--random_images 50000": "--random_images 2000",
+    "--data.batch_size=512 --speed.compile=reduce-overhead": "--data.batch_size=32",
+    ", '--speed.compile=default'": "",
+}
+"""What is written in place of what the pages say. `~` is a folder with photos/, $KD_SHARED has the configs' files."""
+TINY = {
+    "fit": "--trainer.limit_train_batches=2 --trainer.limit_val_batches=1 --trainer.log_every_n_steps=1"
+    " --trainer.enable_progress_bar=false --trainer.accelerator=cpu",
+    "test": "--trainer.enable_progress_bar=false --trainer.accelerator=cpu",
+    "predict": "--trainer.enable_progress_bar=false --trainer.accelerator=cpu",
+    "repeat": "--trainer.max_epochs=1 --trainer.limit_train_batches=2 --run.wandb=off --trainer.accelerator=cpu",
+    "bench": "--rounds=1 --memory=false --trainer.accelerator=cpu",
+    "bench-data": "--rounds=1 --seconds=0.05 --tables=[memory]",
+    "bench-methods": "--batch_size=4 --size=8",
+}
+"""What is added to a command."""
+FEW = {"ImageFolder": "--data.batch_size=8", "cifar10-jpeg": "--data.train_images=300 --data.val_split=20"}
+"""What is added where a command names this."""
+SLOW = ("bench --", "repeat --")
+"""Commands of minutes: processes of their own."""
+
+
+class Block(NamedTuple):
+    """A fenced block of shell commands."""
+
+    page: str
+    line: int
+    marker: str
+    text: str
+
+    @property
+    def commands(self) -> list[str]:
+        joined = re.sub(r"\\\n\s*", " ", self.text)
+        return [line for line in joined.splitlines() if shlex.split(line, comments=True)]
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks() -> Iterator[Block]:
+    """All blocks of all pages; the marker is the comment in the line before."""
+    for page in PAGES:
+        text = page.read_text()
+        for found in re.finditer(
+            r"^(?:<!-- ([^\n]+) -->\n)?```(?:bash|sh|shell|console)\n(.*?)^```$", text, re.M | re.S
+        ):
+            line = text.count("\n", 0, found.start()) + 1
+            yield Block(str(page.relative_to(ROOT)), line, found[1] or "", found[2])
+
+
+BLOCKS = [*blocks()]
+RUN = [block for block in BLOCKS if not block.marker]
+MARKED = [block for block in BLOCKS if block.marker]
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to run in: configs/, photos, a teacher of them, the configs' files, and the pages' own modules."""
+    folder = tmp_path_factory.mktemp("workshop")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    noise = np.random.default_rng(0)
+
+    def images(where: Path, classes: list[str], count: int) -> None:
+        for name in classes:
+            (where / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(where / name / f"{number}.png")
+
+    images(folder / "home/photos", ["cats", "dogs"], 30)
+    shared = folder / "shared"
+    images(folder / "cifar/train", CIFAR10.class_names, 40)
+    images(folder / "cifar/test", CIFAR10.class_names, 3)
+    (shared / "weights").mkdir(parents=True)
+    shutil.make_archive(str(shared / "data/cifar10-jpeg"), "xztar", folder / "cifar")
+    for path, name, classes in (
+        (shared / "weights/resnet56_cifar10_jpeg.safetensors", "cifar_resnet56", 10),
+        (folder / "teacher.safetensors", "resnet18", 2),
+    ):
+        network = Network(name, num_classes=classes)
+        checkpoints.write(path, network.model.state_dict(), network.facts())
+    judge = yaml.safe_load((ROOT / "configs/judge/cifar10-jpeg.yaml").read_text())
+    needy = ("OutOfDistribution", "Corruptions", "Transfer", "FewShot")
+    probes = [probe for probe in judge["trainer"]["callbacks"] if probe["class_path"] not in needy]
+    (folder / "judge.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": probes}}))
+    for page, names in (("adding-a-method", ["method"]), ("extending", ["probe", "data"])):
+        text = (ROOT / f"docs/{page}.md").read_text()
+        for name in names:
+            code = re.search(rf"<!-- {name} -->\n```python\n(.*?)```", text, re.S)[1]
+            module = re.search(r'^"""(\w+):', code)[1].lower()
+            (folder / f"{module}.py").write_text(code)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(workshop: Path) -> Path:
+    """A run of one epoch, as RUN and as runs/P/NAME/ID."""
+    args = ["fit", f"--config={ROOT / 'configs/digits/kd.yaml'}", f"--run.folder={workshop / 'once'}"]
+    main([*args, "--trainer.max_epochs=1", "--run.wandb=off", *shlex.split(TINY["fit"])])
+    (config,) = workshop.glob("once/*/*/*/config.yaml")
+    shutil.copytree(config.parent, workshop / "runs/P/NAME/ID")
+    (workshop / "RUN").symlink_to(workshop / "runs/P/NAME/ID")
+    return workshop
+
+
+@pytest.fixture
+def at_work(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """There, with its files importable, and gone again what a page's command writes once alone."""
+    monkeypatch.chdir(finished)
+    monkeypatch.setenv("HOME", str(finished / "home"))
+    monkeypatch.setenv("KD_SHARED", str(finished / "shared"))
+    monkeypatch.syspath_prepend(str(finished))
+    for written in ("predictions.safetensors", "embeddings.safetensors", "table.safetensors"):
+        (finished / written).unlink(missing_ok=True)
+    yield finished
+    for file in finished.glob("*.py"):
+        sys.modules.pop(file.stem, None)
+
+
+def adapted(line: str) -> list[str]:
+    """The arguments of a command behind `kd_lightning`, made tiny."""
+    for text, other in SUBSTITUTES.items():
+        line = line.replace(text, other)
+    words = shlex.split(line, comments=True)
+    assert words[:3] == ["python", "-m", "kd_lightning"], f"{line}: neither run nor marked <!-- not run: why -->"
+    args = words[3:]
+    if asks_only(args):
+        return args
+    added = shlex.split(TINY.get(args[0], ""))
+    if args[0] in ("fit", "bench", "test", "show"):
+        added += [word for name, more in FEW.items() if name in line for word in more.split()]
+    if args[0] == "fit":
+        args = without(args, "--trainer.max_epochs", "--trainer.precision", "--data.batch_size")
+        epochs = 2 if "ckpt_path" in line and "last.ckpt" in line else 1
+        added += [f"--trainer.max_epochs={epochs}"] + ["--run.wandb=off"] * ("--run.wandb" not in line)
+    return args + added
+
+
+def asks_only(args: list[str]) -> bool:
+    return any(arg == "--print_config" or arg == "--help" or arg.endswith(".help") for arg in args)
+
+
+def without(args: list[str], *names: str) -> list[str]:
+    """Arguments without some options and their values."""
+    drop = {place + k for place, arg in enumerate(args) if arg in names for k in (0, 1)}
+    return [arg for place, arg in enumerate(args) if place not in drop]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(block, id=str(block), marks=[pytest.mark.slow] * any(name in block.text for name in SLOW))
+        for block in RUN
+    ],
+)
+def test_every_command_runs(block: Block, at_work: Path) -> None:
+    for line in block.commands:
+        args = adapted(line)
+        if asks_only(args):
+            with pytest.raises(SystemExit) as left:
+                main(args)
+            assert left.value.code in (0, None), line
+        else:
+            main(args)
+
+
+@pytest.mark.parametrize("block", MARKED, ids=map(str, MARKED))
+def test_what_is_not_run_says_why_and_is_parsed(block: Block, capsys: pytest.CaptureFixture) -> None:
+    if block.marker in ("main-job", "tests"):
+        assert re.search(rf"^for name in .*\b{block.marker}\b", (ROOT / ".ci/run").read_text(), re.M)
+    else:
+        assert re.fullmatch(r"not run: \S.{8,}", block.marker), f"{block}: {block.marker}"
+    for line in block.commands:
+        words = shlex.split(line, comments=True)
+        for word in words:
+            if word.endswith(".yaml") and not word.startswith(("RUN/", "runs/")):
+                assert (ROOT / word.rpartition("=")[2]).exists(), word
+        if "kd_lightning" not in words or words[words.index("kd_lightning") - 1] != "-m":
+            continue
+        args = words[words.index("kd_lightning") + 1 :]
+        if args[0] == "fit":
+            args = [str(ROOT / arg) if arg.startswith("configs/") else arg for arg in args]
+            with pytest.raises(SystemExit) as left:
+                main([*args, "--print_config"])
+            assert left.value.code in (0, None), f"{line}\n{capsys.readouterr().err}"
+        else:
+            kind = {**commands.ALONE, **commands.AROUND_FIT, **commands.ON_A_CONFIG}[args[0]]
+            options = {arg[2:].partition("=")[0] for arg in args if arg.startswith("--")}
+            assert options <= {*inspect.signature(kind).parameters}, line
+
+
+def test_substitutes_are_of_use() -> None:
+    text = re.sub(r"\\\n\s*", " ", "\n".join(block.text for block in RUN))
+    assert not [given for given in SUBSTITUTES if given not in text]
+
+
+def test_there_are_many_blocks_and_few_are_marked() -> None:
+    assert len(RUN) > 35
+    assert len(MARKED) < len(RUN) / 2
+    assert importlib.util.find_spec("torchdistill")  # the bench that README shows is measured against it

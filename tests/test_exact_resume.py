@@ -1,0 +1,117 @@
+"""A run that was killed, or told to stop, and goes on, leaves bit by bit what one leaves that ran through."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import dying
+import pytest
+import torch
+from tiny import METHODS
+
+from kd_lightning.methods import Distiller, StudentModule
+from kd_lightning.state import read_state
+
+DATA = ["--data=Digits", "--data.train_images=100", "--data.batch_size=25", "--data.val_split=20"]
+STUDENT = ["--model.student.name=cifar_resnet8", "--model.student.model_kwargs={channels: [4, 4, 8, 16]}"]
+OWN = {"SEED": ["--model.queue_size=60"]}
+
+
+def arguments(kind: type[StudentModule]) -> list[str]:
+    teacher = ["--model.teacher.name=cifar_resnet20.digits", "--model.teacher.pretrained=true"]
+    return [f"--model={kind.__name__}", *(teacher if issubclass(kind, Distiller) else []), *STUDENT, *DATA]
+
+
+def left(folder: Path) -> dict[str, Any]:
+    """All that a run leaves but times, each part as something that can be compared; its folder's name as `RUN`."""
+    found: dict[str, Any] = {"metrics.csv": (folder / "metrics.csv").read_text()}
+    for name in ("last.ckpt", "best.ckpt"):
+        if (folder / name).exists():
+            found |= {f"{name}: {key}": value for key, value in parts(torch.load(folder / name, weights_only=True))}
+    found = {key.replace(str(folder), "RUN"): value for key, value in found.items() if not key.endswith("/seconds")}
+    found = {key: x.replace(str(folder), "RUN") if isinstance(x, str) else x for key, x in found.items()}
+    results = json.loads((folder / "results.json").read_text())
+    return {**found, "results": [results["metrics"], results["details"], results["last"], results["protocol"]["epoch"]]}
+
+
+def parts(content: Any, name: str = "") -> list[tuple[str, Any]]:
+    if isinstance(content, dict):
+        return [one for key, value in content.items() for one in parts(value, f"{name}/{key}")]
+    if isinstance(content, list | tuple):
+        return [one for number, value in enumerate(content) for one in parts(value, f"{name}/{number}")]
+    if isinstance(content, torch.Tensor):
+        return [(name, (content.shape, content.dtype, content.contiguous().view(-1).view(torch.uint8).tolist()))]
+    return [(name, content)]
+
+
+def compare(whole: Path, again: Path) -> None:
+    one, other = left(whole), left(again)
+    differ = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    assert not differ, [(key[:200], str(one.get(key))[-600:], str(other.get(key))[-600:]) for key in differ[:3]]
+
+
+KINDS = {kind.__name__: kind for kind in METHODS}
+BOTH = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "told"])
+
+
+@BOTH
+@pytest.mark.parametrize("moment", dying.MOMENTS)
+def test_at_every_moment(moment: str, number: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    check(KINDS["KD"], moment, number, tmp_path_factory)
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_method(kind: type[StudentModule], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """At the step that its place in the alphabet gives, by a signal, so that it goes on from within an epoch."""
+    check(kind, dying.MOMENTS[sorted(KINDS).index(kind.__name__) % 2], signal.SIGTERM, tmp_path_factory)
+
+
+@pytest.mark.slow
+@BOTH
+@pytest.mark.parametrize("moment", dying.MOMENTS)
+@pytest.mark.parametrize("kind", METHODS)
+def test_every_method_at_every_moment(
+    kind: type[StudentModule], moment: str, number: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    check(kind, moment, number, tmp_path_factory)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--model.student.model_kwargs.drop_rate=0.3"],
+        ["--trainer.callbacks+=EMA"],
+        ["--trainer.callbacks+=EMA", "--protocol.every_n_steps=1"],
+        ["--trainer.accumulate_grad_batches=2"],
+        ["--trainer.val_check_interval=0.5", "--trainer.log_every_n_steps=3", "--protocol.every_n_steps=1"],
+        ["--trainer.callbacks+=KNN", "--trainer.callbacks.every_n_epochs=1", "--guard.nonfinite=skip"],
+        ["--model.lr_scheduler=torch.optim.lr_scheduler.StepLR", "--model.lr_scheduler.step_size=1"],
+        ["--model.optimizer=AdamW", "--data.mixing={mixup: 0.8, cutmix: 1.0}", "--protocol.judge=last"],
+        ["--trainer.precision=bf16-mixed"],
+    ],
+    ids=lambda more: " ".join(more).replace("--", ""),
+)
+def test_whatever_else_a_run_does(more: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    number = signal.SIGKILL if "--protocol.every_n_steps=1" in more else signal.SIGTERM
+    check(KINDS["KD"], "middle step", number, tmp_path_factory, *more)
+
+
+def check(kind: type[StudentModule], moment: str, number: int, factory: pytest.TempPathFactory, *more: str) -> None:
+    args = [*arguments(kind), *OWN.get(kind.__name__, []), *more]
+    base = factory.getbasetemp() / "whole" / f"{kind.__name__} {' '.join(more).replace('/', '')}"
+    whole = dying.place(base, "whole")
+    if not whole.exists():
+        base.mkdir(parents=True)
+        assert dying.fit(base, args, name="whole") == 0, (base / "whole.log").read_text()
+    if moment == "saving the best" and not (whole / "best.ckpt").exists():
+        pytest.skip("a method without labels keeps no best epoch")
+    folder = factory.mktemp("cut")
+    status = dying.fit(folder, args, name="cut", end=(moment, number))
+    log = (folder / "cut.log").read_text()
+    assert status == (-9 if number == signal.SIGKILL else 128 + number), log
+    assert read_state(dying.place(folder, "cut"))["state"] == ("killed" if number == signal.SIGKILL else "stopped")
+    assert dying.fit(folder, args, name="cut") == 0, (folder / "cut.log").read_text()
+    assert read_state(dying.place(folder, "cut"))["state"] == "finished"
+    assert not [*dying.place(folder, "cut").glob(".*")]
+    compare(whole, dying.place(folder, "cut"))

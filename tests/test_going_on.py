@@ -1,0 +1,214 @@
+"""`--ckpt_path last`, what a run's folder says of it, and what is refused."""
+
+import json
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import dying
+import pytest
+import torch
+
+from kd_lightning.checkpointing import WholeCheckpoints
+from kd_lightning.cli import main
+from kd_lightning.errors import RunError
+from kd_lightning.lock import Lock
+from kd_lightning.state import LOCK, in_words, read_state, write_state
+
+ARGS = ["--model=Supervised", "--model.student.name=cifar_resnet8", "--data=Digits", "--data.train_images=100"]
+ARGS += ["--model.student.model_kwargs={channels: [4, 4, 8, 16]}", "--data.batch_size=25", "--data.val_split=20"]
+
+
+def killed(folder: Path, *more: str, moment: str = "middle step", number: int = signal.SIGKILL) -> Path:
+    status = dying.fit(folder, [*ARGS, *more], name="a", end=(moment, number))
+    assert status in (-9, 128 + number), (folder / "a.log").read_text()
+    return dying.place(folder, "a")
+
+
+def refused(folder: Path, *args: str, status: int = 2) -> str:
+    """The line that `fit` with these arguments is refused by."""
+    log = folder / "refused.log"
+    log.unlink(missing_ok=True)
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={folder / 'runs'}", "--run.name=run"]
+    fixed += ["--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false"]
+    assert dying.run(lambda: main(["fit", *ARGS, *fixed, *args]), log) == status, log.read_text()
+    (line,) = (line for line in log.read_text().splitlines() if line.startswith("error: "))
+    return line
+
+
+def test_last_without_an_id_takes_the_newest_unfinished_run(tmp_path: Path) -> None:
+    run = killed(tmp_path)
+    assert in_words(run) == "was killed"
+    log = tmp_path / "again.log"
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path / 'runs'}", "--run.name=run"]
+    fixed += ["--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", "--ckpt_path=last"]
+    assert dying.run(lambda: main(["fit", *ARGS, *fixed]), log) == 0, log.read_text()
+    state = read_state(run)
+    assert (state["state"], state["step"], [one["state"] for one in state["before"]]) == ("finished", 12, ["killed"])
+    assert os.listdir(run.parent) == ["a"]
+    line = refused(tmp_path, "--ckpt_path=last")
+    assert "there are 1 run, and none to go on with" in line
+
+
+def test_a_finished_run_is_not_gone_on_with_and_not_overwritten(tmp_path: Path) -> None:
+    assert dying.fit(tmp_path, ARGS, name="a") == 0
+    run = dying.place(tmp_path, "a")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert "a has finished; --ckpt_path" in refused(tmp_path, "--run.id=a", "--ckpt_path=last")
+    assert "another run's folder, and that has finished; --ckpt_path last" in refused(tmp_path, "--run.id=a")
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
+def test_a_run_goes_on_with_its_own_settings(tmp_path: Path) -> None:
+    run = killed(tmp_path)
+    before = (run / "config.yaml").read_bytes(), (run / "metrics.csv").read_bytes()
+    line = refused(tmp_path, "--run.id=a", "--ckpt_path=last", "--model.optimizer=SGD", "--model.optimizer.lr=0.3")
+    assert "model.init_args.optimizer" in line
+    assert "without run.id begins another run from there" in line
+    assert ((run / "config.yaml").read_bytes(), (run / "metrics.csv").read_bytes()) == before
+    assert read_state(run)["state"] == "killed"
+
+
+def test_a_running_run_is_left_alone(tmp_path: Path) -> None:
+    run = killed(tmp_path)
+    lock = Lock(run / LOCK)
+    assert lock.take()
+    assert f"is running (process {os.getpid()} on " in refused(tmp_path, "--run.id=a", "--ckpt_path=last")
+    lock.free()
+
+
+def test_an_explicit_path_begins_another_run(tmp_path: Path) -> None:
+    run = killed(tmp_path)
+    log, left = tmp_path / "other.log", (run / "metrics.csv").read_bytes()
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path / 'runs'}", "--run.name=run"]
+    more = ["--run.id=b", f"--ckpt_path={run / 'last.ckpt'}", "--trainer.max_epochs=2", "--model.optimizer=AdamW"]
+    assert dying.run(lambda: main(["fit", *ARGS, *fixed, *more]), log) == 2
+    assert "model.optimizer: the checkpoint is one of SGD, and AdamW cannot go on with its state" in log.read_text()
+    assert dying.run(lambda: main(["fit", *ARGS, *fixed, *more[:-1], "--run.id=c"]), log) == 0, log.read_text()
+    assert read_state(run.parent / "c")["state"] == "finished"
+    assert (read_state(run)["state"], (run / "metrics.csv").read_bytes()) == ("killed", left)
+
+
+@pytest.mark.parametrize("moment", ["first step", "middle step"])
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path, moment: str) -> None:
+    assert dying.fit(tmp_path, ARGS, name="a", end=(f"{moment} of all", signal.SIGKILL)) == -9
+    run = dying.place(tmp_path, "a")
+    assert not (run / "last.ckpt").exists()
+    assert dying.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
+    rows = (run / "metrics.csv").read_text().splitlines()
+    (tmp_path / "whole").mkdir()
+    assert dying.fit(tmp_path / "whole", ARGS, name="a") == 0
+    assert rows == (dying.place(tmp_path / "whole", "a") / "metrics.csv").read_text().splitlines()
+
+
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    line = refused(tmp_path, "--run.id=a", "--model.optimizer=SGD", "--model.optimizer.lr=1e30", status=1)
+    state = read_state(dying.place(tmp_path, "a"))
+    assert state["state"] == "failed"
+    assert state["error"] in line
+    assert "is nan" in state["error"] or "not finite" in state["error"]
+    assert in_words(dying.place(tmp_path, "a")).startswith("has failed (train/")
+
+
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "SIGINT"), (signal.SIGUSR1, "SIGUSR1")])
+def test_every_signal_saves_and_says_how_it_goes_on(tmp_path: Path, number: int, said: str) -> None:
+    run = killed(tmp_path, number=number)
+    log = (tmp_path / "a.log").read_text()
+    assert f"{said}: stopping after this step" in log
+    assert f"stopped by {said} in epoch 1, after step 6; --ckpt_path last with --run.id a goes on from {run}" in log
+    assert "Traceback" not in log
+    assert read_state(run)["state"] == "stopped"
+    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 7
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    run = killed(tmp_path, number=signal.SIGINT, moment="middle step twice")
+    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 4  # the first epoch's end
+    assert read_state(run)["state"] == "stopped"
+
+
+def test_a_run_that_is_stopped_in_its_test_is_tested_when_it_goes_on(tmp_path: Path) -> None:
+    run = killed(tmp_path, number=signal.SIGTERM, moment="test")
+    assert not (run / "results.json").exists()
+    assert read_state(run)["state"] == "stopped"
+    assert dying.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
+    (tmp_path / "whole").mkdir()
+    assert dying.fit(tmp_path / "whole", ARGS, name="a") == 0
+    ours, theirs = (
+        json.loads((dying.place(at, "a") / "results.json").read_text()) for at in (tmp_path, tmp_path / "whole")
+    )
+    assert ours["metrics"] == theirs["metrics"]
+    assert ours["protocol"]["epoch"] == theirs["protocol"]["epoch"]
+    whole = dying.place(tmp_path / "whole", "a") / "metrics.csv"
+    assert (run / "metrics.csv").read_text() == whole.read_text()
+
+
+def test_states_of_folders_without_a_word(tmp_path: Path) -> None:
+    assert read_state(tmp_path)["state"] == "unknown"
+    (tmp_path / "results.json").write_text("{}")
+    assert read_state(tmp_path)["state"] == "finished"
+    (tmp_path / "state.json").write_text("[1")
+    assert read_state(tmp_path)["state"] == "finished"
+    write_state(tmp_path, "running")
+    assert read_state(tmp_path)["state"] == "killed"
+    write_state(tmp_path, "failed", error="it")
+    assert in_words(tmp_path) == "has failed (it)"
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_of_before(tmp_path: Path) -> None:
+    """By a limit on the size of files, as a quota has it."""
+    path, log = tmp_path / "last.ckpt", tmp_path / "log"
+    WholeCheckpoints().save_checkpoint({"number": torch.arange(3)}, path)
+
+    def write() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            WholeCheckpoints().save_checkpoint({"number": torch.zeros(10**6)}, path)
+        except RunError as error:
+            print(error)
+
+    assert dying.run(write, log) == 0
+    assert f"{path} cannot be written (" in log.read_text()
+    assert "the one of before is whole" in log.read_text()
+    assert {*os.listdir(tmp_path)} == {"last.ckpt", "log"}
+    assert torch.equal(WholeCheckpoints().load_checkpoint(path)["number"], torch.arange(3))
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    run = killed(tmp_path)
+    size = (run / "last.ckpt").stat().st_size
+
+    def fit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+        dying_args = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path / 'runs'}"]
+        dying_args += ["--run.name=run", "--run.id=a", "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"]
+        main(["fit", *ARGS, *dying_args, "--trainer.enable_progress_bar=false", "--ckpt_path=last"])
+
+    log = tmp_path / "full.log"
+    assert dying.run(fit, log) == 1, log.read_text()
+    (line,) = (line for line in log.read_text().splitlines() if line.startswith("error: "))
+    assert "best.ckpt cannot be written" in line or "last.ckpt cannot be written" in line
+    assert read_state(run)["state"] == "failed"
+    assert dying.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
+
+
+def test_the_checkpoint_of_a_stranger_runs_nothing(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(Exception, match="eights"):
+        WholeCheckpoints().load_checkpoint(tmp_path / "evil.ckpt", weights_only=False)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_signals_are_as_before_when_a_run_has_ended(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path}", "--trainer.max_epochs=1"]
+    main(["fit", *ARGS, *fixed, "--trainer.enable_progress_bar=false"])
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
