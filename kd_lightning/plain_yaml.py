@@ -1,5 +1,6 @@
 """YAML of a sane size that says each thing once, checked before anything is made of it."""
 
+from collections import Counter
 from typing import Any
 
 import yaml
@@ -29,7 +30,7 @@ def check_yaml(text: str) -> None:
             raise yaml.YAMLError(f"more than {MOST_VALUES:,} values, or one that holds itself")
         if isinstance(node, yaml.MappingNode):
             names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-            if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+            if twice := next((name for name, count in Counter(names).items() if count > 1), None):
                 line = node.start_mark.line + 1
                 raise yaml.YAMLError(f"{twice!r} stands there twice, in the table that begins in line {line}")
             waiting += [(item, depth + 1) for pair in node.value for item in pair]

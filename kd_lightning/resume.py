@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 
 from kd_lightning.errors import ConfigError
 from kd_lightning.parser import fixed_seed
+from kd_lightning.plain_yaml import load_yaml
 from kd_lightning.run import Run
 from kd_lightning.settings import differences, in_words
 
@@ -71,7 +72,7 @@ def check_same(place: Path, now: dict[str, Any]) -> None:
     """
     folder = place if place.is_dir() else place.parent
     try:
-        before = yaml.safe_load((folder / "config.yaml").read_text())
+        before = load_yaml((folder / "config.yaml").read_text())
     except (OSError, ValueError, yaml.YAMLError):
         return  # killed as it began: there is nothing to differ from
     changed = {name: both for name, both in differences(before, now).items() if not name.startswith(FREE)}

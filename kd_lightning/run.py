@@ -1,5 +1,6 @@
 """Run: what a run is called, the folder that is its own, the loggers that write there, and how it goes on."""
 
+import os
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from kd_lightning.loggers import MetricsFile, OfflineSafeWandb
 from kd_lightning.methods import StudentModule
 from kd_lightning.paths import check_writable
 from kd_lightning.state import in_words, read_state
+
+TOLD = "KD_LIGHTNING_RUN"
+"""The variable by which the first process tells those that it starts which run goes on."""
 
 
 @dataclass
@@ -64,14 +68,19 @@ class Run:
             ConfigError: if it has finished or is running, or if there is none to go on with.
         """
         beside, follows = self.beside(kind, seed), rank_zero_only.rank > 0
-        if self.id is not None:
-            folder = beside / self.id
+        identifier = self.id or (os.environ.get(TOLD) if follows else None)
+        if identifier is not None:
+            folder = beside / identifier
             if not folder.exists():
                 return None
+        elif int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1:
+            raise ConfigError(
+                "ckpt_path: last: where torchrun or SLURM starts several processes, name the run by run.id"
+            )
         else:
             runs = [path.parent for path in beside.glob("*/config.yaml")]
             open_runs = [run for run in runs if read_state(run)["state"] not in ("finished", "running")]
-            found = sorted(runs if follows else open_runs, key=lambda run: (run / "config.yaml").stat().st_mtime)
+            found = sorted(open_runs, key=lambda run: (run / "config.yaml").stat().st_mtime)
             if not found:
                 runs = f"{len(runs)} run{'s' * (len(runs) != 1)}"
                 raise ConfigError(
@@ -84,6 +93,7 @@ class Run:
                 f"ckpt_path: last: {folder} {in_words(folder)}; --ckpt_path {folder / 'last.ckpt'} without run.id "
                 "begins another run from there"
             )
+        os.environ[TOLD] = folder.name  # for the processes that this one starts
         return folder
 
     def open(self, method: StudentModule, data: ImageData, goes_on: Path | None = None) -> tuple[Path, list[Logger]]:

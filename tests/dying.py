@@ -1,5 +1,6 @@
 """Runs of `fit` as processes of their own that are killed, or told to stop, at a moment of their second epoch."""
 
+import logging
 import os
 import signal
 import sys
@@ -79,6 +80,8 @@ def run(work: Callable[[], Any], log: Path) -> int:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+            logging.captureWarnings(True)  # pytest would keep them to itself
+            logging.getLogger("py.warnings").addHandler(logging.StreamHandler(sys.stderr))
             torch.set_num_threads(1)
             try:
                 work()
@@ -95,7 +98,7 @@ def run(work: Callable[[], Any], log: Path) -> int:
 
 def fit(folder: Path, args: list[str], *, name: str, end: tuple[str, int] | None = None) -> int:
     """Begins or goes on with a `fit` of three epochs in `<folder>/runs/kd_lightning/run/<name>/`; its exit status."""
-    fixed = [f"--run.folder={folder / 'runs'}", "--run.name=run", f"--run.id={name}", "--run.wandb=off"]
+    fixed = [f"--run.folder={folder / 'runs'}", "--run.name=run", f"--run.id={name}"]
     fixed += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.max_epochs=3"]
     fixed += ["--trainer.log_every_n_steps=1", "--ckpt_path=last"]
 
@@ -111,7 +114,7 @@ def fit(folder: Path, args: list[str], *, name: str, end: tuple[str, int] | None
                 return trainer
 
             CLI.instantiate_trainer = with_end
-        main(["fit", *args, *fixed])
+        main(["fit", "--run.wandb=off", *args, *fixed])
 
     return run(work, folder / f"{name}.log")
 

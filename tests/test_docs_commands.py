@@ -35,9 +35,9 @@ SUBSTITUTES = {
     "configs/judge/cifar10-jpeg.yaml": "judge.yaml",  # its probes that need no data of their own
     "--seeds 5": "--seeds 1",
     "--seeds 3": "--seeds 1",
-    "--steps 10": "--steps 1",
-    "--random_images 50000": "--random_images 2000",
-    "--data.batch_size=512 --speed.compile=reduce-overhead": "--data.batch_size=32",
+    "--steps 10 ": "",
+    "--random_images 50000": "--random_images 1000",
+    "'--data.batch_size=64', '--data.batch_size=512 --speed.compile=reduce-overhead'": "'--data.batch_size=8'",
     ", '--speed.compile=default'": "",
 }
 """What is written in place of what the pages say. `~` is a folder with photos/, $KD_SHARED has the configs' files."""
@@ -47,7 +47,7 @@ TINY = {
     "test": "--trainer.enable_progress_bar=false --trainer.accelerator=cpu",
     "predict": "--trainer.enable_progress_bar=false --trainer.accelerator=cpu",
     "repeat": "--trainer.max_epochs=1 --trainer.limit_train_batches=2 --run.wandb=off --trainer.accelerator=cpu",
-    "bench": "--rounds=1 --memory=false --trainer.accelerator=cpu",
+    "bench": "--rounds=1 --steps=1 --memory=false --trainer.accelerator=cpu --data.batch_size=16",
     "bench-data": "--rounds=1 --seconds=0.05 --tables=[memory]",
     "bench-methods": "--batch_size=4 --size=8",
 }

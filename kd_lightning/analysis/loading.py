@@ -19,6 +19,7 @@ from kd_lightning.methods import StudentModule
 from kd_lightning.models import Network, checkpoints
 from kd_lightning.parser import Parser, config_error, explain
 from kd_lightning.paths import resolve
+from kd_lightning.plain_yaml import load_yaml
 from kd_lightning.results import FILE as RESULTS
 
 CONFIG = "config.yaml"
@@ -151,7 +152,7 @@ def read_config(path: Path, field: str = "run") -> dict[str, Any]:
             "networks and data the weights are of; put the run's own there"
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ConfigError(f"{field}: {path} cannot be read: {reason}") from error

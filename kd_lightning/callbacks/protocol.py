@@ -5,10 +5,8 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from kd_lightning import results
@@ -16,7 +14,9 @@ from kd_lightning.callbacks.checkpoints import Best, Last
 from kd_lightning.console import wide
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
+from kd_lightning.loggers import OfflineSafeWandb
 from kd_lightning.models import checkpoints
+from kd_lightning.plain_yaml import load_yaml
 
 
 class Protocol(Callback):
@@ -95,7 +95,7 @@ class Protocol(Callback):
         last = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "val/loss"}
         outcome = ""
         if self.test and data.labeled:
-            trainer.test(method, datamodule=data, ckpt_path=str(self.judged), verbose=False)
+            trainer.test(method, datamodule=data, ckpt_path=str(self.judged), weights_only=True, verbose=False)
             found = trainer.callback_metrics
             judges = {"test/acc": "", "test/knn": " by their neighbours", "test/linear": " by a linear probe"}
             outcome = next(
@@ -118,7 +118,7 @@ class Protocol(Callback):
         results.record(self.judged.parent, found, each)
         wide().print(results.table(found["metrics"]))
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, OfflineSafeWandb):
                 results.log_tables(logger, found, each, data)
 
     def conclude_test(
@@ -136,7 +136,7 @@ class Protocol(Callback):
         if not (ckpt_path and beside.exists()):
             return
         path = checkpoint.with_name(results.FILE)
-        if reason := self._no_result(trainer, data, checkpoint, yaml.safe_load(beside.read_text()), config):
+        if reason := self._no_result(trainer, data, checkpoint, load_yaml(beside.read_text()), config):
             rank_zero_info(f"nothing is added to {path}: {reason}")
             return
         results.record(path.parent, results.collect(trainer, method, data, checkpoint), results.samples(trainer))

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
@@ -49,19 +49,25 @@ class OfflineSafeWandb(Once, WandbLogger):
                 self._wandb_init["settings"] = wandb.Settings(mode="offline", silent=True)
         return super().experiment
 
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+    @contextlib.contextmanager
+    def tolerated(self) -> Iterator[None]:
+        """Around what is sent to W&B: a failure of it is counted, the first one warned of."""
         try:
-            super().log_metrics(metrics, step)
+            yield
         except (wandb.Error, OSError) as error:
             self.lost += 1
             if self.lost == 1:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                rank_zero_warn(f"W&B takes nothing more ({reason}); the run goes on, metrics.csv has everything")
+                rank_zero_warn(f"W&B takes nothing more ({reason}); the run goes on, its folder has everything")
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        with self.tolerated():
+            super().log_metrics(metrics, step)
 
     def finalize(self, status: str) -> None:
-        if self.lost:
-            rank_zero_warn(f"W&B did not take {self.lost} rows of values; metrics.csv has them")
-        with contextlib.suppress(wandb.Error, OSError):
+        if self.lost > 1:
+            rank_zero_warn(f"W&B has not taken {self.lost} rows of values or tables; the run's folder has them")
+        with self.tolerated():
             super().finalize(status)
 
 

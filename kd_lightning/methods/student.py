@@ -237,7 +237,7 @@ class StudentModule(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         before = checkpoint.get("trained_by", self._trained_by)
-        if self.trainer.state.fn == "fit" and before != self._trained_by:
+        if self._trainer is not None and self._trainer.state.fn == "fit" and before != self._trained_by:
             raise ConfigError(
                 f"model.optimizer: the checkpoint is one of {before}, and {self._trained_by} cannot go on with its "
                 f"state; choose {before}, or begin with the student alone (model.student.checkpoint)"

@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
+from kd_lightning.plain_yaml import load_yaml
 from kd_lightning.reports.values import printable
 
-MOST_BYTES, MOST_VALUES, DEEPEST = 1_000_000, 20_000, 30
 OWN = (
     "seed_everything",
     "ckpt_path",
@@ -30,12 +30,9 @@ def read_config(path: Path) -> tuple[dict[str, Any], str | None]:
     if not path.is_file():
         return {}, f"{path.name} is missing: settings cannot be compared, and its runs are grouped by name"
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES // 10**6} MB")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("no table of settings")
-        _check_size(content)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = printable(str(error) or type(error).__name__, 100)
         return {}, f"{path.name} cannot be read ({reason}): settings cannot be compared"
@@ -70,18 +67,6 @@ def differing(configs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     keys = dict.fromkeys(key for config in configs.values() for key in config)
     tables = {key: {group: config.get(key) for group, config in configs.items()} for key in keys}
     return {key: values for key, values in tables.items() if len({repr(value) for value in values.values()}) > 1}
-
-
-def _check_size(config: Any) -> None:
-    """Refuses what is far larger than a run's config, or holds itself: YAML's references make that in few bytes."""
-    waiting, seen = [(config, 0)], 0
-    while waiting:
-        value, depth = waiting.pop()
-        seen += 1
-        if seen > MOST_VALUES or depth > DEEPEST:
-            raise ValueError("more settings than a run has")
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        waiting += [(item, depth + 1) for item in inner]
 
 
 def _scalar(value: Any) -> Any:

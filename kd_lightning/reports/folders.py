@@ -8,6 +8,7 @@ import yaml
 
 from kd_lightning.errors import nearest
 from kd_lightning.paths import expand
+from kd_lightning.plain_yaml import load_yaml
 from kd_lightning.results import FILE as RESULTS
 
 CONFIG, HISTORY = "config.yaml", "metrics.csv"
@@ -72,7 +73,7 @@ def to_finish(folder: Path) -> str:
 
 def _judges_last(config: Path) -> bool:
     try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        content = load_yaml(config.read_text(encoding="utf-8"))
         return content["protocol"]["judge"] == "last"
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         return False

@@ -5,23 +5,28 @@ from typing import Any
 
 import torch
 import wandb
-from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from kd_lightning.data import ImageData
+from kd_lightning.loggers import OfflineSafeWandb
 
 SHOWN = 32
 """Images in the table of disagreements."""
 
 
-def log_tables(logger: WandbLogger, found: Mapping[str, Any], each: Mapping[str, Tensor], data: ImageData) -> None:
+def log_tables(logger: OfflineSafeWandb, found: Mapping[str, Any], each: Mapping[str, Tensor], data: ImageData) -> None:
     """Logs the result of a run so that a dashboard compares runs with no hand work.
 
     Config: what results.json says beside numbers, as `results`, so that `compare wandb:...` can read it back. Summary:
     which epoch was judged, and the values of the last epoch as `last/...`. Tables: `test/per_class`,
     `test/disagreement` (images on which student and teacher differ, the most confident first), `test/ood_histograms`.
     """
-    run, details = logger.experiment, found["details"]
+    with logger.tolerated():
+        _log(logger.experiment, found, each, data)
+
+
+def _log(run: Any, found: Mapping[str, Any], each: Mapping[str, Tensor], data: ImageData) -> None:
+    details = found["details"]
     said = {part: found[part] for part in ("run", "code", "data", "protocol", "seconds")}
     run.config.update({"results": said}, allow_val_change=True)
     judged = {f"judged/{key}": found["protocol"][key] for key in ("judge", "epoch", "step")}

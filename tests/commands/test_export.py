@@ -16,6 +16,7 @@ from safetensors import safe_open
 from kd_lightning.cli import main
 from kd_lightning.commands.export import command
 from kd_lightning.commands.export.provenance import _plain
+from kd_lightning.commands.export.staging import staged
 from kd_lightning.models import Network
 
 QUICK = ["--images=40", "--batch_sizes=[1]", "--repeats=1"]
@@ -183,3 +184,25 @@ def test_other_weights_than_the_judged_ones_claim_no_metrics(run: Path, tmp_path
         facts = json.loads(file.metadata()["kd_lightning"])
     assert facts["metrics"] == {}
     assert facts["checkpoint"] == "last.ckpt"
+
+
+def test_a_folder_that_cannot_take_its_name_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, real = tmp_path / "timm", os.replace
+    target.mkdir()
+    (target / "old").touch()
+
+    def no_move(source: Path, there: Path) -> None:
+        if Path(source).name == "timm" and (Path(source) / "new").exists():
+            raise OSError(5, "broken")
+        real(source, there)
+
+    monkeypatch.setattr(os, "replace", no_move)
+
+    def write() -> None:
+        with staged(target) as made:
+            made.mkdir()
+            (made / "new").touch()
+
+    with pytest.raises(OSError, match="broken"):
+        write()
+    assert [path.name for path in tmp_path.rglob("*")] == ["timm", "old"]

@@ -66,7 +66,7 @@ def describe(model: Any, facts: dict[str, Any]) -> None:
 
 
 def _clear(model: Any) -> None:
-    """Names the free dimension, and takes out the exporter's notes: they hold paths of this machine."""
+    """Names the free dimension, and takes out the exporter's notes on where nodes come from."""
     free = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     graph = model.graph
     for value in (*graph.input, *graph.output, *graph.value_info):

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.plain_yaml import load_yaml
 from kd_lightning.settings import differences, in_words
 
 FIT = (sys.executable, "-m", "kd_lightning", "fit")
@@ -115,7 +116,7 @@ class Job:
         others = [path for path in self.beside.glob(f"{MARK}*/config.yaml") if path.parent not in self.attempts()]
         for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
             try:
-                then = yaml.safe_load(path.read_text())
+                then = load_yaml(path.read_text())
             except (OSError, ValueError, yaml.YAMLError):
                 continue  # of a run that was killed as it wrote this
             if not isinstance(then, dict) or then.get("seed_everything") != self.seed:
@@ -140,7 +141,7 @@ def resolve(path: str, arguments: list[str]) -> Config:
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ConfigError(f"{last_error(done.stderr, done.returncode)} ({path})")
-    return Config(path, yaml.safe_load(done.stdout))
+    return Config(path, load_yaml(done.stdout))
 
 
 def last_error(text: str, status: int) -> str:
