@@ -8,7 +8,7 @@ from typing import Any
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from kd_lightning.loggers.once import Once
 from kd_lightning.wholefile import to_disk, whole
@@ -36,6 +36,7 @@ class MetricsFile(Once, CSVLogger):
             self._experiment = _Rows(self.log_dir, self.begins_at)
         return self._experiment
 
+    @rank_zero_only
     def sync(self) -> None:
         """Writes what there is, and waits until it is on the disk."""
         self.save()
