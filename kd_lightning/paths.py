@@ -20,6 +20,21 @@ def check_writable(path: Path, field: str) -> None:
         raise ConfigError(f"{field}: {there} cannot be written to; choose another place")
 
 
+def check_name(name: str, field: str) -> None:
+    """Refuses what cannot be the name of one folder.
+
+    Raises:
+        ConfigError: naming `field`.
+    """
+    try:
+        long = len(name.encode()) > 200
+    except UnicodeEncodeError:
+        long = True
+    if long or name in ("", ".", "..") or not name.isprintable() or Path(name).name != name:
+        what = "a folder's name, 1 to 200 printable characters, without / and not .."
+        raise ConfigError(f"{field}: {name[:60]!r} is to be {what}")
+
+
 def expand(path: str | os.PathLike[str]) -> Path:
     """The path with ~ and environment variables filled in, whether anything is there or not."""
     return Path(os.path.expandvars(os.path.expanduser(path)))

@@ -26,6 +26,7 @@ FREE = (
     "trainer.strategy",
     "trainer.enable_progress_bar",
     "trainer.profiler",
+    "data.init_args.path",
     "data.init_args.num_workers",
     "data.init_args.memory_limit",
     "data.init_args.on_error",

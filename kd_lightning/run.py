@@ -15,7 +15,7 @@ from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
 from kd_lightning.loggers import MetricsFile, OfflineSafeWandb
 from kd_lightning.methods import StudentModule
-from kd_lightning.paths import check_writable
+from kd_lightning.paths import check_name, check_writable
 from kd_lightning.state import in_words, read_state
 
 TOLD = "KD_LIGHTNING_RUN"
@@ -52,11 +52,13 @@ class Run:
         Args:
             kind: the method's class.
             seed: the run's.
+
+        Raises:
+            ConfigError: for what cannot be a folder's name.
         """
         name = (self.name or f"{kind.lower()}-s{{seed}}").replace("{seed}", str(seed))
         for field_name, value in (("project", self.project), ("name", name), ("id", self.id or "id")):
-            if Path(value).name != value:
-                raise ConfigError(f"run.{field_name}: {value!r} is to be a folder's name, without / and not ..")
+            check_name(value, f"run.{field_name}")
         return Path(self.folder).expanduser() / self.project / name
 
     def unfinished(self, kind: str, seed: int) -> Path | None:

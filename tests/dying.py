@@ -96,10 +96,10 @@ def run(work: Callable[[], Any], log: Path) -> int:
         os._exit(status)
 
 
-def fit(folder: Path, args: list[str], *, name: str, end: tuple[str, int] | None = None) -> int:
-    """Begins or goes on with a `fit` of three epochs in `<folder>/runs/kd_lightning/run/<name>/`; its exit status."""
+def fit(folder: Path, args: list[str], *, name: str, end: tuple[str, int] | None = None, epochs: int = 3) -> int:
+    """Begins or goes on with a `fit` of some epochs in `<folder>/runs/kd_lightning/run/<name>/`; its exit status."""
     fixed = [f"--run.folder={folder / 'runs'}", "--run.name=run", f"--run.id={name}"]
-    fixed += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.max_epochs=3"]
+    fixed += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", f"--trainer.max_epochs={epochs}"]
     fixed += ["--trainer.log_every_n_steps=1", "--ckpt_path=last"]
 
     def work() -> None:

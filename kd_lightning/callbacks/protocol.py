@@ -153,7 +153,7 @@ class Protocol(Callback):
         if checkpoint.name != judged:
             return f"the run's judged checkpoint is {judged}"
         if not checkpoint.with_name("student.safetensors").exists():
-            return "the run is not finished (fit --ckpt_path goes on with it)"
+            return "the run is not finished (fit --ckpt_path last with its run.id goes on with it)"
         if not results.tests_all(trainer):
             return "trainer.limit_test_batches leaves images out"
         if not data.labeled:

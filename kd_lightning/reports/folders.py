@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shlex
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,7 @@ from kd_lightning.errors import nearest
 from kd_lightning.paths import expand
 from kd_lightning.plain_yaml import load_yaml
 from kd_lightning.results import FILE as RESULTS
+from kd_lightning.state import in_words
 
 CONFIG, HISTORY = "config.yaml", "metrics.csv"
 
@@ -61,14 +63,16 @@ def _is_a_runs(config: Path) -> bool:
 
 
 def to_finish(folder: Path) -> str:
-    """The command that gives a run its results."""
+    """What has become of a run without results, and the command that gives it some."""
     config, best, last = (folder / name for name in (CONFIG, "best.ckpt", "last.ckpt"))
     if (folder / "student.safetensors").exists() and last.exists():  # written when training has come to its end
         judged = best if best.exists() and not _judges_last(config) else last
         return f"python -m kd_lightning test --config {config} --ckpt_path {judged} judges it"
-    if last.exists():
-        return f"python -m kd_lightning fit --config {config} --ckpt_path {last} --run.id null goes on with it"
-    return f"python -m kd_lightning fit --config {config} --run.id null runs it"
+    state, goes = in_words(folder), "goes on with it" if last.exists() else "runs it"
+    if state.startswith("is running"):
+        return f"it {state}"
+    place = shlex.join(["--run.folder", str(folder.absolute().parents[2]), "--run.id", folder.name])
+    return f"it {state}: python -m kd_lightning fit --config {config} {place} --ckpt_path last {goes}"
 
 
 def _judges_last(config: Path) -> bool:
