@@ -1,4 +1,4 @@
-"""Runs of `fit` as processes of their own that are killed, or told to stop, at a moment of their second epoch."""
+"""Runs of `fit` as processes of their own that are killed, or told to stop, at a moment of an epoch."""
 
 import logging
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kd_lightning import checkpointing
@@ -21,21 +22,21 @@ MOMENTS = ("first step", "middle step", "last step", "validating", "saving the l
 
 
 class End(Callback):
-    """Sends its own process a signal at a moment of the second epoch.
+    """Sends its own process a signal at a moment of an epoch.
 
     Args:
-        moment: one of MOMENTS; `<step> of all`: of the first epoch; `<step> twice`: two signals; `test`: in the test.
+        moment: one of MOMENTS; `<step> twice`: two signals; `test`: in the test.
         number: the signal.
+        epoch: which one.
     """
 
-    def __init__(self, moment: str, number: int = signal.SIGKILL) -> None:
-        self.moment, self.number, self.sent = moment, number, False
+    def __init__(self, moment: str, number: int = signal.SIGKILL, epoch: int = 1) -> None:
+        self.moment, self.number, self.epoch, self.sent = moment, number, epoch, False
 
     def _at(self, trainer: Trainer, moment: str) -> None:
-        given, epoch = self.moment.removesuffix(" of all"), 0 if self.moment.endswith(" of all") else 1
-        if trainer.current_epoch == epoch and moment == given.removesuffix(" twice") and not self.sent:
+        if trainer.current_epoch == self.epoch and moment == self.moment.removesuffix(" twice") and not self.sent:
             self.sent = True
-            for _ in range(2 if given.endswith(" twice") else 1):
+            for _ in range(2 if self.moment.endswith(" twice") else 1):
                 os.kill(os.getpid(), self.number)
 
     def on_test_batch_start(self, *args: Any) -> None:
@@ -60,7 +61,7 @@ class End(Callback):
 
         def half(content: Any, path: Path) -> None:
             save(content, path)
-            if path.name.startswith(name) and trainer.current_epoch == 1:
+            if path.name.startswith(name) and trainer.current_epoch == self.epoch:
                 if self.number == signal.SIGKILL:
                     os.truncate(path, path.stat().st_size // 2)
                 self._at(trainer, self.moment)
@@ -90,13 +91,14 @@ def run(work: Callable[[], Any], log: Path) -> int:
                 status = int(end.code or 0)
             except BaseException:
                 traceback.print_exc()
+            wandb.finish()  # as the end of a process that was not forked does
             sys.stdout.flush()
             sys.stderr.flush()
     finally:
         os._exit(status)
 
 
-def fit(folder: Path, args: list[str], *, name: str, end: tuple[str, int] | None = None, epochs: int = 3) -> int:
+def fit(folder: Path, args: list[str], *, name: str, end: tuple[Any, ...] | None = None, epochs: int = 3) -> int:
     """Begins or goes on with a `fit` of some epochs in `<folder>/runs/kd_lightning/run/<name>/`; its exit status."""
     fixed = [f"--run.folder={folder / 'runs'}", "--run.name=run", f"--run.id={name}"]
     fixed += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", f"--trainer.max_epochs={epochs}"]

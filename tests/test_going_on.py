@@ -10,6 +10,7 @@ from typing import Any
 import dying
 import pytest
 import torch
+from wandb_file import sessions
 
 from kd_lightning.checkpointing import WholeCheckpoints
 from kd_lightning.cli import main
@@ -93,7 +94,7 @@ def test_an_explicit_path_begins_another_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moment", ["first step", "middle step"])
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path, moment: str) -> None:
-    assert dying.fit(tmp_path, ARGS, name="a", end=(f"{moment} of all", signal.SIGKILL)) == -9
+    assert dying.fit(tmp_path, ARGS, name="a", end=(moment, signal.SIGKILL, 0)) == -9
     run = dying.place(tmp_path, "a")
     assert not (run / "last.ckpt").exists()
     assert dying.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
@@ -212,3 +213,14 @@ def test_signals_are_as_before_when_a_run_has_ended(tmp_path: Path) -> None:
     fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path}", "--trainer.max_epochs=1"]
     main(["fit", *ARGS, *fixed, "--trainer.enable_progress_bar=false"])
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
+
+
+def test_wandb_goes_on_with_the_same_run(tmp_path: Path) -> None:
+    run = killed(tmp_path, "--run.wandb=offline", number=signal.SIGTERM)
+    assert dying.fit(tmp_path, [*ARGS, "--run.wandb=offline"], name="a") == 0, (tmp_path / "a.log").read_text()
+    both = sessions(run)
+    assert [next(one.run.run_id for one in session if one.HasField("run")) for session in both] == ["a", "a"]
+    items = [[item for one in session for item in one.history.item] for session in both]
+    steps = [[int(item.value_json) for item in some if "trainer/global_step" in item.nested_key] for some in items]
+    assert [*dict.fromkeys(steps[0] + steps[1])][:12] == [*range(12)]
+    assert max(steps[0]) < min(steps[1])

@@ -8,8 +8,18 @@ from wandb.proto import wandb_internal_pb2
 
 
 def records(folder: Path) -> list[wandb_internal_pb2.Record]:
-    """What the one offline W&B run below a folder has written: LevelDB's log format behind a header of 7 bytes."""
-    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    """What the one offline W&B run below a folder has written."""
+    (session,) = sessions(folder)
+    return session
+
+
+def sessions(folder: Path) -> list[list[wandb_internal_pb2.Record]]:
+    """What each of the offline sessions of a run has written, in their order."""
+    return [_read(file) for file in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
+
+
+def _read(file: Path) -> list[wandb_internal_pb2.Record]:
+    """LevelDB's log format behind a header of 7 bytes."""
     for _ in range(50):  # W&B's own process may still be writing when finish() returns
         if file.stat().st_size > 7:
             break

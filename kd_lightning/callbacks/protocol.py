@@ -43,6 +43,7 @@ class Protocol(Callback):
             raise ConfigError(f"protocol.every_n_steps: {every_n_steps} is not positive; leave it out for none")
         self.judge, self.test, self.every_n_steps = judge, test, every_n_steps
         self._begun, self._seconds = time.monotonic(), 0.0
+        self._last: dict[str, float] = {}
 
     def checkpoints(self, folder: Path, *, validated: bool) -> list[Checkpoint]:
         """What saves checkpoints into the run's folder.
@@ -71,6 +72,12 @@ class Protocol(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seconds += time.monotonic() - self._begun
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["last_values"] = _values(trainer)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._last = checkpoint.get("last_values", {})
+
     def state_dict(self) -> dict[str, float]:
         """The time that training has taken, that of the runs included which this one goes on with."""
         return {"seconds": self._seconds + time.monotonic() - self._begun}
@@ -92,7 +99,7 @@ class Protocol(Callback):
             student = checkpoints.clean(state, method.student.model)
             checkpoints.write(self.judged.with_name("student.safetensors"), student, facts)
         best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, Best)), None)
-        last = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "val/loss"}
+        last = _values(trainer) or self._last  # of a run that was told to end in its last epoch
         outcome = ""
         if self.test and data.labeled:
             trainer.test(method, datamodule=data, ckpt_path=str(self.judged), weights_only=True, verbose=False)
@@ -162,6 +169,11 @@ class Protocol(Callback):
             if _at(own, key) != _at(given, key):
                 return f"{key} is not the run's"
         return ""
+
+
+def _values(trainer: Trainer) -> dict[str, float]:
+    """What was logged last, by name."""
+    return {key: float(value) for key, value in trainer.callback_metrics.items() if key != "val/loss"}
 
 
 JUDGED_BY = (
