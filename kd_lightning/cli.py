@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 import sys
 import warnings
 from typing import Any
@@ -35,7 +36,7 @@ from kd_lightning.evaluation import Classification, Cost, Faithfulness, Probe
 from kd_lightning.methods import StudentModule
 from kd_lightning.parser import Parser, check, config_error, fixed_seed, validates
 from kd_lightning.resume import check_same, goes_on
-from kd_lightning.run import Run
+from kd_lightning.run import TOLD, Run
 
 DEFAULTS = {
     "max_epochs": 100,
@@ -96,8 +97,9 @@ class CLI(LightningCLI):
             callbacks.append(Progress())
         if self.subcommand == "fit":
             folder, loggers = self._get(self.config_init, "run").open(self.model, self.datamodule, self.goes_on)
-            first = rank_zero_only.rank == 0
-            self.watch, self.stop = Watch(folder, goes_on=bool(self.goes_on), writes=first, explain=_known), Stop()
+            writes = rank_zero_only.rank == 0 and not trainer.fast_dev_run
+            self.watch = Watch(folder, goes_on=bool(self.goes_on), writes=writes, explain=_known)
+            self.stop = Stop(folder)
             protocol = self._get(self.config_init, "protocol")
             self.datamodule.tested = protocol.test
             self.datamodule.checks = [probe.check_data for probe in callbacks if isinstance(probe, Probe)]
@@ -141,7 +143,7 @@ class CLI(LightningCLI):
         if subcommand != "fit":
             super()._run_subcommand(subcommand)
             return
-        with self.watch, self.stop:
+        with self.stop, self.watch:
             super()._run_subcommand(subcommand)
 
     def after_fit(self) -> None:
@@ -185,8 +187,9 @@ def main(args: ArgsType = None) -> Any:
         warnings.filterwarnings("ignore", message=f".*{message}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_noise)
     try:
-        return _run(args)
-    except Exception as error:
+        with Stop():
+            return _run(args)
+    except (Exception, StoppedError) as error:
         if distributed.peer_is_gone(error):
             raise SystemExit(
                 f"rank {rank_zero_only.rank}: another rank has ended; its own error is above, unless it was killed "
@@ -195,16 +198,18 @@ def main(args: ArgsType = None) -> Any:
         known = _known(error)
         if known is None:
             raise
-        status = known.status if isinstance(known, RunError) else 2
+        status = known.status if isinstance(known, RunError | StoppedError) else 2
         if status:
             line = " ".join(str(known).split())
             print(line if isinstance(known, StoppedError) else f"error: {line}", file=sys.stderr)
         raise SystemExit(status) from None
+    finally:
+        os.environ.pop(TOLD, None)
 
 
-def _known(error: BaseException) -> Exception | None:
+def _known(error: BaseException) -> BaseException | None:
     """The error that is said in one line; None for one that is a fault of this code's own."""
-    if isinstance(error, MisconfigurationException | RunError):
+    if isinstance(error, MisconfigurationException | RunError | StoppedError):
         return error
     return config_error(error) or explained(error)
 

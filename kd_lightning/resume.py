@@ -72,13 +72,19 @@ def check_same(place: Path, now: dict[str, Any]) -> None:
         ConfigError: naming the first settings that differ.
     """
     folder = place if place.is_dir() else place.parent
+    instead = f"--ckpt_path {place} without run.id begins another run from there" if place.is_file() else ""
     try:
         before = load_yaml((folder / "config.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError):
-        return  # killed as it began: there is nothing to differ from
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        if not place.is_file():
+            return  # killed as it began: there is nothing to differ from
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"ckpt_path: {folder}/config.yaml is gone or cannot be read ({reason}), and the run's settings with it; "
+            f"{instead}"
+        ) from error
     changed = {name: both for name, both in differences(before, now).items() if not name.startswith(FREE)}
     if changed:
-        instead = f"--ckpt_path {place} without run.id begins another run from there" if place.is_file() else ""
         raise ConfigError(
             f"ckpt_path: the run {folder.name} goes on with its own settings: {in_words(changed)}"
             f"; {instead or 'give another run.id'}"

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 HIDDEN = "***"
-_NAME = r"[\w-]*(?:api[_-]?key|access[_-]?key|private[_-]?key|secret|passw(?:or)?d|credentials?|token)(?![a-z])"
+_NAME = (
+    r"[\w-]*(?:api[_-]?key|access[_-]?key|private[_-]?key|secret|passw(?:or)?d|[_-]pass|credentials?|authorization|token)"
+    r"(?![a-z])"
+)
 _LEAST = 8
 """Characters from which on a text can be a key; below, hiding it would hide words."""
 _NAMED = re.compile(rf"(\b{_NAME}['\"]?\s*[=:]\s*['\"]?)([^\s'\",}})\]]{{{_LEAST},}})", re.IGNORECASE)

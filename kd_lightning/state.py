@@ -55,7 +55,8 @@ def write_state(folder: Path, state: str, **facts: Any) -> None:
     if state == "running":
         if held.get("state") == "running":  # by a process that is no more: this one has the lock
             held["state"] = "killed"
-        before = [*held.pop("before", []), held] if held else []
+        earlier = held.pop("before", [])
+        before = [*(earlier if isinstance(earlier, list) else []), held] if held else []
         found: Mapping[str, Any] = {"began": now, "process": os.getpid(), "host": socket.gethostname()}
         found = {**found, **({"before": before} if before else {})}
     else:

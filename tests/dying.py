@@ -54,7 +54,8 @@ class End(Callback):
         self._at(trainer, "epoch's end")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        name = {"saving the last": ".last.ckpt", "saving the best": ".best.ckpt"}.get(self.moment)
+        moment = self.moment.removesuffix(" twice")
+        name = {"saving the last": ".last.ckpt", "saving the best": ".best.ckpt"}.get(moment)
         if name is None or stage != "fit":
             return
         save = torch.save
@@ -64,7 +65,7 @@ class End(Callback):
             if path.name.startswith(name) and trainer.current_epoch == self.epoch:
                 if self.number == signal.SIGKILL:
                     os.truncate(path, path.stat().st_size // 2)
-                self._at(trainer, self.moment)
+                self._at(trainer, moment)
 
         checkpointing.torch = type("Torch", (), {"save": staticmethod(half), "load": staticmethod(torch.load)})
 

@@ -10,11 +10,14 @@ from typing import Any
 import dying
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from wandb_file import sessions
 
+from kd_lightning.callbacks import Watch
 from kd_lightning.checkpointing import WholeCheckpoints
 from kd_lightning.cli import main
-from kd_lightning.errors import RunError
+from kd_lightning.data import Digits
+from kd_lightning.errors import ConfigError, RunError
 from kd_lightning.lock import Lock
 from kd_lightning.state import LOCK, in_words, read_state, write_state
 
@@ -224,3 +227,130 @@ def test_wandb_goes_on_with_the_same_run(tmp_path: Path) -> None:
     steps = [[int(item.value_json) for item in some if "trainer/global_step" in item.nested_key] for some in items]
     assert [*dict.fromkeys(steps[0] + steps[1])][:12] == [*range(12)]
     assert max(steps[0]) < min(steps[1])
+
+
+def test_a_second_start_of_a_run_that_is_still_reading_images_touches_nothing(tmp_path: Path) -> None:
+    """The second one begins when the first has its folder, and ends before the first has trained."""
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path / 'runs'}", "--run.name=run"]
+    again = ["fit", *ARGS, *fixed, "--trainer.max_epochs=3", "--run.id=a", "--ckpt_path=last"]
+    seen = []
+
+    def with_a_second(self: Digits, stage: str) -> None:
+        if not seen:
+            seen.append(dying.run(lambda: main(again), tmp_path / "second.log"))
+        setup(self, stage)
+
+    setup = Digits.setup
+    Digits.setup = with_a_second
+    try:
+        main([*again, "--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false"])
+    finally:
+        Digits.setup = setup
+    assert seen == [2]
+    assert "a is being run by process" in (tmp_path / "second.log").read_text()
+    run = dying.place(tmp_path, "a")
+    assert read_state(run)["state"] == "finished"
+    assert sum("," in row for row in (run / "metrics.csv").read_text().splitlines()) >= 1 + 12 + 3
+
+
+def test_a_folder_that_another_process_has_filled_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    watch = Watch(folder, goes_on=False, writes=True, explain=lambda error: None)
+    folder.mkdir()
+    (folder / "config.yaml").write_text("model: KD")
+    with pytest.raises(ConfigError, match="by another process"):
+        watch.__enter__()
+    assert [*folder.iterdir()] == [folder / "config.yaml"]
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path: Path) -> None:
+    with Watch(tmp_path / "p/n/id", goes_on=False, writes=True, explain=lambda error: None):
+        assert (tmp_path / "p/n/id" / LOCK).exists()
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_while_saving_is_no_failure(tmp_path: Path, number: int) -> None:
+    run = killed(tmp_path, number=number, moment="saving the last twice")
+    assert read_state(run)["state"] == "stopped"
+    assert dying.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
+
+
+def test_workers_do_not_hold_the_lock_of_a_killed_run(tmp_path: Path) -> None:
+    lock = Lock(tmp_path / LOCK)
+    assert lock.take()
+    worker = os.fork()
+    if not worker:
+        signal.pause()
+    lock.free()
+    other = Lock(tmp_path / LOCK)
+    (tmp_path / LOCK).touch()
+    assert other.take()
+    os.kill(worker, signal.SIGKILL)
+    os.waitpid(worker, 0)
+    other.free()
+
+
+def test_a_lock_is_not_written_through_a_link(tmp_path: Path) -> None:
+    run = killed(tmp_path)
+    (run / LOCK).unlink()
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (run / LOCK).symlink_to(victim)
+    assert "is no lock of ours" in refused(tmp_path, "--run.id=a", "--ckpt_path=last")
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [None, "a: [1\nb: {", "{}"])
+def test_a_run_whose_settings_are_lost_is_not_gone_on_with_under_others(tmp_path: Path, content: str | None) -> None:
+    run = killed(tmp_path)
+    (run / "config.yaml").unlink()
+    if content is not None:
+        (run / "config.yaml").write_text(content)
+    line = refused(tmp_path, "--run.id=a", "--ckpt_path=last")
+    assert "begins another run from there" in line
+    (run / "last.ckpt").unlink()
+    if content != "{}":
+        assert dying.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
+        assert "cifar_resnet8" in (run / "config.yaml").read_text()
+
+
+def test_max_steps_within_an_epoch_and_stopped_in_the_test(tmp_path: Path) -> None:
+    more = ["--trainer.max_steps=6"]
+    run = killed(tmp_path, *more, moment="test")
+    assert dying.fit(tmp_path, [*ARGS, *more], name="a") == 0, (tmp_path / "a.log").read_text()
+    (tmp_path / "whole").mkdir()
+    assert dying.fit(tmp_path / "whole", [*ARGS, *more], name="a") == 0
+    whole = dying.place(tmp_path / "whole", "a")
+    assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
+def test_a_failed_start_lets_the_run_go(tmp_path: Path) -> None:
+    run = killed(tmp_path)
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path / 'runs'}", "--run.name=run"]
+    fixed += ["--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", "--run.id=a", "--ckpt_path=last"]
+    with pytest.raises(SystemExit):
+        main(["fit", *ARGS, *fixed, "--trainer.devices=-5", "--trainer.enable_progress_bar=false"])
+    assert not Lock(run / LOCK).is_held()
+    assert "KD_LIGHTNING_RUN" not in os.environ
+
+
+def test_no_key_in_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "abcdefghijk123456")
+    watch = Watch(tmp_path / "run", goes_on=False, writes=True, explain=lambda error: None)
+
+    def fail() -> None:
+        with watch:
+            watch.setup(Trainer(logger=False, max_epochs=1, accelerator="cpu"), None, "fit")
+            raise ValueError("boom abcdefghijk123456")
+
+    with pytest.raises(ValueError, match="boom"):
+        fail()
+    assert read_state(tmp_path / "run")["error"] == "boom ***"
+
+
+def test_what_stands_in_a_runs_folder_by_mistake(tmp_path: Path) -> None:
+    run = killed(tmp_path)
+    (run / ".x.partial").mkdir()
+    (run / "state.json").write_text('{"state": "running", "before": 3}')
+    assert dying.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()

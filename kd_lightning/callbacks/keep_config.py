@@ -8,6 +8,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.plain_yaml import load_yaml
 
 
 class KeepConfig(SaveConfigCallback):
@@ -23,11 +24,19 @@ class KeepConfig(SaveConfigCallback):
         path = Path(trainer.default_root_dir) / self.config_filename
         if path.exists() and not self.overwrite:
             raise ConfigError(f"run.id: {path} is another run's; choose another run.id, or leave it out")
-        if not path.exists():
+        if not (path.exists() and _is_whole(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, path, skip_none=False, multifile=self.multifile)
-        content = yaml.safe_load(path.read_text())
+            self.parser.save(self.config, path, skip_none=False, multifile=self.multifile, overwrite=True)
+        content = load_yaml(path.read_text())
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # it would write the same beside config.yaml
                 logger.log_hyperparams(content)
         self.already_saved = True
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether it holds a config, and no half of one that a run was killed at."""
+    try:
+        return isinstance(load_yaml(path.read_text()), dict)
+    except (OSError, ValueError, yaml.YAMLError):
+        return False

@@ -86,5 +86,5 @@ def _batch(trainer: Trainer, method: LightningModule, data: ImageData) -> str:
 
 def _learning_rate(trainer: Trainer) -> float:
     """Before the schedule's factor, as a run that is resumed has it."""
-    schedule = trainer.lr_scheduler_configs[0].scheduler
+    schedule = next((config.scheduler for config in trainer.lr_scheduler_configs), None)
     return float(getattr(schedule, "base_lrs", [trainer.optimizers[0].param_groups[0]["lr"]])[0])

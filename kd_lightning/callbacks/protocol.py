@@ -1,5 +1,6 @@
 """Protocol: which checkpoints are kept, and which of them is the run's result."""
 
+import math
 import shutil
 import time
 from pathlib import Path
@@ -101,6 +102,8 @@ class Protocol(Callback):
         best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, Best)), None)
         last = _values(trainer) or self._last  # of a run that was told to end in its last epoch
         outcome = ""
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            _count_all(trainer)
         if self.test and data.labeled:
             trainer.test(method, datamodule=data, ckpt_path=str(self.judged), weights_only=True, verbose=False)
             found = trainer.callback_metrics
@@ -169,6 +172,14 @@ class Protocol(Callback):
             if _at(own, key) != _at(given, key):
                 return f"{key} is not the run's"
         return ""
+
+
+def _count_all(trainer: Trainer) -> None:
+    """Gives the test's row its place: of a run that goes on behind its last step, Lightning has yet to count that."""
+    loop = trainer.fit_loop
+    steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    loop.epoch_loop._batches_that_stepped = trainer.global_step
+    loop.epoch_progress.current.completed = math.ceil(trainer.global_step / max(steps, 1))
 
 
 def _values(trainer: Trainer) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -12,14 +13,16 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from kd_lightning import distributed
 from kd_lightning.callbacks.checkpoints import Last, within_epoch
-from kd_lightning.errors import RunError
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """What tells a run to end: a supervisor, SLURM before it takes the machine back (--signal=USR1@120), Ctrl-C."""
 
 
-class StoppedError(RunError):
-    """A run that was told to end, and has; `status` is 128 and the signal's number, as a shell has it."""
+class StoppedError(BaseException):
+    """A run that was told to end, and has; `status` is 128 and the signal's number, as a shell has it.
+
+    Nothing that deals with errors on the way is to take it for one of its own.
+    """
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
@@ -32,9 +35,13 @@ class Stop(Checkpoint):  # which have their turn behind all other callbacks, whe
     Where there is no going on from within an epoch (its validation has begun), the epoch is finished first; what is
     neither training nor validation (reading images, the test at the end) ends at once. A second signal ends everything
     at once. Works as a context too, around all of a command.
+
+    Args:
+        folder: the run's, to say how it goes on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
         self.told: int | None = None
         """The signal that has come."""
         self.agreed = False
@@ -62,7 +69,8 @@ class Stop(Checkpoint):  # which have their turn behind all other callbacks, whe
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if not self._trains or self.told is not None:
-            raise StoppedError(number, f"stopped by {signal.Signals(number).name}")
+            goes_on = f"; --ckpt_path last with --run.id {self.folder.name} goes on" if self.folder else ""
+            raise StoppedError(number, f"stopped by {signal.Signals(number).name}{goes_on}")
         self.told = number
         if rank_zero_only.rank == 0:
             print(f"{signal.Signals(number).name}: stopping after this step; once more ends at once", flush=True)

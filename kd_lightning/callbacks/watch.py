@@ -12,45 +12,53 @@ from lightning.pytorch.callbacks import Callback
 from kd_lightning.callbacks.stop import StoppedError
 from kd_lightning.errors import ConfigError
 from kd_lightning.lock import Lock
-from kd_lightning.state import LOCK, write_state
+from kd_lightning.secrecy import redacted
+from kd_lightning.state import FILE, LOCK, in_words, read_state, write_state
 from kd_lightning.wholefile import ENDING
 
 
 class Watch(Callback):
     """Writes state.json as a run begins and, as a context around the command, how it ends.
 
+    Nobody else works in the run's folder within that context: it is locked before anything is written there.
+
     Args:
         folder: the run's own.
         goes_on: whether the run is there already.
-        writes: false on all processes but the first.
+        writes: false on all processes but the first, and where nothing is kept (fast_dev_run).
         explain: an error's one line, where there is one.
     """
 
     def __init__(
-        self, folder: Path, *, goes_on: bool, writes: bool, explain: Callable[[BaseException], Exception | None]
+        self, folder: Path, *, goes_on: bool, writes: bool, explain: Callable[[BaseException], BaseException | None]
     ) -> None:
-        self.folder, self.writes, self.explain = folder, writes, explain
+        self.folder, self.goes_on, self.writes, self.explain = folder, goes_on, writes, explain
         self.lock = Lock(folder / LOCK)
         self._trainer: Trainer | None = None
-        if goes_on and writes:
-            self._take()
-            for path in folder.glob(f".*{ENDING}"):  # what was being written when the run was killed
-                path.unlink(missing_ok=True)
-
-    def _take(self) -> None:
-        if self.lock.number is None and not self.lock.take():
-            raise ConfigError(
-                f"run.id: {self.folder.name} is being run by {self.lock.holder()}; wait for it, or stop it"
-            )
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and self.writes and not trainer.fast_dev_run:
-            self._take()
-            self._trainer = trainer
-            write_state(self.folder, "running")
 
     def __enter__(self) -> "Watch":
+        """Takes the run's lock.
+
+        Raises:
+            ConfigError: if another process has it, or had it and has finished the run meanwhile.
+        """
+        if not self.writes:
+            return self
+        if not self.lock.take():
+            raise ConfigError(f"run.id: {self.folder.name} is being run by {self.lock.holder()}; wait, or stop it")
+        known = (self.folder / FILE).exists() or (self.folder / "config.yaml").exists()
+        if (self.goes_on and read_state(self.folder)["state"] == "finished") or (known and not self.goes_on):
+            self.lock.free()
+            raise ConfigError(f"run.id: {self.folder.name} {in_words(self.folder)} by now, by another process")
+        for path in self.folder.glob(f".*{ENDING}"):  # what was being written when the run was killed
+            if path.is_file():
+                path.unlink(missing_ok=True)
         return self
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and self.writes:
+            self._trainer = trainer
+            write_state(self.folder, "running")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -59,12 +67,15 @@ class Watch(Callback):
             if self._trainer is not None:
                 write_state(self.folder, **self._end(error))
         self.lock.free()
+        with contextlib.suppress(OSError):  # refused before anything was written into the folders made for it
+            for folder in (self.folder, *self.folder.parents[:2]):
+                folder.rmdir()
 
     def _end(self, error: BaseException | None) -> dict[str, Any]:
         facts = {"epoch": self._trainer.current_epoch, "step": self._trainer.global_step}
         if error is None:
             return {"state": "finished", **facts}
         known = self.explain(error) or error
-        said = " ".join(str(known).split()) or type(known).__name__
-        stopped = isinstance(known, StoppedError | KeyboardInterrupt)
-        return {"state": "stopped" if stopped else "failed", "error": said, "kind": type(error).__name__, **facts}
+        said = redacted(" ".join(str(known).split())) or type(known).__name__
+        state = "stopped" if isinstance(known, StoppedError) else "failed"
+        return {"state": state, "error": said, "kind": type(error).__name__, **facts}

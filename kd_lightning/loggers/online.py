@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from kd_lightning.loggers.once import Once
+from kd_lightning.secrecy import redacted
 
 
 class OfflineSafeWandb(Once, WandbLogger):
@@ -43,7 +44,7 @@ class OfflineSafeWandb(Once, WandbLogger):
             try:
                 return super().experiment
             except (wandb.Error, OSError, TimeoutError) as error:
-                reason = str(error).strip().splitlines()[0]
+                reason = redacted(str(error).strip().splitlines()[0])
                 rank_zero_warn(f"W&B cannot be reached ({reason}); this run logs offline, `wandb sync` sends it later")
                 wandb.teardown()
                 self._wandb_init["settings"] = wandb.Settings(mode="offline", silent=True)
@@ -58,6 +59,7 @@ class OfflineSafeWandb(Once, WandbLogger):
             self.lost += 1
             if self.lost == 1:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                reason = redacted(reason)
                 rank_zero_warn(f"W&B takes nothing more ({reason}); the run goes on, its folder has everything")
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:

@@ -39,7 +39,9 @@ def push(folder: Path, name: str, *, private: bool) -> str:
                 f"push_to_hub: {name} is there and public; --private false publishes into it. Nothing was uploaded"
             )
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="A student, by kd_lightning export")
-    except (OSError, ValueError) as error:  # what the library raises: HTTP, no login, no connection
+    except RunError:
+        raise
+    except Exception as error:  # no login, no connection: the library's client has errors of its own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise RunError(f"push_to_hub: {name}: {reason}; the files are in {folder.name} all the same") from error
     return str(address)
