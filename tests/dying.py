@@ -3,21 +3,24 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kd_lightning import checkpointing
-from kd_lightning.cli import main
+from kd_lightning.cli import CLI, main
 
 STEPS = 4
 """An epoch's."""
+PATIENCE = 400.0
+"""Seconds that a run may take."""
 MOMENTS = ("first step", "middle step", "last step", "validating", "saving the last", "saving the best", "epoch's end")
 
 
@@ -75,7 +78,7 @@ def run(work: Callable[[], Any], log: Path) -> int:
     sys.stdout.flush()
     process = os.fork()
     if process:
-        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        return _ended(process, log)
     status = 99
     try:
         with log.open("a") as file:
@@ -92,11 +95,22 @@ def run(work: Callable[[], Any], log: Path) -> int:
                 status = int(end.code or 0)
             except BaseException:
                 traceback.print_exc()
-            wandb.finish()  # as the end of a process that was not forked does
             sys.stdout.flush()
             sys.stderr.flush()
     finally:
         os._exit(status)
+
+
+def _ended(process: int, log: Path) -> int:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    raise AssertionError(f"it hangs: {log.read_text()}")
 
 
 def fit(folder: Path, args: list[str], *, name: str, end: tuple[Any, ...] | None = None, epochs: int = 3) -> int:
@@ -105,21 +119,31 @@ def fit(folder: Path, args: list[str], *, name: str, end: tuple[Any, ...] | None
     fixed += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", f"--trainer.max_epochs={epochs}"]
     fixed += ["--trainer.log_every_n_steps=1", "--ckpt_path=last"]
 
-    def work() -> None:
-        if end:
-            from kd_lightning.cli import CLI
+    log = folder / f"{name}.log"
+    if "--run.wandb=offline" in args:  # its service does not outlive a fork
+        plain = end and (end[0], *map(int, end[1:]))
+        code = f"import dying; dying.begin({['fit', *args, *fixed]!r}, {plain!r})"
+        with log.open("a") as file:
+            known = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # this process's own
+            known["PYTHONPATH"] = os.pathsep.join(sys.path)
+            return subprocess.run(
+                [sys.executable, "-c", code], stdout=file, stderr=file, env=known, check=False, timeout=PATIENCE
+            ).returncode
+    return run(lambda: begin(["fit", "--run.wandb=off", *args, *fixed], end), log)
 
-            build = CLI.instantiate_trainer
 
-            def with_end(self: CLI, **kwargs: Any) -> Trainer:
-                trainer = build(self, **kwargs)
-                trainer.callbacks.insert(0, End(*end))
-                return trainer
+def begin(args: list[str], end: tuple[Any, ...] | None) -> None:
+    """`main` with these arguments, and an End among the callbacks."""
+    build = CLI.instantiate_trainer
 
-            CLI.instantiate_trainer = with_end
-        main(["fit", "--run.wandb=off", *args, *fixed])
+    def with_end(self: CLI, **kwargs: Any) -> Trainer:
+        trainer = build(self, **kwargs)
+        trainer.callbacks.insert(0, End(*end))
+        return trainer
 
-    return run(work, folder / f"{name}.log")
+    if end:
+        CLI.instantiate_trainer = with_end
+    main(args)
 
 
 def place(folder: Path, name: str) -> Path:

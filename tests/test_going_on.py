@@ -218,6 +218,7 @@ def test_signals_are_as_before_when_a_run_has_ended(tmp_path: Path) -> None:
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
 
 
+@pytest.mark.slow
 def test_wandb_goes_on_with_the_same_run(tmp_path: Path) -> None:
     run = killed(tmp_path, "--run.wandb=offline", number=signal.SIGTERM)
     assert dying.fit(tmp_path, [*ARGS, "--run.wandb=offline"], name="a") == 0, (tmp_path / "a.log").read_text()

@@ -43,8 +43,8 @@ class OfflineSafeWandb(Once, WandbLogger):
             Path(self._save_dir).mkdir(parents=True, exist_ok=True)
             try:
                 return super().experiment
-            except (wandb.Error, OSError, TimeoutError) as error:
-                reason = redacted(str(error).strip().splitlines()[0])
+            except Exception as error:  # its client has many of its own
+                reason = _reason(error)
                 rank_zero_warn(f"W&B cannot be reached ({reason}); this run logs offline, `wandb sync` sends it later")
                 wandb.teardown()
                 self._wandb_init["settings"] = wandb.Settings(mode="offline", silent=True)
@@ -55,12 +55,10 @@ class OfflineSafeWandb(Once, WandbLogger):
         """Around what is sent to W&B: a failure of it is counted, the first one warned of."""
         try:
             yield
-        except (wandb.Error, OSError) as error:
+        except Exception as error:
             self.lost += 1
             if self.lost == 1:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                reason = redacted(reason)
-                rank_zero_warn(f"W&B takes nothing more ({reason}); the run goes on, its folder has everything")
+                rank_zero_warn(f"W&B takes nothing more ({_reason(error)}); the run goes on, its folder has everything")
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         with self.tolerated():
@@ -71,6 +69,10 @@ class OfflineSafeWandb(Once, WandbLogger):
             rank_zero_warn(f"W&B has not taken {self.lost} rows of values or tables; the run's folder has them")
         with self.tolerated():
             super().finalize(status)
+
+
+def _reason(error: Exception) -> str:
+    return redacted((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def has_key() -> bool:
