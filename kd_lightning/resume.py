@@ -24,6 +24,7 @@ FREE = (
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
+    "trainer.plugins",
     "trainer.enable_progress_bar",
     "trainer.profiler",
     "data.init_args.path",
