@@ -268,6 +268,10 @@ def test_a_refused_run_leaves_no_folder(tmp_path: Path) -> None:
     with Watch(tmp_path / "p/n/id", goes_on=False, writes=True, explain=lambda error: None):
         assert (tmp_path / "p/n/id" / LOCK).exists()
     assert not (tmp_path / "p").exists()
+    (tmp_path / "p").mkdir()
+    with Watch(tmp_path / "p/n/id", goes_on=False, writes=True, explain=lambda error: None):
+        pass
+    assert [*tmp_path.rglob("*")] == [tmp_path / "p"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

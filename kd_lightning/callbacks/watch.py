@@ -35,6 +35,7 @@ class Watch(Callback):
         self.folder, self.goes_on, self.writes, self.explain = folder, goes_on, writes, explain
         self.lock = Lock(folder / LOCK)
         self._trainer: Trainer | None = None
+        self._made: list[Path] = []
 
     def __enter__(self) -> "Watch":
         """Takes the run's lock.
@@ -44,6 +45,7 @@ class Watch(Callback):
         """
         if not self.writes:
             return self
+        self._made = [place for place in (self.folder, *self.folder.parents[:3]) if not place.exists()]
         if not self.lock.take():
             raise ConfigError(f"run.id: {self.folder.name} is being run by {self.lock.holder()}; wait, or stop it")
         known = (self.folder / FILE).exists() or (self.folder / "config.yaml").exists()
@@ -68,8 +70,8 @@ class Watch(Callback):
                 write_state(self.folder, **self._end(error))
         self.lock.free()
         with contextlib.suppress(OSError):  # refused before anything was written into the folders made for it
-            for folder in (self.folder, *self.folder.parents[:2]):
-                folder.rmdir()
+            for place in self._made:
+                place.rmdir()
 
     def _end(self, error: BaseException | None) -> dict[str, Any]:
         facts = {"epoch": self._trainer.current_epoch, "step": self._trainer.global_step}
