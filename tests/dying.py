@@ -88,6 +88,7 @@ def run(work: Callable[[], Any], log: Path) -> int:
             logging.captureWarnings(True)  # pytest would keep them to itself
             logging.getLogger("py.warnings").addHandler(logging.StreamHandler(sys.stderr))
             torch.set_num_threads(1)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
             try:
                 work()
                 status = 0
