@@ -5,6 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+LARGEST_SIDE = 8192
+"""Pixels of an image's side; above, one batch would fill the memory."""
+
 
 class Batch(NamedTuple):
     """N images with all that a method may ask about them.

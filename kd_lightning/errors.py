@@ -31,6 +31,11 @@ class RunError(RuntimeError):
         return redacted(super().__str__())
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says; its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def check_positive(**fields: float) -> None:
     """Refuses numbers that are not finite and above 0.
 

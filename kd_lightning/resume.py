@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, first_line
 from kd_lightning.parser import fixed_seed
 from kd_lightning.plain_yaml import load_yaml
 from kd_lightning.run import Run
@@ -79,10 +79,9 @@ def check_same(place: Path, now: dict[str, Any]) -> None:
     except (OSError, ValueError, yaml.YAMLError) as error:
         if not place.is_file():
             return  # killed as it began: there is nothing to differ from
-        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"ckpt_path: {folder}/config.yaml is gone or cannot be read ({reason}), and the run's settings with it; "
-            f"{instead}"
+            f"ckpt_path: {folder}/config.yaml is gone or cannot be read ({first_line(error)}), and the run's settings "
+            f"with it; {instead}"
         ) from error
     changed = {name: both for name, both in differences(before, now).items() if not name.startswith(FREE)}
     if changed:

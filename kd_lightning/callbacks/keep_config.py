@@ -1,6 +1,7 @@
 """KeepConfig: the config of a run, beside its checkpoints and in its loggers."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from lightning.pytorch import LightningModule, Trainer
@@ -24,19 +25,21 @@ class KeepConfig(SaveConfigCallback):
         path = Path(trainer.default_root_dir) / self.config_filename
         if path.exists() and not self.overwrite:
             raise ConfigError(f"run.id: {path} is another run's; choose another run.id, or leave it out")
-        if not (path.exists() and _is_whole(path)):
+        content = _held(path)
+        if content is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, path, skip_none=False, multifile=self.multifile, overwrite=True)
-        content = load_yaml(path.read_text())
+            content = load_yaml(path.read_text())
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # it would write the same beside config.yaml
                 logger.log_hyperparams(content)
         self.already_saved = True
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether it holds a config, and no half of one that a run was killed at."""
+def _held(path: Path) -> dict[str, Any] | None:
+    """The config that is there; None for half of one, that a run was killed at, or none."""
     try:
-        return isinstance(load_yaml(path.read_text()), dict)
+        content = load_yaml(path.read_text())
     except (OSError, ValueError, yaml.YAMLError):
-        return False
+        return None
+    return content if isinstance(content, dict) else None

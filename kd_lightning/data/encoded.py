@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from kd_lightning.batch import Batch
+from kd_lightning.batch import LARGEST_SIDE, Batch
 from kd_lightning.data import cache
 from kd_lightning.data.augmentations import RandomResizedCrop, view_keys
 from kd_lightning.data.decode import (
@@ -29,9 +29,6 @@ from kd_lightning.data.decode import (
 from kd_lightning.data.images import Images, StoredImages
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold
-
-LARGEST = 8192
-"""Pixels of a side; above, one batch would fill the memory."""
 
 
 class EncodedImages(Images):
@@ -67,8 +64,8 @@ class EncodedImages(Images):
         super().__init__(labels, indices)
         if size is not None and size < 1:
             raise ConfigError(f"data.size: {size} is not positive")
-        if size is not None and size > LARGEST:
-            raise ConfigError(f"data.size: {size} is more than {LARGEST} pixels")
+        if size is not None and size > LARGEST_SIDE:
+            raise ConfigError(f"data.size: {size} is more than {LARGEST_SIDE} pixels")
         if not 0 < crop_ratio <= 1:
             raise ConfigError(f"data.crop_ratio: {crop_ratio} is not above 0 and up to 1")
         self.sources, self.size, self.crop_ratio, self.skips = sources, size, crop_ratio, skips

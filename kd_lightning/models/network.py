@@ -12,14 +12,12 @@ from timm.data import ImageNetInfo, resolve_model_data_config
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd_lightning.batch import as_float
-from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.batch import LARGEST_SIDE, as_float
+from kd_lightning.errors import ConfigError, first_line, nearest
 from kd_lightning.models import checkpoints
 from kd_lightning.paths import resolve
 
 Channels = tuple[float, float, float]
-LARGEST = 8192
-"""Pixels of a side; above, one batch would fill the memory."""
 
 
 class Features(NamedTuple):
@@ -78,8 +76,8 @@ class Network(nn.Module):
         for field, number in (("num_classes", num_classes), ("size", size)):
             if number is not None and number < (0 if field == "num_classes" else 1):
                 raise ConfigError(f"{name}: {field} is {number}; it must be positive")
-        if size is not None and size > LARGEST:
-            raise ConfigError(f"{name}: size is {size}; it can be up to {LARGEST} pixels")
+        if size is not None and size > LARGEST_SIDE:
+            raise ConfigError(f"{name}: size is {size}; it can be up to {LARGEST_SIDE} pixels")
         if std is not None and min(std) <= 0:
             raise ConfigError(f"{name}: std is {std}; every channel's must be above 0")
         self.name, self.frozen = name, False
@@ -232,7 +230,7 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
             raise
         if not pretrained and local:
             raise ConfigError(f"{name}: timm refuses model_kwargs {kwargs}: {error}") from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(
             f"{name}: its weights cannot be had ({reason}); give a local file as checkpoint instead"
         ) from error

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kd_lightning.errors import ConfigError, RunError
+from kd_lightning.errors import ConfigError, RunError, first_line
 
 
 def check_name(name: str) -> None:
@@ -42,6 +42,7 @@ def push(folder: Path, name: str, *, private: bool) -> str:
     except RunError:
         raise
     except Exception as error:  # no login, no connection: the library's client has errors of its own
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise RunError(f"push_to_hub: {name}: {reason}; the files are in {folder.name} all the same") from error
+        raise RunError(
+            f"push_to_hub: {name}: {first_line(error)}; the files are in {folder.name} all the same"
+        ) from error
     return str(address)
