@@ -3,7 +3,6 @@
 import math
 
 import torch
-from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
@@ -93,8 +92,8 @@ def _whitener(deviations: Tensor, largest: Tensor) -> Tensor:
 def auroc(known: Tensor, unknown: Tensor) -> float:
     """How often a known image has a higher score than an unknown one, ties counting half; NaN for none, or NaN scores.
 
-    scikit-learn's, of the scores' ranks, which may thus be of any size or infinite (torchmetrics' would squash scores
-    outside [0, 1] by a sigmoid, and with it tie the large ones).
+    Computed by scikit-learn from the scores' ranks, so that scores may have any size or be infinite. (torchmetrics
+    applies a sigmoid to scores outside [0, 1], which makes large ones equal.)
 
     Args:
         known: N scores.
@@ -104,7 +103,8 @@ def auroc(known: Tensor, unknown: Tensor) -> float:
     if not len(known) or not len(unknown) or scores.isnan().any():
         return math.nan
     truth = torch.arange(len(scores)) < len(known)
-    return float(roc_auc_score(truth.numpy(), rankdata(scores.numpy())))
+    ranks = scores.unique(return_inverse=True)[1]  # equal scores share one; scipy 1.11's have a NaN for inf and -inf
+    return float(roc_auc_score(truth.numpy(), ranks.numpy()))
 
 
 def fpr_at_95(known: Tensor, unknown: Tensor) -> float:

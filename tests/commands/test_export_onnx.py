@@ -14,10 +14,14 @@ from exported import PIXELS, finished, refusal
 
 from kd_lightning.cli import main
 from kd_lightning.commands.export import format as formats
+from kd_lightning.commands.export.deployed import Deployed
+from kd_lightning.commands.export.onnx_graph import Onnx
 from kd_lightning.models import Network
 
 QUICK = ["--images=40", "--batch_sizes=[1]", "--repeats=1"]
 VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 3}
+FACTS = {"class_names": [], "mean": [], "std": [], "input": {}, "code": {"export": {"version": "0"}}}
+FACTS |= {"architecture": "cifar_resnet8", "data": {"name": "digits"}}
 installed = pytest.mark.skipif(find_spec("onnxscript") is None, reason="onnx, onnxruntime or onnxscript is missing")
 
 
@@ -70,8 +74,19 @@ def test_a_vit_resizes_within_and_takes_floats(tmp_path: Path, capfd: pytest.Cap
     given = said(run / "export/student.onnx", PIXELS.float() / 255)["logits"]
     torch.testing.assert_close(given, expected, rtol=0, atol=1e-5)
     model = timm.create_model(f"local-dir:{run / 'export/timm'}", pretrained=True)
-    assert model.pretrained_cfg["input_size"] == (3, 16, 16)
+    assert tuple(model.pretrained_cfg["input_size"]) == (3, 16, 16)
     assert "resized within to 16" in capfd.readouterr().out
+
+
+@installed
+@pytest.mark.parametrize(("interpolation", "size"), [("bicubic", 16), ("bicubic", 5), ("bilinear", 16), ("bilinear", 5)])
+def test_the_graph_resizes_as_pytorch_does(interpolation: str, size: int, tmp_path: Path) -> None:
+    network = Network("cifar_resnet8", num_classes=3, size=size, model_kwargs={"channels": [4, 4, 8, 16]}).eval()
+    network.interpolation = interpolation
+    Onnx(Deployed(network, ("logits",), 8, "uint8", [])).write(tmp_path / "student.onnx", FACTS)
+    with torch.no_grad():
+        expected = network(PIXELS)
+    torch.testing.assert_close(said(tmp_path / "student.onnx", PIXELS)["logits"], expected, rtol=0, atol=1e-5)
 
 
 @installed

@@ -24,6 +24,7 @@ class Onnx(Format):
         names = {"input_names": [INPUT], "output_names": list(student.outputs)}
         program = torch.onnx.export(traced(student), dynamo=True, verbose=False, **names)
         self.model = program.model_proto
+        _match_antialiasing(self.model)
         _clear(self.model)
 
     def given(self, images: Tensor) -> Tensor:
@@ -63,6 +64,22 @@ def describe(model: Any, facts: dict[str, Any]) -> None:
     onnx.helper.set_model_props(model, props)
     model.producer_name, model.producer_version = "kd_lightning", str(facts["code"]["export"]["version"])
     model.doc_string = f"{facts['architecture']}, {facts['data']['name']}"
+
+
+def _match_antialiasing(model: Any) -> None:
+    """Give every antialiased Resize the kernel of PyTorch's: torch 2.9's exporter writes that of the plain one.
+
+    PyTorch's antialiased interpolation has a cubic coefficient of -0.5 (the plain one -0.75) and leaves pixels outside
+    the image out of its weights. Newer exporters write the same attributes.
+    """
+    import onnx
+
+    pytorch = {"cubic_coeff_a": -0.5, "exclude_outside": 1, "coordinate_transformation_mode": "half_pixel"}
+    for node in model.graph.node:
+        if node.op_type == "Resize" and any(each.name == "antialias" and each.i for each in node.attribute):
+            kept = [each for each in node.attribute if each.name not in pytorch]
+            del node.attribute[:]
+            node.attribute.extend([*kept, *(onnx.helper.make_attribute(*item) for item in pytorch.items())])
 
 
 def _clear(model: Any) -> None:

@@ -1,0 +1,13 @@
+"""Other libraries' messages, asked of the libraries: no test knows their words by heart."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+def message_of(call: Callable[[], Any]) -> str:
+    """Return the message of the exception that `call` raises, on one line as the command line prints it."""
+    with pytest.raises(Exception, match=r".") as raised:
+        call()
+    return " ".join(str(raised.value).split())
