@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from kd_lightning.errors import RunError, first_line
+from kd_lightning.errors import RunError, one_line
 from kd_lightning.wholefile import whole
 
 
@@ -24,7 +24,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             with whole(path) as partial:
                 torch.save(checkpoint, partial)
         except (OSError, RuntimeError) as error:
-            reason = first_line(error.__context__ or error)
+            reason = one_line(error.__context__ or error)
             kept = f"the one of before is whole, and --ckpt_path {path} goes on from it" if path.exists() else ""
             nothing = "there is no other of this run under that name"
             raise RunError(f"{path} cannot be written ({reason}); {kept or nothing}") from error

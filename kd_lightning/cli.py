@@ -31,6 +31,7 @@ from kd_lightning.callbacks.memory import explained
 from kd_lightning.callbacks.stop import StoppedError
 from kd_lightning.checkpointing import WholeCheckpoints
 from kd_lightning.data import ImageData
+from kd_lightning.data.loader import dead_worker
 from kd_lightning.errors import ConfigError, RunError
 from kd_lightning.evaluation import Classification, Cost, Faithfulness, Probe
 from kd_lightning.methods import StudentModule
@@ -211,7 +212,7 @@ def _known(error: BaseException) -> BaseException | None:
     """The error that is said in one line; None for one that is a fault of this code's own."""
     if isinstance(error, MisconfigurationException | RunError | StoppedError):
         return error
-    return config_error(error) or explained(error)
+    return config_error(error) or dead_worker(error) or explained(error)
 
 
 def _run(args: Any) -> Any:

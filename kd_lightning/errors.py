@@ -31,9 +31,13 @@ class RunError(RuntimeError):
         return redacted(super().__str__())
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says; its class where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def one_line(error: BaseException, most: int = 500) -> str:
+    """Return an exception's message unchanged but for its line breaks, cut after `most` characters.
+
+    An exception without a message gives the name of its class.
+    """
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
 def check_positive(**fields: float) -> None:

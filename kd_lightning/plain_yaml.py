@@ -1,7 +1,6 @@
 """YAML of a sane size that gives each key once, checked before any object is built from it."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,43 +11,30 @@ _TOO_DEEP = f"tables and lists are nested more than {DEEPEST} deep"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-@dataclass
-class _Open:
-    """A table or list whose end has not been read yet."""
-
-    anchor: str | None
-    line: int
-    is_table: bool
-    values_before: int
-    """Values of the document that were read before it."""
-    children: int = 0
-    height: int = 1
-    """Levels of nesting from here downwards, its own included."""
-    keys: set[str] = field(default_factory=set)
-
-
 def check_yaml(text: str) -> None:
-    """Raise an error for YAML that is huge, deep, recursive, or gives a key twice.
+    """Raise an error for YAML that is huge, deep or recursive, gives a key twice, or asks for an object.
 
-    Sizes count what references repeat (`&a [*b, *b]`). They are decided on the parser's events, so that PyYAML neither
-    builds anything nor meets a limit of its own first.
+    Sizes count what references repeat (`&a [*b, *b]`). All is decided on the parser's events: PyYAML builds nothing,
+    and meets no limit of its own before ours.
 
     Raises:
         yaml.YAMLError: on one line for the above; PyYAML's own message for wrong syntax.
     """
     if len(text) > MOST_CHARACTERS:
         raise yaml.YAMLError(f"more than {MOST_CHARACTERS:,} characters")
+    document = _Document()
     try:
-        _check_events(yaml.parse(text, Loader=_Loader))
+        for event in yaml.parse(text, Loader=_Loader):
+            document.read(event)
     except yaml.MarkedYAMLError as error:
-        # The scanner reads up to 1,024 characters ahead of the events, and PyYAML >= 6.0.4 limits its depth.
+        # The scanner is up to 1,024 characters ahead of the events, and since PyYAML 6.0.4 it has a limit of its own.
         if error.problem_mark and _nesting(text, error.problem_mark.index) > DEEPEST:
             raise yaml.YAMLError(_TOO_DEEP) from error
         raise
 
 
 def load_yaml(text: str) -> Any:
-    """Return the content of YAML that passes `check_yaml`; tags build no objects.
+    """Return the content of YAML that passes `check_yaml`.
 
     Raises:
         yaml.YAMLError: for wrong syntax, and for what `check_yaml` raises an error for.
@@ -57,49 +43,80 @@ def load_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
-def _check_events(events: Iterable[yaml.Event]) -> None:
-    values, documents = 0, 0
-    open_nodes: list[_Open] = []
-    sizes: dict[str, tuple[int, int]] = {}  # of each anchor: values, levels of nesting
-    for event in events:
-        height = 0
-        if isinstance(event, yaml.CollectionEndEvent):
-            closed = open_nodes.pop()
-            height = closed.height
-            sizes[closed.anchor or ""] = values - closed.values_before, height
+@dataclass
+class _Open:
+    """A table or list whose end has not been read yet."""
+
+    start: yaml.CollectionStartEvent
+    values_before: int
+    children: int = 0
+    levels: int = 1
+    """Levels of nesting from here downwards, its own included."""
+    keys: set[str] = field(default_factory=set)
+
+
+class _Document:
+    """The size of what has been read of a document, its anchors, and its open tables and lists."""
+
+    def __init__(self) -> None:
+        self.values, self.started = 0, False
+        self.open: list[_Open] = []
+        self.sizes: dict[str, tuple[int, int]] = {}  # by anchor: values, levels of nesting
+
+    def read(self, event: yaml.Event) -> None:
+        levels = 0
+        if isinstance(event, yaml.DocumentStartEvent):
+            if self.started:
+                raise yaml.YAMLError(f"line {_line(event)}: a second document begins; give one")
+            self.started = True
+        elif isinstance(event, yaml.CollectionEndEvent):
+            closed = self.open.pop()
+            levels = closed.levels
+            self.sizes[closed.start.anchor] = self.values - closed.values_before, levels
         elif isinstance(event, yaml.NodeEvent):
-            if open_nodes:
-                _check_key(open_nodes[-1], event)
-            if isinstance(event, yaml.AliasEvent):
-                if any(node.anchor == event.anchor for node in open_nodes):
-                    raise yaml.YAMLError(f"the value &{event.anchor} contains itself")
-                repeated, height = sizes.get(event.anchor, (1, 0))  # PyYAML reports an unknown one
-                values += repeated
-            else:
-                values += 1
+            self._check_key(event)
+            values, levels = self._size(event)
             if isinstance(event, yaml.CollectionStartEvent):
-                is_table = isinstance(event, yaml.MappingStartEvent)
-                open_nodes.append(_Open(event.anchor, event.start_mark.line + 1, is_table, values - 1))
-        elif isinstance(event, yaml.DocumentStartEvent):
-            documents += 1
-        if values > MOST_VALUES:
+                self.open.append(_Open(event, self.values))
+            self.values += values
+        if self.values > MOST_VALUES:
             raise yaml.YAMLError(f"more than {MOST_VALUES:,} values")
-        if len(open_nodes) + height > DEEPEST:
+        if len(self.open) + levels > DEEPEST:
             raise yaml.YAMLError(_TOO_DEEP)
-        if documents > 1:
-            raise yaml.YAMLError("more than one document: remove what follows the second `---`")
-        if open_nodes:
-            open_nodes[-1].height = max(open_nodes[-1].height, height + 1)
+        if self.open:
+            self.open[-1].levels = max(self.open[-1].levels, levels + 1)
+
+    def _size(self, event: yaml.NodeEvent) -> tuple[int, int]:
+        """Return how many values and levels an event adds; those below a table or list come with their own events."""
+        if not isinstance(event, yaml.AliasEvent):
+            if event.tag not in (None, "!", *_Loader.yaml_constructors):
+                tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+                raise yaml.YAMLError(f"line {_line(event)}: {tag} asks for an object; give a plain value")
+            if isinstance(event, yaml.ScalarEvent):
+                self.sizes[event.anchor] = 1, 0
+            return 1, 0
+        if any(node.start.anchor == event.anchor for node in self.open):
+            raise yaml.YAMLError(f"line {_line(event)}: the value &{event.anchor} contains itself")
+        if event.anchor not in self.sizes:
+            raise yaml.YAMLError(f"line {_line(event)}: *{event.anchor} refers to no &{event.anchor} before it")
+        return self.sizes[event.anchor]
+
+    def _check_key(self, event: yaml.NodeEvent) -> None:
+        if not self.open:
+            return
+        parent = self.open[-1]
+        parent.children += 1
+        is_key = isinstance(parent.start, yaml.MappingStartEvent) and parent.children % 2 == 1
+        if not is_key or not isinstance(event, yaml.ScalarEvent) or event.value == "<<":
+            return
+        if event.value in parent.keys:
+            table = f"the table that begins in line {_line(parent.start)}"
+            raise yaml.YAMLError(f"{event.value!r} is given twice in {table}")
+        parent.keys.add(event.value)
 
 
-def _check_key(table: _Open, event: yaml.NodeEvent) -> None:
-    """Count a child of a table or list; raise an error for a key that the table has already."""
-    table.children += 1
-    if not table.is_table or table.children % 2 == 0 or not isinstance(event, yaml.ScalarEvent) or event.value == "<<":
-        return
-    if event.value in table.keys:
-        raise yaml.YAMLError(f"{event.value!r} is given twice in the table that begins in line {table.line}")
-    table.keys.add(event.value)
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1
 
 
 def _nesting(text: str, end: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
-from kd_lightning.errors import ConfigError, first_line
+from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.parser import fixed_seed
 from kd_lightning.plain_yaml import load_yaml
 from kd_lightning.run import Run
@@ -80,7 +80,7 @@ def check_same(place: Path, now: dict[str, Any]) -> None:
         if not place.is_file():
             return  # killed as it began: there is nothing to differ from
         raise ConfigError(
-            f"ckpt_path: {folder}/config.yaml is gone or cannot be read ({first_line(error)}), and the run's settings "
+            f"ckpt_path: {folder}/config.yaml is gone or cannot be read ({one_line(error)}), and the run's settings "
             f"with it; {instead}"
         ) from error
     changed = {name: both for name, both in differences(before, now).items() if not name.startswith(FREE)}

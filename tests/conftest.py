@@ -1,9 +1,11 @@
 """What tests share: one thread budget, the place of the real data, and tiny networks and data."""
 
 import os
+import random
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +13,14 @@ os.environ["WANDB_MODE"] = "offline"
 _CACHE = tempfile.TemporaryDirectory()  # gone when the tests end
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Seed the global generators, so that no test depends on the tests that ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

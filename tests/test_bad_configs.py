@@ -3,19 +3,25 @@
 KD_BAD_INPUTS names a file for the table of what was given and what was said, as markdown.
 """
 
+import errno
 import os
-from collections.abc import Iterator
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
+from messages import message_of
 from PIL import Image
 from test_bad_input import KD, changed
 
 from kd_lightning.cli import main
+from kd_lightning.plain_yaml import load_yaml
 
 LONG = "a" * 300
+TOO_LONG = os.strerror(errno.ENAMETOOLONG)
 TEXT = yaml.safe_dump(KD)
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{now}: &{now} [{','.join([f'*{before}'] * 10)}]\n" for before, now in zip("abcdefgh", "bcdefghi", strict=True)
@@ -36,26 +42,53 @@ def schedule(**kwargs: object) -> dict:
     return changed(model__init_args__lr_scheduler={"class_path": "WarmupCosine", "init_args": kwargs})
 
 
-WRITTEN: list[tuple[str, dict | str, str]] = [
+def yamls(text: str) -> str:
+    """What PyYAML says of a text."""
+    return f"config: it is not valid YAML: {message_of(lambda: load_yaml(text))}"
+
+
+def trainers(**kwargs: object) -> str:
+    """What Lightning says of a trainer's arguments."""
+    return f"trainer: {message_of(lambda: Trainer(**{'accelerator': 'cpu', **kwargs}))}"
+
+
+def sgds(**kwargs: float) -> str:
+    """What torch says of an optimizer's arguments."""
+    return message_of(lambda: torch.optim.SGD([torch.zeros(1)], **kwargs))
+
+
+def argparses(name: str) -> str:
+    """What argparse says of an option without its value."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument(name)
+    return message_of(lambda: parser.parse_args([name]))
+
+
+WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
     ("an empty file", "", "config: it holds nothing"),
     ("null alone", "null", "config: it holds 'null', and no table"),
     ("a list at the top", "- a\n- b\n", "config: it holds '- a"),
     ("a text alone", "just text", "config: it holds 'just text'"),
-    ("a tab", "model: KD\n\tdata: Digits\n", "config: it is not valid YAML: while scanning a plain scalar"),
-    ("two documents", f"{TEXT}---\n{TEXT}", "expected a single document"),
-    ("a key that comes twice", f"{TEXT}trainer: {{max_epochs: 2}}\n", "'trainer' stands there twice, in the table"),
+    ("a tab", "model: KD\n\tdata: Digits\n", yamls),
+    ("two documents", f"{TEXT}---\n{TEXT}", ": a second document begins; give one"),
+    ("a key that comes twice", f"{TEXT}trainer: {{max_epochs: 2}}\n", "'trainer' is given twice in the table"),
     (
         "a key twice, deep inside",
         TEXT.replace("name: cifar_resnet8", "{name: a, name: b}"),
-        "'name' stands there twice",
+        "'name' is given twice",
     ),
     ("a billion laughs", BOMB, "more than 20,000 values"),
-    ("a list that holds itself", "model: &a [*a]\n", "or one that holds itself"),
-    ("100,000 brackets", f"model: {'[' * 100_000}{']' * 100_000}", "tables and lists more than 50 deep"),
+    ("a list that holds itself", "model: &a [*a]\n", "line 1: the value &a contains itself"),
+    ("100,000 brackets", f"model: {'[' * 100_000}{']' * 100_000}", "nested more than 50 deep"),
+    ("3,000 dashes", f"model: \n  {'- ' * 3000}x\n", "nested more than 50 deep"),
     ("two megabytes", f"# {'x' * 2_000_000}\n{TEXT}", "more than 1,000,000 characters"),
-    ("an unknown reference", "model: *nowhere", "found undefined alias"),
-    ("a NUL", "model: a\0", "control characters"),
-    ("a Python object", "model: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+    ("an unknown reference", "model: *nowhere", "line 1: *nowhere refers to no &nowhere"),
+    ("a NUL", "model: a\0", yamls),
+    (
+        "a Python object",
+        "model: !!python/object/apply:os.system ['true']\n",
+        "line 1: !!python/object/apply:os.system asks for an object",
+    ),
     (
         "teacher and student swapped",
         changed(
@@ -107,7 +140,7 @@ WRITTEN: list[tuple[str, dict | str, str]] = [
     ("an empty tar", folder("cut.tar"), "cut.tar is corrupt or refused"),
     ("a torn zip", folder("cut.zip"), "cut.zip is corrupt or refused"),
     ("a folder that is not there", folder("emtpy"), "data.path: HERE/emtpy does not exist; nearest: empty"),
-    ("a name too long for a file", folder(LONG), "cannot be read: File name too long"),
+    ("a name too long for a file", folder(LONG), f"cannot be read: {TOO_LONG}"),
     ("a NUL in a path", folder("a\0b"), r"'HERE/a\x00b' is no path"),
     ("an empty path", folder("x", path=""), "data.path: '' is no path"),
     ("a list for a path", folder("x", path=[]), "data.path: [] is not str"),
@@ -126,9 +159,9 @@ WRITTEN: list[tuple[str, dict | str, str]] = [
     ),
     ("no path", of("HFDataset"), "data.path is required"),
 ]
-GIVEN: list[tuple[str, str]] = [
+GIVEN: list[tuple[str, str | Callable[[], str]]] = [
     ("--config=", "config: it holds nothing"),
-    ("--config=HERE", "config: Path is not a file"),
+    ("--config=HERE", "HERE"),
     ("--config=HERE/binary.yaml", "config: it is not text in UTF-8"),
     ("--config=a\0b", "config: '--config=a\\x00b' holds a NUL"),
     ("--trainer.max_epochs=0.5", "trainer.max_epochs: 0.5 is not int"),
@@ -144,17 +177,17 @@ GIVEN: list[tuple[str, str]] = [
     ("--trainer.val_check_interval=1000", "trainer.val_check_interval: 1000 is more than the 10 steps of an epoch"),
     ("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val: -1 is less than 0"),
     ("--trainer.log_every_n_steps=-1", "trainer.log_every_n_steps: -1 is less than 0"),
-    ("--trainer.gradient_clip_algorithm=cut", "trainer: `gradient_clip_algorithm` cut is invalid"),
-    ("--trainer.max_time=soon", "trainer: `Timer(duration='soon')` is not a valid duration"),
-    ("--trainer.devices=0", "trainer: `Trainer(devices='0')`"),
-    ("--trainer.devices=many", "trainer: `devices` selected with `CPUAccelerator` should be an int > 0"),
+    ("--trainer.gradient_clip_algorithm=cut", lambda: trainers(gradient_clip_algorithm="cut")),
+    ("--trainer.max_time=soon", lambda: trainers(max_time="soon")),
+    ("--trainer.devices=0", lambda: trainers(devices="0")),
+    ("--trainer.devices=many", lambda: trainers(devices="many")),
     ("--trainer.num_nodes=0", "trainer.num_nodes: 0 is less than 1"),
     ("--trainer.accelerator=tpu", "trainer.accelerator: tpu, and this machine has none; choose auto or cpu"),
     ("--trainer.accelerator=", "trainer.accelerator: there is no ''; choices: auto, cpu"),
-    ("--trainer.strategy=fsdp", "trainer: The strategy `fsdp` requires a GPU"),
+    ("--trainer.strategy=fsdp", lambda: trainers(strategy="fsdp")),
     ("--trainer.strategy=dp", "trainer.strategy: there is no 'dp'; nearest: ddp"),
     ("--trainer.precision=", "trainer.precision: there is no 'nothing'; choices: 16, 16-mixed"),
-    ("--trainer.profiler=clock", "trainer: When passing string value for the `profiler`"),
+    ("--trainer.profiler=clock", lambda: trainers(profiler="clock")),
     ("--trainer.callbacks=EarlyStoping", "trainer.callbacks: there is no class 'EarlyStoping'; nearest: EarlyStopping"),
     ("--trainer.callbacks=[EarlyStopping]", "trainer.callbacks.monitor is required"),
     ("--trainer.logger=WandbLoger", "trainer.logger: there is no class 'WandbLoger'; nearest: WandbLogger"),
@@ -167,7 +200,7 @@ GIVEN: list[tuple[str, str]] = [
     ("--model.kd_weight=0 --model.ce_weight=0", "kd_weight, ce_weight: all are 0, and nothing would be learnt"),
     ("--model.optimizer.lr=nan", "model.optimizer.lr: nan is not float"),
     ("--model.optimizer.lr=1e400", "model.optimizer.lr: inf is not a finite number"),
-    ("--model.optimizer.momentum=-1", "model.optimizer, model.lr_scheduler: Invalid momentum value"),
+    ("--model.optimizer.momentum=-1", lambda: f"model.optimizer, model.lr_scheduler: {sgds(momentum=-1.0)}"),
     ("--model.optimizer=Adm", "model.optimizer: there is no class 'Adm'; nearest: Adam"),
     ("--model.optimizer=[]", "model.optimizer: [] is not Optimizer"),
     ("--model.lr_batch_size=0", "lr_batch_size: 0 is not above 0"),
@@ -221,10 +254,10 @@ GIVEN: list[tuple[str, str]] = [
     ("--ckpt_path=", "ckpt_path: '' is no path"),
     ("--ckpt_path=HERE", "is a folder; give the file in it"),
     ("--ckpt_path=http://127.0.0.1:9/x.ckpt", "ckpt_path: http:/127.0.0.1:9/x.ckpt does not exist"),
-    (f"--ckpt_path={LONG}", "cannot be read: File name too long"),
+    (f"--ckpt_path={LONG}", f"cannot be read: {TOO_LONG}"),
     ("--weights_only=false", "weights_only: false would let a checkpoint run code"),
     ("stray", "'stray' is no argument; each is given as --NAME VALUE"),
-    ("--run", "argument --run: expected one argument"),
+    ("--run", lambda: argparses("--run")),
 ]
 OTHERS: list[tuple[str, str]] = [
     ("compare", "runs: none given"),
@@ -311,8 +344,9 @@ def tell(said: list, here: Path, given: str, line: str) -> str:
 
 
 @pytest.mark.parametrize(("what", "config", "words"), WRITTEN, ids=[what for what, *_ in WRITTEN])
-def test_configs(what: str, config: dict | str, words: str, here: Path, said: list, tmp_path: Path, capfd) -> None:
+def test_configs(what: str, config: dict | str, words, here: Path, said: list, tmp_path: Path, capfd) -> None:
     text = config if isinstance(config, str) else yaml.safe_dump(config)
+    words = words(text) if callable(words) else words
     (tmp_path / "config.yaml").write_text(text.replace("HERE", str(here)))
     line = refusal(["fit", f"--config={tmp_path / 'config.yaml'}", f"--run.folder={tmp_path / 'runs'}"], capfd)
     assert words in tell(said, here, what, line)
@@ -320,7 +354,8 @@ def test_configs(what: str, config: dict | str, words: str, here: Path, said: li
 
 
 @pytest.mark.parametrize(("given", "words"), GIVEN, ids=[ascii(given)[:60] for given, _ in GIVEN])
-def test_arguments(given: str, words: str, here: Path, said: list, tmp_path: Path, capfd) -> None:
+def test_arguments(given: str, words, here: Path, said: list, tmp_path: Path, capfd) -> None:
+    words = words() if callable(words) else words
     args = [f"--{part}" if place else part for place, part in enumerate(given.replace("HERE", str(here)).split(" --"))]
     line = refusal(["fit", f"--config={here / 'kd.yaml'}", f"--run.folder={tmp_path / 'runs'}", *args], capfd)
     assert words in tell(said, here, given, line)

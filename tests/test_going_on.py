@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import resource
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ import dying
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from messages import message_of
 from wandb_file import sessions
 
 from kd_lightning.callbacks import Watch
@@ -206,8 +208,10 @@ def test_the_checkpoint_of_a_stranger_runs_nothing(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "ran"),)
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
-    with pytest.raises(Exception, match="eights"):
+    said = message_of(lambda: torch.load(tmp_path / "evil.ckpt", weights_only=True))
+    with pytest.raises(pickle.UnpicklingError) as raised:
         WholeCheckpoints().load_checkpoint(tmp_path / "evil.ckpt", weights_only=False)
+    assert " ".join(str(raised.value).split()) == said
     assert not (tmp_path / "ran").exists()
 
 

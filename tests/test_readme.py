@@ -31,6 +31,23 @@ def test_the_example_method_runs_as_it_stands(tmp_path: Path, monkeypatch: pytes
     assert "train/cosine" in csv.read_text().splitlines()[0]
 
 
+@pytest.mark.parametrize("name", ["main-job", "tests"])
+def test_both_commands_install_the_tested_versions(name: str) -> None:
+    command = block(name)
+    assert len(command.splitlines()) == 1
+    installs = re.findall(r"(?:uv )?pip install [^&]+", command)
+    assert len(installs) == 2
+    assert "-c constraints.txt uv" in installs[0]
+    assert "-c constraints.txt -b constraints.txt -e " in installs[1]
+    assert command.startswith("python3 -m venv .venv && . .venv/bin/activate && pip install ")
+
+
+def test_the_pages_show_the_same_commands() -> None:
+    assert block("tests") in (ROOT / "CONTRIBUTING.md").read_text()
+    install = block("main-job").rpartition(" && ")[0]
+    assert f"{install}\n" in (ROOT / "docs/getting-started.md").read_text()
+
+
 def test_paths_and_models_that_are_named_exist() -> None:
     for path in re.findall(r"configs/[\w./-]+?\.yaml", README):
         assert (ROOT / path).exists(), path

@@ -49,7 +49,7 @@ def test_each_group_keeps_its_own_base_rate() -> None:
     for step in range(20):
         factor = 0.5 + 0.5 * step / 10 if step < 10 else (1 + math.cos(math.pi * (step - 10) / 10)) / 2
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([2 * factor, 0.5 * factor])
-        assert schedule.get_last_lr() == [group["lr"] for group in optimizer.param_groups]
+        assert [*schedule.get_last_lr()] == [group["lr"] for group in optimizer.param_groups]
         optimizer.step()
         schedule.step()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0)

@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_warn
 
 from kd_lightning.data import ImageData
-from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.errors import ConfigError, nearest, one_line
 from kd_lightning.evaluation import Eyes, Reader
 from kd_lightning.methods import StudentModule
 from kd_lightning.models import Network, checkpoints
@@ -154,7 +154,7 @@ def read_config(path: Path, field: str = "run") -> dict[str, Any]:
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise ConfigError(f"{field}: {path} cannot be read: {reason}") from error
     parts = [content.get(part) if isinstance(content, dict) else None for part in ("model", "data")]
     if not all(isinstance(part, dict) and "class_path" in part for part in parts):

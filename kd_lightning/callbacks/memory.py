@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kd_lightning.data import ImageData
 from kd_lightning.data.images import StoredImages
-from kd_lightning.errors import RunError, first_line
+from kd_lightning.errors import RunError, one_line
 
 _SIGNS = ("out of memory", "can't allocate memory", "Cannot allocate memory", "ALLOC_FAILED", "bad_alloc")
 _MANY = 2**26
@@ -35,7 +35,7 @@ def explained(error: BaseException) -> RunError | None:
     """The one line for an exception for want of memory, with what was noted on it; None for others."""
     if not is_out_of_memory(error):
         return None
-    said = first_line(error)
+    said = one_line(error)
     return RunError(f"out of memory: {'. '.join(getattr(error, '__notes__', []) or [said])}")
 
 

@@ -19,7 +19,7 @@ from typing import IO, NamedTuple, Self
 from lightning.pytorch.utilities import rank_zero_info
 
 from kd_lightning.data import cache
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.paths import resolve
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
@@ -140,7 +140,7 @@ class _Unpacking:
         if self.partial:
             shutil.rmtree(self.partial, ignore_errors=True)
         if isinstance(error, _FAULTS):
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise ConfigError(f"{self.field}: {self.archive} is corrupt or refused ({reason})") from error
         if isinstance(error, OSError):
             raise ConfigError(

@@ -9,6 +9,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from kd_lightning.errors import one_line
+
 Source = Path | bytes
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in pixels."""
@@ -49,7 +51,7 @@ def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.
                 upright = Image.fromarray((pixels.clip(0, 65535) // 257).astype(np.uint8))
             return upright.convert("RGB")
     except _UNREADABLE as error:
-        raise UnreadableError(str(error) or type(error).__name__) from error
+        raise UnreadableError(one_line(error)) from error
 
 
 def dimensions(source: Source) -> tuple[int, int]:
@@ -65,7 +67,7 @@ def dimensions(source: Source) -> tuple[int, int]:
             turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return (height, width) if turned else (width, height)
     except _UNREADABLE as error:
-        raise UnreadableError(str(error) or type(error).__name__) from error
+        raise UnreadableError(one_line(error)) from error
 
 
 def center_square(source: Source, size: int, crop_ratio: float = 1.0) -> Image.Image:

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torchvision.datasets.utils import check_md5
 
-from kd_lightning.errors import ConfigError, first_line
+from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.wholefile import whole
 
 _PATIENCE = 60  # seconds without a byte
@@ -49,7 +49,7 @@ def fetch(address: str, target: Path, md5: str, *, field: str) -> None:
                     f"and was deleted; try again, or put the right file at {target}"
                 )
     except (OSError, RuntimeError, HTTPException) as error:
-        reason = first_line(error)
+        reason = one_line(error)
         raise ConfigError(
             f"{field}: {target} is missing and {address} cannot be downloaded ({reason}); put the file there"
         ) from error

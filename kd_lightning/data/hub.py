@@ -11,7 +11,7 @@ from torch import Tensor
 from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.decode import Source, UnreadableError
 from kd_lightning.data.encoded import EncodedImages
-from kd_lightning.errors import ConfigError, first_line, nearest
+from kd_lightning.errors import ConfigError, nearest, one_line
 from kd_lightning.paths import expand, resolve
 
 
@@ -173,7 +173,7 @@ def _open(path: str, config: str | None) -> dict[str, Any]:
     try:
         tables = load_dataset(str(local) if local.exists() else path, config)
     except Exception as error:  # the library raises its own, pyarrow's, requests' and built-in ones
-        reason = first_line(error)
+        reason = one_line(error)
         problem = "holds no data set" if local.exists() else "is no local folder and cannot be had from the hub"
         raise ConfigError(f"data.path: {path} {problem} ({reason})") from error
     found = {}

@@ -12,7 +12,7 @@ from kd_lightning.data.augmentations import Augmentation, preset
 from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.files import Files, find
-from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.errors import ConfigError, nearest, one_line
 
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 
@@ -95,7 +95,7 @@ class ImageNet(ImageData):
             synsets = loadmat(devkit / "data/meta.mat", squeeze_me=True)["synsets"]
             wnid_of = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
         except Exception as error:  # scipy fails in many ways of a file that is none
-            reason = " ".join(str(error).split())[:160]
+            reason = one_line(error, 160)
             raise ConfigError(f"data.path: {devkit / 'data/meta.mat'} cannot be read ({reason})") from error
         try:
             identifiers = [int(line) for line in (devkit / _TRUTH).read_text().split()]

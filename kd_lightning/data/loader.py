@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from kd_lightning.batch import Batch
 from kd_lightning.data.samplers import EpochSampler
-from kd_lightning.errors import ConfigError, RunError
+from kd_lightning.errors import ConfigError, RunError, one_line
 
 
 class ImageLoader(DataLoader):
@@ -27,14 +27,6 @@ class ImageLoader(DataLoader):
                 yield batch
         except ConfigError as error:  # torch puts a worker's whole traceback into the message
             raise ConfigError(str(error).strip().splitlines()[-1].split("ConfigError: ")[-1]) from error
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            reason = str(error).strip().splitlines()[0].rstrip(".")
-            raise RunError(
-                f"data.num_workers: a process that decodes images has ended ({reason}; for want of memory, perhaps); "
-                "fewer of them take less"
-            ) from error
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": getattr(self.sampler, "epoch", 0), "batches": self.given}
@@ -43,6 +35,22 @@ class ImageLoader(DataLoader):
         if isinstance(self.sampler, EpochSampler):
             self.given = state["batches"]
             self.sampler.skip = state["epoch"], state["batches"] * self.batch_size
+
+
+def dead_worker(error: BaseException | None) -> RunError | None:
+    """Return the one line for a decoding process that has ended, None for any other error.
+
+    torch's handler of SIGCHLD raises a RuntimeError wherever the main process is at that moment, so another exception
+    may wrap it.
+    """
+    while error is not None:
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            return RunError(
+                f"data.num_workers: a process that decodes images has ended ({one_line(error).rstrip('.')}; for want of "
+                "memory, perhaps); fewer of them take less"
+            )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def cores() -> int:

@@ -13,7 +13,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from kd_lightning.errors import first_line
+from kd_lightning.errors import one_line
 from kd_lightning.loggers.once import Once
 from kd_lightning.secrecy import redacted
 
@@ -45,7 +45,7 @@ class OfflineSafeWandb(Once, WandbLogger):
             try:
                 return super().experiment
             except Exception as error:  # its client has many of its own
-                reason = redacted(first_line(error))
+                reason = redacted(one_line(error))
                 rank_zero_warn(f"W&B cannot be reached ({reason}); this run logs offline, `wandb sync` sends it later")
                 wandb.teardown()
                 self._wandb_init["settings"] = wandb.Settings(mode="offline", silent=True)
@@ -59,7 +59,7 @@ class OfflineSafeWandb(Once, WandbLogger):
         except Exception as error:
             self.lost += 1
             if self.lost == 1:
-                reason = redacted(first_line(error))
+                reason = redacted(one_line(error))
                 rank_zero_warn(f"W&B takes nothing more ({reason}); the run goes on, its folder has everything")
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:

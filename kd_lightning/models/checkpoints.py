@@ -5,13 +5,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from kd_lightning.errors import ConfigError, first_line
+from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.tensorfile import write_tensors
 
 State = dict[str, Tensor]
@@ -42,8 +43,8 @@ def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
     except SafetensorError as error:
         raise ConfigError(f"{field}: {path} is corrupt or truncated ({error})") from error
     except Exception as error:  # torch.load fails in many ways: all mean that this file cannot be read
-        reason = first_line(error)
-        if "weights_only" in str(error).lower() or "weights only" in str(error).lower():
+        reason = one_line(error)
+        if isinstance(error, UnpicklingError):
             reason = "it is a pickle of more than weights, and loading it could run code; save a state dict instead"
         raise ConfigError(f"{field}: {path} cannot be read: {reason}") from error
     facts = content.get("network", {}) if isinstance(content, Mapping) else {}

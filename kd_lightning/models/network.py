@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kd_lightning.batch import LARGEST_SIDE, as_float
-from kd_lightning.errors import ConfigError, first_line, nearest
+from kd_lightning.errors import ConfigError, nearest, one_line
 from kd_lightning.models import checkpoints
 from kd_lightning.paths import resolve
 
@@ -230,7 +230,7 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
             raise
         if not pretrained and local:
             raise ConfigError(f"{name}: timm refuses model_kwargs {kwargs}: {error}") from error
-        reason = first_line(error)
+        reason = one_line(error)
         raise ConfigError(
             f"{name}: its weights cannot be had ({reason}); give a local file as checkpoint instead"
         ) from error

@@ -210,8 +210,9 @@ def scaled(**kwargs: object) -> Trainer:
 
 def test_the_scalers_overflow_is_no_fault() -> None:
     run, built = scaled(), method(methods.SP, sp_weight=3e6)
+    before = run.precision_plugin.scaler.get_scale()
     run.fit(built, digits())
-    assert run.precision_plugin.scaler.get_scale() < 65536
+    assert run.precision_plugin.scaler.get_scale() < before
     assert run.callbacks[0].skipped == 0
 
 

@@ -95,9 +95,9 @@ def test_paths_and_secrets_are_left_out() -> None:
 def test_the_card_loads_it_in_a_process_of_its_own(made: Path) -> None:
     card = (made / "timm/README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0].replace("PATH", str(made / "timm"))
-    code = "from PIL import Image\nimage = Image.new('RGB', (8, 8))\n" + code + "print(out.shape)"
+    code = "from PIL import Image\nimage = Image.new('RGB', (8, 8))\n" + code + "print(tuple(out.shape))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
-    assert "torch.Size([1, 10])" in printed.stdout, printed.stderr
+    assert "(1, 10)" in printed.stdout, printed.stderr
     assert "import kd_lightning" in card
     assert "| accuracy on test images |" in card
     assert "# license: yours" in card

@@ -79,7 +79,9 @@ def test_a_vit_resizes_within_and_takes_floats(tmp_path: Path, capfd: pytest.Cap
 
 
 @installed
-@pytest.mark.parametrize(("interpolation", "size"), [("bicubic", 16), ("bicubic", 5), ("bilinear", 16), ("bilinear", 5)])
+@pytest.mark.parametrize(
+    ("interpolation", "size"), [("bicubic", 16), ("bicubic", 5), ("bilinear", 16), ("bilinear", 5)]
+)
 def test_the_graph_resizes_as_pytorch_does(interpolation: str, size: int, tmp_path: Path) -> None:
     network = Network("cifar_resnet8", num_classes=3, size=size, model_kwargs={"channels": [4, 4, 8, 16]}).eval()
     network.interpolation = interpolation
@@ -151,4 +153,4 @@ def test_the_hub_is_reached_by_its_own_library_and_privately(
         raise huggingface_hub.errors.OfflineModeIsEnabled("no connection\nmore")
 
     monkeypatch.setattr(Fake, "create_repo", offline)
-    assert "push_to_hub: me/net: no connection; the files" in refusal(args, capfd, status=1)
+    assert "push_to_hub: me/net: no connection more; the files" in refusal(args, capfd, status=1)

@@ -1,13 +1,17 @@
 """Downloads from a server on this machine: whole, or not there."""
 
 import contextlib
+import errno
 import hashlib
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from messages import message_of
 
 from kd_lightning.data.downloads import fetch
 from kd_lightning.errors import ConfigError
@@ -63,6 +67,13 @@ def refusal(address: str, target: Path, md5: str = MD5) -> str:
     return str(refused.value)
 
 
+@pytest.fixture
+def reason(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Gives what torch itself says of an address that it cannot download."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "data.zip"
+    return lambda address: message_of(lambda: torch.hub.download_url_to_file(address, str(elsewhere), progress=False))
+
+
 def test_a_file_is_downloaded_once(tmp_path: Path, serve: Serve) -> None:
     target, patience = tmp_path / "new" / "folder" / "data.zip", socket.getdefaulttimeout()
     fetch(serve(WHOLE), target, MD5, field="data.root")
@@ -72,11 +83,12 @@ def test_a_file_is_downloaded_once(tmp_path: Path, serve: Serve) -> None:
     fetch("http://127.0.0.1:9/data.zip", target, MD5, field="data.root")  # it is there, so nobody is asked
 
 
-def test_a_file_address(tmp_path: Path) -> None:
+def test_a_file_address(tmp_path: Path, reason: Callable[[str], str]) -> None:
     (tmp_path / "source").write_bytes(CONTENT)
     fetch((tmp_path / "source").as_uri(), tmp_path / "data.zip", MD5, field="data.root")
     assert (tmp_path / "data.zip").read_bytes() == CONTENT
-    assert "No such file" in refusal((tmp_path / "nowhere").as_uri(), tmp_path / "other.zip")
+    nowhere = (tmp_path / "nowhere").as_uri()
+    assert f"{nowhere} cannot be downloaded ({reason(nowhere)})" in refusal(nowhere, tmp_path / "other.zip")
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], b"", CONTENT.replace(b"t", b"T", 1), CONTENT + b"x"])
@@ -102,16 +114,18 @@ def test_a_file_with_another_checksum_is_left_alone(tmp_path: Path, serve: Serve
     assert [*tmp_path.iterdir()] == [target]
 
 
-def test_an_address_that_gives_nothing(tmp_path: Path, serve: Serve) -> None:
+def test_an_address_that_gives_nothing(tmp_path: Path, serve: Serve, reason: Callable[[str], str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed = f"http://127.0.0.1:{listener.getsockname()[1]}/data.zip"
-    answers = {closed: "refused", serve(b""): "Remote end closed connection"}
-    answers[serve(b"HTTP/1.0 404 Not Found\r\n\r\n")] = "HTTP Error 404"
-    for address, reason in answers.items():
+    reasons = []
+    for address in (closed, serve(b""), serve(b"HTTP/1.0 404 Not Found\r\n\r\n")):
         words = refusal(address, tmp_path / "data.zip")
-        assert f"{address} cannot be downloaded" in words
-        assert reason in words
+        reasons.append(reason(address))
+        assert f"{address} cannot be downloaded ({reasons[-1]})" in words
         assert [*tmp_path.iterdir()] == []
+    assert len({*reasons}) == 3
+    assert os.strerror(errno.ECONNREFUSED) in reasons[0]
+    assert "404" in reasons[2]
 
 
 @pytest.mark.parametrize("answer", [CHUNK, b"220 ftp ready\r\n"])

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
-CONSTRAINTS = DOCKER / "constraints.txt"
+CONSTRAINTS = ROOT / "constraints.txt"
 DOCKERFILES = [DOCKER / "Dockerfile", DOCKER / "Dockerfile.cpu"]
 SCRIPTS = [*(DOCKER / "steps").iterdir(), DOCKER / "check-versions", DOCKER / "update-constraints", ROOT / ".ci/run"]
 SCRIPTS += [DOCKER / "slurm.sbatch"]
@@ -117,7 +117,7 @@ def test_both_images_are_made_alike(rehearse: ModuleType) -> None:
         ("configs/.env", True),
         ("kd_lightning/cli.py", False),
         ("kd_lightning/models/weights/cifar_resnet20.digits.safetensors", False),
-        ("docker/constraints.txt", False),
+        ("constraints.txt", False),
     ],
 )
 def test_what_docker_is_sent(rehearse: ModuleType, path: str, out: bool) -> None:
@@ -153,11 +153,34 @@ def test_scripts_are_sound(script: Path) -> None:
     subprocess.run(["bash", "-n", script], check=True)
     checker = shutil.which("shellcheck") or shutil.which("shellcheck", path=Path(sys.executable).parent)
     if checker:
-        subprocess.run([checker, script], check=True)
+        subprocess.run([checker, "--external-sources", script], cwd=ROOT, check=True)
 
 
 def test_ci_carries_the_dockerfile_out() -> None:
-    text = (ROOT / ".ci/run").read_text()
-    assert "docker/rehearse.py docker/Dockerfile" in text
-    for name in ("UV_CONSTRAINT", "PIP_CONSTRAINT", "UV_BUILD_CONSTRAINT"):
-        assert f"{name}=" in text
+    assert "docker/rehearse.py docker/Dockerfile" in (ROOT / ".ci/run").read_text()
+
+
+@pytest.mark.parametrize("script", [".ci/run", "docker/check-versions", "docker/update-constraints"])
+def test_no_setting_of_the_environment_changes_versions(script: str) -> None:
+    """What these scripts install is what the lines in them say."""
+    lines = (ROOT / script).read_text().splitlines()
+    sourced = next(n for n, line in enumerate(lines) if line.startswith("source .ci/environment"))
+    assert sourced < next(n for n, line in enumerate(lines) if "pip " in line.partition("#")[0] or "bash -" in line)
+    assert not [line for line in lines if re.search(r"\b(UV|PIP)_(?!CACHE_DIR)\w+=", line)]
+    names = ["UV_CONSTRAINT", "UV_BUILD_CONSTRAINT", "UV_RESOLUTION", "UV_PRERELEASE", "UV_TORCH_BACKEND"]
+    names += ["PIP_CONSTRAINT", "PIP_PRE"]
+    command = ["bash", "-euo", "pipefail", "-c", "source .ci/environment; export -p"]
+    done = subprocess.run(command, cwd=ROOT, env=dict.fromkeys(names, "x"), capture_output=True, text=True, check=True)
+    assert not re.search(r"\b(UV|PIP)_", done.stdout)
+
+
+def test_the_lowest_versions_are_all_of_setup_cfg(tmp_path: Path) -> None:
+    """docker/check-versions reads them by sed."""
+    (command,) = re.findall(r"^ +(sed -nE '.+' setup\.cfg) >", (DOCKER / "check-versions").read_text(), re.M)
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    lowest = dict(line.split("==") for line in done.stdout.splitlines())
+    wanted = [requirement for requirement in requirements() if requirement.name != "kd_lightning"]
+    assert {*lowest} == {requirement.name for requirement in wanted}
+    for requirement in wanted:
+        assert requirement.specifier.contains(lowest[requirement.name]), requirement
+        assert any(each.version == lowest[requirement.name] for each in requirement.specifier), requirement

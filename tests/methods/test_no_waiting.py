@@ -1,5 +1,7 @@
 """Between two steps that are logged, no method's training asks the device for a number: a GPU would be waited for."""
 
+import csv
+import inspect
 import logging
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from tiny import METHODS, digits, method, trainer
 from torch import Tensor
@@ -84,7 +87,7 @@ def test_those_that_ask_ask_the_host(tmp_path: Path) -> None:
     found = watched(KD, tmp_path, EMA(), Guard())
     assert {name for names in found.values() for name in names} <= {
         "_local_scalar_dense by guard.py",
-        "_local_scalar_dense by weight_averaging.py",
+        f"_local_scalar_dense by {Path(inspect.getfile(WeightAveraging)).name}",
     }
 
 
@@ -106,4 +109,5 @@ def test_values_are_logged_where_they_are_read(tmp_path: Path) -> None:
     run.fit(method(Count, check_teacher=False), datamodule=digits(batch_size=10, val_split=0))
     assert called == [0, 3, 7, 9]  # the first, every fourth, the last
     (path,) = tmp_path.rglob("metrics.csv")
-    assert len(path.read_text().splitlines()) == 3
+    with path.open() as file:
+        assert len([row for row in csv.DictReader(file) if row["train/loss"]]) == 2

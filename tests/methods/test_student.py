@@ -93,7 +93,7 @@ def test_the_learning_rate_is_scaled_to_what_a_step_learns_from(
     run.fit(method, digits())
     assert method.global_batch == 100
     assert run.optimizers[0].param_groups[0]["initial_lr"] == pytest.approx(rate)
-    assert run.lr_scheduler_configs[0].scheduler.base_lrs == [pytest.approx(rate)]
+    assert [*run.lr_scheduler_configs[0].scheduler.base_lrs] == [pytest.approx(rate)]
 
 
 def test_a_batch_to_scale_from_is_positive() -> None:

@@ -117,7 +117,7 @@ def test_it_behaves_as_a_timm_model(name: str) -> None:
     with pytest.raises(ValueError, match="global_pool: 'max'"):
         model.reset_classifier(3, "max")
     pyramid = on_meta(name, features_only=True, out_indices=(1, 3))
-    assert [m.shape[1] for m in pyramid(torch.zeros(1, 3, 32, 32, device="meta"))] == pyramid.feature_info.channels()
+    assert [m.shape[1] for m in pyramid(torch.zeros(1, 3, 32, 32, device="meta"))] == [*pyramid.feature_info.channels()]
 
 
 def size(name: str, classes: int) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
@@ -93,8 +94,10 @@ def test_it_normalises_its_own_input() -> None:
     torch.testing.assert_close(network.normalize(images()), expected)
     torch.testing.assert_close(network(images()), network.model(expected))
     torch.testing.assert_close(network(images()), network(images().float() / 255))
-    lite = Network("tf_efficientnet_lite0")  # its pretrained_cfg says 0.5
-    assert lite.mean.flatten().tolist() == lite.std.flatten().tolist() == [0.5] * 3
+    lite, known = Network("tf_efficientnet_lite0"), timm.get_pretrained_cfg("tf_efficientnet_lite0")
+    assert lite.mean.flatten().tolist() == pytest.approx([*known.mean])
+    assert lite.std.flatten().tolist() == pytest.approx([*known.std])
+    assert [*known.mean] != [*Network("resnet18").model.pretrained_cfg["mean"]]  # no default of timm's
 
 
 @torch.no_grad()

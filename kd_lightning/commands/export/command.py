@@ -23,7 +23,7 @@ from kd_lightning.commands.export.timm_folder import Timm
 from kd_lightning.commands.export.torch_export import TorchExport
 from kd_lightning.commands.export.weights import Safetensors
 from kd_lightning.console import wide
-from kd_lightning.errors import ConfigError, RunError, check_positive, first_line, nearest
+from kd_lightning.errors import ConfigError, RunError, check_positive, nearest, one_line
 from kd_lightning.paths import check_writable, expand
 
 FORMATS: dict[str, type[Format]] = {kind.name: kind for kind in (Safetensors, Timm, TorchExport, Onnx)}
@@ -257,13 +257,13 @@ class Export:
             raise
         except (OSError, SafetensorError) as error:
             raise RunError(
-                f"{name}: it cannot be written to {self.path} ({first_line(error)[:200]}); no file was left"
+                f"{name}: it cannot be written to {self.path} ({one_line(error, 200)}); no file was left"
             ) from error
         except Exception as error:  # exporters fail in many ways
             network = self.student.network
             hint = f"; --side {network.size} needs no resize, which may be what fails" * self.student.resizes
             raise RunError(
-                f"{name}: {network.name} cannot be exported ({type(error).__name__}: {first_line(error)[:200]}); "
+                f"{name}: {network.name} cannot be exported ({type(error).__name__}: {one_line(error, 200)}); "
                 f"no file was left{hint}"
             ) from error
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kd_lightning.errors import ConfigError, RunError, first_line
+from kd_lightning.errors import ConfigError, RunError, one_line
 
 
 def check_name(name: str) -> None:
@@ -43,6 +43,6 @@ def push(folder: Path, name: str, *, private: bool) -> str:
         raise
     except Exception as error:  # no login, no connection: the library's client has errors of its own
         raise RunError(
-            f"push_to_hub: {name}: {first_line(error)}; the files are in {folder.name} all the same"
+            f"push_to_hub: {name}: {one_line(error)}; the files are in {folder.name} all the same"
         ) from error
     return str(address)
