@@ -40,17 +40,20 @@ class ImageLoader(DataLoader):
 def dead_worker(error: BaseException | None) -> RunError | None:
     """Return the one line for a decoding process that has ended, None for any other error.
 
-    torch's handler of SIGCHLD raises a RuntimeError wherever the main process is at that moment, so another exception
-    may wrap it.
+    torch's handler of SIGCHLD raises a RuntimeError wherever the main process is at that moment, so other exceptions
+    may wrap it; the innermost one names the signal.
     """
+    reason = None
     while error is not None:
         if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
-            return RunError(
-                f"data.num_workers: a process that decodes images has ended ({one_line(error).rstrip('.')}; for want of "
-                "memory, perhaps); fewer of them take less"
-            )
+            reason = one_line(error).rstrip(".")
         error = error.__cause__ or error.__context__
-    return None
+    if reason is None:
+        return None
+    return RunError(
+        f"data.num_workers: a process that decodes images has ended ({reason}; for want of memory, perhaps); fewer of "
+        "them take less"
+    )
 
 
 def cores() -> int:

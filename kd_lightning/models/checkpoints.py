@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -44,7 +43,7 @@ def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
         raise ConfigError(f"{field}: {path} is corrupt or truncated ({error})") from error
     except Exception as error:  # torch.load fails in many ways: all mean that this file cannot be read
         reason = one_line(error)
-        if isinstance(error, UnpicklingError):
+        if type(error).__name__ == "UnpicklingError":
             reason = "it is a pickle of more than weights, and loading it could run code; save a state dict instead"
         raise ConfigError(f"{field}: {path} cannot be read: {reason}") from error
     facts = content.get("network", {}) if isinstance(content, Mapping) else {}
