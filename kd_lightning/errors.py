@@ -32,11 +32,11 @@ class RunError(RuntimeError):
 
 
 def one_line(error: BaseException, most: int = 500) -> str:
-    """Return an exception's message unchanged but for its line breaks, cut after `most` characters.
+    """Return an exception's message as one line, with keys hidden and cut after `most` characters.
 
     An exception without a message gives the name of its class.
     """
-    line = " ".join(str(error).split()) or type(error).__name__
+    line = redacted(" ".join(str(error).split())) or type(error).__name__
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,7 +27,7 @@ from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.methods import StudentModule
 from kd_lightning.models import Network, checkpoints
 from kd_lightning.paths import check_name, resolve
-from kd_lightning.plain_yaml import check_yaml
+from kd_lightning.plain_yaml import load_yaml
 from kd_lightning.precision import check_precision
 from kd_lightning.schedules import RunSchedule
 from kd_lightning.secrecy import redacted, secret_field
@@ -34,16 +35,7 @@ from kd_lightning.secrecy import redacted, secret_field
 # jsonargparse's own list of what no config may name (os, subprocess, builtins.eval, ...) is obeyed, not only warned of;
 # a class_path where any value is allowed stays a table, and nothing is built of it
 set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
-_load_yaml = get_loader("yaml")
-
-
-def _load_plain(text: str) -> Any:
-    """As jsonargparse reads YAML, but for what `check_yaml` refuses."""
-    check_yaml(text)
-    return _load_yaml(text)
-
-
-set_loader("yaml", _load_plain, exceptions=(yaml.YAMLError,))
+set_loader("yaml", partial(load_yaml, load=get_loader("yaml")), exceptions=(yaml.YAMLError,))
 
 OTHER_COMMANDS = (*ON_A_CONFIG, *ALONE, *AROUND_FIT)
 _GROUPS = {"teacher": Network, "student": Network}

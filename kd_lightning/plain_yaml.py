@@ -1,10 +1,14 @@
 """YAML of a sane size that gives each key once, checked before any object is built from it."""
 
+import contextlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+
+from kd_lightning.errors import one_line
 
 MOST_CHARACTERS, MOST_VALUES, DEEPEST = 1_000_000, 20_000, 50
 _TOO_DEEP = f"tables and lists are nested more than {DEEPEST} deep"
@@ -26,21 +30,28 @@ def check_yaml(text: str) -> None:
     try:
         for event in yaml.parse(text, Loader=_Loader):
             document.read(event)
-    except yaml.MarkedYAMLError as error:
-        # The scanner is up to 1,024 characters ahead of the events, and since PyYAML 6.0.4 it has a limit of its own.
-        if error.problem_mark and _nesting(text, error.problem_mark.index) > DEEPEST:
-            raise yaml.YAMLError(_TOO_DEEP) from error
+    except yaml.MarkedYAMLError:
+        # The scanner is up to 1,024 characters ahead of the events, and since PyYAML 6.0.4 it has a limit of its own:
+        # read the text again up to where it may be too deep.
+        with contextlib.suppress(yaml.MarkedYAMLError):
+            document = _Document()
+            for event in yaml.parse(text[: _deep_place(text)], Loader=_Loader):
+                document.read(event)
         raise
 
 
-def load_yaml(text: str) -> Any:
-    """Return the content of YAML that passes `check_yaml`.
+def load_yaml(text: str, load: Callable[[str], Any] | None = None) -> Any:
+    """Return the content of YAML that passes `check_yaml`, read by `load` (default: PyYAML's safe loader).
 
     Raises:
-        yaml.YAMLError: for wrong syntax, and for what `check_yaml` raises an error for.
+        yaml.YAMLError: for wrong syntax, for a value that does not fit its tag, and for what `check_yaml` raises an
+            error for.
     """
     check_yaml(text)
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return load(text) if load else yaml.load(text, Loader=_Loader)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # `!!float ""`, `0x_`
+        raise yaml.YAMLError(f"a value does not fit its type ({type(error).__name__}: {one_line(error)})") from error
 
 
 @dataclass
@@ -62,6 +73,7 @@ class _Document:
         self.values, self.started = 0, False
         self.open: list[_Open] = []
         self.sizes: dict[str, tuple[int, int]] = {}  # by anchor: values, levels of nesting
+        self.texts: dict[str, str] = {}  # by anchor
 
     def read(self, event: yaml.Event) -> None:
         levels = 0
@@ -93,7 +105,7 @@ class _Document:
                 tag = event.tag.replace("tag:yaml.org,2002:", "!!")
                 raise yaml.YAMLError(f"line {_line(event)}: {tag} asks for an object; give a plain value")
             if isinstance(event, yaml.ScalarEvent):
-                self.sizes[event.anchor] = 1, 0
+                self.sizes[event.anchor], self.texts[event.anchor] = (1, 0), event.value
             return 1, 0
         if any(node.start.anchor == event.anchor for node in self.open):
             raise yaml.YAMLError(f"line {_line(event)}: the value &{event.anchor} contains itself")
@@ -107,21 +119,24 @@ class _Document:
         parent = self.open[-1]
         parent.children += 1
         is_key = isinstance(parent.start, yaml.MappingStartEvent) and parent.children % 2 == 1
-        if not is_key or not isinstance(event, yaml.ScalarEvent) or event.value == "<<":
+        key = self.texts.get(event.anchor) if isinstance(event, yaml.AliasEvent) else getattr(event, "value", None)
+        if not is_key or key in (None, "<<"):
             return
-        if event.value in parent.keys:
-            table = f"the table that begins in line {_line(parent.start)}"
-            raise yaml.YAMLError(f"{event.value!r} is given twice in {table}")
-        parent.keys.add(event.value)
+        if key in parent.keys:
+            raise yaml.YAMLError(f"{key!r} is given twice in the table that begins in line {_line(parent.start)}")
+        parent.keys.add(key)
 
 
 def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1
 
 
-def _nesting(text: str, end: int) -> int:
-    """Return how deep brackets, or dashes on one line, are nested before a place where PyYAML stopped reading."""
-    bare = re.sub(r"\"[^\"]*\"|'[^']*'|#[^\n]*", "", text[:end])  # without quoted texts and comments
-    brackets = sum(map(bare.count, "[{")) - sum(map(bare.count, "]}"))
-    dashes = re.match(r"[-?: ]*", bare[bare.rfind("\n") + 1 :])[0]
-    return max(brackets, len(dashes.replace(" ", "")))
+def _deep_place(text: str) -> int:
+    """Return the place where brackets, or dashes on one line, first seem to nest too deep; without one, the end."""
+    brackets = dashes = 0
+    for sign in re.finditer(r"[\[\]{}\n]|[-?](?=\s)", text):
+        dashes = 0 if sign[0] == "\n" else dashes + (sign[0] in "-?")
+        brackets += (sign[0] in "[{") - (sign[0] in "]}")
+        if brackets + dashes > DEEPEST:
+            return sign.end()
+    return len(text)

@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:
-    """Seed the global generators, so that no test depends on the tests that ran before it."""
+    """Seed the global generators, so that a test draws the same numbers whatever ran before it."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)

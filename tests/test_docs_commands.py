@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from packaging.version import Version
 from PIL import Image
 
 from kd_lightning import commands
@@ -235,4 +237,5 @@ def test_substitutes_are_of_use() -> None:
 def test_there_are_many_blocks_and_few_are_marked() -> None:
     assert len(RUN) > 35
     assert len(MARKED) < len(RUN) / 2
-    assert importlib.util.find_spec("torchdistill")  # the bench that README shows is measured against it
+    if Version(torch.__version__) >= Version("2.12"):  # which torchdistill needs; docs measure against it
+        assert importlib.util.find_spec("torchdistill")

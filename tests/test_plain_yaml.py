@@ -56,9 +56,14 @@ DOUBLED = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" f
         ("a: *x", r"line 1: \*x refers to no &x before it"),
         ("a: *x\nb: &x 1", r"line 1: \*x refers to no &x before it"),
         ("a: 1\nb: {c: 1, d: {c: 1}, c: 2}", "'c' is given twice in the table that begins in line 2"),
+        ("{&a x: 1, *a : 2}", "'x' is given twice in the table that begins in line 1"),
         ("a: 1\n---\na: 1", "line 2: a second document begins"),
         ("a:\n  !!python/name:os.system x", "line 2: !!python/name:os.system asks for an object"),
         ("a: !mine {b: 1}", "line 1: !mine asks for an object"),
+        ("a: !!timestamp x", "a value does not fit its type"),
+        ("a: !!float ''", "a value does not fit its type"),
+        ("a: !!bool x", "a value does not fit its type"),
+        ("a: 0x_", "a value does not fit its type"),
     ],
 )
 def test_what_is_refused(text: str, words: str) -> None:
@@ -83,6 +88,20 @@ def test_what_passes_is_what_pyyaml_reads(text: str) -> None:
     assert load_yaml(text) == yaml.safe_load(text)
 
 
-@pytest.mark.parametrize("text", [f"a: '{'[' * 200}'\nb: [", "a: b\n\tc: d", "a: {b", "a: b: c", "a\0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: b\n\tc: d",
+        "a: {b",
+        "a: b: c",
+        "a\0",
+        f"a: '{'[' * 200}'\nb: [",
+        f"a: x{'[' * 60}\nb: c: d",
+        f"a: |\n  {'[' * 60}\nb: [",
+        f"a: '{'[' * 60}\n",
+        f"a: 1\n{'-' * 60}: x: y",
+        f"a: # {'[' * 60}\n  b: c: d",
+    ],
+)
 def test_wrong_syntax_has_pyyamls_words(text: str, loader: type) -> None:
     assert message_of(lambda: load_yaml(text)) == message_of(lambda: yaml.load(text, Loader=loader))

@@ -45,7 +45,7 @@ def dead_worker(error: BaseException | None) -> RunError | None:
     """
     reason = None
     while error is not None:
-        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
             reason = one_line(error).rstrip(".")
         error = error.__cause__ or error.__context__
     if reason is None:

@@ -43,7 +43,7 @@ def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
         raise ConfigError(f"{field}: {path} is corrupt or truncated ({error})") from error
     except Exception as error:  # torch.load fails in many ways: all mean that this file cannot be read
         reason = one_line(error)
-        if type(error).__name__ == "UnpicklingError":
+        if type(error).__name__ == "UnpicklingError" or "weights_only" in str(error):
             reason = "it is a pickle of more than weights, and loading it could run code; save a state dict instead"
         raise ConfigError(f"{field}: {path} cannot be read: {reason}") from error
     facts = content.get("network", {}) if isinstance(content, Mapping) else {}

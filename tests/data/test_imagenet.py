@@ -87,8 +87,7 @@ def test_classes_are_timms(tree: Tree) -> None:
     data = tree()
     assert data.class_ids == WNIDS == sorted(WNIDS)
     assert (len(data.class_names), data.num_classes) == (1000, 1000)
-    described = ImageNetInfo("imagenet-1k").index_to_description
-    assert data.class_names == [described(label).partition(",")[0] for label in range(1000)]
+    assert [data.class_names[label] for label in (0, 1, 281, 999)] == ["tench", "goldfish", "tabby", "toilet tissue"]
     assert data.class_ids[281] == "n02123045"
 
 

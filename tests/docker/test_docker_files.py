@@ -167,11 +167,26 @@ def test_no_setting_of_the_environment_changes_versions(script: str) -> None:
     sourced = next(n for n, line in enumerate(lines) if line.startswith("source .ci/environment"))
     assert sourced < next(n for n, line in enumerate(lines) if "pip " in line.partition("#")[0] or "bash -" in line)
     assert not [line for line in lines if re.search(r"\b(UV|PIP)_(?!CACHE_DIR)\w+=", line)]
-    names = ["UV_CONSTRAINT", "UV_BUILD_CONSTRAINT", "UV_RESOLUTION", "UV_PRERELEASE", "UV_TORCH_BACKEND"]
-    names += ["PIP_CONSTRAINT", "PIP_PRE"]
+
+
+def test_what_stays_in_the_environment() -> None:
+    changes = ["CONSTRAINT", "BUILD_CONSTRAINT", "OVERRIDE", "EXCLUDE", "EXCLUDE_NEWER", "RESOLUTION", "PRERELEASE"]
+    changes += ["TORCH_BACKEND", "PRE", "REQUIREMENT", "PYTHON", "SYSTEM_PYTHON", "CONFIG_FILE"]
+    gone = [f"{tool}_{name}" for tool in ("UV", "PIP") for name in changes] + ["UV_INDEX_STRATEGY"]
+    gone += ["VIRTUAL_ENV", "PYTHONPATH", "PYTEST_ADDOPTS", "WANDB_API_KEY"]
+    stays = [
+        "PIP_INDEX_URL",
+        "PIP_FIND_LINKS",
+        "PIP_CERT",
+        "UV_DEFAULT_INDEX",
+        "UV_CACHE_DIR",
+        "UV_HTTP_TIMEOUT",
+        "HOME",
+    ]
     command = ["bash", "-euo", "pipefail", "-c", "source .ci/environment; export -p"]
-    done = subprocess.run(command, cwd=ROOT, env=dict.fromkeys(names, "x"), capture_output=True, text=True, check=True)
-    assert not re.search(r"\b(UV|PIP)_", done.stdout)
+    given = dict.fromkeys([*gone, *stays], "x")
+    done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, check=True)
+    assert {*re.findall(r"^declare -x (\w+)", done.stdout, re.M)} & {*given} == {*stays}
 
 
 def test_the_lowest_versions_are_all_of_setup_cfg(tmp_path: Path) -> None:
