@@ -14,7 +14,9 @@ import psutil
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
+from kd_lightning.data.loader import dead_worker
 from kd_lightning.loggers import MetricsFile
 from kd_lightning.state import read_state
 
@@ -93,6 +95,22 @@ def test_a_worker_that_is_killed_ends_the_run_in_one_line(tmp_path: Path, images
     assert any(each in line for each in expected), (line, reasons)
     assert (status, state) == (1, "failed")
     assert "Traceback" not in said
+
+
+class Broken(Dataset):
+    """Raises in the process that decodes."""
+
+    def __getitem__(self, index: int) -> int:
+        raise RuntimeError("shapes differ")
+
+    def __len__(self) -> int:
+        return 2
+
+
+def test_an_error_in_a_worker_that_lives_is_not_its_end() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ") as raised:
+        next(iter(DataLoader(Broken(), num_workers=1)))
+    assert dead_worker(raised.value) is None
 
 
 @pytest.mark.parametrize("kind", ["vanish", "cut"])

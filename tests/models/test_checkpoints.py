@@ -23,6 +23,12 @@ def same(ours: Network, theirs: Network) -> bool:
     return all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
 
 
+def test_a_scripted_model_is_no_state_dict(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "scripted.pt")
+    with pytest.raises(ConfigError, match=r"could run code; save a state dict instead$"):
+        checkpoints.read(tmp_path / "scripted.pt")
+
+
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "student.model.", "module.backbone.net."])
 @pytest.mark.parametrize("container", [None, "state_dict", "model", "net", "model_state_dict"])
 def test_prefixes_and_containers(network: Network, tmp_path: Path, prefix: str, container: str | None) -> None:

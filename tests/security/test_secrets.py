@@ -7,7 +7,7 @@ import yaml
 from test_bad_input import KD
 
 from kd_lightning.cli import main
-from kd_lightning.errors import ConfigError, RunError
+from kd_lightning.errors import ConfigError, RunError, one_line
 from kd_lightning.secrecy import redacted, secret_field
 
 KEYS = {
@@ -97,6 +97,15 @@ def test_redacted() -> None:
 )
 def test_words_that_are_no_keys_stay(line: str) -> None:
     assert redacted(line) == line
+
+
+def test_a_message_is_cut_behind_a_hidden_key() -> None:
+    key = f"hf_{'a' * 30}"
+    for length in range(40, 60):
+        assert "aaa" not in one_line(ValueError(f"{'x' * 40} {key}"), length)
+    assert one_line(ValueError("a\n  b\tc")) == "a b c"
+    assert one_line(ValueError("12345678"), 6) == "123..."
+    assert one_line(ValueError()) == "ValueError"
 
 
 def test_configs_of_this_project_hold_none() -> None:
