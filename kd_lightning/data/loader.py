@@ -27,6 +27,10 @@ class ImageLoader(DataLoader):
                 yield batch
         except ConfigError as error:  # torch puts a worker's whole traceback into the message
             raise ConfigError(str(error).strip().splitlines()[-1].split("ConfigError: ")[-1]) from error
+        except (ConnectionError, EOFError) as error:  # a process that was killed while it handed a batch over
+            if not self.num_workers:
+                raise
+            raise _ended(one_line(error)) from error
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": getattr(self.sampler, "epoch", 0), "batches": self.given}
@@ -48,8 +52,10 @@ def dead_worker(error: BaseException | None) -> RunError | None:
         if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
             reason = one_line(error).rstrip(".")
         error = error.__cause__ or error.__context__
-    if reason is None:
-        return None
+    return _ended(reason) if reason else None
+
+
+def _ended(reason: str) -> RunError:
     return RunError(
         f"data.num_workers: a process that decodes images has ended ({reason}; for want of memory, perhaps); fewer of "
         "them take less"
