@@ -17,8 +17,8 @@ from torch import nn
 
 from kd_lightning import methods
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import Distiller, StudentModule
 from kd_lightning.models import Network
 
 DOCS = Path(__file__).resolve().parent

@@ -1,10 +1,24 @@
 """The errors that are said in one line, and the nearest names to offer with them."""
 
 import math
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
-from kd_lightning.secrecy import redacted
+HIDDEN = "***"
+_NAME = (
+    r"[\w-]*(?:api[_-]?key|access[_-]?key|private[_-]?key|secret|passw(?:or)?d|[_-]pass|credentials?|authorization|token)"
+    r"(?![a-z])"
+)
+_SHORTEST = 8
+"""Characters from which on a text can be a key; below, hiding it would hide words."""
+_NAMED = re.compile(rf"(\b{_NAME}['\"]?\s*[=:]\s*['\"]?)([^\s'\",}})\]]{{{_SHORTEST},}})", re.IGNORECASE)
+_FORM = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{20,}|wandb_v\d_\w{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
+    r"|sk-[\w-]{20,}|AKIA[A-Z0-9]{16}|glpat-[\w-]{20,}|xox[abp]-[\w-]{20,})"
+)
+_IN_ADDRESS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.IGNORECASE)
 
 
 class ConfigError(ValueError):
@@ -63,3 +77,27 @@ def nearest(given: str, choices: Iterable[str], *, most: int = 3) -> str:
     if close:
         return f"; nearest: {', '.join(close)}"
     return f"; choices: {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
+
+
+def redacted(text: str) -> str:
+    """A text with every key in it replaced by ***.
+
+    Hidden are the values of this process's environment variables that are named like a key (WANDB_API_KEY, HF_TOKEN),
+    values behind such a name (`api_key=...`, `'token': '...'`), what has the form of a known service's key, and user
+    names and passwords in addresses.
+    """
+    for value in _of_environment():
+        text = text.replace(value, HIDDEN)
+    text = _IN_ADDRESS.sub(rf"\1{HIDDEN}@", text)
+    return _FORM.sub(HIDDEN, _NAMED.sub(rf"\1{HIDDEN}", text))
+
+
+def is_key(name: str, value: str) -> bool:
+    """Return whether a setting or variable of this name holds a key or a password."""
+    return len(value) >= _SHORTEST and re.fullmatch(_NAME, name, re.IGNORECASE) is not None
+
+
+def _of_environment() -> Iterator[str]:
+    for name, value in os.environ.items():
+        if is_key(name, value) and not value.startswith(("/", "~")):
+            yield value

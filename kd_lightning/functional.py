@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 _FLOATS = 1 << 24  # that one piece of a large intermediate may take
 
 
-def unit(x: Tensor, dim: int = -1) -> Tensor:
+def normalize(x: Tensor, dim: int = -1) -> Tensor:
     """Vectors along a dimension brought to length 1; those that are all zero stay so and have no gradient.
 
     Safe for any magnitude: the largest entry is divided out first, so that no square overflows or vanishes.
@@ -25,10 +25,10 @@ def unit(x: Tensor, dim: int = -1) -> Tensor:
 
 def cosine(a: Tensor, b: Tensor, dim: int = -1) -> Tensor:
     """Cosines between the vectors of two tensors along a dimension; 0 where one of them is all zero."""
-    return (unit(a, dim) * unit(b, dim)).sum(dim=dim)
+    return (normalize(a, dim) * normalize(b, dim)).sum(dim=dim)
 
 
-def pooled_alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def match_spatial(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Maps N,C,H,W and N,D,h,w on one grid: the larger averaged to the smaller."""
     grid = tuple(map(min, a.shape[-2:], b.shape[-2:]))
     return tuple(x if x.shape[-2:] == grid else F.adaptive_avg_pool2d(x, grid) for x in (a, b))
@@ -45,7 +45,7 @@ def row_normalised_gram(features: Tensor) -> Tensor:
     return torch.where(dead, torch.zeros_like(gram), gram / torch.where(dead, torch.ones_like(norms), norms))
 
 
-def summed_in_pieces(function: Callable[..., Tensor], *tensors: Tensor, floats_each: int, whole: tuple = ()) -> Tensor:
+def chunked_sum(function: Callable[..., Tensor], *tensors: Tensor, floats_each: int, whole: tuple = ()) -> Tensor:
     """function(*tensors, *whole), a sum over the rows of the tensors, some rows at a time.
 
     Each piece is computed again for its gradient, so that one piece's intermediates at a time are held.

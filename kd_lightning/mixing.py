@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kd_lightning.batch import Batch, as_float
 from kd_lightning.errors import ConfigError
-from kd_lightning.randomness import beta, stream, uniform
+from kd_lightning.randomness import beta, named_key, uniform
 
 
 class Mixed(NamedTuple):
@@ -27,7 +27,7 @@ def partners(keys: Tensor) -> Tensor:
     The samples are put into a random circle by their keys, and each takes the next: it depends on which samples are
     in the batch, not on their order.
     """
-    circle = torch.argsort(stream(keys, "partner"), stable=True)
+    circle = torch.argsort(named_key(keys, "partner"), stable=True)
     chosen = torch.empty_like(circle)
     chosen[circle] = circle.roll(-1)
     return chosen
@@ -37,7 +37,7 @@ def shares(keys: Tensor, alpha: float, *, per: Literal["batch", "sample"] = "sam
     """N float32 from Beta(alpha, alpha): one a sample, or the same for all of a batch (as timm and most codes do)."""
     if per == "batch":
         keys = keys.min().expand(len(keys))  # any key would do; the smallest does not depend on the batch's order
-    return beta(stream(keys, "share"), alpha, alpha)
+    return beta(named_key(keys, "share"), alpha, alpha)
 
 
 def mixup(images: Tensor, partners: Tensor, shares: Tensor) -> Mixed:
@@ -54,7 +54,7 @@ def cutmix(images: Tensor, keys: Tensor, partners: Tensor, shares: Tensor) -> Mi
     images = as_float(images)
     height, width = images.shape[-2:]
     side = (1 - shares).sqrt()
-    keys = stream(keys, "box")
+    keys = named_key(keys, "box")
     box = []
     for draw, size in ((0, height), (1, width)):
         half = torch.floor(size * side) // 2
@@ -107,8 +107,8 @@ class Mixing:
         """The batch with mixed images (further views stay as they are), its partners' labels and the shares."""
         keys = batch.keys.min().expand(len(batch.keys)) if self.per == "batch" else batch.keys
         rows = partners(batch.keys)
-        active = uniform(stream(keys, "mixed"), 0) < self.probability
-        cut = uniform(stream(keys, "mixed"), 1) < self.switch
+        active = uniform(named_key(keys, "mixed"), 0) < self.probability
+        cut = uniform(named_key(keys, "mixed"), 1) < self.switch
         one = torch.ones((), device=keys.device)
         blended = mixup(batch.images, rows, torch.where(active, shares(keys, self.mixup or 1.0), one))
         boxed = cutmix(batch.images, keys, rows, torch.where(active, shares(keys, self.cutmix or 1.0), one))

@@ -37,7 +37,7 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
-def fold(keys: Tensor, number: int | Tensor) -> Tensor:
+def fold_in(keys: Tensor, number: int | Tensor) -> Tensor:
     """New keys from keys and a number: int64 in, int64 out, the shape of `keys` broadcast with `number`."""
     if keys.device.type == "cpu" and not torch.compiler.is_compiling():
         return _fold_numpy(keys, number)
@@ -60,22 +60,22 @@ def _fold_numpy(keys: Tensor, number: int | Tensor) -> Tensor:
 def sample_keys(seed: int, epoch: int, indices: Tensor) -> Tensor:
     """The keys of samples: N int64 from a run's seed, the epoch and the samples' positions (N int64)."""
     start = torch.tensor(seed, dtype=torch.int64, device=indices.device)
-    return fold(fold(start, epoch), indices)
+    return fold_in(fold_in(start, epoch), indices)
 
 
 def uniform(keys: Tensor, draw: int | Tensor = 0) -> Tensor:
     """Uniform float32 in [0, 1), one a key; another `draw` gives an independent number from the same key."""
-    return _shift(fold(keys, draw), 40).to(torch.float32) * 2.0**-24
+    return _shift(fold_in(keys, draw), 40).to(torch.float32) * 2.0**-24
 
 
 def integers(keys: Tensor, high: int, draw: int | Tensor = 0) -> Tensor:
     """Uniform int64 in [0, high), one a key (the remainder of 63 bits: bias below high / 2**63)."""
-    return _shift(fold(keys, draw), 1) % high
+    return _shift(fold_in(keys, draw), 1) % high
 
 
-def stream(keys: Tensor, name: str) -> Tensor:
+def named_key(keys: Tensor, name: str) -> Tensor:
     """New keys for a purpose of its own ("mixing", "view 1"), so that no two purposes share a draw."""
-    return fold(keys, _number(name))
+    return fold_in(keys, _number(name))
 
 
 @torch.compiler.assume_constant_result
@@ -97,7 +97,7 @@ def gamma(keys: Tensor, shape: float) -> Tensor:
     """
     boosted = shape + 1 if shape < 1 else shape
     d = boosted - 1 / 3
-    tries = fold(keys[..., None], torch.arange(12, device=keys.device))
+    tries = fold_in(keys[..., None], torch.arange(12, device=keys.device))
     x = normal(tries)
     v = (1 + x / math.sqrt(9 * d)) ** 3
     fits = (v > 0) & (torch.log1p(-uniform(tries, 2)) < 0.5 * x**2 + d - d * v + d * torch.log(v.clamp(min=1e-30)))
@@ -108,7 +108,7 @@ def gamma(keys: Tensor, shape: float) -> Tensor:
 
 def beta(keys: Tensor, a: float, b: float) -> Tensor:
     """Beta(a, b) float32 in [0, 1], one a key: the share of Gamma(a) in Gamma(a) + Gamma(b)."""
-    first, second = gamma(stream(keys, "beta a"), a), gamma(stream(keys, "beta b"), b)
+    first, second = gamma(named_key(keys, "beta a"), a), gamma(named_key(keys, "beta b"), b)
     total = first + second  # both underflow where a and b are tiny: then one of them is all, by a fair coin
     coin = (uniform(keys, 4) < a / (a + b)).float()
     return torch.where(total > 0, first / torch.where(total > 0, total, 1.0), coin)
@@ -116,14 +116,14 @@ def beta(keys: Tensor, a: float, b: float) -> Tensor:
 
 def without_replacement(keys: Tensor, size: int, count: int) -> Tensor:
     """`count` distinct numbers of 0 to `size` - 1 for every key (N): N,count int64, in random order."""
-    order = fold(stream(keys, "choice")[:, None], torch.arange(size, device=keys.device))
+    order = fold_in(named_key(keys, "choice")[:, None], torch.arange(size, device=keys.device))
     return torch.argsort(order, dim=1, stable=True)[:, :count]
 
 
 def permutation(size: int, seed: int, epoch: int) -> Tensor:
     """The order of `size` samples in an epoch: int64, a function of seed and epoch alone."""
     # the samples' own keys, folded once more, so that the order says nothing about the augmentations
-    return torch.argsort(fold(sample_keys(seed, epoch, torch.arange(size)), -1), stable=True)
+    return torch.argsort(fold_in(sample_keys(seed, epoch, torch.arange(size)), -1), stable=True)
 
 
 def reseed(seed: int, *place: int) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from kd_lightning import checkpointing
-from kd_lightning.cli import CLI, main
+from kd_lightning.cli import main
+from kd_lightning.cli.app import CLI
+from kd_lightning.runs import checkpoint_io
 
 STEPS = 4
 """An epoch's."""
@@ -70,7 +71,7 @@ class End(Callback):
                     os.truncate(path, path.stat().st_size // 2)
                 self._at(trainer, moment)
 
-        checkpointing.torch = type("Torch", (), {"save": staticmethod(half), "load": staticmethod(torch.load)})
+        checkpoint_io.torch = type("Torch", (), {"save": staticmethod(half), "load": staticmethod(torch.load)})
 
 
 def run(work: Callable[[], Any], log: Path) -> int:

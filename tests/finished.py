@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from kd_lightning.data import Digits
-from kd_lightning.tensorfile import write_tensors
+from kd_lightning.io.atomic import write_tensors
 
 METHODS = {"baseline": ("Supervised", 0.90), "kd": ("KD", 0.93), "sp": ("SP", 0.95), "stkd": ("STKD", 0.91)}
 TEACHER = 0.97

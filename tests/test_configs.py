@@ -11,7 +11,7 @@ from PIL import Image
 from kd_lightning.cli import main
 from kd_lightning.data import CIFAR10, ImageData, ImageNet, TinyImageNet
 from kd_lightning.data.images import StoredImages
-from kd_lightning.evaluation import Probe
+from kd_lightning.evaluation import Evaluator
 from kd_lightning.models import Network, checkpoints
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -106,7 +106,9 @@ def test_judges_judge_on_every_axis(folder: Path, tmp_path: Path, monkeypatch: p
     args = ["fit", f"--config={file}", f"--config={judge}", f"--run.folder={tmp_path}", *BRIEF, *teacher]
     cli = main([*args, f"--data.path={folder}", "--data.train_images=300", "--data.val_split=20"])
     named = {item["class_path"] for item in yaml.safe_load(judge.read_text())["trainer"]["callbacks"]}
-    assert named == {type(probe).__name__ for probe in cli.trainer.callbacks if isinstance(probe, Probe)}
+    assert named == {
+        type(evaluator).__name__ for evaluator in cli.trainer.callbacks if isinstance(evaluator, Evaluator)
+    }
     found = {*cli.trainer.callback_metrics}
     axes = {"ece", "cka", "knn_200", "linear", "few_shot_5", "map", "transfer_digits", "ood_knn_tiny-imagenet"}
     assert {f"test/{name}" for name in (*axes, "ood_msp_digits_fpr95", "corrupted_relative")} <= found

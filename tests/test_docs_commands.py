@@ -121,8 +121,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         checkpoints.write(path, network.model.state_dict(), network.facts())
     judge = yaml.safe_load((ROOT / "configs/judge/cifar10-jpeg.yaml").read_text())
     needy = ("OutOfDistribution", "Corruptions", "Transfer", "FewShot")
-    probes = [probe for probe in judge["trainer"]["callbacks"] if probe["class_path"] not in needy]
-    (folder / "judge.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": probes}}))
+    evaluators = [evaluator for evaluator in judge["trainer"]["callbacks"] if evaluator["class_path"] not in needy]
+    (folder / "judge.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": evaluators}}))
     for page, names in (("adding-a-method", ["method"]), ("extending", ["probe", "data"])):
         text = (ROOT / f"docs/{page}.md").read_text()
         for name in names:

@@ -17,8 +17,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from kd_lightning.data.loader import dead_worker
-from kd_lightning.loggers import MetricsFile
-from kd_lightning.state import read_state
+from kd_lightning.loggers import ResumableCSVLogger
+from kd_lightning.runs.status import read_state
 
 ARGS = ["--model=Supervised", "--model.student.name=cifar_resnet8", "--data.batch_size=8", "--data.val_split=16"]
 ARGS += ["--model.student.model_kwargs={channels: [4, 4, 8, 16]}"]
@@ -142,7 +142,7 @@ def test_a_run_goes_on_without_wandb(tmp_path: Path, images: Path) -> None:
 
 
 def test_rows_that_cannot_be_written_are_kept_until_they_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logger, other = MetricsFile(tmp_path / "a"), MetricsFile(tmp_path / "b")
+    logger, other = ResumableCSVLogger(tmp_path / "a"), ResumableCSVLogger(tmp_path / "b")
     full, write = [False], os.replace
 
     def no_place(*args: object) -> None:

@@ -15,13 +15,13 @@ from lightning.pytorch import Trainer
 from messages import message_of
 from wandb_file import sessions
 
-from kd_lightning.callbacks import Watch
-from kd_lightning.checkpointing import WholeCheckpoints
+from kd_lightning.callbacks import RunStatus
 from kd_lightning.cli import main
 from kd_lightning.data import Digits
 from kd_lightning.errors import ConfigError, RunError
-from kd_lightning.lock import Lock
-from kd_lightning.state import LOCK, in_words, read_state, write_state
+from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO
+from kd_lightning.runs.lock import Lock
+from kd_lightning.runs.status import LOCK, in_words, read_state, write_state
 
 ARGS = ["--model=Supervised", "--model.student.name=cifar_resnet8", "--data=Digits", "--data.train_images=100"]
 ARGS += ["--model.student.model_kwargs={channels: [4, 4, 8, 16]}", "--data.batch_size=25", "--data.val_split=20"]
@@ -166,13 +166,13 @@ def test_states_of_folders_without_a_word(tmp_path: Path) -> None:
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_of_before(tmp_path: Path) -> None:
     """By a limit on the size of files, as a quota has it."""
     path, log = tmp_path / "last.ckpt", tmp_path / "log"
-    WholeCheckpoints().save_checkpoint({"number": torch.arange(3)}, path)
+    AtomicCheckpointIO().save_checkpoint({"number": torch.arange(3)}, path)
 
     def write() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         try:
-            WholeCheckpoints().save_checkpoint({"number": torch.zeros(10**6)}, path)
+            AtomicCheckpointIO().save_checkpoint({"number": torch.zeros(10**6)}, path)
         except RunError as error:
             print(error)
 
@@ -180,7 +180,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_of_before(tmp_path: 
     assert f"{path} cannot be written (" in log.read_text()
     assert "the one of before is whole" in log.read_text()
     assert {*os.listdir(tmp_path)} == {"last.ckpt", "log"}
-    assert torch.equal(WholeCheckpoints().load_checkpoint(path)["number"], torch.arange(3))
+    assert torch.equal(AtomicCheckpointIO().load_checkpoint(path)["number"], torch.arange(3))
 
 
 def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_when_there_is_room(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_the_checkpoint_of_a_stranger_runs_nothing(tmp_path: Path) -> None:
     torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
     said = message_of(lambda: torch.load(tmp_path / "evil.ckpt", weights_only=True))
     with pytest.raises(pickle.UnpicklingError) as raised:
-        WholeCheckpoints().load_checkpoint(tmp_path / "evil.ckpt", weights_only=False)
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "evil.ckpt", weights_only=False)
     assert " ".join(str(raised.value).split()) == said
     assert not (tmp_path / "ran").exists()
 
@@ -260,7 +260,7 @@ def test_a_second_start_of_a_run_that_is_still_reading_images_touches_nothing(tm
 
 def test_a_folder_that_another_process_has_filled_meanwhile_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    watch = Watch(folder, goes_on=False, writes=True, explain=lambda error: None)
+    watch = RunStatus(folder, resume_path=False, writes=True, explain=lambda error: None)
     folder.mkdir()
     (folder / "config.yaml").write_text("model: KD")
     with pytest.raises(ConfigError, match="by another process"):
@@ -269,11 +269,11 @@ def test_a_folder_that_another_process_has_filled_meanwhile_is_left_alone(tmp_pa
 
 
 def test_a_refused_run_leaves_no_folder(tmp_path: Path) -> None:
-    with Watch(tmp_path / "p/n/id", goes_on=False, writes=True, explain=lambda error: None):
+    with RunStatus(tmp_path / "p/n/id", resume_path=False, writes=True, explain=lambda error: None):
         assert (tmp_path / "p/n/id" / LOCK).exists()
     assert not (tmp_path / "p").exists()
     (tmp_path / "p").mkdir()
-    with Watch(tmp_path / "p/n/id", goes_on=False, writes=True, explain=lambda error: None):
+    with RunStatus(tmp_path / "p/n/id", resume_path=False, writes=True, explain=lambda error: None):
         pass
     assert [*tmp_path.rglob("*")] == [tmp_path / "p"]
 
@@ -346,7 +346,7 @@ def test_a_failed_start_lets_the_run_go(tmp_path: Path) -> None:
 
 def test_no_key_in_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_API_KEY", "abcdefghijk123456")
-    watch = Watch(tmp_path / "run", goes_on=False, writes=True, explain=lambda error: None)
+    watch = RunStatus(tmp_path / "run", resume_path=False, writes=True, explain=lambda error: None)
 
     def fail() -> None:
         with watch:

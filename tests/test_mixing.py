@@ -11,8 +11,8 @@ from timm.data import Mixup
 from torch import Tensor
 
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods.student import StudentModule
 from kd_lightning.mixing import Mixing, cutmix, mixup, partners, shares
 from kd_lightning.randomness import sample_keys
 

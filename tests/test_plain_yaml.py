@@ -4,8 +4,8 @@ import pytest
 import yaml
 from messages import message_of
 
-from kd_lightning import plain_yaml
-from kd_lightning.plain_yaml import DEEPEST, MOST_VALUES, load_yaml
+from kd_lightning.config import safe_yaml
+from kd_lightning.config.safe_yaml import DEEPEST, MOST_VALUES, load_yaml
 
 DEEP = f"nested more than {DEEPEST} deep"
 
@@ -24,7 +24,7 @@ LOADERS = [yaml.SafeLoader, Shallow, *([yaml.CSafeLoader] if yaml.__with_libyaml
 
 @pytest.fixture(params=LOADERS, ids=lambda loader: loader.__name__, autouse=True)
 def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type:
-    monkeypatch.setattr(plain_yaml, "_Loader", request.param)
+    monkeypatch.setattr(safe_yaml, "_Loader", request.param)
     return request.param
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from kd_lightning.config.precision import check_precision
 from kd_lightning.errors import ConfigError
-from kd_lightning.precision import check_precision
 
 
 @pytest.fixture(params=[True, False], ids=["bfloat16", "no bfloat16"])

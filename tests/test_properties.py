@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from methods.test_every_loss import LOSSES, call
 from torch import Tensor
 
-from kd_lightning import randomness, schedules
+from kd_lightning import optim, randomness
+from kd_lightning.config.messages import explain
+from kd_lightning.config.safe_yaml import check_yaml
 from kd_lightning.data.samplers import EpochSampler
-from kd_lightning.errors import nearest
-from kd_lightning.parser import explain
-from kd_lightning.plain_yaml import check_yaml
+from kd_lightning.errors import nearest, redacted
 from kd_lightning.reports.values import LARGEST, finite, number, printable
-from kd_lightning.secrecy import redacted
 
 QUICK = settings(deadline=None, max_examples=30, derandomize=True, database=None)
 UNSCALED = "at_loss sp_loss coss_loss pkt_loss rkd_distance_loss rkd_angle_loss cosine_loss regression_loss".split()
@@ -167,7 +166,7 @@ def test_schedules_are_finite_and_not_negative(
 ) -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=rate)
-    schedule = schedules.WarmupCosine(optimizer, warmup_epochs=warmup, warmup_from=start)
+    schedule = optim.WarmupCosine(optimizer, warmup_epochs=warmup, warmup_from=start)
     schedule.begin(epochs * steps, steps)
     parameter.grad = torch.zeros(1)
     for _ in range(epochs * steps):

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from kd_lightning import randomness
-from kd_lightning.randomness import beta, fold, gamma, integers, normal, sample_keys, stream, uniform
+from kd_lightning.randomness import beta, fold_in, gamma, integers, named_key, normal, sample_keys, uniform
 
 COUNT = 100_000
 KEYS = sample_keys(2, 1, torch.arange(COUNT))
@@ -86,7 +86,7 @@ def test_choices_without_replacement(size: int, count: int) -> None:
 
 
 def test_streams_are_independent_of_one_another_and_of_the_keys() -> None:
-    drawn = {name: stream(KEYS, name) for name in STREAMS} | {"": KEYS, "fold 1": fold(KEYS, 1)}
+    drawn = {name: named_key(KEYS, name) for name in STREAMS} | {"": KEYS, "fold 1": fold_in(KEYS, 1)}
     for (one, first), (two, second) in combinations(drawn.items(), 2):
         assert not (first == second).any(), (one, two)
         joint = integers(first, 6) * 6 + integers(second, 6)
@@ -99,9 +99,9 @@ def test_streams_are_independent_of_one_another_and_of_the_keys() -> None:
 def test_folding_a_number_on_a_gpu_gives_the_same_bits(number: int) -> None:
     expected = gpu_formula(KEYS, torch.tensor(number))
     for keys, formula in ((KEYS, expected), (KEYS.view(10, -1), expected.view(10, -1)), (KEYS[3], expected[3])):
-        assert torch.equal(fold(keys, number), formula)
-        assert torch.equal(fold(keys, torch.tensor(number)), formula)
-        assert torch.equal(fold(keys.as_subclass(Elsewhere), number).as_subclass(Tensor), formula)
+        assert torch.equal(fold_in(keys, number), formula)
+        assert torch.equal(fold_in(keys, torch.tensor(number)), formula)
+        assert torch.equal(fold_in(keys.as_subclass(Elsewhere), number).as_subclass(Tensor), formula)
 
 
 def test_folding_tensors_on_a_gpu_gives_the_same_bits_for_all_shapes() -> None:
@@ -112,14 +112,14 @@ def test_folding_tensors_on_a_gpu_gives_the_same_bits_for_all_shapes() -> None:
     for keys, number in cases:
         expected = gpu_formula(keys, number)
         assert expected.shape == torch.broadcast_shapes(keys.shape, number.shape)
-        assert torch.equal(fold(keys, number), expected)
-        assert torch.equal(fold(keys.as_subclass(Elsewhere), number).as_subclass(Tensor), expected)
+        assert torch.equal(fold_in(keys, number), expected)
+        assert torch.equal(fold_in(keys.as_subclass(Elsewhere), number).as_subclass(Tensor), expected)
 
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_streams_on_a_gpu_give_the_same_bits(name: str) -> None:
     keys = KEYS[:50]
-    assert torch.equal(stream(keys.as_subclass(Elsewhere), name).as_subclass(Tensor), stream(keys, name))
+    assert torch.equal(named_key(keys.as_subclass(Elsewhere), name).as_subclass(Tensor), named_key(keys, name))
 
 
 # pow gives another last bit to what is left over beyond a multiple of the vector's width
@@ -127,7 +127,7 @@ def test_streams_on_a_gpu_give_the_same_bits(name: str) -> None:
     ("draw", "tolerance"),
     [
         (lambda k: uniform(k, 4), 0),
-        (lambda k: stream(k, "box"), 0),
+        (lambda k: named_key(k, "box"), 0),
         (lambda k: randomness.without_replacement(k, 9, 4), 0),
     ]
     + [(normal, 0), (lambda k: gamma(k, 5.0), 0), (lambda k: gamma(k, 0.1), 5e-7), (lambda k: beta(k, 0.2, 0.2), 5e-7)],

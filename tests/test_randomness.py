@@ -5,7 +5,7 @@ import torch
 from scipy.stats import chisquare, kstest
 from torch import Tensor
 
-from kd_lightning.randomness import fold, integers, permutation, sample_keys, uniform
+from kd_lightning.randomness import fold_in, integers, permutation, sample_keys, uniform
 
 COUNT = 200_000
 KNOWN_KEYS = [-398541418963266869, -6020832771483094963, 1706787713671477804]
@@ -36,7 +36,7 @@ def test_neighbours_draws_epochs_and_seeds_are_independent(keys: Tensor) -> None
     others = [
         first.roll(1),
         uniform(keys, 1),
-        uniform(fold(keys, 1)),
+        uniform(fold_in(keys, 1)),
         uniform(sample_keys(3, 6, torch.arange(COUNT))),
         uniform(sample_keys(4, 5, torch.arange(COUNT))),
         uniform(sample_keys(5, 3, torch.arange(COUNT))),

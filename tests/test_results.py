@@ -11,11 +11,11 @@ import wandb
 from safetensors.torch import load_file
 from wandb_file import records
 
-from kd_lightning import results
 from kd_lightning.cli import main
 from kd_lightning.errors import ConfigError
-from kd_lightning.evaluation import Eyes, Findings, Probe
-from kd_lightning.results.code import code
+from kd_lightning.evaluation import EvaluationResult, Evaluator, NetworkView
+from kd_lightning.runs import results
+from kd_lightning.runs.results.code import code
 
 ROOT = Path(__file__).parents[1]
 ARGS = [
@@ -172,9 +172,9 @@ def test_results_that_cannot_be_added_to_are_kept_aside(own: Path, content: str)
 def test_histograms_of_two_tests_are_both_kept_and_settings_told(own: Path) -> None:
     noise = "{class_path: RandomImages, init_args: {images: 100, size: 8}}"
     for score in ("msp", "knn"):
-        probe = f"{{class_path: OutOfDistribution, init_args: {{data: [{noise}], scores: [{score}]}}}}"
+        evaluator = f"{{class_path: OutOfDistribution, init_args: {{data: [{noise}], scores: [{score}]}}}}"
         args = ["test", f"--config={own / 'config.yaml'}", "--trainer.accelerator=cpu"]
-        main([*args, f"--trainer.callbacks+={probe}", f"--ckpt_path={own / 'best.ckpt'}"])
+        main([*args, f"--trainer.callbacks+={evaluator}", f"--ckpt_path={own / 'best.ckpt'}"])
     found = json.loads((own / results.FILE).read_text())
     assert {"msp_random", "knn_random"} <= {*found["details"]["ood"]}
     assert found["probes"]["OutOfDistribution"]["kinds"] == ["knn"]
@@ -186,8 +186,8 @@ def test_of_two_probes_of_one_name_the_later_one_judges(tmp_path: Path) -> None:
     args.append("--model.student={name: cifar_resnet20.digits, pretrained: true}")
     found = []
     for ks in ((3, 700), (700,), (3,)):
-        probes = [f"--trainer.callbacks+={{class_path: KNN, init_args: {{k: {k}}}}}" for k in ks]
-        found.append(main([*args, *probes]).trainer.callback_metrics["test/knn"])
+        evaluators = [f"--trainer.callbacks+={{class_path: KNN, init_args: {{k: {k}}}}}" for k in ks]
+        found.append(main([*args, *evaluators]).trainer.callback_metrics["test/knn"])
     assert found[0] == found[1] != found[2]
 
 
@@ -204,8 +204,8 @@ def test_a_probe_that_cannot_judge_loses_nothing(tmp_path: Path, recwarn: pytest
     assert any("Fails: nothing can be said; left out" in str(warning.message) for warning in recwarn)
 
 
-class Fails(Probe):
-    def judge(self, eyes: Eyes) -> Findings:
+class Fails(Evaluator):
+    def judge(self, eyes: NetworkView) -> EvaluationResult:
         raise ConfigError("nothing can be said")
 
 

@@ -9,7 +9,7 @@ import yaml
 from wandb_file import records
 
 from kd_lightning.cli import main
-from kd_lightning.loggers import OfflineSafeWandb
+from kd_lightning.loggers import ResilientWandbLogger
 
 ARGS = ["fit", "--model=Supervised", "--model.student.name=cifar_resnet8", "--data=Digits", "--trainer.accelerator=cpu"]
 ARGS += ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
@@ -49,7 +49,7 @@ def test_wandb_goes_online_with_a_key_and_obeys_its_variable(
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert OfflineSafeWandb(save_dir=tmp_path)._wandb_init["settings"].mode == mode
+    assert ResilientWandbLogger(save_dir=tmp_path)._wandb_init["settings"].mode == mode
 
 
 def test_a_key_in_netrc_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_key_in_netrc_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     (tmp_path / "netrc").write_text("machine wandb.example\n  login user\n  password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example")
-    assert OfflineSafeWandb(save_dir=tmp_path)._wandb_init["settings"].mode == "online"
+    assert ResilientWandbLogger(save_dir=tmp_path)._wandb_init["settings"].mode == "online"
 
 
 def test_a_server_that_cannot_be_reached_does_not_stop_a_run(

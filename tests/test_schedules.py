@@ -15,7 +15,7 @@ from kd_lightning.data import Digits
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import Supervised
 from kd_lightning.models import Network
-from kd_lightning.schedules import RunSchedule, WarmupCosine, WarmupMultiStep
+from kd_lightning.optim import RunSchedule, WarmupCosine, WarmupMultiStep
 
 
 def rates(make: Callable[[torch.optim.Optimizer], RunSchedule], epochs: int, per_epoch: int) -> list[float]:

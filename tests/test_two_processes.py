@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from kd_lightning.batch import Batch
-from kd_lightning.callbacks.protocol import Last, Protocol
+from kd_lightning.callbacks.protocol import LastCheckpoint, Protocol
 
 TRAINER = Path(__file__).parents[1] / "configs/trainer"
 STUDENT = (
@@ -24,7 +24,7 @@ ARGS += ["--trainer.sync_batchnorm=false"]
 ARGS += ["--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1", "--run.wandb=off", "--run.id=run"]
 
 
-class Watch(Callback):
+class RunStatus(Callback):
     """Keeps what a process sees, and how many bytes DistributedDataParallel moves."""
 
     def __init__(self, folder: str) -> None:
@@ -56,11 +56,11 @@ class Watch(Callback):
         torch.save(found, self.folder / f"{trainer.world_size}-{trainer.global_rank}.pt")
 
 
-def _with_a_place(trainer: Trainer) -> list[Protocol | Last]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, Protocol | Last)]
+def _with_a_place(trainer: Trainer) -> list[Protocol | LastCheckpoint]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, Protocol | LastCheckpoint)]
 
 
-def _mean(watch: Watch, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+def _mean(watch: RunStatus, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
     watch.gradients[-1] += bucket.buffer().nbytes
     whole = torch.distributed.all_reduce(bucket.buffer() / torch.distributed.get_world_size(), async_op=True)
     return whole.get_future().then(lambda done: done.value()[0])

@@ -44,12 +44,12 @@ def test_one_two_and_three_processes_agree_exactly(tmp_path: Path) -> None:
 def test_probes_of_one_and_three_processes_agree(tmp_path: Path) -> None:
     """What a probe says is of all images, whoever read them: 50 noise images shared by three."""
     noise = "{class_path: RandomImages, init_args: {images: 500, size: 8}}"
-    probes = ["KNN", "Retrieval", f"{{class_path: OutOfDistribution, init_args: {{data: [{noise}]}}}}"]
-    probes.append("{class_path: Corruptions, init_args: {names: [contrast], severities: [5], images: 100}}")
+    evaluators = ["KNN", "Retrieval", f"{{class_path: OutOfDistribution, init_args: {{data: [{noise}]}}}}"]
+    evaluators.append("{class_path: Corruptions, init_args: {names: [contrast], severities: [5], images: 100}}")
     teacher = "{name: cifar_resnet20.digits, pretrained: true}"
     args = ["test", "--data=Digits", "--data.train_images=400", "--data.eval_batch_size=50", "--model=KD"]
     args += [f"--model.teacher={teacher}", f"--model.student={teacher}", "--trainer.accelerator=cpu"]
-    args += [f"--trainer.callbacks+={probe}" for probe in probes]
+    args += [f"--trainer.callbacks+={evaluator}" for evaluator in evaluators]
     found = []
     for devices in (1, 3):
         command = [sys.executable, "-m", "kd_lightning", *args, f"--trainer.devices={devices}"]

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from kd_lightning.wholefile import whole
+from kd_lightning.io.atomic import atomic_write
 
 
 def test_the_new_file_takes_the_old_ones_place(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file"
     for text in ("old", "new"):
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text(text)
             assert not path.exists() or path.read_text() == "old"
         assert path.read_text() == text
@@ -26,7 +26,7 @@ def test_an_error_on_the_way_leaves_the_old_file_and_nothing_beside_it(tmp_path:
     path.write_text("old")
 
     def write() -> None:
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text("ne")
             raise OSError("full")
 
@@ -42,7 +42,7 @@ def test_the_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypat
     sync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda number: (done.append(os.readlink(f"/proc/self/fd/{number}")), sync(number)))
     monkeypatch.setattr(os, "replace", lambda *paths: (done.append("move"), replace(*paths)))
-    with whole(tmp_path / "file") as partial:
+    with atomic_write(tmp_path / "file") as partial:
         partial.write_text("text")
     assert done == [str(partial), "move", str(tmp_path)]
 
@@ -53,7 +53,7 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from kd_lightning.wholefile import whole
+from kd_lightning.io.atomic import whole
 with whole(Path({str(path)!r})) as partial:
     partial.write_text("ne")
     os.kill(os.getpid(), signal.SIGKILL)

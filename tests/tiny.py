@@ -11,8 +11,8 @@ from lightning.pytorch import Callback, Trainer
 
 from kd_lightning import methods
 from kd_lightning.data import Digits
-from kd_lightning.data.images import Images
-from kd_lightning.methods import Distiller, StudentModule
+from kd_lightning.data.images import ImageDataset
+from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.models import Network, checkpoints
 
 MODULES: list[ModuleType] = [
@@ -34,7 +34,7 @@ def method(kind: type[StudentModule], teacher: Network | None = None, **kwargs: 
     return kind(**{"student": student(), **kwargs})
 
 
-def whole(images: Images) -> torch.Tensor:
+def whole(images: ImageDataset) -> torch.Tensor:
     """All images of a set, not augmented."""
     return images.take(torch.arange(len(images))).images
 

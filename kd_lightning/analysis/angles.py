@@ -6,12 +6,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kd_lightning.functional import cosine, full_precision, unit
+from kd_lightning.functional import cosine, full_precision, normalize
 from kd_lightning.metrics.cka import check_pair
 from kd_lightning.reports.style import COLORS, INK, tidy
 
 
-class Middle(NamedTuple):
+class MappedTeacher(NamedTuple):
     """The three sets of vectors of N images that TinTeM is about."""
 
     student: Tensor
@@ -25,12 +25,12 @@ class Middle(NamedTuple):
 @full_precision
 def pair_cosines(vectors: Tensor) -> Tensor:
     """The cosines of all N (N - 1) / 2 pairs of N,D."""
-    rows = unit(vectors.detach())
+    rows = normalize(vectors.detach())
     above = torch.triu_indices(len(rows), len(rows), offset=1, device=rows.device)
     return (rows @ rows.T)[above[0], above[1]]
 
 
-def angles(states: dict[str, Middle]) -> Figure:
+def angles(states: dict[str, MappedTeacher]) -> Figure:
     """A row for each state (`before`, `after`): pairs' cosines mapped against the teacher's, and the student's cosines.
 
     On the line of the left panel the head keeps every angle, which SNE asks of it. At 1 on the right the student points

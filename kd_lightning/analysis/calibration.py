@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.evaluation import Eyes
+from kd_lightning.evaluation import NetworkView
 from kd_lightning.metrics import classification as metric
 from kd_lightning.reports.style import COLORS, INK, tidy
 
@@ -24,7 +24,7 @@ class Calibration(NamedTuple):
     ece_scaled: float
 
 
-def calibration(eyes: Eyes) -> Calibration:
+def calibration(eyes: NetworkView) -> Calibration:
     """A classifier's calibration on the judged images; the temperature is of the validation images, not of these.
 
     Raises:

@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.functional import unit
+from kd_lightning.functional import normalize
 from kd_lightning.metrics.cka import check_pair
 from kd_lightning.reports.style import INK, label, size_of, styles
 
@@ -31,7 +31,7 @@ def in_two_dimensions(embedding: Tensor, *, by: Literal["tsne", "umap"] = "tsne"
     """
     if len(embedding) < 4 or not embedding.isfinite().all():
         raise ConfigError(f"embedding: {tuple(embedding.shape)}; it must be of 4 images or more, and finite")
-    rows = unit(embedding.detach().cpu().double()).numpy()
+    rows = normalize(embedding.detach().cpu().double()).numpy()
     if by == "umap":
         if find_spec("umap") is None:
             raise ConfigError("by: umap needs the package umap-learn; install it, or choose tsne")
@@ -42,7 +42,7 @@ def in_two_dimensions(embedding: Tensor, *, by: Literal["tsne", "umap"] = "tsne"
     return TSNE(perplexity=perplexity, metric="cosine", init="pca", random_state=seed).fit_transform(rows)
 
 
-def turned(points: np.ndarray, like: np.ndarray) -> np.ndarray:
+def align_2d(points: np.ndarray, like: np.ndarray) -> np.ndarray:
     """Points N,2, centred, and turned or mirrored to where those of N,2 others lie (orthogonal Procrustes)."""
     points, like = points - points.mean(axis=0), like - like.mean(axis=0)
     return points @ orthogonal_procrustes(points, like)[0]
@@ -73,7 +73,7 @@ def embedding_maps(
     step = -(-len(labels) // most)
     student, teacher, labels = student[::step], teacher[::step], labels[::step]
     theirs = in_two_dimensions(teacher, by=by, seed=seed)
-    ours = turned(in_two_dimensions(student, by=by, seed=seed), theirs)
+    ours = align_2d(in_two_dimensions(student, by=by, seed=seed), theirs)
     figure = Figure(figsize=(7.6, 4.0), layout="constrained", facecolor="white")
     looks, classes = styles(names), labels.cpu().numpy()
     for axes, title, points in zip(figure.subplots(1, 2), ("teacher", "student"), (theirs, ours), strict=True):

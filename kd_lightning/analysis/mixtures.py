@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kd_lightning.analysis.opinions import draw_shares, name_of
+from kd_lightning.analysis.disagreement import draw_shares, name_of
 from kd_lightning.batch import Batch, as_float
 from kd_lightning.methods.stkd import Virtual, mix
 

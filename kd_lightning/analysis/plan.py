@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kd_lightning.errors import check_positive
-from kd_lightning.paths import expand, resolve
-from kd_lightning.results import FILE as RESULTS
+from kd_lightning.io.paths import expand, resolve
+from kd_lightning.runs.results import FILE as RESULTS
 
 
 def missing_runs(

@@ -11,7 +11,7 @@ from kd_lightning.errors import RunError
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def suppress_output() -> Iterator[None]:
     """Keeps back what is printed, logged as information or warned of inside; errors are raised as ever.
 
     Raises:

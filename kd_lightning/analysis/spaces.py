@@ -23,7 +23,7 @@ def row_and_column_cosines(student: Tensor, teacher: Tensor) -> tuple[Tensor, Te
     return cosine(student, teacher, dim=1), cosine(student, teacher, dim=0)
 
 
-def spaces(student: Tensor, teacher: Tensor, labels: Tensor, *, title: str = "") -> Figure:
+def plot_embedding_table(student: Tensor, teacher: Tensor, labels: Tensor, *, title: str = "") -> Figure:
     """The teacher's embedding and the student's behind the head, with the cosine of each row and of each column.
 
     Args:

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from kd_lightning.analysis.quiet import quietly
+from kd_lightning.analysis.quiet import suppress_output
 from kd_lightning.data import ImageData
+from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.errors import check_positive
-from kd_lightning.methods import Distiller, StudentModule
 from kd_lightning.models import Features
 from kd_lightning.reports.style import WIDTH, label, styles, tidy
 
@@ -20,7 +20,7 @@ SMOOTH = 10
 """Steps that a smoothed curve is the mean of."""
 
 
-class Sight(NamedTuple):
+class FeaturePair(NamedTuple):
     """What the two networks of a method see in the same N images, without gradients."""
 
     student: Features
@@ -47,7 +47,7 @@ def train_steps(method: StudentModule, data: ImageData, steps: int) -> pd.DataFr
     """
     check_positive(steps=steps)
     terms, off = _Terms(), {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    with quietly():
+    with suppress_output():
         trainer = Trainer(
             accelerator="cpu",
             max_epochs=None,
@@ -65,7 +65,7 @@ def train_steps(method: StudentModule, data: ImageData, steps: int) -> pd.DataFr
 
 
 @torch.no_grad()
-def look(method: Distiller, images: Tensor, *, maps: int = 1) -> Sight:
+def look(method: Distiller, images: Tensor, *, maps: int = 1) -> FeaturePair:
     """What both networks see in images N,3,H,W, in eval mode: the last maps, the embedding and the logits.
 
     Args:
@@ -77,12 +77,12 @@ def look(method: Distiller, images: Tensor, *, maps: int = 1) -> Sight:
     method.eval()
     wanted = {"maps": maps, "embedding": True, "logits": True, **method.also_seen}
     student, teacher = method.student.features(images, **wanted), method.teach(images, **wanted)
-    sight = Sight(student, teacher, method.aligned(student, teacher))
+    sight = FeaturePair(student, teacher, method.aligned(student, teacher))
     method.train(was_training)
     return sight
 
 
-def falling(tables: dict[str, pd.DataFrame]) -> Figure:
+def plot_loss_terms(tables: dict[str, pd.DataFrame]) -> Figure:
     """Each method's terms over its steps, a row for each method; thin each step, thick the mean of ten.
 
     Args:

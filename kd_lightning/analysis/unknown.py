@@ -6,14 +6,14 @@ from matplotlib.figure import Figure
 
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
-from kd_lightning.evaluation import Eyes, Findings, OutOfDistribution
+from kd_lightning.evaluation import EvaluationResult, NetworkView, OutOfDistribution
 from kd_lightning.evaluation.ood import Score
 from kd_lightning.reports.style import COLORS, INK, label, tidy
 
 
 def unknown_scores(
-    eyes: Eyes, unknown: ImageData, *, scores: Sequence[Score] = ("knn", "energy")
-) -> dict[str, Findings]:
+    eyes: NetworkView, unknown: ImageData, *, scores: Sequence[Score] = ("knn", "energy")
+) -> dict[str, EvaluationResult]:
     """What the probe `OutOfDistribution` finds of the teacher, where there is one, and of the student.
 
     Args:
@@ -24,15 +24,15 @@ def unknown_scores(
     Raises:
         ConfigError: for unknown images that are of the run's own classes.
     """
-    probe = OutOfDistribution(data=[unknown], scores=[*scores])
+    evaluator = OutOfDistribution(data=[unknown], scores=[*scores])
     eyes.data.setup("fit")
     eyes.data.setup("test")
-    probe.prepare(eyes.data)
+    evaluator.prepare(eyes.data)
     views = {"teacher": eyes.teacher, "student": eyes}
-    return {name: probe.judge(view) for name, view in views.items() if view}
+    return {name: evaluator.judge(view) for name, view in views.items() if view}
 
 
-def unknown_histograms(found: dict[str, Findings]) -> Figure:
+def unknown_histograms(found: dict[str, EvaluationResult]) -> Figure:
     """A row for each network, a column for each score: known images filled, unknown ones outlined."""
     keys = list(dict.fromkeys(key for each in found.values() for key in each.details["ood"]))
     if not keys:

@@ -1,27 +1,27 @@
 """What happens around a run."""
 
 from kd_lightning.callbacks.ema import EMA
-from kd_lightning.callbacks.guard import Guard
-from kd_lightning.callbacks.keep_config import KeepConfig
 from kd_lightning.callbacks.memory import OutOfMemory
-from kd_lightning.callbacks.overview import Overview
-from kd_lightning.callbacks.predictions import Predictions
+from kd_lightning.callbacks.non_finite import NonFiniteGuard
+from kd_lightning.callbacks.predictions import SavePredictions
+from kd_lightning.callbacks.preemption import PreemptionHandler
 from kd_lightning.callbacks.progress import Progress
 from kd_lightning.callbacks.protocol import Protocol
+from kd_lightning.callbacks.run_status import RunStatus
+from kd_lightning.callbacks.run_summary import RunSummary
+from kd_lightning.callbacks.save_config import SaveConfig
 from kd_lightning.callbacks.speed import Speed
-from kd_lightning.callbacks.stop import Stop
-from kd_lightning.callbacks.watch import Watch
 
 __all__ = [
     "EMA",
-    "Guard",
-    "KeepConfig",
+    "NonFiniteGuard",
     "OutOfMemory",
-    "Overview",
-    "Predictions",
+    "PreemptionHandler",
     "Progress",
     "Protocol",
+    "RunStatus",
+    "RunSummary",
+    "SaveConfig",
+    "SavePredictions",
     "Speed",
-    "Stop",
-    "Watch",
 ]

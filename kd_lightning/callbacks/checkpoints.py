@@ -7,10 +7,10 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
-from kd_lightning.loggers import MetricsFile
+from kd_lightning.loggers import ResumableCSVLogger
 
 
-class Last(Checkpoint):
+class LastCheckpoint(Checkpoint):
     """`last.ckpt`: the end of the last epoch, the step at which the run was told to stop, or the last of so many.
 
     Lightning's own would write an epoch that max_steps or max_time cut short as done, and its rest would be lost to a
@@ -25,10 +25,10 @@ class Last(Checkpoint):
         self.path, self.every_n_steps = folder / "last.ckpt", every_n_steps
 
     @staticmethod
-    def of(trainer: Trainer) -> "Last | None":
+    def of(trainer: Trainer) -> "LastCheckpoint | None":
         """A run's; None in a run that keeps nothing."""
         kept = [] if trainer.fast_dev_run else trainer.checkpoint_callbacks
-        return next((callback for callback in kept if isinstance(callback, Last)), None)
+        return next((callback for callback in kept if isinstance(callback, LastCheckpoint)), None)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.path = trainer.strategy.broadcast(self.path)
@@ -55,7 +55,7 @@ class Last(Checkpoint):
 
     def _write(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:  # values that a checkpoint has behind it are logged before it is there
-            (logger.sync if isinstance(logger, MetricsFile) else logger.save)()
+            (logger.sync if isinstance(logger, ResumableCSVLogger) else logger.save)()
         trainer.save_checkpoint(self.path, weights_only=False)
 
 
@@ -73,7 +73,7 @@ def _log_epoch(trainer: Trainer) -> None:
     loop._batches_that_stepped += 1
 
 
-class Best(ModelCheckpoint):
+class BestCheckpoint(ModelCheckpoint):
     """The epoch with the highest val/acc, as `best.ckpt`.
 
     Args:

@@ -9,8 +9,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import StudentModule
 from kd_lightning.metrics import top1
 from kd_lightning.models import checkpoints
 

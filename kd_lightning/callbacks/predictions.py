@@ -8,12 +8,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
+from kd_lightning.distillation import Prediction
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods.student import Prediction
-from kd_lightning.tensorfile import write_tensors
+from kd_lightning.io.atomic import write_tensors
 
 
-class Predictions(Callback):
+class SavePredictions(Callback):
     """Collects the student's predictions into one safetensors file.
 
     It holds `logits` N,K, `embedding` N,D, `labels` N and `indices` N (positions in the split, as in `Batch`), and in

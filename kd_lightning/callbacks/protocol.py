@@ -10,14 +10,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from kd_lightning import results
-from kd_lightning.callbacks.checkpoints import Best, Last
-from kd_lightning.console import wide
+from kd_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from kd_lightning.config.safe_yaml import load_yaml
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
-from kd_lightning.loggers import OfflineSafeWandb
+from kd_lightning.io.console import wide
+from kd_lightning.loggers import ResilientWandbLogger
 from kd_lightning.models import checkpoints
-from kd_lightning.plain_yaml import load_yaml
+from kd_lightning.runs import results
 
 
 class Protocol(Callback):
@@ -60,8 +60,8 @@ class Protocol(Callback):
         self.judge = self.judge or ("best" if validated else "last")
         self.judged = folder / f"{self.judge}.ckpt"
         # one callback cannot do both: ModelCheckpoint's save_last writes only when it has saved a best one
-        last = Last(folder, self.every_n_steps)
-        return [Best(folder), last] if validated else [last]
+        last = LastCheckpoint(folder, self.every_n_steps)
+        return [BestCheckpoint(folder), last] if validated else [last]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":  # processes that torchrun or SLURM started have named a folder each
@@ -99,7 +99,7 @@ class Protocol(Callback):
             state, facts = checkpoints.read(self.judged)
             student = checkpoints.clean(state, method.student.model)
             checkpoints.write(self.judged.with_name("student.safetensors"), student, facts)
-        best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, Best)), None)
+        best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
         last = _values(trainer) or self._last  # of a run that was told to end in its last epoch
         outcome = ""
         if 0 <= trainer.max_steps <= trainer.global_step:
@@ -116,7 +116,12 @@ class Protocol(Callback):
         rank_zero_info(f"result: the {self.judge} epoch{outcome}; {self.judged}, its student alone beside it")
 
     def _record(
-        self, trainer: Trainer, method: LightningModule, data: ImageData, last: dict[str, float], best: "Best | None"
+        self,
+        trainer: Trainer,
+        method: LightningModule,
+        data: ImageData,
+        last: dict[str, float],
+        best: "BestCheckpoint | None",
     ) -> None:
         found = results.collect(trainer, method, data, self.judged)
         at_best = self.judge == "best" and best is not None and best.best_model_score is not None
@@ -128,7 +133,7 @@ class Protocol(Callback):
         results.record(self.judged.parent, found, each)
         wide().print(results.table(found["metrics"]))
         for logger in trainer.loggers:
-            if isinstance(logger, OfflineSafeWandb):
+            if isinstance(logger, ResilientWandbLogger):
                 results.log_tables(logger, found, each, data)
 
     def conclude_test(

@@ -3,11 +3,11 @@
 from kd_lightning.commands.bench import Bench
 from kd_lightning.commands.bench_data import BenchData
 from kd_lightning.commands.bench_methods import BenchMethods
+from kd_lightning.commands.build_neighbors import MakeNeighbors
 from kd_lightning.commands.compare import Compare
 from kd_lightning.commands.export import Export
-from kd_lightning.commands.neighbors import MakeNeighbors
 from kd_lightning.commands.repeat import Repeat
-from kd_lightning.commands.show import Show
+from kd_lightning.commands.show_batch import Show
 
 ON_A_CONFIG = {"show": Show, "neighbors": MakeNeighbors}
 """Called with the method and the data of a config, as `fit` takes it."""

@@ -16,9 +16,9 @@ from torch.utils._pytree import tree_map_only
 
 from kd_lightning import methods
 from kd_lightning.batch import Batch
-from kd_lightning.console import wide
+from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.errors import ConfigError, nearest
-from kd_lightning.methods import Distiller, StudentModule
+from kd_lightning.io.console import wide
 from kd_lightning.models import Network, checkpoints
 
 METHODS: dict[str, type[StudentModule]] = {

@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 from rich.markup import escape
 
 from kd_lightning import reports
-from kd_lightning.console import wide
 from kd_lightning.errors import ConfigError
-from kd_lightning.paths import check_writable, expand
+from kd_lightning.io.console import wide
+from kd_lightning.io.paths import check_writable, expand
 from kd_lightning.reports import online, tables, workspace
 from kd_lightning.reports.statistics import Test
 

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from kd_lightning.data import cache
 from kd_lightning.errors import ConfigError, one_line
-from kd_lightning.paths import resolve
+from kd_lightning.io.paths import resolve
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 MOST_ENTRIES = 5_000_000

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from kd_lightning.data.augmentations import Augmentation, Preset, RandomResizedCrop, preset
 from kd_lightning.data.encoded import EncodedImages
-from kd_lightning.data.images import Images
+from kd_lightning.data.images import ImageDataset
+from kd_lightning.data.loader_mixin import LoaderMixin
 from kd_lightning.data.neighbors import Neighbors
-from kd_lightning.data.serving import Serving
 from kd_lightning.data.splits import draw
 from kd_lightning.data.teacher import check_classes
 from kd_lightning.errors import ConfigError
@@ -21,7 +21,7 @@ from kd_lightning.mixing import Mixing
 Split = Literal["train", "val", "test"]
 
 
-class ImageData(Serving, ABC):
+class ImageData(LoaderMixin, ABC):
     """Base of every data set.
 
     Args:
@@ -106,13 +106,13 @@ class ImageData(Serving, ABC):
         self.augmentations = preset(augmentations) if isinstance(augmentations, str) else augmentations
         self.mixing, self.neighbors, self.memory_limit = mixing, neighbors, memory_limit
         self.num_workers, self.skips, self.split_seed, self.seed = num_workers, on_error == "skip", split_seed, seed
-        self.sets: dict[str, Images] = {}
+        self.sets: dict[str, ImageDataset] = {}
         self.checks: list[Callable[[ImageData], None]] = []
         """What else looks at the data before a run is opened, and may refuse them; the command line's probes do."""
         self._check_groups()
 
     @abstractmethod
-    def load(self, split: Split) -> Images | None:
+    def load(self, split: Split) -> ImageDataset | None:
         """All images of a split, in the order that `Batch.indices` counts; None where the data set has no `val`."""
 
     def default_augmentations(self) -> list[Augmentation]:
@@ -192,7 +192,7 @@ class ImageData(Serving, ABC):
             where = f" of each of {self.world} devices" if self.world > 1 else ""
             raise ConfigError(f"data.batch_size: {self.batch_size} is more than the {each} {what}{where}")
 
-    def _train_and_val(self) -> dict[str, Images]:
+    def _train_and_val(self) -> dict[str, ImageDataset]:
         train, val = self.load("train"), self.load("val")
         if not self._cuts_files(train):
             train = self._in_memory(train)  # the whole of it, so that all splits of it share one cache
@@ -205,20 +205,20 @@ class ImageData(Serving, ABC):
         splits = {"train": train.subset(rows) if len(rows) < len(train) else train}
         return splits if val is None else {**splits, "val": val}
 
-    def _draw(self, images: Images, rows: Tensor, share: float, field: str, hint: str) -> tuple[Tensor, Tensor]:
+    def _draw(self, images: ImageDataset, rows: Tensor, share: float, field: str, hint: str) -> tuple[Tensor, Tensor]:
         return draw(images.labels, rows, share, seed=self.split_seed, field=field, otherwise=hint)
 
-    def _cuts_files(self, images: Images) -> bool:
+    def _cuts_files(self, images: ImageDataset) -> bool:
         """Whether the first augmentation is a crop that is to see the files' own pixels, and these are resized else."""
         crops = bool(self.steps) and isinstance(self.steps[0], RandomResizedCrop)
         return crops and isinstance(images, EncodedImages) and images.resized
 
-    def _in_memory(self, images: Images) -> Images:
+    def _in_memory(self, images: ImageDataset) -> ImageDataset:
         if isinstance(images, EncodedImages) and images.bytes() <= self.memory_limit * 1e9:
             return images.stored(self.name)
         return images
 
-    def _keep(self, images: Images, split: str) -> Images:
+    def _keep(self, images: ImageDataset, split: str) -> ImageDataset:
         if not (split == "train" and self._cuts_files(images)):
             images = self._in_memory(images)
         if isinstance(images, EncodedImages):

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torchvision.datasets.utils import check_md5
 
 from kd_lightning.errors import ConfigError, one_line
-from kd_lightning.wholefile import whole
+from kd_lightning.io.atomic import atomic_write
 
 _PATIENCE = 60  # seconds without a byte
 
@@ -40,7 +40,7 @@ def fetch(address: str, target: Path, md5: str, *, field: str) -> None:
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_PATIENCE)
     try:
-        with whole(target) as partial:
+        with atomic_write(target) as partial:
             rank_zero_info(f"downloading {address} to {target}")
             torch.hub.download_url_to_file(address, str(partial))
             if not check_md5(str(partial), md5):

@@ -26,12 +26,12 @@ from kd_lightning.data.decode import (
     dimensions,
     open_rgb,
 )
-from kd_lightning.data.images import Images, StoredImages
+from kd_lightning.data.images import ImageDataset, StoredImages
 from kd_lightning.errors import ConfigError
-from kd_lightning.randomness import fold
+from kd_lightning.randomness import fold_in
 
 
-class EncodedImages(Images):
+class EncodedImages(ImageDataset):
     """Images in files, or in a table that holds files, brought to one size when decoded.
 
     Args:
@@ -86,7 +86,7 @@ class EncodedImages(Images):
             decoded = [self._attempt(row, self._middle) for row in rows.tolist()]
         else:
             sizes = torch.tensor([self._attempt(row, dimensions) or (1, 1) for row in rows.tolist()])
-            keys = torch.stack([fold(view_keys(batch.keys, view), 0) for view in range(self.views)])
+            keys = torch.stack([fold_in(view_keys(batch.keys, view), 0) for view in range(self.views)])
             boxes = self.crop.boxes(keys, sizes[:, 1], sizes[:, 0]).transpose(0, 1)
             crops = [partial(self._crops, box, full) for box, full in zip(boxes.tolist(), sizes.tolist(), strict=True)]
             decoded = [self._attempt(row, crop) for row, crop in zip(rows.tolist(), crops, strict=True)]

@@ -12,7 +12,7 @@ from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.decode import Source, UnreadableError
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.errors import ConfigError, nearest, one_line
-from kd_lightning.paths import expand, resolve
+from kd_lightning.io.paths import expand, resolve
 
 
 class Table(Sequence[Source]):

@@ -9,10 +9,10 @@ from torch.utils.data import Dataset
 
 from kd_lightning.batch import Batch
 from kd_lightning.data.samplers import Place
-from kd_lightning.randomness import fold, sample_keys, stream
+from kd_lightning.randomness import fold_in, named_key, sample_keys
 
 
-class Images(Dataset):
+class ImageDataset(Dataset):
     """A set of N labelled images.
 
     Args:
@@ -42,7 +42,7 @@ class Images(Dataset):
         keys = sample_keys(self.seed, epochs[0], indices)
         if any(copies):
             copies = torch.tensor(copies)
-            keys = torch.where(copies == 0, keys, fold(stream(keys, "copy"), copies))
+            keys = torch.where(copies == 0, keys, fold_in(named_key(keys, "copy"), copies))
         return self._gather(rows, Batch(torch.empty(0), self.labels[rows], indices, keys))
 
     def take(self, rows: Tensor) -> Batch:
@@ -67,7 +67,7 @@ class Images(Dataset):
         return []
 
 
-class StoredImages(Images):
+class StoredImages(ImageDataset):
     """Images in memory.
 
     Args:

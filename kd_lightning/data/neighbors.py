@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from kd_lightning.data.images import Images
+from kd_lightning.data.images import ImageDataset
 from kd_lightning.data.teacher import Teacher
 from kd_lightning.errors import ConfigError
-from kd_lightning.paths import resolve
-from kd_lightning.tensorfile import write_tensors
+from kd_lightning.io.atomic import write_tensors
+from kd_lightning.io.paths import resolve
 
 SAMPLED = 256
 """Images whose pixels stand for all of a data set in its fingerprint."""
@@ -91,7 +91,7 @@ def _unit(rows: Tensor) -> Tensor:
     return F.normalize(rows, dim=1)
 
 
-def data_fingerprint(images: Images) -> str:
+def data_fingerprint(images: ImageDataset) -> str:
     """Says which images these are: their number, indices, and the pixels of up to 256 of them, not augmented."""
     rows = torch.linspace(0, len(images) - 1, min(SAMPLED, len(images))).long()
     pixels = images.subset(rows).take(torch.arange(len(rows))).images.cpu()
@@ -101,7 +101,7 @@ def data_fingerprint(images: Images) -> str:
     return digest.hexdigest()
 
 
-def save_table(path: Path, neighbors: Tensor, images: Images, teacher: Teacher) -> None:
+def save_table(path: Path, neighbors: Tensor, images: ImageDataset, teacher: Teacher) -> None:
     """Writes a table of neighbours with what it was made of.
 
     Args:
@@ -134,7 +134,7 @@ class Neighbors:
         self.rows = torch.empty(0, 0)
         self.facts: dict[str, str] = {}
 
-    def load(self, images: Images) -> None:
+    def load(self, images: ImageDataset) -> None:
         """Reads the table of these images; `rows` is then N,candidates int64."""
         path = resolve(self.path, "data.neighbors.path")
         try:

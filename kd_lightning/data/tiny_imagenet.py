@@ -12,7 +12,7 @@ from kd_lightning.data.downloads import fetch
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.files import Files, find
 from kd_lightning.errors import ConfigError
-from kd_lightning.paths import expand, resolve
+from kd_lightning.io.paths import expand, resolve
 
 _ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _CHECKSUM = "90528d7ca1a48142e341f4ef8d21d0de"

@@ -2,13 +2,13 @@
 
 from kd_lightning.evaluation.classification import Classification
 from kd_lightning.evaluation.cost import Cost
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator
 from kd_lightning.evaluation.faithfulness import Faithfulness
 from kd_lightning.evaluation.few_shot import FewShot
 from kd_lightning.evaluation.knn import KNN
 from kd_lightning.evaluation.linear import LinearProbe
+from kd_lightning.evaluation.network_view import FeatureCache, NetworkView, Predictions, read
 from kd_lightning.evaluation.ood import OutOfDistribution
-from kd_lightning.evaluation.probe import Findings, Probe
-from kd_lightning.evaluation.reading import Eyes, Reader, Seen, read
 from kd_lightning.evaluation.retrieval import Retrieval
 from kd_lightning.evaluation.robustness import Corruptions
 from kd_lightning.evaluation.shifts import Shifts
@@ -20,16 +20,16 @@ __all__ = [
     "Classification",
     "Corruptions",
     "Cost",
-    "Eyes",
+    "EvaluationResult",
+    "Evaluator",
     "Faithfulness",
+    "FeatureCache",
     "FewShot",
-    "Findings",
     "LinearProbe",
+    "NetworkView",
     "OutOfDistribution",
-    "Probe",
-    "Reader",
+    "Predictions",
     "Retrieval",
-    "Seen",
     "Shifts",
     "Transfer",
     "knn_scores",

@@ -5,15 +5,15 @@ from typing import Any
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from kd_lightning.evaluation.probe import Findings, Probe
-from kd_lightning.evaluation.reading import Eyes, Seen
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator
+from kd_lightning.evaluation.network_view import NetworkView, Predictions
 from kd_lightning.metrics import classification as metric
 
 CONFUSED = 200
 """Classes up to which the confusion matrix is kept."""
 
 
-class Classification(Probe):
+class Classification(Evaluator):
     """Logs `test/top5`, `nll`, `brier`, `ece`, and `nll_scaled`, `ece_scaled` after temperature scaling.
 
     ECE has 15 bins (Guo et al. 2017). The temperature is fitted on the validation images, and left out where there are
@@ -29,9 +29,9 @@ class Classification(Probe):
     def __init__(self, *, teacher: bool = True, every_n_epochs: int = 0) -> None:
         super().__init__(teacher=teacher, every_n_epochs=every_n_epochs)
 
-    def judge(self, eyes: Eyes) -> Findings:
+    def judge(self, eyes: NetworkView) -> EvaluationResult:
         if not eyes.knows_classes:
-            return Findings({})
+            return EvaluationResult({})
         seen = eyes.seen()
         found = _judged(seen)
         if eyes.split == "test":
@@ -49,7 +49,7 @@ class Classification(Probe):
         return found
 
 
-def _judged(seen: Seen) -> Findings:
+def _judged(seen: Predictions) -> EvaluationResult:
     logits, labels = seen.logits, seen.labels
     values = _calibrated(logits, labels) | {"brier": float(metric.brier(logits, labels))}
     if logits.shape[1] > 5:
@@ -63,14 +63,14 @@ def _judged(seen: Seen) -> Findings:
     }
     if len(confusion) <= CONFUSED:
         details["confusion"] = confusion.tolist()
-    return Findings(values, details)
+    return EvaluationResult(values, details)
 
 
 def _calibrated(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {"nll": float(metric.nll(logits, labels)), "ece": float(metric.ece(logits, labels))}
 
 
-def _samples(eyes: Eyes, seen: Seen) -> dict[str, Tensor]:
+def _samples(eyes: NetworkView, seen: Predictions) -> dict[str, Tensor]:
     confidence, prediction = seen.logits.softmax(dim=1).max(dim=1)
     samples = {"labels": seen.labels, "indices": seen.indices, "prediction": prediction, "confidence": confidence}
     if eyes.teacher and eyes.teacher.knows_classes:

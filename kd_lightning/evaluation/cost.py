@@ -4,13 +4,13 @@ import torch
 from safetensors.torch import save
 
 from kd_lightning.errors import check_positive
-from kd_lightning.evaluation.probe import Findings, Probe
-from kd_lightning.evaluation.reading import Eyes
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator
+from kd_lightning.evaluation.network_view import NetworkView
 from kd_lightning.evaluation.timing import medians
 from kd_lightning.models import Network
 
 
-class Cost(Probe):
+class Cost(Evaluator):
     """Logs `cost/parameters`, `cost/macs`, `cost/megabytes`, and the speed at batch sizes.
 
     MACs are of one image of the data, normalisation included. Megabytes are the weights' on disk, as safetensors. For
@@ -32,7 +32,7 @@ class Cost(Probe):
         for each in (*self.batch_sizes, repeats):
             check_positive(**{"Cost": each})
 
-    def judge(self, eyes: Eyes) -> Findings:
+    def judge(self, eyes: NetworkView) -> EvaluationResult:
         network, side = eyes.network, eyes.side
         state = {name: value.cpu().contiguous().clone() for name, value in network.model.state_dict().items()}
         found = {
@@ -43,7 +43,7 @@ class Cost(Probe):
         for size in self.batch_sizes:
             seconds = self._seconds(network, size, side, eyes.reader.device)
             found |= {f"cost/latency_ms_{size}": seconds * 1e3, f"cost/images_per_second_{size}": size / seconds}
-        return Findings(found)
+        return EvaluationResult(found)
 
     def _seconds(self, network: Network, size: int, side: int, device: torch.device) -> float:
         images = torch.zeros(size, 3, side, side, dtype=torch.uint8, device=device)

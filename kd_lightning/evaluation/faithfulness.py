@@ -1,13 +1,13 @@
 """Faithfulness: how far the student is like its teacher, right or wrong."""
 
 from kd_lightning.errors import check_positive
-from kd_lightning.evaluation.probe import Findings, Probe
-from kd_lightning.evaluation.reading import Eyes
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator
+from kd_lightning.evaluation.network_view import NetworkView
 from kd_lightning.metrics import faithfulness as metric
 from kd_lightning.metrics import linear_cka, neighbor_overlap, similarity_distance
 
 
-class Faithfulness(Probe):
+class Faithfulness(Evaluator):
     """Logs how like its teacher a student is, on the test images.
 
     Of the logits, where both know the classes: `agreement_teacher_errs`, the share of images with one class for both
@@ -31,9 +31,9 @@ class Faithfulness(Probe):
         for each in (*self.ks, batch_size):
             check_positive(**{"Faithfulness": each})
 
-    def judge(self, eyes: Eyes) -> Findings:
+    def judge(self, eyes: NetworkView) -> EvaluationResult:
         if not eyes.teacher:
-            return Findings({})
+            return EvaluationResult({})
         student, teacher = eyes.seen(), eyes.teacher.seen()
         found: dict[str, float] = {}
         if eyes.knows_classes and eyes.teacher.knows_classes:
@@ -47,4 +47,4 @@ class Faithfulness(Probe):
         overlap = neighbor_overlap(ours, theirs, self.ks)
         found |= {f"neighbors_{k}": float(share) for k, share in overlap.items()}
         found["sp_distance"] = float(similarity_distance(ours, theirs, batch_size=self.batch_size))
-        return Findings(found)
+        return EvaluationResult(found)

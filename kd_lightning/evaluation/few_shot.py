@@ -8,11 +8,11 @@ from torch import Tensor
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.evaluation.classifiers import logistic_scores
-from kd_lightning.evaluation.probe import Findings, Probe, accuracy
-from kd_lightning.evaluation.reading import Eyes
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator, accuracy
+from kd_lightning.evaluation.network_view import NetworkView
 
 
-class FewShot(Probe):
+class FewShot(Evaluator):
     """Logs `test/few_shot_<n>`: accuracy of a logistic regression on n training images a class.
 
     scikit-learn's by L-BFGS on standardised embeddings, C = 1; the mean over several draws of the images, which are the
@@ -39,7 +39,7 @@ class FewShot(Probe):
         super().check_data(data)
         few_of_each((self.data or data).sets["train"].labels, max(self.shots), 0)
 
-    def judge(self, eyes: Eyes) -> Findings:
+    def judge(self, eyes: NetworkView) -> EvaluationResult:
         known, asked, classes = eyes.seen("train"), eyes.seen(), eyes.data.num_classes
         found = {}
         for shots in self.shots:
@@ -51,7 +51,7 @@ class FewShot(Probe):
                 )
                 reached.append(accuracy(scores, asked.labels))
             found[f"few_shot_{shots}"] = sum(reached) / len(reached)
-        return Findings(found)
+        return EvaluationResult(found)
 
 
 def few_of_each(labels: Tensor, shots: int, draw: int) -> Tensor:

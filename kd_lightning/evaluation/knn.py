@@ -3,12 +3,12 @@
 from typing import Any
 
 from kd_lightning.errors import ConfigError, check_positive
-from kd_lightning.evaluation.probe import Findings, Probe, accuracy
-from kd_lightning.evaluation.reading import Eyes
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator, accuracy
+from kd_lightning.evaluation.network_view import NetworkView
 from kd_lightning.evaluation.votes import knn_scores
 
 
-class KNN(Probe):
+class KNN(Evaluator):
     """Logs `test/knn`: the share of test images whose nearest training images vote for their class.
 
     Args:
@@ -32,10 +32,10 @@ class KNN(Probe):
         if max(self.ks) > images:
             raise ConfigError(f"KNN.k: {max(self.ks)} neighbours of {images} training images")
 
-    def judge(self, eyes: Eyes) -> Findings:
+    def judge(self, eyes: NetworkView) -> EvaluationResult:
         known, asked, classes = eyes.seen("train"), eyes.seen(), eyes.data.num_classes
         votes = knn_scores(
             asked.embedding, known.embedding, known.labels, k=self.ks, temperature=self.temperature, classes=classes
         )
         names = ["knn", *(f"knn_{k}" for k in self.ks[1:])]
-        return Findings({name: accuracy(votes[:, n], asked.labels) for n, name in enumerate(names)})
+        return EvaluationResult({name: accuracy(votes[:, n], asked.labels) for n, name in enumerate(names)})

@@ -4,11 +4,11 @@ from typing import Any, Literal
 
 from kd_lightning.errors import check_positive
 from kd_lightning.evaluation.classifiers import logistic_scores, sgd_scores
-from kd_lightning.evaluation.probe import Findings, Probe, accuracy
-from kd_lightning.evaluation.reading import Eyes
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator, accuracy
+from kd_lightning.evaluation.network_view import NetworkView
 
 
-class LinearProbe(Probe):
+class LinearProbe(Evaluator):
     """Logs `test/linear`: the share of test images that a linear classifier on the frozen embedding puts right.
 
     It is trained on the training images, not augmented. `lbfgs`: scikit-learn's logistic regression on standardised
@@ -34,11 +34,11 @@ class LinearProbe(Probe):
     def title(self) -> str:
         return f"{super().title} {self.solver}"
 
-    def judge(self, eyes: Eyes) -> Findings:
+    def judge(self, eyes: NetworkView) -> EvaluationResult:
         known, asked, classes = eyes.seen("train"), eyes.seen(), eyes.data.num_classes
         given = known.embedding, known.labels, asked.embedding
         if self.solver == "sgd":
             name, scores = "linear_sgd", sgd_scores(*given, classes=classes, epochs=self.epochs)
         else:
             name, scores = "linear", logistic_scores(*given, classes=classes, max_iter=self.max_iter)
-        return Findings({name: accuracy(scores, asked.labels)})
+        return EvaluationResult({name: accuracy(scores, asked.labels)})

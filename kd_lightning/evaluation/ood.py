@@ -9,15 +9,15 @@ from torch import Tensor
 
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError, check_positive, nearest
-from kd_lightning.evaluation.probe import Findings, Probe, make_ready
-from kd_lightning.evaluation.reading import Eyes, Seen
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator, make_ready
+from kd_lightning.evaluation.network_view import NetworkView, Predictions
 from kd_lightning.metrics import ood
 
 Score = Literal["knn", "msp", "energy", "mahalanobis"]
 BINS = 30
 
 
-class OutOfDistribution(Probe):
+class OutOfDistribution(Evaluator):
     """Logs `test/ood_<score>_<data>`, the AUROC of known against unknown images, and `..._fpr95`.
 
     Scores: `knn`, the cosine to the k-th nearest training image (TinTeM's, with k = 1; Sun et al. 2022); `msp`, the
@@ -94,8 +94,8 @@ class OutOfDistribution(Probe):
                 f"({'; '.join(close[:4])}); `exclude` leaves them out"
             )
 
-    def judge(self, eyes: Eyes) -> Findings:
-        found = Findings({}, {"ood": {}})
+    def judge(self, eyes: NetworkView) -> EvaluationResult:
+        found = EvaluationResult({}, {"ood": {}})
         known = self._scores(eyes, eyes.seen())
         for other in self.unknown:
             unknown = self._scores(eyes, self._kept(eyes.seen("test", other), other))
@@ -106,12 +106,12 @@ class OutOfDistribution(Probe):
                 found.details["ood"][name] = histograms(known[kind], theirs)
         return found
 
-    def _kept(self, seen: Seen, other: ImageData) -> Seen:
+    def _kept(self, seen: Predictions, other: ImageData) -> Predictions:
         left_out = [n for n, name in enumerate(other.class_names) if name.lower() in self.exclude]
         keep = ~torch.isin(seen.labels, torch.tensor(left_out, device=seen.labels.device))
-        return Seen(*(part[keep] for part in seen))
+        return Predictions(*(part[keep] for part in seen))
 
-    def _scores(self, eyes: Eyes, seen: Seen) -> dict[Score, Tensor]:
+    def _scores(self, eyes: NetworkView, seen: Predictions) -> dict[Score, Tensor]:
         """Of N images, by kind: N, higher for what is known."""
         found: dict[Score, Tensor] = {}
         for kind in self.kinds:

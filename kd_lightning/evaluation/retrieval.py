@@ -3,12 +3,12 @@
 from typing import Any
 
 from kd_lightning.errors import check_positive
-from kd_lightning.evaluation.probe import Findings, Probe
-from kd_lightning.evaluation.reading import Eyes
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator
+from kd_lightning.evaluation.network_view import NetworkView
 from kd_lightning.metrics import retrieval
 
 
-class Retrieval(Probe):
+class Retrieval(Evaluator):
     """Logs `test/map` and `test/recall_<k>`: every test image asks for others of its class, by cosine.
 
     mAP is over the whole ranking of the other test images; recall@k the share of images with one of their class among
@@ -25,6 +25,6 @@ class Retrieval(Probe):
         for each in self.ks:
             check_positive(**{"Retrieval.k": each})
 
-    def judge(self, eyes: Eyes) -> Findings:
+    def judge(self, eyes: NetworkView) -> EvaluationResult:
         asked = eyes.seen()
-        return Findings(retrieval(asked.embedding, asked.labels, ks=tuple(self.ks)))
+        return EvaluationResult(retrieval(asked.embedding, asked.labels, ks=tuple(self.ks)))

@@ -5,16 +5,16 @@ from typing import Any
 import torch
 
 from kd_lightning.batch import Batch
-from kd_lightning.data.images import Images
+from kd_lightning.data.images import ImageDataset
 from kd_lightning.data.splits import draw
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.evaluation.corruptions import CORRUPTIONS, corrupt
-from kd_lightning.evaluation.probe import Findings, Probe, accuracy
-from kd_lightning.evaluation.reading import Eyes
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator, accuracy
+from kd_lightning.evaluation.network_view import NetworkView
 from kd_lightning.randomness import sample_keys
 
 
-class Corruptions(Probe):
+class Corruptions(Evaluator):
     """Logs `test/corrupted`: accuracy on corrupted test images, the mean over corruptions and severities.
 
     The 15 corruptions of ImageNet-C (Hendrycks & Dietterich 2019), made on the way, each a function of the image's
@@ -49,27 +49,29 @@ class Corruptions(Probe):
             raise ConfigError(f"Corruptions.images: {images} is not positive; leave it out for all")
         self.images, self.beside = images, teacher
 
-    def judge(self, eyes: Eyes) -> Findings:
+    def judge(self, eyes: NetworkView) -> EvaluationResult:
         ours = self._accuracies(eyes)
-        found = Findings({"corrupted": _mean(ours)}, {"corruptions": {"severities": self.severities, "accuracy": ours}})
+        found = EvaluationResult(
+            {"corrupted": _mean(ours)}, {"corruptions": {"severities": self.severities, "accuracy": ours}}
+        )
         if self.beside and eyes.teacher:
             theirs = self._accuracies(eyes.teacher)
             found.values |= {"corrupted_teacher": _mean(theirs), "corrupted_relative": relative_error(ours, theirs)}
             found.details["corruptions"]["accuracy_teacher"] = theirs
         return found
 
-    def _accuracies(self, eyes: Eyes) -> dict[str, list[float]]:
+    def _accuracies(self, eyes: NetworkView) -> dict[str, list[float]]:
         clean = self._clean(eyes.data.sets[eyes.split])
         return {name: [self._accuracy(eyes, clean, name, level) for level in self.severities] for name in self.names}
 
-    def _clean(self, images: Images) -> Images:
+    def _clean(self, images: ImageDataset) -> ImageDataset:
         if self.images is None or self.images >= len(images):
             return images
         rows, otherwise = torch.arange(len(images)), "or left out for all"
         drawn = draw(images.labels, rows, self.images, seed=0, field="Corruptions.images", otherwise=otherwise)[1]
         return images.subset(drawn)
 
-    def _accuracy(self, eyes: Eyes, clean: Images, name: str, severity: int) -> float:
+    def _accuracy(self, eyes: NetworkView, clean: ImageDataset, name: str, severity: int) -> float:
         def change(batch: Batch) -> Batch:
             images = batch.images.to(eyes.reader.device, non_blocking=True)
             keys = sample_keys(0, 0, batch.indices).to(images.device)

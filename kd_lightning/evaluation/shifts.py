@@ -9,11 +9,11 @@ from kd_lightning.data.archives import folder_at
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.files import Files, find
 from kd_lightning.errors import ConfigError, nearest
-from kd_lightning.evaluation.probe import Findings, Probe, accuracy
-from kd_lightning.evaluation.reading import Eyes
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator, accuracy
+from kd_lightning.evaluation.network_view import NetworkView
 
 
-class Shifts(Probe):
+class Shifts(Evaluator):
     """Logs `test/shift_<name>`: accuracy on further test images of some or all of the data's classes.
 
     A folder holds one of images for each class, called as the data call it, by its id (WordNet's) or, where all names
@@ -55,13 +55,13 @@ class Shifts(Probe):
         side = data.sets["test"].side
         return EncodedImages(Files(folder, files), torch.tensor(labels), side, crop_ratio=self.crop_ratio)
 
-    def judge(self, eyes: Eyes) -> Findings:
+    def judge(self, eyes: NetworkView) -> EvaluationResult:
         found = {}
         for name, images in self.images.items():
             seen = eyes.reader.read(eyes.network, eyes.data, images)
             some = seen.labels.unique()
             found[f"shift_{name}"] = accuracy(eyes.scores(seen)[:, some], torch.searchsorted(some, seen.labels))
-        return Findings(found)
+        return EvaluationResult(found)
 
 
 def _places(names: list[str], data: ImageData, where: str) -> list[int]:

@@ -3,11 +3,11 @@
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation.classifiers import logistic_scores
-from kd_lightning.evaluation.probe import Findings, Probe, accuracy, make_ready
-from kd_lightning.evaluation.reading import Eyes
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator, accuracy, make_ready
+from kd_lightning.evaluation.network_view import NetworkView
 
 
-class Transfer(Probe):
+class Transfer(Evaluator):
     """Logs `test/transfer_<data>`: a linear classifier on the embedding of other images, as `LinearProbe` has it.
 
     Trained on their training images and judged on their test images, all brought to the size of the run's own.
@@ -36,11 +36,11 @@ class Transfer(Probe):
             other.setup("fit")
             other.setup("test")
 
-    def judge(self, eyes: Eyes) -> Findings:
+    def judge(self, eyes: NetworkView) -> EvaluationResult:
         found = {}
         for other in self.to:
             known, asked = (eyes.seen(split, other) for split in ("train", "test"))
             given = known.embedding, known.labels, asked.embedding
             scores = logistic_scores(*given, classes=other.num_classes)
             found[f"transfer_{other.name}"] = accuracy(scores, asked.labels)
-        return Findings(found)
+        return EvaluationResult(found)

@@ -1,6 +1,6 @@
 """Where a run's values go: metrics.csv in its folder, and W&B."""
 
-from kd_lightning.loggers.online import OfflineSafeWandb, has_key
-from kd_lightning.loggers.table import MetricsFile
+from kd_lightning.loggers.csv import ResumableCSVLogger
+from kd_lightning.loggers.wandb import ResilientWandbLogger, has_key
 
-__all__ = ["MetricsFile", "OfflineSafeWandb", "has_key"]
+__all__ = ["ResilientWandbLogger", "ResumableCSVLogger", "has_key"]

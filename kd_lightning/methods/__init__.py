@@ -3,7 +3,6 @@
 from kd_lightning.methods.at import AT
 from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.dist import DIST
-from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.fitnet import FitNet
 from kd_lightning.methods.kd import KD
 from kd_lightning.methods.pkt import PKT
@@ -12,7 +11,6 @@ from kd_lightning.methods.seed import SEED
 from kd_lightning.methods.simreg import SimReg
 from kd_lightning.methods.sp import SP
 from kd_lightning.methods.stkd import STKD
-from kd_lightning.methods.student import StudentModule
 from kd_lightning.methods.supervised import Supervised
 from kd_lightning.methods.tintem import TinTeM
 
@@ -26,10 +24,8 @@ __all__ = [
     "SP",
     "STKD",
     "CoSS",
-    "Distiller",
     "FitNet",
     "SimReg",
-    "StudentModule",
     "Supervised",
     "TinTeM",
 ]

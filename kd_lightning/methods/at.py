@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.functional import full_precision, pooled_alike, unit
-from kd_lightning.methods.distiller import Distiller
+from kd_lightning.distillation import Distiller
+from kd_lightning.functional import full_precision, match_spatial, normalize
 
 
 @full_precision
@@ -22,7 +22,7 @@ def at_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
         student_map: N,C,H,W.
         teacher_map: N,D,h,w; where the sizes differ, the larger is pooled to the smaller.
     """
-    ours, theirs = (unit(x.square().mean(dim=1).flatten(1)) for x in pooled_alike(student_map, teacher_map))
+    ours, theirs = (normalize(x.square().mean(dim=1).flatten(1)) for x in match_spatial(student_map, teacher_map))
     return F.mse_loss(ours, theirs)
 
 

@@ -6,9 +6,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import EmbeddingDistiller
 from kd_lightning.errors import check_positive
 from kd_lightning.functional import cosine, full_precision
-from kd_lightning.methods.distiller import EmbeddingDistiller
 
 PAPER_SCALE, RELEASED_SCALE = 70.0, 1 / (0.07 * 0.1)
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import Distiller
 from kd_lightning.errors import check_positive
 from kd_lightning.functional import full_precision
-from kd_lightning.methods.distiller import Distiller
 
 _EPSILON = 1e-8
 

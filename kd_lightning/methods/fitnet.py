@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import Distiller
 from kd_lightning.errors import ConfigError
-from kd_lightning.functional import full_precision, pooled_alike
-from kd_lightning.methods.distiller import Distiller
+from kd_lightning.functional import full_precision, match_spatial
 
 
 @full_precision
@@ -47,5 +47,5 @@ class FitNet(Distiller):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         student = self.student.features(batch.images, maps=self.layer, logits=self.needs_labels)
         teacher = self.teach(batch.images, maps=self.layer).maps[0]
-        ours, theirs = pooled_alike(self.regressor(student.maps[0]), teacher)
+        ours, theirs = match_spatial(self.regressor(student.maps[0]), teacher)
         return {**self.label_loss(student.logits, batch), "fitnet": self.fitnet_weight * hint_loss(ours, theirs)}

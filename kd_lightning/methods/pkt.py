@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.functional import full_precision, unit
-from kd_lightning.methods.distiller import Distiller
+from kd_lightning.distillation import Distiller
+from kd_lightning.functional import full_precision, normalize
 
 _EPSILON = 1e-7
 
@@ -27,7 +27,7 @@ def pkt_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _neighborhoods(vectors: Tensor) -> Tensor:
-    vectors = unit(vectors)
+    vectors = normalize(vectors)
     likeness = (vectors @ vectors.T + 1) / 2
     return likeness / likeness.sum(dim=1, keepdim=True)
 

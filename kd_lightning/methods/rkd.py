@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.functional import full_precision, summed_in_pieces, unit
-from kd_lightning.methods.distiller import Distiller
+from kd_lightning.distillation import Distiller
+from kd_lightning.functional import chunked_sum, full_precision, normalize
 
 
 @full_precision
@@ -37,7 +37,7 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     count = len(student)
     floats_each = count * (count + student.shape[1] + teacher.shape[1])
     every = (student, teacher)
-    return summed_in_pieces(_angles_apart, *every, floats_each=floats_each, whole=every) / count**3
+    return chunked_sum(_angles_apart, *every, floats_each=floats_each, whole=every) / count**3
 
 
 def _distances(vectors: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def _angles_apart(students: Tensor, teachers: Tensor, student: Tensor, teacher: 
 
 def _angles(corners: Tensor, vectors: Tensor) -> Tensor:
     """M,N,N cosines of the angles at M corners between the lines to any two of N vectors."""
-    lines = unit(vectors[None] - corners[:, None])
+    lines = normalize(vectors[None] - corners[:, None])
     return lines @ lines.transpose(1, 2)
 
 

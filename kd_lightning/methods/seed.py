@@ -8,9 +8,9 @@ from torchvision.ops import MLP
 
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import EmbeddingDistiller
 from kd_lightning.errors import ConfigError, check_positive
-from kd_lightning.functional import full_precision, unit
-from kd_lightning.methods.distiller import EmbeddingDistiller
+from kd_lightning.functional import full_precision, normalize
 
 
 @full_precision
@@ -29,7 +29,7 @@ def seed_loss(
         student_temperature: of the student's softmax.
         teacher_temperature: of the teacher's.
     """
-    ours, theirs = unit(student), unit(teacher)
+    ours, theirs = normalize(student), normalize(teacher)
     target = torch.softmax(_similarities(theirs, theirs, queue) / teacher_temperature, dim=1)
     log_probabilities = torch.log_softmax(_similarities(ours, theirs, queue) / student_temperature, dim=1)
     return -(target * log_probabilities).sum(dim=1).mean()
@@ -78,7 +78,7 @@ class SEED(EmbeddingDistiller):
         self.head = MLP(width, [width, self.teacher.embedding_width])
         self.queue: Tensor
         self.place: Tensor
-        self.register_buffer("queue", unit(torch.randn(queue_size, self.teacher.embedding_width)))
+        self.register_buffer("queue", normalize(torch.randn(queue_size, self.teacher.embedding_width)))
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
         self._ddp_params_and_buffers_to_ignore += ["queue", "place"]
 
@@ -98,7 +98,7 @@ class SEED(EmbeddingDistiller):
         queue = self.queue.clone()  # as it is now: the backward pass comes after it has moved on
         loss = seed_loss(ours, theirs, queue=queue, **self.temperatures)
         (everyones,) = self.gathered(theirs.float())
-        self._enqueue(unit(everyones))
+        self._enqueue(normalize(everyones))
         return {**self.label_loss(student.logits, batch), "seed": self.seed_weight * loss}
 
     @torch.no_grad()

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torchvision.ops import MLP
 
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import EmbeddingDistiller
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import cosine, full_precision
-from kd_lightning.methods.distiller import EmbeddingDistiller
 
 
 @full_precision

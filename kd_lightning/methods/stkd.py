@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd_lightning.batch import Batch, as_float
+from kd_lightning.distillation import Distiller
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import cross_entropy, full_precision
-from kd_lightning.methods.distiller import Distiller
 from kd_lightning.methods.kd import kd_loss
 from kd_lightning.mixing import partners, shares
-from kd_lightning.randomness import stream
+from kd_lightning.randomness import named_key
 
 
 class Virtual(NamedTuple):
@@ -32,7 +32,7 @@ def virtual_samples(keys: Tensor, *, images: int, alpha: float, per: Literal["ba
     """
     rows, weights = [torch.arange(len(keys), device=keys.device)], torch.ones((len(keys), 1), device=keys.device)
     for number in range(1, images):
-        own = stream(keys, f"STKD image {number}")
+        own = named_key(keys, f"STKD image {number}")
         share = shares(own, alpha, per=per)[:, None]
         rows.append(partners(own))
         weights = torch.cat([weights * share, 1 - share], dim=1)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.methods.student import StudentModule
+from kd_lightning.distillation import StudentModule
 
 
 class Supervised(StudentModule):

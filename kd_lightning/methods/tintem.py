@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import Distiller
 from kd_lightning.errors import ConfigError, check_positive
-from kd_lightning.functional import cosine, full_precision, summed_in_pieces, unit
-from kd_lightning.methods.distiller import Distiller
+from kd_lightning.functional import chunked_sum, cosine, full_precision, normalize
 from kd_lightning.models import Features, Network
 
 TEMPERATURES = tuple(number / 100 for number in range(1, 11))
@@ -43,7 +43,7 @@ def sne_loss(
         mapped, teacher = mapped[None], teacher[None]
     floats_each = mapped.shape[1] ** 2 * len(temperatures)
     settings = (tuple(temperatures), style)
-    return summed_in_pieces(_divergences, mapped, teacher, floats_each=floats_each, whole=settings) / len(mapped)
+    return chunked_sum(_divergences, mapped, teacher, floats_each=floats_each, whole=settings) / len(mapped)
 
 
 def _divergences(mapped: Tensor, teacher: Tensor, temperatures: Sequence[float], style: str) -> Tensor:
@@ -52,7 +52,7 @@ def _divergences(mapped: Tensor, teacher: Tensor, temperatures: Sequence[float],
 
 
 def _similarities(vectors: Tensor) -> Tensor:
-    vectors = unit(vectors)
+    vectors = normalize(vectors)
     own = torch.eye(vectors.shape[1], dtype=vectors.dtype, device=vectors.device) * _SELF
     return vectors @ vectors.transpose(1, 2) - own
 
@@ -188,7 +188,7 @@ class TinTeM(Distiller):
         gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
         scale = gram.diagonal().mean()
         away = (gram - scale * torch.eye(len(gram), device=gram.device)).norm() / gram.norm()
-        ours, theirs = (unit(x.float()) @ unit(x.float()).T for x in (mapped, teacher))
+        ours, theirs = (normalize(x.float()) @ normalize(x.float()).T for x in (mapped, teacher))
         self.log_dict({"head/not_orthogonal": away, "head/cosine_error": (ours - theirs).abs().mean()})
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.functional import unit
+from kd_lightning.functional import normalize
 
 _FLOATS = 1 << 24  # of one piece's cosines
 
@@ -25,8 +25,8 @@ def cosine_rows(queries: Tensor, bank: Tensor) -> Iterator[tuple[slice, Tensor]]
         raise ConfigError(f"embeddings: {tuple(queries.shape)} and {tuple(bank.shape)}; they must be N,D and M,D")
     own = bank is queries
     with torch.autocast(queries.device.type, enabled=False):
-        queries = unit(queries.detach().float()) if queries.numel() else queries.float()
-        bank = queries if own else unit(bank.detach().float()) if bank.numel() else bank.float()
+        queries = normalize(queries.detach().float()) if queries.numel() else queries.float()
+        bank = queries if own else normalize(bank.detach().float()) if bank.numel() else bank.float()
     count = max(1, _FLOATS // max(1, len(bank)))
     for start in range(0, len(queries), count):
         rows = slice(start, min(start + count, len(queries)))
@@ -35,7 +35,7 @@ def cosine_rows(queries: Tensor, bank: Tensor) -> Iterator[tuple[slice, Tensor]]
         yield rows, cosines
 
 
-def without_self(cosines: Tensor, rows: slice) -> Tensor:
+def mask_self(cosines: Tensor, rows: slice) -> Tensor:
     """Puts each image behind all others in its own row, in place."""
     own = torch.arange(rows.start, rows.stop, device=cosines.device)
     cosines[own - rows.start, own] = -2  # below any cosine

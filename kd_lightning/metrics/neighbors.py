@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from kd_lightning.errors import check_positive
 from kd_lightning.metrics.cka import check_pair
-from kd_lightning.metrics.cosines import cosine_rows, without_self
+from kd_lightning.metrics.cosines import cosine_rows, mask_self
 from kd_lightning.metrics.states import gather_rows, joined
 
 
@@ -73,7 +73,7 @@ def neighbor_overlap(ours: Tensor, theirs: Tensor, ks: Sequence[int]) -> dict[in
     kept = {k: min(k, most) for k in ks}
     shared = dict.fromkeys(kept.values(), 0)
     for (rows, our), (_, their) in zip(cosine_rows(ours, ours), cosine_rows(theirs, theirs), strict=True):
-        near, nearest = (without_self(cosines, rows).topk(most, dim=1).indices for cosines in (our, their))
+        near, nearest = (mask_self(cosines, rows).topk(most, dim=1).indices for cosines in (our, their))
         same = near[:, :, None] == nearest[:, None, :]
         for k in shared:
             shared[k] += same[:, :k, :k].sum()

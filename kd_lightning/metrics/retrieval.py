@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.errors import ConfigError, check_positive
-from kd_lightning.metrics.cosines import cosine_rows, without_self
+from kd_lightning.metrics.cosines import cosine_rows, mask_self
 
 
 def retrieval(
@@ -46,7 +46,7 @@ def retrieval(
     for rows, cosines in cosine_rows(embedding, asked):
         others = cosines.shape[1]
         if bank is None:
-            cosines, others = without_self(cosines, rows), others - 1
+            cosines, others = mask_self(cosines, rows), others - 1
         order = cosines.argsort(dim=1, descending=True, stable=True)[:, :others]
         own = labels[rows, None]
         found = (known[order] == own) & (own >= 0)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError, one_line
-from kd_lightning.tensorfile import write_tensors
+from kd_lightning.io.atomic import write_tensors
 
 State = dict[str, Tensor]
 _CONTAINERS = ("state_dict", "model", "net", "model_state_dict", "state_dict_ema", "model_ema")

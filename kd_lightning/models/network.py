@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kd_lightning.batch import LARGEST_SIDE, as_float
 from kd_lightning.errors import ConfigError, nearest, one_line
+from kd_lightning.io.paths import resolve
 from kd_lightning.models import checkpoints
-from kd_lightning.paths import resolve
 
 Channels = tuple[float, float, float]
 

@@ -38,8 +38,8 @@ def _differences(runs: Runs) -> Iterable[str]:
     def code(name: str) -> Callable[[RunResult], Any]:
         return lambda run: run.results.code[name]
 
-    def probe(name: str) -> Callable[[RunResult], Any]:
-        return lambda run: run.results.probes.get(name)
+    def evaluator(name: str) -> Callable[[RunResult], Any]:
+        return lambda run: run.results.evaluators.get(name)
 
     settings = {run.folder: compared(run.config) for run in runs}
 
@@ -52,7 +52,7 @@ def _differences(runs: Runs) -> Iterable[str]:
 
     fingerprinted = any(run.results.run["teacher_fingerprint"] for run in runs)
 
-    probes = sorted({name for run in runs for name in run.results.probes})
+    evaluators = sorted({name for run in runs for name in run.results.evaluators})
     facts: dict[str, Callable[[RunResult], Any]] = {
         "training images": data("train"),
         "validation images": data("val"),
@@ -75,7 +75,7 @@ def _differences(runs: Runs) -> Iterable[str]:
         "commit": code("commit"),
         "torch": code("torch"),
         "timm": code("timm"),
-        **{f"settings of {name}": probe(name) for name in probes},
+        **{f"settings of {name}": evaluator(name) for name in evaluators},
     }
     for title, fact in facts.items():
         by_value: dict[str, list[RunResult]] = {}

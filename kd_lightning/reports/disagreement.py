@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from kd_lightning.data import ImageData
 from kd_lightning.reports.runs import Runs
 from kd_lightning.reports.values import printable
-from kd_lightning.results import PREDICTIONS
+from kd_lightning.runs.results import PREDICTIONS
 
 SMALLEST = 96
 """Pixels of a thumbnail's side; smaller images are enlarged by the browser."""

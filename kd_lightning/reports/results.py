@@ -9,7 +9,7 @@ from typing import Any
 
 from kd_lightning.reports.details import checked_details
 from kd_lightning.reports.values import kind, number, printable
-from kd_lightning.results import SCHEMA
+from kd_lightning.runs.results import SCHEMA
 
 MOST_BYTES = 64_000_000
 
@@ -29,7 +29,7 @@ class Results:
     seconds: float | None
     metrics: dict[str, float]
     details: dict[str, Any] = field(default_factory=dict)
-    probes: dict[str, str] = field(default_factory=dict)
+    evaluators: dict[str, str] = field(default_factory=dict)
     """Each probe's settings, as a text."""
 
 
@@ -101,8 +101,8 @@ def _checked(content: dict[str, Any]) -> tuple[Results, list[str]]:
     if run["seed"] is None:
         problems.append("run.seed is missing: the run counts, but cannot be paired with others")
     given = content.get("probes") if isinstance(content.get("probes"), dict) else {}
-    probes = {printable(name, 60): printable(json.dumps(how, sort_keys=True), 200) for name, how in given.items()}
-    return Results(run, code, data, protocol, seconds, metrics, details, probes), [*problems, *more]
+    evaluators = {printable(name, 60): printable(json.dumps(how, sort_keys=True), 200) for name, how in given.items()}
+    return Results(run, code, data, protocol, seconds, metrics, details, evaluators), [*problems, *more]
 
 
 def _text(value: Any) -> str | None:

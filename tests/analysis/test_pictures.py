@@ -20,23 +20,25 @@ from sklearn.metrics.pairwise import cosine_similarity
 from tiny import digits, method, student, trainer, with_weights
 
 from kd_lightning import analysis
-from kd_lightning.analysis.embedding import turned
+from kd_lightning.analysis.embedding import align_2d
 from kd_lightning.analysis.images import runs_of_classes
 from kd_lightning.data import Digits, RandomImages
 from kd_lightning.errors import ConfigError
-from kd_lightning.evaluation import Eyes, Reader
+from kd_lightning.evaluation import FeatureCache, NetworkView
 from kd_lightning.methods import KD
 from kd_lightning.models import Network
 
 NAMES = [str(digit) for digit in range(10)]
 
 
-def view(built: object, data: Digits, network: str, **known: bool) -> Eyes:
-    return Eyes(getattr(built, network), Reader(torch.device("cpu")), data, "test", **{"knows_classes": True, **known})
+def view(built: object, data: Digits, network: str, **known: bool) -> NetworkView:
+    return NetworkView(
+        getattr(built, network), FeatureCache(torch.device("cpu")), data, "test", **{"knows_classes": True, **known}
+    )
 
 
 @pytest.fixture(scope="module")
-def eyes(tmp_path_factory: pytest.TempPathFactory) -> Eyes:
+def eyes(tmp_path_factory: pytest.TempPathFactory) -> NetworkView:
     """A student that is right on most of the digits, and its teacher."""
     torch.manual_seed(0)
     built, data = method(KD), digits(train_images=400)
@@ -105,7 +107,7 @@ def test_a_turned_map_lies_as_the_other() -> None:
     points = np.random.default_rng(1).normal(size=(50, 2)) * (3, 1)
     angle = 2.0
     away = points @ np.array([[np.cos(angle), np.sin(angle)], [np.sin(angle), -np.cos(angle)]]) + 7  # mirrored too
-    assert turned(away, points) == pytest.approx(points - points.mean(axis=0))
+    assert align_2d(away, points) == pytest.approx(points - points.mean(axis=0))
 
 
 def test_embedding_maps_show_every_image() -> None:
@@ -206,7 +208,7 @@ def test_the_heat_map_says_each_number() -> None:
     assert all(number in texts(figure) for number in ("0.10", "0.93", "0.50", "0.25"))
 
 
-def test_calibration_is_scaled_by_the_validation_images(eyes: Eyes) -> None:
+def test_calibration_is_scaled_by_the_validation_images(eyes: NetworkView) -> None:
     found = analysis.calibration(eyes)
     held_out, judged = eyes.seen("val"), eyes.seen()
     ours, of_val = judged.logits.double(), held_out.logits.double()
@@ -234,14 +236,14 @@ def test_calibration_is_scaled_by_the_validation_images(eyes: Eyes) -> None:
     assert f"{found.temperature:.2f}" in texts(figure)
 
 
-def test_calibration_needs_a_trained_classifier_and_validation_images(eyes: Eyes) -> None:
+def test_calibration_needs_a_trained_classifier_and_validation_images(eyes: NetworkView) -> None:
     with pytest.raises(ConfigError, match="no classifier trained"):
-        analysis.calibration(Eyes(eyes.network, eyes.reader, eyes.data, "test", knows_classes=False))
+        analysis.calibration(NetworkView(eyes.network, eyes.reader, eyes.data, "test", knows_classes=False))
     with pytest.raises(ConfigError, match=r"data.val_split"):
-        analysis.calibration(Eyes(eyes.network, eyes.reader, digits(val_split=0), "test", knows_classes=True))
+        analysis.calibration(NetworkView(eyes.network, eyes.reader, digits(val_split=0), "test", knows_classes=True))
 
 
-def test_unknown_images_are_scored_as_by_the_probe(eyes: Eyes) -> None:
+def test_unknown_images_are_scored_as_by_the_probe(eyes: NetworkView) -> None:
     noise = RandomImages(images=500, size=8)
     found = analysis.unknown_scores(eyes, noise)
     assert [*found] == ["teacher", "student"]
@@ -264,13 +266,13 @@ def test_unknown_images_are_scored_as_by_the_probe(eyes: Eyes) -> None:
     with pytest.raises(ConfigError, match="run's own images"):
         analysis.unknown_scores(eyes, digits())
     only = analysis.unknown_scores(
-        Eyes(eyes.network, eyes.reader, eyes.data, "test", knows_classes=False), noise, scores=["energy"]
+        NetworkView(eyes.network, eyes.reader, eyes.data, "test", knows_classes=False), noise, scores=["energy"]
     )
     with pytest.raises(ConfigError, match="knn needs no trained classifier"):
         analysis.unknown_histograms(only)
 
 
-def test_disagreements_come_first(eyes: Eyes) -> None:
+def test_disagreements_come_first(eyes: NetworkView) -> None:
     ours, theirs = (softmax(one.seen().logits.double().numpy(), axis=1) for one in (eyes, eyes.teacher))
     differ = ours.argmax(1) != theirs.argmax(1)
     apart = (theirs * (np.log(theirs.clip(1e-12)) - np.log(ours.clip(1e-6)))).sum(1)
@@ -283,7 +285,7 @@ def test_disagreements_come_first(eyes: Eyes) -> None:
     assert found.labels.tolist() == eyes.seen().labels[expected].tolist()
     for image, row in zip(found.images, expected, strict=True):
         assert torch.equal(image, eyes.data.sets["test"].take(torch.tensor([row])).images[0])
-    figure = drawn(analysis.opinions(analysis.Opinions(*(part[:5] for part in found)), NAMES))
+    figure = drawn(analysis.disagreement_grid(analysis.Opinions(*(part[:5] for part in found)), NAMES))
     assert f"{min(count, 5)} of these 5 images" in texts(figure)
     pictures = [axes for axes in figure.axes if axes.images]
     assert len(pictures) == 5
@@ -299,13 +301,13 @@ def test_what_only_one_of_two_believes_is_drawn() -> None:
     student, teacher = torch.zeros(10), torch.zeros(10)
     student[[7, 1]], teacher[[2, 3]] = torch.tensor([0.9, 0.1]), torch.tensor([0.8, 0.2])
     found = analysis.Opinions(torch.zeros(1, 3, 4, 4), torch.tensor([-1]), student[None], teacher[None])
-    figure = drawn(analysis.opinions(found, NAMES[:7], most_classes=3))
+    figure = drawn(analysis.disagreement_grid(found, NAMES[:7], most_classes=3))
     assert [tick.get_text() for tick in figure.axes[1].get_yticklabels()] == ["2", "3", "class 7"]
     assert "no label" in texts(figure)
 
 
-def test_opinions_of_an_untrained_classifier_are_votes(eyes: Eyes) -> None:
-    untrained = Eyes(eyes.network, eyes.reader, eyes.data, "test", knows_classes=False, teacher=eyes.teacher)
+def test_opinions_of_an_untrained_classifier_are_votes(eyes: NetworkView) -> None:
+    untrained = NetworkView(eyes.network, eyes.reader, eyes.data, "test", knows_classes=False, teacher=eyes.teacher)
     found = analysis.disagreements(untrained, most=5)
     assert found.student.sum(dim=1) == pytest.approx(torch.ones(5), abs=1e-5)
     assert ((found.student * 10).count_nonzero(dim=1) < 10).all()  # few classes among ten neighbours

@@ -37,7 +37,7 @@ def test_steps_are_watched_and_terms_fall() -> None:
     assert not torch.equal(before, coss.student.model.conv1.weight)
     assert not coss.training
     assert logging.getLogger("lightning.pytorch").level == level
-    figure = analysis.falling({"CoSS": table, "other": table[["space"]]})
+    figure = analysis.plot_loss_terms({"CoSS": table, "other": table[["space"]]})
     assert [axes.get_title() for axes in figure.axes] == ["CoSS: feature", "CoSS: space", "other: space", ""]
     rough, smooth = figure.axes[0].lines
     assert rough.get_ydata() == pytest.approx(table["feature"])
@@ -96,7 +96,7 @@ def test_spaces_show_the_cosines_of_rows_and_columns() -> None:
     assert feature_similarity_loss(ours, theirs).item() == pytest.approx(-rows.mean().item())
     assert space_similarity_loss(ours, theirs).item() == pytest.approx(-columns.mean().item())
     labels = torch.tensor([1, 0, 1, 0, 0, 1])
-    figure = analysis.spaces(ours, theirs, labels)
+    figure = analysis.plot_embedding_table(ours, theirs, labels)
     order, across = [1, 3, 4, 0, 2, 5], np.argsort(-theirs.mean(dim=0).numpy())
     teacher, student, right, below = figure.axes
     for axes, table in ((teacher, theirs), (student, ours)):
@@ -106,7 +106,7 @@ def test_spaces_show_the_cosines_of_rows_and_columns() -> None:
     assert [bar.get_width() for bar in bars[0]] == pytest.approx(expected[0][order], abs=1e-6)
     assert [bar.get_height() for bar in bars[1]] == pytest.approx(expected[1][across], abs=1e-6)
     with pytest.raises(ConfigError, match="behind the head"):
-        analysis.spaces(ours[:, :3], theirs, labels)
+        analysis.plot_embedding_table(ours[:, :3], theirs, labels)
 
 
 def test_angles_are_those_of_all_pairs() -> None:
@@ -114,7 +114,7 @@ def test_angles_are_those_of_all_pairs() -> None:
     expected = cosine_similarity(vectors.numpy())[np.triu_indices(7, 1)]
     assert np.sort(analysis.pair_cosines(vectors).numpy()) == pytest.approx(np.sort(expected), abs=1e-6)
     turn = torch.linalg.qr(torch.randn(5, 5)).Q
-    kept = analysis.Middle(vectors @ turn, vectors @ turn, vectors)
+    kept = analysis.MappedTeacher(vectors @ turn, vectors @ turn, vectors)
     figure = analysis.angles({"kept": kept, "lost": kept._replace(mapped=torch.randn(7, 5))})
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[0] == "kept: pairs, 0.00 apart"
@@ -152,7 +152,7 @@ def test_differences_have_their_intervals(comparison: object) -> None:
 
 def test_quietly_keeps_words_back(capfd: pytest.CaptureFixture) -> None:
     disabled = logging.root.manager.disable
-    with warnings.catch_warnings(record=True) as caught, analysis.quietly():
+    with warnings.catch_warnings(record=True) as caught, analysis.suppress_output():
         print("a word")
         logging.getLogger("lightning.pytorch").warning("another")
         warnings.warn("a third", stacklevel=1)
@@ -166,8 +166,8 @@ def test_quietly_says_why_main_has_ended() -> None:
     from kd_lightning.cli import main
 
     config = Path(__file__).parents[2] / "configs/digits/kd.yaml"
-    with pytest.raises(RunError, match=r"temperature: -1.0 is not above 0"), analysis.quietly():
+    with pytest.raises(RunError, match=r"temperature: -1.0 is not above 0"), analysis.suppress_output():
         main(["fit", f"--config={config}", "--model.temperature=-1"])
-    with pytest.raises(ZeroDivisionError), analysis.quietly():
+    with pytest.raises(ZeroDivisionError), analysis.suppress_output():
         _ = 1 / 0
     assert logging.root.manager.disable == 0

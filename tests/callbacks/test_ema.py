@@ -9,8 +9,9 @@ from tiny import digits, method, student, trainer
 
 from kd_lightning.callbacks import EMA
 from kd_lightning.cli import main
+from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import SP, CoSS, StudentModule
+from kd_lightning.methods import SP, CoSS
 from kd_lightning.models import Network
 
 ROOT = Path(__file__).parents[2]

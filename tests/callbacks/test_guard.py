@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kd_lightning import methods
 from kd_lightning.batch import Batch
-from kd_lightning.callbacks import Guard
+from kd_lightning.callbacks import NonFiniteGuard
 from kd_lightning.cli import main
 from kd_lightning.errors import RunError
 
@@ -205,7 +205,7 @@ def test_weights_that_are_not_finite_are_never_saved(fit, tmp_path: Path, monkey
 
 def scaled(**kwargs: object) -> Trainer:
     """In 16-mixed as on a GPU; Lightning's own flag refuses it on a CPU."""
-    return trainer(Path(), Guard(**kwargs), plugins=[MixedPrecision("16-mixed", "cpu")], max_epochs=3)
+    return trainer(Path(), NonFiniteGuard(**kwargs), plugins=[MixedPrecision("16-mixed", "cpu")], max_epochs=3)
 
 
 def test_the_scalers_overflow_is_no_fault() -> None:
@@ -226,7 +226,7 @@ def test_skipping_beside_the_scaler() -> None:
 
 def test_without_a_folder_it_stops_all_the_same(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="nothing is kept"):
-        trainer(tmp_path, Guard()).fit(method(Faulty, at=[1]), digits())
+        trainer(tmp_path, NonFiniteGuard()).fit(method(Faulty, at=[1]), digits())
 
 
 @pytest.mark.parametrize(("how", "first"), [("stop", "true"), ("stop", "false"), ("skip", "false")])
@@ -253,7 +253,7 @@ def test_two_processes_agree(tmp_path: Path, how: str, first: str) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_nothing_waits_for_the_gpu(tmp_path: Path) -> None:
-    class Watched(Guard):
+    class Watched(NonFiniteGuard):
         def on_train_batch_start(self, *args: object) -> None:
             torch.cuda.set_sync_debug_mode("error")
             super().on_train_batch_start(*args)

@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
-from kd_lightning.callbacks import Overview, Progress, Protocol
-from kd_lightning.callbacks.checkpoints import Best
+from kd_lightning.callbacks import Progress, Protocol, RunSummary
+from kd_lightning.callbacks.checkpoints import BestCheckpoint
 from kd_lightning.data import Digits
 from kd_lightning.methods import KD, SP, Supervised
 from kd_lightning.models import Network
@@ -79,7 +79,7 @@ def test_what_is_judged_follows_from_whether_there_is_validation(tmp_path: Path)
         protocol = Protocol()
         saving = protocol.checkpoints(tmp_path, validated=validated)
         assert protocol.judge == judge
-        assert any(isinstance(callback, Best) for callback in saving) == (judge == "best")
+        assert any(isinstance(callback, BestCheckpoint) for callback in saving) == (judge == "best")
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_the_table_at_the_start_names_networks_images_and_protocol(
     monkeypatch.setenv("COLUMNS", "120")
     data, protocol = Digits(train_images=100, batch_size=50), Protocol()
     saving = protocol.checkpoints(tmp_path, validated=True)
-    trainer(tmp_path, [protocol, *saving, Overview()], 1, enable_progress_bar=False).fit(method, data)
+    trainer(tmp_path, [protocol, *saving, RunSummary()], 1, enable_progress_bar=False).fit(method, data)
     shown = capsys.readouterr().out
     (teacher,) = (line for line in shown.splitlines() if "teacher" in line)
     (student,) = (line for line in shown.splitlines() if "student" in line)
@@ -117,7 +117,7 @@ def test_what_a_step_learns_from_is_shown_and_logged(tmp_path: Path, capsys: pyt
     )
     logger = CSVLogger(tmp_path, name="", version="")
     data, settings = Digits(train_images=100, batch_size=50), {"enable_progress_bar": False, "logger": logger}
-    trainer(tmp_path, [Overview()], 1, enable_checkpointing=False, accumulate_grad_batches=2, **settings).fit(
+    trainer(tmp_path, [RunSummary()], 1, enable_checkpointing=False, accumulate_grad_batches=2, **settings).fit(
         method, data
     )
     shown = capsys.readouterr().out
@@ -133,7 +133,7 @@ def test_the_bar_and_the_lines_show_each_term_accuracy_pace_and_time(
 ) -> None:
     shown: dict[str, object] = {}
 
-    class Watch(Progress):
+    class RunStatus(Progress):
         def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
             super().on_train_batch_end(trainer, pl_module, *args)
             shown.update(self.get_metrics(trainer, pl_module))
@@ -141,7 +141,7 @@ def test_the_bar_and_the_lines_show_each_term_accuracy_pace_and_time(
     method = KD(
         teacher=Network("cifar_resnet20.digits", pretrained=True), student=Network("cifar_resnet8", model_kwargs=NARROW)
     )
-    trainer(tmp_path, [Watch()], 2, enable_checkpointing=False).fit(method, Digits(train_images=100, batch_size=50))
+    trainer(tmp_path, [RunStatus()], 2, enable_checkpointing=False).fit(method, Digits(train_images=100, batch_size=50))
     assert {"ce", "kd", "acc", "val/acc", "images/s", "left"} <= {*shown}
     assert shown["images/s"] > 0
     assert re.fullmatch(r"\d+:\d\d:\d\d", str(shown["left"]))

@@ -14,7 +14,8 @@ from kd_lightning.batch import Batch
 from kd_lightning.callbacks import Speed
 from kd_lightning.callbacks.speed import CompiledLosses
 from kd_lightning.cli import main
-from kd_lightning.methods import KD, SP, StudentModule, Supervised
+from kd_lightning.distillation import StudentModule
+from kd_lightning.methods import KD, SP, Supervised
 
 ROOT = Path(__file__).parents[2]
 

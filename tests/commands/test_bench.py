@@ -18,7 +18,8 @@ from kd_lightning.commands.bench.bare import Loop, NetworksAlone
 from kd_lightning.commands.bench.memory import Peak
 from kd_lightning.commands.bench.watch import ORDER, Watch
 from kd_lightning.data import Digits
-from kd_lightning.methods import KD, SP, StudentModule
+from kd_lightning.distillation import StudentModule
+from kd_lightning.methods import KD, SP
 
 ROOT = Path(__file__).parents[2]
 KD_CONFIG = f"--config={ROOT / 'configs/digits/kd.yaml'}"
@@ -210,7 +211,7 @@ class TestTorchdistill:
 
     @pytest.mark.parametrize("kind", [KD, SP])
     def test_its_loss_is_ours(self, kind: type[StudentModule], tmp_path: Path) -> None:
-        from kd_lightning.commands.bench.torchdistill_box import _Runner
+        from kd_lightning.commands.bench.torchdistill_baseline import _Runner
 
         ours, run, data = method(kind), trainer(tmp_path), Digits(batch_size=25, train_images=100)
         data.setup("fit")
@@ -241,9 +242,9 @@ class TestTorchdistill:
 
     @pytest.mark.usefixtures("in_process")
     def test_it_takes_its_turn(self, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-        from kd_lightning.commands.bench import torchdistill_box
+        from kd_lightning.commands.bench import torchdistill_baseline
 
-        monkeypatch.setattr(torchdistill_box, "WORKERS", (0,))
+        monkeypatch.setattr(torchdistill_baseline, "WORKERS", (0,))
         (result,) = main(["bench", SP_CONFIG, "--against=torchdistill", *BRIEF, "--trainer.precision=bf16-mixed"])
         assert [name.partition(",")[0] for name in result["seconds"]] == [
             "fit", "bare", "networks", "torchdistill in bf16-mixed", "torchdistill",
@@ -252,7 +253,8 @@ class TestTorchdistill:
         assert "torchdistill" in capfd.readouterr().out
 
     def test_what_it_cannot_do_alike_is_refused(self) -> None:
-        from kd_lightning.commands.bench.torchdistill_box import boxes
+        from kd_lightning.commands.bench.torchdistill_baseline import boxes
+
         from kd_lightning.errors import ConfigError
 
         with pytest.raises(ConfigError, match="against: KD, and SP"):

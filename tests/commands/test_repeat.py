@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 from fake_fit import began, folders, install, write
+from kd_lightning.commands.repeat.comparability import differences
 
 from kd_lightning.cli import main
 from kd_lightning.commands.repeat import Repeat, command, plan
-from kd_lightning.commands.repeat.budget import differences
 from kd_lightning.errors import ConfigError, RunError
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import pytest
 from fake_fit import folders, install, write
 
 from kd_lightning.commands.repeat import Repeat, processes
-from kd_lightning.lock import Lock
+from kd_lightning.runs.lock import Lock
 
 
 @pytest.fixture

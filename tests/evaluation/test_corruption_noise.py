@@ -7,7 +7,7 @@ from scipy import stats
 
 from kd_lightning.evaluation.corruptions import SEVERITIES, corrupt, noise
 from kd_lightning.evaluation.corruptions.base import at_pixels
-from kd_lightning.randomness import fold, integers, normal, sample_keys, uniform
+from kd_lightning.randomness import fold_in, integers, normal, sample_keys, uniform
 
 KEYS = sample_keys(0, 0, torch.arange(64))
 DEVIATION = [0.04, 0.06, 0.08, 0.09, 0.10]
@@ -25,7 +25,7 @@ def test_draws_for_pixels_are_those_of_a_double_loop() -> None:
         for c in range(3):
             for i in range(4):
                 for j in range(5):
-                    assert drawn[n, c, i, j] == uniform(fold(KEYS[n], c * 4 + i), j)
+                    assert drawn[n, c, i, j] == uniform(fold_in(KEYS[n], c * 4 + i), j)
 
 
 def test_draws_for_pixels_have_their_distributions() -> None:

@@ -14,7 +14,7 @@ from kd_lightning.data.augmentations.base import between
 from kd_lightning.evaluation.corruptions import corrupt
 from kd_lightning.evaluation.corruptions.base import at_pixels
 from kd_lightning.evaluation.corruptions.frost import ice
-from kd_lightning.randomness import fold, integers, normal, sample_keys, stream, uniform
+from kd_lightning.randomness import fold_in, integers, named_key, normal, sample_keys, uniform
 
 Key = torch.Tensor
 """Of one image: 1, int64, as the corruption gets it."""
@@ -116,9 +116,9 @@ def glass_blur(x: np.ndarray, key: Key, c: tuple[float, int, int]) -> np.ndarray
 
     x = np.uint8(soft(x) + 1e-6)
     for number in range(passes):
-        own = fold(key, number)
+        own = fold_in(key, number)
         right, down = (
-            drawn(integers, stream(own, way), height, width, high=2 * reach).astype(int) - reach
+            drawn(integers, named_key(own, way), height, width, high=2 * reach).astype(int) - reach
             for way in ("right", "down")
         )
         for i in range(height - reach, reach, -1):
@@ -162,7 +162,9 @@ def snow(x: np.ndarray, key: Key, c: tuple[float, ...]) -> np.ndarray:
     flakes = clipped_zoom(mean + deviation * channels_last(drawn(normal, key, 1, *x.shape[:2])), factor)
     flakes[flakes < least] = 0
     flakes = np.uint8(np.clip(flakes, 0, 1) * 255)
-    flakes = np.uint8(moved(flakes.astype(float), between(stream(key, "angle"), -135, -45).item(), radius, sigma) + 0.5)
+    flakes = np.uint8(
+        moved(flakes.astype(float), between(named_key(key, "angle"), -135, -45).item(), radius, sigma) + 0.5
+    )
     x = x / 255
     gray = (x @ [0.299, 0.587, 0.114])[..., None]
     x = keep * x + (1 - keep) * np.maximum(x, gray * 1.5 + 0.5)
@@ -214,7 +216,7 @@ def elastic_transform(x: np.ndarray, key: Key, c: tuple[float, float, float]) ->
     side = len(x)
     middle, half = side // 2, side // 3
     start = np.array([(middle + half, middle + half), (middle + half, middle - half), (middle - half, middle - half)])
-    end = start + reach * (2 * drawn(uniform, stream(key, "affine"), 3, 2) - 1)
+    end = start + reach * (2 * drawn(uniform, named_key(key, "affine"), 3, 2) - 1)
     back = np.linalg.solve(np.c_[end, np.ones(3)], start)
     i, j = np.mgrid[:side, :side].astype(float)
     there = np.stack([j, i, np.ones_like(i)], axis=-1) @ back
@@ -223,7 +225,7 @@ def elastic_transform(x: np.ndarray, key: Key, c: tuple[float, float, float]) ->
         [ndimage.map_coordinates(x[..., k], (there[..., 1], there[..., 0]), order=1, mode="mirror") for k in range(3)],
         -1,
     )
-    right, down = (2 * drawn(uniform, stream(key, way), side, side) - 1 for way in ("right", "down"))
+    right, down = (2 * drawn(uniform, named_key(key, way), side, side) - 1 for way in ("right", "down"))
     if sigma:
         right, down = (ndimage.gaussian_filter(d, sigma, mode="reflect", truncate=3) * strength for d in (right, down))
     else:
@@ -253,7 +255,7 @@ NAIVE = {name: globals()[name] for name in CASES}
 def test_each_is_what_the_published_loops_give(name: str, side: int, severity: int) -> None:
     image, key = picture(side), sample_keys(3, 0, torch.tensor([side]))
     ours = corrupt(torch.from_numpy(image).permute(2, 0, 1)[None], key, name, severity)[0].permute(1, 2, 0).numpy()
-    exact = NAIVE[name](image, fold(stream(key, name), severity), CASES[name][side, severity])
+    exact = NAIVE[name](image, fold_in(named_key(key, name), severity), CASES[name][side, severity])
     if name == "jpeg_compression":  # Pillow and torchvision bring their own libjpeg
         assert np.abs(ours - exact).mean() < 0.5
         return

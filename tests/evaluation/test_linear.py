@@ -88,7 +88,7 @@ def test_few_images_of_a_class_are_judged_all_the_same() -> None:
 def test_probes_share_one_reading_of_each_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
 
-    def noted(network: torch.nn.Module, *args: object, **kwargs: object) -> reading.Seen:
+    def noted(network: torch.nn.Module, *args: object, **kwargs: object) -> reading.Predictions:
         names.append(network.name)
         return read(network, *args, **kwargs)
 
@@ -104,10 +104,10 @@ def test_probes_share_one_reading_of_each_network(tmp_path: Path, monkeypatch: p
 
 def test_looking_during_training_shows_progress_and_changes_nothing(tmp_path: Path) -> None:
     students = []
-    for probes in ((), (KNN(every_n_epochs=2), LinearProbe(every_n_epochs=2))):
+    for evaluators in ((), (KNN(every_n_epochs=2), LinearProbe(every_n_epochs=2))):
         torch.manual_seed(0)
         built = method(KD, student=student())
-        run = trainer(tmp_path, *probes, max_epochs=2)
+        run = trainer(tmp_path, *evaluators, max_epochs=2)
         run.fit(built, digits(num_workers=0))
         students.append(weights(built))
     assert torch.equal(*students)
@@ -131,8 +131,8 @@ def test_what_is_judged_is_the_student_as_it_is_now(tmp_path: Path) -> None:
             pl_module.train()
             assert trainer.callback_metrics["val/knn"].item() == pytest.approx(found[-1])
 
-    probes = KNN(every_n_epochs=1), LinearProbe(every_n_epochs=3), LinearProbe()
-    run, built = trainer(tmp_path, *probes, Fresh(), max_epochs=4), method(KD, student=student())
+    evaluators = KNN(every_n_epochs=1), LinearProbe(every_n_epochs=3), LinearProbe()
+    run, built = trainer(tmp_path, *evaluators, Fresh(), max_epochs=4), method(KD, student=student())
     data = digits()
     run.fit(built, data)
     assert len({*found}) > 1

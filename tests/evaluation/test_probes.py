@@ -15,16 +15,17 @@ from sklearn.preprocessing import StandardScaler
 from tiny import digits, method, trainer
 
 from kd_lightning.data import Digits, ImageFolder, RandomImages
+from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation import (
     KNN,
     Classification,
     Corruptions,
     Cost,
+    Evaluator,
     Faithfulness,
     FewShot,
     OutOfDistribution,
-    Probe,
     Retrieval,
     Shifts,
     Transfer,
@@ -33,7 +34,7 @@ from kd_lightning.evaluation import (
 from kd_lightning.evaluation.few_shot import few_of_each
 from kd_lightning.evaluation.ood import histograms
 from kd_lightning.evaluation.robustness import relative_error
-from kd_lightning.methods import KD, CoSS, StudentModule
+from kd_lightning.methods import KD, CoSS
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +47,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> StudentModule:
 
 
 def judged(
-    folder: Path, built: StudentModule, *probes: Probe | Callback, data: Digits | None = None
+    folder: Path, built: StudentModule, *evaluators: Evaluator | Callback, data: Digits | None = None
 ) -> dict[str, float]:
-    run = trainer(folder, *probes)
+    run = trainer(folder, *evaluators)
     data = data or digits(train_images=400)
-    for probe in probes:
-        data.checks.append(probe.prepare)
+    for evaluator in evaluators:
+        data.checks.append(evaluator.prepare)
     run.test(built, data, verbose=False)
     return {key: float(value) for key, value in run.callback_metrics.items()}
 
@@ -64,35 +65,35 @@ def seen(built: StudentModule, split: str = "test", network: str = "student") ->
 
 
 def test_classification(tmp_path: Path, trained: StudentModule) -> None:
-    probe = Classification()
-    found = judged(tmp_path, trained, probe)
+    evaluator = Classification()
+    found = judged(tmp_path, trained, evaluator)
     _, logits, labels, indices = seen(trained)
     shares = softmax(logits, axis=1)
     assert found["test/nll"] == pytest.approx(log_loss(labels, shares), rel=1e-5)
     assert found["test/brier"] == pytest.approx(((shares - np.eye(10)[labels]) ** 2).sum(1).mean(), rel=1e-5)
     top5 = np.mean([label in row.argsort()[-5:] for row, label in zip(logits, labels, strict=True)])
     assert found["test/top5"] == pytest.approx(top5)
-    assert probe.found.details["confusion"] == confusion_matrix(labels, logits.argmax(1)).tolist()
+    assert evaluator.found.details["confusion"] == confusion_matrix(labels, logits.argmax(1)).tolist()
     right = [(logits.argmax(1) == labels)[labels == k].mean() for k in range(10)]
-    assert probe.found.details["per_class"]["accuracy"] == pytest.approx(right)
-    assert np.average(right, weights=probe.found.details["per_class"]["count"]) == pytest.approx(found["test/acc"])
+    assert evaluator.found.details["per_class"]["accuracy"] == pytest.approx(right)
+    assert np.average(right, weights=evaluator.found.details["per_class"]["count"]) == pytest.approx(found["test/acc"])
     _, theirs, labels, _ = seen(trained, network="teacher")
     assert found["test/acc_teacher"] == pytest.approx((theirs.argmax(1) == labels).mean())
     assert found["test/nll_teacher"] == pytest.approx(log_loss(labels, softmax(theirs, axis=1)), rel=1e-4)
-    assert probe.found.samples["indices"].tolist() == indices.tolist()
-    assert probe.found.samples["prediction"].tolist() == logits.argmax(1).tolist()
-    assert probe.found.samples["teacher_prediction"].tolist() == theirs.argmax(1).tolist()
-    np.testing.assert_allclose(probe.found.samples["confidence"].numpy(), shares.max(1), rtol=1e-5)
+    assert evaluator.found.samples["indices"].tolist() == indices.tolist()
+    assert evaluator.found.samples["prediction"].tolist() == logits.argmax(1).tolist()
+    assert evaluator.found.samples["teacher_prediction"].tolist() == theirs.argmax(1).tolist()
+    np.testing.assert_allclose(evaluator.found.samples["confidence"].numpy(), shares.max(1), rtol=1e-5)
 
 
 def test_the_temperature_is_fitted_on_validation_images(tmp_path: Path, trained: StudentModule) -> None:
-    probe = Classification(teacher=False)
-    found = judged(tmp_path, trained, probe)
+    evaluator = Classification(teacher=False)
+    found = judged(tmp_path, trained, evaluator)
     _, held_out, known, _ = seen(trained, "val")
     temperatures = np.geomspace(0.05, 20, 600)
     losses = [log_loss(known, softmax(held_out / t, axis=1)) for t in temperatures]
     best = temperatures[int(np.argmin(losses))]
-    assert probe.found.details["calibration"]["temperature"] == pytest.approx(best, rel=0.01)
+    assert evaluator.found.details["calibration"]["temperature"] == pytest.approx(best, rel=0.01)
     _, logits, labels, _ = seen(trained)
     assert found["test/nll_scaled"] == pytest.approx(log_loss(labels, softmax(logits / best, axis=1)), rel=1e-3)
     assert found["test/nll_scaled"] != pytest.approx(found["test/nll"], rel=1e-3)
@@ -163,8 +164,8 @@ def test_few_shots_of_a_rare_class_are_refused() -> None:
 
 def test_unknown_images(tmp_path: Path, trained: StudentModule) -> None:
     noise = RandomImages(images=500, size=16)
-    probe = OutOfDistribution(data=[noise], teacher=True)
-    found = judged(tmp_path, trained, probe)
+    evaluator = OutOfDistribution(data=[noise], teacher=True)
+    found = judged(tmp_path, trained, evaluator)
     known, logits, *_ = seen(trained)
     bank, _, classes, _ = seen(trained, "train")
     noise.setup("test")
@@ -195,10 +196,10 @@ def test_unknown_images(tmp_path: Path, trained: StudentModule) -> None:
         passed = (theirs[kind] > np.quantile(of_known, 0.05)).mean()
         assert found[f"test/ood_{kind}_random_fpr95"] == pytest.approx(passed, abs=0.021), kind
     assert found["test/ood_knn_random_teacher"] > 0.9
-    counts = probe.found.details["ood"]["knn_random"]
+    counts = evaluator.found.details["ood"]["knn_random"]
     assert sum(counts["known"]) == 360
     assert sum(counts["unknown"]) == 50
-    assert {"knn_random", "knn_random_teacher"} <= {*probe.found.details["ood"]}
+    assert {"knn_random", "knn_random_teacher"} <= {*evaluator.found.details["ood"]}
 
 
 def test_scores_that_are_all_equal_have_a_histogram() -> None:
@@ -216,9 +217,9 @@ def test_known_classes_among_the_unknown(tmp_path: Path, trained: StudentModule)
     OutOfDistribution(data=[numbers], exclude=[str(n) for n in range(10)])._check_classes(data, numbers)
     with pytest.raises(ConfigError, match="digits are the run's own images"):
         OutOfDistribution(data=[digits()])._check_classes(data, digits())
-    probe = OutOfDistribution(data=[numbers], scores=["knn"], exclude=[str(n) for n in range(10)])
-    judged(tmp_path, trained, probe)
-    counts = probe.found.details["ood"]["knn_random"]
+    evaluator = OutOfDistribution(data=[numbers], scores=["knn"], exclude=[str(n) for n in range(10)])
+    judged(tmp_path, trained, evaluator)
+    counts = evaluator.found.details["ood"]["knn_random"]
     assert sum(counts["unknown"]) == 2  # of 20 test images, classes 10 and 11
 
 
@@ -258,10 +259,10 @@ def test_where_the_classifier_is_not_trained_logits_say_nothing(tmp_path: Path) 
 
 
 def test_corruptions_are_the_same_for_all_and_make_mistakes(tmp_path: Path, trained: StudentModule) -> None:
-    probes = [Corruptions(names=["gaussian_noise", "contrast"], severities=[1, 5], images=100) for _ in range(2)]
-    found, again = (judged(tmp_path, trained, probe) for probe in probes)
+    evaluators = [Corruptions(names=["gaussian_noise", "contrast"], severities=[1, 5], images=100) for _ in range(2)]
+    found, again = (judged(tmp_path, trained, evaluator) for evaluator in evaluators)
     assert found == again
-    details = probes[0].found.details["corruptions"]
+    details = evaluators[0].found.details["corruptions"]
     ours, theirs = details["accuracy"], details["accuracy_teacher"]
     assert ours.keys() == theirs.keys() == {"gaussian_noise", "contrast"}
     assert found["test/corrupted"] == pytest.approx(np.mean([*ours.values()]))

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from kd_lightning import methods
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import KD, SP, CoSS, Distiller, FitNet, StudentModule, Supervised, TinTeM
-from kd_lightning.schedules import WarmupMultiStep
+from kd_lightning.methods import KD, SP, CoSS, FitNet, Supervised, TinTeM
+from kd_lightning.optim import WarmupMultiStep
 
 DISTILLERS = [kind for kind in METHODS if issubclass(kind, Distiller)]
 every_method = pytest.mark.parametrize("kind", METHODS)

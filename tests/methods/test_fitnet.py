@@ -8,7 +8,7 @@ from tiny import digits, method, student, trainer
 from torch import nn
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.functional import pooled_alike
+from kd_lightning.functional import match_spatial
 from kd_lightning.methods import FitNet
 from kd_lightning.methods.fitnet import hint_loss
 from kd_lightning.models import Network
@@ -36,7 +36,7 @@ def test_a_vision_transformer_is_pooled_to_the_teachers_grid() -> None:
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     mapped, target = built.student.features(images, maps=1).maps[0], built.teach(images, maps=1).maps[0]
     assert (mapped.shape[-1], target.shape[-1]) == (8, 2)
-    pooled, same = pooled_alike(mapped, target)
+    pooled, same = match_spatial(mapped, target)
     assert same is target
     assert pooled.shape[-2:] == (2, 2)
     torch.testing.assert_close(pooled[:, :, 0, 0], mapped[:, :, :4, :4].mean(dim=(2, 3)))

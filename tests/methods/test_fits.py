@@ -10,7 +10,8 @@ from tiny import method as make_method
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.methods import KD, SP, StudentModule, Supervised
+from kd_lightning.distillation import StudentModule
+from kd_lightning.methods import KD, SP, Supervised
 from kd_lightning.models import Network
 from kd_lightning.randomness import sample_keys
 

@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
-from kd_lightning.methods import SEED, STKD, StudentModule
+from kd_lightning.distillation import StudentModule
+from kd_lightning.methods import SEED, STKD
 from kd_lightning.models import Network, checkpoints
 
 SAMPLES, SIDE = 12, 32

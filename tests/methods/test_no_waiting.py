@@ -15,8 +15,9 @@ from tiny import METHODS, digits, method, trainer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kd_lightning.callbacks import EMA, Guard, Progress
-from kd_lightning.methods import KD, StudentModule
+from kd_lightning.callbacks import EMA, NonFiniteGuard, Progress
+from kd_lightning.distillation import StudentModule
+from kd_lightning.methods import KD
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive"}
 LOGGED = 8
@@ -84,7 +85,7 @@ def test_no_step_between_two_logged_ones_waits(kind: type[StudentModule], tmp_pa
 
 def test_those_that_ask_ask_the_host(tmp_path: Path) -> None:
     """The guard, for what is on its way since the forward pass; the average, for its number of updates."""
-    found = watched(KD, tmp_path, EMA(), Guard())
+    found = watched(KD, tmp_path, EMA(), NonFiniteGuard())
     assert {name for names in found.values() for name in names} <= {
         "_local_scalar_dense by guard.py",
         f"_local_scalar_dense by {Path(inspect.getfile(WeightAveraging)).name}",

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tiny import METHODS, with_weights
 
 from kd_lightning.cli import main
-from kd_lightning.methods import Distiller, StudentModule
+from kd_lightning.distillation import Distiller, StudentModule
 
 VIT = {"img_size": 8, "patch_size": 4, "depth": 4, "num_heads": 2, "embed_dim": 16}
 CNN = {"channels": [4, 4, 8, 16]}

@@ -13,8 +13,9 @@ from tiny import METHODS, digits, method, student, trainer, weights, with_weight
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import Distiller, StudentModule, TinTeM
+from kd_lightning.methods import TinTeM
 from kd_lightning.models import Network
 
 PLUGINS: dict[str, Callable[[], Precision]] = {

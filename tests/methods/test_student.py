@@ -11,10 +11,11 @@ from tiny import digits, student, trainer, whole
 from torch import Tensor
 
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import KD, StudentModule, Supervised
+from kd_lightning.methods import KD, Supervised
 from kd_lightning.models import Network
-from kd_lightning.schedules import WarmupCosine
+from kd_lightning.optim import WarmupCosine
 
 
 @pytest.fixture

@@ -225,8 +225,8 @@ def test_metrics_by_name() -> None:
 def test_probes_with_other_settings_are_said(tmp_path: Path) -> None:
     for name, severities in (("baseline", [1, 3]), ("kd", [5])):
         for seed in (0, 1):
-            probes = {"Corruptions": {"severities": severities, "names": ["fog"]}, "KNN": {"ks": [10]}}
-            write_run(tmp_path, name, seed, probes=probes)
+            evaluators = {"Corruptions": {"severities": severities, "names": ["fog"]}, "KNN": {"ks": [10]}}
+            write_run(tmp_path, name, seed, evaluators=evaluators)
     (said,) = comparison(tmp_path).warnings
     assert said.startswith("settings of Corruptions differ: ")
     assert '"severities": [1, 3]} (baseline)' in said

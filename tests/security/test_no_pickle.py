@@ -20,11 +20,11 @@ from messages import message_of
 import kd_lightning
 from kd_lightning.analysis import load_run
 from kd_lightning.cli import main
+from kd_lightning.config.safe_yaml import load_yaml
 from kd_lightning.data import ImageNet, cache
 from kd_lightning.data.neighbors import Neighbors
 from kd_lightning.errors import ConfigError
 from kd_lightning.models import Network, checkpoints
-from kd_lightning.plain_yaml import load_yaml
 from kd_lightning.reports import read_runs
 
 KD = {

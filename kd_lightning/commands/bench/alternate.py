@@ -15,13 +15,13 @@ from kd_lightning.callbacks import Speed
 from kd_lightning.commands.bench.bare import Loop, NetworksAlone, clock
 from kd_lightning.commands.bench.memory import Peak
 from kd_lightning.commands.bench.watch import Watch
+from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import StudentModule
 
 Run = Callable[[int], None]
 
 
-class Alternate(Callback):
+class InterleavedTimer(Callback):
     """Measures the fit that it is a callback of: what `bench` puts among a config's callbacks.
 
     Each round times steps of `fit` from one step's end to another's within an epoch, then the same number with a
@@ -155,7 +155,7 @@ class Alternate(Callback):
                     loop.loss = torch.compile(loop.loss, **speed.settings)
                 runs[name] = loop.run
         if "torchdistill" in wanted:
-            from kd_lightning.commands.bench.torchdistill_box import boxes
+            from kd_lightning.commands.bench.torchdistill_baseline import boxes
 
             runs |= boxes(method, trainer)
         return runs

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.methods import StudentModule
+from kd_lightning.distillation import StudentModule
 
 
 class Loop:

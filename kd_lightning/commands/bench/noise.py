@@ -6,8 +6,8 @@ from pathlib import Path
 import yaml
 
 from kd_lightning import data
+from kd_lightning.io.paths import resolve
 from kd_lightning.models import Network, checkpoints
-from kd_lightning.paths import resolve
 
 
 def noise(config: str, images: int, folder: Path) -> list[str]:

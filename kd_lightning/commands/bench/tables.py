@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from kd_lightning.commands.bench.watch import ORDER
-from kd_lightning.console import wide
+from kd_lightning.io.console import wide
 
 _NAMES = {
     "fit": "fit",

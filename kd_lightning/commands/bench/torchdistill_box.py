@@ -14,8 +14,9 @@ from torchvision import transforms
 
 from kd_lightning.data import HorizontalFlip, RandomCrop
 from kd_lightning.data.images import StoredImages
+from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import KD, SP, StudentModule
+from kd_lightning.methods import KD, SP
 
 
 class Pictures(Dataset):

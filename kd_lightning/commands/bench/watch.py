@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.profilers import Profiler
 
-from kd_lightning.methods import StudentModule
+from kd_lightning.distillation import StudentModule
 
 _PARTS = {
     "train_dataloader_next": "data",

@@ -22,9 +22,9 @@ from kd_lightning.commands.export.staging import staged
 from kd_lightning.commands.export.timm_folder import Timm
 from kd_lightning.commands.export.torch_export import TorchExport
 from kd_lightning.commands.export.weights import Safetensors
-from kd_lightning.console import wide
 from kd_lightning.errors import ConfigError, RunError, check_positive, nearest, one_line
-from kd_lightning.paths import check_writable, expand
+from kd_lightning.io.console import wide
+from kd_lightning.io.paths import check_writable, expand
 
 FORMATS: dict[str, type[Format]] = {kind.name: kind for kind in (Safetensors, Timm, TorchExport, Onnx)}
 _FLAGS = ("--overwrite", "--embedding", "--int8")

@@ -12,7 +12,7 @@ from torch import Tensor
 from kd_lightning.commands.export.deployed import Run
 from kd_lightning.commands.export.onnx_graph import INPUT, describe
 from kd_lightning.commands.export.parity import CHUNK
-from kd_lightning.data.images import Images
+from kd_lightning.data.images import ImageDataset
 
 FILE = "student_int8.onnx"
 OPERATORS = ["Conv", "MatMul", "Gemm"]
@@ -70,7 +70,7 @@ def rewrite(path: Path, facts: dict[str, Any]) -> None:
     onnx.save(model, path)
 
 
-def judged(before: Run, after: Run, images: Images, ready: Any, outputs: tuple[str, ...]) -> dict[str, float]:
+def judged(before: Run, after: Run, images: ImageDataset, ready: Any, outputs: tuple[str, ...]) -> dict[str, float]:
     """What quantisation costs, over all images of a set.
 
     Returns:

@@ -8,7 +8,7 @@ from typing import Any
 from kd_lightning.commands.export.deployed import Deployed
 from kd_lightning.commands.export.parity import Parity
 from kd_lightning.commands.export.source import Source
-from kd_lightning.results.code import code
+from kd_lightning.runs.results.code import code
 
 SCHEMA = 1
 _NAMES = ("name", "group", "project")

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd_lightning.data import ImageData
-from kd_lightning.data.images import Images
+from kd_lightning.data.images import ImageDataset
 from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.io.paths import resolve
 from kd_lightning.models import Network
-from kd_lightning.paths import resolve
-from kd_lightning.results import FILE as RESULTS
+from kd_lightning.runs.results import FILE as RESULTS
 
 ENDINGS = (".ckpt", ".safetensors")
 CHUNK = 64
@@ -52,10 +52,10 @@ class Source:
         return list(names) if self.knows_classes and len(names) == self.network.num_classes else []
 
     @property
-    def images(self) -> Images:
+    def images(self) -> ImageDataset:
         return self.data.sets[self.split]
 
-    def training_images(self) -> Images:
+    def training_images(self) -> ImageDataset:
         """The training images, as they are in the data.
 
         Raises:
@@ -92,7 +92,7 @@ def load(path: str, field: str = "ckpt_path") -> Source:
     return Source(checkpoint, config, _results(checkpoint), network.eval(), data, knows, _split(data))
 
 
-def spread(images: Images, count: int) -> Tensor:
+def spread(images: ImageDataset, count: int) -> Tensor:
     """Up to `count` images n,3,S,S uint8, evenly from all of a set, the first one and the last among them."""
     rows = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
     return torch.cat([images.take(part).images.cpu() for part in rows.split(CHUNK)])
@@ -106,7 +106,7 @@ def resized(images: Tensor, side: int) -> Tensor:
 
 
 def _in_folder(folder: Path, field: str) -> Path:
-    from kd_lightning.analysis.loading import find_checkpoint
+    from kd_lightning.runs.loading import find_checkpoint
 
     try:
         return find_checkpoint(folder, field)
@@ -125,7 +125,7 @@ def _student(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def _built_without_teacher(config: dict[str, Any], path: Path, student: dict[str, Any], checkpoint: Path) -> tuple:
     """The method and the data, the student in its teacher's place: what a method trains does not depend on whom."""
-    from kd_lightning.analysis.loading import build
+    from kd_lightning.runs.loading import build
 
     arguments = config["model"].get("init_args") or {}
     if not isinstance(arguments.get("teacher"), dict):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kd_lightning.wholefile import ENDING, to_disk
+from kd_lightning.io.atomic import ENDING, to_disk
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from torchvision.transforms.functional import to_pil_image
 from kd_lightning.commands.export.card import card
 from kd_lightning.commands.export.deployed import Run
 from kd_lightning.commands.export.format import Format
-from kd_lightning.tensorfile import write_tensors
-from kd_lightning.wholefile import whole
+from kd_lightning.io.atomic import atomic_write, write_tensors
 
 _KEPT = ("first_conv", "classifier", "fixed_input_size", "pool_size")
 
@@ -36,9 +35,9 @@ class Timm(Format):
     def write(self, path: Path, facts: dict[str, Any]) -> None:
         path.mkdir(exist_ok=True)
         write_tensors(path / "model.safetensors", self.student.network.model.state_dict(), {"kd_lightning": facts})
-        with whole(path / "config.json") as partial:
+        with atomic_write(path / "config.json") as partial:
             partial.write_text(json.dumps(self._config(facts), indent=2), encoding="utf-8")
-        with whole(path / "README.md") as partial:
+        with atomic_write(path / "README.md") as partial:
             partial.write_text(card(facts, self.side), encoding="utf-8")
 
     def read(self, path: Path, threads: int) -> Run:

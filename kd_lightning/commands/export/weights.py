@@ -5,8 +5,8 @@ from typing import Any
 
 from kd_lightning.commands.export.deployed import Deployed, Run
 from kd_lightning.commands.export.format import Format
+from kd_lightning.io.atomic import write_tensors
 from kd_lightning.models import Network, checkpoints
-from kd_lightning.tensorfile import write_tensors
 
 
 class Safetensors(Format):

@@ -9,13 +9,13 @@ from typing import Any
 
 from rich.table import Table
 
-from kd_lightning.commands.repeat.budget import differences
+from kd_lightning.commands.repeat.comparability import differences
 from kd_lightning.commands.repeat.plan import Config, Job, resolve
 from kd_lightning.commands.repeat.processes import Outcome, Processes, count_gpus, environments
-from kd_lightning.console import wide
 from kd_lightning.errors import ConfigError, RunError, check_positive
-from kd_lightning.paths import check_writable
-from kd_lightning.paths import resolve as existing
+from kd_lightning.io.console import wide
+from kd_lightning.io.paths import check_writable
+from kd_lightning.io.paths import resolve as existing
 
 _ITS_OWN = {
     "seed_everything": "repeat gives each run its own; use --seeds",

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
+from kd_lightning.config.flatten import differences, in_words
+from kd_lightning.config.safe_yaml import load_yaml
 from kd_lightning.errors import ConfigError
-from kd_lightning.plain_yaml import load_yaml
-from kd_lightning.settings import differences, in_words
 
 FIT = (sys.executable, "-m", "kd_lightning", "fit")
 """How a run is started."""
@@ -42,7 +42,7 @@ class Config:
         return self.content["run"]["name"] or f"{method}-s{{seed}}"
 
     @property
-    def substance(self) -> dict[str, Any]:
+    def run_config(self) -> dict[str, Any]:
         """What makes its runs what they are: all but the seed and where and how they are logged."""
         content = {key: value for key, value in self.content.items() if key not in ("seed_everything", "config")}
         return {**content, "run": {"project": self.content["run"]["project"], "name": self.name}}
@@ -61,7 +61,7 @@ class Job:
     @property
     def id(self) -> str:
         """The digest of what is to be run: another config, further argument or seed is another id."""
-        text = json.dumps([self.config.substance, self.seed], sort_keys=True, default=str)
+        text = json.dumps([self.config.run_config, self.seed], sort_keys=True, default=str)
         return MARK + hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property

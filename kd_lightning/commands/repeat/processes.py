@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from kd_lightning.commands.repeat.plan import Job, last_error
-from kd_lightning.lock import Lock
+from kd_lightning.runs.lock import Lock
 
 PATIENCE = 60.0
 """Seconds that a run which is told to stop may take for it."""
@@ -107,8 +107,8 @@ class Processes:
             )
         lock.sign(process.pid)
         self.running.append(_Running(job, folder, lock, place, state, process, time.monotonic()))
-        goes_on = f" goes on from {job.checkpoint()}" if state == "resumed" else ""
-        self.say(f"{job.config.path}, seed {job.seed}:{goes_on} -> {folder}")
+        resume_path = f" goes on from {job.checkpoint()}" if state == "resumed" else ""
+        self.say(f"{job.config.path}, seed {job.seed}:{resume_path} -> {folder}")
         return None
 
     def _end(self, one: _Running) -> Outcome:

@@ -11,7 +11,7 @@ from kd_lightning.batch import as_float
 from kd_lightning.data.augmentations.base import Augmentation, change_chosen, check_probability, drawn
 from kd_lightning.data.augmentations.operations import table
 from kd_lightning.errors import ConfigError
-from kd_lightning.randomness import fold, integers, normal
+from kd_lightning.randomness import fold_in, integers, normal
 
 Fill = tuple[float, float, float]
 
@@ -53,7 +53,7 @@ class _Policy(Augmentation):
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         images = as_float(images)
         for number in range(self.rounds):
-            own = fold(keys, number)
+            own = fold_in(keys, number)
             chosen, strength = integers(own, len(self.names), 0), self.strength(own)
             sign = 1 - 2 * integers(own, 2, 1)
             active = drawn(own, self.probability, 2)

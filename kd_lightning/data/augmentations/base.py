@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.randomness import fold, stream, uniform
+from kd_lightning.randomness import fold_in, named_key, uniform
 
 CHUNK = 16
 """Images that a CPU changes at a time, so that what lies between two operations stays in its cache."""
@@ -38,13 +38,13 @@ def augment(images: Tensor, keys: Tensor, augmentations: Sequence[Augmentation],
     """
     for position, augmentation in enumerate(augmentations):
         if position >= done:
-            images = augmentation(images, fold(keys, position))
+            images = augmentation(images, fold_in(keys, position))
     return images
 
 
 def view_keys(keys: Tensor, view: int) -> Tensor:
     """The keys of the samples' view 0, 1, 2, ...; view 0 has the samples' own."""
-    return keys if view == 0 else stream(keys, f"view {view}")
+    return keys if view == 0 else named_key(keys, f"view {view}")
 
 
 def drawn(keys: Tensor, probability: float, draw: int = 0) -> Tensor:

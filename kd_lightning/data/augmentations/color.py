@@ -15,7 +15,7 @@ from kd_lightning.data.augmentations.base import (
     drawn,
 )
 from kd_lightning.errors import ConfigError
-from kd_lightning.randomness import fold
+from kd_lightning.randomness import fold_in
 
 # what these get is theirs to overwrite
 
@@ -114,7 +114,7 @@ class ColorJitter(Augmentation):
         self.probability = check_probability(probability)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        order = torch.argsort(fold(keys[:, None], torch.arange(4, device=keys.device) + 8), dim=1)
+        order = torch.argsort(fold_in(keys[:, None], torch.arange(4, device=keys.device) + 8), dim=1)
         changed = drawn(keys, self.probability, 4)
         operations = zip((brightness, contrast, saturation), self.factors, strict=True)
         steps = [

@@ -16,7 +16,7 @@ from kd_lightning.data.augmentations.base import (
     sizes,
 )
 from kd_lightning.errors import ConfigError
-from kd_lightning.randomness import fold, integers, normal, uniform
+from kd_lightning.randomness import fold_in, integers, normal, uniform
 
 
 def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
@@ -50,7 +50,7 @@ class RandomErasing(Augmentation):
 
     def boxes(self, keys: Tensor, height: int, width: int) -> Tensor:
         """N,4: left, top, right, bottom; empty where none of ten tries is smaller than the image."""
-        tries = fold(keys[:, None], torch.arange(10, device=keys.device))
+        tries = fold_in(keys[:, None], torch.arange(10, device=keys.device))
         tall, wide = sizes(tries, height * width, self.scale, self.ratio)
         fits = (tall < height) & (wide < width)
         first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
@@ -69,7 +69,7 @@ class RandomErasing(Augmentation):
         filling = torch.zeros_like(images) if self.fill == "black" else mean.expand_as(images)
         if self.fill == "noise":
             pixels = torch.arange(channels * height * width, device=keys.device)
-            filling = (mean + std * normal(fold(keys[:, None], pixels), 5).view_as(images)).clamp_(0, 1)
+            filling = (mean + std * normal(fold_in(keys[:, None], pixels), 5).view_as(images)).clamp_(0, 1)
         return torch.where(_inside(self.boxes(keys, height, width), height, width), filling, images)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from kd_lightning.batch import as_float
 from kd_lightning.data.augmentations.base import CHUNK, Augmentation, check_probability, check_range, drawn, sizes
 from kd_lightning.errors import ConfigError
-from kd_lightning.randomness import fold, integers, uniform
+from kd_lightning.randomness import fold_in, integers, uniform
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -109,7 +109,7 @@ class RandomResizedCrop(Augmentation):
 
     def boxes(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
         """left, top, right, bottom in whole pixels: ...,4 float32 for keys ..., heights and widths that broadcast."""
-        tries = fold(keys[..., None], torch.arange(10, device=keys.device))
+        tries = fold_in(keys[..., None], torch.arange(10, device=keys.device))
         heights, widths = (x.to(torch.float32)[..., None].expand(tries.shape) for x in (heights, widths))
         width, height = sizes(tries, heights * widths, self.scale, self.ratio)
         fits = (width >= 1) & (width <= widths) & (height >= 1) & (height <= heights)

@@ -19,7 +19,7 @@ from kd_lightning.evaluation.corruptions.digital import contrast, elastic_transf
 from kd_lightning.evaluation.corruptions.frost import frost
 from kd_lightning.evaluation.corruptions.noise import gaussian_noise, impulse_noise, shot_noise
 from kd_lightning.evaluation.corruptions.weather import brightness, fog, snow
-from kd_lightning.randomness import fold, stream
+from kd_lightning.randomness import fold_in, named_key
 
 __all__ = ["CORRUPTIONS", "SEVERITIES", "check_corruption", "corrupt"]
 
@@ -71,7 +71,7 @@ def corrupt(images: Tensor, keys: Tensor, name: str, severity: int) -> Tensor:
         raise ConfigError(f"{name}: images of {images.shape[-1]}x{images.shape[-2]} pixels; the least side is {LEAST}")
     if images.dtype != torch.uint8:
         images = (images.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
-    own = fold(stream(keys, name), severity)
+    own = fold_in(named_key(keys, name), severity)
     some = max(1, _VALUES.get(images.device.type, _VALUES_ELSEWHERE) // images[0].numel()) if len(images) else 1
     parts = zip(images.split(some), own.split(some), strict=True)
     return torch.cat([CORRUPTIONS[name](part, draws, severity) for part, draws in parts]) if len(images) else images

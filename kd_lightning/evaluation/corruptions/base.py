@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.randomness import fold
+from kd_lightning.randomness import fold_in
 
 Corruption = Callable[[Tensor, Tensor, int], Tensor]
 """Bytes N,3,H,W, keys N that are its own, and a severity of 1 to 5, to bytes N,3,H,W."""
@@ -36,6 +36,6 @@ def at_pixels(distribution: Callable[..., Tensor], keys: Tensor, shape: tuple[in
         shape: of the numbers for one key.
         **kwargs: of the distribution.
     """
-    rows = fold(keys[:, None], torch.arange(math.prod(shape[:-1]), device=keys.device))
+    rows = fold_in(keys[:, None], torch.arange(math.prod(shape[:-1]), device=keys.device))
     columns = torch.arange(shape[-1], device=keys.device)
     return distribution(rows[..., None], draw=columns, **kwargs).view(-1, *shape)

@@ -11,7 +11,7 @@ from torch import Tensor
 from kd_lightning.data.augmentations.base import between
 from kd_lightning.evaluation.corruptions import filters
 from kd_lightning.evaluation.corruptions.base import at_pixels, constants, levels
-from kd_lightning.randomness import fold, integers, stream
+from kd_lightning.randomness import fold_in, integers, named_key
 
 DEFOCUS = {
     32: [(0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)],
@@ -66,7 +66,7 @@ def glass_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
     count, channels, height, width = images.shape
     pixels = levels(filters.gaussian(images, sigma, "nearest")).view(count, channels, -1)
     for number in range(passes):
-        source = _copied(fold(keys, number), height, width, reach)
+        source = _copied(fold_in(keys, number), height, width, reach)
         pixels = pixels.gather(2, source[:, None].expand_as(pixels))
     return levels(filters.gaussian(pixels.view_as(images), sigma, "nearest"))
 
@@ -75,7 +75,7 @@ def _copied(keys: Tensor, height: int, width: int, reach: int) -> Tensor:
     """N,H*W int64: whose value each pixel has after one pass of copying over the image."""
     rows, columns = torch.arange(height, device=keys.device)[:, None], torch.arange(width, device=keys.device)
     right, down = (
-        at_pixels(integers, stream(keys, way), (height, width), high=2 * reach) - reach for way in ("right", "down")
+        at_pixels(integers, named_key(keys, way), (height, width), high=2 * reach) - reach for way in ("right", "down")
     )
     place = rows * width + columns
     # the loops end before the first `reach` rows and columns, and one more

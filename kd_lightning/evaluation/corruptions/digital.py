@@ -7,7 +7,7 @@ from torchvision.io import decode_jpeg, encode_jpeg
 
 from kd_lightning.evaluation.corruptions import filters
 from kd_lightning.evaluation.corruptions.base import at_pixels, constants, levels
-from kd_lightning.randomness import stream, uniform
+from kd_lightning.randomness import named_key, uniform
 
 _FLATTER = [0.4, 0.3, 0.2, 0.1, 0.05]
 CONTRAST = {32: [0.75, 0.5, 0.4, 0.3, 0.15], 64: _FLATTER, 224: _FLATTER}
@@ -47,11 +47,13 @@ def elastic_transform(images: Tensor, keys: Tensor, severity: int) -> Tensor:
     side = min(height, width)
     y = torch.arange(height, device=images.device, dtype=torch.float64)[:, None].expand(height, width)
     x = torch.arange(width, device=images.device, dtype=torch.float64).expand(height, width)
-    offsets = at_pixels(uniform, stream(keys, "affine"), (3, 2)).double().mul_(2).sub_(1) * (reach * side)
+    offsets = at_pixels(uniform, named_key(keys, "affine"), (3, 2)).double().mul_(2).sub_(1) * (reach * side)
     image = _sampled(images.double(), *_affine(offsets, x, y), corners=True)
     if strength:
         right, down = (
-            filters.gaussian(2 * at_pixels(uniform, stream(keys, way), (height, width)) - 1, sigma * side, "reflect", 3)
+            filters.gaussian(
+                2 * at_pixels(uniform, named_key(keys, way), (height, width)) - 1, sigma * side, "reflect", 3
+            )
             for way in ("right", "down")
         )
         image = _sampled(image, x + right * (strength * side), y + down * (strength * side), corners=False)

@@ -8,7 +8,7 @@ from torch import Tensor
 from kd_lightning.data.augmentations.base import between
 from kd_lightning.evaluation.corruptions.base import constants, levels
 from kd_lightning.evaluation.corruptions.weather import plasma
-from kd_lightning.randomness import fold, stream
+from kd_lightning.randomness import fold_in, named_key
 
 FROST = {
     32: [(1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)],
@@ -32,8 +32,8 @@ def frost(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 def ice(keys: Tensor, height: int, width: int) -> Tensor:
     """N,3,H,W float64 in [0, 1]: a pane with frost, one for each key (N)."""
-    grown = feathers(stream(keys, "feathers"), height, width).double()
-    grown += 0.9 * plasma(stream(keys, "pane"), max(height, width), 1.1)[:, :height, :width]
+    grown = feathers(named_key(keys, "feathers"), height, width).double()
+    grown += 0.9 * plasma(named_key(keys, "pane"), max(height, width), 1.1)[:, :height, :width]
     grown -= grown.mean(dim=(1, 2), keepdim=True)
     grown /= grown.square().mean(dim=(1, 2), keepdim=True).sqrt()
     mean, contrast, tint = (
@@ -55,7 +55,7 @@ def feathers(keys: Tensor, height: int, width: int) -> Tensor:
     ranges = ((-0.1, 1.1), (-0.1, 1.1), (0, 2 * math.pi), (0.2, 0.6), (0.15, 0.4), (0.3, 1.0), (1.0, 2.0))
     brightest = torch.zeros(len(keys), height, width, device=keys.device)
     for number in range(_FEATHERS):  # one at a time, so that a CPU keeps them in its cache
-        own = fold(keys, number)
+        own = fold_in(keys, number)
         x, y, angle, length, slimness, bright, spacing = (
             between(own, low, high, draw)[:, None, None] for draw, (low, high) in enumerate(ranges)
         )

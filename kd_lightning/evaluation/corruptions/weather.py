@@ -7,7 +7,7 @@ from kd_lightning.data.augmentations.base import between
 from kd_lightning.evaluation.corruptions import filters
 from kd_lightning.evaluation.corruptions.base import at_pixels, constants, levels
 from kd_lightning.evaluation.corruptions.blur import moving
-from kd_lightning.randomness import normal, stream, uniform
+from kd_lightning.randomness import named_key, normal, uniform
 
 _SMALL_SNOW = [
     (0.1, 0.2, 1, 0.6, 8, 3),
@@ -49,7 +49,7 @@ def snow(images: Tensor, keys: Tensor, severity: int) -> Tensor:
     noise = at_pixels(normal, keys, (1, *images.shape[2:])).double().mul_(deviation).add_(mean)
     flakes = filters.zoom(noise, factor)
     flakes = levels(torch.where(flakes < least, 0.0, flakes) * 255)
-    flakes = moving(flakes.float(), between(stream(keys, "angle"), -135, -45), radius, sigma)
+    flakes = moving(flakes.float(), between(named_key(keys, "angle"), -135, -45), radius, sigma)
     flakes = levels(flakes + 0.5).double()
     image = images.double()
     weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64, device=images.device)

@@ -8,7 +8,7 @@ from torchvision.transforms.v2.functional import horizontal_flip
 
 from kd_lightning.data.augmentations import Augmentation, HorizontalFlip, RandomCrop, augment
 from kd_lightning.errors import ConfigError
-from kd_lightning.randomness import fold, integers, sample_keys, uniform
+from kd_lightning.randomness import fold_in, integers, sample_keys, uniform
 
 KEYS = sample_keys(0, 1, torch.arange(64))
 IMAGES = torch.randint(0, 256, (64, 3, 10, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -51,7 +51,7 @@ def test_an_image_is_augmented_alike_in_any_batch() -> None:
 
 def test_each_step_draws_for_itself() -> None:
     twice = augment(IMAGES.clone(), KEYS, [HorizontalFlip(), HorizontalFlip()])
-    first, second = (uniform(fold(KEYS, place)) < 0.5 for place in (0, 1))
+    first, second = (uniform(fold_in(KEYS, place)) < 0.5 for place in (0, 1))
     assert (first != second).any()
     assert torch.equal(twice, torch.where((first != second)[:, None, None, None], IMAGES.flip(-1), IMAGES))
 

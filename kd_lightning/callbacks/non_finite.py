@@ -1,0 +1,185 @@
+"""Guard: what happens at a loss that is not finite."""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from kd_lightning import distributed
+from kd_lightning.batch import Batch
+from kd_lightning.callbacks.preemption import PreemptionHandler
+from kd_lightning.callbacks.protocol import LastCheckpoint
+from kd_lightning.errors import RunError
+
+_SHOWN = 16
+_MOST_IN_A_ROW = 100
+
+
+class Seen(NamedTuple):
+    """What is known of a batch once its losses are queued; on a GPU the values arrive later."""
+
+    indices: Tensor
+    terms: list[str]
+    values: Tensor
+
+
+class NonFiniteGuard(Callback):
+    """Ends a run at the first loss that is not finite, before the optimizer has moved, or leaves such steps out.
+
+    Nothing waits for the GPU on its behalf: a step's losses are read when its backward pass is queued. What processes
+    tell each other of them carries along whether one of them was told to stop (`Stop`). The running
+    statistics of BatchNorm are put back to what they were before the step. Weights that are not finite are never saved.
+    (A gradient that overflows in 16-mixed is no such loss: its scaler leaves that step out by itself.)
+
+    Args:
+        nonfinite: `stop` saves last.ckpt and says which term it was, of which images. `skip` leaves the step out,
+            says so, counts it as `train/skipped`, and stops after 100 in a row, or as many as an epoch has.
+    """
+
+    def __init__(self, *, nonfinite: Literal["stop", "skip"] = "stop") -> None:
+        self.nonfinite = nonfinite
+        self.skipped, self.in_a_row = 0, 0
+        self.window: list[Seen] = []
+        self.spoilt: Tensor | None = None
+        self.flags: Tensor | None = None
+        self.stop = PreemptionHandler()
+        self.arrived: torch.cuda.Event | None = None
+        self.fault: str | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.stop = next(
+            (callback for callback in trainer.callbacks if isinstance(callback, PreemptionHandler)), self.stop
+        )
+        self.statistics = _statistics(pl_module)
+        self.before = [buffer.clone() for buffer in self.statistics]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        if not self.window and self.statistics:  # else in the middle of accumulated batches
+            torch._foreach_copy_(self.before, self.statistics)
+        self.indices = batch.indices
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Queues the way of the losses to the host, before the backward pass."""
+        terms = {**pl_module.terms, "loss": loss.detach()}  # a method's own training step may add to the terms
+        values = torch.stack([value.float() for value in terms.values()])
+        bad = values.isfinite().logical_not().any()
+        self.spoilt = bad if self.spoilt is None else self.spoilt | bad
+        if not trainer.fit_loop._should_accumulate():
+            told = torch.full_like(bad, self.stop.told is not None)
+            self.flags = distributed.any_rank(torch.stack([self.spoilt, told])).to("cpu", non_blocking=True)
+        self.window.append(Seen(self.indices, [*terms], values.to("cpu", non_blocking=True)))
+        if values.is_cuda:
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Leaves out a step that a loss has spoilt: there is then no gradient, and optimizers leave all as it is."""
+        if self.arrived is not None:
+            self.arrived.synchronize()  # waits for the forward pass alone
+        window, (spoilt, self.stop.agreed) = self.window, self.flags.tolist()
+        self.window, self.spoilt, self.arrived = [], None, None
+        self.in_a_row = self.in_a_row + 1 if spoilt else 0
+        if not spoilt:
+            return
+        self.skipped += 1
+        optimizer.zero_grad(set_to_none=True)
+        if self.statistics:
+            torch._foreach_copy_(self.statistics, self.before)
+        faults = distributed.everyones(_fault(window))
+        self.fault = next(fault for fault in faults if fault)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if self.fault is None:
+            return
+        fault, self.fault = self.fault, None
+        where = f"{fault}, in epoch {trainer.current_epoch}, step {trainer.global_step - 1}"
+        if not _all_finite(pl_module):
+            self._end(trainer, f"{where}; the weights are not finite either, by an earlier gradient: {_kept(trainer)}")
+        most = min(_MOST_IN_A_ROW, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
+        if self.nonfinite == "skip" and self.in_a_row < most:
+            rank_zero_info(f"guard.nonfinite: a step is left out: {where}")
+            return
+        last = LastCheckpoint.of(trainer)
+        if last:
+            last.save(trainer)
+        again = (
+            f"--ckpt_path {last.path}, the state before it, goes on behind these images" if last else "nothing is kept"
+        )
+        if self.nonfinite == "skip":
+            self._end(trainer, f"{where}; it is the last of {self.in_a_row} skipped steps in a row; {again}")
+        self._end(trainer, f"{where}; {again}", "guard.nonfinite skip")
+
+    def _end(self, trainer: Trainer, reason: str, *more: str) -> None:
+        """Ends the run on all ranks; the first one says why."""
+        if not trainer.is_global_zero:
+            raise SystemExit(1)
+        hints = ["a lower model.optimizer.lr", *more]
+        if not trainer.gradient_clip_val:
+            hints.insert(1, "trainer.gradient_clip_val")
+        if trainer.global_step == 1:
+            hints.insert(0, "another look at the labels, the teacher and the student's own weights, at the first step")
+        if "16" in str(trainer.precision):
+            hints.append("trainer.precision 32-true")
+        raise RunError(f"{reason}. What may help: {'; '.join(hints)}")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if not _all_finite(pl_module):
+            after = f"in epoch {trainer.current_epoch}, after step {trainer.global_step - 1}"
+            self._end(trainer, f"the student's weights are not finite {after}, and are not saved: {_kept(trainer)}")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.nonfinite == "skip":
+            pl_module.log("train/skipped", float(self.skipped))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.skipped:
+            steps = f"{self.skipped} step{'s' * (self.skipped > 1)}"
+            rank_zero_warn(
+                f"guard.nonfinite: {steps} of {trainer.global_step} left out, for a loss that was not finite"
+            )
+
+    def state_dict(self) -> dict[str, int]:
+        return {"skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.skipped = state_dict["skipped"]
+
+
+def _fault(window: list[Seen]) -> str:
+    """The first batch whose losses are not finite: its terms and images; '' where all are."""
+    for seen in window:
+        values = dict(zip(seen.terms, seen.values.tolist(), strict=True))
+        bad = [f"train/{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            bad = bad[:-1] or bad  # their sum is named only where none of them is to blame
+            shown = ", ".join(map(str, seen.indices[:_SHOWN].tolist()))
+            more = f", ... ({len(seen.indices)} in all)" if len(seen.indices) > _SHOWN else ""
+            return f"{' and '.join(bad)} for images {shown}{more}"
+    return ""
+
+
+def _statistics(method: LightningModule) -> list[Tensor]:
+    """BatchNorm's, of what is trained."""
+    own = (module for name, module in method.named_modules() if not name.startswith("teacher."))
+    norms = [module for module in own if isinstance(module, nn.modules.batchnorm._NormBase)]
+    return [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
+
+
+def _all_finite(method: LightningModule) -> bool:
+    """Whether, on all ranks, all that is trained is finite, and all statistics; a mask may well hold infinities."""
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    each = [value.isfinite().all() for value in trained + _statistics(method)]
+    return not distributed.any_rank(torch.stack(each).all().logical_not())
+
+
+def _kept(trainer: Trainer) -> str:
+    """Which checkpoint of the run is good: none is written that is not."""
+    last = LastCheckpoint.of(trainer)
+    if last and last.path.exists():
+        return f"the last good checkpoint is {last.path}"
+    return "there is no good checkpoint of this run yet"

@@ -1,0 +1,90 @@
+"""Overview: what is about to run, as a table."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from kd_lightning.callbacks.protocol import Protocol
+from kd_lightning.data import ImageData
+from kd_lightning.models import Network
+
+
+class RunSummary(Callback):
+    """Prints the networks, the images and the protocol before the first step.
+
+    The loggers get `run/global_batch`, the images that a step of the optimizer learns from, and `run/learning_rate`,
+    the schedule's factor 1.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule
+        if not trainer.is_global_zero or data is None:
+            return
+        effective = {"run/global_batch": pl_module.global_batch, "run/learning_rate": _learning_rate(trainer)}
+        for logger in trainer.loggers:
+            logger.log_metrics(effective, step=0)
+        console = Console()
+        console.print(_networks(pl_module, data.side), _settings(trainer, pl_module, data))
+
+
+def _networks(method: LightningModule, side: int) -> Table:
+    table = Table(title=type(method).__name__, title_justify="left")
+    for column in ("", "network", "weights", "parameters", "MACs", "embedding", "input"):
+        table.add_column(column, overflow="fold", justify="left" if column in ("", "network", "weights") else "right")
+    for role in ("teacher", "student"):
+        network: Network | None = getattr(method, role, None)
+        if network is not None:
+            size = f"{side} px" if network.size in (None, side) else f"{side} to {network.size} px"
+            table.add_row(
+                role,
+                network.name,
+                _weights(network),
+                f"{network.parameter_count():,}",
+                f"{network.macs(side) / 1e6:,.1f} M",
+                str(network.embedding_width),
+                size,
+            )
+    return table
+
+
+def _weights(network: Network) -> str:
+    if not network.has_weights:
+        return "random"
+    return "loaded, new classifier" if network.fresh_classifier else "loaded"
+
+
+def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Table:
+    table = Table(show_header=False)
+    counts = [f"{len(images):,} {split}" for split, images in data.sets.items()]
+    table.add_row("images", f"{data.name}: {', '.join(counts)}; {data.num_classes} classes")
+    table.add_row("kept", ", ".join(f"{split} {images.origin}" for split, images in data.sets.items()))
+    table.add_row("batch", _batch(trainer, method, data))
+    rate = f"{_learning_rate(trainer):.4g}"
+    if method.lr_batch_size:
+        rate += f", {method.lr_scaling} from the one given for {method.lr_batch_size} images"
+    table.add_row("learning rate", rate)
+    table.add_row(
+        "length", f"{trainer.max_epochs} epoch{'s' * (trainer.max_epochs != 1)}, precision {trainer.precision}"
+    )
+    protocol = next((c for c in trainer.callbacks if isinstance(c, Protocol)), None)
+    if protocol is not None:
+        validated = f"{len(data.sets['val']):,} validation images" if "val" in data.sets else "no validation"
+        tested = "is tested, once, at the end" if protocol.test and data.labeled else "is the result, not tested"
+        table.add_row("protocol", f"{validated}; the {protocol.judge} epoch {tested}")
+    table.add_row("folder", str(trainer.default_root_dir))
+    return table
+
+
+def _batch(trainer: Trainer, method: LightningModule, data: ImageData) -> str:
+    parts = [str(data.batch_size)]
+    if trainer.world_size > 1:
+        parts.append(f"on each of {trainer.world_size} devices")
+    if trainer.accumulate_grad_batches > 1:
+        parts.append(f"accumulated over {trainer.accumulate_grad_batches} batches")
+    return " ".join(parts) + (f": {method.global_batch} a step" if len(parts) > 1 else "")
+
+
+def _learning_rate(trainer: Trainer) -> float:
+    """Before the schedule's factor, as a run that is resumed has it."""
+    schedule = next((config.scheduler for config in trainer.lr_scheduler_configs), None)
+    return float(getattr(schedule, "base_lrs", [trainer.optimizers[0].param_groups[0]["lr"]])[0])

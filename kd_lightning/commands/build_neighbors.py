@@ -1,0 +1,55 @@
+"""neighbors: the table of every training image's nearest neighbours in the teacher's eyes (CoSS, section 1c)."""
+
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from kd_lightning.data import ImageData
+from kd_lightning.data.neighbors import nearest_neighbors, save_table
+from kd_lightning.distillation import StudentModule
+from kd_lightning.errors import ConfigError
+from kd_lightning.evaluation import read
+from kd_lightning.io.paths import check_writable
+
+
+class MakeNeighbors:
+    """Embeds the training images, not augmented, with a config's teacher, and writes their nearest neighbours.
+
+    Args:
+        path: of the table, a .safetensors; default: `data.neighbors.path` of the config.
+        k: neighbours of each image (CoSS: 31).
+        engine: what searches: torch, on the trainer's device, or faiss on the CPU, where it is installed.
+    """
+
+    def __init__(self, path: str | None = None, k: int = 31, engine: Literal["torch", "faiss"] = "torch") -> None:
+        if k < 1:
+            raise ConfigError(f"k: {k} is not positive")
+        self.path, self.k, self.engine = path, k, engine
+
+    def __call__(self, method: StudentModule, data: ImageData, trainer: Trainer) -> Path:
+        teacher = getattr(method, "teacher", None)
+        if teacher is None:
+            raise ConfigError(f"model: {type(method).__name__} has no teacher to embed the images with")
+        given = self.path or (data.neighbors.path if data.neighbors else None)
+        if given is None:
+            raise ConfigError("path: say where the table is to go, here or as data.neighbors.path")
+        path = Path(given).expanduser()
+        if path.suffix != ".safetensors":
+            raise ConfigError(f"path: {path} must end in .safetensors")
+        check_writable(path, "path")
+        data.neighbors = None  # the table that is to be made is not there to be loaded
+        data.setup("fit")
+        images = data.sets["train"]
+        if self.k >= len(images):
+            raise ConfigError(f"k: {self.k} neighbours of {len(images):,} images; it can be 1 to {len(images) - 1:,}")
+        device = trainer.strategy.root_device
+        quiet = trainer.progress_bar_callback is None
+        embedding = read(teacher.to(device), data.training_images_in_order(), device, quiet=quiet).embedding
+        if len(embedding) < len(images):
+            unread = len(images) - len(embedding)
+            raise ConfigError(f"data.on_error: {unread} images cannot be read; all are needed here")
+        save_table(path, nearest_neighbors(embedding, self.k, engine=self.engine), images, teacher)
+        rank_zero_info(f"{self.k} neighbours of {len(images):,} images, by {teacher.name}: {path}")
+        return path

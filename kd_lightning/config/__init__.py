@@ -1,0 +1,1 @@
+"""Reading and checking a config: parser, messages, checks, safe YAML."""

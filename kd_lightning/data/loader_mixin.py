@@ -1,0 +1,187 @@
+"""Serving: the loaders of a data set's splits, augmentation on the device, and the place in an interrupted epoch."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import DataLoader
+
+from kd_lightning.batch import Batch
+from kd_lightning.data.augmentations import Augmentation, augment, view_keys
+from kd_lightning.data.encoded import EncodedImages
+from kd_lightning.data.images import ImageDataset, StoredImages
+from kd_lightning.data.loader import ImageLoader, as_it_is, cores
+from kd_lightning.data.neighbors import Neighbors
+from kd_lightning.data.samplers import EpochSampler, NeighborSampler
+from kd_lightning.errors import ConfigError
+from kd_lightning.mixing import Mixing
+from kd_lightning.randomness import permutation
+
+
+class LoaderMixin(LightningDataModule):
+    """What a data set does once its splits are there; `ImageData` says what they are, and has the arguments."""
+
+    global_batch_size: int | None
+    eval_batch_size: int
+    views: int
+    repeats: int
+    mixing: Mixing | None
+    neighbors: Neighbors | None
+    num_workers: int | None
+    predict_split: str
+    seed: int
+    split_seed: int
+    steps: list[Augmentation]
+    sets: dict[str, ImageDataset]
+    judged_images = 5000
+    _batch_size: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._training: ImageLoader | None = None
+        self._resumed: dict[str, int] = {}
+
+    def _cuts_files(self, images: ImageDataset) -> bool:
+        raise NotImplementedError
+
+    @property
+    def world(self) -> int:
+        """How many devices share the images."""
+        return self.trainer.world_size if self.trainer else 1
+
+    @property
+    def batch_size(self) -> int:
+        """Training images a step on each device.
+
+        Raises:
+            ConfigError: for a `global_batch_size` that the devices cannot share evenly.
+        """
+        if self.global_batch_size is None:
+            return self._batch_size
+        each, rest = divmod(self.global_batch_size, self.world)
+        if rest or not each:
+            around = [str(number * self.world) for number in (each, each + 1) if number]
+            raise ConfigError(
+                f"data.global_batch_size: {self.global_batch_size} images cannot be shared evenly among {self.world} "
+                f"devices; nearest: {', '.join(around)}"
+            )
+        return each
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self._batch_size, self.global_batch_size = size, None
+
+    @property
+    def workers(self) -> int:
+        """Processes that decode on each device."""
+        if self.num_workers is not None:
+            return self.num_workers
+        devices = self.trainer.num_devices if self.trainer else 1
+        return min(16, max(1, cores() // devices))
+
+    @property
+    def group(self) -> int:
+        """How many images of a batch belong together: an anchor and its neighbours, or one."""
+        return 1 + self.neighbors.count if self.neighbors else 1
+
+    @property
+    def side(self) -> int:
+        """Height and width of the images that reach the networks, before a network resizes them."""
+        return next(iter(self.sets.values())).side
+
+    @property
+    def judged_on(self) -> str:
+        """What `judged_loader` reads, in words."""
+        if "val" in self.sets:
+            return f"{len(self.sets['val']):,} validation images"
+        count = min(len(self.sets["train"]), self.judged_images)
+        return f"{count:,} training images, not augmented (there is no validation split)"
+
+    def judged_loader(self) -> DataLoader:
+        """The images that a network is judged on before training: validation, or some of training, drawn at random."""
+        if "val" in self.sets:
+            return self.in_order(self.sets["val"])
+        train = self.sets["train"]
+        rows = permutation(len(train), self.split_seed, 0)[: self.judged_images]
+        return self.in_order(train.subset(rows.sort().values))
+
+    def training_images_in_order(self) -> DataLoader:
+        """All training images, not augmented, on every rank: for a table of neighbours."""
+        return self.in_order(self.sets["train"], place={})
+
+    def train_dataloader(self) -> DataLoader:
+        images, place = self.sets["train"], self._place()
+        if isinstance(images, StoredImages) and self.trainer:
+            images = self.sets["train"] = images.resident(self.trainer.strategy.root_device)
+        if self._cuts_files(images):
+            images = images.cropped(self.steps[0], self.views)
+        if self.neighbors:
+            sampler: EpochSampler = NeighborSampler(
+                self.neighbors.rows, count=self.neighbors.count, seed=self.seed, **place
+            )
+        else:
+            sampler = EpochSampler(len(images), seed=self.seed, shuffle=True, repeats=self.repeats, **place)
+        self._training = self._loader(images, sampler)
+        if self._resumed:
+            self._training.load_state_dict(self._resumed)
+        return self._training
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches the run has had: a resumed run goes on behind them.
+
+        Lightning keeps the loader's own count too, but forgets it where a schedule asked for the number of steps.
+        """
+        return self._training.state_dict() if self._training else {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._resumed = state
+
+    def val_dataloader(self) -> DataLoader | list:
+        return self.in_order(self.sets["val"]) if "val" in self.sets else []
+
+    def test_dataloader(self) -> DataLoader:
+        return self.in_order(self.sets["test"])
+
+    def predict_dataloader(self) -> DataLoader:
+        return self.in_order(self.sets[self.predict_split])
+
+    def _place(self) -> dict[str, int]:
+        return {"rank": self.trainer.global_rank, "world": self.world} if self.trainer else {}
+
+    def in_order(self, images: ImageDataset, *, place: dict[str, int] | None = None) -> ImageLoader:
+        """A loader of all images of a set in order: the share of `rank` in `world`; {}: the whole on each rank."""
+        place = self._place() if place is None else place
+        return self._loader(images, EpochSampler(len(images), seed=self.seed, shuffle=False, **place))
+
+    def _loader(self, images: ImageDataset, sampler: EpochSampler) -> ImageLoader:
+        workers = self.workers if isinstance(images, EncodedImages) else 0
+        on_host = not (isinstance(images, StoredImages) and images.images.is_cuda)
+        return ImageLoader(
+            images,
+            batch_size=self.batch_size if sampler.shuffle else self.eval_batch_size,
+            sampler=sampler,
+            collate_fn=as_it_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available() and on_host,
+            drop_last=sampler.shuffle,
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return self.augmented(batch) if self.trainer and self.trainer.training else batch
+
+    def augmented(self, batch: Batch) -> Batch:
+        """A training batch as the networks see it: augmented, in several views, mixed."""
+        done = int(self._cuts_files(self.sets["train"]))
+        sources = [batch.images, *(batch.views or (batch.images.clone() for _ in range(self.views - 1)))]
+        views = [
+            augment(source, view_keys(batch.keys, view), self.steps, done=done) for view, source in enumerate(sources)
+        ]
+        batch = batch._replace(images=views[0], views=tuple(views[1:]))
+        return self.mixing(batch) if self.mixing else batch
+
+    def teardown(self, stage: Any) -> None:
+        for split, images in self.sets.items():
+            if isinstance(images, EncodedImages) and images.unreadable.any():
+                rank_zero_warn(f"data.on_error: {int(images.unreadable.sum())} {split} images could not be read")

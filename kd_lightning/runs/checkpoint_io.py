@@ -1,0 +1,39 @@
+"""Checkpoints that are whole or not there, and that run no code when they are read."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from kd_lightning.errors import RunError, one_line
+from kd_lightning.io.atomic import atomic_write
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """How Lightning writes and reads a run's checkpoints: by `whole`, and as weights and plain values alone."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Writes a checkpoint in the place of an older one, which stays where the new one cannot be written.
+
+        Raises:
+            RunError: naming the file and what hinders (a full disk, for one).
+        """
+        path = Path(path)
+        try:
+            with atomic_write(path) as partial:
+                torch.save(checkpoint, partial)
+        except (OSError, RuntimeError) as error:
+            reason = one_line(error.__context__ or error)
+            kept = f"the one of before is whole, and --ckpt_path {path} goes on from it" if path.exists() else ""
+            nothing = "there is no other of this run under that name"
+            raise RunError(f"{path} cannot be written ({reason}); {kept or nothing}") from error
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: Any = None) -> dict[str, Any]:
+        """As Lightning's, but never by a pickle that could run code, whatever is asked for."""
+        return super().load_checkpoint(path, map_location=map_location, weights_only=True)
+
+
+def steps_done(path: Path) -> int:
+    """Steps of the optimizer behind a checkpoint."""
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]

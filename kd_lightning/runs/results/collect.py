@@ -1,0 +1,96 @@
+"""What there is to say of a run once its checkpoint has been judged."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from kd_lightning.data import ImageData
+from kd_lightning.evaluation import Evaluator
+from kd_lightning.runs.results.code import code
+from kd_lightning.runs.results.files import SCHEMA
+
+
+def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoint: Path) -> dict[str, Any]:
+    """The run's names, code, data and protocol, its metrics and the probes' details, for results.json.
+
+    Args:
+        trainer: after the test, if there was one.
+        method: the run's.
+        data: the run's.
+        checkpoint: the one that is judged, in the run's folder `<project>/<name>/<id>/`.
+    """
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    project, name, identifier = _names(checkpoint.absolute().parent)
+    teacher, student = getattr(method, "teacher", None), method.student
+    names = [network.name for network in (teacher, student) if network]
+    details: dict[str, Any] = {}
+    for evaluator in evaluators(trainer):
+        details |= evaluator.found.details
+    found = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    return {
+        "schema": SCHEMA,
+        "run": {
+            "project": project,
+            "name": name,
+            "id": identifier,
+            "group": f"{data.name}/{'-'.join(names)}",
+            "method": type(method).__name__,
+            "seed": data.seed,
+            "teacher": teacher.name if teacher else None,
+            "teacher_fingerprint": teacher.fingerprint()[:16] if teacher else None,
+            "student": student.name,
+        },
+        "code": code(),
+        "data": {
+            "name": data.name,
+            "classes": data.num_classes,
+            "class_names": list(data.class_names),
+            **{split: len(data.sets.get(split, ())) for split in ("train", "val", "test")},
+            "side": data.side,
+        },
+        "protocol": {
+            "judge": checkpoint.stem,
+            "checkpoint": checkpoint.name,
+            "epoch": state["epoch"],
+            "step": state["global_step"],
+            "max_epochs": trainer.max_epochs,
+            "test_batches": None if tests_all(trainer) else trainer.limit_test_batches,
+            "judged": datetime.now().astimezone().isoformat(timespec="seconds"),
+        },
+        "seconds": None,
+        "metrics": {key: value for key, value in found.items() if key.startswith(("test/", "cost/"))},
+        "details": details,
+        "probes": {evaluator.title: evaluator.settings() for evaluator in evaluators(trainer)},
+        "probe_seconds": {evaluator.title: round(evaluator.seconds, 3) for evaluator in evaluators(trainer)},
+    }
+
+
+def _names(folder: Path) -> tuple[str, str, str]:
+    """A run's project, name and id, as its folder says, `<project>/<name>/<id>/`, wherever that has been moved to."""
+    last = folder.parts[-3:]
+    if len(last) < 3 or last[0] == folder.anchor:
+        return "", folder.parent.name, folder.name
+    return last
+
+
+def tests_all(trainer: Trainer) -> bool:
+    """Whether the test is of all images; 1 is a number of batches, 1.0 their share."""
+    limit = trainer.limit_test_batches
+    return limit is None or (isinstance(limit, float) and limit == 1.0)
+
+
+def samples(trainer: Trainer) -> dict[str, Tensor]:
+    """What the probes said of each test image."""
+    found: dict[str, Tensor] = {}
+    for evaluator in evaluators(trainer):
+        found |= evaluator.found.samples
+    return found
+
+
+def evaluators(trainer: Trainer) -> list[Evaluator]:
+    """The trainer's."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, Evaluator)]
