@@ -46,7 +46,7 @@ if fake.get("stubborn"):
 if "ckpt_path" not in args:
     time.sleep(fake.get("sleep", 0))
 if seed not in fake.get("silent", []):
-    metrics = {fake.get("judge", "test/acc"): 0.5 + seed / 100}
+    metrics = {fake.get("select", "test/acc"): 0.5 + seed / 100}
     (folder / "results.json").write_text(json.dumps({"schema": 1, "seconds": 90.0, "metrics": metrics}))
 (folder / "ended").write_text(str(time.time()))
 """
@@ -66,7 +66,7 @@ def write(path: Path, name: str, *, trainer: dict | None = None, data: dict | No
         "accumulate_grad_batches": 1, **(trainer or {}),
     }  # fmt: skip
     data = {"class_path": "Digits", "init_args": {"batch_size": 8, "val_split": 0.1, "split_seed": 0, **(data or {})}}
-    content = {"seed_everything": 0, "trainer": trainer, "data": data, "protocol": {"judge": None}}
+    content = {"seed_everything": 0, "trainer": trainer, "data": data, "protocol": {"select": None}}
     content["model"] = {"class_path": "kd_lightning.methods.KD", "init_args": {"temperature": 4.0}}
     content["run"] = {"project": "p", "name": f"{name}-s{{seed}}", "folder": str(path / "runs"), "id": None}
     file = path / f"{name}.yaml"

@@ -57,12 +57,12 @@ def write_run(folder: Path, name: str = "kd", seed: int = 0, *, data: str = "dig
             "side": 32,
         },
         "protocol": {
-            "judge": "best",
+            "select": "best",
             "checkpoint": "best.ckpt",
             "epoch": 4 - seed % 2,
             "step": 100,
             "max_epochs": 6,
-            "judged": f"2026-01-0{seed + 1}T10:00:00",
+            "evaluated": f"2026-01-0{seed + 1}T10:00:00",
         },
         "seconds": 180 + 10 * noise.random(),
         "metrics": metrics,
@@ -106,7 +106,7 @@ def config(method: str, name: str, seed: int) -> dict[str, Any]:
             "init_args": {"batch_size": 64, "val_split": 0.1, "augmentations": None, "split_seed": 0},
         },
         "run": {"project": "digits", "name": f"{name}-s{{seed}}", "folder": f"/machine{seed}/runs", "id": "a"},
-        "protocol": {"judge": None, "test": True},
+        "protocol": {"select": None, "test": True},
         "ckpt_path": None,
     }
 

@@ -75,8 +75,8 @@ def changed(**fields: object) -> dict:
         (KD, ["--data.batch_size=0"], ["data.batch_size", "0"]),
         (KD, ["--data.batch_size=5000"], ["data.batch_size", "5000", "1293"]),
         (KD, ["--data.val_split=0.999"], ["data.val_split", "0.999"]),
-        (KD, ["--data.val_split=0", "--protocol.judge=best"], ["protocol.judge", "data.val_split", "last"]),
-        (KD, ["--protocol.judge=first"], ["protocol.judge", "first", "choices: best, last"]),
+        (KD, ["--data.val_split=0", "--protocol.select=best"], ["protocol.select", "data.val_split", "last"]),
+        (KD, ["--protocol.select=first"], ["protocol.select", "first", "choices: best, last"]),
         (KD, ["--model.temperature=0"], ["temperature", "0"]),
         (KD, ["--model.student.name=cifar_resnet21"], ["cifar_resnet21", "cifar_resnet20"]),
         (
@@ -107,7 +107,7 @@ def changed(**fields: object) -> dict:
         (KD, ["--seed_everything=-5"], ["seed_everything", "-5"]),
         (KD, ["--trainer.accelerator=gpuu"], ["trainer", "gpuu", "cpu"]),
         (KD, ["--trainer.strategy=ddpp"], ["trainer", "ddpp", "ddp"]),
-        (KD, ["--trainer.limit_val_batches=0", "--protocol.judge=best"], ["protocol.judge", "limit_val_batches"]),
+        (KD, ["--trainer.limit_val_batches=0", "--protocol.select=best"], ["protocol.select", "limit_val_batches"]),
         (KD, ["--trainer.max_epochs=-1"], ["trainer.max_epochs", "-1", "max_steps"]),
         (KD, ["--run.name=../x"], ["run.name", "'../x'"]),
         (KD, ["--run.folder=/etc/hostname/x"], ["run.folder", "/etc/hostname"]),
@@ -201,7 +201,7 @@ def test_a_runs_checkpoint_for_another_student(refused, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["test", "validate", "predict"])
-def test_a_student_that_nobody_trained_is_not_judged(refused, command: str) -> None:
+def test_a_student_that_nobody_trained_is_not_evaluated(refused, command: str) -> None:
     assert f"ckpt_path: {command} needs a trained student" in refused(KD, command=command)
 
 

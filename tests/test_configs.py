@@ -17,8 +17,8 @@ from kd_lightning.models import Network, checkpoints
 CONFIGS = Path(__file__).parents[1] / "configs"
 TRAINER = sorted((CONFIGS / "trainer").glob("*.yaml"))  # test_two_processes.py runs with these
 SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))  # test_sweeps.py
-JUDGES = sorted((CONFIGS / "judge").glob("*.yaml"))
-FILES = sorted({*CONFIGS.rglob("*.yaml")} - {*TRAINER, *SWEEPS, *JUDGES})
+EVALUATIONS = sorted((CONFIGS / "select").glob("*.yaml"))
+FILES = sorted({*CONFIGS.rglob("*.yaml")} - {*TRAINER, *SWEEPS, *EVALUATIONS})
 BRIEF = ["--trainer.accelerator=cpu", "--trainer.max_epochs=2", "--trainer.limit_train_batches=2"]
 BRIEF += ["--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1", "--trainer.log_every_n_steps=1"]
 BRIEF += ["--trainer.precision=32", "--data.batch_size=8", "--trainer.enable_progress_bar=false", "--run.wandb=off"]
@@ -85,9 +85,9 @@ def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
         main(["neighbors", *(arg for arg in args[1:] if not arg.startswith("--trainer.limit"))])
     cli = main(args)
     metrics = cli.trainer.callback_metrics
-    judged = [metrics[name] for name in ("test/acc", "test/knn") if name in metrics]
-    assert judged
-    assert torch.isfinite(torch.stack(judged)).all()
+    evaluated = [metrics[name] for name in ("test/acc", "test/knn") if name in metrics]
+    assert evaluated
+    assert torch.isfinite(torch.stack(evaluated)).all()
     (run,) = tmp_path.glob("*/*/*/config.yaml")
     project, name, _ = run.parent.relative_to(tmp_path).parts
     assert project == content.get("run", {}).get("project", "kd_lightning")
@@ -98,14 +98,14 @@ def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("noise")
-def test_judges_judge_on_every_axis(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluates_evaluate_on_every_axis(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KD_SHARED", str(tmp_path))
-    (judge,) = JUDGES
+    (evaluate,) = EVALUATIONS
     file = CONFIGS / "cifar10-jpeg/resnet56_resnet20/kd.yaml"
     teacher = some_teacher({"name": "cifar_resnet56"}, "ImageFolder", tmp_path / "teacher.safetensors")
-    args = ["fit", f"--config={file}", f"--config={judge}", f"--run.folder={tmp_path}", *BRIEF, *teacher]
+    args = ["fit", f"--config={file}", f"--config={evaluate}", f"--run.folder={tmp_path}", *BRIEF, *teacher]
     cli = main([*args, f"--data.path={folder}", "--data.train_images=300", "--data.val_split=20"])
-    named = {item["class_path"] for item in yaml.safe_load(judge.read_text())["trainer"]["callbacks"]}
+    named = {item["class_path"] for item in yaml.safe_load(evaluate.read_text())["trainer"]["callbacks"]}
     assert named == {
         type(evaluator).__name__ for evaluator in cli.trainer.callbacks if isinstance(evaluator, Evaluator)
     }

@@ -34,7 +34,7 @@ SUBSTITUTES = {
     "runs/photos/teacher/ID/student.safetensors": "teacher.safetensors",  # a run that is not made here
     "--data.size 224": "--data.size 32",
     "--data.size 64": "--data.size 32",
-    "configs/judge/cifar10-jpeg.yaml": "judge.yaml",  # its probes that need no data of their own
+    "configs/eval/cifar10-jpeg.yaml": "evaluate.yaml",  # its probes that need no data of their own
     "--seeds 5": "--seeds 1",
     "--seeds 3": "--seeds 1",
     "--steps 10 ": "",
@@ -119,10 +119,10 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         network = Network(name, num_classes=classes)
         checkpoints.write(path, network.model.state_dict(), network.facts())
-    judge = yaml.safe_load((ROOT / "configs/judge/cifar10-jpeg.yaml").read_text())
+    evaluate = yaml.safe_load((ROOT / "configs/eval/cifar10-jpeg.yaml").read_text())
     needy = ("OutOfDistribution", "Corruptions", "Transfer", "FewShot")
-    evaluators = [evaluator for evaluator in judge["trainer"]["callbacks"] if evaluator["class_path"] not in needy]
-    (folder / "judge.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": evaluators}}))
+    evaluators = [evaluator for evaluator in evaluate["trainer"]["callbacks"] if evaluator["class_path"] not in needy]
+    (folder / "evaluate.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": evaluators}}))
     for page, names in (("adding-a-method", ["method"]), ("extending", ["probe", "data"])):
         text = (ROOT / f"docs/{page}.md").read_text()
         for name in names:

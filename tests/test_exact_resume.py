@@ -87,7 +87,7 @@ def test_every_method_at_every_moment(
         ["--trainer.val_check_interval=0.5", "--trainer.log_every_n_steps=3", "--protocol.every_n_steps=1"],
         ["--trainer.callbacks+=KNN", "--trainer.callbacks.every_n_epochs=1", "--guard.nonfinite=skip"],
         ["--model.lr_scheduler=torch.optim.lr_scheduler.StepLR", "--model.lr_scheduler.step_size=1"],
-        ["--model.optimizer=AdamW", "--data.mixing={mixup: 0.8, cutmix: 1.0}", "--protocol.judge=last"],
+        ["--model.optimizer=AdamW", "--data.mixing={mixup: 0.8, cutmix: 1.0}", "--protocol.select=last"],
         ["--trainer.precision=bf16-mixed"],
     ],
     ids=lambda more: " ".join(more).replace("--", ""),

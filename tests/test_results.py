@@ -29,7 +29,7 @@ ARGS = [
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of three epochs, with W&B's file."""
     folder = tmp_path_factory.mktemp("runs")
-    main(["fit", *ARGS, f"--run.folder={folder}", "--run.id=r", "--trainer.max_epochs=3", "--protocol.judge=best"])
+    main(["fit", *ARGS, f"--run.folder={folder}", "--run.id=r", "--trainer.max_epochs=3", "--protocol.select=best"])
     wandb.finish()
     return folder / "kd_lightning-digits" / "kd-s0" / "r"
 
@@ -57,7 +57,7 @@ def test_fit_writes_what_there_is_to_say(run: Path) -> None:
     assert (found["data"]["train"], found["data"]["val"], found["data"]["test"]) == (1293, 144, 360)
     checkpoint = torch.load(run / "best.ckpt", weights_only=True)
     protocol = found["protocol"]
-    assert (protocol["judge"], protocol["checkpoint"], protocol["max_epochs"]) == ("best", "best.ckpt", 3)
+    assert (protocol["select"], protocol["checkpoint"], protocol["max_epochs"]) == ("best", "best.ckpt", 3)
     assert (protocol["epoch"], protocol["step"]) == (checkpoint["epoch"], checkpoint["global_step"])
     assert 0 < found["seconds"] < 300
     metrics = found["metrics"]
@@ -81,7 +81,7 @@ def test_the_dashboard_has_summary_and_tables(run: Path) -> None:
     written = records(run)
     summary = {u.key or "/".join(u.nested_key): u.value_json for r in written for u in r.summary.update}
     found = json.loads((run / results.FILE).read_text())
-    assert json.loads(summary["judged/epoch"]) == found["protocol"]["epoch"]
+    assert json.loads(summary["selected/epoch"]) == found["protocol"]["epoch"]
     assert json.loads(summary["best/val/acc"]) == found["metrics"]["val/acc"]
     assert json.loads(summary["last/val/acc"]) == found["last"]["val/acc"]
     history = {i.key or "/".join(i.nested_key): i.value_json for r in written for i in r.history.item}
@@ -105,7 +105,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def test_test_adds_what_is_new_to_the_judged_checkpoints_results(own: Path, said: list[str]) -> None:
+def test_test_adds_what_is_new_to_the_selected_checkpoints_results(own: Path, said: list[str]) -> None:
     before = json.loads((own / results.FILE).read_text())
     again = ["test", f"--config={own / 'config.yaml'}", "--trainer.accelerator=cpu", "--trainer.callbacks+=KNN"]
     noise = "{class_path: OutOfDistribution, init_args: {data: [{class_path: RandomImages, init_args: {images: 100}}]}}"
@@ -123,8 +123,8 @@ def test_test_adds_what_is_new_to_the_judged_checkpoints_results(own: Path, said
 @pytest.mark.parametrize(
     ("args", "reason"),
     [
-        (["--ckpt_path=last.ckpt"], "the run's judged checkpoint is best.ckpt"),
-        (["--ckpt_path=last.ckpt", "--protocol.judge=last"], "the run's judged checkpoint is best.ckpt"),
+        (["--ckpt_path=last.ckpt"], "the run's selected checkpoint is best.ckpt"),
+        (["--ckpt_path=last.ckpt", "--protocol.select=last"], "the run's selected checkpoint is best.ckpt"),
         (["--ckpt_path=best.ckpt", "--seed_everything=7"], "seed_everything is not the run's"),
         (["--ckpt_path=best.ckpt", "--data.val_split=0.3"], "data.init_args.val_split is not the run's"),
         (["--ckpt_path=best.ckpt", "--trainer.max_epochs=9"], "trainer.max_epochs is not the run's"),
@@ -181,7 +181,7 @@ def test_histograms_of_two_tests_are_both_kept_and_settings_told(own: Path) -> N
     assert {"Classification", "Cost", "OutOfDistribution"} <= {*found["probe_seconds"]}
 
 
-def test_of_two_probes_of_one_name_the_later_one_judges(tmp_path: Path) -> None:
+def test_of_two_probes_of_one_name_the_later_one_evaluates(tmp_path: Path) -> None:
     args = ["test", "--data=Digits", "--trainer.accelerator=cpu", "--model=Supervised"]
     args.append("--model.student={name: cifar_resnet20.digits, pretrained: true}")
     found = []
@@ -191,7 +191,7 @@ def test_of_two_probes_of_one_name_the_later_one_judges(tmp_path: Path) -> None:
     assert found[0] == found[1] != found[2]
 
 
-def test_a_probe_that_cannot_judge_loses_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_a_probe_that_cannot_evaluate_loses_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     short = ["fit", *ARGS, f"--run.folder={tmp_path}", "--run.wandb=off", "--trainer.max_epochs=1"]
     many = "--trainer.callbacks=[{class_path: FewShot, init_args: {shots: 500}}]"
     with pytest.raises(SystemExit):
@@ -205,7 +205,7 @@ def test_a_probe_that_cannot_judge_loses_nothing(tmp_path: Path, recwarn: pytest
 
 
 class Fails(Evaluator):
-    def judge(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         raise ConfigError("nothing can be said")
 
 
@@ -221,7 +221,7 @@ def test_runs_that_test_nothing_have_results_too(tmp_path: Path) -> None:
 
 
 def test_what_is_no_number_is_null_and_what_was_there_stays(tmp_path: Path) -> None:
-    found = {"schema": 1, "run": {}, "protocol": {"judged": "now"}, "data": {"name": "d"}, "seconds": 3.0}
+    found = {"schema": 1, "run": {}, "protocol": {"evaluated": "now"}, "data": {"name": "d"}, "seconds": 3.0}
     found |= {"metrics": {"a": math.nan, "b": 1.0}, "details": {}, "probes": {}, "probe_seconds": {}}
     results.record(tmp_path, found, {})
     results.record(tmp_path, found | {"seconds": None, "metrics": {"b": 2.0}, "details": {"x": [math.inf]}}, {})

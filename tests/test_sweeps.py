@@ -1,4 +1,4 @@
-"""Sweep files: W&B's own agent makes commands of them that `fit` takes, and they are judged by validation images."""
+"""Sweep files: W&B's own agent makes commands of them that `fit` takes, and they are evaluated by validation images."""
 
 import itertools
 from pathlib import Path

@@ -50,7 +50,7 @@ class RunStatus(Callback):
             "trained": sum(p.nbytes for p in trained),
             "weights": torch.cat([p.detach().flatten() for p in trained]),
             "queue": getattr(pl_module, "queue", torch.zeros(0)),
-            "places": [str(c.judged if isinstance(c, Protocol) else c.path) for c in _with_a_place(trainer)],
+            "places": [str(c.selected if isinstance(c, Protocol) else c.path) for c in _with_a_place(trainer)],
             "rate": trainer.optimizers[0].param_groups[0]["initial_lr"],
         }
         torch.save(found, self.folder / f"{trainer.world_size}-{trainer.global_rank}.pt")

@@ -20,12 +20,12 @@ class Calibration(NamedTuple):
     before: metric.Reliability
     after: metric.Reliability
     ece: float
-    """Expected calibration error of the judged images, 15 bins."""
+    """Expected calibration error of the evaluated images, 15 bins."""
     ece_scaled: float
 
 
 def calibration(eyes: NetworkView) -> Calibration:
-    """A classifier's calibration on the judged images; the temperature is of the validation images, not of these.
+    """A classifier's calibration on the evaluated images; the temperature is of the validation images, not of these.
 
     Raises:
         ConfigError: for a classifier that is not trained, or data without labels or validation images.
@@ -35,11 +35,11 @@ def calibration(eyes: NetworkView) -> Calibration:
     eyes.data.setup("fit")
     if "val" not in eyes.data.sets:
         raise ConfigError("data.val_split: 0 leaves no validation images to fit a temperature on")
-    held_out, judged = eyes.seen("val"), eyes.seen()
+    held_out, evaluated = eyes.seen("val"), eyes.seen()
     temperature = metric.fit_temperature(held_out.logits, held_out.labels)
-    scaled = judged.logits / temperature
-    bins = [metric.reliability(logits, judged.labels) for logits in (judged.logits, scaled)]
-    errors = [float(metric.ece(logits, judged.labels)) for logits in (judged.logits, scaled)]
+    scaled = evaluated.logits / temperature
+    bins = [metric.reliability(logits, evaluated.labels) for logits in (evaluated.logits, scaled)]
+    errors = [float(metric.ece(logits, evaluated.labels)) for logits in (evaluated.logits, scaled)]
     return Calibration(temperature, *bins, *errors)
 
 

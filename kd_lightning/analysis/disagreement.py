@@ -33,7 +33,7 @@ class Opinions(NamedTuple):
 
 
 def disagreements(eyes: NetworkView, most: int = 8) -> Opinions:
-    """The judged images on which student and teacher are farthest apart.
+    """The evaluated images on which student and teacher are farthest apart.
 
     Those with different classes come first, each by KL(teacher || student) from the largest down. Where a classifier is
     not trained on the data's classes, its probabilities are the shares of the nearest training images' votes.

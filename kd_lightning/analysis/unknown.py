@@ -29,7 +29,7 @@ def unknown_scores(
     eyes.data.setup("test")
     evaluator.prepare(eyes.data)
     views = {"teacher": eyes.teacher, "student": eyes}
-    return {name: evaluator.judge(view) for name, view in views.items() if view}
+    return {name: evaluator.evaluate(view) for name, view in views.items() if view}
 
 
 def unknown_histograms(found: dict[str, EvaluationResult]) -> Figure:

@@ -1,4 +1,4 @@
-"""EMA: an exponential moving average of the student's weights, judged beside the student itself."""
+"""EMA: an exponential moving average of the student's weights, evaluated beside the student itself."""
 
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ class EMA(EMAWeightAveraging):
 
     The run goes on with the weights as they are, and its result is the student's own: the average is kept in the
     checkpoints, resumed with them, and written at the end as `student_ema.safetensors`, which
-    `test --model.student.checkpoint` judges. (Lightning's own callback averages the teacher too, validates the average
-    in the student's place and makes it the result.)
+    `test --model.student.checkpoint` evaluates. (Lightning's own callback averages the teacher too, validates the
+    average in the student's place and makes it the result.)
 
     Args:
         decay: the share of the average that a step leaves: 0.999 looks back over some 1,000 steps.
@@ -65,8 +65,8 @@ class EMA(EMAWeightAveraging):
             checkpoints.write(folder / "student_ema.safetensors", state, pl_module.student_facts())
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
-        judged = self._average_model is not None and pl_module.trains_classifier and pl_module._labeled
-        self.accuracy = top1(pl_module.student.num_classes).to(pl_module.device) if judged else None
+        evaluated = self._average_model is not None and pl_module.trains_classifier and pl_module._labeled
+        self.accuracy = top1(pl_module.student.num_classes).to(pl_module.device) if evaluated else None
 
     def on_validation_batch_end(
         self,

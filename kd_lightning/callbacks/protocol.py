@@ -27,7 +27,7 @@ class Protocol(Callback):
     as `student.safetensors`, under timm's names.
 
     Args:
-        judge: `best` epoch by val/acc, or `last` epoch; default: best where there are validation images, else last
+        select: `best` epoch by val/acc, or `last` epoch; default: best where there are validation images, else last
             (the literature's protocol: `data.val_split: 0`).
         test: whether `fit` ends with the test.
         every_n_steps: `last.ckpt` is written at each epoch's end, and also after every so many steps of the optimizer:
@@ -38,11 +38,11 @@ class Protocol(Callback):
     """
 
     def __init__(
-        self, *, judge: Literal["best", "last"] | None = None, test: bool = True, every_n_steps: int | None = None
+        self, *, select: Literal["best", "last"] | None = None, test: bool = True, every_n_steps: int | None = None
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise ConfigError(f"protocol.every_n_steps: {every_n_steps} is not positive; leave it out for none")
-        self.judge, self.test, self.every_n_steps = judge, test, every_n_steps
+        self.select, self.test, self.every_n_steps = select, test, every_n_steps
         self._begun, self._seconds = time.monotonic(), 0.0
         self._last: dict[str, float] = {}
 
@@ -52,20 +52,20 @@ class Protocol(Callback):
         Raises:
             ConfigError: for `best` in a run that is not validated.
         """
-        if self.judge == "best" and not validated:
+        if self.select == "best" and not validated:
             raise ConfigError(
-                "protocol.judge: best is by val/acc, and there is none: data.val_split, trainer.limit_val_batches or "
+                "protocol.select: best is by val/acc, and there is none: data.val_split, trainer.limit_val_batches or "
                 "trainer.check_val_every_n_epoch leaves no validation, or there are no labels; choose last"
             )
-        self.judge = self.judge or ("best" if validated else "last")
-        self.judged = folder / f"{self.judge}.ckpt"
+        self.select = self.select or ("best" if validated else "last")
+        self.selected = folder / f"{self.select}.ckpt"
         # one callback cannot do both: ModelCheckpoint's save_last writes only when it has saved a best one
         last = LastCheckpoint(folder, self.every_n_steps)
         return [BestCheckpoint(folder), last] if validated else [last]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":  # processes that torchrun or SLURM started have named a folder each
-            self.judged = trainer.strategy.broadcast(self.judged)
+            self.selected = trainer.strategy.broadcast(self.selected)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begun = time.monotonic()
@@ -87,33 +87,35 @@ class Protocol(Callback):
         self._seconds = state_dict["seconds"]
 
     def conclude(self, trainer: Trainer, method: LightningModule, data: ImageData) -> None:
-        """After `fit`: writes the judged checkpoint's student alone, tests that checkpoint, and writes results.json."""
+        """Write the selected checkpoint's student alone after `fit`, test that checkpoint, and write results.json."""
         given = Path(trainer.ckpt_path or "")
-        if trainer.is_global_zero and self.judge == "last" and given.is_file() and not self.judged.exists():
-            shutil.copy(given, self.judged)  # of a run that was ended in its test, and is tested now
+        if trainer.is_global_zero and self.select == "last" and given.is_file() and not self.selected.exists():
+            shutil.copy(given, self.selected)  # of a run that was ended in its test, and is tested now
         trainer.strategy.barrier()
-        if not self.judged.exists():
-            rank_zero_warn(f"{self.judged} was not written, so there is nothing to test (no epoch was run to its end)")
+        if not self.selected.exists():
+            rank_zero_warn(
+                f"{self.selected} was not written, so there is nothing to test (no epoch was run to its end)"
+            )
             return
         if trainer.is_global_zero:
-            state, facts = checkpoints.read(self.judged)
+            state, facts = checkpoints.read(self.selected)
             student = checkpoints.clean(state, method.student.model)
-            checkpoints.write(self.judged.with_name("student.safetensors"), student, facts)
+            checkpoints.write(self.selected.with_name("student.safetensors"), student, facts)
         best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
         last = _values(trainer) or self._last  # of a run that was told to end in its last epoch
         outcome = ""
         if 0 <= trainer.max_steps <= trainer.global_step:
             _count_all(trainer)
         if self.test and data.labeled:
-            trainer.test(method, datamodule=data, ckpt_path=str(self.judged), weights_only=True, verbose=False)
+            trainer.test(method, datamodule=data, ckpt_path=str(self.selected), weights_only=True, verbose=False)
             found = trainer.callback_metrics
-            judges = {"test/acc": "", "test/knn": " by their neighbours", "test/linear": " by a linear probe"}
+            sources = {"test/acc": "", "test/knn": " by their neighbours", "test/linear": " by a linear probe"}
             outcome = next(
-                (f", {found[n]:.2%} of the test images right{by}" for n, by in judges.items() if n in found), ""
+                (f", {found[n]:.2%} of the test images right{by}" for n, by in sources.items() if n in found), ""
             )
         if trainer.is_global_zero:
             self._record(trainer, method, data, last, best)
-        rank_zero_info(f"result: the {self.judge} epoch{outcome}; {self.judged}, its student alone beside it")
+        rank_zero_info(f"result: the {self.select} epoch{outcome}; {self.selected}, its student alone beside it")
 
     def _record(
         self,
@@ -123,14 +125,14 @@ class Protocol(Callback):
         last: dict[str, float],
         best: "BestCheckpoint | None",
     ) -> None:
-        found = results.collect(trainer, method, data, self.judged)
-        at_best = self.judge == "best" and best is not None and best.best_model_score is not None
-        judged = {key: value for key, value in last.items() if key.startswith("val/")}
+        found = results.collect(trainer, method, data, self.selected)
+        at_best = self.select == "best" and best is not None and best.best_model_score is not None
+        evaluated = {key: value for key, value in last.items() if key.startswith("val/")}
         if at_best:
-            judged = {"val/acc": float(best.best_model_score)}
-        found |= {"seconds": self._seconds, "last": last, "metrics": {**judged, **found["metrics"]}}
+            evaluated = {"val/acc": float(best.best_model_score)}
+        found |= {"seconds": self._seconds, "last": last, "metrics": {**evaluated, **found["metrics"]}}
         each = results.samples(trainer)
-        results.record(self.judged.parent, found, each)
+        results.record(self.selected.parent, found, each)
         wide().print(results.table(found["metrics"]))
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):
@@ -139,9 +141,9 @@ class Protocol(Callback):
     def conclude_test(
         self, trainer: Trainer, method: LightningModule, data: ImageData, ckpt_path: str | None, config: dict[str, Any]
     ) -> None:
-        """After `test`: prints what was found and, of a run's judged checkpoint, adds it to the run's results.json.
+        """After `test`: prints what was found and, of a run's selected checkpoint, adds it to the run's results.json.
 
-        `config` is the command's: what is judged must be the run's own networks, images and seed, by its own config.
+        `config` is the command's: what is evaluated must be the run's own networks, images and seed, by its own config.
         """
         if not trainer.is_global_zero:
             return
@@ -162,18 +164,18 @@ class Protocol(Callback):
     ) -> str:
         """Why what a test has found is not the result of the run that a checkpoint is of; '' if it is."""
         before = results.read(checkpoint.with_name(results.FILE))
-        judge = (own.get("protocol") or {}).get("judge")
+        select = (own.get("protocol") or {}).get("select")
         by_default = "best.ckpt" if checkpoint.with_name("best.ckpt").exists() else "last.ckpt"
-        judged = before["protocol"]["checkpoint"] if before else f"{judge}.ckpt" if judge else by_default
-        if checkpoint.name != judged:
-            return f"the run's judged checkpoint is {judged}"
+        evaluated = before["protocol"]["checkpoint"] if before else f"{select}.ckpt" if select else by_default
+        if checkpoint.name != evaluated:
+            return f"the run's selected checkpoint is {evaluated}"
         if not checkpoint.with_name("student.safetensors").exists():
             return "the run is not finished (fit --ckpt_path last with its run.id goes on with it)"
         if not results.tests_all(trainer):
             return "trainer.limit_test_batches leaves images out"
         if not data.labeled:
             return "the images have no labels, and no test split of their own"
-        for key in JUDGED_BY:
+        for key in EVALUATED_BY:
             if _at(own, key) != _at(given, key):
                 return f"{key} is not the run's"
         return ""
@@ -192,7 +194,7 @@ def _values(trainer: Trainer) -> dict[str, float]:
     return {key: float(value) for key, value in trainer.callback_metrics.items() if key != "val/loss"}
 
 
-JUDGED_BY = (
+EVALUATED_BY = (
     "seed_everything",
     "trainer.max_epochs",
     "trainer.max_steps",

@@ -70,7 +70,7 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     if protocol is not None:
         validated = f"{len(data.sets['val']):,} validation images" if "val" in data.sets else "no validation"
         tested = "is tested, once, at the end" if protocol.test and data.labeled else "is the result, not tested"
-        table.add_row("protocol", f"{validated}; the {protocol.judge} epoch {tested}")
+        table.add_row("protocol", f"{validated}; the {protocol.select} epoch {tested}")
     table.add_row("folder", str(trainer.default_root_dir))
     return table
 

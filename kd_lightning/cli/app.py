@@ -86,8 +86,8 @@ class CLI(LightningCLI):
                 evaluator.check_data for evaluator in callbacks if isinstance(evaluator, Evaluator)
             ]
             callbacks += self._default_evaluators(callbacks)
-            judged = self.datamodule.has_validation and self.datamodule.labeled and self.model.trains_classifier
-            validated = judged and validates(trainer)
+            evaluated = self.datamodule.has_validation and self.datamodule.labeled and self.model.trains_classifier
+            validated = evaluated and validates(trainer)
             callbacks += [self.watch, *protocol.checkpoints(folder, validated=validated), self.stop]
             kwargs |= {
                 "default_root_dir": folder,
@@ -114,7 +114,7 @@ class CLI(LightningCLI):
             raise error if config_error(error) else ConfigError(f"trainer: {error}") from error
 
     def _default_evaluators(self, given: list) -> list[Evaluator]:
-        """What every run is judged by, where the config does not name it itself."""
+        """What every run is evaluated by, where the config does not name it itself."""
         wanted: list[Evaluator] = [Cost(batch_sizes=[], teacher=True)]
         if self.datamodule.labeled and self.model.trains_classifier:
             wanted.append(Classification())

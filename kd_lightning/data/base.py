@@ -44,7 +44,7 @@ class ImageData(LoaderMixin, ABC):
             one (and a disk cache makes the next start quick); above, workers decode.
         num_workers: processes that decode what is not kept in memory; default: the cores, shared among the devices.
         on_error: `skip` leaves images that cannot be read out, with a warning; `raise` stops at them.
-        split_seed: of the held-out images; apart from `seed`, so that all seeds are judged on the same ones.
+        split_seed: of the held-out images; apart from `seed`, so that all seeds are evaluated on the same ones.
         seed: of order and augmentation; the command line links it to `seed_everything`.
 
     Raises:

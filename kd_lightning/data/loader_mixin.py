@@ -34,7 +34,7 @@ class LoaderMixin(LightningDataModule):
     split_seed: int
     steps: list[Augmentation]
     sets: dict[str, ImageDataset]
-    judged_images = 5000
+    max_evaluation_images = 5000
     _batch_size: int
 
     def __init__(self) -> None:
@@ -91,19 +91,19 @@ class LoaderMixin(LightningDataModule):
         return next(iter(self.sets.values())).side
 
     @property
-    def judged_on(self) -> str:
-        """What `judged_loader` reads, in words."""
+    def evaluation_set(self) -> str:
+        """What `evaluation_loader` reads, in words."""
         if "val" in self.sets:
             return f"{len(self.sets['val']):,} validation images"
-        count = min(len(self.sets["train"]), self.judged_images)
+        count = min(len(self.sets["train"]), self.max_evaluation_images)
         return f"{count:,} training images, not augmented (there is no validation split)"
 
-    def judged_loader(self) -> DataLoader:
-        """The images that a network is judged on before training: validation, or some of training, drawn at random."""
+    def evaluation_loader(self) -> DataLoader:
+        """Return the loader of the images that check a teacher: validation, or a random part of training."""
         if "val" in self.sets:
             return self.in_order(self.sets["val"])
         train = self.sets["train"]
-        rows = permutation(len(train), self.split_seed, 0)[: self.judged_images]
+        rows = permutation(len(train), self.split_seed, 0)[: self.max_evaluation_images]
         return self.in_order(train.subset(rows.sort().values))
 
     def training_images_in_order(self) -> DataLoader:

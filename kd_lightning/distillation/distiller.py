@@ -162,7 +162,7 @@ class Distiller(StudentModule, ABC):
         if self.teacher.dtype not in (None, _CASTS.get(precision, self.teacher.dtype)):
             raise ConfigError(f"teacher.dtype: trainer.precision {precision} casts all weights; leave it out")
 
-    def judge(self, batch: Batch, stage: str) -> None:
+    def evaluate(self, batch: Batch, stage: str) -> None:
         """Updates the metrics of a stage with a batch; beside the student's own, how it compares to the teacher:
 
         the share of images to which both give one class, or, where the classifier is not trained, the share of each
@@ -172,7 +172,7 @@ class Distiller(StudentModule, ABC):
             self._compare(batch, stage)
             return
         logits = self.student(batch.images)
-        self.judge_logits(logits, batch, stage)
+        self.update_accuracy(logits, batch, stage)
         if self.knows_classes:
             self.agreement[stage].update(logits, self.teach(batch.images, logits=True).logits.argmax(dim=1))
             self.log(f"{stage}/agreement", self.agreement[stage], prog_bar=True, batch_size=len(logits))
@@ -193,14 +193,14 @@ class Distiller(StudentModule, ABC):
             return
         accuracy = top1(self.teacher.num_classes).to(self.device)
         with torch.random.fork_rng(devices=[]):  # a loader draws a seed; the student's dropout is not to move by that
-            for batch in data.judged_loader():
+            for batch in data.evaluation_loader():
                 batch = data.transfer_batch_to_device(batch, self.device, 0)
                 with self.trainer.precision_plugin.forward_context():
                     accuracy.update(self.teach(batch.images, logits=True).logits, batch.labels)
         reached, chance = accuracy.compute().item(), 1 / self.teacher.num_classes
         for logger in self.trainer.loggers:
             logger.log_metrics({"teacher/acc": reached}, step=0)
-        rank_zero_info(f"teacher {self.teacher.name}: accuracy {reached:.2%} on {data.judged_on}")
+        rank_zero_info(f"teacher {self.teacher.name}: accuracy {reached:.2%} on {data.evaluation_set}")
         if reached < chance + 0.05:
             rank_zero_warn(
                 f"teacher/acc is {reached:.1%}, chance is {chance:.1%}: is the teacher's class order that of the data, "

@@ -1,4 +1,4 @@
-"""StudentModule: a student, its optimizer, the one training step, and how it is judged."""
+"""StudentModule: a student, its optimizer, the one training step, and how it is evaluated."""
 
 import math
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ class Prediction(NamedTuple):
 
 
 class StudentModule(LightningModule, ABC):
-    """Base of every method: trains and judges a student; a method says its losses and nothing else.
+    """Base of every method: trains and evaluates a student; a method says its losses and nothing else.
 
     Args:
         student: the network that is trained.
@@ -168,11 +168,11 @@ class StudentModule(LightningModule, ABC):
         logs = (trainer.global_step + 1) % max(trainer.log_every_n_steps, 1) == 0
         return refreshes or logs or batch_idx == 0 or trainer.is_last_batch or trainer.should_stop
 
-    def judge(self, batch: Batch, stage: str) -> None:
+    def evaluate(self, batch: Batch, stage: str) -> None:
         """Updates the metrics of a stage (`val` or `test`) with a batch."""
-        self.judge_logits(self.student(batch.images), batch, stage)
+        self.update_accuracy(self.student(batch.images), batch, stage)
 
-    def judge_logits(self, logits: Tensor, batch: Batch, stage: str) -> None:
+    def update_accuracy(self, logits: Tensor, batch: Batch, stage: str) -> None:
         """Updates the metrics that compare the student's logits N,K with the labels, where there are any."""
         if not self._labeled:
             return
@@ -187,10 +187,10 @@ class StudentModule(LightningModule, ABC):
         return getattr(getattr(self.trainer, "datamodule", None), "labeled", True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.judge(batch, "val")
+        self.evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.judge(batch, "test")
+        self.evaluate(batch, "test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
         seen = self.student.features(batch.images, embedding=True, logits=True)

@@ -1,4 +1,4 @@
-"""Probes that judge a student; callbacks that a config names. An import here makes the class's name known in YAML."""
+"""Evaluators of a student: callbacks that a config names. An import here makes the class's name known in YAML."""
 
 from kd_lightning.evaluation.classification import Classification
 from kd_lightning.evaluation.cost import Cost

@@ -18,22 +18,22 @@ class Classification(Evaluator):
 
     ECE has 15 bins (Guo et al. 2017). The temperature is fitted on the validation images, and left out where there are
     none. Each class's accuracy, the confusion matrix and the reliability diagram go to results.json, what is said of
-    each image to predictions.safetensors. The command line adds this probe, with the teacher judged too, to every run
-    whose classifier is trained.
+    each image to predictions.safetensors. The command line adds this evaluator, and evaluates the teacher too, in
+    every run whose classifier is trained.
 
     Args:
-        teacher: judge the teacher too, where it knows the classes; its accuracy is `test/acc_teacher`.
-        every_n_epochs: how often the validation images are judged during `fit`.
+        teacher: evaluate the teacher too, where it knows the classes; its accuracy is `test/acc_teacher`.
+        every_n_epochs: how often the validation images are evaluated during `fit`.
     """
 
     def __init__(self, *, teacher: bool = True, every_n_epochs: int = 0) -> None:
         super().__init__(teacher=teacher, every_n_epochs=every_n_epochs)
 
-    def judge(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         if not eyes.knows_classes:
             return EvaluationResult({})
         seen = eyes.seen()
-        found = _judged(seen)
+        found = _evaluated(seen)
         if eyes.split == "test":
             eyes.data.setup("fit")
             if "val" in eyes.data.sets:
@@ -49,7 +49,7 @@ class Classification(Evaluator):
         return found
 
 
-def _judged(seen: Predictions) -> EvaluationResult:
+def _evaluated(seen: Predictions) -> EvaluationResult:
     logits, labels = seen.logits, seen.labels
     values = _calibrated(logits, labels) | {"brier": float(metric.brier(logits, labels))}
     if logits.shape[1] > 5:

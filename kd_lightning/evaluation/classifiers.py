@@ -58,7 +58,7 @@ def _best(vectors: np.ndarray, labels: np.ndarray, strengths: Sequence[float], m
 def _fitted(vectors: np.ndarray, labels: np.ndarray, strength: float, max_iter: int) -> Pipeline:
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=max_iter))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the largest C may want more, and is judged as it is
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the largest C may want more, and is evaluated as it is
         return pipeline.fit(vectors, labels)
 
 

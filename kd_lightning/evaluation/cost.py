@@ -32,7 +32,7 @@ class Cost(Evaluator):
         for each in (*self.batch_sizes, repeats):
             check_positive(**{"Cost": each})
 
-    def judge(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         network, side = eyes.network, eyes.side
         state = {name: value.cpu().contiguous().clone() for name, value in network.model.state_dict().items()}
         found = {

@@ -1,4 +1,4 @@
-"""Probe: what all judges of a student have in common."""
+"""Probe: what all evaluates of a student have in common."""
 
 import time
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ class EvaluationResult:
     details: dict[str, Any] = field(default_factory=dict)
     """More than numbers, as JSON: for results.json and the report."""
     samples: dict[str, Tensor] = field(default_factory=dict)
-    """Of each judged image, N: for predictions.safetensors."""
+    """Of each evaluated image, N: for predictions.safetensors."""
 
     def add_teacher(self, theirs: "EvaluationResult") -> None:
         """Takes in what was found of the teacher, each name, inside the details too, with `_teacher` behind it."""
@@ -41,19 +41,19 @@ class EvaluationResult:
 
 
 class Evaluator(Callback, ABC):
-    """Base of every probe: judges the student, and where asked the teacher, on images that are not augmented.
+    """Base of every probe: evaluates the student, and where asked the teacher, on images that are not augmented.
 
     What it finds of the test images is `test/<name>`, at the end; of the validation images `val/<name>`, during `fit`.
     All probes of a run share one reading of each network, in float32, whatever trainer.precision is.
 
     Args:
-        teacher: judge the teacher too, once: `test/<name>_teacher`.
-        every_n_epochs: how often the validation images are judged during `fit`, the last epoch always; 0: never.
-        data: labelled images to judge by in place of the run's own, which may have no labels; their validation split
-            is judged at the end of `fit` in any case.
+        teacher: evaluate the teacher too, once: `test/<name>_teacher`.
+        every_n_epochs: how often the validation images are evaluated during `fit`, the last epoch always; 0: never.
+        data: labelled images to evaluate by in place of the run's own, which may have no labels; their validation split
+            is evaluated at the end of `fit` in any case.
 
     Raises:
-        ConfigError: for images without labels, or without a validation split where one is to be judged.
+        ConfigError: for images without labels, or without a validation split where one is to be evaluated.
     """
 
     needs_labels: ClassVar[bool] = True
@@ -69,11 +69,11 @@ class Evaluator(Callback, ABC):
         self._reader: FeatureCache | None = None
 
     @abstractmethod
-    def judge(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         """What is to be said of one network; of the student's eyes, `eyes.teacher` are the teacher's."""
 
     def check(self, images: int) -> None:
-        """Refuses, before the first step, what cannot be judged with that many training images."""
+        """Refuses, before the first step, what cannot be evaluated with that many training images."""
 
     @property
     def title(self) -> str:
@@ -81,7 +81,7 @@ class Evaluator(Callback, ABC):
         return type(self).__name__ + (f" {self.data.name}" if self.data else "")
 
     def settings(self) -> dict[str, Any]:
-        """The arguments it judges by, as JSON, for results.json: values found with others cannot be compared."""
+        """The arguments it evaluates by, as JSON, for results.json: values found with others cannot be compared."""
         kept = {key: value for key, value in vars(self).items() if key not in ("found", "seconds") and key[0] != "_"}
         return {key: _plain(value) for key, value in kept.items() if _plain(value) is not None}
 
@@ -95,18 +95,18 @@ class Evaluator(Callback, ABC):
             self.prepare(trainer.datamodule)
 
     def check_data(self, data: ImageData) -> None:
-        """As `prepare`, and refuses images that cannot be judged by before a run is opened."""
+        """As `prepare`, and refuses images that cannot be evaluated by before a run is opened."""
         self.prepare(data)
         named, every = type(self).__name__, self.every_n_epochs
         if self.data:
             data = self.data
             data.setup("fit")
         if self.needs_labels and not data.labeled:
-            raise ConfigError(f"{named}.data: the images have no labels to judge by; name some that have")
+            raise ConfigError(f"{named}.data: the images have no labels to evaluate by; name some that have")
         self.check(len(data.sets["train"]))
         if (every or self.data) and "val" not in data.sets:
             field = "data.val_split" if self.data else "every_n_epochs"
-            raise ConfigError(f"{named}.{field}: there are no validation images to judge by")
+            raise ConfigError(f"{named}.{field}: there are no validation images to evaluate by")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reader = None
@@ -116,22 +116,22 @@ class Evaluator(Callback, ABC):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epochs = trainer.current_epoch + 1
-        judged = self.every_n_epochs or self.data
+        evaluated = self.every_n_epochs or self.data
         last = epochs == trainer.max_epochs or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
-        if judged and (last or (self.every_n_epochs and epochs % self.every_n_epochs == 0)):
-            self._judge(trainer, pl_module, "val")
+        if evaluated and (last or (self.every_n_epochs and epochs % self.every_n_epochs == 0)):
+            self._evaluate(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._judge(trainer, pl_module, "test")
+        self._evaluate(trainer, pl_module, "test")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reader = None  # a training set's embeddings may be large
 
     @torch.no_grad()
-    def _judge(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
+    def _evaluate(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         begun, data = time.monotonic(), self.data or trainer.datamodule
         if self.needs_labels and not data.labeled:
-            rank_zero_warn(f"{type(self).__name__}: the images have no labels to judge by; left out")
+            rank_zero_warn(f"{type(self).__name__}: the images have no labels to evaluate by; left out")
             return
         data.setup("fit")
         self.check(len(data.sets["train"]))
@@ -139,16 +139,16 @@ class Evaluator(Callback, ABC):
         first._reader = first._reader or FeatureCache(pl_module.device)
         student = eyes_of(trainer, pl_module, data, split, first._reader)
         try:
-            found = self.judge(student)
+            found = self.evaluate(student)
             if self.teacher and split == "test" and student.teacher:
-                found.add_teacher(self.judge(student.teacher))
+                found.add_teacher(self.evaluate(student.teacher))
         except ValueError as error:  # ConfigError is one: what else was found is not lost by it
             rank_zero_warn(f"{type(self).__name__}: {error}; left out")
             return
         if self.data and trainer.datamodule.labeled:  # beside the run's own images, others have a name of their own
             found.values = {f"{name}_{data.name}": value for name, value in found.values.items()}
         for name, value in found.values.items():
-            # every rank has judged the whole: the mean over them is what each has
+            # every rank has evaluated the whole: the mean over them is what each has
             full = name if "/" in name else f"{split}/{name}"
             pl_module.log(full, float(value), prog_bar=split == "val", sync_dist=True)
         if split == "test":
@@ -167,7 +167,7 @@ def _plain(value: Any) -> Any:
 
 
 def make_ready(other: ImageData) -> None:
-    """Fetches images that are judged by and not trained on, so that a batch for training may be of any size."""
+    """Fetches images that are evaluated by and not trained on, so that a batch for training may be of any size."""
     other.batch_size = 1
     other.prepare_data()
 

@@ -20,7 +20,7 @@ class Faithfulness(Evaluator):
     Args:
         k: neighbours.
         batch_size: of `sp_distance`, which depends on it.
-        every_n_epochs: how often the validation images are judged during `fit`.
+        every_n_epochs: how often the validation images are evaluated during `fit`.
     """
 
     needs_labels = False
@@ -31,7 +31,7 @@ class Faithfulness(Evaluator):
         for each in (*self.ks, batch_size):
             check_positive(**{"Faithfulness": each})
 
-    def judge(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         if not eyes.teacher:
             return EvaluationResult({})
         student, teacher = eyes.seen(), eyes.teacher.seen()

@@ -39,7 +39,7 @@ class FewShot(Evaluator):
         super().check_data(data)
         few_of_each((self.data or data).sets["train"].labels, max(self.shots), 0)
 
-    def judge(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         known, asked, classes = eyes.seen("train"), eyes.seen(), eyes.data.num_classes
         found = {}
         for shots in self.shots:

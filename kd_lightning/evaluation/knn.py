@@ -32,7 +32,7 @@ class KNN(Evaluator):
         if max(self.ks) > images:
             raise ConfigError(f"KNN.k: {max(self.ks)} neighbours of {images} training images")
 
-    def judge(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         known, asked, classes = eyes.seen("train"), eyes.seen(), eyes.data.num_classes
         votes = knn_scores(
             asked.embedding, known.embedding, known.labels, k=self.ks, temperature=self.temperature, classes=classes

@@ -34,7 +34,7 @@ class LinearProbe(Evaluator):
     def title(self) -> str:
         return f"{super().title} {self.solver}"
 
-    def judge(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         known, asked, classes = eyes.seen("train"), eyes.seen(), eyes.data.num_classes
         given = known.embedding, known.labels, asked.embedding
         if self.solver == "sgd":

@@ -95,13 +95,13 @@ class FeatureCache:
 
 @dataclass
 class NetworkView:
-    """One network's view of the images that a run is judged by."""
+    """One network's view of the images that a run is evaluated by."""
 
     network: Network
     reader: FeatureCache
     data: ImageData
     split: str
-    """Which images are judged: `val` or `test`."""
+    """Which images are evaluated: `val` or `test`."""
     knows_classes: bool
     """Whether its logits are of the data's classes, and trained."""
     is_student: bool = False
@@ -109,7 +109,7 @@ class NetworkView:
     """The teacher's, beside a student's."""
 
     def seen(self, split: str | None = None, data: ImageData | None = None) -> Predictions:
-        """What it sees in a split of the data, by default those that are judged; other data at the data's own size."""
+        """Return what it sees in a split, by default the evaluated one; other data at the data's own size."""
         side = None if data is None else self.side
         return self.reader.seen(self.network, data or self.data, split or self.split, side=side)
 

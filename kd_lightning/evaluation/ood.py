@@ -32,7 +32,7 @@ class OutOfDistribution(Evaluator):
         scores: which.
         k: of `knn`.
         exclude: names of classes whose images are left out of `data`, since they are known after all.
-        teacher: judge the teacher too.
+        teacher: evaluate the teacher too.
 
     Raises:
         ConfigError: for data that hold classes of the run's own; those that only sound alike are warned of.
@@ -94,7 +94,7 @@ class OutOfDistribution(Evaluator):
                 f"({'; '.join(close[:4])}); `exclude` leaves them out"
             )
 
-    def judge(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         found = EvaluationResult({}, {"ood": {}})
         known = self._scores(eyes, eyes.seen())
         for other in self.unknown:

@@ -25,6 +25,6 @@ class Retrieval(Evaluator):
         for each in self.ks:
             check_positive(**{"Retrieval.k": each})
 
-    def judge(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         asked = eyes.seen()
         return EvaluationResult(retrieval(asked.embedding, asked.labels, ks=tuple(self.ks)))

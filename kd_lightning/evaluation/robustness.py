@@ -27,7 +27,7 @@ class Corruptions(Evaluator):
         names: of the corruptions; default: all 15.
         severities: of 1 to 5; default: all.
         images: how many test images, drawn class by class; default: all.
-        teacher: judge the teacher too.
+        teacher: evaluate the teacher too.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Corruptions(Evaluator):
             raise ConfigError(f"Corruptions.images: {images} is not positive; leave it out for all")
         self.images, self.beside = images, teacher
 
-    def judge(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         ours = self._accuracies(eyes)
         found = EvaluationResult(
             {"corrupted": _mean(ours)}, {"corruptions": {"severities": self.severities, "accuracy": ours}}

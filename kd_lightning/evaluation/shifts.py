@@ -24,7 +24,7 @@ class Shifts(Evaluator):
     Args:
         folders: paths by name, `~` and environment variables filled in; archives as for ImageFolder.
         crop_ratio: what share of the resized side is kept, as for ImageFolder; images have the size of the data's own.
-        teacher: judge the teacher too.
+        teacher: evaluate the teacher too.
 
     Raises:
         ConfigError: for folders without images or with classes that the data have not.
@@ -55,7 +55,7 @@ class Shifts(Evaluator):
         side = data.sets["test"].side
         return EncodedImages(Files(folder, files), torch.tensor(labels), side, crop_ratio=self.crop_ratio)
 
-    def judge(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         found = {}
         for name, images in self.images.items():
             seen = eyes.reader.read(eyes.network, eyes.data, images)

@@ -10,11 +10,11 @@ from kd_lightning.evaluation.network_view import NetworkView
 class Transfer(Evaluator):
     """Logs `test/transfer_<data>`: a linear classifier on the embedding of other images, as `LinearProbe` has it.
 
-    Trained on their training images and judged on their test images, all brought to the size of the run's own.
+    Trained on their training images and evaluated on their test images, all brought to the size of the run's own.
 
     Args:
         to: data sets with labels.
-        teacher: judge the teacher too.
+        teacher: evaluate the teacher too.
     """
 
     needs_labels = False
@@ -36,7 +36,7 @@ class Transfer(Evaluator):
             other.setup("fit")
             other.setup("test")
 
-    def judge(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         found = {}
         for other in self.to:
             known, asked = (eyes.seen(split, other) for split in ("train", "test"))

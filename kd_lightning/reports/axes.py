@@ -1,4 +1,4 @@
-"""What each metric is called for people, which axis it judges, its unit, and which way is better."""
+"""What each metric is called for people, which axis it evaluates, its unit, and which way is better."""
 
 import math
 import re

@@ -61,7 +61,7 @@ def _differences(runs: Runs) -> Iterable[str]:
         "class names": lambda run: run.results.data["class_names"] and _fingerprint(run.results.data["class_names"]),
         "epochs": protocol("max_epochs"),
         "steps at most (trainer.max_steps)": setting("trainer.max_steps"),
-        "judged checkpoint": protocol("judge"),
+        "selected checkpoint": protocol("select"),
         "student": lambda run: run.results.run["student"],
         "teacher": lambda run: run.results.run["teacher"],
         "teacher's weights": lambda run: (run.results.run["teacher_fingerprint"] or "")[:12] or None,
@@ -113,7 +113,7 @@ def _resumed(runs: Runs) -> Iterable[str]:
         yield f"resumed from another run's checkpoint: {_named(resumed, runs)}"
     partly = [run.name for run in runs if run.results.protocol["test_batches"] is not None]
     if partly:
-        yield f"judged on a part of the test images (trainer.limit_test_batches): {_named(partly, runs)}"
+        yield f"evaluated on a part of the test images (trainer.limit_test_batches): {_named(partly, runs)}"
 
 
 def _changed(runs: Runs) -> Iterable[str]:
@@ -135,7 +135,7 @@ def _missing(runs: Runs) -> Iterable[str]:
             by_lack.setdefault((metric.axis, tuple(run.folder for run in lack)), []).append(metric.name)
     for (axis, folders), metrics in by_lack.items():
         lack = [run for run in runs if run.folder in folders]
-        yield f"{axis} is not judged for {_who(lack, runs)}: {some([describe(name).name for name in metrics], 4)}"
+        yield f"{axis} is not evaluated for {_who(lack, runs)}: {some([describe(name).name for name in metrics], 4)}"
 
 
 def _who(members: list[RunResult], runs: Runs) -> str:

@@ -60,7 +60,7 @@ def read_predictions(runs: Runs) -> tuple[dict[Path, pd.DataFrame], list[str]]:
 
 
 def most_disagreed(runs: Runs, tables: dict[Path, pd.DataFrame], most: int = 12) -> list[Disagreement]:
-    """The images that all these runs have judged, from the most disagreed-on down; those with one voice are left out.
+    """The images that all these runs evaluated, the most disagreed-on first, without those that all agree on.
 
     Args:
         runs: of one data set.
@@ -70,18 +70,18 @@ def most_disagreed(runs: Runs, tables: dict[Path, pd.DataFrame], most: int = 12)
     Raises:
         UnavailableError: for fewer than two runs with predictions, or none of the same images.
     """
-    judged = [run for run in runs if run.folder in tables]
-    if len(judged) < 2:
-        raise UnavailableError(f"{len(judged)} of {len(runs)} runs have {PREDICTIONS}; two are needed")
-    common = tables[judged[0].folder].index
-    for run in judged[1:]:
+    evaluated = [run for run in runs if run.folder in tables]
+    if len(evaluated) < 2:
+        raise UnavailableError(f"{len(evaluated)} of {len(runs)} runs have {PREDICTIONS}; two are needed")
+    common = tables[evaluated[0].folder].index
+    for run in evaluated[1:]:
         common = common.intersection(tables[run.folder].index)
-    aligned = [tables[run.folder].loc[common] for run in judged]
+    aligned = [tables[run.folder].loc[common] for run in evaluated]
     if not len(common) or any((table["label"] != aligned[0]["label"]).any() for table in aligned):
         raise UnavailableError("the runs' predictions are not of the same images")
     votes = np.stack([table["prediction"] for table in aligned])
-    members = Counter(run.group for run in judged)
-    shares = np.array([1 / members[run.group] for run in judged]) / len(members)
+    members = Counter(run.group for run in evaluated)
+    shares = np.array([1 / members[run.group] for run in evaluated]) / len(members)
     entropy = np.zeros(len(common))
     for value in np.unique(votes):
         share = ((votes == value) * shares[:, None]).sum(axis=0)
@@ -95,7 +95,7 @@ def most_disagreed(runs: Runs, tables: dict[Path, pd.DataFrame], most: int = 12)
             int(aligned[0]["label"].iloc[row]),
             {
                 group: dict(
-                    Counter(int(votes[n, row]) for n, run in enumerate(judged) if run.group == group).most_common()
+                    Counter(int(votes[n, row]) for n, run in enumerate(evaluated) if run.group == group).most_common()
                 )
                 for group in members
             },

@@ -66,8 +66,8 @@ def to_finish(folder: Path) -> str:
     """What has become of a run without results, and the command that gives it some."""
     config, best, last = (folder / name for name in (CONFIG, "best.ckpt", "last.ckpt"))
     if (folder / "student.safetensors").exists() and last.exists():  # written when training has come to its end
-        judged = best if best.exists() and not _judges_last(config) else last
-        return f"python -m kd_lightning test --config {config} --ckpt_path {judged} judges it"
+        evaluated = best if best.exists() and not _evaluates_last(config) else last
+        return f"python -m kd_lightning test --config {config} --ckpt_path {evaluated} evaluates it"
     state, goes = in_words(folder), "goes on with it" if last.exists() else "runs it"
     if state.startswith("is running"):
         return f"it {state}"
@@ -75,9 +75,9 @@ def to_finish(folder: Path) -> str:
     return f"it {state}: python -m kd_lightning fit --config {config} {place} --ckpt_path last {goes}"
 
 
-def _judges_last(config: Path) -> bool:
+def _evaluates_last(config: Path) -> bool:
     try:
         content = load_yaml(config.read_text(encoding="utf-8"))
-        return content["protocol"]["judge"] == "last"
+        return content["protocol"]["select"] == "last"
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         return False

@@ -10,7 +10,7 @@ from kd_lightning.reports.runs import RunResult
 
 FACTS = (
     "group name id project seed method teacher teacher_fingerprint student data classes train_images val_images "
-    "test_images side judge checkpoint epoch step max_epochs judged version commit changed torch folder"
+    "test_images side select checkpoint epoch step max_epochs evaluated version commit changed torch folder"
 ).split()
 
 

@@ -17,7 +17,7 @@ def grouped(runs: list["RunResult"]) -> tuple[list[tuple["RunResult", str]], lis
 
     Runs with the same config but for the seed, their own names and this machine's folders are a group (of the same
     name too, if they share a seed: somebody has told them apart); runs without a config are, by method, networks and
-    name. A label is the most frequent run name without its seed. Of two runs of one group and seed the later judged
+    name. A label is the most frequent run name without its seed. Of two runs of one group and seed the later evaluated
     one is kept.
     """
     by_key: dict[tuple, list[RunResult]] = {}
@@ -27,7 +27,7 @@ def grouped(runs: list["RunResult"]) -> tuple[list[tuple["RunResult", str]], lis
     labelled, problems = [], []
     for label, members in zip(_unique(groups), groups, strict=True):
         latest: dict[Any, RunResult] = {}
-        for run in sorted(members, key=lambda run: (run.results.protocol["judged"] or "", str(run.folder))):
+        for run in sorted(members, key=lambda run: (run.results.protocol["evaluated"] or "", str(run.folder))):
             latest[run.folder if run.seed is None else run.seed] = run
         kept = sorted(latest.values(), key=lambda run: (run.seed is None, run.seed or 0))
         folders = {run.folder for run in kept}
@@ -66,8 +66,8 @@ def _key(run: "RunResult") -> tuple:
     if run.config:
         return run.data_set, tuple(sorted((key, repr(value)) for key, value in compared(run.config).items()))
     facts = run.results.run
-    judge = run.results.protocol["judge"]
-    return run.data_set, facts["method"], facts["teacher"], facts["student"], judge, without_seed(run.name, run.seed)
+    select = run.results.protocol["select"]
+    return run.data_set, facts["method"], facts["teacher"], facts["student"], select, without_seed(run.name, run.seed)
 
 
 def _unique(groups: list[list["RunResult"]]) -> list[str]:

@@ -19,7 +19,7 @@ PREFIX = "wandb:"
 """How a project stands among the paths of runs: `wandb:entity/project`."""
 FACTS = "results"
 """Where a run's config on W&B holds results.json's run, code, data, protocol, seconds, if its writer put them there."""
-_JUDGED = ("test/", "cost/", "teacher/")
+_EVALUATED = ("test/", "cost/", "teacher/")
 _CURVES = ("val/", "train/", "teacher/")
 
 
@@ -67,7 +67,7 @@ def results_of(run: Any) -> dict[str, Any]:
     """
     config, summary = dict(run.config), dict(run.summary_metrics)
     facts = config.get(FACTS) if isinstance(config.get(FACTS), dict) else {}
-    metrics = {name: number(value) for name, value in summary.items() if name.startswith(_JUDGED)}
+    metrics = {name: number(value) for name, value in summary.items() if name.startswith(_EVALUATED)}
     metrics |= {"val/acc": number(summary.get("best/val/acc", summary.get("val/acc")))}
     return {
         "schema": SCHEMA,
@@ -75,11 +75,11 @@ def results_of(run: Any) -> dict[str, Any]:
         "code": {"commit": (run.commit or "")[:7] or None, **facts.get("code", {})},
         "data": {"name": _data(run, config), **facts.get("data", {})},
         "protocol": {
-            "judge": summary.get("judged/judge"),
-            "epoch": summary.get("judged/epoch"),
-            "step": summary.get("judged/step"),
+            "select": summary.get("selected/select"),
+            "epoch": summary.get("selected/epoch"),
+            "step": summary.get("selected/step"),
             "max_epochs": config.get("trainer", {}).get("max_epochs"),
-            "judged": run.created_at,
+            "evaluated": run.created_at,
             **facts.get("protocol", {}),
         },
         "seconds": facts.get("seconds", number((summary.get("_wandb") or {}).get("runtime"))),

@@ -114,7 +114,7 @@ def _group(comparison: Comparison, group: str, look: Style, beside: Path | None)
         "method": members[0].method,
         "networks": " → ".join(filter(None, [first.run["teacher"], first.run["student"]])),
         "seeds": ", ".join("-" if run.seed is None else str(run.seed) for run in members),
-        "judge": ", ".join(dict.fromkeys(run.results.protocol["judge"] or "unknown" for run in members)),
+        "select": ", ".join(dict.fromkeys(run.results.protocol["select"] or "unknown" for run in members)),
         "epochs": ", ".join(_epoch(run) for run in members),
         "minutes": describe("seconds").show(sum(seconds) / len(seconds)) if seconds else "-",
         "code": ", ".join(filter(None, commits)),
@@ -139,7 +139,7 @@ def _curves(comparison: Comparison, looks: plots.Looks) -> list[Picture]:
         if any(column in run.history for run in runs):
             caption = {
                 "train/loss": "Losses of different methods are not of one kind: their values cannot be compared."
-            }.get(column, "Markers: the judged epochs, one for each seed.")
+            }.get(column, "Markers: the selected epochs, one for each seed.")
             figure = plots.learning_curves(runs, column, looks)
             found.append(Picture(as_uri(figure), f"{column} by epoch for each group", caption))
     return found

@@ -23,7 +23,7 @@ Looks = Mapping[str, Style]
 def learning_curves(runs: Runs, column: str | None = None, looks: Looks | None = None) -> Figure:
     """A column of metrics.csv over epochs: the mean over seeds, in a band from the lowest to the highest.
 
-    Markers are the epochs that were judged, one for each seed.
+    Markers are the selected epochs, one for each seed.
 
     Args:
         runs: of one data set.
@@ -88,7 +88,7 @@ def by_epoch(run: RunResult, column: str) -> pd.Series:
 def dots(frame: pd.DataFrame, metric: str | Metric, looks: Looks | None = None) -> Figure:
     """One metric: a dot for each seed, a bar at the mean, the teachers' own values as dashed lines."""
     metric = describe(metric) if isinstance(metric, str) else metric
-    groups = _judged(frame, metric)
+    groups = _evaluated(frame, metric)
     figure, axes = panel(0.95 + 0.27 * max(2, len(groups)))
     draw_dots(axes, frame, metric, looks or styles(frame["group"]))
     figure.suptitle(_title(metric), fontsize=10)  # the axes are narrower than the figure
@@ -114,7 +114,7 @@ def small_multiples(
 
 def draw_dots(axes: Axes, frame: pd.DataFrame, metric: Metric, looks: Looks) -> None:
     """`dots` into axes that are there."""
-    groups = _judged(frame, metric)
+    groups = _evaluated(frame, metric)
     for place, group in enumerate(groups):
         values = frame.loc[frame["group"] == group, metric.name].dropna().to_numpy(float) * metric.scale
         offsets = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
@@ -195,7 +195,7 @@ def against_cost(
     return figure
 
 
-def _judged(frame: pd.DataFrame, metric: Metric) -> list[str]:
+def _evaluated(frame: pd.DataFrame, metric: Metric) -> list[str]:
     return list(dict.fromkeys(frame.dropna(subset=[metric.name])["group"]))
 
 

@@ -84,7 +84,7 @@ def _checked(content: dict[str, Any]) -> tuple[Results, list[str]]:
     counts = dict.fromkeys("classes train val test side".split(), _whole)
     data = take("data", {"name": _text, **counts, "class_names": _names})
     steps = dict.fromkeys("epoch step max_epochs".split(), _whole)
-    steps |= dict.fromkeys("judge checkpoint judged".split(), _text)
+    steps |= dict.fromkeys("select checkpoint evaluated".split(), _text)
     protocol = take("protocol", {**steps, "test_batches": number})
     metrics = {}
     for given, value in section("metrics").items():

@@ -52,7 +52,7 @@ def against_baseline(
         pairs = pd.concat([by_seed[group], by_seed[baseline]], axis=1, join="inner").to_numpy(float)
         rows[group] = {**row, **_difference(pairs, test, confidence)}
         if not len(values) or by_seed[baseline].empty:
-            rows[group]["note"] = "not judged" if not len(values) else "the baseline was not judged"
+            rows[group]["note"] = "not evaluated" if not len(values) else "the baseline was not evaluated"
     columns = ["n", "mean", "std", "pairs", "difference", "low", "high", "p", "p_holm", "note"]
     table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns)
     table["p_holm"] = holm(table["p"].to_numpy(float))

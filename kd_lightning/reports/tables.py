@@ -81,11 +81,13 @@ def protocol(comparison: Comparison) -> str:
     names = {"test": "test", "val": "validation"}
     counts = table[f"{split}_images"].dropna().unique() if f"{split}_images" in table else []
     images = f"{' or '.join(f'{int(count):,} ' for count in counts)}{names.get(split, '')} images".strip()
-    judges = {"best": "the best epoch by validation accuracy", "last": "the last epoch"}
-    judged = " or ".join(judges.get(judge, str(judge)) for judge in table["judge"].dropna().unique()) or "unknown epoch"
+    epochs = {"best": "the best epoch by validation accuracy", "last": "the last epoch"}
+    evaluated = (
+        " or ".join(epochs.get(select, str(select)) for select in table["select"].dropna().unique()) or "unknown epoch"
+    )
     seeds = sorted({int(seed) for seed in table["seed"].dropna()})
     told = f"seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds[:12]))}{', ...' if len(seeds) > 12 else ''}"
-    return f"{images} of {comparison.data}; judged: {judged}; {told if seeds else 'no seeds known'}"
+    return f"{images} of {comparison.data}; evaluated: {evaluated}; {told if seeds else 'no seeds known'}"
 
 
 def markdown(comparisons: Iterable[Comparison], warnings: Iterable[str]) -> str:

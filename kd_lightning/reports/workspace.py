@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CURVES = ("val/acc", "val/knn", "train/loss")
 RESULTS = ("test/acc", "test/knn", "test/linear", "test/agreement")
-JUDGED = ("calibration", "faithfulness", "representation", "out-of-distribution", "robustness")
+EVALUATED = ("calibration", "faithfulness", "representation", "out-of-distribution", "robustness")
 COSTS = ("cost/macs", "cost/parameters", "cost/latency_ms_1")
 TABLES = ("test/per_class", "test/disagreement", "test/ood_histograms")
 GROUPS = ("Group", "JobType")
@@ -43,7 +43,7 @@ def sections(metrics: Iterable[str]) -> dict[str, list[Any]]:
         beside = [name + TEACHER] if name + TEACHER in names else []
         return wr.BarPlot(title=describe(name).title, metrics=[name, *beside], **spread)
 
-    judged = ordered(name for name in names if name.startswith("test/"))
+    evaluated = ordered(name for name in names if name.startswith("test/"))
     quality = next((name for name in RESULTS if name in names), "test/acc")
     found = {
         "learning curves": [
@@ -52,7 +52,7 @@ def sections(metrics: Iterable[str]) -> dict[str, list[Any]]:
         ],
         "results": [bars(name) for name in RESULTS if name in names],
     }
-    found |= {axis: [bars(metric.name) for metric in judged if metric.axis == axis] for axis in JUDGED}
+    found |= {axis: [bars(metric.name) for metric in evaluated if metric.axis == axis] for axis in EVALUATED}
     found["cost"] = [
         wr.ScatterPlot(
             title=f"{describe(quality).title} against {describe(name).title}",

@@ -73,7 +73,7 @@ def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
     pickle is executed. Warns of a teacher whose weights are not those that the run had.
 
     Args:
-        path: a run's folder (then the checkpoint that was judged, else best.ckpt, else last.ckpt) or a file in it.
+        path: a run's folder (then the selected checkpoint, else best.ckpt, else last.ckpt) or a file in it.
         device: where the networks go (`cpu`, `cuda`).
 
     Raises:
@@ -128,13 +128,13 @@ def _check_teacher(method: StudentModule, checkpoint: Path) -> None:
 
 
 def find_checkpoint(folder: Path, field: str = "run") -> Path:
-    """The checkpoint of a run's folder that was judged, else best.ckpt, else last.ckpt.
+    """The checkpoint of a run's folder that was evaluated, else best.ckpt, else last.ckpt.
 
     Raises:
         ConfigError: naming `field` where there is none.
     """
-    judged = _result(folder, "protocol", "checkpoint")
-    names = [name for name in (judged, "best.ckpt", "last.ckpt") if isinstance(name, str) and Path(name).name == name]
+    evaluated = _result(folder, "protocol", "checkpoint")
+    names = [name for name in (evaluated, "best.ckpt", "last.ckpt") if isinstance(name, str) and Path(name).name == name]
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
         raise ConfigError(f"{field}: {folder} holds no checkpoint ({' or '.join(dict.fromkeys(names))})")

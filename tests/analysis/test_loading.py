@@ -38,7 +38,7 @@ def fitted(folder: Path, config: str, *args: str) -> Path:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    return fitted(folder, "kd.yaml", "--trainer.max_epochs=8", "--seed_everything=3", "--protocol.judge=best")
+    return fitted(folder, "kd.yaml", "--trainer.max_epochs=8", "--seed_everything=3", "--protocol.select=best")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def accuracy(loaded: LoadedRun) -> float:
         return (loaded.student(whole(images)).argmax(dim=1) == images.labels).double().mean().item()
 
 
-def test_the_judged_checkpoint_gives_what_was_tested(trained: Path) -> None:
+def test_the_selected_checkpoint_gives_what_was_tested(trained: Path) -> None:
     recorded = yaml.safe_load((trained / "results.json").read_text())
     before = torch.random.get_rng_state()
     loaded = load_run(trained)

@@ -210,8 +210,8 @@ def test_the_heat_map_says_each_number() -> None:
 
 def test_calibration_is_scaled_by_the_validation_images(eyes: NetworkView) -> None:
     found = analysis.calibration(eyes)
-    held_out, judged = eyes.seen("val"), eyes.seen()
-    ours, of_val = judged.logits.double(), held_out.logits.double()
+    held_out, evaluated = eyes.seen("val"), eyes.seen()
+    ours, of_val = evaluated.logits.double(), held_out.logits.double()
 
     def nll(t: float) -> float:
         return F.cross_entropy(of_val / t, held_out.labels).item()
@@ -222,7 +222,7 @@ def test_calibration_is_scaled_by_the_validation_images(eyes: NetworkView) -> No
         (found.after, ours / found.temperature, found.ece_scaled),
     ):
         shares = softmax(logits.numpy(), axis=1)
-        confidence, right = shares.max(1), shares.argmax(1) == judged.labels.numpy()
+        confidence, right = shares.max(1), shares.argmax(1) == evaluated.labels.numpy()
         places = np.minimum((confidence * 15).astype(int), 14)
         assert bins.count.tolist() == np.bincount(places, minlength=15).tolist()
         bins_of = [places == number for number in {*places}]
@@ -232,7 +232,7 @@ def test_calibration_is_scaled_by_the_validation_images(eyes: NetworkView) -> No
     heights = steps(figure.axes[0])
     assert heights == pytest.approx(100 * np.nan_to_num(found.before.accuracy.numpy()))
     shares = steps(figure.axes[3])
-    assert shares == pytest.approx(100 * found.after.count.numpy() / len(judged.labels))
+    assert shares == pytest.approx(100 * found.after.count.numpy() / len(evaluated.labels))
     assert f"{found.temperature:.2f}" in texts(figure)
 
 

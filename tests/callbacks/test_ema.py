@@ -1,4 +1,4 @@
-"""EMA: the student alone is averaged, judged beside itself, kept, and resumed."""
+"""EMA: the student alone is averaged, evaluated beside itself, kept, and resumed."""
 
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def test_a_checkpoint_without_an_average_is_taken_and_said(tmp_path: Path) -> No
         fitted(tmp_path / "second", EMA(), ckpt=tmp_path / "last.ckpt", epochs=2)
 
 
-def test_without_labels_it_averages_and_does_not_judge(tmp_path: Path) -> None:
+def test_without_labels_it_averages_and_does_not_evaluate(tmp_path: Path) -> None:
     ema, trained = EMA(), method(CoSS, student=student(), check_teacher=False)
     run = trainer(tmp_path, ema)
     run.fit(trained, datamodule=digits(val_split=20))

@@ -42,10 +42,10 @@ class Greedy(methods.KD):
             raise ERRORS[self.error]
         return super().losses(batch)
 
-    def judge(self, batch: Batch, stage: str) -> None:
+    def evaluate(self, batch: Batch, stage: str) -> None:
         if self.at == -1:
             raise ERRORS[self.error]
-        super().judge(batch, stage)
+        super().evaluate(batch, stage)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_last_is_the_last_epoch_and_best_the_best_one(tmp_path: Path, scores: tu
     protocol = kept(tmp_path, *scores)
     assert epoch(tmp_path / "last.ckpt") == len(scores) - 1
     assert epoch(tmp_path / "best.ckpt") == best
-    assert protocol.judged == tmp_path / "best.ckpt"
+    assert protocol.selected == tmp_path / "best.ckpt"
 
 
 def test_a_resumed_run_takes_the_best_checkpoint_along(tmp_path: Path) -> None:
@@ -74,12 +74,12 @@ def test_a_resumed_run_takes_the_best_checkpoint_along(tmp_path: Path) -> None:
     assert epoch(tmp_path / "first" / "best.ckpt") == 1
 
 
-def test_what_is_judged_follows_from_whether_there_is_validation(tmp_path: Path) -> None:
-    for validated, judge in ((True, "best"), (False, "last")):
+def test_what_is_evaluated_follows_from_whether_there_is_validation(tmp_path: Path) -> None:
+    for validated, select in ((True, "best"), (False, "last")):
         protocol = Protocol()
         saving = protocol.checkpoints(tmp_path, validated=validated)
-        assert protocol.judge == judge
-        assert any(isinstance(callback, BestCheckpoint) for callback in saving) == (judge == "best")
+        assert protocol.select == select
+        assert any(isinstance(callback, BestCheckpoint) for callback in saving) == (select == "best")
 
 
 @pytest.fixture

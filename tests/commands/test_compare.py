@@ -32,7 +32,9 @@ def test_it_writes_a_page_and_two_tables(tmp_path: Path, capfd: pytest.CaptureFi
     assert "unfinished, it has no results.json" in printed
     table = pd.read_csv(out / "table.csv")
     assert table["group"].tolist() == ["baseline"] * 3 + ["kd"] * 3 + ["sp"] * 2
-    assert {"seed", "judge", "epoch", "commit", "test/acc", "cost/macs", "config/model.temperature"} <= {*table.columns}
+    assert {"seed", "select", "epoch", "commit", "test/acc", "cost/macs", "config/model.temperature"} <= {
+        *table.columns
+    }
     before = (out / "table.md").read_text()
     main(["compare", str(tmp_path / "runs"), "--out", str(out), "--baseline=kd", "--test=wilcoxon", "--images=false"])
     after = (out / "table.md").read_text()

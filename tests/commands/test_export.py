@@ -34,7 +34,7 @@ def made(run: Path) -> Path:
     return run / "export"
 
 
-def test_each_file_gives_the_logits_of_the_judged_checkpoint(run: Path, made: Path) -> None:
+def test_each_file_gives_the_logits_of_the_selected_checkpoint(run: Path, made: Path) -> None:
     theirs = Network("cifar_resnet8", checkpoint=str(run / "best.ckpt"), model_kwargs={"channels": [4, 4, 8, 16]})
     expected = theirs.eval()(PIXELS)
     kwargs = {"model_kwargs": {"channels": [4, 4, 8, 16]}}
@@ -177,7 +177,7 @@ def test_a_run_that_is_not_finished_says_so(tmp_path: Path, capfd: pytest.Captur
     assert "Nothing is known" in (there / "export/timm/README.md").read_text()
 
 
-def test_other_weights_than_the_judged_ones_claim_no_metrics(run: Path, tmp_path: Path) -> None:
+def test_other_weights_than_the_evaluated_ones_claim_no_metrics(run: Path, tmp_path: Path) -> None:
     args = ["--ckpt_path", str(run / "last.ckpt"), "--format=safetensors", f"--path={tmp_path}", *QUICK]
     main(["export", *args, "--tolerance=0"])
     with safe_open(tmp_path / "student.safetensors", framework="pt") as file:

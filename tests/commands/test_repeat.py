@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 from fake_fit import began, folders, install, write
-from kd_lightning.commands.repeat.comparability import differences
 
 from kd_lightning.cli import main
 from kd_lightning.commands.repeat import Repeat, command, plan
+from kd_lightning.commands.repeat.comparability import differences
 from kd_lightning.errors import ConfigError, RunError
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fake")
 def test_seed_by_seed_then_nothing_is_done_twice(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    configs = [write(tmp_path, "a"), write(tmp_path, "b", fake={"judge": "test/knn"})]
+    configs = [write(tmp_path, "a"), write(tmp_path, "b", fake={"select": "test/knn"})]
     rows = Repeat(configs, seeds=2)([])
     assert began(tmp_path) == ["a-s0", "b-s0", "a-s1", "b-s1"]
     assert [(row["config"], row["seed"], row["state"], row["result"]) for row in rows] == [
@@ -136,7 +136,7 @@ def test_a_dry_run_starts_nothing(tmp_path: Path, capfd: pytest.CaptureFixture) 
             {"data": {"split_seed": 1}},
             "validation split ({a}: val_split=0.1 split_seed=0, {b}: val_split=0.1 split_seed=1)",
         ),
-        ({"protocol": {"judge": "last"}}, ""),  # the default is the method's, and may be the same
+        ({"protocol": {"select": "last"}}, ""),  # the default is the method's, and may be the same
         ({"data": {"batch_size": 16}}, ""),  # as many images in as many epochs
         ({"trainer": {"limit_train_batches": 1.0}}, ""),
     ],
@@ -151,10 +151,10 @@ def test_unequal_budgets_are_named(tmp_path: Path, capfd: pytest.CaptureFixture,
 
 @pytest.mark.usefixtures("fake")
 def test_steps_of_another_batch_size_can_be_as_many_images(tmp_path: Path) -> None:
-    a = write(tmp_path, "a", trainer={"max_steps": 20}, protocol={"judge": "last"})
-    b = write(tmp_path, "b", trainer={"max_steps": 10}, data={"batch_size": 16}, protocol={"judge": "best"})
+    a = write(tmp_path, "a", trainer={"max_steps": 20}, protocol={"select": "last"})
+    b = write(tmp_path, "b", trainer={"max_steps": 10}, data={"batch_size": 16}, protocol={"select": "best"})
     found = differences([plan.resolve(a, []), plan.resolve(b, [])])
-    assert found == f"the configs differ in protocol.judge ({a}: last, {b}: best)"
+    assert found == f"the configs differ in protocol.select ({a}: last, {b}: best)"
 
 
 @pytest.mark.usefixtures("fake")
@@ -216,7 +216,7 @@ def test_fit_leaves_what_is_looked_for(
 def test_real_processes(tmp_path: Path) -> None:
     configs = [str(ROOT / f"configs/digits/{name}.yaml") for name in ("baseline", "kd")]
     brief = ["--trainer.accelerator=cpu", "--trainer.max_epochs=2", "--run.wandb=off", f"--run.folder={tmp_path}"]
-    brief += ["--protocol.judge=best"]
+    brief += ["--protocol.select=best"]
     rows = Repeat(configs, seeds=1, at_once=2)(brief)
     assert [row["state"] for row in rows] == ["ran", "ran"]
     (Path(rows[0]["folder"]) / "results.json").unlink()  # as if it were ended in its test

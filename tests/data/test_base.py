@@ -59,18 +59,18 @@ def test_no_validation_images_where_none_are_held_out() -> None:
     assert {*data.sets} == {"train"}
     assert data.val_dataloader() == []
     assert not data.has_validation
-    assert "not augmented" in data.judged_on
+    assert "not augmented" in data.evaluation_set
     with pytest.raises(ConfigError, match="val_split: validate needs"):
         Digits(val_split=0).setup("validate")
 
 
-def test_without_validation_a_network_is_judged_on_training_images_of_all_classes(folder: Path) -> None:
+def test_without_validation_a_network_is_evaluated_on_training_images_of_all_classes(folder: Path) -> None:
     data = ready(ImageFolder(path=str(folder), val_split=0, batch_size=4))  # its files are in order of class
-    data.judged_images = 12
-    (batch,) = data.judged_loader()
+    data.max_evaluation_images = 12
+    (batch,) = data.evaluation_loader()
     assert len(batch.labels) == 12
     assert 3 <= batch.labels.sum() <= 9
-    assert data.judged_on.startswith("12 training images")
+    assert data.evaluation_set.startswith("12 training images")
     assert torch.equal(batch.images, data.sets["train"].take(batch.indices).images)
 
 

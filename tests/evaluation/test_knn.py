@@ -39,7 +39,7 @@ def test_a_small_temperature_does_not_overflow() -> None:
     assert torch.equal(scores.argmax(1), torch.arange(4))
 
 
-def test_a_label_free_run_is_judged_by_neighbours_alone(tmp_path: Path) -> None:
+def test_a_label_free_run_is_evaluated_by_neighbours_alone(tmp_path: Path) -> None:
     args = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path}", "--trainer.max_epochs=6"]
     cli = main(["fit", COSS, *args, "--trainer.enable_progress_bar=false"])
     metrics = cli.trainer.callback_metrics

@@ -69,7 +69,7 @@ def test_the_strength_is_chosen() -> None:
     assert (found == asked.labels).float().mean() > weakest.score(scaler.transform(asked.vectors), asked.labels) + 0.1
 
 
-def test_what_is_judged_is_not_what_was_learnt_from(tmp_path: Path) -> None:
+def test_what_is_evaluated_is_not_what_was_learnt_from(tmp_path: Path) -> None:
     """The nearest of the training images to one of themselves would be itself."""
     run, built = trainer(tmp_path, KNN(k=1, every_n_epochs=1)), method(CoSS)
     run.fit(built, digits())
@@ -78,7 +78,7 @@ def test_what_is_judged_is_not_what_was_learnt_from(tmp_path: Path) -> None:
     assert 0.3 < run.callback_metrics["test/knn"] < 1
 
 
-def test_few_images_of_a_class_are_judged_all_the_same() -> None:
+def test_few_images_of_a_class_are_evaluated_all_the_same() -> None:
     known = Blobs(
         torch.randn(9, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2])
     )
@@ -115,8 +115,8 @@ def test_looking_during_training_shows_progress_and_changes_nothing(tmp_path: Pa
     assert 0.1 < run.callback_metrics["val/linear"] < 1
 
 
-def test_what_is_judged_is_the_student_as_it_is_now(tmp_path: Path) -> None:
-    """Probes that judge at different epochs share no embeddings of an earlier student."""
+def test_what_is_evaluated_is_the_student_as_it_is_now(tmp_path: Path) -> None:
+    """Probes that evaluate at different epochs share no embeddings of an earlier student."""
     found = []
 
     class Fresh(Callback):
@@ -142,13 +142,13 @@ def test_what_is_judged_is_the_student_as_it_is_now(tmp_path: Path) -> None:
     assert run.callback_metrics["test/knn"] == fresh.callback_metrics["test/knn"]
 
 
-def test_the_last_epoch_is_judged_whatever_the_interval(tmp_path: Path) -> None:
+def test_the_last_epoch_is_evaluated_whatever_the_interval(tmp_path: Path) -> None:
     run = trainer(tmp_path, KNN(every_n_epochs=5), max_epochs=2)
     run.fit(method(CoSS), digits())
     assert "val/knn" in run.callback_metrics
 
 
-def test_a_run_without_labels_is_judged_by_other_images(tmp_path: Path) -> None:
+def test_a_run_without_labels_is_evaluated_by_other_images(tmp_path: Path) -> None:
     """The small labelled set beside many images without labels."""
     from PIL import Image
 

@@ -46,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> StudentModule:
     return built
 
 
-def judged(
+def evaluated(
     folder: Path, built: StudentModule, *evaluators: Evaluator | Callback, data: Digits | None = None
 ) -> dict[str, float]:
     run = trainer(folder, *evaluators)
@@ -66,7 +66,7 @@ def seen(built: StudentModule, split: str = "test", network: str = "student") ->
 
 def test_classification(tmp_path: Path, trained: StudentModule) -> None:
     evaluator = Classification()
-    found = judged(tmp_path, trained, evaluator)
+    found = evaluated(tmp_path, trained, evaluator)
     _, logits, labels, indices = seen(trained)
     shares = softmax(logits, axis=1)
     assert found["test/nll"] == pytest.approx(log_loss(labels, shares), rel=1e-5)
@@ -88,7 +88,7 @@ def test_classification(tmp_path: Path, trained: StudentModule) -> None:
 
 def test_the_temperature_is_fitted_on_validation_images(tmp_path: Path, trained: StudentModule) -> None:
     evaluator = Classification(teacher=False)
-    found = judged(tmp_path, trained, evaluator)
+    found = evaluated(tmp_path, trained, evaluator)
     _, held_out, known, _ = seen(trained, "val")
     temperatures = np.geomspace(0.05, 20, 600)
     losses = [log_loss(known, softmax(held_out / t, axis=1)) for t in temperatures]
@@ -97,13 +97,13 @@ def test_the_temperature_is_fitted_on_validation_images(tmp_path: Path, trained:
     _, logits, labels, _ = seen(trained)
     assert found["test/nll_scaled"] == pytest.approx(log_loss(labels, softmax(logits / best, axis=1)), rel=1e-3)
     assert found["test/nll_scaled"] != pytest.approx(found["test/nll"], rel=1e-3)
-    without = judged(tmp_path, trained, Classification(), data=digits(train_images=400, val_split=0))
+    without = evaluated(tmp_path, trained, Classification(), data=digits(train_images=400, val_split=0))
     assert "test/ece" in without
     assert "test/ece_scaled" not in without
 
 
 def test_faithfulness(tmp_path: Path, trained: StudentModule) -> None:
-    found = judged(tmp_path, trained, Faithfulness(k=[1, 7], batch_size=90))
+    found = evaluated(tmp_path, trained, Faithfulness(k=[1, 7], batch_size=90))
     ours, logits, labels, _ = seen(trained)
     theirs, teacher, *_ = seen(trained, network="teacher")
     shares, others = softmax(teacher, axis=1), logits - logsumexp(logits, axis=1, keepdims=True)
@@ -134,7 +134,7 @@ def _overlap(ours: np.ndarray, theirs: np.ndarray, k: int) -> float:
 
 
 def test_retrieval_and_few_shots(tmp_path: Path, trained: StudentModule) -> None:
-    found = judged(tmp_path, trained, Retrieval(k=[1, 3]), FewShot(shots=[2, 5], draws=2))
+    found = evaluated(tmp_path, trained, Retrieval(k=[1, 3]), FewShot(shots=[2, 5], draws=2))
     vectors, _, labels, _ = seen(trained)
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     likeness, precisions, hits = vectors @ vectors.T, [], []
@@ -165,7 +165,7 @@ def test_few_shots_of_a_rare_class_are_refused() -> None:
 def test_unknown_images(tmp_path: Path, trained: StudentModule) -> None:
     noise = RandomImages(images=500, size=16)
     evaluator = OutOfDistribution(data=[noise], teacher=True)
-    found = judged(tmp_path, trained, evaluator)
+    found = evaluated(tmp_path, trained, evaluator)
     known, logits, *_ = seen(trained)
     bank, _, classes, _ = seen(trained, "train")
     noise.setup("test")
@@ -218,7 +218,7 @@ def test_known_classes_among_the_unknown(tmp_path: Path, trained: StudentModule)
     with pytest.raises(ConfigError, match="digits are the run's own images"):
         OutOfDistribution(data=[digits()])._check_classes(data, digits())
     evaluator = OutOfDistribution(data=[numbers], scores=["knn"], exclude=[str(n) for n in range(10)])
-    judged(tmp_path, trained, evaluator)
+    evaluated(tmp_path, trained, evaluator)
     counts = evaluator.found.details["ood"]["knn_random"]
     assert sum(counts["unknown"]) == 2  # of 20 test images, classes 10 and 11
 
@@ -245,7 +245,7 @@ def test_names_that_sound_known_are_warned_of(monkeypatch: pytest.MonkeyPatch) -
 
 def test_where_the_classifier_is_not_trained_logits_say_nothing(tmp_path: Path) -> None:
     noise = RandomImages(images=200, size=8)
-    found = judged(
+    found = evaluated(
         tmp_path,
         method(CoSS),
         Classification(),
@@ -260,7 +260,7 @@ def test_where_the_classifier_is_not_trained_logits_say_nothing(tmp_path: Path) 
 
 def test_corruptions_are_the_same_for_all_and_make_mistakes(tmp_path: Path, trained: StudentModule) -> None:
     evaluators = [Corruptions(names=["gaussian_noise", "contrast"], severities=[1, 5], images=100) for _ in range(2)]
-    found, again = (judged(tmp_path, trained, evaluator) for evaluator in evaluators)
+    found, again = (evaluated(tmp_path, trained, evaluator) for evaluator in evaluators)
     assert found == again
     details = evaluators[0].found.details["corruptions"]
     ours, theirs = details["accuracy"], details["accuracy_teacher"]
@@ -288,16 +288,16 @@ def test_folders_of_some_classes(tmp_path: Path, trained: StudentModule) -> None
             for row in (images.labels == label).nonzero()[:, 0].tolist():
                 picture = images.take(torch.tensor([row])).images[0].permute(1, 2, 0).numpy()
                 Image.fromarray(picture).save(folder / f"{row}.png")
-    found = judged(tmp_path, trained, Shifts(folders={"some": str(tmp_path / "named")}, teacher=True))
+    found = evaluated(tmp_path, trained, Shifts(folders={"some": str(tmp_path / "named")}, teacher=True))
     _, logits, labels, _ = seen(trained)
     kept = np.isin(labels, [3, 7])
     said = np.where(logits[kept, 3] > logits[kept, 7], 3, 7)
     assert found["test/shift_some"] == pytest.approx((said == labels[kept]).mean())
     assert found["test/shift_some_teacher"] > 0.9
     with pytest.raises(ConfigError, match=r"Shifts.folders.odd: .* has a class three that the data have not"):
-        judged(tmp_path, trained, Shifts(folders={"odd": str(tmp_path / "strange")}))
+        evaluated(tmp_path, trained, Shifts(folders={"odd": str(tmp_path / "strange")}))
     with pytest.raises(ConfigError, match="does not exist"):
-        judged(tmp_path, trained, Shifts(folders={"none": str(tmp_path / "nowhere")}))
+        evaluated(tmp_path, trained, Shifts(folders={"none": str(tmp_path / "nowhere")}))
 
 
 def test_transfer(tmp_path: Path, trained: StudentModule) -> None:
@@ -311,13 +311,13 @@ def test_transfer(tmp_path: Path, trained: StudentModule) -> None:
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).resize((24, 24)).save(place / f"{number}.png")
     other = ImageFolder(path=str(folder), test_split=0.5)
-    found = judged(tmp_path, trained, Transfer(to=[other], teacher=True))
+    found = evaluated(tmp_path, trained, Transfer(to=[other], teacher=True))
     assert 0.6 < found["test/transfer_large"] <= found["test/transfer_large_teacher"] + 0.1
     assert other.side == 24
 
 
 def test_cost(tmp_path: Path, trained: StudentModule) -> None:
-    found = judged(tmp_path, trained, Cost(batch_sizes=[2], repeats=3, teacher=True))
+    found = evaluated(tmp_path, trained, Cost(batch_sizes=[2], repeats=3, teacher=True))
     state = trained.student.model.state_dict()
     assert found["cost/parameters"] == sum(p.numel() for p in trained.student.parameters())
     content = sum(value.numel() * value.itemsize for value in state.values())
@@ -327,9 +327,9 @@ def test_cost(tmp_path: Path, trained: StudentModule) -> None:
 
 
 def test_several_k_are_each_kept_apart(tmp_path: Path, trained: StudentModule) -> None:
-    found = judged(tmp_path, trained, KNN(k=[10, 1, 200]))
+    found = evaluated(tmp_path, trained, KNN(k=[10, 1, 200]))
     for k, name in ((10, "knn"), (1, "knn_1"), (200, "knn_200")):
-        assert found[f"test/{name}"] == judged(tmp_path, trained, KNN(k=k))["test/knn"]
+        assert found[f"test/{name}"] == evaluated(tmp_path, trained, KNN(k=k))["test/knn"]
     assert len({found["test/knn"], found["test/knn_1"], found["test/knn_200"]}) > 1
 
 

@@ -123,12 +123,12 @@ def test_without_labels_the_student_comes_to_have_the_teachers_neighbours(tmp_pa
     data.setup("test")
     images = data.sets["test"].take(torch.arange(360)).images
 
-    def judged() -> float:
+    def evaluated() -> float:
         with torch.no_grad():
             seen = [n.eval().features(images, embedding=True).embedding for n in (method.student, method.teacher)]
         return agreement_of_neighbours(*seen)
 
-    before = judged()
+    before = evaluated()
     assert not method.needs_labels
     trainer(tmp_path, max_epochs=6).fit(method, data)
-    assert judged() > before + 0.1
+    assert evaluated() > before + 0.1

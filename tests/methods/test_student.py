@@ -1,4 +1,4 @@
-"""The one training step, how a student is judged, and what is predicted."""
+"""The one training step, how a student is evaluated, and what is predicted."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_the_sum_of_the_terms_is_minimised_and_each_is_logged(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])
-def test_judging_equals_an_independent_computation_over_uneven_batches(
+def test_evaluating_equals_an_independent_computation_over_uneven_batches(
     teacher: Network, tmp_path: Path, stage: str
 ) -> None:
     method = KD(teacher=teacher, student=student())

@@ -82,16 +82,16 @@ def test_data_sets_are_compared_apart(tmp_path: Path) -> None:
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "counts": (lambda f: change(f, "data", "train", 900), "training images differ: 1293 (baseline); 900 (kd)"),
     "epochs": (lambda f: change(f, "protocol", "max_epochs", 7), "epochs differ: 6 (baseline); 7 (kd)"),
-    "judge": (
-        lambda f: change(f, "protocol", "judge", "last"),
-        "judged checkpoint differs: best (baseline); last (kd)",
+    "select": (
+        lambda f: change(f, "protocol", "select", "last"),
+        "selected checkpoint differs: best (baseline); last (kd)",
     ),
     "commit": (lambda f: change(f, "code", "commit", "abc"), "commit differs: 3ceaa6b (baseline); abc (kd)"),
     "version": (lambda f: change(f, "code", "version", "0.2"), "code version differs: 0.1.0 (baseline); 0.2 (kd)"),
     "tree": (lambda f: change(f, "code", "changed", True), "code that was not committed: kd-s0, kd-s1"),
     "student": (lambda f: change(f, "run", "student", "x"), "student differs: cifar_resnet8 (baseline); x (kd)"),
-    "part": (lambda f: change(f, "protocol", "test_batches", 2), "judged on a part of the test images"),
-    "axis": (lambda f: change(f, "metrics", "test/knn", None), "representation is not judged for kd: test/knn"),
+    "part": (lambda f: change(f, "protocol", "test_batches", 2), "evaluated on a part of the test images"),
+    "axis": (lambda f: change(f, "metrics", "test/knn", None), "representation is not evaluated for kd: test/knn"),
     "batch": (
         lambda f: resettle(f, lambda c: c["data"]["init_args"].update(batch_size=128)),
         "data.batch_size differs: 64 (baseline); 128 (kd)",
@@ -137,7 +137,7 @@ def test_what_a_baseline_without_a_teacher_lacks_is_said(tmp_path: Path) -> None
     write_runs(tmp_path, ("baseline", "kd"), 2)
     for name in ("test/knn", "test/corrupted_relative"):  # the second is relative to a teacher
         change(tmp_path / "digits/baseline-s0/a", "metrics", name, None)
-    assert comparison(tmp_path).warnings == ["representation is not judged for baseline-s0: test/knn"]
+    assert comparison(tmp_path).warnings == ["representation is not evaluated for baseline-s0: test/knn"]
 
 
 def test_seeds_are_said(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def sent(name: str = "kd", seed: int = 0, *, facts: bool = False, **more: Any) -
         config["results"] = {"run": run, "data": data, "code": {"version": "0.1.0"}, "seconds": 30.5}
     summary = {
         "test/acc": 0.93, "test/acc_teacher": 0.97, "test/nll": "NaN", "cost/macs": 53152, "val/acc": 0.9,
-        "best/val/acc": 0.95, "judged/judge": "best", "judged/epoch": 4, "judged/step": 100, "last/val/acc": 0.9,
+        "best/val/acc": 0.95, "selected/select": "best", "selected/epoch": 4, "selected/step": 100, "last/val/acc": 0.9,
         "test/per_class": {"_type": "table-file", "path": "media/table/x.json"}, "_wandb": {"runtime": 61}, "epoch": 6,
     }  # fmt: skip
     history = [
@@ -74,7 +74,7 @@ def test_online_runs_read_like_folders(tmp_path: Path, monkeypatch: pytest.Monke
         "teacher": "cifar_resnet20.digits", "teacher_fingerprint": None, "student": "cifar_resnet8",
     }  # fmt: skip
     protocol = run.results.protocol
-    assert (protocol["judge"], protocol["epoch"], protocol["step"], protocol["max_epochs"]) == ("best", 4, 100, 6)
+    assert (protocol["select"], protocol["epoch"], protocol["step"], protocol["max_epochs"]) == ("best", 4, 100, 6)
     assert (run.results.data["name"], run.results.code["commit"], run.results.seconds) == ("digits", "3ceaa6b", 61)
     assert run.config == finished.config("KD", "kd", 0)
     table = run.history

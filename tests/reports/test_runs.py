@@ -83,7 +83,7 @@ def test_of_a_seed_that_was_run_again_the_later_one_is_compared(tmp_path: Path) 
     later = tmp_path / "digits/kd-s0/0"  # before the other by its name
     shutil.copytree(tmp_path / "digits/kd-s0/a", later)
     content = json.loads((later / "results.json").read_text())
-    content["protocol"]["judged"] = "2027-01-01T10:00:00"
+    content["protocol"]["evaluated"] = "2027-01-01T10:00:00"
     (later / "results.json").write_text(json.dumps(content))
     runs = read_runs(tmp_path)
     assert [run.folder.name for run in runs] == ["0", "a"]
@@ -210,7 +210,7 @@ def test_settings_are_flat_and_their_own_left_out() -> None:
     kept = compared(given)
     assert kept["model.teacher.checkpoint"] == "t.safetensors"
     assert not {key for key in kept if key.startswith(("run", "seed", "ckpt"))}
-    assert "protocol.judge" not in kept
+    assert "protocol.select" not in kept
 
 
 def test_broken_histories_and_places_without_runs(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_only_common_seeds_are_paired() -> None:
     [
         ([0.8], "1 common seed: no test"),
         ([0.81, 0.82, 0.83], "all differences are equal: no test"),
-        ([math.nan, math.nan, math.nan], "not judged"),
+        ([math.nan, math.nan, math.nan], "not evaluated"),
     ],
 )
 def test_where_there_is_no_test_it_says_so(values: list[float], note: str) -> None:
@@ -97,11 +97,11 @@ def test_where_there_is_no_test_it_says_so(values: list[float], note: str) -> No
     assert math.isnan(row["low"])
 
 
-def test_no_common_seed_and_a_baseline_that_was_not_judged() -> None:
+def test_no_common_seed_and_a_baseline_that_was_not_evaluated() -> None:
     table = runs({"a": [0.7, 0.8], "b": [0.7, 0.9]}, {"b": [5, 6]})
     assert against_baseline(table, "test/acc", "a").loc["b", "note"] == "no common seeds: no test"
     table = runs({"a": [math.nan], "b": [0.7, 0.9]})
-    assert against_baseline(table, "test/acc", "a").loc["b", "note"] == "the baseline was not judged"
+    assert against_baseline(table, "test/acc", "a").loc["b", "note"] == "the baseline was not evaluated"
 
 
 def test_refusals() -> None:

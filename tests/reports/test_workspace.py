@@ -128,7 +128,7 @@ def test_runs_are_grouped_and_lines_are_means_with_deviations_over_epochs() -> N
     assert [part.is_open for part in built.sections] == [True, True] + [False] * 7
 
 
-def test_runs_without_labels_are_judged_by_their_neighbours() -> None:
+def test_runs_without_labels_are_evaluated_by_their_neighbours() -> None:
     found = sections(["test/knn", "cost/macs"])
     assert [*found] == ["learning curves", "results", "representation", "cost", "tables"]
     assert found["cost"][0].y == wr.SummaryMetric("test/knn")

@@ -61,9 +61,9 @@ def _found(facts: dict[str, Any]) -> list[str]:
     lines = ["", "## What was measured", ""]
     told = {name: facts["metrics"][name] for name in _TOLD if isinstance(facts["metrics"].get(name), float)}
     if not told:
-        return [*lines, "Nothing is known of how good these weights are: their run was not judged by them."]
+        return [*lines, "Nothing is known of how good these weights are: their run was not evaluated by them."]
     protocol = facts["protocol"] or {}
-    chosen = {"last": "the last epoch", "best": "the best epoch by validation images"}.get(protocol.get("judge"))
+    chosen = {"last": "the last epoch", "best": "the best epoch by validation images"}.get(protocol.get("select"))
     how = f" One run, one seed; the checkpoint was {chosen}, chosen without the test images." if chosen else ""
     rows = [f"| {_TOLD[name]} | {value:.2%} |" for name, value in told.items()]
     return [*lines, "| | |", "|---|---|", *rows, "", f"In PyTorch, float32.{how}"]

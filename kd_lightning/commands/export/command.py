@@ -41,7 +41,7 @@ class Export:
     written, read back, has given PyTorch's outputs on real images of the run's data. All say where they come from.
 
     Args:
-        ckpt_path: a run's folder (then the checkpoint that was judged), or a checkpoint or student.safetensors in it.
+        ckpt_path: a run's folder (then the selected checkpoint), or a checkpoint or student.safetensors in it.
         format: safetensors, timm, torch_export, onnx; several in a row. The last needs
             `pip install 'kd_lightning[export]'`.
         path: the folder to write to; default: `export` in the run's.
@@ -55,7 +55,7 @@ class Export:
         batch_sizes: that are timed beside PyTorch; default 1 and 32; [] for none.
         repeats: how often each batch is timed.
         threads: that every format computes with.
-        int8: beside onnx, an int8 form of it, calibrated on training images and judged on all of that split.
+        int8: beside onnx, an int8 form of it, calibrated on training images and evaluated on all of that split.
         calibration: how many training images that takes.
         push_to_hub: OWNER/NAME on the Hugging Face hub, for the timm folder; by the hub library's own login.
         private: whether that is seen by its owner alone.
@@ -154,7 +154,7 @@ class Export:
         source = self.source
         if not source.results:
             self._say(f"unfinished: {source.checkpoint.parent} has no results.json; {source.checkpoint.name} is taken")
-        elif not source.judged:
+        elif not source.evaluated:
             self._say(f"{source.checkpoint.name} is not what results.json speaks of: no metrics go into the files")
         if not source.knows_classes:
             self._say("the student's classifier was not trained: the embedding is what is exported")
@@ -232,7 +232,7 @@ class Export:
                 run = session(path, self.threads)
                 parity = compare(reference, run, student.given(self.images), student.outputs)
                 parity.check("int8", math.inf)
-                found = int8.judged(before, run, source.images, ready, student.outputs)
+                found = int8.evaluated(before, run, source.images, ready, student.outputs)
                 facts = with_parity(self.facts, parity, source.split)
                 calibrated = {"calibration_images": len(images), "split": source.split, **found}
                 int8.rewrite(path, {**facts, "int8": calibrated})

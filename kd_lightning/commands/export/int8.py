@@ -70,7 +70,7 @@ def rewrite(path: Path, facts: dict[str, Any]) -> None:
     onnx.save(model, path)
 
 
-def judged(before: Run, after: Run, images: ImageDataset, ready: Any, outputs: tuple[str, ...]) -> dict[str, float]:
+def evaluated(before: Run, after: Run, images: ImageDataset, ready: Any, outputs: tuple[str, ...]) -> dict[str, float]:
     """What quantisation costs, over all images of a set.
 
     Returns:

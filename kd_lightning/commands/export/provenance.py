@@ -45,7 +45,7 @@ def provenance(source: Source, student: Deployed) -> dict[str, Any]:
         "data": {"name": source.data.name}
         | {part: data[part] for part in ("classes", "train", "val", "test", "side") if part in data},
         "protocol": results.get("protocol"),
-        "metrics": results.get("metrics", {}) if source.judged else {},
+        "metrics": results.get("metrics", {}) if source.evaluated else {},
         "checkpoint": source.checkpoint.name,
         "code": {"run": results.get("code"), "export": code()},
         "config": _plain(source.config),

@@ -41,7 +41,7 @@ class Source:
     """Which images it is held to: test, else val, else train."""
 
     @property
-    def judged(self) -> bool:
+    def evaluated(self) -> bool:
         """Whether results.json speaks of these weights."""
         chosen = self.results.get("protocol", {}).get("checkpoint")
         return self.checkpoint.name in (chosen, "student.safetensors") and bool(self.results)

@@ -198,5 +198,5 @@ def _rows(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
 def _result(results: dict[str, Any]) -> str:
     """The test's accuracy; a run without one is told by what it has."""
     metrics = results.get("metrics") or {}
-    judges = {"test/acc": "", "test/knn": " kNN", "val/acc": " of the validation images"}
-    return next((f"{metrics[n]:.2%}{by}" for n, by in judges.items() if metrics.get(n) is not None), "")
+    evaluates = {"test/acc": "", "test/knn": " kNN", "val/acc": " of the validation images"}
+    return next((f"{metrics[n]:.2%}{by}" for n, by in evaluates.items() if metrics.get(n) is not None), "")

@@ -44,8 +44,8 @@ def _split(content: dict[str, Any]) -> str:
     return " ".join(f"{key}={content['data']['init_args'].get(key)}" for key in _SPLIT)
 
 
-def _judge(content: dict[str, Any]) -> str | None:
-    return content["protocol"]["judge"]  # None is as the method trains: `compare` tells what it was
+def _evaluate(content: dict[str, Any]) -> str | None:
+    return content["protocol"]["select"]  # None is as the method trains: `compare` tells what it was
 
 
 _FIELDS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -53,5 +53,5 @@ _FIELDS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "batch size x steps": _images,
     "data": _data,
     "validation split": _split,
-    "protocol.judge": _judge,
+    "protocol.select": _evaluate,
 }

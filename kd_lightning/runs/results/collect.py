@@ -1,4 +1,4 @@
-"""What there is to say of a run once its checkpoint has been judged."""
+"""What there is to say of a run once its checkpoint has been evaluated."""
 
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoi
         trainer: after the test, if there was one.
         method: the run's.
         data: the run's.
-        checkpoint: the one that is judged, in the run's folder `<project>/<name>/<id>/`.
+        checkpoint: the one that is evaluated, in the run's folder `<project>/<name>/<id>/`.
     """
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     project, name, identifier = _names(checkpoint.absolute().parent)
@@ -53,13 +53,13 @@ def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoi
             "side": data.side,
         },
         "protocol": {
-            "judge": checkpoint.stem,
+            "select": checkpoint.stem,
             "checkpoint": checkpoint.name,
             "epoch": state["epoch"],
             "step": state["global_step"],
             "max_epochs": trainer.max_epochs,
             "test_batches": None if tests_all(trainer) else trainer.limit_test_batches,
-            "judged": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "evaluated": datetime.now().astimezone().isoformat(timespec="seconds"),
         },
         "seconds": None,
         "metrics": {key: value for key, value in found.items() if key.startswith(("test/", "cost/"))},

@@ -18,7 +18,7 @@ def log_tables(logger: ResilientWandbLogger, found: Mapping[str, Any], each: Map
     """Logs the result of a run so that a dashboard compares runs with no hand work.
 
     Config: what results.json says beside numbers, as `results`, so that `compare wandb:...` can read it back. Summary:
-    which epoch was judged, and the values of the last epoch as `last/...`. Tables: `test/per_class`,
+    which epoch was selected, and the values of the last epoch as `last/...`. Tables: `test/per_class`,
     `test/disagreement` (images on which student and teacher differ, the most confident first), `test/ood_histograms`.
     """
     with logger.tolerated():
@@ -29,8 +29,8 @@ def _log(run: Any, found: Mapping[str, Any], each: Mapping[str, Tensor], data: I
     details = found["details"]
     said = {part: found[part] for part in ("run", "code", "data", "protocol", "seconds")}
     run.config.update({"results": said}, allow_val_change=True)
-    judged = {f"judged/{key}": found["protocol"][key] for key in ("judge", "epoch", "step")}
-    run.summary.update({**judged, **{f"last/{key}": value for key, value in found.get("last", {}).items()}})
+    evaluated = {f"selected/{key}": found["protocol"][key] for key in ("select", "epoch", "step")}
+    run.summary.update({**evaluated, **{f"last/{key}": value for key, value in found.get("last", {}).items()}})
     if "val/acc" in found["metrics"]:
         run.summary["best/val/acc"] = found["metrics"]["val/acc"]
     tables = {}

@@ -33,7 +33,7 @@ def record(folder: Path, found: Mapping[str, Any], each: Mapping[str, Tensor]) -
     before = read(path)
     if before:
         kept = {part: before[part] for part in ("run", "data", "seconds", "last") if before.get(part) is not None}
-        kept["protocol"] = {**found["protocol"], **before["protocol"], "judged": found["protocol"]["judged"]}
+        kept["protocol"] = {**found["protocol"], **before["protocol"], "evaluated": found["protocol"]["evaluated"]}
         found = {**found, **kept, **{part: _merged(before.get(part, {}), found.get(part, {})) for part in ADDED}}
     elif path.exists():
         aside = path.with_name(f"{path.name}.unread")
