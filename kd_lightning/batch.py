@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     """Further views of the same images (`data.views`), each like `images` and augmented for itself."""
     partner_labels: Tensor | None = None
     """N, int64: the class of the image that was mixed into each one (`data.mixing`); None where none was."""
-    shares: Tensor | None = None
+    mix_lambda: Tensor | None = None
     """N, float32: what share of each mixed image is its own, the rest being its partner's."""
 
 

@@ -17,7 +17,7 @@ class Mixed(NamedTuple):
     """N,3,H,W float in [0, 1]."""
     partners: Tensor
     """N int64: the row of the image that was mixed in."""
-    shares: Tensor
+    mix_lambda: Tensor
     """N float32: the share of the row's own image."""
 
 
@@ -33,27 +33,27 @@ def partners(keys: Tensor) -> Tensor:
     return chosen
 
 
-def shares(keys: Tensor, alpha: float, *, per: Literal["batch", "sample"] = "sample") -> Tensor:
+def mix_lambda(keys: Tensor, alpha: float, *, per: Literal["batch", "sample"] = "sample") -> Tensor:
     """N float32 from Beta(alpha, alpha): one a sample, or the same for all of a batch (as timm and most codes do)."""
     if per == "batch":
         keys = keys.min().expand(len(keys))  # any key would do; the smallest does not depend on the batch's order
     return beta(named_key(keys, "share"), alpha, alpha)
 
 
-def mixup(images: Tensor, partners: Tensor, shares: Tensor) -> Mixed:
+def mixup(images: Tensor, partners: Tensor, mix_lambda: Tensor) -> Mixed:
     """share x own + (1 - share) x partner's (Zhang et al. 2018). Images N,3,H,W uint8 or float in [0, 1]."""
     images = as_float(images)
-    return Mixed(torch.lerp(images[partners], images, shares[:, None, None, None]), partners, shares)
+    return Mixed(torch.lerp(images[partners], images, mix_lambda[:, None, None, None]), partners, mix_lambda)
 
 
-def cutmix(images: Tensor, keys: Tensor, partners: Tensor, shares: Tensor) -> Mixed:
+def cutmix(images: Tensor, keys: Tensor, partners: Tensor, mix_lambda: Tensor) -> Mixed:
     """A box of the partner's, of area 1 - share, about a random pixel and cut off at the border (Yun et al. 2019).
 
     The shares that come back are what is left of each image after the cutting off.
     """
     images = as_float(images)
     height, width = images.shape[-2:]
-    side = (1 - shares).sqrt()
+    side = (1 - mix_lambda).sqrt()
     keys = named_key(keys, "box")
     box = []
     for draw, size in ((0, height), (1, width)):
@@ -110,10 +110,10 @@ class Mixing:
         active = uniform(named_key(keys, "mixed"), 0) < self.probability
         cut = uniform(named_key(keys, "mixed"), 1) < self.switch
         one = torch.ones((), device=keys.device)
-        blended = mixup(batch.images, rows, torch.where(active, shares(keys, self.mixup or 1.0), one))
-        boxed = cutmix(batch.images, keys, rows, torch.where(active, shares(keys, self.cutmix or 1.0), one))
+        blended = mixup(batch.images, rows, torch.where(active, mix_lambda(keys, self.mixup or 1.0), one))
+        boxed = cutmix(batch.images, keys, rows, torch.where(active, mix_lambda(keys, self.cutmix or 1.0), one))
         return batch._replace(
             images=torch.where(cut[:, None, None, None], boxed.images, blended.images),
             partner_labels=batch.labels[rows],
-            shares=torch.where(cut, boxed.shares, blended.shares),
+            mix_lambda=torch.where(cut, boxed.mix_lambda, blended.mix_lambda),
         )

@@ -117,7 +117,7 @@ def _ended(process: int, log: Path) -> int:
 
 def fit(folder: Path, args: list[str], *, name: str, end: tuple[Any, ...] | None = None, epochs: int = 3) -> int:
     """Begins or goes on with a `fit` of some epochs in `<folder>/runs/kd_lightning/run/<name>/`; its exit status."""
-    fixed = [f"--run.folder={folder / 'runs'}", "--run.name=run", f"--run.id={name}"]
+    fixed = [f"--run.output_dir={folder / 'runs'}", "--run.name=run", f"--run.id={name}"]
     fixed += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", f"--trainer.max_epochs={epochs}"]
     fixed += ["--trainer.log_every_n_steps=1", "--ckpt_path=last"]
 

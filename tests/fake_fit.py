@@ -28,7 +28,7 @@ if "--print_config" in sys.argv:
     sys.exit()
 run, seed = content["run"], content["seed_everything"]
 name = (run["name"] or "kd-s{seed}").replace("{seed}", str(seed))
-folder = pathlib.Path(run["folder"], run["project"], name, run["id"])
+folder = pathlib.Path(run["output_dir"], run["project"], name, run["id"])
 folder.mkdir(parents=True)
 (folder / "config.yaml").write_text(yaml.safe_dump(content))
 (folder / "environment.json").write_text(json.dumps(dict(os.environ)))
@@ -68,7 +68,7 @@ def write(path: Path, name: str, *, trainer: dict | None = None, data: dict | No
     data = {"class_path": "Digits", "init_args": {"batch_size": 8, "val_split": 0.1, "split_seed": 0, **(data or {})}}
     content = {"seed_everything": 0, "trainer": trainer, "data": data, "protocol": {"select": None}}
     content["model"] = {"class_path": "kd_lightning.methods.KD", "init_args": {"temperature": 4.0}}
-    content["run"] = {"project": "p", "name": f"{name}-s{{seed}}", "folder": str(path / "runs"), "id": None}
+    content["run"] = {"project": "p", "name": f"{name}-s{{seed}}", "output_dir": str(path / "runs"), "id": None}
     file = path / f"{name}.yaml"
     file.write_text(yaml.safe_dump({**content, **more}))
     return str(file)

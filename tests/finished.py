@@ -105,7 +105,7 @@ def config(method: str, name: str, seed: int) -> dict[str, Any]:
             "class_path": "kd_lightning.data.Digits",
             "init_args": {"batch_size": 64, "val_split": 0.1, "augmentations": None, "split_seed": 0},
         },
-        "run": {"project": "digits", "name": f"{name}-s{{seed}}", "folder": f"/machine{seed}/runs", "id": "a"},
+        "run": {"project": "digits", "name": f"{name}-s{{seed}}", "output_dir": f"/machine{seed}/runs", "id": "a"},
         "protocol": {"select": None, "test": True},
         "ckpt_path": None,
     }
@@ -115,7 +115,7 @@ def write_predictions(folder: Path, seed: int, wrong: int) -> None:
     """Of the digits' test images, the first `wrong` + `seed` called by the next class."""
     data = Digits()
     data.setup("test")
-    images = data.sets["test"]
+    images = data.datasets["test"]
     said = images.labels.clone()
     said[: wrong + seed] = (said[: wrong + seed] + 1) % 10
     tensors = {

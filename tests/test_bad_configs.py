@@ -220,8 +220,8 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--data.batch_size=99999999999999999999", "99999999999999999999 is more than the 1293 training images"),
     ("--data.val_split=1e400", "data.val_split: inf is not a finite number"),
     ("--data.val_split=1.5", "data.val_split: 1.5 means 1 of 1437 images; with 10 classes it can be 10 to 1427"),
-    ("--data.train_images=3", "data.train_images: 3 means 3 of 1293 images"),
-    ("--data.val_split=0.9 --data.train_images=1000", "data.train_images: 1000 means 1000 of 144 images"),
+    ("--data.max_train_samples=3", "data.max_train_samples: 3 means 3 of 1293 images"),
+    ("--data.val_split=0.9 --data.max_train_samples=1000", "data.max_train_samples: 1000 means 1000 of 144 images"),
     ("--data.split_seed=-1", "data.split_seed: -1 is not a number from 0 to 2**32 - 1"),
     ("--data.num_workers=-1", "data.num_workers: -1 is negative"),
     ("--data.on_error=ignore", "data.on_error: there is no 'ignore'; choices: raise, skip"),
@@ -247,8 +247,8 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--run.name=\ud800", "run.name: '\\ud800' is to be a folder's name"),
     ("--run.tags=a", "run.tags: a is not list"),
     ("--run.wandb=maybe", "run.wandb: there is no 'maybe'; choices: auto, off"),
-    ("--run.folder=", "run.folder: '' is no folder"),
-    ("--run.folder=HERE/plain.txt", "plain.txt' is no folder"),
+    ("--run.output_dir=", "run.output_dir: '' is no folder"),
+    ("--run.output_dir=HERE/plain.txt", "plain.txt' is no folder"),
     ("--protocol.jugde=best", "protocol.jugde is not a field; nearest: protocol.select"),
     ("--speed.compile=fast", "speed.compile: there is no 'fast'; nearest: default"),
     ("--ckpt_path=", "ckpt_path: '' is no path"),
@@ -273,7 +273,7 @@ OTHERS: list[tuple[str, str]] = [
     ("repeat HERE/kd.yaml --seeds=0", "seeds"),
     ("repeat HERE/kd.yaml --seeds=[1,1]", "seeds"),
     ("repeat HERE/kd.yaml --seeds=-3", "seeds"),
-    ("repeat HERE/kd.yaml --at_once=0", "at_once: 0 is not above 0"),
+    ("repeat HERE/kd.yaml --max_parallel=0", "max_parallel: 0 is not above 0"),
     ("repeat HERE/kd.yaml --run.id=x", "run.id: repeat names each run"),
     ("bench --config HERE/kd.yaml --steps=0", "steps: 0 is not above 0"),
     ("bench --config HERE/kd.yaml --against=mine", "against: there is no 'mine'; choices: torchdistill"),
@@ -348,7 +348,7 @@ def test_configs(what: str, config: dict | str, words, here: Path, said: list, t
     text = config if isinstance(config, str) else yaml.safe_dump(config)
     words = words(text) if callable(words) else words
     (tmp_path / "config.yaml").write_text(text.replace("HERE", str(here)))
-    line = refusal(["fit", f"--config={tmp_path / 'config.yaml'}", f"--run.folder={tmp_path / 'runs'}"], capfd)
+    line = refusal(["fit", f"--config={tmp_path / 'config.yaml'}", f"--run.output_dir={tmp_path / 'runs'}"], capfd)
     assert words in tell(said, here, what, line)
     assert not (tmp_path / "runs").exists()
 
@@ -357,7 +357,7 @@ def test_configs(what: str, config: dict | str, words, here: Path, said: list, t
 def test_arguments(given: str, words, here: Path, said: list, tmp_path: Path, capfd) -> None:
     words = words() if callable(words) else words
     args = [f"--{part}" if place else part for place, part in enumerate(given.replace("HERE", str(here)).split(" --"))]
-    line = refusal(["fit", f"--config={here / 'kd.yaml'}", f"--run.folder={tmp_path / 'runs'}", *args], capfd)
+    line = refusal(["fit", f"--config={here / 'kd.yaml'}", f"--run.output_dir={tmp_path / 'runs'}", *args], capfd)
     told = tell(said, here, given, line)
     assert all(each in told for each in (words if isinstance(words, tuple) else (words,))), told
     assert not (tmp_path / "runs").exists()

@@ -33,7 +33,7 @@ def refused(tmp_path: Path, capfd: pytest.CaptureFixture):
         path = tmp_path / "config.yaml"
         path.write_text(config if isinstance(config, str) else yaml.safe_dump(config))
         with pytest.raises(SystemExit) as stopped:
-            main([command, f"--config={path}", f"--run.folder={tmp_path / 'runs'}", *args])
+            main([command, f"--config={path}", f"--run.output_dir={tmp_path / 'runs'}", *args])
         assert stopped.value.code not in (0, None)
         lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
         assert len(lines) == 1
@@ -110,7 +110,7 @@ def changed(**fields: object) -> dict:
         (KD, ["--trainer.limit_val_batches=0", "--protocol.select=best"], ["protocol.select", "limit_val_batches"]),
         (KD, ["--trainer.max_epochs=-1"], ["trainer.max_epochs", "-1", "max_steps"]),
         (KD, ["--run.name=../x"], ["run.name", "'../x'"]),
-        (KD, ["--run.folder=/etc/hostname/x"], ["run.folder", "/etc/hostname"]),
+        (KD, ["--run.output_dir=/etc/hostname/x"], ["run.output_dir", "/etc/hostname"]),
         ("model: {class_path: KD\ndata: Digits\n", [], ["config", "YAML"]),
         ({"model": KD["model"]}, [], ["data", "required"]),
         (changed(data={"class_path": "ImageFolder", "init_args": {"path": "/nowhere"}}), [], ["data.path", "/nowhere"]),
@@ -120,9 +120,9 @@ def changed(**fields: object) -> dict:
             ["data.path", "KD_NO_SUCH", "environment variable"],
         ),
         (
-            changed(data={"class_path": "CIFAR10", "init_args": {"root": "/proc/nowhere"}}),
+            changed(data={"class_path": "CIFAR10", "init_args": {"path": "/proc/nowhere"}}),
             [],
-            ["data.root", "cifar-10-python.tar.gz", "cannot be downloaded"],
+            ["data.path", "cifar-10-python.tar.gz", "cannot be downloaded"],
         ),
     ],
 )
@@ -191,7 +191,7 @@ def test_a_runs_checkpoint_for_another_student(refused, tmp_path: Path) -> None:
     args = ["--run.wandb=off", "--trainer.limit_train_batches=1", "--trainer.enable_progress_bar=false"]
     path = tmp_path / "kd.yaml"
     path.write_text(yaml.safe_dump(KD))
-    main(["fit", f"--config={path}", f"--run.folder={tmp_path / 'other'}", "--run.id=x", *args])
+    main(["fit", f"--config={path}", f"--run.output_dir={tmp_path / 'other'}", "--run.id=x", *args])
     ckpt = tmp_path / "other" / "kd_lightning" / "kd-s0" / "x" / "last.ckpt"
     line = refused(KD, f"--ckpt_path={ckpt}", "--model.student.name=cifar_resnet14", command="test")
     assert "ckpt_path" in line

@@ -21,7 +21,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("teacher")
     main(
         ["fit", "--model=Supervised", "--model.student.name=cifar_resnet8", "--data=Digits", "--trainer.max_epochs=2"]
-        + [*FAST, f"--run.folder={runs}", "--run.name=teacher", "--run.id=t", "--run.wandb=off"]
+        + [*FAST, f"--run.output_dir={runs}", "--run.name=teacher", "--run.id=t", "--run.wandb=off"]
     )
     return runs / "kd_lightning" / "teacher" / "t" / "last.ckpt"
 
@@ -30,7 +30,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A KD config of a few seconds."""
     content = {
-        "data": {"class_path": "Digits", "init_args": {"train_images": 300, "batch_size": 50}},
+        "data": {"class_path": "Digits", "init_args": {"max_train_samples": 300, "batch_size": 50}},
         "model": {
             "class_path": "KD",
             "init_args": {
@@ -49,7 +49,7 @@ def config(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished KD run."""
     runs = tmp_path_factory.mktemp("runs")
-    main(["fit", f"--config={config}", f"--run.folder={runs}", "--run.id=first", "--run.wandb=off", *FAST])
+    main(["fit", f"--config={config}", f"--run.output_dir={runs}", "--run.id=first", "--run.wandb=off", *FAST])
     return runs / "kd_lightning" / "kd-s0" / "first"
 
 
@@ -112,7 +112,14 @@ def test_a_run_is_never_written_over(run: Path, config: Path, capfd: pytest.Capt
     before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
     with pytest.raises(SystemExit) as stopped:
         main(
-            ["fit", f"--config={config}", f"--run.folder={run.parents[2]}", "--run.id=first", "--run.wandb=off", *FAST]
+            [
+                "fit",
+                f"--config={config}",
+                f"--run.output_dir={run.parents[2]}",
+                "--run.id=first",
+                "--run.wandb=off",
+                *FAST,
+            ]
         )
     assert stopped.value.code == 2
     assert "run.id" in capfd.readouterr().err
@@ -127,17 +134,17 @@ def test_a_run_goes_on_from_its_last_checkpoint_in_a_folder_of_its_own(run: Path
         "--trainer.max_epochs=3",
         *FAST,
     ]
-    main([*args, "--run.id=second", "--run.wandb=off", f"--run.folder={run.parents[2]}"])
+    main([*args, "--run.id=second", "--run.wandb=off", f"--run.output_dir={run.parents[2]}"])
     second = run.with_name("second")
     assert [int(row["step"]) for row in rows(second) if row.get("train/loss")] == list(range(12, 18))
     assert not logged(second, "teacher/acc")  # measured once, before epoch 0
 
 
 def test_the_literatures_protocol_trains_on_all_and_tests_the_last_epoch(config: Path, tmp_path: Path) -> None:
-    args = ["fit", f"--config={config}", "--data.val_split=0", f"--run.folder={tmp_path}", "--run.wandb=off", *FAST]
-    cli = main([*args, "--data.train_images=null", "--trainer.limit_train_batches=2", "--run.id=full"])
+    args = ["fit", f"--config={config}", "--data.val_split=0", f"--run.output_dir={tmp_path}", "--run.wandb=off", *FAST]
+    cli = main([*args, "--data.max_train_samples=null", "--trainer.limit_train_batches=2", "--run.id=full"])
     folder = tmp_path / "kd_lightning" / "kd-s0" / "full"
-    assert len(cli.datamodule.sets["train"]) == 1437
+    assert len(cli.datamodule.datasets["train"]) == 1437
     assert not (folder / "best.ckpt").exists()
     assert (folder / "last.ckpt").exists()
     assert not any(name.startswith("val/") for name in rows(folder)[0])
@@ -150,7 +157,7 @@ def test_print_config_is_whole_and_runs_again(config: Path, tmp_path: Path, caps
     assert stopped.value.code == 0
     printed = tmp_path / "printed.yaml"
     printed.write_text(capsys.readouterr().out)
-    main(["fit", f"--config={printed}", "--trainer.fast_dev_run=true", f"--run.folder={tmp_path}", *FAST])
+    main(["fit", f"--config={printed}", "--trainer.fast_dev_run=true", f"--run.output_dir={tmp_path}", *FAST])
 
 
 def test_the_same_seed_gives_the_same_student_and_another_seed_another(config: Path, tmp_path: Path) -> None:
@@ -159,7 +166,7 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(config: P
             "fit",
             f"--config={config}",
             f"--seed_everything={seed}",
-            f"--run.folder={tmp_path}",
+            f"--run.output_dir={tmp_path}",
             f"--run.id={name}",
         ]
         main([*args, "--run.wandb=off", "--run.name=x", "--trainer.max_epochs=1", *FAST])

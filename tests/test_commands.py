@@ -53,10 +53,10 @@ def test_neighbors_are_made_used_and_refused(tmp_path: Path, capfd: pytest.Captu
     assert not (content["neighbors"] == torch.arange(1293)[:, None]).any()
     capfd.readouterr()
     use = f"--data.neighbors={{path: {table}, count: 3, candidates: 6}}"
-    fit = ["fit", KD, CPU, use, f"--run.folder={tmp_path / 'runs'}", "--run.wandb=off", "--trainer.max_epochs=1"]
+    fit = ["fit", KD, CPU, use, f"--run.output_dir={tmp_path / 'runs'}", "--run.wandb=off", "--trainer.max_epochs=1"]
     cli = main([*fit, "--trainer.limit_train_batches=3", "--protocol.test=false"])
     assert cli.trainer.num_training_batches == 3
-    images = cli.datamodule.sets["train"]
+    images = cli.datamodule.datasets["train"]
     batch = next(iter(cli.datamodule.train_dataloader()))
     anchors = {int(index): row for row, index in enumerate(images.indices)}
     for start in range(0, 64, 4):

@@ -71,9 +71,9 @@ def some_teacher(teacher: dict, data: str, path: Path) -> list[str]:
 @pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(CONFIGS)) for file in FILES])
 def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(file.read_text())
-    args = ["fit", f"--config={file}", f"--run.folder={tmp_path}", *BRIEF]
+    args = ["fit", f"--config={file}", f"--run.output_dir={tmp_path}", *BRIEF]
     if content["data"]["class_path"] == "ImageFolder":
-        args += [f"--data.path={folder}", "--data.train_images=300", "--data.val_split=20"]
+        args += [f"--data.path={folder}", "--data.max_train_samples=300", "--data.val_split=20"]
     if content["data"]["class_path"] == "CINIC10":
         args.append(f"--data.path={folder}")
     if content["data"]["class_path"].endswith("ImageNet"):
@@ -103,8 +103,8 @@ def test_evaluates_evaluate_on_every_axis(folder: Path, tmp_path: Path, monkeypa
     (evaluate,) = EVALUATIONS
     file = CONFIGS / "cifar10-jpeg/resnet56_resnet20/kd.yaml"
     teacher = some_teacher({"name": "cifar_resnet56"}, "ImageFolder", tmp_path / "teacher.safetensors")
-    args = ["fit", f"--config={file}", f"--config={evaluate}", f"--run.folder={tmp_path}", *BRIEF, *teacher]
-    cli = main([*args, f"--data.path={folder}", "--data.train_images=300", "--data.val_split=20"])
+    args = ["fit", f"--config={file}", f"--config={evaluate}", f"--run.output_dir={tmp_path}", *BRIEF, *teacher]
+    cli = main([*args, f"--data.path={folder}", "--data.max_train_samples=300", "--data.val_split=20"])
     named = {item["class_path"] for item in yaml.safe_load(evaluate.read_text())["trainer"]["callbacks"]}
     assert named == {
         type(evaluator).__name__ for evaluator in cli.trainer.callbacks if isinstance(evaluator, Evaluator)

@@ -54,7 +54,7 @@ TINY = {
     "bench-methods": "--batch_size=4 --size=8",
 }
 """What is added to a command."""
-FEW = {"ImageFolder": "--data.batch_size=8", "cifar10-jpeg": "--data.train_images=300 --data.val_split=20"}
+FEW = {"ImageFolder": "--data.batch_size=8", "cifar10-jpeg": "--data.max_train_samples=300 --data.val_split=20"}
 """What is added where a command names this."""
 SLOW = ("bench --", "repeat --")
 """Commands of minutes: processes of their own."""
@@ -135,7 +135,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(workshop: Path) -> Path:
     """A run of one epoch, as RUN and as runs/P/NAME/ID."""
-    args = ["fit", f"--config={ROOT / 'configs/digits/kd.yaml'}", f"--run.folder={workshop / 'once'}"]
+    args = ["fit", f"--config={ROOT / 'configs/digits/kd.yaml'}", f"--run.output_dir={workshop / 'once'}"]
     main([*args, "--trainer.max_epochs=1", "--run.wandb=off", *shlex.split(TINY["fit"])])
     (config,) = workshop.glob("once/*/*/*/config.yaml")
     shutil.copytree(config.parent, workshop / "runs/P/NAME/ID")

@@ -13,7 +13,7 @@ from tiny import METHODS
 from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.runs.status import read_state
 
-DATA = ["--data=Digits", "--data.train_images=100", "--data.batch_size=25", "--data.val_split=20"]
+DATA = ["--data=Digits", "--data.max_train_samples=100", "--data.batch_size=25", "--data.val_split=20"]
 STUDENT = ["--model.student.name=cifar_resnet8", "--model.student.model_kwargs={channels: [4, 4, 8, 16]}"]
 OWN = {"SEED": ["--model.queue_size=60"]}
 

@@ -165,7 +165,7 @@ def test_rows_that_cannot_be_written_are_kept_until_they_can(tmp_path: Path, mon
 def two(folder: Path, *more: str) -> subprocess.Popen:
     """`fit` by two processes."""
     slow = "--trainer.callbacks+={class_path: test_faults.Slow}"
-    command = [sys.executable, "-m", "kd_lightning", "fit", "--data=Digits", *ARGS, f"--run.folder={folder}", slow]
+    command = [sys.executable, "-m", "kd_lightning", "fit", "--data=Digits", *ARGS, f"--run.output_dir={folder}", slow]
     command += ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu", "--run.wandb=off"]
     command += ["--trainer.max_epochs=3", "--run.name=run", "--run.id=a", "--trainer.enable_progress_bar=false", *more]
     known = os.environ | {

@@ -23,7 +23,7 @@ from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO
 from kd_lightning.runs.lock import Lock
 from kd_lightning.runs.status import LOCK, in_words, read_state, write_state
 
-ARGS = ["--model=Supervised", "--model.student.name=cifar_resnet8", "--data=Digits", "--data.train_images=100"]
+ARGS = ["--model=Supervised", "--model.student.name=cifar_resnet8", "--data=Digits", "--data.max_train_samples=100"]
 ARGS += ["--model.student.model_kwargs={channels: [4, 4, 8, 16]}", "--data.batch_size=25", "--data.val_split=20"]
 
 
@@ -37,7 +37,7 @@ def refused(folder: Path, *args: str, status: int = 2) -> str:
     """The line that `fit` with these arguments is refused by."""
     log = folder / "refused.log"
     log.unlink(missing_ok=True)
-    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={folder / 'runs'}", "--run.name=run"]
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={folder / 'runs'}", "--run.name=run"]
     fixed += ["--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false"]
     assert dying.run(lambda: main(["fit", *ARGS, *fixed, *args]), log) == status, log.read_text()
     (line,) = (line for line in log.read_text().splitlines() if line.startswith("error: "))
@@ -48,7 +48,7 @@ def test_last_without_an_id_takes_the_newest_unfinished_run(tmp_path: Path) -> N
     run = killed(tmp_path)
     assert in_words(run) == "was killed"
     log = tmp_path / "again.log"
-    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path / 'runs'}", "--run.name=run"]
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path / 'runs'}", "--run.name=run"]
     fixed += ["--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", "--ckpt_path=last"]
     assert dying.run(lambda: main(["fit", *ARGS, *fixed]), log) == 0, log.read_text()
     state = read_state(run)
@@ -88,7 +88,7 @@ def test_a_running_run_is_left_alone(tmp_path: Path) -> None:
 def test_an_explicit_path_begins_another_run(tmp_path: Path) -> None:
     run = killed(tmp_path)
     log, left = tmp_path / "other.log", (run / "metrics.csv").read_bytes()
-    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path / 'runs'}", "--run.name=run"]
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path / 'runs'}", "--run.name=run"]
     more = ["--run.id=b", f"--ckpt_path={run / 'last.ckpt'}", "--trainer.max_epochs=2", "--model.optimizer=AdamW"]
     assert dying.run(lambda: main(["fit", *ARGS, *fixed, *more]), log) == 2
     assert "model.optimizer: the checkpoint is one of SGD, and AdamW cannot go on with its state" in log.read_text()
@@ -190,7 +190,7 @@ def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_when_there_is_room(tm
     def fit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
-        dying_args = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path / 'runs'}"]
+        dying_args = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path / 'runs'}"]
         dying_args += ["--run.name=run", "--run.id=a", "--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"]
         main(["fit", *ARGS, *dying_args, "--trainer.enable_progress_bar=false", "--ckpt_path=last"])
 
@@ -217,7 +217,7 @@ def test_the_checkpoint_of_a_stranger_runs_nothing(tmp_path: Path) -> None:
 
 def test_signals_are_as_before_when_a_run_has_ended(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
-    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path}", "--trainer.max_epochs=1"]
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path}", "--trainer.max_epochs=1"]
     main(["fit", *ARGS, *fixed, "--trainer.enable_progress_bar=false"])
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
 
@@ -236,7 +236,7 @@ def test_wandb_goes_on_with_the_same_run(tmp_path: Path) -> None:
 
 def test_a_second_start_of_a_run_that_is_still_reading_images_touches_nothing(tmp_path: Path) -> None:
     """The second one begins when the first has its folder, and ends before the first has trained."""
-    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path / 'runs'}", "--run.name=run"]
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path / 'runs'}", "--run.name=run"]
     again = ["fit", *ARGS, *fixed, "--trainer.max_epochs=3", "--run.id=a", "--ckpt_path=last"]
     seen = []
 
@@ -336,7 +336,7 @@ def test_max_steps_within_an_epoch_and_stopped_in_the_test(tmp_path: Path) -> No
 
 def test_a_failed_start_lets_the_run_go(tmp_path: Path) -> None:
     run = killed(tmp_path)
-    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path / 'runs'}", "--run.name=run"]
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path / 'runs'}", "--run.name=run"]
     fixed += ["--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", "--run.id=a", "--ckpt_path=last"]
     with pytest.raises(SystemExit):
         main(["fit", *ARGS, *fixed, "--trainer.devices=-5", "--trainer.enable_progress_bar=false"])

@@ -28,7 +28,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fit(tmp_path: Path, *args: str) -> object:
-    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path / 'runs'}"]
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path / 'runs'}"]
     return main(["fit", *args, *fixed, "--trainer.enable_progress_bar=false"])
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
-from kd_lightning.mixing import Mixing, cutmix, mixup, partners, shares
+from kd_lightning.mixing import Mixing, cutmix, mix_lambda, mixup, partners
 from kd_lightning.randomness import sample_keys
 
 COUNT = 24
@@ -47,27 +47,27 @@ def test_partners_and_mixed_images_do_not_depend_on_the_order_of_the_batch() -> 
 
 @pytest.mark.parametrize("images", [IMAGES, IMAGES.float() / 255])
 def test_mixup_is_the_plain_formula(images: Tensor) -> None:
-    rows, parts = partners(KEYS[:COUNT]), shares(KEYS[:COUNT], 1.0)
+    rows, parts = partners(KEYS[:COUNT]), mix_lambda(KEYS[:COUNT], 1.0)
     parts[:3] = torch.tensor([1.0, 0.0, 0.5])
     before, mixed = images.clone(), mixup(images, rows, parts)
     assert torch.equal(images, before)
     plain, weight = IMAGES.float() / 255, parts[:, None, None, None]
     torch.testing.assert_close(mixed.images, weight * plain + (1 - weight) * plain[rows], atol=1e-6, rtol=0)
     assert torch.equal(mixed.images[:2], torch.stack([plain[0], plain[rows[1]]]))
-    assert torch.equal(mixed.shares, parts)
+    assert torch.equal(mixed.mix_lambda, parts)
 
 
 def test_cutmix_cuts_one_box_of_the_area_that_it_says() -> None:
     images, keys = IMAGES.clone(), KEYS[:COUNT]
     images[:, 0] = torch.arange(COUNT, dtype=torch.uint8)[:, None, None]  # tells whose pixel it is
-    rows, parts, plain = partners(keys), shares(keys, 1.0), images.float() / 255
+    rows, parts, plain = partners(keys), mix_lambda(keys, 1.0), images.float() / 255
     parts[0] = 1.0
     mixed = cutmix(images, keys, rows, parts)
     assert torch.equal(mixed.images, cutmix(plain, keys, rows, parts).images)
     assert torch.equal(mixed.images[0], plain[0])
     own, other = (mixed.images == source for source in (plain, plain[rows]))
     assert (own.all(dim=1) | other.all(dim=1)).all()
-    torch.testing.assert_close(mixed.shares, own[:, 0].flatten(1).float().mean(dim=1))
+    torch.testing.assert_close(mixed.mix_lambda, own[:, 0].flatten(1).float().mean(dim=1))
     for lost in ~own[1:, 0]:
         height, width = (len(edge.nonzero()) for edge in (lost.any(dim=1), lost.any(dim=0)))
         assert height * width == lost.sum()
@@ -75,7 +75,7 @@ def test_cutmix_cuts_one_box_of_the_area_that_it_says() -> None:
 
 def test_cutmix_areas_are_the_papers() -> None:
     """Those of the authors' code; timm 1.0.31 has boxes of odd sides too, larger by a row or column."""
-    ours = cutmix(torch.zeros((5000, 1, 12, 16)), KEYS, partners(KEYS), shares(KEYS, 1.0)).shares
+    ours = cutmix(torch.zeros((5000, 1, 12, 16)), KEYS, partners(KEYS), mix_lambda(KEYS, 1.0)).mix_lambda
     noise, area = np.random.default_rng(0), 1
     side = np.sqrt(1 - noise.beta(1, 1, 100_000))
     for size in (12, 16):
@@ -89,7 +89,7 @@ def test_the_shares_of_batches_are_timms() -> None:
     theirs = [Mixup(mixup_alpha=0.8)._params_per_batch()[0] for _ in range(5000)]
     for per, size, total in (("batch", 1, 1000), ("batch", 2, 2000), ("sample", 5000, 5000)):
         mixing, pixels = Mixing(mixup=0.8, per=per), torch.zeros((size, 3, 1, 1))
-        ours = torch.stack([mixing(a_batch(some, pixels)).shares for some in KEYS[:total].split(size)])
+        ours = torch.stack([mixing(a_batch(some, pixels)).mix_lambda for some in KEYS[:total].split(size)])
         ours = (ours[:, 0] if per == "batch" else ours[0]).double().numpy()
         assert stats.ks_2samp(ours, theirs).pvalue > 1e-3
         assert stats.kstest(ours, "beta", (0.8, 0.8)).pvalue > 1e-3
@@ -97,10 +97,10 @@ def test_the_shares_of_batches_are_timms() -> None:
 
 def test_a_batch_shares_its_choice_and_samples_have_their_own() -> None:
     for mixing in (Mixing(mixup=0.8), Mixing(cutmix=1.0), Mixing(mixup=0.8, cutmix=1.0)):
-        seen = [mixing(a_batch(some)).shares for some in KEYS[: 20 * COUNT].split(COUNT)]
+        seen = [mixing(a_batch(some)).mix_lambda for some in KEYS[: 20 * COUNT].split(COUNT)]
         assert all((parts == parts[0]).all() for parts in seen)
         assert len({float(parts[0]) for parts in seen}) > 10
-    assert len(Mixing(mixup=0.8, per="sample")(a_batch()).shares.unique()) == COUNT
+    assert len(Mixing(mixup=0.8, per="sample")(a_batch()).mix_lambda.unique()) == COUNT
 
 
 @pytest.mark.parametrize(("per", "count"), [("batch", 1000), ("sample", 4)])
@@ -109,7 +109,7 @@ def test_how_often_images_are_mixed_and_cut(per: str, count: int) -> None:
     for keys in KEYS[: 4 * 1000].chunk(count):
         flat = torch.arange(len(keys)).view(-1, 1, 1, 1).expand(-1, 3, 6, 6) / 1000
         found, rows = mixing(a_batch(keys, flat)), partners(keys)
-        untouched = found.shares == 1
+        untouched = found.mix_lambda == 1
         assert torch.equal(found.images[untouched], flat[untouched])
         is_cut = ((found.images == flat) | (found.images == flat[rows])).flatten(1).all(dim=1)
         mixed, blended = mixed + int((~untouched).sum()), blended + int((~is_cut).sum())
@@ -133,7 +133,7 @@ def test_cross_entropy_with_shares_is_that_of_soft_targets(per: str) -> None:
     batch = Mixing(mixup=0.8, cutmix=1.0, per=per)(a_batch())
     logits = torch.randn((COUNT, 10), generator=torch.Generator().manual_seed(1))
     own, partner = (F.one_hot(labels, 10).float() for labels in (batch.labels, batch.partner_labels))
-    soft = batch.shares[:, None] * own + (1 - batch.shares[:, None]) * partner
+    soft = batch.mix_lambda[:, None] * own + (1 - batch.mix_lambda[:, None]) * partner
     module = SimpleNamespace(log=lambda *args, **kwargs: None)
     torch.testing.assert_close(StudentModule.cross_entropy(module, logits, batch), F.cross_entropy(logits, soft))
 

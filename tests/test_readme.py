@@ -23,7 +23,7 @@ def test_the_example_method_runs_as_it_stands(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delitem(sys.modules, "cosine", raising=False)
     args = ["fit", f"--config={ROOT / 'configs/digits/sp.yaml'}", "--model=cosine.Cosine", "--model.cosine_weight=2"]
     args += ["--trainer.max_epochs=5", "--trainer.enable_progress_bar=false", "--run.wandb=off"]
-    cli = main([*args, f"--run.folder={tmp_path}", "--trainer.accelerator=cpu"])
+    cli = main([*args, f"--run.output_dir={tmp_path}", "--trainer.accelerator=cpu"])
     assert type(cli.model).__name__ == "Cosine"
     assert cli.model.cosine_weight == 2
     assert float(cli.trainer.callback_metrics["test/acc"]) > 0.5  # chance is 0.1

@@ -29,7 +29,7 @@ ARGS = [
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of three epochs, with W&B's file."""
     folder = tmp_path_factory.mktemp("runs")
-    main(["fit", *ARGS, f"--run.folder={folder}", "--run.id=r", "--trainer.max_epochs=3", "--protocol.select=best"])
+    main(["fit", *ARGS, f"--run.output_dir={folder}", "--run.id=r", "--trainer.max_epochs=3", "--protocol.select=best"])
     wandb.finish()
     return folder / "kd_lightning-digits" / "kd-s0" / "r"
 
@@ -192,7 +192,7 @@ def test_of_two_probes_of_one_name_the_later_one_evaluates(tmp_path: Path) -> No
 
 
 def test_a_probe_that_cannot_evaluate_loses_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
-    short = ["fit", *ARGS, f"--run.folder={tmp_path}", "--run.wandb=off", "--trainer.max_epochs=1"]
+    short = ["fit", *ARGS, f"--run.output_dir={tmp_path}", "--run.wandb=off", "--trainer.max_epochs=1"]
     many = "--trainer.callbacks=[{class_path: FewShot, init_args: {shots: 500}}]"
     with pytest.raises(SystemExit):
         main([*short, many])
@@ -211,7 +211,14 @@ class Fails(Evaluator):
 
 def test_runs_that_test_nothing_have_results_too(tmp_path: Path) -> None:
     main(
-        ["fit", *ARGS, f"--run.folder={tmp_path}", "--run.wandb=off", "--trainer.max_epochs=1", "--protocol.test=false"]
+        [
+            "fit",
+            *ARGS,
+            f"--run.output_dir={tmp_path}",
+            "--run.wandb=off",
+            "--trainer.max_epochs=1",
+            "--protocol.test=false",
+        ]
     )
     (path,) = tmp_path.rglob(results.FILE)
     found = json.loads(path.read_text())

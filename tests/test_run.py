@@ -19,7 +19,7 @@ def test_wandb_offline_has_names_group_config_and_every_metric(tmp_path: Path, m
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    main([*ARGS, f"--run.folder={tmp_path}", "--run.id=w1", "--run.tags=[mine]", "--seed_everything=3"])
+    main([*ARGS, f"--run.output_dir={tmp_path}", "--run.id=w1", "--run.tags=[mine]", "--seed_everything=3"])
     wandb.finish()
     folder = tmp_path / "kd_lightning" / "supervised-s3" / "w1"
     written = records(folder)
@@ -75,7 +75,7 @@ def test_a_server_that_cannot_be_reached_does_not_stop_a_run(
         return real(**kwargs)
 
     monkeypatch.setattr(wandb, "init", no_server)
-    main([*ARGS, f"--run.folder={tmp_path}", "--run.id=w2", "--run.wandb=online"])
+    main([*ARGS, f"--run.output_dir={tmp_path}", "--run.id=w2", "--run.wandb=online"])
     wandb.finish()
     assert any("no route to host" in str(warning.message) for warning in recwarn)
     assert records(tmp_path / "kd_lightning" / "supervised-s0" / "w2")
@@ -83,7 +83,7 @@ def test_a_server_that_cannot_be_reached_does_not_stop_a_run(
 
 def test_names_and_group_of_a_distillation(tmp_path: Path) -> None:
     args = [*ARGS, "--model=KD", "--model.teacher.name=cifar_resnet20.digits", "--model.teacher.pretrained=true"]
-    cli = main([*args, f"--run.folder={tmp_path}", "--run.wandb=offline", "--run.id=w3"])
+    cli = main([*args, f"--run.output_dir={tmp_path}", "--run.wandb=offline", "--run.id=w3"])
     wandb.finish()
     init = cli.trainer.loggers[1]._wandb_init
     assert init["group"] == "digits/cifar_resnet20.digits-cifar_resnet8"

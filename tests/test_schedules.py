@@ -114,7 +114,7 @@ def run(
     watch, student = Rates(), Network("cifar_resnet8", model_kwargs={"channels": [2, 2, 2, 2]})
     method = Supervised(student=student, optimizer=lambda p: torch.optim.SGD(p, lr=lr), lr_scheduler=scheduler)
     fit = trainer(folder, watch, max_epochs=epochs, **kwargs)
-    fit.fit(method, Digits(train_images=100, batch_size=20), ckpt_path=resume)  # 5 steps an epoch
+    fit.fit(method, Digits(max_train_samples=100, batch_size=20), ckpt_path=resume)  # 5 steps an epoch
     if resume is None:
         fit.save_checkpoint(folder / "run.ckpt")
     return watch.seen

@@ -22,7 +22,7 @@ class Seen(Callback):
 
 def fit(tmp_path: Path, *args: str) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
     SEEN.clear()
-    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path}", "--trainer.max_epochs=3"]
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path}", "--trainer.max_epochs=3"]
     fixed += ["--trainer.callbacks+=test_stopped_runs.Seen", "--trainer.enable_progress_bar=false"]
     main(["fit", BASELINE, *fixed, "--data.batch_size=200", *args])  # six steps an epoch
     return [*SEEN]

@@ -72,7 +72,7 @@ def test_its_metric_is_of_the_validation_and_logged(
     content = load_sweep_config(str(file))
     metric = content["metric"]["name"]
     assert metric.startswith("val/")
-    main([*command(content, corners(content)[-1])[4:], *BRIEF, f"--run.folder={tmp_path}"])
+    main([*command(content, corners(content)[-1])[4:], *BRIEF, f"--run.output_dir={tmp_path}"])
     (path,) = tmp_path.rglob("metrics.csv")
     columns = path.read_text().splitlines()[0].split(",")
     assert metric in columns

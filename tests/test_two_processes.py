@@ -17,7 +17,7 @@ TRAINER = Path(__file__).parents[1] / "configs/trainer"
 STUDENT = (
     "{name: vit_tiny_patch16_224, model_kwargs: {img_size: 8, patch_size: 4, embed_dim: 24, depth: 2, num_heads: 2}}"
 )
-ARGS = ["--data=Digits", "--data.global_batch_size=48", "--data.train_images=300", "--trainer.max_epochs=2"]
+ARGS = ["--data=Digits", "--data.global_batch_size=48", "--data.max_train_samples=300", "--trainer.max_epochs=2"]
 ARGS += ["--model.teacher={name: cifar_resnet20.digits, pretrained: true}", f"--model.student={STUDENT}"]
 ARGS += ["--model.optimizer=SGD", "--model.optimizer.lr=0.01", "--model.lr_batch_size=24", "--trainer.accelerator=cpu"]
 ARGS += ["--trainer.sync_batchnorm=false"]
@@ -69,7 +69,7 @@ def _mean(watch: RunStatus, bucket: torch.distributed.GradBucket) -> torch.futur
 def started(folder: Path, launcher: list[str], *args: str, **environment: str) -> subprocess.Popen:
     """`fit` in a process of its own."""
     watch = f"--trainer.callbacks={{class_path: test_two_processes.Watch, init_args: {{folder: {folder}}}}}"
-    command = [*launcher, "-m", "kd_lightning", "fit", *args, *ARGS, watch, f"--run.folder={folder}"]
+    command = [*launcher, "-m", "kd_lightning", "fit", *args, *ARGS, watch, f"--run.output_dir={folder}"]
     known = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)} | environment
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=known)
 

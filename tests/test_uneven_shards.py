@@ -47,7 +47,7 @@ def test_probes_of_one_and_three_processes_agree(tmp_path: Path) -> None:
     evaluators = ["KNN", "Retrieval", f"{{class_path: OutOfDistribution, init_args: {{data: [{noise}]}}}}"]
     evaluators.append("{class_path: Corruptions, init_args: {names: [contrast], severities: [5], images: 100}}")
     teacher = "{name: cifar_resnet20.digits, pretrained: true}"
-    args = ["test", "--data=Digits", "--data.train_images=400", "--data.eval_batch_size=50", "--model=KD"]
+    args = ["test", "--data=Digits", "--data.max_train_samples=400", "--data.eval_batch_size=50", "--model=KD"]
     args += [f"--model.teacher={teacher}", f"--model.student={teacher}", "--trainer.accelerator=cpu"]
     args += [f"--trainer.callbacks+={evaluator}" for evaluator in evaluators]
     found = []

@@ -57,7 +57,7 @@ def with_weights(folder: Path, name: str, classes: int = 10, **model_kwargs: obj
 
 
 def digits(**kwargs: object) -> Digits:
-    return Digits(**{"train_images": 100, "batch_size": 50, **kwargs})
+    return Digits(**{"max_train_samples": 100, "batch_size": 50, **kwargs})
 
 
 def trainer(folder: Path, *callbacks: Callback, **kwargs: object) -> Trainer:

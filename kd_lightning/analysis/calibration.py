@@ -33,7 +33,7 @@ def calibration(eyes: NetworkView) -> Calibration:
     if not eyes.knows_classes or not eyes.data.labeled:
         raise ConfigError(f"{eyes.network.name}: no classifier trained on the data's labels to calibrate")
     eyes.data.setup("fit")
-    if "val" not in eyes.data.sets:
+    if "val" not in eyes.data.datasets:
         raise ConfigError("data.val_split: 0 leaves no validation images to fit a temperature on")
     held_out, evaluated = eyes.seen("val"), eyes.seen()
     temperature = metric.fit_temperature(held_out.logits, held_out.labels)

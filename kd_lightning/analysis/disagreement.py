@@ -114,5 +114,5 @@ def _probabilities(eyes: NetworkView, seen: Predictions) -> Tensor:
 
 
 def _images(data: ImageData, split: str, indices: Tensor) -> Tensor:
-    places = {index: row for row, index in enumerate(data.sets[split].indices.tolist())}
-    return data.sets[split].take(torch.tensor([places[index] for index in indices.tolist()])).images.cpu()
+    places = {index: row for row, index in enumerate(data.datasets[split].indices.tolist())}
+    return data.datasets[split].take(torch.tensor([places[index] for index in indices.tolist()])).images.cpu()

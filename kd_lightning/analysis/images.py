@@ -24,9 +24,9 @@ def some_of_each(data: ImageData, each: int, *, classes: int | None = None, spli
     data.setup("test" if split == "test" else "fit")
     if not data.labeled:
         raise ConfigError(f"data: {data.name} has no labels to sort by")
-    labels = data.sets[split].labels
+    labels = data.datasets[split].labels
     kept = range(data.num_classes if classes is None else min(classes, data.num_classes))
-    return data.sets[split].take(torch.cat([(labels == label).nonzero()[:each, 0] for label in kept]))
+    return data.datasets[split].take(torch.cat([(labels == label).nonzero()[:each, 0] for label in kept]))
 
 
 def runs_of_classes(labels: Tensor) -> tuple[list[float], list[float], list[int]]:

@@ -36,6 +36,6 @@ def missing_runs(
         for path in paths:
             name = f"{path.stem}-s{seed}"
             if not any(expand(folder).glob(f"*/{name}/*/{RESULTS}")):
-                own = [f"--seed_everything={seed}", f"--run.name={name}", f"--run.folder={Path(folder)}"]
+                own = [f"--seed_everything={seed}", f"--run.name={name}", f"--run.output_dir={Path(folder)}"]
                 plans.append(["fit", f"--config={path}", *own, "--run.wandb=off", *arguments])
     return plans

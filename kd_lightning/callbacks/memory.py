@@ -97,7 +97,7 @@ def _advice(trainer: Trainer, method: LightningModule) -> str:
 
 def _images(data: ImageData, device: torch.device) -> list[Tensor]:
     """The images that lie on the device, each storage once."""
-    stored = (images.images for images in data.sets.values() if isinstance(images, StoredImages))
+    stored = (images.images for images in data.datasets.values() if isinstance(images, StoredImages))
     return [*{tensor.data_ptr(): tensor for tensor in stored if tensor.device.type == device.type}.values()]
 
 

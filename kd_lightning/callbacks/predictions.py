@@ -53,7 +53,7 @@ class SavePredictions(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule
         whole = {name: torch.cat([getattr(part, name) for part in self.parts]) for name in Prediction._fields}
-        images = data.sets[data.predict_split]
+        images = data.datasets[data.predict_split]
         place = dict(zip(images.indices.tolist(), images.paths(), strict=False))  # {} for images without files
         facts = {
             "paths": [place[index] for index in whole["indices"].tolist()] if place else [],

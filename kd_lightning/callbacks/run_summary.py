@@ -55,9 +55,9 @@ def _weights(network: Network) -> str:
 
 def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Table:
     table = Table(show_header=False)
-    counts = [f"{len(images):,} {split}" for split, images in data.sets.items()]
+    counts = [f"{len(images):,} {split}" for split, images in data.datasets.items()]
     table.add_row("images", f"{data.name}: {', '.join(counts)}; {data.num_classes} classes")
-    table.add_row("kept", ", ".join(f"{split} {images.origin}" for split, images in data.sets.items()))
+    table.add_row("kept", ", ".join(f"{split} {images.origin}" for split, images in data.datasets.items()))
     table.add_row("batch", _batch(trainer, method, data))
     rate = f"{_learning_rate(trainer):.4g}"
     if method.lr_batch_size:
@@ -68,7 +68,7 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     )
     protocol = next((c for c in trainer.callbacks if isinstance(c, Protocol)), None)
     if protocol is not None:
-        validated = f"{len(data.sets['val']):,} validation images" if "val" in data.sets else "no validation"
+        validated = f"{len(data.datasets['val']):,} validation images" if "val" in data.datasets else "no validation"
         tested = "is tested, once, at the end" if protocol.test and data.labeled else "is the result, not tested"
         table.add_row("protocol", f"{validated}; the {protocol.select} epoch {tested}")
     table.add_row("folder", str(trainer.default_root_dir))

@@ -172,7 +172,7 @@ class _OnTensors(Dataset):
 def _memory(batch_size: int, workers: list[int]) -> dict[str, Loader]:
     data = _Noise32(batch_size=batch_size, val_split=0, augmentations=[RandomCrop(4), HorizontalFlip()])
     loaders = {"kd_lightning": _ours(data), "kd_lightning, normalised too": _ours(data, normalise=True)}
-    pixels = data.sets["train"].images
+    pixels = data.datasets["train"].images
     reference = object.__new__(datasets.CIFAR10)  # its own __getitem__, without its files
     reference.data, reference.targets = pixels.permute(0, 2, 3, 1).numpy(), [0] * len(pixels)
     reference.target_transform = None

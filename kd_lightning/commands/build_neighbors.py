@@ -41,7 +41,7 @@ class MakeNeighbors:
         check_writable(path, "path")
         data.neighbors = None  # the table that is to be made is not there to be loaded
         data.setup("fit")
-        images = data.sets["train"]
+        images = data.datasets["train"]
         if self.k >= len(images):
             raise ConfigError(f"k: {self.k} neighbours of {len(images):,} images; it can be 1 to {len(images) - 1:,}")
         device = trainer.strategy.root_device

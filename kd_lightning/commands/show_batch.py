@@ -41,7 +41,7 @@ class Show:
         loader = data.train_dataloader()
         loader.sampler.set_epoch(self.epoch)
         seen = data.augmented(next(iter(loader)))
-        plain = data.sets["train"].take(_rows(data, seen.indices))
+        plain = data.datasets["train"].take(_rows(data, seen.indices))
         starts = range(0, len(seen.labels), data.group)[: self.rows]
         rows = [_row(seen, plain, slice(start, start + data.group), data) for start in starts]
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class Show:
 
 
 def _rows(data: ImageData, indices: Tensor) -> Tensor:
-    place = {int(index): row for row, index in enumerate(data.sets["train"].indices)}
+    place = {int(index): row for row, index in enumerate(data.datasets["train"].indices)}
     return torch.tensor([place[int(index)] for index in indices])
 
 
@@ -77,8 +77,8 @@ def _title(seen: Batch, number: int, data: ImageData) -> str:
         )
 
     title = name(seen.labels[number])
-    if seen.shares is not None and seen.shares[number] < 1:
-        title += f" {seen.shares[number]:.0%}, {name(seen.partner_labels[number])}"
+    if seen.mix_lambda is not None and seen.mix_lambda[number] < 1:
+        title += f" {seen.mix_lambda[number]:.0%}, {name(seen.partner_labels[number])}"
     return title
 
 

@@ -117,9 +117,9 @@ def _check_run(run: dict[str, Any]) -> None:
     for name in ("project", "name", "id"):
         if run.get(name) is not None:
             check_name(run[name], f"run.{name}")
-    folder = run.get("folder")
+    folder = run.get("output_dir")
     if folder is not None and (not folder or "\0" in folder or Path(folder).expanduser().is_file()):
-        raise ConfigError(f"run.folder: {folder!r} is no folder; give one, or leave it out for runs/")
+        raise ConfigError(f"run.output_dir: {folder!r} is no folder; give one, or leave it out for runs/")
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ class ImageData(LoaderMixin, ABC):
         val_split: share of the training images (or, from 1 up, their number) held out for validation, stratified
             by class and drawn by `split_seed`, so that the test images are looked at once, at the end. 0 trains on
             all, the literature's protocol. Not used where the data set has validation images of its own.
-        train_images: how many training images to use, stratified by class and drawn by `split_seed`; default: all.
+        max_train_samples: how many training images to use, stratified by class and drawn by `split_seed`; default: all.
         augmentations: of the training images, one after another, or a published set by name; default: the data
             set's customary ones; []: none.
         views: how many differently augmented views of each training image a step gets.
@@ -67,7 +67,7 @@ class ImageData(LoaderMixin, ABC):
         global_batch_size: int | None = None,
         eval_batch_size: int = 256,
         val_split: float = 0.1,
-        train_images: int | None = None,
+        max_train_samples: int | None = None,
         augmentations: list[Augmentation] | Preset | None = None,
         views: int = 1,
         repeats: int = 1,
@@ -96,17 +96,17 @@ class ImageData(LoaderMixin, ABC):
             raise ConfigError(f"data.val_split: {val_split} is not a finite number")
         if val_split < 0:
             raise ConfigError(f"data.val_split: {val_split} is negative; 0 holds nothing out")
-        if train_images is not None and train_images < 1:
-            raise ConfigError(f"data.train_images: {train_images} is not positive; leave it out for all")
+        if max_train_samples is not None and max_train_samples < 1:
+            raise ConfigError(f"data.max_train_samples: {max_train_samples} is not positive; leave it out for all")
         if neighbors and repeats > 1:
             raise ConfigError("data.repeats: repeated augmentation and data.neighbors do not go together; keep one")
         self._batch_size, self.global_batch_size, self.eval_batch_size = batch_size, global_batch_size, eval_batch_size
-        self.val_split, self.train_images, self.predict_split = val_split, train_images, predict_split
+        self.val_split, self.max_train_samples, self.predict_split = val_split, max_train_samples, predict_split
         self.views, self.repeats = views, repeats
         self.augmentations = preset(augmentations) if isinstance(augmentations, str) else augmentations
         self.mixing, self.neighbors, self.memory_limit = mixing, neighbors, memory_limit
         self.num_workers, self.skips, self.split_seed, self.seed = num_workers, on_error == "skip", split_seed, seed
-        self.sets: dict[str, ImageDataset] = {}
+        self.datasets: dict[str, ImageDataset] = {}
         self.checks: list[Callable[[ImageData], None]] = []
         """What else looks at the data before a run is opened, and may refuse them; the command line's probes do."""
         self._check_groups()
@@ -120,7 +120,7 @@ class ImageData(LoaderMixin, ABC):
         return preset("cifar")
 
     @property
-    def steps(self) -> list[Augmentation]:
+    def train_transforms(self) -> list[Augmentation]:
         """The augmentations of the training images."""
         return self.default_augmentations() if self.augmentations is None else self.augmentations
 
@@ -155,16 +155,16 @@ class ImageData(LoaderMixin, ABC):
     def _check_interval(self, trainer: Any) -> None:
         interval, steps = (
             trainer.val_check_interval,
-            len(self.sets["train"]) * self.group // (self.batch_size * self.world),
+            len(self.datasets["train"]) * self.group // (self.batch_size * self.world),
         )
         if isinstance(trainer.limit_train_batches, int):
             steps = min(steps, trainer.limit_train_batches)
-        if type(interval) is int and trainer.check_val_every_n_epoch and "val" in self.sets and interval > steps:
+        if type(interval) is int and trainer.check_val_every_n_epoch and "val" in self.datasets and interval > steps:
             raise ConfigError(f"trainer.val_check_interval: {interval} is more than the {steps} steps of an epoch")
 
     def setup(self, stage: str) -> None:
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": (self.predict_split,)}
-        missing = [split for split in wanted[stage] if split not in self.sets]
+        missing = [split for split in wanted[stage] if split not in self.datasets]
         if not missing:
             return
         found = {"test": self.load("test")} if missing == ["test"] else self._train_and_val()
@@ -172,9 +172,9 @@ class ImageData(LoaderMixin, ABC):
             raise ConfigError(f"data.val_split: {stage} needs a validation split; it is 0")
         if stage == "fit":
             self._check_batch_size(len(found["train"]))
-        self.sets |= {split: self._keep(found[split], split) for split in missing if split in found}
+        self.datasets |= {split: self._keep(found[split], split) for split in missing if split in found}
         if stage == "fit" and self.neighbors:
-            self.neighbors.load(self.sets["train"])
+            self.neighbors.load(self.datasets["train"])
 
     def _check_groups(self) -> None:
         if self.batch_size % self.group:
@@ -200,8 +200,8 @@ class ImageData(LoaderMixin, ABC):
         if val is None and self.val_split:
             rows, held_out = self._draw(train, rows, self.val_split, "val_split", "or 0 for none")
             val = train.subset(held_out)
-        if self.train_images is not None and self.train_images != len(rows):
-            _, rows = self._draw(train, rows, self.train_images, "train_images", "or left out for all")
+        if self.max_train_samples is not None and self.max_train_samples != len(rows):
+            _, rows = self._draw(train, rows, self.max_train_samples, "max_train_samples", "or left out for all")
         splits = {"train": train.subset(rows) if len(rows) < len(train) else train}
         return splits if val is None else {**splits, "val": val}
 
@@ -210,7 +210,7 @@ class ImageData(LoaderMixin, ABC):
 
     def _cuts_files(self, images: ImageDataset) -> bool:
         """Whether the first augmentation is a crop that is to see the files' own pixels, and these are resized else."""
-        crops = bool(self.steps) and isinstance(self.steps[0], RandomResizedCrop)
+        crops = bool(self.train_transforms) and isinstance(self.train_transforms[0], RandomResizedCrop)
         return crops and isinstance(images, EncodedImages) and images.resized
 
     def _in_memory(self, images: ImageDataset) -> ImageDataset:

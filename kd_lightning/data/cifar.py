@@ -23,7 +23,7 @@ class CIFAR10(ImageData):
     Classes are in the official order, airplane to truck; `Batch.indices` counts through the official batch files.
 
     Args:
-        root: folder with `cifar-10-batches-py`, or where it goes when it is downloaded.
+        path: folder with `cifar-10-batches-py`, or where it goes when it is downloaded.
         **kwargs: as for every data set.
     """
 
@@ -33,13 +33,13 @@ class CIFAR10(ImageData):
     official = datasets.CIFAR10
     labels_key = "labels"
 
-    def __init__(self, *, root: str = "data", **kwargs: Any) -> None:
+    def __init__(self, *, path: str = "data", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root).expanduser()
+        self.path = Path(path).expanduser()
 
     def _files(self) -> list[tuple[Path, str]]:
         listed = [*self.official.train_list, *self.official.test_list]
-        return [(self.root / self.official.base_folder / name, checksum) for name, checksum in listed]
+        return [(self.path / self.official.base_folder / name, checksum) for name, checksum in listed]
 
     def download(self) -> None:
         """Unpacks the official archive where files are missing, and downloads it where that is missing too.
@@ -49,9 +49,9 @@ class CIFAR10(ImageData):
         """
         if all(file.exists() for file, _ in self._files()):
             return  # their checksums are looked at when they are read
-        archive = self.root / self.official.filename
-        fetch(self.official.url, archive, self.official.tgz_md5, field="data.root")
-        extract(archive, self.root, "data.root")
+        archive = self.path / self.official.filename
+        fetch(self.official.url, archive, self.official.tgz_md5, field="data.path")
+        extract(archive, self.path, "data.path")
 
     def load(self, split: Split) -> StoredImages | None:
         if split == "val":
@@ -62,12 +62,12 @@ class CIFAR10(ImageData):
         for file, checksum in files[:count] if split == "train" else files[count:]:
             if not check_integrity(file, checksum):
                 state = "has the wrong checksum; delete it to have it unpacked again" if file.exists() else "is missing"
-                raise ConfigError(f"data.root: {file} {state}")
+                raise ConfigError(f"data.path: {file} {state}")
             with file.open("rb") as opened:
                 try:
                     content = _ArrayUnpickler(opened, encoding="latin1").load()
                 except (pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError) as error:
-                    raise ConfigError(f"data.root: {file} holds more than arrays ({error})") from error
+                    raise ConfigError(f"data.path: {file} holds more than arrays ({error})") from error
             images.append(content["data"])
             labels += content[self.labels_key]
         tensor = torch.from_numpy(np.concatenate(images)).view(-1, 3, 32, 32)
@@ -80,7 +80,7 @@ class CIFAR100(CIFAR10):
     Classes are in alphabetical order, as the official labels; `Batch.indices` counts in the order of the files.
 
     Args:
-        root: folder with `cifar-100-python`, or where it goes when it is downloaded.
+        path: folder with `cifar-100-python`, or where it goes when it is downloaded.
         labels: `fine`, the 100 classes, or `coarse`, the 20 superclasses of five each.
         **kwargs: as for every data set.
     """
@@ -105,8 +105,8 @@ class CIFAR100(CIFAR10):
     official = datasets.CIFAR100
     labels_key = "fine_labels"
 
-    def __init__(self, *, root: str = "data", labels: Literal["fine", "coarse"] = "fine", **kwargs: Any) -> None:
-        super().__init__(root=root, **kwargs)
+    def __init__(self, *, path: str = "data", labels: Literal["fine", "coarse"] = "fine", **kwargs: Any) -> None:
+        super().__init__(path=path, **kwargs)
         self.labels_key = f"{labels}_labels"
         if labels == "coarse":
             self.num_classes, self.class_names, self.name = 20, self.superclasses, "cifar100-coarse"

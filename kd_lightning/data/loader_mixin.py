@@ -32,8 +32,8 @@ class LoaderMixin(LightningDataModule):
     predict_split: str
     seed: int
     split_seed: int
-    steps: list[Augmentation]
-    sets: dict[str, ImageDataset]
+    train_transforms: list[Augmentation]
+    datasets: dict[str, ImageDataset]
     max_evaluation_images = 5000
     _batch_size: int
 
@@ -88,34 +88,34 @@ class LoaderMixin(LightningDataModule):
     @property
     def side(self) -> int:
         """Height and width of the images that reach the networks, before a network resizes them."""
-        return next(iter(self.sets.values())).side
+        return next(iter(self.datasets.values())).side
 
     @property
     def evaluation_set(self) -> str:
         """What `evaluation_loader` reads, in words."""
-        if "val" in self.sets:
-            return f"{len(self.sets['val']):,} validation images"
-        count = min(len(self.sets["train"]), self.max_evaluation_images)
+        if "val" in self.datasets:
+            return f"{len(self.datasets['val']):,} validation images"
+        count = min(len(self.datasets["train"]), self.max_evaluation_images)
         return f"{count:,} training images, not augmented (there is no validation split)"
 
     def evaluation_loader(self) -> DataLoader:
         """Return the loader of the images that check a teacher: validation, or a random part of training."""
-        if "val" in self.sets:
-            return self.in_order(self.sets["val"])
-        train = self.sets["train"]
+        if "val" in self.datasets:
+            return self.in_order(self.datasets["val"])
+        train = self.datasets["train"]
         rows = permutation(len(train), self.split_seed, 0)[: self.max_evaluation_images]
         return self.in_order(train.subset(rows.sort().values))
 
     def training_images_in_order(self) -> DataLoader:
         """All training images, not augmented, on every rank: for a table of neighbours."""
-        return self.in_order(self.sets["train"], place={})
+        return self.in_order(self.datasets["train"], place={})
 
     def train_dataloader(self) -> DataLoader:
-        images, place = self.sets["train"], self._place()
+        images, place = self.datasets["train"], self._place()
         if isinstance(images, StoredImages) and self.trainer:
-            images = self.sets["train"] = images.resident(self.trainer.strategy.root_device)
+            images = self.datasets["train"] = images.resident(self.trainer.strategy.root_device)
         if self._cuts_files(images):
-            images = images.cropped(self.steps[0], self.views)
+            images = images.cropped(self.train_transforms[0], self.views)
         if self.neighbors:
             sampler: EpochSampler = NeighborSampler(
                 self.neighbors.rows, count=self.neighbors.count, seed=self.seed, **place
@@ -138,13 +138,13 @@ class LoaderMixin(LightningDataModule):
         self._resumed = state
 
     def val_dataloader(self) -> DataLoader | list:
-        return self.in_order(self.sets["val"]) if "val" in self.sets else []
+        return self.in_order(self.datasets["val"]) if "val" in self.datasets else []
 
     def test_dataloader(self) -> DataLoader:
-        return self.in_order(self.sets["test"])
+        return self.in_order(self.datasets["test"])
 
     def predict_dataloader(self) -> DataLoader:
-        return self.in_order(self.sets[self.predict_split])
+        return self.in_order(self.datasets[self.predict_split])
 
     def _place(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world": self.world} if self.trainer else {}
@@ -173,15 +173,16 @@ class LoaderMixin(LightningDataModule):
 
     def augmented(self, batch: Batch) -> Batch:
         """A training batch as the networks see it: augmented, in several views, mixed."""
-        done = int(self._cuts_files(self.sets["train"]))
+        done = int(self._cuts_files(self.datasets["train"]))
         sources = [batch.images, *(batch.views or (batch.images.clone() for _ in range(self.views - 1)))]
         views = [
-            augment(source, view_keys(batch.keys, view), self.steps, done=done) for view, source in enumerate(sources)
+            augment(source, view_keys(batch.keys, view), self.train_transforms, done=done)
+            for view, source in enumerate(sources)
         ]
         batch = batch._replace(images=views[0], views=tuple(views[1:]))
         return self.mixing(batch) if self.mixing else batch
 
     def teardown(self, stage: Any) -> None:
-        for split, images in self.sets.items():
+        for split, images in self.datasets.items():
             if isinstance(images, EncodedImages) and images.unreadable.any():
                 rank_zero_warn(f"data.on_error: {int(images.unreadable.sum())} {split} images could not be read")

@@ -98,12 +98,12 @@ class StudentModule(LightningModule, ABC):
         Of mixed images (`data.mixing`), both labels count by their shares.
         """
         self.log("train/acc", (logits.detach().argmax(dim=1) == batch.labels).float().mean())
-        if batch.shares is None:
+        if batch.mix_lambda is None:
             return cross_entropy(logits, batch.labels)
         own, partners = (
             cross_entropy(logits, labels, reduction="none") for labels in (batch.labels, batch.partner_labels)
         )
-        return torch.lerp(partners, own, batch.shares).mean()
+        return torch.lerp(partners, own, batch.mix_lambda).mean()
 
     @property
     def trains_classifier(self) -> bool:

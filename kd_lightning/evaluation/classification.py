@@ -36,7 +36,7 @@ class Classification(Evaluator):
         found = _evaluated(seen)
         if eyes.split == "test":
             eyes.data.setup("fit")
-            if "val" in eyes.data.sets:
+            if "val" in eyes.data.datasets:
                 held_out = eyes.seen("val")
                 temperature = metric.fit_temperature(held_out.logits, held_out.labels)
                 scaled = _calibrated(seen.logits / temperature, seen.labels)

@@ -103,8 +103,8 @@ class Evaluator(Callback, ABC):
             data.setup("fit")
         if self.needs_labels and not data.labeled:
             raise ConfigError(f"{named}.data: the images have no labels to evaluate by; name some that have")
-        self.check(len(data.sets["train"]))
-        if (every or self.data) and "val" not in data.sets:
+        self.check(len(data.datasets["train"]))
+        if (every or self.data) and "val" not in data.datasets:
             field = "data.val_split" if self.data else "every_n_epochs"
             raise ConfigError(f"{named}.{field}: there are no validation images to evaluate by")
 
@@ -134,7 +134,7 @@ class Evaluator(Callback, ABC):
             rank_zero_warn(f"{type(self).__name__}: the images have no labels to evaluate by; left out")
             return
         data.setup("fit")
-        self.check(len(data.sets["train"]))
+        self.check(len(data.datasets["train"]))
         first = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluator))
         first._reader = first._reader or FeatureCache(pl_module.device)
         student = eyes_of(trainer, pl_module, data, split, first._reader)

@@ -37,7 +37,7 @@ class FewShot(Evaluator):
 
     def check_data(self, data: ImageData) -> None:
         super().check_data(data)
-        few_of_each((self.data or data).sets["train"].labels, max(self.shots), 0)
+        few_of_each((self.data or data).datasets["train"].labels, max(self.shots), 0)
 
     def evaluate(self, eyes: NetworkView) -> EvaluationResult:
         known, asked, classes = eyes.seen("train"), eyes.seen(), eyes.data.num_classes

@@ -73,7 +73,7 @@ class FeatureCache:
         place = (id(network), id(data), split)
         if place not in self.held:
             data.setup("test" if split == "test" else "fit")
-            self.held[place] = self.read(network, data, data.sets[split], side=side)
+            self.held[place] = self.read(network, data, data.datasets[split], side=side)
         return self.held[place]
 
     def read(
@@ -117,7 +117,7 @@ class NetworkView:
     def side(self) -> int:
         """Height and width of the data's images."""
         self.data.setup("test" if self.split == "test" else "fit")
-        return self.data.sets[self.split].side
+        return self.data.datasets[self.split].side
 
     def scores(self, seen: Predictions) -> Tensor:
         """A score N,K for each class: its logits or, where its classifier is not trained, the votes of its kNN."""

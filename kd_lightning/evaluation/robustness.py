@@ -61,7 +61,7 @@ class Corruptions(Evaluator):
         return found
 
     def _accuracies(self, eyes: NetworkView) -> dict[str, list[float]]:
-        clean = self._clean(eyes.data.sets[eyes.split])
+        clean = self._clean(eyes.data.datasets[eyes.split])
         return {name: [self._accuracy(eyes, clean, name, level) for level in self.severities] for name in self.names}
 
     def _clean(self, images: ImageDataset) -> ImageDataset:

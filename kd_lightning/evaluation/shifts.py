@@ -52,7 +52,7 @@ class Shifts(Evaluator):
             labels += [place] * len(found)
         if not files:
             raise ConfigError(f"{field}: {folder} holds no folders of images")
-        side = data.sets["test"].side
+        side = data.datasets["test"].side
         return EncodedImages(Files(folder, files), torch.tensor(labels), side, crop_ratio=self.crop_ratio)
 
     def evaluate(self, eyes: NetworkView) -> EvaluationResult:

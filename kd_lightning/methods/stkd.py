@@ -11,7 +11,7 @@ from kd_lightning.distillation import Distiller
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import cross_entropy, full_precision
 from kd_lightning.methods.kd import kd_loss
-from kd_lightning.mixing import partners, shares
+from kd_lightning.mixing import mix_lambda, partners
 from kd_lightning.randomness import named_key
 
 
@@ -33,7 +33,7 @@ def virtual_samples(keys: Tensor, *, images: int, alpha: float, per: Literal["ba
     rows, weights = [torch.arange(len(keys), device=keys.device)], torch.ones((len(keys), 1), device=keys.device)
     for number in range(1, images):
         own = named_key(keys, f"STKD image {number}")
-        share = shares(own, alpha, per=per)[:, None]
+        share = mix_lambda(own, alpha, per=per)[:, None]
         rows.append(partners(own))
         weights = torch.cat([weights * share, 1 - share], dim=1)
     return Virtual(torch.stack(rows, dim=1), weights)

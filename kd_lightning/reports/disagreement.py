@@ -120,7 +120,7 @@ def images_at(runs: Runs, indices: Sequence[int], labels: Sequence[int]) -> torc
             continue
         tried.add(repr(given))
         try:
-            images = _data_module(given).sets["test"]
+            images = _data_module(given).datasets["test"]
             rows = {int(index): row for row, index in enumerate(images.indices)}
             batch = images.take(torch.tensor([rows[index] for index in indices]))
             if batch.labels.tolist() != list(labels):

@@ -71,7 +71,7 @@ def to_finish(folder: Path) -> str:
     state, goes = in_words(folder), "goes on with it" if last.exists() else "runs it"
     if state.startswith("is running"):
         return f"it {state}"
-    place = shlex.join(["--run.folder", str(folder.absolute().parents[2]), "--run.id", folder.name])
+    place = shlex.join(["--run.output_dir", str(folder.absolute().parents[2]), "--run.id", folder.name])
     return f"it {state}: python -m kd_lightning fit --config {config} {place} --ckpt_path last {goes}"
 
 

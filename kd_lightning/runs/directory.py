@@ -24,14 +24,14 @@ RESUME_ENV_VAR = "KD_LIGHTNING_RUN"
 
 @dataclass
 class Run:
-    """Names of a run, in its folder `<folder>/<project>/<name>/<id>/` and on the W&B dashboard.
+    """Names of a run, in its folder `<output_dir>/<project>/<name>/<id>/` and on the W&B dashboard.
 
     Args:
         project: W&B project.
         name: default: `<method>-s{seed}`; {seed} stands for the run's seed.
         group: default: `<data set>/<teacher>-<student>`, so that a dashboard groups what can be compared.
         tags: besides the data set, the method and the networks.
-        folder: where all runs lie.
+        output_dir: where all runs lie.
         id: default: date and time, and four letters. A run never writes into another's folder; `--ckpt_path last` goes
             on with the unfinished run of this id, and begins it where there is none.
         wandb: `auto` logs online where there is an API key, offline in the run's folder where there is none, and
@@ -42,12 +42,12 @@ class Run:
     name: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
-    folder: str = "runs"
+    output_dir: str = "runs"
     id: str | None = None
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
 
-    def beside(self, kind: str, seed: int) -> Path:
-        """The folder that the runs of one name lie in: `<folder>/<project>/<name>/`.
+    def parent_dir(self, kind: str, seed: int) -> Path:
+        """The folder that the runs of one name lie in: `<output_dir>/<project>/<name>/`.
 
         Args:
             kind: the method's class.
@@ -59,7 +59,7 @@ class Run:
         name = (self.name or f"{kind.lower()}-s{{seed}}").replace("{seed}", str(seed))
         for field_name, value in (("project", self.project), ("name", name), ("id", self.id or "id")):
             check_name(value, f"run.{field_name}")
-        return Path(self.folder).expanduser() / self.project / name
+        return Path(self.output_dir).expanduser() / self.project / name
 
     def unfinished(self, kind: str, seed: int) -> Path | None:
         """The folder of the run that `--ckpt_path last` goes on with; None: `run.id` is of a run that has not begun.
@@ -69,10 +69,10 @@ class Run:
         Raises:
             ConfigError: if it has finished or is running, or if there is none to go on with.
         """
-        beside, follows = self.beside(kind, seed), rank_zero_only.rank > 0
+        beside, follows = self.parent_dir(kind, seed), rank_zero_only.rank > 0
         identifier = self.id or (os.environ.get(RESUME_ENV_VAR) if follows else None)
         if identifier is not None:
-            folder = beside / identifier
+            folder = parent_dir / identifier
             if not folder.exists():
                 return None
         elif int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1:
@@ -80,7 +80,7 @@ class Run:
                 "ckpt_path: last: where torchrun or SLURM starts several processes, name the run by run.id"
             )
         else:
-            runs = [path.parent for path in beside.glob("*/config.yaml")]
+            runs = [path.parent for path in parent_dir.glob("*/config.yaml")]
             open_runs = [run for run in runs if read_state(run)["state"] not in ("finished", "running")]
             found = sorted(open_runs, key=lambda run: (run / "config.yaml").stat().st_mtime)
             if not found:
@@ -111,11 +111,11 @@ class Run:
         """
         kind = type(method).__name__
         names = [network.name for network in (getattr(method, "teacher", None), method.student) if network]
-        beside = self.beside(kind, data.seed)
+        parent_dir = self.parent_dir(kind, data.seed)
         follows = rank_zero_only.rank > 0  # it writes nothing, and is told the first one's folder (Protocol.setup)
         identifier = self.id or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
-        check_writable(Path(self.folder), "run.folder")
-        folder = beside / identifier
+        check_writable(Path(self.output_dir), "run.output_dir")
+        folder = parent_dir / identifier
         if folder.exists() and not (follows or resume_path):
             raise ConfigError(
                 f"run.id: {folder} is another run's folder, and that {in_words(folder)}; --ckpt_path last goes on with "
@@ -130,7 +130,7 @@ class Run:
                     mode=mode,
                     save_dir=folder,
                     project=self.project,
-                    name=beside.name,
+                    name=parent_dir.name,
                     id=identifier,
                     group=self.group or f"{data.name}/{'-'.join(names)}",
                     job_type=kind.lower(),

@@ -30,7 +30,7 @@ class Harmful:
 def fitted(folder: Path, config: str, *args: str) -> Path:
     """The folder of a short run."""
     always = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--run.wandb=off"]
-    always += ["--data.train_images=256", f"--run.folder={folder}", "--run.id=a", *args]
+    always += ["--data.max_train_samples=256", f"--run.output_dir={folder}", "--run.id=a", *args]
     main(["fit", f"--config={ROOT / 'configs/digits' / config}", *always])
     return next(folder.glob(f"*/{config.partition('.')[0]}-s*/a"))
 
@@ -48,7 +48,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def accuracy(loaded: LoadedRun) -> float:
-    images = loaded.data.sets["test"]
+    images = loaded.data.datasets["test"]
     with torch.no_grad():
         return (loaded.student(whole(images)).argmax(dim=1) == images.labels).double().mean().item()
 

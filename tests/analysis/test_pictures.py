@@ -41,7 +41,7 @@ def view(built: object, data: Digits, network: str, **known: bool) -> NetworkVie
 def eyes(tmp_path_factory: pytest.TempPathFactory) -> NetworkView:
     """A student that is right on most of the digits, and its teacher."""
     torch.manual_seed(0)
-    built, data = method(KD), digits(train_images=400)
+    built, data = method(KD), digits(max_train_samples=400)
     trainer(tmp_path_factory.mktemp("run"), max_epochs=10).fit(built.train(), data)
     found = view(built.eval(), data, "student", is_student=True)
     found.teacher = view(built, data, "teacher")
@@ -71,12 +71,12 @@ def steps(axes: Axes) -> np.ndarray:
 
 
 def test_some_of_each_are_sorted_by_class() -> None:
-    data = digits(train_images=100)
+    data = digits(max_train_samples=100)
     batch = analysis.some_of_each(data, 3, classes=4)
     assert batch.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
-    of_test = dict(zip(data.sets["test"].indices.tolist(), data.sets["test"].labels.tolist(), strict=True))
+    of_test = dict(zip(data.datasets["test"].indices.tolist(), data.datasets["test"].labels.tolist(), strict=True))
     assert [of_test[index] for index in batch.indices.tolist()] == batch.labels.tolist()
-    assert len(analysis.some_of_each(data, 1000, split="val").labels) == len(data.sets["val"])
+    assert len(analysis.some_of_each(data, 1000, split="val").labels) == len(data.datasets["val"])
     assert runs_of_classes(torch.tensor([1, 1, 4, 4, 4])) == ([1.5], [0.5, 3.0], [1, 4])
     data.labeled = False
     with pytest.raises(ConfigError, match="digits has no labels"):
@@ -284,7 +284,7 @@ def test_disagreements_come_first(eyes: NetworkView) -> None:
     assert found.student.numpy() == pytest.approx(ours[expected], abs=1e-5)
     assert found.labels.tolist() == eyes.seen().labels[expected].tolist()
     for image, row in zip(found.images, expected, strict=True):
-        assert torch.equal(image, eyes.data.sets["test"].take(torch.tensor([row])).images[0])
+        assert torch.equal(image, eyes.data.datasets["test"].take(torch.tensor([row])).images[0])
     figure = drawn(analysis.disagreement_grid(analysis.Opinions(*(part[:5] for part in found)), NAMES))
     assert f"{min(count, 5)} of these 5 images" in texts(figure)
     pictures = [axes for axes in figure.axes if axes.images]

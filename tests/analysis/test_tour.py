@@ -30,7 +30,7 @@ def test_steps_are_watched_and_terms_fall() -> None:
     coss = method(CoSS, optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2))
     before = coss.student.model.conv1.weight.clone()
     level = logging.getLogger("lightning.pytorch").level
-    table = analysis.train_steps(coss, digits(train_images=200), 30)
+    table = analysis.train_steps(coss, digits(max_train_samples=200), 30)
     assert table.shape == (30, 2)
     assert (table.index[0], table.index[-1], [*table]) == (1, 30, ["feature", "space"])
     assert table["feature"].iloc[-5:].mean() < table["feature"].iloc[:5].mean() - 10

@@ -96,7 +96,12 @@ def test_refusals() -> None:
 def test_by_name_from_the_command_line(tmp_path: Path) -> None:
     config = f"--config={ROOT / 'configs/digits/kd.yaml'}"
     args = ["fit", config, "--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.accelerator=cpu"]
-    args += [f"--run.folder={tmp_path}", "--run.wandb=off", "--trainer.callbacks+=EMA", "--trainer.callbacks.decay=0.5"]
+    args += [
+        f"--run.output_dir={tmp_path}",
+        "--run.wandb=off",
+        "--trainer.callbacks+=EMA",
+        "--trainer.callbacks.decay=0.5",
+    ]
     main([*args, "--trainer.enable_progress_bar=false"])
     (metrics,) = tmp_path.rglob("metrics.csv")
     assert "val/acc_ema" in metrics.read_text().splitlines()[0]

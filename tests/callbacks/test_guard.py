@@ -67,9 +67,19 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
     def run(*args: str) -> tuple[int, str]:
         SEEN.clear(), Kept.weights.clear()
-        fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path}", "--trainer.max_epochs=2"]
-        fixed += ["--trainer.callbacks+=test_guard.Kept", "--trainer.enable_progress_bar=false", "--run.project=p"]
-        fixed += ["--run.name=n", "--data.train_images=500", "--data.batch_size=100", "--trainer.log_every_n_steps=1"]
+        fixed = [
+            "--trainer.accelerator=cpu",
+            "--run.wandb=off",
+            f"--run.output_dir={tmp_path}",
+            "--trainer.max_epochs=2",
+        ]
+        fixed += ["--trainer.callbacks+=test_guard.Kept", "--trainer.enable_progress_bar=false"]
+        fixed += [
+            "--run.name=n",
+            "--data.max_train_samples=500",
+            "--data.batch_size=100",
+            "--trainer.log_every_n_steps=1",
+        ]
         try:
             main(["fit", BASELINE, "--model=test_guard.Faulty", *fixed, *args])
             status = 0
@@ -234,7 +244,7 @@ def test_without_a_folder_it_stops_all_the_same(tmp_path: Path) -> None:
 def test_two_processes_agree(tmp_path: Path, how: str, first: str) -> None:
     args = ["--model=test_guard.Faulty", "--model.at=[3]", f"--model.first={first}", f"--guard.nonfinite={how}"]
     args += ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.max_epochs=1", "--run.id=x"]
-    args += ["--run.wandb=off", f"--run.folder={tmp_path}", "--run.project=p", "--run.name=n"]
+    args += ["--run.wandb=off", f"--run.output_dir={tmp_path}", "--run.project=p", "--run.name=n"]
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ["PYTHONPATH"]])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     command = [sys.executable, "-m", "kd_lightning", "fit", BASELINE, *args]

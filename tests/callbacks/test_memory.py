@@ -56,7 +56,12 @@ def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
     def run(*args: str) -> str:
         for error in ERRORS.values():
             vars(error).pop("__notes__", None)
-        fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path}", "--trainer.max_epochs=1"]
+        fixed = [
+            "--trainer.accelerator=cpu",
+            "--run.wandb=off",
+            f"--run.output_dir={tmp_path}",
+            "--trainer.max_epochs=1",
+        ]
         with pytest.raises(SystemExit) as stopped:
             main(["fit", KD, "--model=test_memory.Greedy", "--trainer.enable_progress_bar=false", *fixed, *args])
         assert stopped.value.code == 1
@@ -118,7 +123,7 @@ def test_memory_that_is_really_used_up(tmp_path: Path) -> None:
     )
     args = ["fit", KD, "--data.batch_size=1000", "--run.wandb=off"]
     args.append("--model.student={name: resnet50, size: 96, model_kwargs: {channels: [64, 128, 256, 512]}}")
-    args += [f"--run.folder={tmp_path}", "--trainer.accelerator=cpu"]
+    args += [f"--run.output_dir={tmp_path}", "--trainer.accelerator=cpu"]
     command = [sys.executable, "-c", limited, *args]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)

@@ -44,7 +44,7 @@ def trainer(folder: Path, callbacks: list[Callback], epochs: int, **kwargs: obje
 
 def kept(folder: Path, *scores: float, resume: Path | None = None) -> Protocol:
     """A run whose epochs have these validation scores."""
-    data, protocol = Digits(train_images=100, batch_size=50), Protocol()
+    data, protocol = Digits(max_train_samples=100, batch_size=50), Protocol()
     saving = protocol.checkpoints(folder, validated=True)
     saving[0].monitor = "val/score"
     run = trainer(folder, [Scores(*scores), *saving], len(scores), enable_progress_bar=False)
@@ -92,7 +92,7 @@ def test_the_table_at_the_start_names_networks_images_and_protocol(
     tmp_path: Path, method: SP, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    data, protocol = Digits(train_images=100, batch_size=50), Protocol()
+    data, protocol = Digits(max_train_samples=100, batch_size=50), Protocol()
     saving = protocol.checkpoints(tmp_path, validated=True)
     trainer(tmp_path, [protocol, *saving, RunSummary()], 1, enable_progress_bar=False).fit(method, data)
     shown = capsys.readouterr().out
@@ -116,7 +116,7 @@ def test_what_a_step_learns_from_is_shown_and_logged(tmp_path: Path, capsys: pyt
         lr_batch_size=25,
     )
     logger = CSVLogger(tmp_path, name="", version="")
-    data, settings = Digits(train_images=100, batch_size=50), {"enable_progress_bar": False, "logger": logger}
+    data, settings = Digits(max_train_samples=100, batch_size=50), {"enable_progress_bar": False, "logger": logger}
     trainer(tmp_path, [RunSummary()], 1, enable_checkpointing=False, accumulate_grad_batches=2, **settings).fit(
         method, data
     )
@@ -141,7 +141,9 @@ def test_the_bar_and_the_lines_show_each_term_accuracy_pace_and_time(
     method = KD(
         teacher=Network("cifar_resnet20.digits", pretrained=True), student=Network("cifar_resnet8", model_kwargs=NARROW)
     )
-    trainer(tmp_path, [RunStatus()], 2, enable_checkpointing=False).fit(method, Digits(train_images=100, batch_size=50))
+    trainer(tmp_path, [RunStatus()], 2, enable_checkpointing=False).fit(
+        method, Digits(max_train_samples=100, batch_size=50)
+    )
     assert {"ce", "kd", "acc", "val/acc", "images/s", "left"} <= {*shown}
     assert shown["images/s"] > 0
     assert re.fullmatch(r"\d+:\d\d:\d\d", str(shown["left"]))

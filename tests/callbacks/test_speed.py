@@ -137,7 +137,7 @@ def test_a_compiled_fit_is_the_same_and_leaves_nothing_behind(tmp_path: Path, mo
 @pytest.mark.slow
 def test_compiled_through_the_command_line(tmp_path: Path) -> None:
     args = ["fit", f"--config={ROOT / 'configs/digits/sp.yaml'}", "--trainer.max_epochs=2", "--trainer.accelerator=cpu"]
-    args += [f"--run.folder={tmp_path}", "--run.wandb=off", "--trainer.enable_progress_bar=false"]
+    args += [f"--run.output_dir={tmp_path}", "--run.wandb=off", "--trainer.enable_progress_bar=false"]
     args += ["--trainer.precision=64-true"]  # rounding grows within two epochs; in float32 it shows in some values
     found = [
         {name: float(value) for name, value in main([*args, *speed]).trainer.callback_metrics.items()}

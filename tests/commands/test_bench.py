@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 KD_CONFIG = f"--config={ROOT / 'configs/digits/kd.yaml'}"
 SP_CONFIG = f"--config={ROOT / 'configs/digits/sp.yaml'}"
 BRIEF = ["--rounds=2", "--steps=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
-BRIEF += ["--run.wandb=off", "--data.train_images=300"]
+BRIEF += ["--run.wandb=off", "--data.max_train_samples=300"]
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capfd: pytest
 def test_too_few_batches_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     callback = {"class_path": "kd_lightning.commands.bench.Alternate", "init_args": {"path": str(tmp_path / "x.json")}}
     with pytest.raises(SystemExit):
-        main(["fit", KD_CONFIG, *BRIEF[2:], "--data.batch_size=200", f"--run.folder={tmp_path}",
+        main(["fit", KD_CONFIG, *BRIEF[2:], "--data.batch_size=200", f"--run.output_dir={tmp_path}",
               f"--trainer.callbacks+={json.dumps(callback)}"])  # fmt: skip
     assert "data.batch_size: bench needs 3 batches an epoch, and there are 1" in capfd.readouterr().err
 
@@ -143,7 +143,7 @@ def test_the_bare_loop_takes_the_same_steps_as_fit(kind: type[StudentModule], tm
     run = trainer(tmp_path, max_epochs=1)
     losses = trained.losses
     trained.losses = lambda batch: (seen.append(batch), losses(batch))[1]
-    run.fit(trained, datamodule=Digits(batch_size=25, train_images=100, val_split=0))
+    run.fit(trained, datamodule=Digits(batch_size=25, max_train_samples=100, val_split=0))
     del trained.losses
     after = {name: value.clone() for name, value in trained.state_dict().items()}
     trained.load_state_dict(state)
@@ -213,7 +213,7 @@ class TestTorchdistill:
     def test_its_loss_is_ours(self, kind: type[StudentModule], tmp_path: Path) -> None:
         from kd_lightning.commands.bench.torchdistill_baseline import _Runner
 
-        ours, run, data = method(kind), trainer(tmp_path), Digits(batch_size=25, train_images=100)
+        ours, run, data = method(kind), trainer(tmp_path), Digits(batch_size=25, max_train_samples=100)
         data.setup("fit")
         run.datamodule_ = data
         runner = self.runner(_Runner, ours, run, data)
@@ -234,11 +234,11 @@ class TestTorchdistill:
         from types import SimpleNamespace
 
         trainer = SimpleNamespace(datamodule=data, accumulate_grad_batches=1)
-        runner = kind(deepcopy(ours), trainer, data.sets["train"], 0, nullcontext)
+        runner = kind(deepcopy(ours), trainer, data.datasets["train"], 0, nullcontext)
         runner.run(1)
         assert not any(module.training for module in runner.box.teacher_model.modules())
         assert all(value.grad is None for value in runner.box.teacher_model.parameters())
-        return kind(deepcopy(ours), trainer, data.sets["train"], 0, nullcontext)
+        return kind(deepcopy(ours), trainer, data.datasets["train"], 0, nullcontext)
 
     @pytest.mark.usefixtures("in_process")
     def test_it_takes_its_turn(self, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

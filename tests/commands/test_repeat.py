@@ -57,7 +57,7 @@ def test_another_config_or_further_argument_is_another_run(tmp_path: Path, capfd
     assert row["state"] == "ran"
     assert "model.init_args.temperature" in capfd.readouterr().out
     assert len(folders(tmp_path)) == 3
-    (row,) = Repeat([config], seeds=1)(["--run.group=other", f"--run.folder={tmp_path}/runs/../runs"])
+    (row,) = Repeat([config], seeds=1)(["--run.group=other", f"--run.output_dir={tmp_path}/runs/../runs"])
     assert row["state"] == "done before"  # what a run is filed under does not make it another
 
 
@@ -131,7 +131,7 @@ def test_a_dry_run_starts_nothing(tmp_path: Path, capfd: pytest.CaptureFixture) 
         ({"trainer": {"max_epochs": 5}}, "trainer.max_epochs ({a}: 3, {b}: 5)"),
         ({"trainer": {"max_steps": 20}}, "batch size x steps ({a}: whole epochs, {b}: 160 images)"),
         ({"trainer": {"limit_train_batches": 2}}, "batch size x steps ({a}: whole epochs, {b}: 16 images an epoch)"),
-        ({"data": {"train_images": 99}}, "data ({a}: Digits, {b}: Digits train_images=99)"),
+        ({"data": {"max_train_samples": 99}}, "data ({a}: Digits, {b}: Digits max_train_samples=99)"),
         (
             {"data": {"split_seed": 1}},
             "validation split ({a}: val_split=0.1 split_seed=0, {b}: val_split=0.1 split_seed=1)",
@@ -160,7 +160,9 @@ def test_steps_of_another_batch_size_can_be_as_many_images(tmp_path: Path) -> No
 @pytest.mark.usefixtures("fake")
 def test_refusals(tmp_path: Path) -> None:
     a, b = write(tmp_path, "a"), write(tmp_path, "b")
-    same = write(tmp_path, "c", run={"project": "p", "name": "a-s{seed}", "folder": str(tmp_path / "runs"), "id": None})
+    same = write(
+        tmp_path, "c", run={"project": "p", "name": "a-s{seed}", "output_dir": str(tmp_path / "runs"), "id": None}
+    )
     for kwargs, arguments, words in [
         ({"configs": []}, [], "configs: which runs"),
         ({"configs": [str(tmp_path / "aa.yaml")]}, [], "aa.yaml does not exist; nearest: a.yaml"),
@@ -172,7 +174,7 @@ def test_refusals(tmp_path: Path) -> None:
         ({"configs": [a], "seeds": []}, [], "seeds: the list is empty"),
         ({"configs": [a], "seeds": [1, -1]}, [], "seeds: -1 is not a number from 0"),
         ({"configs": [a], "seeds": [1, 2, 1]}, [], "seeds: 1 stands there twice"),
-        ({"configs": [a], "at_once": 0}, [], "at_once: 0 is not above 0"),
+        ({"configs": [a], "max_parallel": 0}, [], "max_parallel: 0 is not above 0"),
         ({"configs": [a]}, ["--seed_everything", "3"], "seed_everything: repeat gives each run its own; use --seeds"),
         ({"configs": [a]}, ["--run.id=3"], "run.id: repeat names each run"),
         ({"configs": [a]}, ["--ckpt_path=x"], "ckpt_path: repeat goes on"),
@@ -191,7 +193,7 @@ def test_fit_leaves_what_is_looked_for(
     """The real fit's results.json ends a job, and its config.yaml tells of no change where there is none."""
     config = ROOT / "configs/digits/baseline.yaml"
     brief = ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
-    brief += ["--trainer.enable_progress_bar=false", "--run.wandb=off", f"--run.folder={tmp_path}"]
+    brief += ["--trainer.enable_progress_bar=false", "--run.wandb=off", f"--run.output_dir={tmp_path}"]
     capfd.readouterr()
     with pytest.raises(SystemExit):
         main(["fit", f"--config={config}", *brief, "--print_config"])
@@ -215,9 +217,9 @@ def test_fit_leaves_what_is_looked_for(
 @pytest.mark.slow
 def test_real_processes(tmp_path: Path) -> None:
     configs = [str(ROOT / f"configs/digits/{name}.yaml") for name in ("baseline", "kd")]
-    brief = ["--trainer.accelerator=cpu", "--trainer.max_epochs=2", "--run.wandb=off", f"--run.folder={tmp_path}"]
+    brief = ["--trainer.accelerator=cpu", "--trainer.max_epochs=2", "--run.wandb=off", f"--run.output_dir={tmp_path}"]
     brief += ["--protocol.select=best"]
-    rows = Repeat(configs, seeds=1, at_once=2)(brief)
+    rows = Repeat(configs, seeds=1, max_parallel=2)(brief)
     assert [row["state"] for row in rows] == ["ran", "ran"]
     (Path(rows[0]["folder"]) / "results.json").unlink()  # as if it were ended in its test
     rows = Repeat(configs, seeds=1)(brief)
@@ -229,7 +231,7 @@ def test_real_processes(tmp_path: Path) -> None:
     ("typed", "given"),
     [
         (["--configs", "a.yaml", "b.yaml", "--seeds", "5"], ['--configs=["a.yaml", "b.yaml"]', "--seeds=5"]),
-        (["a.yaml", "b.yaml", "--at_once", "2"], ["--at_once", "2", '--configs=["a.yaml", "b.yaml"]']),
+        (["a.yaml", "b.yaml", "--max_parallel", "2"], ["--max_parallel", "2", '--configs=["a.yaml", "b.yaml"]']),
         (["--seeds", "3", "7", "--configs=a.yaml"], ['--configs=["a.yaml"]', "--seeds=[3, 7]"]),
         (["--configs=[a.yaml, b.yaml]", "--seeds=[3]", "--dry_run"],
          ["--dry_run=true", "--configs=[a.yaml, b.yaml]", "--seeds=[3]"]),

@@ -25,7 +25,7 @@ def test_several_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(8)})
     configs = [write(tmp_path, name, fake={"sleep": 0.6}) for name in "abcd"]
-    Repeat(configs, seeds=1, at_once=2)([])
+    Repeat(configs, seeds=1, max_parallel=2)([])
     spans = [
         (float((p.parent / "began").read_text()), float(p.read_text()))
         for p in sorted(tmp_path.glob("runs/p/*/*/ended"))
@@ -42,16 +42,16 @@ def test_devices_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert given("CUDA_VISIBLE_DEVICES", at_once=3, gpus=4) == ["0", "1", "2"]
-    assert given("CUDA_VISIBLE_DEVICES", at_once=2, gpus=4, each=2) == ["0,1", "2,3"]
-    assert given("CUDA_VISIBLE_DEVICES", at_once=2, gpus=1) == [None, None]  # they share it
-    assert given("CUDA_VISIBLE_DEVICES", at_once=1, gpus=4) == [None]  # it may take them all
-    assert given("OMP_NUM_THREADS", at_once=2, gpus=2) == [None, None]
-    assert given("OMP_NUM_THREADS", at_once=1, gpus=0) == [None]
+    assert given("CUDA_VISIBLE_DEVICES", max_parallel=3, gpus=4) == ["0", "1", "2"]
+    assert given("CUDA_VISIBLE_DEVICES", max_parallel=2, gpus=4, each=2) == ["0,1", "2,3"]
+    assert given("CUDA_VISIBLE_DEVICES", max_parallel=2, gpus=1) == [None, None]  # they share it
+    assert given("CUDA_VISIBLE_DEVICES", max_parallel=1, gpus=4) == [None]  # it may take them all
+    assert given("OMP_NUM_THREADS", max_parallel=2, gpus=2) == [None, None]
+    assert given("OMP_NUM_THREADS", max_parallel=1, gpus=0) == [None]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7f")
-    assert given("CUDA_VISIBLE_DEVICES", at_once=2, gpus=2) == ["5", "GPU-7f"]
+    assert given("CUDA_VISIBLE_DEVICES", max_parallel=2, gpus=2) == ["5", "GPU-7f"]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert given("OMP_NUM_THREADS", at_once=2, gpus=0) == ["3", "3"]
+    assert given("OMP_NUM_THREADS", max_parallel=2, gpus=0) == ["3", "3"]
 
 
 def drive(configs: list[str], patience: float = 60) -> multiprocessing.Process:
@@ -60,7 +60,7 @@ def drive(configs: list[str], patience: float = 60) -> multiprocessing.Process:
     def run() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without it
         processes.PATIENCE = patience
-        Repeat(configs, seeds=2, at_once=2)([])
+        Repeat(configs, seeds=2, max_parallel=2)([])
 
     process = multiprocessing.get_context("fork").Process(target=run)  # which saves the imports
     process.start()

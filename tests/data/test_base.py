@@ -23,11 +23,11 @@ def ready(data: ImageData, stage: str = "fit") -> ImageData:
 
 def test_digits_are_scikit_learns() -> None:
     data = ready(ready(Digits()), "test")
-    counts = {split: len(images) for split, images in data.sets.items()}
+    counts = {split: len(images) for split, images in data.datasets.items()}
     assert counts == {"train": 1293, "val": 144, "test": 360}
-    indices = torch.cat([images.indices for images in data.sets.values()])
+    indices = torch.cat([images.indices for images in data.datasets.values()])
     assert torch.equal(indices.sort().values, torch.arange(1797))
-    images = data.sets["test"].take(torch.arange(360)).images
+    images = data.datasets["test"].take(torch.arange(360)).images
     assert images.shape == (360, 3, 8, 8)
     assert images.dtype == torch.uint8
     assert images.max() == 255
@@ -36,27 +36,27 @@ def test_digits_are_scikit_learns() -> None:
 
 def test_the_held_out_split_is_by_class_and_the_same_for_all_seeds() -> None:
     first, second, other = (ready(Digits(seed=0)), ready(Digits(seed=1)), ready(Digits(split_seed=1)))
-    held_out = first.sets["val"].indices
-    assert torch.equal(held_out, second.sets["val"].indices)
-    assert not torch.equal(held_out, other.sets["val"].indices)
-    assert not set(held_out.tolist()) & set(first.sets["train"].indices.tolist())
-    counts = torch.bincount(first.sets["val"].labels)
+    held_out = first.datasets["val"].indices
+    assert torch.equal(held_out, second.datasets["val"].indices)
+    assert not torch.equal(held_out, other.datasets["val"].indices)
+    assert not set(held_out.tolist()) & set(first.datasets["train"].indices.tolist())
+    counts = torch.bincount(first.datasets["val"].labels)
     assert counts.max() - counts.min() <= 1
 
 
 @pytest.mark.parametrize(
     ("kwargs", "train", "val"),
-    [({"val_split": 200}, 1237, 200), ({"val_split": 0.5}, 719, 718), ({"train_images": 100}, 100, 144)],
+    [({"val_split": 200}, 1237, 200), ({"val_split": 0.5}, 719, 718), ({"max_train_samples": 100}, 100, 144)],
 )
 def test_splits_by_share_and_by_number(kwargs: dict, train: int, val: int) -> None:
     data = ready(Digits(batch_size=10, **kwargs))
-    assert (len(data.sets["train"]), len(data.sets["val"])) == (train, val)
-    assert torch.bincount(data.sets["train"].labels).min() >= train // 11
+    assert (len(data.datasets["train"]), len(data.datasets["val"])) == (train, val)
+    assert torch.bincount(data.datasets["train"].labels).min() >= train // 11
 
 
 def test_no_validation_images_where_none_are_held_out() -> None:
     data = ready(Digits(val_split=0))
-    assert {*data.sets} == {"train"}
+    assert {*data.datasets} == {"train"}
     assert data.val_dataloader() == []
     assert not data.has_validation
     assert "not augmented" in data.evaluation_set
@@ -71,7 +71,7 @@ def test_without_validation_a_network_is_evaluated_on_training_images_of_all_cla
     assert len(batch.labels) == 12
     assert 3 <= batch.labels.sum() <= 9
     assert data.evaluation_set.startswith("12 training images")
-    assert torch.equal(batch.images, data.sets["train"].take(batch.indices).images)
+    assert torch.equal(batch.images, data.datasets["train"].take(batch.indices).images)
 
 
 CPU = SimpleNamespace(root_device=torch.device("cpu"))
@@ -127,7 +127,7 @@ def test_evaluation_sees_each_image_once_and_unchanged() -> None:
         data.trainer = SimpleNamespace(global_rank=rank, world_size=3, training=False, num_devices=1)
         seen += [data.on_after_batch_transfer(batch, 0) for batch in data.test_dataloader()]
     images = torch.cat([batch.images for batch in seen])[torch.cat([batch.indices for batch in seen]).argsort()]
-    assert torch.equal(images, data.sets["test"].take(torch.arange(360)).images)
+    assert torch.equal(images, data.datasets["test"].take(torch.arange(360)).images)
 
 
 @pytest.mark.parametrize("size", [10, 11, 12])
@@ -148,8 +148,8 @@ def test_shares_of_the_ranks(size: int, world: int) -> None:
         ({"eval_batch_size": -1}, "data.eval_batch_size: -1"),
         ({"val_split": -0.1}, "data.val_split: -0.1"),
         ({"val_split": 5}, "data.val_split: 5 means 5 of 1437"),
-        ({"train_images": 0}, "data.train_images: 0"),
-        ({"train_images": 99999}, "data.train_images: 99999"),
+        ({"max_train_samples": 0}, "data.max_train_samples: 0"),
+        ({"max_train_samples": 99999}, "data.max_train_samples: 99999"),
         ({"batch_size": 1294}, "data.batch_size: 1294 is more than the 1293"),
     ],
 )

@@ -70,29 +70,29 @@ def test_official_files_are_downloaded_checked_and_read(
     kind: type[CIFAR10], tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kind, "official", official(tmp_path, server, kind))
-    data = kind(root=str(tmp_path / "data"), val_split=0, batch_size=2)
+    data = kind(path=str(tmp_path / "data"), val_split=0, batch_size=2)
     data.prepare_data()
     data.setup("fit")
     data.setup("test")
     batches = len(kind.official.train_list)
-    images = data.sets["train"].take(torch.arange(20 * batches)).images
+    images = data.datasets["train"].take(torch.arange(20 * batches)).images
     assert images.shape == (20 * batches, 3, 32, 32)
     assert images[:, 0, 0, 0].tolist() == [*range(20)] * batches
     assert images[:, 2, 31, 31].tolist() == [n for n in range(batches) for _ in range(20)]
-    assert torch.equal(data.sets["test"].labels, torch.arange(20) % kind.num_classes)
+    assert torch.equal(data.datasets["test"].labels, torch.arange(20) % kind.num_classes)
     assert len(data.class_names) == len({*data.class_names}) == data.num_classes
     assert data.class_names == sorted(data.class_names)
 
 
 def test_coarse_labels(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CIFAR100, "official", official(tmp_path, server, CIFAR100))
-    data = CIFAR100(root=str(tmp_path / "data"), labels="coarse")
+    data = CIFAR100(path=str(tmp_path / "data"), labels="coarse")
     data.prepare_data()
     data.setup("test")
-    assert data.sets["test"].labels.tolist() == [19 - n for n in range(20)]
+    assert data.datasets["test"].labels.tolist() == [19 - n for n in range(20)]
     assert data.num_classes == len({*data.class_names}) == 20
     assert data.class_names == sorted(data.class_names)
-    assert CIFAR100(root="nowhere").num_classes == 100
+    assert CIFAR100(path="nowhere").num_classes == 100
 
 
 def test_a_wrong_checksum_or_no_network_is_one_line(
@@ -100,15 +100,15 @@ def test_a_wrong_checksum_or_no_network_is_one_line(
 ) -> None:
     fake = official(tmp_path, server, CIFAR10)
     monkeypatch.setattr(CIFAR10, "official", fake)
-    data = CIFAR10(root=str(tmp_path / "data"))
+    data = CIFAR10(path=str(tmp_path / "data"))
     data.prepare_data()
     file = tmp_path / "data" / fake.base_folder / fake.test_list[0][0]
     file.write_bytes(file.read_bytes() + b"x")
-    with pytest.raises(ConfigError, match=rf"data.root: {file} has the wrong checksum; delete it"):
+    with pytest.raises(ConfigError, match=rf"data.path: {file} has the wrong checksum; delete it"):
         data.setup("test")
     monkeypatch.setattr(fake, "url", "http://127.0.0.1:9/nowhere.tar.gz")
-    with pytest.raises(ConfigError, match=r"data.root: .*cifar-10-python.tar.gz is missing and .* put the file there"):
-        CIFAR10(root=str(tmp_path / "other")).prepare_data()
+    with pytest.raises(ConfigError, match=r"data.path: .*cifar-10-python.tar.gz is missing and .* put the file there"):
+        CIFAR10(path=str(tmp_path / "other")).prepare_data()
 
 
 def test_a_pickle_that_would_run_code_runs_nothing(
@@ -116,7 +116,7 @@ def test_a_pickle_that_would_run_code_runs_nothing(
 ) -> None:
     executed = tmp_path / "executed"
     monkeypatch.setattr(CIFAR10, "official", official(tmp_path, server, CIFAR10, spoil=Touch(executed)))
-    data = CIFAR10(root=str(tmp_path / "data"))
+    data = CIFAR10(path=str(tmp_path / "data"))
     data.prepare_data()
     with pytest.raises(ConfigError, match="holds more than arrays"):
         data.setup("test")

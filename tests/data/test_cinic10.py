@@ -32,8 +32,8 @@ def test_train_valid_and_test(official: Path) -> None:
     assert (data.name, data.num_classes, data.has_validation) == ("cinic10", 10, True)
     assert data.class_names == CIFAR10.class_names
     for split, count in (("train", 3), ("val", 2), ("test", 1)):
-        batch = data.sets[split].take(torch.arange(10 * count))
-        assert len(data.sets[split]) == 10 * count
+        batch = data.datasets[split].take(torch.arange(10 * count))
+        assert len(data.datasets[split]) == 10 * count
         assert batch.images.shape[1:] == (3, 32, 32)
         assert torch.equal(batch.images[:, 0, 9, 9].long(), batch.labels)
         assert (batch.images[:, 1] == count).all()

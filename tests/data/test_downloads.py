@@ -60,9 +60,9 @@ def serve() -> Iterator[Serve]:
 def refusal(address: str, target: Path, md5: str = MD5) -> str:
     """What a fetch that must fail says, in one line."""
     with pytest.raises(ConfigError) as refused:
-        fetch(address, target, md5, field="data.root")
+        fetch(address, target, md5, field="data.path")
     assert "\n" not in str(refused.value)
-    assert str(refused.value).startswith("data.root: ")
+    assert str(refused.value).startswith("data.path: ")
     assert str(target) in str(refused.value)
     return str(refused.value)
 
@@ -76,16 +76,16 @@ def reason(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
 def test_a_file_is_downloaded_once(tmp_path: Path, serve: Serve) -> None:
     target, patience = tmp_path / "new" / "folder" / "data.zip", socket.getdefaulttimeout()
-    fetch(serve(WHOLE), target, MD5, field="data.root")
+    fetch(serve(WHOLE), target, MD5, field="data.path")
     assert target.read_bytes() == CONTENT
     assert [*target.parent.iterdir()] == [target]
     assert socket.getdefaulttimeout() == patience
-    fetch("http://127.0.0.1:9/data.zip", target, MD5, field="data.root")  # it is there, so nobody is asked
+    fetch("http://127.0.0.1:9/data.zip", target, MD5, field="data.path")  # it is there, so nobody is asked
 
 
 def test_a_file_address(tmp_path: Path, reason: Callable[[str], str]) -> None:
     (tmp_path / "source").write_bytes(CONTENT)
-    fetch((tmp_path / "source").as_uri(), tmp_path / "data.zip", MD5, field="data.root")
+    fetch((tmp_path / "source").as_uri(), tmp_path / "data.zip", MD5, field="data.path")
     assert (tmp_path / "data.zip").read_bytes() == CONTENT
     nowhere = (tmp_path / "nowhere").as_uri()
     assert f"{nowhere} cannot be downloaded ({reason(nowhere)})" in refusal(nowhere, tmp_path / "other.zip")
@@ -101,7 +101,7 @@ def test_another_content_leaves_nothing(tmp_path: Path, serve: Serve, content: b
 
 def test_a_broken_off_download_starts_again(tmp_path: Path, serve: Serve) -> None:
     refusal(serve(answer_of(CONTENT[:50])), tmp_path / "data.zip")
-    fetch(serve(WHOLE), tmp_path / "data.zip", MD5, field="data.root")
+    fetch(serve(WHOLE), tmp_path / "data.zip", MD5, field="data.path")
     assert (tmp_path / "data.zip").read_bytes() == CONTENT
 
 
@@ -136,7 +136,7 @@ def test_what_is_not_http_or_breaks_off_is_one_line(tmp_path: Path, serve: Serve
 @pytest.mark.parametrize("answer", [CHUNK, b"220 ftp ready\r\n"])
 def test_what_is_not_http_or_breaks_off_leaves_nothing(tmp_path: Path, serve: Serve, answer: bytes) -> None:
     with contextlib.suppress(Exception):
-        fetch(serve(answer), tmp_path / "data.zip", MD5, field="data.root")
+        fetch(serve(answer), tmp_path / "data.zip", MD5, field="data.path")
     assert [*tmp_path.iterdir()] == []
 
 

@@ -46,11 +46,11 @@ def test_train_beside_test_or_val(tmp_path: Path, other: str) -> None:
     (tmp_path / "train" / "cat" / "notes.txt").write_text("not an image")
     data = of(tmp_path)
     assert (data.num_classes, data.class_names, data.name) == (2, ["cat", "dog"], tmp_path.name)
-    assert (len(data.sets["train"]), len(data.sets["test"])) == (12, 6)
-    images = data.sets["train"].take(torch.arange(12)).images
-    assert torch.equal(images[:, 0, 0, 0].long(), data.sets["train"].labels)
+    assert (len(data.datasets["train"]), len(data.datasets["test"])) == (12, 6)
+    images = data.datasets["train"].take(torch.arange(12)).images
+    assert torch.equal(images[:, 0, 0, 0].long(), data.datasets["train"].labels)
     assert images[:, 1, 0, 0].tolist() == [*range(6)] * 2
-    assert data.sets["test"].paths()[0] == str(tmp_path / other / "cat" / "00.png")
+    assert data.datasets["test"].paths()[0] == str(tmp_path / other / "cat" / "00.png")
 
 
 def test_train_val_and_test(tmp_path: Path) -> None:
@@ -58,16 +58,16 @@ def test_train_val_and_test(tmp_path: Path) -> None:
         fill(tmp_path / split, count=count)
     data = of(tmp_path, val_split=0.5)
     assert data.has_validation
-    assert {split: len(images) for split, images in data.sets.items()} == {"train": 12, "val": 4, "test": 6}
+    assert {split: len(images) for split, images in data.datasets.items()} == {"train": 12, "val": 4, "test": 6}
 
 
 def test_class_folders_alone_are_split(tmp_path: Path) -> None:
     data = of(fill(tmp_path, count=10), test_split=0.3)
-    train, test = data.sets["train"], data.sets["test"]
+    train, test = data.datasets["train"], data.datasets["test"]
     assert (len(train), len(test)) == (14, 6)
     assert torch.bincount(test.labels).tolist() == [3, 3]
     assert sorted([*train.indices.tolist(), *test.indices.tolist()]) == [*range(20)]
-    assert torch.equal(test.indices, of(tmp_path, test_split=6, seed=9).sets["test"].indices)
+    assert torch.equal(test.indices, of(tmp_path, test_split=6, seed=9).datasets["test"].indices)
 
 
 def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.size: .*99.png has 20x8 pixels, the first image 6x6"):
         of(tmp_path)
     data = of(tmp_path, size=4)
-    images = data.sets["train"].take(torch.arange(11)).images
+    images = data.datasets["train"].take(torch.arange(11)).images
     assert images.shape == (11, 3, 4, 4)
     assert (images[-1] == 77).all()  # grey, as RGB, the middle of the long side
 
@@ -99,7 +99,7 @@ def test_archives(tmp_path: Path, cache: Path, ending: str, within: str) -> None
             for path in files:
                 file.add(path, within + str(path.relative_to(source)))
     data = of(archive)
-    assert (data.name, len(data.sets["train"])) == ("pets", 10)
+    assert (data.name, len(data.datasets["train"])) == ("pets", 10)
     stamp = data.path.stat().st_mtime_ns
     assert of(archive).path.stat().st_mtime_ns == stamp  # not unpacked again
     assert {entry.name.split("-")[0] for entry in cache.iterdir()} == {"pets", "decoded"}  # nothing half done is left

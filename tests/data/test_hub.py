@@ -68,11 +68,11 @@ def refusal(path: str, **kwargs: object) -> str:
 def test_a_class_label_keeps_its_order(tmp_path: Path) -> None:
     data = of(write(tmp_path / "pets", PETS, train=[0, 2, 1, 1], test=[1, 0]))
     assert (data.name, data.num_classes, data.class_names) == ("pets", 3, ["dog", "cat", "ape"])
-    train = data.sets["train"]
+    train = data.datasets["train"]
     assert train.labels.tolist() == [0, 2, 1, 1]
     assert train.indices.tolist() == [0, 1, 2, 3]
     assert train.take(torch.arange(4)).images[:, 0, 3, 3].tolist() == [0, 1, 2, 3]
-    assert data.sets["test"].labels.tolist() == [1, 0]
+    assert data.datasets["test"].labels.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -82,21 +82,21 @@ def test_other_labels_are_sorted(tmp_path: Path, train: list, test: list, classe
     kind = datasets.Value("string" if isinstance(train[0], str) else "int64")
     data = of(write(tmp_path / "pets", kind, train=train, test=test))
     assert data.class_names == classes
-    assert data.sets["train"].labels.tolist() == [1, 0, 1]
-    assert data.sets["test"].labels.tolist() == [1]
+    assert data.datasets["train"].labels.tolist() == [1, 0, 1]
+    assert data.datasets["test"].labels.tolist() == [1]
 
 
 def test_splits_by_other_names(tmp_path: Path) -> None:
     path = write(tmp_path / "pets", PETS, train=[0, 1, 2, 0, 1, 2], validation=[0, 1, 2])
     data = of(path)
     assert not data.has_validation
-    assert {split: len(images) for split, images in data.sets.items()} == {"train": 6, "test": 3}
+    assert {split: len(images) for split, images in data.datasets.items()} == {"train": 6, "test": 3}
     for same in ({"val": "train"}, {"val": "validation"}, {"test": "train"}):  # validation is the test by default
         assert "are the same images" in refusal(path, **same)
     path = write(tmp_path / "more", PETS, train=[0, 1, 2, 0, 1, 2], validation=[0, 1, 2], test=[0, 1])
     data = of(path, train="validation", val="train")
     assert data.has_validation
-    assert {split: len(images) for split, images in data.sets.items()} == {"train": 3, "val": 6, "test": 2}
+    assert {split: len(images) for split, images in data.datasets.items()} == {"train": 3, "val": 6, "test": 2}
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"memory_limit": 0, "num_workers": 0}])
@@ -112,7 +112,7 @@ def test_without_labels(tmp_path: Path, kwargs: dict) -> None:
 
 def test_what_is_decoded_is_found_again(tmp_path: Path) -> None:
     path = write(tmp_path / "pets", train=["x", "y", "x"], test=["x", "y"])
-    origins = [of(path).sets["train"].origin for _ in range(2)]
+    origins = [of(path).datasets["train"].origin for _ in range(2)]
     assert ["from the disk cache" in origin for origin in origins] == [False, True]
 
 

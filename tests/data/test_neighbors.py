@@ -19,7 +19,7 @@ from kd_lightning.errors import ConfigError
 TEACHER = SimpleNamespace(name="wise", fingerprint=lambda: "a1")
 DIGITS = Digits()
 DIGITS.setup("fit")
-IMAGES = DIGITS.sets["train"]
+IMAGES = DIGITS.datasets["train"]
 NEAREST = nearest_neighbors(IMAGES.take(torch.arange(1293)).images.flatten(1).float(), 9)
 
 

@@ -58,7 +58,7 @@ def test_the_images_after_a_resume_are_those_of_the_run_that_was_not_stopped(
 ) -> None:
     def data() -> ImageData:
         if kind == "memory":
-            return Digits(batch_size=30, train_images=120, val_split=0)
+            return Digits(batch_size=30, max_train_samples=120, val_split=0)
         limit = 0.0 if "files" in kind else 4.0
         held_out = 4 if kind == "val" else 0
         path = str(folder(tmp_path / "images"))
@@ -67,7 +67,7 @@ def test_the_images_after_a_resume_are_those_of_the_run_that_was_not_stopped(
             batch_size=4,
             val_split=held_out,
             test_split=4,
-            train_images=16,
+            max_train_samples=16,
             memory_limit=limit,
             num_workers=2,
         )

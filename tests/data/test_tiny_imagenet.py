@@ -44,10 +44,13 @@ def ready(path: Path) -> TinyImageNet:
 
 def test_the_official_folder_is_read(official: Path) -> None:
     data = ready(official)
-    assert {split: len(images) for split, images in data.sets.items()} == {"train": 400, "val": 200, "test": 200}
+    assert {split: len(images) for split, images in data.datasets.items()} == {"train": 400, "val": 200, "test": 200}
     assert data.class_names[7] == "word n00000007"
     for split in ("train", "test"):
-        images, labels = data.sets[split].take(torch.arange(len(data.sets[split]))).images, data.sets[split].labels
+        images, labels = (
+            data.datasets[split].take(torch.arange(len(data.datasets[split]))).images,
+            data.datasets[split].labels,
+        )
         assert images.shape[1:] == (3, 64, 64)
         assert (images[:, 0, 32, 32].long() - labels).abs().max() <= 3  # JPEG
         assert torch.equal(labels, labels.sort().values)
@@ -60,7 +63,7 @@ def test_an_archive_and_a_downloaded_zip(official: Path, tmp_path: Path, monkeyp
     with zipfile.ZipFile(archive, "w") as file:
         for path in sorted(official.rglob("*.*")):
             file.write(path, f"tiny-imagenet-200/{path.relative_to(official)}")
-    assert len(ready(archive).sets["test"]) == 200
+    assert len(ready(archive).datasets["test"]) == 200
 
     def fetch(address: str, target: Path, md5: str, *, field: str) -> None:
         assert (address, md5) == (tiny_imagenet._ADDRESS, tiny_imagenet._CHECKSUM)
@@ -68,7 +71,7 @@ def test_an_archive_and_a_downloaded_zip(official: Path, tmp_path: Path, monkeyp
         shutil.copy(archive, target)
 
     monkeypatch.setattr(tiny_imagenet, "fetch", fetch)
-    assert len(ready(tmp_path / "data" / "tiny-imagenet-200").sets["test"]) == 200
+    assert len(ready(tmp_path / "data" / "tiny-imagenet-200").datasets["test"]) == 200
 
 
 def test_refusals(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +96,6 @@ def test_the_real_subset(shared: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     data = TinyImageNet(path=str(shared / "data" / "tiny-imagenet-200-subset.tar"))
     data.setup("test")
-    assert len(data.sets["test"]) == 5000
-    assert torch.bincount(data.sets["test"].labels).tolist() == [25] * 200
+    assert len(data.datasets["test"]) == 5000
+    assert torch.bincount(data.datasets["test"].labels).tolist() == [25] * 200
     assert "Egyptian cat" in data.class_names

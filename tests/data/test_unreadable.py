@@ -85,15 +85,15 @@ def test_a_second_start_still_knows_what_was_skipped(root: Path, broken: list[Pa
     said = [str(warning.message) for warning in recwarn.list]
     assert said.count(f"data.on_error: 2 of 12 images are left out, {broken[0]} for one") == 2
     assert f"{broken[0]} cannot be read as an image" in refusal(root, size=8)
-    assert (len(data.sets["train"]), data.sets["val"].labels.tolist()) == (8, [0, 1])
-    assert not {1, 9} & {*data.sets["train"].indices.tolist(), *data.sets["val"].indices.tolist()}
-    assert not {*map(Path, data.sets["train"].paths())} & {*broken}
+    assert (len(data.datasets["train"]), data.datasets["val"].labels.tolist()) == (8, [0, 1])
+    assert not {1, 9} & {*data.datasets["train"].indices.tolist(), *data.datasets["val"].indices.tolist()}
+    assert not {*map(Path, data.datasets["train"].paths())} & {*broken}
 
 
 def test_workers_tell_how_many_were_skipped(root: Path, broken: list[Path]) -> None:
     data = of(root, **SKIPS, memory_limit=0, num_workers=2)
     assert {*read(data)} == {*range(12)} - {1, 9}
-    assert data.sets["train"].unreadable.nonzero()[:, 0].tolist() == [1, 9]
+    assert data.datasets["train"].unreadable.nonzero()[:, 0].tolist() == [1, 9]
     with pytest.warns(UserWarning, match=r"data.on_error: 2 train images could not be read"):
         data.teardown("fit")
 
@@ -132,7 +132,7 @@ def test_other_files_are_counted_and_empty_classes_stay(root: Path, monkeypatch:
     with pytest.warns(UserWarning, match=rf"data.path: {root}/train/bat holds no images; the class stays"):
         data = of(root)
     assert data.class_names == ["bat", "cat", "dog"]
-    assert data.sets["train"].labels.tolist() == [1] * 6 + [2] * 6
+    assert data.datasets["train"].labels.tolist() == [1] * 6 + [2] * 6
     assert [line for line in said if line.startswith(f"{root}/train: 2 files that are no images are left out")]
 
 
@@ -141,11 +141,11 @@ def test_a_bare_tree_without_labels(root: Path) -> None:
     for file in ("a/b/c/0.PNG", "0.png", ".0.png"):
         Image.new("RGB", (8, 8)).save(root / file)
     data = of(root, labeled=False, num_classes=3, val_split=0.5)
-    assert (data.num_classes, data.has_validation, [*data.sets]) == (3, True, ["train", "val"])
-    assert data.sets["val"].labels.tolist() == [-1] * 13
+    assert (data.num_classes, data.has_validation, [*data.datasets]) == (3, True, ["train", "val"])
+    assert data.datasets["val"].labels.tolist() == [-1] * 13
     data = of(root, labeled=False, num_classes=3, val_split=0)
-    assert data.sets["train"].labels.tolist() == [-1] * 26
-    first = [str(Path(path).relative_to(root)) for path in data.sets["train"].paths()[:3]]
+    assert data.datasets["train"].labels.tolist() == [-1] * 26
+    first = [str(Path(path).relative_to(root)) for path in data.datasets["train"].paths()[:3]]
     assert first == ["0.png", "a/b/c/0.PNG", "test/cat/0.png"]
     (root / "empty").mkdir()
     assert refusal(root / "empty", labeled=False) == f"data.path: {root}/empty holds no images"

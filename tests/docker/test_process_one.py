@@ -27,7 +27,7 @@ def can_be_process_one() -> bool:
 @pytest.mark.skipif(not can_be_process_one(), reason="unshare --pid is not allowed here")
 def test_process_one_saves_and_ends_when_docker_stops_it(tmp_path: Path) -> None:
     args = ["--config=configs/digits/kd.yaml", "--trainer.max_epochs=500", "--trainer.accelerator=cpu"]
-    args += ["--trainer.enable_progress_bar=false", "--run.wandb=off", "--run.id=one", f"--run.folder={tmp_path}"]
+    args += ["--trainer.enable_progress_bar=false", "--run.wandb=off", "--run.id=one", f"--run.output_dir={tmp_path}"]
     seen = "import os, runpy; print('process', os.getpid(), flush=True); "
     seen += "runpy.run_module('kd_lightning', run_name='__main__')"
     known = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -34,7 +34,7 @@ case "$1" in show) echo 127.0.0.1; echo 127.0.0.2 ;; *) echo "$@" >>"{folder}/as
 """
 ARGS = ["--run.wandb=off", "--trainer.enable_progress_bar=false", "--trainer.devices=1", "--trainer.accelerator=cpu"]
 ARGS += ["--trainer.precision=32", "--trainer.sync_batchnorm=false", "--trainer.log_every_n_steps=1"]
-ARGS += ["--data.batch_size=64", "--data.train_images=300", "--trainer.max_epochs=6", "--protocol.every_n_steps=1"]
+ARGS += ["--data.batch_size=64", "--data.max_train_samples=300", "--trainer.max_epochs=6", "--protocol.every_n_steps=1"]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def cluster(tmp_path: Path) -> dict[str, str]:
 
 def session(folder: Path, cluster: dict[str, str]) -> subprocess.Popen:
     """What SLURM does each time that it starts the job."""
-    command = ["bash", str(SCRIPT), "configs/digits/kd.yaml", *ARGS, f"--run.folder={folder / 'runs'}"]
+    command = ["bash", str(SCRIPT), "configs/digits/kd.yaml", *ARGS, f"--run.output_dir={folder / 'runs'}"]
     output = (folder / "output").open("a")
     return subprocess.Popen(command, cwd=ROOT, env=cluster, stdout=output, stderr=output, start_new_session=True)
 

@@ -40,7 +40,7 @@ def test_a_small_temperature_does_not_overflow() -> None:
 
 
 def test_a_label_free_run_is_evaluated_by_neighbours_alone(tmp_path: Path) -> None:
-    args = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path}", "--trainer.max_epochs=6"]
+    args = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path}", "--trainer.max_epochs=6"]
     cli = main(["fit", COSS, *args, "--trainer.enable_progress_bar=false"])
     metrics = cli.trainer.callback_metrics
     assert 0.8 < metrics["test/knn"] < metrics["test/knn_teacher"]

@@ -124,10 +124,10 @@ def test_what_is_evaluated_is_the_student_as_it_is_now(tmp_path: Path) -> None:
             data = trainer.datamodule
             bank, asked = (
                 read(pl_module.student, data.in_order(s), pl_module.device, quiet=True).embedding
-                for s in (data.sets["train"], data.sets["val"])
+                for s in (data.datasets["train"], data.datasets["val"])
             )
-            scores = knn_scores(asked, bank, data.sets["train"].labels, k=10, temperature=0.07, classes=10)
-            found.append((scores.argmax(1) == data.sets["val"].labels).float().mean().item())
+            scores = knn_scores(asked, bank, data.datasets["train"].labels, k=10, temperature=0.07, classes=10)
+            found.append((scores.argmax(1) == data.datasets["val"].labels).float().mean().item())
             pl_module.train()
             assert trainer.callback_metrics["val/knn"].item() == pytest.approx(found[-1])
 
@@ -156,15 +156,15 @@ def test_a_run_without_labels_is_evaluated_by_other_images(tmp_path: Path) -> No
     bare.mkdir()
     pictures = digits()
     pictures.setup("fit")
-    images = pictures.sets["train"].take(torch.arange(100)).images
+    images = pictures.datasets["train"].take(torch.arange(100)).images
     for number, image in enumerate(images):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(bare / f"{number}.png")
     data = ["--data=ImageFolder", f"--data.path={bare}", "--data.labeled=false", "--data.batch_size=50"]
-    labelled = "{class_path: Digits, init_args: {train_images: 100, batch_size: 50}}"
+    labelled = "{class_path: Digits, init_args: {max_train_samples: 100, batch_size: 50}}"
     knn = f"--trainer.callbacks=[{{class_path: KNN, init_args: {{data: {labelled}}}}}]"
     model = ["--model=CoSS", "--model.teacher={name: cifar_resnet20.digits, pretrained: true}"]
     model += ["--model.student={name: cifar_resnet8}"]
-    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path / 'runs'}"]
+    fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path / 'runs'}"]
     run = main(["fit", *data, "--data.augmentations=[]", *model, knn, "--trainer.max_epochs=2", *fixed])
     assert 0.2 < run.trainer.callback_metrics["val/knn"] < 1
     (csv,) = (tmp_path / "runs").rglob("metrics.csv")
@@ -176,7 +176,7 @@ def test_refusals_before_the_first_step(tmp_path: Path, capfd: pytest.CaptureFix
         LinearProbe(max_iter=0)
     with pytest.raises(ConfigError, match="every_n_epochs: -1"):
         KNN(every_n_epochs=-1)
-    fixed = [f"--config={COSS}", "--trainer.accelerator=cpu", "--run.wandb=off", f"--run.folder={tmp_path}"]
+    fixed = [f"--config={COSS}", "--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path}"]
     many = "--trainer.callbacks=[{class_path: KNN, init_args: {k: 5000}}]"
     with pytest.raises(SystemExit):
         main(["fit", *fixed, many])

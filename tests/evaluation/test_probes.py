@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> StudentModule:
     """A student that is right on most of the digits."""
     torch.manual_seed(0)
     built = method(KD)
-    trainer(tmp_path_factory.mktemp("run"), max_epochs=15).fit(built, digits(train_images=400))
+    trainer(tmp_path_factory.mktemp("run"), max_epochs=15).fit(built, digits(max_train_samples=400))
     return built
 
 
@@ -50,7 +50,7 @@ def evaluated(
     folder: Path, built: StudentModule, *evaluators: Evaluator | Callback, data: Digits | None = None
 ) -> dict[str, float]:
     run = trainer(folder, *evaluators)
-    data = data or digits(train_images=400)
+    data = data or digits(max_train_samples=400)
     for evaluator in evaluators:
         data.checks.append(evaluator.prepare)
     run.test(built, data, verbose=False)
@@ -58,9 +58,9 @@ def evaluated(
 
 
 def seen(built: StudentModule, split: str = "test", network: str = "student") -> tuple[np.ndarray, ...]:
-    data = digits(train_images=400)
+    data = digits(max_train_samples=400)
     data.setup("test" if split == "test" else "fit")
-    found = read(getattr(built, network), data.in_order(data.sets[split]), torch.device("cpu"), quiet=True)
+    found = read(getattr(built, network), data.in_order(data.datasets[split]), torch.device("cpu"), quiet=True)
     return tuple(part.double().numpy() if part.is_floating_point() else part.numpy() for part in found)
 
 
@@ -97,7 +97,7 @@ def test_the_temperature_is_fitted_on_validation_images(tmp_path: Path, trained:
     _, logits, labels, _ = seen(trained)
     assert found["test/nll_scaled"] == pytest.approx(log_loss(labels, softmax(logits / best, axis=1)), rel=1e-3)
     assert found["test/nll_scaled"] != pytest.approx(found["test/nll"], rel=1e-3)
-    without = evaluated(tmp_path, trained, Classification(), data=digits(train_images=400, val_split=0))
+    without = evaluated(tmp_path, trained, Classification(), data=digits(max_train_samples=400, val_split=0))
     assert "test/ece" in without
     assert "test/ece_scaled" not in without
 
@@ -170,7 +170,7 @@ def test_unknown_images(tmp_path: Path, trained: StudentModule) -> None:
     bank, _, classes, _ = seen(trained, "train")
     noise.setup("test")
     images = torch.nn.functional.interpolate(
-        noise.sets["test"].images.float(), (8, 8), mode="bilinear", antialias=True
+        noise.datasets["test"].images.float(), (8, 8), mode="bilinear", antialias=True
     ).round()
     with torch.no_grad():
         strange = trained.student.eval().features(images.to(torch.uint8), embedding=True, logits=True)
@@ -278,9 +278,9 @@ def test_errors_relative_to_one_that_never_errs() -> None:
 
 def test_folders_of_some_classes(tmp_path: Path, trained: StudentModule) -> None:
     """The test digits 3 and 7 again, as files; the other classes' scores do not count."""
-    data = digits(train_images=400)
+    data = digits(max_train_samples=400)
     data.setup("test")
-    images = data.sets["test"]
+    images = data.datasets["test"]
     for split, names in (("named", {3: "3", 7: "7"}), ("strange", {3: "three"})):
         for label, name in names.items():
             folder = tmp_path / split / name
@@ -303,9 +303,9 @@ def test_folders_of_some_classes(tmp_path: Path, trained: StudentModule) -> None
 def test_transfer(tmp_path: Path, trained: StudentModule) -> None:
     """To the digits themselves in another size, as another data set would come."""
     folder = tmp_path / "large"
-    data = digits(train_images=400)
+    data = digits(max_train_samples=400)
     data.setup("test")
-    images, labels = data.sets["test"].take(torch.arange(200))[:2]
+    images, labels = data.datasets["test"].take(torch.arange(200))[:2]
     for number, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         place = folder / ("odd" if label % 2 else "even")
         place.mkdir(parents=True, exist_ok=True)

@@ -121,7 +121,7 @@ def test_without_labels_the_student_comes_to_have_the_teachers_neighbours(tmp_pa
     method = taught(student=network(32), optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=2e-3))
     data = Digits(batch_size=64)
     data.setup("test")
-    images = data.sets["test"].take(torch.arange(360)).images
+    images = data.datasets["test"].take(torch.arange(360)).images
 
     def evaluated() -> float:
         with torch.no_grad():

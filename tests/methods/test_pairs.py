@@ -15,7 +15,7 @@ VIT = {"img_size": 8, "patch_size": 4, "depth": 4, "num_heads": 2, "embed_dim": 
 CNN = {"channels": [4, 4, 8, 16]}
 NETWORKS = {"cnn": ("cifar_resnet8", CNN), "vit": ("vit_tiny_patch16_224", VIT)}
 PAIRS = ["cnn-cnn", "vit-cnn", "cnn-vit", "vit-vit"]
-BRIEF = ["--data=Digits", "--data.train_images=100", "--data.batch_size=25", "--trainer.limit_train_batches=2"]
+BRIEF = ["--data=Digits", "--data.max_train_samples=100", "--data.batch_size=25", "--trainer.limit_train_batches=2"]
 BRIEF += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--run.wandb=off"]
 
 
@@ -32,7 +32,7 @@ def test_fit_go_on_test_and_take_the_student_away(kind: type[StudentModule], pai
         pytest.skip("it has no teacher")
     args += [*BRIEF, "--trainer.callbacks=[{class_path: KNN, init_args: {k: 3}}]"]
     run = tmp_path / "runs/kd_lightning/first/1"
-    named = [f"--run.folder={tmp_path / 'runs'}", "--run.id=1"]
+    named = [f"--run.output_dir={tmp_path / 'runs'}", "--run.id=1"]
     main(["fit", *args, *named, "--run.name=first", "--trainer.max_epochs=1"])
     more = ["--run.name=second", "--trainer.max_epochs=2", f"--ckpt_path={run / 'last.ckpt'}"]
     assert main(["fit", *args, *named, *more]).trainer.global_step == 4

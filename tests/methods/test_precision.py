@@ -35,7 +35,7 @@ every_case = pytest.mark.parametrize("case", CASES)
 def real(count: int = 32) -> Batch:
     data = digits()
     data.setup("fit")
-    return data.sets["train"].take(torch.arange(count))
+    return data.datasets["train"].take(torch.arange(count))
 
 
 def build(case: str, folder: Path, classes: int = 10, *, trained: bool = False) -> StudentModule:

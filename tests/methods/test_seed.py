@@ -102,7 +102,7 @@ def test_the_queue_is_in_the_checkpoint_and_ddp_leaves_it_alone(tmp_path: object
 def test_it_learns_without_labels(tmp_path: object) -> None:
     built = method(SEED, queue_size=512)
     (before,) = trainer(tmp_path).validate(built, digits(), verbose=False)
-    trainer(tmp_path, max_epochs=8).fit(built, digits(train_images=None))
+    trainer(tmp_path, max_epochs=8).fit(built, digits(max_train_samples=None))
     (after,) = trainer(tmp_path).validate(built, digits(), verbose=False)
     assert after["val/neighbors"] > before["val/neighbors"] + 0.02
 

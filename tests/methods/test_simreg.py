@@ -35,7 +35,7 @@ def test_the_head_is_the_papers() -> None:
 def test_it_learns_without_labels(tmp_path: object) -> None:
     built, run = method(SimReg), trainer(tmp_path, max_epochs=8)
     (before,) = run.validate(built, digits(), verbose=False)
-    run.fit(built, digits(train_images=None))
+    run.fit(built, digits(max_train_samples=None))
     (after,) = trainer(tmp_path).validate(built, digits(), verbose=False)
     assert after["val/cosine"] > before["val/cosine"] + 0.2
     assert after["val/neighbors"] > before["val/neighbors"] + 0.02

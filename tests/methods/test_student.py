@@ -57,7 +57,7 @@ def test_evaluating_equals_an_independent_computation_over_uneven_batches(
     data = digits(eval_batch_size=100)  # 144 and 360 images: the last batch is smaller
     (metrics,) = getattr(trainer(tmp_path), stage)(method, data, verbose=False)
     split = {"validate": "val", "test": "test"}[stage]
-    images, labels = whole(data.sets[split]), data.sets[split].labels
+    images, labels = whole(data.datasets[split]), data.datasets[split].labels
     with torch.no_grad():
         logits, targets = method.student.eval()(images), teacher(images).argmax(1)
     assert metrics[f"{split}/acc"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
@@ -68,13 +68,13 @@ def test_evaluating_equals_an_independent_computation_over_uneven_batches(
 def test_predictions_are_the_students(tmp_path: Path) -> None:
     method, data = Supervised(student=student()), digits(eval_batch_size=100)
     parts = trainer(tmp_path).predict(method, data)
-    images = whole(data.sets["test"])
+    images = whole(data.datasets["test"])
     with torch.no_grad():
         seen = method.student.eval().features(images, embedding=True, logits=True)
     torch.testing.assert_close(torch.cat([part.logits for part in parts]), seen.logits)
     torch.testing.assert_close(torch.cat([part.embedding for part in parts]), seen.embedding)
-    assert torch.equal(torch.cat([part.indices for part in parts]), data.sets["test"].indices)
-    assert torch.equal(torch.cat([part.labels for part in parts]), data.sets["test"].labels)
+    assert torch.equal(torch.cat([part.indices for part in parts]), data.datasets["test"].indices)
+    assert torch.equal(torch.cat([part.labels for part in parts]), data.datasets["test"].labels)
 
 
 @pytest.mark.parametrize("schedule", [WarmupCosine, torch.optim.lr_scheduler.ConstantLR])

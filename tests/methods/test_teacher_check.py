@@ -55,7 +55,7 @@ def test_it_is_the_accuracy_before_the_first_step(
     given = {"val_split": val_split, "augmentations": [RandomCrop(4)], "eval_batch_size": 64}
     method, data = KD(teacher=middling, student=student()), digits(**given)
     data.setup("fit")
-    images, labels = whole(data.sets[split]), data.sets[split].labels  # not augmented
+    images, labels = whole(data.datasets[split]), data.datasets[split].labels  # not augmented
     with torch.no_grad():
         right = (middling.eval()(images).argmax(1) == labels).double().mean().item()
     assert 0.3 < right < 0.97
@@ -103,7 +103,7 @@ def test_the_line_is_five_points_above_chance(
 ) -> None:
     method, data = KD(teacher=rolled(0), student=student()), digits(val_split=100)
     data.setup("fit")
-    labels = data.sets["val"].labels
+    labels = data.datasets["val"].labels
     answers = torch.where(torch.arange(100) < round(100 * right), labels, (labels + 1) % 10)
     logits = torch.nn.functional.one_hot(answers, 10).float()
     real = method.teach

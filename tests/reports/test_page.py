@@ -210,7 +210,7 @@ def test_the_most_disagreed_on_images_are_the_datas_own(tmp_path: Path) -> None:
     # images 0 and 1 are wrong for all four; 2: kd's two and one of sp's; 3: kd's two; 4: one of kd's
     data = Digits()
     data.setup("test")
-    labels, indices = data.sets["test"].labels.tolist(), data.sets["test"].indices.tolist()
+    labels, indices = data.datasets["test"].labels.tolist(), data.datasets["test"].indices.tolist()
     # of 4 and 2, which differ alike, all are surer of 4
     assert [one.index for one in found] == [indices[3], indices[4], indices[2]]
     three_to_one = -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25))
@@ -219,7 +219,7 @@ def test_the_most_disagreed_on_images_are_the_datas_own(tmp_path: Path) -> None:
     assert found[0].votes == {"kd": {wrong: 2}, "sp": {labels[3]: 2}}
     assert found[0].teacher == labels[3]
     pixels = images_at(runs, [one.index for one in found], [one.label for one in found])
-    assert torch.equal(pixels, data.sets["test"].take(torch.tensor([3, 4, 2])).images)
+    assert torch.equal(pixels, data.datasets["test"].take(torch.tensor([3, 4, 2])).images)
     with pytest.raises(UnavailableError, match="other"):
         images_at(runs, [indices[0]], [(labels[0] + 1) % 10])
 

@@ -117,7 +117,7 @@ def test_unfinished_runs_say_how_to_finish(tmp_path: Path) -> None:
     first, second, fourth, third = runs.problems
     assert f"python -m kd_lightning test --config {trained}/config.yaml --ckpt_path {trained}/best.ckpt" in fourth
     assert "unfinished, it has no results.json; it has not finished: python -m kd_lightning fit --config " in first
-    assert first.endswith(f"{folders[0]}/config.yaml --run.folder {tmp_path} --run.id a --ckpt_path last runs it")
+    assert first.endswith(f"{folders[0]}/config.yaml --run.output_dir {tmp_path} --run.id a --ckpt_path last runs it")
     assert second.endswith("--ckpt_path last goes on with it")
     assert third == "unfinished, beside a finished run of the same name, left out: kd-s2/earlier"
 

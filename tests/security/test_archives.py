@@ -220,9 +220,9 @@ def test_extract_goes_over_old_files_only_when_whole(tmp_path: Path) -> None:
     (target / "a").mkdir(parents=True)
     (target / "a" / "1.png").write_text("before")
     with pytest.raises(ConfigError, match=r"data\.root"):
-        extract(tar(tmp_path / "bad.tar", "a/1.png", "../x"), target, "data.root")
+        extract(tar(tmp_path / "bad.tar", "a/1.png", "../x"), target, "data.path")
     assert (target / "a" / "1.png").read_text() == "before"
-    extract(tar(tmp_path / "good.tar", "a/1.png", "b/2.png"), target, "data.root")
+    extract(tar(tmp_path / "good.tar", "a/1.png", "b/2.png"), target, "data.path")
     assert (target / "a" / "1.png").read_bytes() == b"abc"
     assert sorted(path.name for path in target.iterdir()) == ["a", "b"]
 

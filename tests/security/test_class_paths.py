@@ -35,7 +35,7 @@ def run(tmp_path: Path, capfd: pytest.CaptureFixture):
 
     def refused(*args: str, config: dict | None = None) -> str:
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config or KD))
-        places = [f"--config={tmp_path / 'config.yaml'}", f"--run.folder={tmp_path / 'runs'}", "--run.wandb=off"]
+        places = [f"--config={tmp_path / 'config.yaml'}", f"--run.output_dir={tmp_path / 'runs'}", "--run.wandb=off"]
         with pytest.raises(SystemExit) as stopped:
             main(["fit", *places, "--trainer.limit_train_batches=1", *args])
         assert stopped.value.code == 2

@@ -120,7 +120,7 @@ def test_ckpt_path(mark: Path, tmp_path: Path, command: str, kind: str, capfd, m
     torch.save({"state_dict": student, "callbacks": {"Guard": payloads(mark)[kind]}}, tmp_path / "evil.ckpt")
     args = [f"--config={tmp_path / 'config.yaml'}", f"--ckpt_path={tmp_path / 'evil.ckpt'}"]
     with pytest.raises(SystemExit) as stopped:
-        main([command, *args, f"--run.folder={tmp_path / 'runs'}"])
+        main([command, *args, f"--run.output_dir={tmp_path / 'runs'}"])
     assert stopped.value.code == 2
     assert "could run code" in [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")][-1]
     assert not mark.exists()
@@ -226,7 +226,7 @@ def test_repeat_passes_over_a_config_that_is_none(mark: Path, tmp_path: Path) ->
 
     place = run_folder(tmp_path, mark)
     place.rename(place.with_name("repeat-000000000000"))
-    content = {**KD, "run": {"name": "kd-s0", "folder": str(tmp_path / "runs"), "project": "p"}}
+    content = {**KD, "run": {"name": "kd-s0", "output_dir": str(tmp_path / "runs"), "project": "p"}}
     assert Job(Config("kd.yaml", content), 0).changed() == ""
     assert not mark.exists()
 

@@ -35,7 +35,7 @@ def written(folder: Path) -> list[tuple[str, str]]:
 def test_a_run_and_its_page(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     (tmp_path / "kd.yaml").write_text(yaml.safe_dump(KD))
     args = ["--trainer.limit_train_batches=2", "--trainer.limit_test_batches=1", "--run.wandb=offline"]
-    main(["fit", f"--config={tmp_path / 'kd.yaml'}", f"--run.folder={tmp_path / 'runs'}", *args])
+    main(["fit", f"--config={tmp_path / 'kd.yaml'}", f"--run.output_dir={tmp_path / 'runs'}", *args])
     main(["compare", str(tmp_path / "runs"), f"--out={tmp_path / 'report'}", "--images=false"])
     assert {path.suffix for path in (tmp_path / "runs").rglob("*")} >= {".yaml", ".csv", ".json", ".wandb", ".ckpt"}
     assert (tmp_path / "report" / "report.html").exists()
@@ -54,7 +54,7 @@ def test_a_run_and_its_page(tmp_path: Path, capfd: pytest.CaptureFixture) -> Non
         ("--run.project=KEY", "run.project: it holds a key or password"),
         ("--run.id=hf_zyxwvutsrqponmlkjihgfedcba", "run.id: it holds a key or password"),
         ("--model.student.model_kwargs={api_key: abcdefgh12}", "model.student.model_kwargs.api_key: it holds a key"),
-        ("--data.root=https://me:abcdefgh12@host/x", "data.root is not an argument"),
+        ("--data.path=https://me:abcdefgh12@host/x", "data.path is not an argument"),
         ("--trainer.max_epochs=KEY", "trainer.max_epochs: *** is not int"),
         (
             "--trainer.logger={class_path: lightning.pytorch.loggers.WandbLogger, init_args: {api_key: KEY}}",
@@ -67,7 +67,7 @@ def test_a_key_by_mistake(given: str, words: str, tmp_path: Path, capfd: pytest.
     (tmp_path / "kd.yaml").write_text(yaml.safe_dump(KD))
     given = given.replace("KEY", KEYS["WANDB_API_KEY"])
     with pytest.raises(SystemExit) as stopped:
-        main(["fit", f"--config={tmp_path / 'kd.yaml'}", f"--run.folder={tmp_path / 'runs'}", given])
+        main(["fit", f"--config={tmp_path / 'kd.yaml'}", f"--run.output_dir={tmp_path / 'runs'}", given])
     assert stopped.value.code == 2
     assert not (tmp_path / "runs").exists()
     said = "".join(capfd.readouterr())

@@ -101,7 +101,7 @@ class Bench:
         path = folder / "result.json"
         path.unlink(missing_ok=True)
         callback = {"class_path": _CALLBACK, "init_args": {"path": str(path), "steps": self.steps, **settings}}
-        fit = ["fit", "--config", config, f"--run.folder={folder}/runs", "--run.wandb=offline"]
+        fit = ["fit", "--config", config, f"--run.output_dir={folder}/runs", "--run.wandb=offline"]
         fit += ["--protocol.test=false", "--trainer.max_steps=-1", *arguments, "--trainer.max_epochs=100000"]
         fit += [f"--trainer.callbacks+={json.dumps(callback)}"]
         done = subprocess.run([sys.executable, "-m", "kd_lightning", *fit], capture_output=True, text=True, check=False)

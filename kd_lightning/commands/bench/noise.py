@@ -24,7 +24,7 @@ def noise(config: str, images: int, folder: Path) -> list[str]:
     size = given.get("size") or (defaults["size"].default if "size" in defaults else None) or 32
     classes = getattr(kind, "num_classes", None) or 10
     args = ["--data=RandomImages", f"--data.images={images}", f"--data.size={size}", f"--data.classes={classes}"]
-    args += ["--data.val_split=0", "--data.train_images=null", "--data.neighbors=null"]
+    args += ["--data.val_split=0", "--data.max_train_samples=null", "--data.neighbors=null"]
     teacher = content["model"].get("init_args", {}).get("teacher")
     if teacher is None:
         return args

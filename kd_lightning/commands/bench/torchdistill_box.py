@@ -49,7 +49,7 @@ def boxes(method: StudentModule, trainer: Trainer) -> dict[str, Callable[[int], 
     """
     if type(method) not in (KD, SP) or (isinstance(method, SP) and method.layers != 1):
         raise ConfigError(f"against: KD, and SP of the last maps, are compared, not {type(method).__name__}")
-    images, steps = trainer.datamodule.sets["train"], trainer.datamodule.steps
+    images, steps = trainer.datamodule.datasets["train"], trainer.datamodule.train_transforms
     known = all(isinstance(s, HorizontalFlip) or (isinstance(s, RandomCrop) and s.mode == "zero") for s in steps)
     if not isinstance(images, StoredImages) or not known or trainer.datamodule.mixing:
         raise ConfigError("against: images in memory with RandomCrop and HorizontalFlip alone are compared")
@@ -77,7 +77,7 @@ class _Runner:
             transforms.RandomCrop(data.side, step.padding)
             if isinstance(step, RandomCrop)
             else transforms.RandomHorizontalFlip(step.probability)
-            for step in data.steps
+            for step in data.train_transforms
         ]
         normalise = transforms.Normalize(
             *(value.flatten().tolist() for value in (method.student.mean, method.student.std))

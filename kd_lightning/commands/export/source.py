@@ -53,7 +53,7 @@ class Source:
 
     @property
     def images(self) -> ImageDataset:
-        return self.data.sets[self.split]
+        return self.data.datasets[self.split]
 
     def training_images(self) -> ImageDataset:
         """The training images, as they are in the data.
@@ -62,7 +62,7 @@ class Source:
             ConfigError: where they cannot be read.
         """
         self.data.setup("fit")
-        return self.data.sets["train"]
+        return self.data.datasets["train"]
 
 
 def load(path: str, field: str = "ckpt_path") -> Source:
@@ -155,6 +155,6 @@ def _split(data: ImageData) -> str:
         except ConfigError as error:
             problems.append(error)
             continue
-        if len(data.sets.get(split, ())):
+        if len(data.datasets.get(split, ())):
             return split
     raise problems[0] if problems else ConfigError(f"data: {data.name} has no images")

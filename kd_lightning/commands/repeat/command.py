@@ -19,7 +19,7 @@ from kd_lightning.io.paths import resolve as existing
 
 _ITS_OWN = {
     "seed_everything": "repeat gives each run its own; use --seeds",
-    "run.id": "repeat names each run by its config and seed; use --run.folder for another place",
+    "run.id": "repeat names each run by its config and seed; use --run.output_dir for another place",
     "ckpt_path": "repeat goes on from each run's own last.ckpt; leave it out",
     "print_config": "use --dry_run, or fit --print_config",
 }
@@ -36,12 +36,15 @@ class Repeat:
     Args:
         configs: configs of `fit`, each with a name of its own for its runs (run.name).
         seeds: so many, from 0 on, or a list of them (`[3, 7]`).
-        at_once: runs at a time. Each has a GPU of its own where there are so many; without GPUs they share the cores.
+        max_parallel: how many runs to start at a time. Each gets a GPU if there are enough; without GPUs they
+            share the cores.
         dry_run: prints what would be run, and runs nothing.
     """
 
-    def __init__(self, configs: list[str], seeds: int | list[int] = 5, at_once: int = 1, dry_run: bool = False) -> None:
-        check_positive(at_once=at_once)
+    def __init__(
+        self, configs: list[str], seeds: int | list[int] = 5, max_parallel: int = 1, dry_run: bool = False
+    ) -> None:
+        check_positive(max_parallel=max_parallel)
         if not configs:
             raise ConfigError("configs: which runs are to be repeated? give --configs a.yaml b.yaml")
         paths: dict[Path, str] = {}
@@ -53,8 +56,8 @@ class Repeat:
                 raise ConfigError(f"configs: {given} stands there twice")
             paths[path.resolve()] = str(path)
         self.configs, self.seeds = [*paths.values()], _seeds(seeds)
-        self.at_once, self.dry_run = at_once, dry_run
-        self._go_on = ["--configs", *self.configs, f"--seeds={seeds}", f"--at_once={at_once}"]
+        self.max_parallel, self.dry_run = max_parallel, dry_run
+        self._go_on = ["--configs", *self.configs, f"--seeds={seeds}", f"--max_parallel={max_parallel}"]
 
     @classmethod
     def arguments(cls, args: list[str]) -> list[str]:
@@ -118,7 +121,7 @@ class Repeat:
         names: dict[tuple[str, str], str] = {}
         for config in configs:
             run = config.content["run"]
-            check_writable(Path(run["folder"]), "run.folder")
+            check_writable(Path(run["output_dir"]), "run.output_dir")
             key = (run["project"], config.name)
             if key in names:
                 raise ConfigError(
@@ -131,9 +134,9 @@ class Repeat:
         trainers = [config.content["trainer"] for config in configs]
         gpus = 0 if all(trainer["accelerator"] == "cpu" for trainer in trainers) else count_gpus()
         each = max(n if isinstance(n := trainer["devices"], int) and n > 0 else 1 for trainer in trainers)
-        if 0 < gpus < self.at_once * each and self.at_once > 1:
-            self._say(f"{self.at_once} runs at a time share {gpus} GPU{'s' * (gpus > 1)}")
-        return environments(self.at_once, gpus=gpus, each=each)
+        if 0 < gpus < self.max_parallel * each and self.max_parallel > 1:
+            self._say(f"{self.max_parallel} runs at a time share {gpus} GPU{'s' * (gpus > 1)}")
+        return environments(self.max_parallel, gpus=gpus, each=each)
 
     def _conclude(self, outcomes: list[Outcome], arguments: list[str]) -> list[dict[str, Any]]:
         table = Table("config", "seed", "state", "result", "minutes")

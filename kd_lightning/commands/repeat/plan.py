@@ -68,7 +68,9 @@ class Job:
     def beside(self) -> Path:
         """The folder that the runs' own folders lie in."""
         run = self.config.content["run"]
-        return Path(run["folder"]).expanduser() / run["project"] / self.config.name.replace("{seed}", str(self.seed))
+        return (
+            Path(run["output_dir"]).expanduser() / run["project"] / self.config.name.replace("{seed}", str(self.seed))
+        )
 
     def attempts(self) -> list[Path]:
         """The folders of its runs so far, the latest last."""

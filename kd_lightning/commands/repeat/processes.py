@@ -149,25 +149,25 @@ class Processes:
                 one.lock.free()
 
 
-def environments(at_once: int, *, gpus: int, each: int = 1) -> list[dict[str, str]]:
+def environments(max_parallel: int, *, gpus: int, each: int = 1) -> list[dict[str, str]]:
     """The environment of each of so many runs at a time.
 
     Where there are GPUs for all, each has its own; where they would share the CPU, each has its part of the cores.
 
     Args:
-        at_once: runs.
+        max_parallel: runs.
         gpus: that the runs may use; 0: none.
         each: GPUs that one run takes.
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(number) for number in range(gpus)] if given is None else [x for x in given.split(",") if x][:gpus]
     found = []
-    for place in range(at_once):
+    for place in range(max_parallel):
         own = {}
-        if at_once > 1 and len(names) >= at_once * each:
+        if max_parallel > 1 and len(names) >= max_parallel * each:
             own["CUDA_VISIBLE_DEVICES"] = ",".join(names[place * each : (place + 1) * each])
-        elif at_once > 1 and not gpus and "OMP_NUM_THREADS" not in os.environ:
-            own["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // at_once))
+        elif max_parallel > 1 and not gpus and "OMP_NUM_THREADS" not in os.environ:
+            own["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // max_parallel))
         found.append({**os.environ, **own})
     return found
 

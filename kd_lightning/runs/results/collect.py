@@ -49,7 +49,7 @@ def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoi
             "name": data.name,
             "classes": data.num_classes,
             "class_names": list(data.class_names),
-            **{split: len(data.sets.get(split, ())) for split in ("train", "val", "test")},
+            **{split: len(data.datasets.get(split, ())) for split in ("train", "val", "test")},
             "side": data.side,
         },
         "protocol": {

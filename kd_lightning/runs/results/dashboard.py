@@ -53,9 +53,9 @@ def _per_class(found: Mapping[str, list], names: list[str]) -> wandb.Table:
 def _disagreement(each: Mapping[str, Tensor], data: ImageData) -> wandb.Table:
     differ = (each["prediction"] != each["teacher_prediction"]).nonzero()[:, 0]
     chosen = differ[each["confidence"][differ].argsort(descending=True)][:SHOWN]
-    place = {index: row for row, index in enumerate(data.sets["test"].indices.tolist())}
+    place = {index: row for row, index in enumerate(data.datasets["test"].indices.tolist())}
     rows = [place[index] for index in each["indices"][chosen].tolist()]
-    images = data.sets["test"].take(torch.tensor(rows)).images if rows else []
+    images = data.datasets["test"].take(torch.tensor(rows)).images if rows else []
     names = [*data.class_names]
     columns = ["index", "image", "label", "student", "confidence", "teacher"]
     content = []
