@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import method
+from helpers.factories import method
 from torch import nn
 
 from kd_lightning import distributed

@@ -9,7 +9,7 @@ from kd_lightning.commands.export import Export
 from kd_lightning.commands.repeat import Repeat
 from kd_lightning.commands.show_batch import Show
 
-ON_A_CONFIG = {"show": Show, "neighbors": MakeNeighbors}
+ON_A_CONFIG = {"show-batch": Show, "build-neighbors": MakeNeighbors}
 """Called with the method and the data of a config, as `fit` takes it."""
 ALONE = {"bench-data": BenchData, "bench-methods": BenchMethods, "compare": Compare, "export": Export}
 """Called with their own arguments alone."""

@@ -116,7 +116,7 @@ def save_table(path: Path, neighbors: Tensor, images: ImageDataset, teacher: Tea
 
 @final
 class Neighbors:
-    """Batches of anchors, each with some of its nearest neighbours, from a table that `kd_lightning neighbors` wrote.
+    """Batches of anchors, each with some of its nearest neighbours, from a table that `kd_lightning build-neighbors` wrote.
 
     Args:
         path: of the table.
@@ -162,4 +162,4 @@ class Neighbors:
 
     @property
     def _remedy(self) -> str:
-        return "make it anew: python -m kd_lightning neighbors --config CONFIG"
+        return "make it anew: python -m kd_lightning build-neighbors --config CONFIG"

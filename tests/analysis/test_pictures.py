@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.factories import digits, method, student, trainer, with_weights
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
@@ -17,7 +18,6 @@ from scipy.special import softmax
 from sklearn.manifold import trustworthiness
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
-from tiny import digits, method, student, trainer, with_weights
 
 from kd_lightning import analysis
 from kd_lightning.analysis.embedding import align_2d

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from finished import write_run
+from helpers.factories import digits, method
+from helpers.fake_runs import write_run
 from matplotlib.patches import Rectangle
 from scipy import stats
 from sklearn.metrics.pairwise import cosine_similarity, paired_cosine_distances
-from tiny import digits, method
 
 from kd_lightning import analysis
 from kd_lightning.batch import as_float

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.factories import digits, method, student, trainer
 from lightning.pytorch import Callback
-from tiny import digits, method, student, trainer
 
 from kd_lightning.callbacks import EMA
 from kd_lightning.cli import main

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.factories import METHODS, digits, method, trainer, weights
+from helpers.messages import message_of
 from lightning.pytorch import Callback
-from messages import message_of
-from tiny import METHODS, digits, method, trainer, weights
 
 from kd_lightning.batch import Batch
 from kd_lightning.callbacks import Speed

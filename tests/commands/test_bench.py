@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import METHODS, method, trainer
+from helpers.factories import METHODS, method, trainer
 
 from kd_lightning.batch import Batch
 from kd_lightning.cli import main

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from finished import write_runs
+from helpers.fake_runs import write_runs
 
 from kd_lightning.cli import main
 from kd_lightning.commands.compare import Compare

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from finished import write_runs
+from helpers.fake_runs import write_runs
 
 from kd_lightning.cli import main
 from kd_lightning.reports import online, workspace

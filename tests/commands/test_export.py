@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from exported import PIXELS, finished, refusal
+from helpers.exported_runs import PIXELS, finished, refusal
 from safetensors import safe_open
 
 from kd_lightning.cli import main

@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 import timm
 import torch
-from exported import PIXELS, finished, refusal
+from helpers.exported_runs import PIXELS, finished, refusal
 
 from kd_lightning.cli import main
 from kd_lightning.commands.export import format as formats

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_fit import began, folders, install, write
+from helpers.fake_fit import began, folders, install, write
 
 from kd_lightning.cli import main
 from kd_lightning.commands.repeat import Repeat, command, plan

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_fit import folders, install, write
+from helpers.fake_fit import folders, install, write
 
 from kd_lightning.commands.repeat import Repeat, processes
 from kd_lightning.runs.lock import Lock

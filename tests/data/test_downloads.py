@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from messages import message_of
+from helpers.messages import message_of
 
 from kd_lightning.data.downloads import fetch
 from kd_lightning.errors import ConfigError

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.factories import trainer
 from lightning.pytorch import Callback, LightningModule, Trainer
-from tiny import trainer
 from torch import Tensor
 
 from kd_lightning.batch import Batch

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers.factories import digits, method, student, trainer, weights
 from lightning.pytorch import Callback, LightningModule, Trainer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from tiny import digits, method, student, trainer, weights
 
 from kd_lightning.cli import main
 from kd_lightning.errors import ConfigError

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.factories import digits, method, trainer
 from lightning.pytorch import Callback
 from PIL import Image
 from scipy.special import logsumexp, softmax
@@ -12,7 +13,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, confusion_matrix, log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tiny import digits, method, trainer
 
 from kd_lightning.data import Digits, ImageFolder, RandomImages
 from kd_lightning.distillation import StudentModule

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from golden import student, teacher
-from tiny import method
+from helpers.factories import method
+from helpers.golden import student, teacher
 from torch import nn
 
 from kd_lightning.errors import ConfigError

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import student, teacher
-from tiny import digits, method, trainer
+from helpers.factories import digits, method, trainer
+from helpers.golden import student, teacher
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from golden import student, teacher
+from helpers.factories import method
+from helpers.golden import student, teacher
 from scipy.special import softmax
 from scipy.stats import pearsonr
-from tiny import method
 
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError

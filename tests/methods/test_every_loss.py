@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tiny import MODULES
+from helpers.factories import MODULES
 from torch import Tensor
 
 SETTINGS = {"temperature": 4.0, "dim": 0, "student_temperature": 0.2, "teacher_temperature": 0.1}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import METHODS, digits, method, student, trainer, weights
+from helpers.factories import METHODS, digits, method, student, trainer, weights
 from torch import Tensor
 
 from kd_lightning import methods

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from golden import student as ours
-from golden import teacher as theirs
-from tiny import digits, method, student, trainer
+from helpers.factories import digits, method, student, trainer
+from helpers.golden import student as ours
+from helpers.golden import teacher as theirs
 from torch import nn
 
 from kd_lightning.errors import ConfigError

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.factories import METHODS, digits, student, trainer, weights, with_weights
+from helpers.factories import method as make_method
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from tiny import METHODS, digits, student, trainer, weights, with_weights
-from tiny import method as make_method
 from torch import Tensor
 
 from kd_lightning.batch import Batch

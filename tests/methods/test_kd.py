@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from golden import student, teacher
+from helpers.golden import student, teacher
 from torch import Tensor
 
 from kd_lightning.batch import Batch

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from tiny import METHODS, method
+from helpers.factories import METHODS, method
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 

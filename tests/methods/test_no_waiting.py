@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.factories import METHODS, digits, method, trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
-from tiny import METHODS, digits, method, trainer
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from helpers.factories import METHODS, with_weights
 from safetensors.torch import load_file
-from tiny import METHODS, with_weights
 
 from kd_lightning.cli import main
 from kd_lightning.distillation import Distiller, StudentModule

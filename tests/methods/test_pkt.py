@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from golden import student, teacher
+from helpers.golden import student, teacher
 
 from kd_lightning.methods.pkt import pkt_loss
 

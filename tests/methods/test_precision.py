@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from helpers.factories import METHODS, digits, method, student, trainer, weights, with_weights
 from lightning.pytorch.plugins import DoublePrecision, HalfPrecision, MixedPrecision, Precision
-from tiny import METHODS, digits, method, student, trainer, weights, with_weights
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from golden import student, teacher
+from helpers.golden import student, teacher
 from torch import Tensor
 
 from kd_lightning import functional

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from golden import student, teacher
+from helpers.factories import digits, method, trainer
+from helpers.golden import student, teacher
 from scipy.special import log_softmax, softmax
-from tiny import digits, method, trainer
 
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError

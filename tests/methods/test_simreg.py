@@ -1,8 +1,8 @@
 """SimReg: its loss, its head, and that it learns without labels."""
 
 import pytest
-from golden import student, teacher
-from tiny import digits, method, trainer
+from helpers.factories import digits, method, trainer
+from helpers.golden import student, teacher
 from torch import nn
 
 from kd_lightning.errors import ConfigError

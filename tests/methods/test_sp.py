@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import student, teacher
+from helpers.golden import student, teacher
 from torch import Tensor
 
 from kd_lightning.batch import Batch

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import student, teacher
-from tiny import trainer
+from helpers.factories import trainer
+from helpers.golden import student, teacher
 from torch import Tensor
 
 from kd_lightning.batch import Batch

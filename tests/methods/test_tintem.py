@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import student, teacher
-from tiny import method, trainer
+from helpers.factories import method, trainer
+from helpers.golden import student, teacher
 from torch import Tensor
 
 from kd_lightning import functional

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from finished import METHODS, config, write_run, write_runs
+from helpers.fake_runs import METHODS, config, write_run, write_runs
 
 from kd_lightning.errors import ConfigError
 from kd_lightning.reports import Comparison, compare, describe, read_runs

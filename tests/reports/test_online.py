@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import finished
 import pytest
 import yaml
+from helpers import fake_runs
 from wandb.apis.public.runs import Run
 
 from kd_lightning.errors import ConfigError
@@ -31,7 +31,7 @@ class Api:
 
 def sent(name: str = "kd", seed: int = 0, *, facts: bool = False, **more: Any) -> dict[str, Any]:
     """What the server sends of a run that `fit` has logged."""
-    config = finished.config("KD", name, seed)
+    config = fake_runs.config("KD", name, seed)
     if facts:
         data = {"name": "digits", "classes": 10, "train": 1293, "val": 144, "test": 360, "side": 8}
         run = {"teacher_fingerprint": "f00d"}
@@ -76,7 +76,7 @@ def test_online_runs_read_like_folders(tmp_path: Path, monkeypatch: pytest.Monke
     protocol = run.results.protocol
     assert (protocol["select"], protocol["epoch"], protocol["step"], protocol["max_epochs"]) == ("best", 4, 100, 6)
     assert (run.results.data["name"], run.results.code["commit"], run.results.seconds) == ("digits", "3ceaa6b", 61)
-    assert run.config == finished.config("KD", "kd", 0)
+    assert run.config == fake_runs.config("KD", "kd", 0)
     table = run.history
     assert [*table.columns] == ["epoch", "step", "train/loss", "val/acc"]
     assert table["train/loss"].dropna().tolist() == [1.5]

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from finished import METHODS, TEACHER, write_predictions, write_run, write_runs
+from helpers.fake_runs import METHODS, TEACHER, write_predictions, write_run, write_runs
 from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 

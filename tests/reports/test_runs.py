@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from finished import config, write_run, write_runs
+from helpers.fake_runs import config, write_run, write_runs
 
 from kd_lightning.reports import Runs, frame, read_runs
 from kd_lightning.reports.config import compared, flat, read_config

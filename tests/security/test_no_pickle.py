@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from messages import message_of
+from helpers.messages import message_of
 
 import kd_lightning
 from kd_lightning.analysis import load_run

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.factories import digits, student, trainer, whole
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
-from tiny import digits, student, trainer, whole
 from torch import Tensor
 
 from kd_lightning.batch import Batch

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny import whole
+from helpers.factories import whole
 
 from kd_lightning.analysis import LoadedRun, load_run, missing_runs, newest_run
 from kd_lightning.cli import main

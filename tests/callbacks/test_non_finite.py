@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import pytest
 import torch
+from helpers.factories import digits, method, trainer
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
-from tiny import digits, method, trainer
 from torch import Tensor
 
 from kd_lightning import methods
@@ -73,7 +73,7 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             f"--run.output_dir={tmp_path}",
             "--trainer.max_epochs=2",
         ]
-        fixed += ["--trainer.callbacks+=test_guard.Kept", "--trainer.enable_progress_bar=false"]
+        fixed += ["--trainer.callbacks+=test_non_finite.Kept", "--trainer.enable_progress_bar=false"]
         fixed += [
             "--run.name=n",
             "--data.max_train_samples=500",
@@ -81,7 +81,7 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             "--trainer.log_every_n_steps=1",
         ]
         try:
-            main(["fit", BASELINE, "--model=test_guard.Faulty", *fixed, *args])
+            main(["fit", BASELINE, "--model=test_non_finite.Faulty", *fixed, *args])
             status = 0
         except SystemExit as stopped:
             status = stopped.code
@@ -120,7 +120,7 @@ class Masked(methods.Supervised):
 
 
 def test_a_loss_that_is_no_term_is_seen_before_the_optimizer_moves(fit) -> None:
-    status, line = fit("--model=test_guard.Adding", "--run.id=stopped")
+    status, line = fit("--model=test_non_finite.Adding", "--run.id=stopped")
     assert status == 1
     assert f"train/loss is inf for images {SEEN[-1][1][0]}, " in line
     assert "in epoch 0, step 2; --ckpt_path" in line
@@ -129,7 +129,7 @@ def test_a_loss_that_is_no_term_is_seen_before_the_optimizer_moves(fit) -> None:
 
 
 def test_a_constant_may_hold_infinities(fit, tmp_path: Path) -> None:
-    status, _ = fit("--model=test_guard.Masked", "--run.id=whole")
+    status, _ = fit("--model=test_non_finite.Masked", "--run.id=whole")
     assert status == 0
     assert (tmp_path / "p/n/whole/last.ckpt").exists()
 
@@ -242,7 +242,7 @@ def test_without_a_folder_it_stops_all_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("how", "first"), [("stop", "true"), ("stop", "false"), ("skip", "false")])
 @pytest.mark.slow
 def test_two_processes_agree(tmp_path: Path, how: str, first: str) -> None:
-    args = ["--model=test_guard.Faulty", "--model.at=[3]", f"--model.first={first}", f"--guard.nonfinite={how}"]
+    args = ["--model=test_non_finite.Faulty", "--model.at=[3]", f"--model.first={first}", f"--guard.nonfinite={how}"]
     args += ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.max_epochs=1", "--run.id=x"]
     args += ["--run.wandb=off", f"--run.output_dir={tmp_path}", "--run.project=p", "--run.name=n"]
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ["PYTHONPATH"]])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.factories import trainer
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ReduceLROnPlateau
-from tiny import trainer
 from torch import nn
 
 from kd_lightning.data import Digits

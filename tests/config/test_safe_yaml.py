@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from messages import message_of
+from helpers.messages import message_of
 
 from kd_lightning.config import safe_yaml
 from kd_lightning.config.safe_yaml import DEEPEST, MOST_VALUES, load_yaml

@@ -22,7 +22,7 @@ from kd_lightning.cli import main
 from kd_lightning.data import CIFAR10
 from kd_lightning.models import Network, checkpoints
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 HUB = "{name: cifar_resnet20.digits, pretrained: true}"
@@ -167,7 +167,7 @@ def adapted(line: str) -> list[str]:
     if asks_only(args):
         return args
     added = shlex.split(TINY.get(args[0], ""))
-    if args[0] in ("fit", "bench", "test", "show"):
+    if args[0] in ("fit", "bench", "test", "show-batch"):
         added += [word for name, more in FEW.items() if name in line for word in more.split()]
     if args[0] == "fit":
         args = without(args, "--trainer.max_epochs", "--trainer.precision", "--data.batch_size")

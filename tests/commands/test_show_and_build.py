@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.factories import METHODS
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import METHODS
 
 from kd_lightning.cli import main
 from kd_lightning.commands import bench_data
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KD = f"--config={ROOT / 'configs/digits/kd.yaml'}"
 CPU = "--trainer.accelerator=cpu"
 
@@ -35,19 +35,19 @@ def refusal(args: list[str], capfd: pytest.CaptureFixture) -> str:
 )
 def test_show_draws_a_picture(args: list[str], tmp_path: Path) -> None:
     path = tmp_path / "folder" / "seen.png"
-    main(["show", KD, CPU, f"--path={path}", "--rows=5", *args])
+    main(["show-batch", KD, CPU, f"--path={path}", "--rows=5", *args])
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 150
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 10  # not an empty page
     before = path.read_bytes()
-    main(["show", KD, CPU, f"--path={path}", "--rows=5", "--epoch=1", *args])
+    main(["show-batch", KD, CPU, f"--path={path}", "--rows=5", "--epoch=1", *args])
     assert path.read_bytes() != before
 
 
 def test_neighbors_are_made_used_and_refused(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     table = tmp_path / "table.safetensors"
-    main(["neighbors", KD, CPU, f"--path={table}", "--k=6"])
+    main(["build-neighbors", KD, CPU, f"--path={table}", "--k=6"])
     content = load_file(table)
     assert content["neighbors"].shape == (1293, 6)
     assert not (content["neighbors"] == torch.arange(1293)[:, None]).any()
@@ -65,7 +65,7 @@ def test_neighbors_are_made_used_and_refused(tmp_path: Path, capfd: pytest.Captu
     # the teacher is right about most digits, so its neighbours show the same digit
     labels = images.labels[content["neighbors"].long()]
     assert (labels == images.labels[:, None]).float().mean() > 0.9
-    main(["show", KD, CPU, use, f"--path={tmp_path / 'seen.png'}"])
+    main(["show-batch", KD, CPU, use, f"--path={tmp_path / 'seen.png'}"])
     capfd.readouterr()
     assert "was made by another teacher" in refusal([*fit, "--model.teacher.mean=[0.4, 0.4, 0.4]"], capfd)
     assert "was made of other images" in refusal([*fit, "--data.val_split=0"], capfd)
@@ -76,12 +76,12 @@ def test_neighbors_are_made_used_and_refused(tmp_path: Path, capfd: pytest.Captu
 
 def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     baseline = f"--config={ROOT / 'configs/digits/baseline.yaml'}"
-    assert "path: seen.jpg must end in .png" in refusal(["show", KD, CPU, "--path=seen.jpg"], capfd)
-    assert "rows: 0" in refusal(["show", KD, CPU, "--rows=0"], capfd)
-    assert "has no teacher" in refusal(["neighbors", baseline, CPU, "--path=x.safetensors"], capfd)
-    assert "say where the table is to go" in refusal(["neighbors", KD, CPU], capfd)
+    assert "path: seen.jpg must end in .png" in refusal(["show-batch", KD, CPU, "--path=seen.jpg"], capfd)
+    assert "rows: 0" in refusal(["show-batch", KD, CPU, "--rows=0"], capfd)
+    assert "has no teacher" in refusal(["build-neighbors", baseline, CPU, "--path=x.safetensors"], capfd)
+    assert "say where the table is to go" in refusal(["build-neighbors", KD, CPU], capfd)
     assert "nearest: neighbors" in refusal(["neighbours", KD], capfd)
-    assert "nearest: path" in refusal(["show", KD, "--paht=x.png"], capfd)
+    assert "nearest: path" in refusal(["show-batch", KD, "--paht=x.png"], capfd)
     assert "rounds: 0 is not positive" in refusal(["bench-data", "--rounds=0"], capfd)
     assert "memory" in refusal(["bench-data", "--tables=[memroy]"], capfd)
     assert "no method 'SEDE'; nearest: SEED" in refusal(["bench-methods", "--only=[SEDE]"], capfd)

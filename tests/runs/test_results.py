@@ -9,7 +9,7 @@ import pytest
 import torch
 import wandb
 from safetensors.torch import load_file
-from wandb_file import records
+from helpers.wandb_files import records
 
 from kd_lightning.cli import main
 from kd_lightning.errors import ConfigError
@@ -17,7 +17,7 @@ from kd_lightning.evaluation import EvaluationResult, Evaluator, NetworkView
 from kd_lightning.runs import results
 from kd_lightning.runs.results.code import code
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ARGS = [
     f"--config={ROOT / 'configs/digits/kd.yaml'}",
     "--trainer.accelerator=cpu",

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from kd_lightning.batch import Batch
 from kd_lightning.cli import main
 
-BASELINE = f"--config={Path(__file__).parents[1] / 'configs/digits/baseline.yaml'}"
+BASELINE = f"--config={Path(__file__).parents[2] / 'configs/digits/baseline.yaml'}"
 SEEN: list[tuple[int, torch.Tensor, torch.Tensor]] = []
 
 

@@ -6,7 +6,7 @@ import statistics
 import time
 from pathlib import Path
 
-import dying
+from helpers import processes
 import psutil
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -44,7 +44,7 @@ def test_nothing_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOAK", str(tmp_path / "soak.json"))
     monkeypatch.syspath_prepend(Path(__file__).parent)
     more = ["--trainer.callbacks+=test_soak.Soak", f"--trainer.max_steps={STEPS}", "--protocol.every_n_steps=100"]
-    assert dying.fit(tmp_path, [*ARGS, *more], name="a", epochs=-1) == 0, (tmp_path / "a.log").read_text()
+    assert processes.fit(tmp_path, [*ARGS, *more], name="a", epochs=-1) == 0, (tmp_path / "a.log").read_text()
     found = json.loads((tmp_path / "soak.json").read_text())
     assert found[-1][0] == STEPS
     for part in range(4):

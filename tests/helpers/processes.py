@@ -124,7 +124,7 @@ def fit(folder: Path, args: list[str], *, name: str, end: tuple[Any, ...] | None
     log = folder / f"{name}.log"
     if "--run.wandb=offline" in args:  # its service does not outlive a fork
         plain = end and (end[0], *map(int, end[1:]))
-        code = f"import dying; dying.begin({['fit', *args, *fixed]!r}, {plain!r})"
+        code = f"from helpers import processes; processes.begin({['fit', *args, *fixed]!r}, {plain!r})"
         with log.open("a") as file:
             known = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # this process's own
             known["PYTHONPATH"] = os.pathsep.join(sys.path)

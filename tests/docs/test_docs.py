@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.factories import METHODS
 from sphinx.cmd.build import build_main
 from test_docs_commands import PAGES, ROOT
-from tiny import METHODS
 
 DOCS = ROOT / "docs"
 TEXTS = {page: page.read_text() for page in PAGES}

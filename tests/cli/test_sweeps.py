@@ -9,7 +9,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from kd_lightning.cli import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs/sweeps").glob("*.yaml"))
 BRIEF = ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--run.wandb=off"]
 BRIEF += ["--trainer.enable_progress_bar=false", "--trainer.log_every_n_steps=1"]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import digits, method, student, trainer, with_weights
+from helpers.factories import digits, method, student, trainer, with_weights
 from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError

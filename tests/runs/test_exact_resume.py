@@ -5,10 +5,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import dying
+from helpers import processes
 import pytest
 import torch
-from tiny import METHODS
+from helpers.factories import METHODS
 
 from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.runs.status import read_state
@@ -56,7 +56,7 @@ BOTH = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=[
 
 
 @BOTH
-@pytest.mark.parametrize("moment", dying.MOMENTS)
+@pytest.mark.parametrize("moment", processes.MOMENTS)
 def test_at_every_moment(moment: str, number: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     check(KINDS["KD"], moment, number, tmp_path_factory)
 
@@ -64,12 +64,12 @@ def test_at_every_moment(moment: str, number: int, tmp_path_factory: pytest.Temp
 @pytest.mark.parametrize("kind", METHODS)
 def test_every_method(kind: type[StudentModule], tmp_path_factory: pytest.TempPathFactory) -> None:
     """At the step that its place in the alphabet gives, by a signal, so that it goes on from within an epoch."""
-    check(kind, dying.MOMENTS[sorted(KINDS).index(kind.__name__) % 2], signal.SIGTERM, tmp_path_factory)
+    check(kind, processes.MOMENTS[sorted(KINDS).index(kind.__name__) % 2], signal.SIGTERM, tmp_path_factory)
 
 
 @pytest.mark.slow
 @BOTH
-@pytest.mark.parametrize("moment", dying.MOMENTS)
+@pytest.mark.parametrize("moment", processes.MOMENTS)
 @pytest.mark.parametrize("kind", METHODS)
 def test_every_method_at_every_moment(
     kind: type[StudentModule], moment: str, number: int, tmp_path_factory: pytest.TempPathFactory
@@ -100,19 +100,19 @@ def test_whatever_else_a_run_does(more: list[str], tmp_path_factory: pytest.Temp
 def check(kind: type[StudentModule], moment: str, number: int, factory: pytest.TempPathFactory, *more: str) -> None:
     args = [*arguments(kind), *OWN.get(kind.__name__, []), *more]
     base = factory.getbasetemp() / "whole" / f"{kind.__name__} {' '.join(more).replace('/', '')}"
-    whole = dying.place(base, "whole")
+    whole = processes.place(base, "whole")
     if not whole.exists():
         base.mkdir(parents=True)
-        assert dying.fit(base, args, name="whole") == 0, (base / "whole.log").read_text()
+        assert processes.fit(base, args, name="whole") == 0, (base / "whole.log").read_text()
     if moment == "saving the best" and not (whole / "best.ckpt").exists():
         pytest.skip("a method without labels keeps no best epoch")
     epoch = torch.load(whole / "best.ckpt", weights_only=True)["epoch"] if moment == "saving the best" else 1
     folder = factory.mktemp("cut")
-    status = dying.fit(folder, args, name="cut", end=(moment, number, epoch))
+    status = processes.fit(folder, args, name="cut", end=(moment, number, epoch))
     log = (folder / "cut.log").read_text()
     assert status == (-9 if number == signal.SIGKILL else 128 + number), log
-    assert read_state(dying.place(folder, "cut"))["state"] == ("killed" if number == signal.SIGKILL else "stopped")
-    assert dying.fit(folder, args, name="cut") == 0, (folder / "cut.log").read_text()
-    assert read_state(dying.place(folder, "cut"))["state"] == "finished"
-    assert not [*dying.place(folder, "cut").glob(".*")]
-    compare(whole, dying.place(folder, "cut"))
+    assert read_state(processes.place(folder, "cut"))["state"] == ("killed" if number == signal.SIGKILL else "stopped")
+    assert processes.fit(folder, args, name="cut") == 0, (folder / "cut.log").read_text()
+    assert read_state(processes.place(folder, "cut"))["state"] == "finished"
+    assert not [*processes.place(folder, "cut").glob(".*")]
+    compare(whole, processes.place(folder, "cut"))

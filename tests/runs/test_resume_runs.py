@@ -8,12 +8,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import dying
+from helpers import processes
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from messages import message_of
-from wandb_file import sessions
+from helpers.messages import message_of
+from helpers.wandb_files import sessions
 
 from kd_lightning.callbacks import RunStatus
 from kd_lightning.cli import main
@@ -28,9 +28,9 @@ ARGS += ["--model.student.model_kwargs={channels: [4, 4, 8, 16]}", "--data.batch
 
 
 def killed(folder: Path, *more: str, moment: str = "middle step", number: int = signal.SIGKILL) -> Path:
-    status = dying.fit(folder, [*ARGS, *more], name="a", end=(moment, number))
+    status = processes.fit(folder, [*ARGS, *more], name="a", end=(moment, number))
     assert status in (-9, 128 + number), (folder / "a.log").read_text()
-    return dying.place(folder, "a")
+    return processes.place(folder, "a")
 
 
 def refused(folder: Path, *args: str, status: int = 2) -> str:
@@ -39,7 +39,7 @@ def refused(folder: Path, *args: str, status: int = 2) -> str:
     log.unlink(missing_ok=True)
     fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={folder / 'runs'}", "--run.name=run"]
     fixed += ["--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false"]
-    assert dying.run(lambda: main(["fit", *ARGS, *fixed, *args]), log) == status, log.read_text()
+    assert processes.run(lambda: main(["fit", *ARGS, *fixed, *args]), log) == status, log.read_text()
     (line,) = (line for line in log.read_text().splitlines() if line.startswith("error: "))
     return line
 
@@ -50,7 +50,7 @@ def test_last_without_an_id_takes_the_newest_unfinished_run(tmp_path: Path) -> N
     log = tmp_path / "again.log"
     fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path / 'runs'}", "--run.name=run"]
     fixed += ["--trainer.max_epochs=3", "--trainer.log_every_n_steps=1", "--ckpt_path=last"]
-    assert dying.run(lambda: main(["fit", *ARGS, *fixed]), log) == 0, log.read_text()
+    assert processes.run(lambda: main(["fit", *ARGS, *fixed]), log) == 0, log.read_text()
     state = read_state(run)
     assert (state["state"], state["step"], [one["state"] for one in state["before"]]) == ("finished", 12, ["killed"])
     assert os.listdir(run.parent) == ["a"]
@@ -59,8 +59,8 @@ def test_last_without_an_id_takes_the_newest_unfinished_run(tmp_path: Path) -> N
 
 
 def test_a_finished_run_is_not_gone_on_with_and_not_overwritten(tmp_path: Path) -> None:
-    assert dying.fit(tmp_path, ARGS, name="a") == 0
-    run = dying.place(tmp_path, "a")
+    assert processes.fit(tmp_path, ARGS, name="a") == 0
+    run = processes.place(tmp_path, "a")
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     assert "a has finished; --ckpt_path" in refused(tmp_path, "--run.id=a", "--ckpt_path=last")
     assert "another run's folder, and that has finished; --ckpt_path last" in refused(tmp_path, "--run.id=a")
@@ -90,32 +90,32 @@ def test_an_explicit_path_begins_another_run(tmp_path: Path) -> None:
     log, left = tmp_path / "other.log", (run / "metrics.csv").read_bytes()
     fixed = ["--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path / 'runs'}", "--run.name=run"]
     more = ["--run.id=b", f"--ckpt_path={run / 'last.ckpt'}", "--trainer.max_epochs=2", "--model.optimizer=AdamW"]
-    assert dying.run(lambda: main(["fit", *ARGS, *fixed, *more]), log) == 2
+    assert processes.run(lambda: main(["fit", *ARGS, *fixed, *more]), log) == 2
     assert "model.optimizer: the checkpoint is one of SGD, and AdamW cannot go on with its state" in log.read_text()
-    assert dying.run(lambda: main(["fit", *ARGS, *fixed, *more[:-1], "--run.id=c"]), log) == 0, log.read_text()
+    assert processes.run(lambda: main(["fit", *ARGS, *fixed, *more[:-1], "--run.id=c"]), log) == 0, log.read_text()
     assert read_state(run.parent / "c")["state"] == "finished"
     assert (read_state(run)["state"], (run / "metrics.csv").read_bytes()) == ("killed", left)
 
 
 @pytest.mark.parametrize("moment", ["first step", "middle step"])
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path, moment: str) -> None:
-    assert dying.fit(tmp_path, ARGS, name="a", end=(moment, signal.SIGKILL, 0)) == -9
-    run = dying.place(tmp_path, "a")
+    assert processes.fit(tmp_path, ARGS, name="a", end=(moment, signal.SIGKILL, 0)) == -9
+    run = processes.place(tmp_path, "a")
     assert not (run / "last.ckpt").exists()
-    assert dying.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
+    assert processes.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
     rows = (run / "metrics.csv").read_text().splitlines()
     (tmp_path / "whole").mkdir()
-    assert dying.fit(tmp_path / "whole", ARGS, name="a") == 0
-    assert rows == (dying.place(tmp_path / "whole", "a") / "metrics.csv").read_text().splitlines()
+    assert processes.fit(tmp_path / "whole", ARGS, name="a") == 0
+    assert rows == (processes.place(tmp_path / "whole", "a") / "metrics.csv").read_text().splitlines()
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:
     line = refused(tmp_path, "--run.id=a", "--model.optimizer=SGD", "--model.optimizer.lr=1e30", status=1)
-    state = read_state(dying.place(tmp_path, "a"))
+    state = read_state(processes.place(tmp_path, "a"))
     assert state["state"] == "failed"
     assert state["error"] in line
     assert "is nan" in state["error"] or "not finite" in state["error"]
-    assert in_words(dying.place(tmp_path, "a")).startswith("has failed (train/")
+    assert in_words(processes.place(tmp_path, "a")).startswith("has failed (train/")
 
 
 @pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "SIGINT"), (signal.SIGUSR1, "SIGUSR1")])
@@ -139,15 +139,15 @@ def test_a_run_that_is_stopped_in_its_test_is_tested_when_it_goes_on(tmp_path: P
     run = killed(tmp_path, number=signal.SIGTERM, moment="test")
     assert not (run / "results.json").exists()
     assert read_state(run)["state"] == "stopped"
-    assert dying.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
+    assert processes.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
     (tmp_path / "whole").mkdir()
-    assert dying.fit(tmp_path / "whole", ARGS, name="a") == 0
+    assert processes.fit(tmp_path / "whole", ARGS, name="a") == 0
     ours, theirs = (
-        json.loads((dying.place(at, "a") / "results.json").read_text()) for at in (tmp_path, tmp_path / "whole")
+        json.loads((processes.place(at, "a") / "results.json").read_text()) for at in (tmp_path, tmp_path / "whole")
     )
     assert ours["metrics"] == theirs["metrics"]
     assert ours["protocol"]["epoch"] == theirs["protocol"]["epoch"]
-    whole = dying.place(tmp_path / "whole", "a") / "metrics.csv"
+    whole = processes.place(tmp_path / "whole", "a") / "metrics.csv"
     assert (run / "metrics.csv").read_text() == whole.read_text()
 
 
@@ -176,7 +176,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_of_before(tmp_path: 
         except RunError as error:
             print(error)
 
-    assert dying.run(write, log) == 0
+    assert processes.run(write, log) == 0
     assert f"{path} cannot be written (" in log.read_text()
     assert "the one of before is whole" in log.read_text()
     assert {*os.listdir(tmp_path)} == {"last.ckpt", "log"}
@@ -195,11 +195,11 @@ def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_when_there_is_room(tm
         main(["fit", *ARGS, *dying_args, "--trainer.enable_progress_bar=false", "--ckpt_path=last"])
 
     log = tmp_path / "full.log"
-    assert dying.run(fit, log) == 1, log.read_text()
+    assert processes.run(fit, log) == 1, log.read_text()
     (line,) = (line for line in log.read_text().splitlines() if line.startswith("error: "))
     assert "best.ckpt cannot be written" in line or "last.ckpt cannot be written" in line
     assert read_state(run)["state"] == "failed"
-    assert dying.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
+    assert processes.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
 
 
 def test_the_checkpoint_of_a_stranger_runs_nothing(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_signals_are_as_before_when_a_run_has_ended(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_wandb_goes_on_with_the_same_run(tmp_path: Path) -> None:
     run = killed(tmp_path, "--run.wandb=offline", number=signal.SIGTERM)
-    assert dying.fit(tmp_path, [*ARGS, "--run.wandb=offline"], name="a") == 0, (tmp_path / "a.log").read_text()
+    assert processes.fit(tmp_path, [*ARGS, "--run.wandb=offline"], name="a") == 0, (tmp_path / "a.log").read_text()
     both = sessions(run)
     assert [next(one.run.run_id for one in session if one.HasField("run")) for session in both] == ["a", "a"]
     items = [[item for one in session for item in one.history.item] for session in both]
@@ -242,7 +242,7 @@ def test_a_second_start_of_a_run_that_is_still_reading_images_touches_nothing(tm
 
     def with_a_second(self: Digits, stage: str) -> None:
         if not seen:
-            seen.append(dying.run(lambda: main(again), tmp_path / "second.log"))
+            seen.append(processes.run(lambda: main(again), tmp_path / "second.log"))
         setup(self, stage)
 
     setup = Digits.setup
@@ -253,7 +253,7 @@ def test_a_second_start_of_a_run_that_is_still_reading_images_touches_nothing(tm
         Digits.setup = setup
     assert seen == [2]
     assert "a is being run by process" in (tmp_path / "second.log").read_text()
-    run = dying.place(tmp_path, "a")
+    run = processes.place(tmp_path, "a")
     assert read_state(run)["state"] == "finished"
     assert sum("," in row for row in (run / "metrics.csv").read_text().splitlines()) >= 1 + 12 + 3
 
@@ -282,7 +282,7 @@ def test_a_refused_run_leaves_no_folder(tmp_path: Path) -> None:
 def test_a_second_signal_while_saving_is_no_failure(tmp_path: Path, number: int) -> None:
     run = killed(tmp_path, number=number, moment="saving the last twice")
     assert read_state(run)["state"] == "stopped"
-    assert dying.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
+    assert processes.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
 
 
 def test_workers_do_not_hold_the_lock_of_a_killed_run(tmp_path: Path) -> None:
@@ -320,17 +320,17 @@ def test_a_run_whose_settings_are_lost_is_not_gone_on_with_under_others(tmp_path
     assert "begins another run from there" in line
     (run / "last.ckpt").unlink()
     if content != "{}":
-        assert dying.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
+        assert processes.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
         assert "cifar_resnet8" in (run / "config.yaml").read_text()
 
 
 def test_max_steps_within_an_epoch_and_stopped_in_the_test(tmp_path: Path) -> None:
     more = ["--trainer.max_steps=6"]
     run = killed(tmp_path, *more, moment="test")
-    assert dying.fit(tmp_path, [*ARGS, *more], name="a") == 0, (tmp_path / "a.log").read_text()
+    assert processes.fit(tmp_path, [*ARGS, *more], name="a") == 0, (tmp_path / "a.log").read_text()
     (tmp_path / "whole").mkdir()
-    assert dying.fit(tmp_path / "whole", [*ARGS, *more], name="a") == 0
-    whole = dying.place(tmp_path / "whole", "a")
+    assert processes.fit(tmp_path / "whole", [*ARGS, *more], name="a") == 0
+    whole = processes.place(tmp_path / "whole", "a")
     assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
@@ -362,4 +362,4 @@ def test_what_stands_in_a_runs_folder_by_mistake(tmp_path: Path) -> None:
     run = killed(tmp_path)
     (run / ".x.partial").mkdir()
     (run / "state.json").write_text('{"state": "running", "before": 3}')
-    assert dying.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
+    assert processes.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()

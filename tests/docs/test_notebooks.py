@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = {"compare_runs": 6, "analyse_checkpoint": 6, "method_tour": 8}
 """By name, how many figures there are at least."""
 MOST_BYTES, MOST_LINES = 500_000, 15

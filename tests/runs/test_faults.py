@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-import dying
+from helpers import processes
 import psutil
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -80,8 +80,8 @@ def fit(folder: Path, images: Path, kind: str, *more: str) -> tuple[int, str, st
         f"--trainer.callbacks+={{class_path: test_faults.Fault, init_args: {{kind: {kind}, folder: {images}/train}}}}"
     )
     data = ["--data=ImageFolder", f"--data.path={images}", "--data.size=16"]
-    status = dying.fit(folder, [*ARGS[:2], *data, *ARGS[2:], fault, *more], name="a")
-    return status, (folder / "a.log").read_text(), read_state(dying.place(folder, "a"))["state"]
+    status = processes.fit(folder, [*ARGS[:2], *data, *ARGS[2:], fault, *more], name="a")
+    return status, (folder / "a.log").read_text(), read_state(processes.place(folder, "a"))["state"]
 
 
 IN_FILES = ("--data.memory_limit=0", "--data.num_workers=2")
@@ -136,7 +136,7 @@ def test_images_in_memory_outlive_their_files(tmp_path: Path, images: Path) -> N
 def test_a_run_goes_on_without_wandb(tmp_path: Path, images: Path) -> None:
     status, said, state = fit(tmp_path, images, "wandb", "--run.wandb=offline")
     assert (status, state) == (0, "finished"), said
-    rows = (dying.place(tmp_path, "a") / "metrics.csv").read_text().splitlines()
+    rows = (processes.place(tmp_path, "a") / "metrics.csv").read_text().splitlines()
     assert len([row for row in rows if row]) > 12
     assert "Traceback" not in said.partition("result: ")[0]  # behind it, W&B's own end of the process
 

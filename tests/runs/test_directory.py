@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import wandb
 import yaml
-from wandb_file import records
+from helpers.wandb_files import records
 
 from kd_lightning.cli import main
 from kd_lightning.loggers import ResilientWandbLogger

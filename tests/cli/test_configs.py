@@ -14,7 +14,7 @@ from kd_lightning.data.images import StoredImages
 from kd_lightning.evaluation import Evaluator
 from kd_lightning.models import Network, checkpoints
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 TRAINER = sorted((CONFIGS / "trainer").glob("*.yaml"))  # test_two_processes.py runs with these
 SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))  # test_sweeps.py
 EVALUATIONS = sorted((CONFIGS / "select").glob("*.yaml"))
@@ -82,7 +82,7 @@ def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
         args += some_teacher(teacher, content["data"]["class_path"], tmp_path / "teacher.safetensors")
     if "neighbors" in content["data"]["init_args"]:
         args += ["--data.batch_size=16", f"--data.neighbors.path={tmp_path / 'table.safetensors'}"]
-        main(["neighbors", *(arg for arg in args[1:] if not arg.startswith("--trainer.limit"))])
+        main(["build-neighbors", *(arg for arg in args[1:] if not arg.startswith("--trainer.limit"))])
     cli = main(args)
     metrics = cli.trainer.callback_metrics
     evaluated = [metrics[name] for name in ("test/acc", "test/knn") if name in metrics]

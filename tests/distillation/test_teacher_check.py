@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.factories import digits, student, trainer, weights, whole, with_weights
 from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import Logger
-from tiny import digits, student, trainer, weights, whole, with_weights
 from torch import Tensor
 
 from kd_lightning.data import RandomCrop

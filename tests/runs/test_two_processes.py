@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from kd_lightning.batch import Batch
 from kd_lightning.callbacks.protocol import LastCheckpoint, Protocol
 
-TRAINER = Path(__file__).parents[1] / "configs/trainer"
+TRAINER = Path(__file__).parents[2] / "configs/trainer"
 STUDENT = (
     "{name: vit_tiny_patch16_224, model_kwargs: {img_size: 8, patch_size: 4, embed_dim: 24, depth: 2, num_heads: 2}}"
 )

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import finished as reports
 import pytest
 import torch
 import yaml
-from tiny import digits
 
+from helpers import fake_runs as reports
+from helpers.factories import digits
 from kd_lightning.cli import main
 from kd_lightning.models import Network
 

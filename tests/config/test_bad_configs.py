@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers.messages import message_of
 from lightning.pytorch import Trainer
-from messages import message_of
 from PIL import Image
 from test_bad_input import KD, changed
 
