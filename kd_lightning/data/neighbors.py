@@ -116,7 +116,7 @@ def save_table(path: Path, neighbors: Tensor, images: ImageDataset, teacher: Tea
 
 @final
 class Neighbors:
-    """Batches of anchors, each with some of its nearest neighbours, from a table that `kd_lightning build-neighbors` wrote.
+    """Batches of anchors with some of their nearest neighbours, from a table that `kd_lightning build-neighbors` wrote.
 
     Args:
         path: of the table.

@@ -4,7 +4,8 @@ from kd_lightning.reports.axes import Metric, describe
 from kd_lightning.reports.comparison import Comparison, compare
 from kd_lightning.reports.frame import frame, metrics_of, teachers
 from kd_lightning.reports.page import page
-from kd_lightning.reports.runs import RunResult, Runs, read_runs
+from kd_lightning.reports.run_results import RunResult, Runs
+from kd_lightning.reports.runs import read_runs
 from kd_lightning.reports.statistics import against_baseline, holm
 from kd_lightning.reports.style import styles
 

@@ -7,7 +7,7 @@ from typing import Any
 from kd_lightning.reports.axes import describe
 from kd_lightning.reports.config import compared
 from kd_lightning.reports.frame import frame, metrics_of
-from kd_lightning.reports.runs import RunResult, Runs, some
+from kd_lightning.reports.run_results import RunResult, Runs, some
 from kd_lightning.reports.statistics import Test
 
 _SEEING = "augmentations mixing views repeats batch_size global_batch_size neighbors train_images val_split".split()

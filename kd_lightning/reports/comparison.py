@@ -11,7 +11,7 @@ from kd_lightning.reports.axes import Metric, describe, main_metric
 from kd_lightning.reports.comparable import comparability
 from kd_lightning.reports.config import compared, differing
 from kd_lightning.reports.frame import frame, metrics_of
-from kd_lightning.reports.runs import Runs
+from kd_lightning.reports.run_results import Runs
 from kd_lightning.reports.statistics import Test, against_baseline
 
 _NOT_SHOWN = ("data.path", "data.split_seed")

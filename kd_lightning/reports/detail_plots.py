@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kd_lightning.reports.plots import Looks
-from kd_lightning.reports.runs import RunResult, Runs
+from kd_lightning.reports.run_results import RunResult, Runs
 from kd_lightning.reports.style import INK, TEACHER_COLOR, WIDTH, label, legend, panel, styles, tidy
 
 MOST_CLASSES = 30

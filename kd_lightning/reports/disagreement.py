@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from kd_lightning.data import ImageData
-from kd_lightning.reports.runs import Runs
+from kd_lightning.reports.run_results import Runs
 from kd_lightning.reports.values import printable
 from kd_lightning.runs.results import PREDICTIONS
 

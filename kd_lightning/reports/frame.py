@@ -6,7 +6,7 @@ import pandas as pd
 
 from kd_lightning.reports.axes import TEACHER, Metric, ordered
 from kd_lightning.reports.config import flat
-from kd_lightning.reports.runs import RunResult
+from kd_lightning.reports.run_results import RunResult
 
 FACTS = (
     "group name id project seed method teacher teacher_fingerprint student data classes train_images val_images "

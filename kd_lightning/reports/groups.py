@@ -2,17 +2,15 @@
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kd_lightning.reports.config import compared, differing
-
-if TYPE_CHECKING:
-    from kd_lightning.reports.runs import RunResult
+from kd_lightning.reports.run_results import RunResult
 
 LONGEST = 40
 
 
-def grouped(runs: list["RunResult"]) -> tuple[list[tuple["RunResult", str]], list[str]]:
+def grouped(runs: list[RunResult]) -> tuple[list[tuple[RunResult, str]], list[str]]:
     """Each run with its group's label, by group and seed; and a line for every group with a seed that was run again.
 
     Runs with the same config but for the seed, their own names and this machine's folders are a group (of the same
@@ -40,7 +38,7 @@ def grouped(runs: list["RunResult"]) -> tuple[list[tuple["RunResult", str]], lis
     return labelled, problems
 
 
-def _parts(members: list["RunResult"]) -> list[list["RunResult"]]:
+def _parts(members: list[RunResult]) -> list[list[RunResult]]:
     """A group of one config, by name and teacher where a seed comes twice: files of two teachers may have one name."""
     seeds = [run.seed for run in members if run.seed is not None]
     if len({*seeds}) == len(seeds):
@@ -62,7 +60,7 @@ def without_seed(name: str, seed: int | None) -> str:
     return (rest if found.start() else rest.lstrip("-_. ")) or name
 
 
-def _key(run: "RunResult") -> tuple:
+def _key(run: RunResult) -> tuple:
     if run.config:
         return run.data_set, tuple(sorted((key, repr(value)) for key, value in compared(run.config).items()))
     facts = run.results.run
@@ -70,7 +68,7 @@ def _key(run: "RunResult") -> tuple:
     return run.data_set, facts["method"], facts["teacher"], facts["student"], select, without_seed(run.name, run.seed)
 
 
-def _unique(groups: list[list["RunResult"]]) -> list[str]:
+def _unique(groups: list[list[RunResult]]) -> list[str]:
     """A label for each group, unlike any other of its data set."""
     labels = []
     for members in groups:

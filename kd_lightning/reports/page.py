@@ -22,7 +22,7 @@ from kd_lightning.reports.disagreement import (
     thumbnail,
 )
 from kd_lightning.reports.frame import teachers
-from kd_lightning.reports.runs import RunResult
+from kd_lightning.reports.run_results import RunResult
 from kd_lightning.reports.style import Style, as_uri, size_of, styles
 
 DOTS = "The bar is the mean, a mark is a seed"

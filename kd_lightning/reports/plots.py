@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from kd_lightning.reports.axes import Metric, describe
 from kd_lightning.reports.frame import metrics_of, teachers
-from kd_lightning.reports.runs import RunResult, Runs
+from kd_lightning.reports.run_results import RunResult, Runs
 from kd_lightning.reports.style import INK, TEACHER_COLOR, WIDTH, Style, label, legend, panel, size_of, styles, tidy
 
 CURVES = ("val/acc", "val/knn", "val/linear", "val/neighbors", "val/cosine", "val/agreement")
