@@ -1,14 +1,17 @@
 """Pure tensor functions that two or more methods use."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+SNE_TEMPERATURES = tuple(number / 100 for number in range(1, 11))
+_SELF = 1e8  # subtracted from a vector's similarity to itself: finite, since -inf gives 0 x inf in the divergence
 _FLOATS = 1 << 24  # that one piece of a large intermediate may take
 
 
@@ -85,3 +88,84 @@ def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 cross_entropy = full_precision(F.cross_entropy)
 """Cross-entropy of logits N,K with classes N, as torch's."""
+
+
+def mixed_cross_entropy(
+    logits: Tensor, labels: Tensor, partner_labels: Tensor | None = None, mix_lambda: Tensor | None = None
+) -> Tensor:
+    """Return the mean cross-entropy of logits N,K with the labels N of images, or with both labels of mixed images.
+
+    Args:
+        logits: N,K.
+        labels: N, int64.
+        partner_labels: N, int64: the label of the image that was mixed into each one.
+        mix_lambda: N, in [0, 1]: the share of each mixed image's own label; None: no image is mixed.
+    """
+    if mix_lambda is None:
+        return cross_entropy(logits, labels)
+    own, partners = (cross_entropy(logits, each, reduction="none") for each in (labels, partner_labels))
+    return torch.lerp(partners, own, mix_lambda).mean()
+
+
+@full_precision
+def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """Return T^2 KL(softmax(teacher / T) || softmax(student / T)): sum over the K classes, mean over the N samples.
+
+    T^2 keeps the gradient's size independent of T (Hinton et al. 2015, section 2).
+
+    Args:
+        student_logits: N,K.
+        teacher_logits: N,K.
+        temperature: T, above 0.
+    """
+    student = F.log_softmax(student_logits / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits / temperature, dim=1)
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+@full_precision
+def sne_loss(
+    mapped: Tensor,
+    teacher: Tensor,
+    *,
+    temperatures: Sequence[float] = SNE_TEMPERATURES,
+    style: Literal["joint", "half"] = "joint",
+) -> Tensor:
+    """KL(P of the teacher's vectors || P of the mapped ones), mean over temperatures and over sets.
+
+    P is the von Mises-Fisher SNE distribution over pairs: softmax_j(cos_ij / temperature), j not i, made symmetric and
+    divided by 2 M. `half` leaves it a distribution for each vector and takes the mean over vectors. One or two vectors
+    have nothing to tell: 0. From TinTeM's released code (see the class's docstring).
+
+    Args:
+        mapped: M,D or B,M,D: one set of M vectors, or B of them.
+        teacher: M,E or B,M,E.
+        temperatures: above 0.
+        style: `joint` is the paper's.
+    """
+    if mapped.ndim == 2:
+        mapped, teacher = mapped[None], teacher[None]
+    floats_each = mapped.shape[1] ** 2 * len(temperatures)
+    settings = (tuple(temperatures), style)
+    return chunked_sum(_divergences, mapped, teacher, floats_each=floats_each, whole=settings) / len(mapped)
+
+
+def _divergences(mapped: Tensor, teacher: Tensor, temperatures: Sequence[float], style: str) -> Tensor:
+    student, target = _similarities(mapped), _similarities(teacher)
+    return torch.stack([_divergence(student / t, target / t, style) for t in temperatures]).mean()
+
+
+def _similarities(vectors: Tensor) -> Tensor:
+    vectors = normalize(vectors)
+    own = torch.eye(vectors.shape[1], dtype=vectors.dtype, device=vectors.device) * _SELF
+    return vectors @ vectors.transpose(1, 2) - own
+
+
+def _divergence(student: Tensor, target: Tensor, style: str) -> Tensor:
+    """The sum over sets, of similarities B,M,M."""
+    log_q, log_p = (x.log_softmax(dim=2) for x in (student, target))
+    size = student.shape[1]
+    if style == "half":
+        return (log_p.exp() * (log_p - log_q)).sum() / size
+    log_q, log_p = (torch.logaddexp(x, x.transpose(1, 2)) - math.log(2 * size) for x in (log_q, log_p))
+    return (log_p.exp() * (log_p - log_q)).sum()

@@ -1,11 +1,14 @@
-"""Learning-rate schedules that ask the trainer how long the run is, so that YAML and a resume cannot be wrong."""
+"""Optimizer and learning-rate schedule. Schedules ask the trainer for the length of the run, which is given once."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from lightning.pytorch import LightningModule
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -120,3 +123,49 @@ def scale_rates(optimizer: Optimizer, factor: float) -> None:
     """Multiplies every group's learning rate, before a schedule is built on it."""
     for group in optimizer.param_groups:
         group["lr"] *= factor
+
+
+def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: Iterable[Tensor]) -> str:
+    """Build an optimizer and its schedule once, so that a wrong setting shows before a run is opened.
+
+    Returns:
+        The name of the optimizer's class.
+
+    Raises:
+        ConfigError: with torch's own message.
+    """
+    try:
+        built = optimizer(parameters)
+        lr_scheduler(built)
+    except (ValueError, TypeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"model.optimizer, model.lr_scheduler: {error}") from error
+    return type(built).__name__
+
+
+def configure(method: LightningModule) -> dict[str, Any]:
+    """Return the optimizer of all parameters of a method that require a gradient, and its schedule, for Lightning.
+
+    Raises:
+        ConfigError: for a schedule that needs the run's length, in a run without an end.
+    """
+    trainer = method.trainer
+    optimizer = method.optimizer([parameter for parameter in method.parameters() if parameter.requires_grad])
+    if method.lr_batch_size:
+        ratio = method.global_batch / method.lr_batch_size
+        scale_rates(optimizer, ratio if method.lr_scaling == "linear" else math.sqrt(ratio))
+    schedule = method.lr_scheduler(optimizer)
+    once_a_step = isinstance(schedule, RunSchedule)
+    if once_a_step:
+        trainer.fit_loop.setup_data()  # otherwise a run that max_steps ends does not know its epochs' length
+        total_steps = trainer.estimated_stepping_batches
+        if math.isinf(total_steps):
+            raise ConfigError("trainer.max_epochs: -1 has no end, and the schedule needs one; give trainer.max_steps")
+        schedule.begin(total_steps, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
+    step = {
+        "scheduler": schedule,
+        "interval": "step" if once_a_step else "epoch",
+        "monitor": getattr(schedule, "monitor", None),
+    }
+    return {"optimizer": optimizer, "lr_scheduler": step}

@@ -13,7 +13,7 @@ from kd_lightning.analysis.quiet import suppress_output
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.errors import check_positive
-from kd_lightning.models import Features
+from kd_lightning.models import Features, Reads
 from kd_lightning.reports.style import WIDTH, label, styles, tidy
 
 SMOOTH = 10
@@ -34,7 +34,7 @@ class _Terms(Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StudentModule, *args: Any) -> None:
-        self.rows.append({name: float(value) for name, value in pl_module.terms.items()})
+        self.rows.append({name: float(value) for name, value in pl_module.loss_terms.items()})
 
 
 def train_steps(method: StudentModule, data: ImageData, steps: int) -> pd.DataFrame:
@@ -75,9 +75,10 @@ def look(method: Distiller, images: Tensor, *, maps: int = 1) -> FeaturePair:
     """
     was_training = method.training
     method.eval()
-    wanted = {"maps": maps, "embedding": True, "logits": True, **method.also_seen}
-    student, teacher = method.student.features(images, **wanted), method.teach(images, **wanted)
-    sight = FeaturePair(student, teacher, method.aligned(student, teacher))
+    reads = method.reads | Reads(maps=maps, embedding=True, logits=True)
+    student = method.student.features(images, **reads._asdict())
+    teacher = method.teacher_features(images, reads)
+    sight = FeaturePair(student, teacher, method.aligned_pair(student, teacher))
     method.train(was_training)
     return sight
 

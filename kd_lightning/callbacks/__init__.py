@@ -11,6 +11,8 @@ from kd_lightning.callbacks.run_status import RunStatus
 from kd_lightning.callbacks.run_summary import RunSummary
 from kd_lightning.callbacks.save_config import SaveConfig
 from kd_lightning.callbacks.speed import Speed
+from kd_lightning.callbacks.teacher_accuracy import TeacherAccuracy
+from kd_lightning.callbacks.teacher_agreement import TeacherAgreement
 
 __all__ = [
     "EMA",
@@ -24,4 +26,6 @@ __all__ = [
     "SaveConfig",
     "SavePredictions",
     "Speed",
+    "TeacherAccuracy",
+    "TeacherAgreement",
 ]

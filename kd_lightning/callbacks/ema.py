@@ -65,7 +65,7 @@ class EMA(EMAWeightAveraging):
             checkpoints.write(folder / "student_ema.safetensors", state, pl_module.student_facts())
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
-        evaluated = self._average_model is not None and pl_module.trains_classifier and pl_module._labeled
+        evaluated = self._average_model is not None and pl_module.trains_classifier and pl_module.has_labels
         self.accuracy = top1(pl_module.student.num_classes).to(pl_module.device) if evaluated else None
 
     def on_validation_batch_end(

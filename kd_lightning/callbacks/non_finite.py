@@ -65,7 +65,7 @@ class NonFiniteGuard(Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Queues the way of the losses to the host, before the backward pass."""
-        terms = {**pl_module.terms, "loss": loss.detach()}  # a method's own training step may add to the terms
+        terms = {**pl_module.loss_terms, "loss": loss.detach()}  # a method's own training step may add to the terms
         values = torch.stack([value.float() for value in terms.values()])
         bad = values.isfinite().logical_not().any()
         self.spoilt = bad if self.spoilt is None else self.spoilt | bad

@@ -22,7 +22,7 @@ class Speed(Callback):
     Args:
         channels_last: keep the networks' weights and maps with the channels innermost, as processors' vector units and
             tensor cores read them. Default: in half precision.
-        compile: compile a training step's losses, with both networks in them, as one graph by torch.compile, in place
+        compile: compile a training step, both networks and all losses, as one graph by torch.compile, in place
             (checkpoints keep their names). `reduce-overhead` and `max-autotune` replay it as a CUDA graph, and on a CPU
             do what `default` and `max-autotune-no-cudagraphs` do. The first step takes a minute or more. Where
             compiling fails, the run says so once and goes on without. Default: off.
@@ -43,17 +43,17 @@ class Speed(Callback):
             self.apply(pl_module)
 
     def apply(self, method: LightningModule) -> None:
-        """Puts compiled losses into a method's place for its own, where they are asked for."""
+        """Have a method's training terms computed by a compiled function, if compiling is asked for."""
         if self.compile:
-            method.losses = CompiledLosses(method, **self.settings)
+            method.training_terms = CompiledTerms(method, **self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As torch.compile takes them: training batches have one shape, and all others run uncompiled."""
+        """The arguments of torch.compile: training batches have one shape, and all others run uncompiled."""
         return {"mode": None if self.compile == "default" else self.compile, "dynamic": False}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        vars(pl_module).pop("losses", None)
+        vars(pl_module).pop("training_terms", None)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """A checkpoint is the same with the channels last or not (and safetensors takes none that has)."""
@@ -61,17 +61,17 @@ class Speed(Callback):
         checkpoint["state_dict"] = {name: value.contiguous() for name, value in state.items()}
 
 
-class CompiledLosses:
-    """A method's `losses`, compiled; what they log is noted in the graph and logged behind it, which keeps it whole.
+class CompiledTerms:
+    """A method's `training_terms`, compiled.
 
     Args:
-        method: whose.
-        **settings: as for torch.compile.
+        method: the method.
+        **settings: arguments of torch.compile.
     """
 
     def __init__(self, method: LightningModule, **settings: Any) -> None:
-        self.method, self.notes, self.compiled = method, {}, False
-        self.eager = type(method).losses.__get__(method)
+        self.method, self.compiled = method, False
+        self.eager = type(method).training_terms.__get__(method)
         self.function = torch.compile(self.eager, **settings)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
@@ -79,53 +79,33 @@ class CompiledLosses:
             return self.eager(batch)
         if teacher := getattr(self.method, "teacher", None):
             teacher.eval()
+        torch.compiler.cudagraph_mark_step_begin()
         try:
-            losses = self._noting(batch) if self.compiled else self._quietly(batch)
+            terms = self.function(batch) if self.compiled else self._silently(batch)
         except ConfigError:
             raise
         except Exception as error:
             self.function = None
-            losses = self.eager(batch)  # what was the method's own fault is raised here
+            terms = self.eager(batch)  # an error of the method's own is raised here
             reason = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:200]
             rank_zero_warn(f"speed.compile: failed, the run goes on uncompiled ({type(error).__name__}: {reason})")
-            return losses
-        for name, (value, kwargs) in self.notes.items():
-            self.method.log(name, value, **kwargs)
-        self.notes.clear()
+            return terms
         self.compiled = True
-        return losses
+        return terms
 
-    def _quietly(self, batch: Batch) -> dict[str, Tensor]:
-        """The first call, without the pages that torch writes of what it cannot compile."""
+    def _silently(self, batch: Batch) -> dict[str, Tensor]:
+        """Call the function for the first time, without the pages that torch writes about what it cannot compile."""
         before = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         try:
             with warnings.catch_warnings(action="ignore"):
-                return self._noting(batch)
+                return self.function(batch)
         finally:
             logging.disable(before)
 
-    def _noting(self, batch: Batch) -> dict[str, Tensor]:
-        own = {name: vars(self.method).pop(name) for name in ("log", "log_dict") if name in vars(self.method)}
-        self.notes.clear()
-        self.method.log, self.method.log_dict = self._note, self._note_all
-        torch.compiler.cudagraph_mark_step_begin()
-        try:
-            return self.function(batch)
-        finally:
-            del self.method.log, self.method.log_dict
-            vars(self.method).update(own)
-
-    def _note(self, name: str, value: Any, **kwargs: Any) -> None:
-        self.notes[name] = (value, kwargs)
-
-    def _note_all(self, values: dict[str, Any], **kwargs: Any) -> None:
-        for name, value in values.items():
-            self.notes[name] = (value, kwargs)
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """A copy of the method has its own losses, uncompiled."""
-        return type(self.method).losses.__get__(deepcopy(self.method, memo))
+        """Return the copied method's own function, uncompiled."""
+        return type(self.method).training_terms.__get__(deepcopy(self.method, memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (self.method, "losses")
+        return getattr, (self.method, "training_terms")

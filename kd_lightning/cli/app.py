@@ -21,6 +21,8 @@ from kd_lightning.callbacks import (
     RunSummary,
     SavePredictions,
     Speed,
+    TeacherAccuracy,
+    TeacherAgreement,
 )
 from kd_lightning.callbacks.memory import explained
 from kd_lightning.callbacks.preemption import StoppedError
@@ -73,6 +75,8 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self._get(self.config_init, "trainer")
         callbacks = [*_each_once(_listed(trainer.callbacks)), RunSummary(), OutOfMemory()]
+        if hasattr(self.model, "teacher"):
+            callbacks += [TeacherAccuracy(), TeacherAgreement()]
         if trainer.enable_progress_bar is not False:
             callbacks.append(Progress())
         if self.subcommand == "fit":

@@ -1,6 +1,19 @@
 """What every method stands on: the student's module, the distiller, and their checks."""
 
-from kd_lightning.distillation.distiller import Distiller, EmbeddingDistiller
-from kd_lightning.distillation.student import Prediction, StudentModule
+from kd_lightning.distillation.combined import Combined
+from kd_lightning.distillation.distiller import Distiller
+from kd_lightning.distillation.embedding_distiller import EmbeddingDistiller
+from kd_lightning.distillation.evaluation_steps import Prediction
+from kd_lightning.distillation.passes import FurtherNetwork, Inputs, Seen
+from kd_lightning.distillation.student import StudentModule
 
-__all__ = ["Distiller", "EmbeddingDistiller", "Prediction", "StudentModule"]
+__all__ = [
+    "Combined",
+    "Distiller",
+    "EmbeddingDistiller",
+    "FurtherNetwork",
+    "Inputs",
+    "Prediction",
+    "Seen",
+    "StudentModule",
+]

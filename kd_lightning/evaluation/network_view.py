@@ -134,6 +134,6 @@ def eyes_of(
     """The student's eyes and, where the method has a teacher, the teacher's beside them."""
     teacher = getattr(method, "teacher", None)
     own = data is trainer.datamodule  # classifiers are of the run's own classes
-    beside = teacher and NetworkView(teacher, reader, data, split, knows_classes=own and method.knows_classes)
+    beside = teacher and NetworkView(teacher, reader, data, split, knows_classes=own and method.has_task_classifier)
     knows = own and method.trains_classifier
     return NetworkView(method.student, reader, data, split, knows_classes=knows, is_student=True, teacher=beside)

@@ -9,6 +9,7 @@ from torch import Tensor
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
 from kd_lightning.functional import full_precision, match_spatial, normalize
+from kd_lightning.models import Features, Reads
 
 
 @full_precision
@@ -22,8 +23,8 @@ def at_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
         student_map: N,C,H,W.
         teacher_map: N,D,h,w; where the sizes differ, the larger is pooled to the smaller.
     """
-    ours, theirs = (normalize(x.square().mean(dim=1).flatten(1)) for x in match_spatial(student_map, teacher_map))
-    return F.mse_loss(ours, theirs)
+    student, teacher = (normalize(x.square().mean(dim=1).flatten(1)) for x in match_spatial(student_map, teacher_map))
+    return F.mse_loss(student, teacher)
 
 
 class AT(Distiller):
@@ -34,20 +35,19 @@ class AT(Distiller):
     Args:
         layers: how many of the last stages' maps are matched, the last with the last and so on; their losses are added.
         at_weight: weight of that sum; the paper's beta and RepDistiller's.
-        **kwargs: teacher, ce_weight, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        **kwargs: teacher, ce_weight, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
     """
-
-    reads = frozenset({"maps"})
 
     def __init__(self, *, layers: int = 3, at_weight: float = 1000.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.check_layer("layers", layers)
-        self.check_weights(at_weight=at_weight)
-        self.layers, self.at_weight = layers, at_weight
+        self.set_weights(at_weight=at_weight)
+        self.layers = layers
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        student = self.student.features(batch.images, maps=self.layers, logits=self.needs_labels)
-        teacher = self.teach(batch.images, maps=self.layers)
-        pairs = zip(student.maps, teacher.maps, strict=True)
-        each = torch.stack([at_loss(ours, theirs) for ours, theirs in pairs])
-        return {**self.label_loss(student.logits, batch), "at": self.at_weight * each.sum()}
+    @property
+    def reads(self) -> Reads:
+        return Reads(maps=self.layers)
+
+    def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        each = torch.stack([at_loss(*maps) for maps in zip(student.maps, teacher.maps, strict=True)])
+        return {"at": self.at_weight * each.sum()}

@@ -9,6 +9,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.distillation import EmbeddingDistiller
 from kd_lightning.errors import check_positive
 from kd_lightning.functional import cosine, full_precision
+from kd_lightning.models import Features
 
 PAPER_SCALE, RELEASED_SCALE = 70.0, 1 / (0.07 * 0.1)
 
@@ -50,10 +51,8 @@ class CoSS(EmbeddingDistiller):
         hidden: width of the head's middle layer. There is a head, Linear, ReLU, Linear on the student's embedding, only
             where the two widths differ; it is not part of the student that is kept.
         ce_weight: weight of the cross-entropy with the labels; the paper has none.
-        **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        **kwargs: teacher, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
     """
-
-    least_batch = 2
 
     def __init__(
         self,
@@ -67,27 +66,25 @@ class CoSS(EmbeddingDistiller):
         super().__init__(ce_weight=ce_weight, **kwargs)
         self.scale = RELEASED_SCALE if scale == "released" else float(scale)
         check_positive(hidden=hidden, scale=self.scale)
-        self.check_weights(space_weight=space_weight, scale=self.scale)
-        self.space_weight = space_weight
-        if not space_weight:
-            self.least_batch = 1
-        ours, theirs = self.student.embedding_width, self.teacher.embedding_width
+        self.set_weights(space_weight=space_weight, scale=self.scale)
+        width, teacher_width = self.student.embedding_width, self.teacher.embedding_width
         self.head: nn.Module = nn.Identity()
-        if ours != theirs:
-            self.head = nn.Sequential(nn.Linear(ours, hidden), nn.ReLU(), nn.Linear(hidden, theirs))
+        if width != teacher_width:
+            self.head = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, teacher_width))
+
+    @property
+    def min_batch_size(self) -> int:
+        return 2 if self.space_weight else 1
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
-        if self.space_weight and self.related(data) < 32:
-            rank_zero_warn(
-                f"data.batch_size: CoSS's dimensions over {self.related(data)} images are noisy; the paper has 1,024"
-            )
+        images = self.effective_batch_size(data)
+        if self.space_weight and images < 32:
+            rank_zero_warn(f"data.batch_size: CoSS's dimensions over {images} images are noisy; the paper has 1,024")
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)
-        ours, theirs = self.aligned(student, self.teach(batch.images, embedding=True))
-        losses = self.label_loss(student.logits, batch)
-        losses["feature"] = self.scale * feature_similarity_loss(ours, theirs)
+    def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        pair = self.aligned_pair(student, teacher)
+        losses = {"feature": self.scale * feature_similarity_loss(*pair)}
         if self.space_weight:
-            losses["space"] = self.scale * self.space_weight * space_similarity_loss(*self.gathered(ours, theirs))
+            losses["space"] = self.scale * self.space_weight * space_similarity_loss(*self.all_gather(*pair))
         return losses

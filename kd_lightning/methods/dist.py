@@ -9,6 +9,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
 from kd_lightning.errors import check_positive
 from kd_lightning.functional import full_precision
+from kd_lightning.models import Features, Reads
 
 _EPSILON = 1e-8
 
@@ -26,10 +27,10 @@ def correlation_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperat
         temperature: T, above 0.
         dim: 0 or 1.
     """
-    ours, theirs = (torch.softmax(logits / temperature, dim=1) for logits in (student_logits, teacher_logits))
-    ours, theirs = (x - x.mean(dim=dim, keepdim=True) for x in (ours, theirs))
-    lengths = ours.norm(dim=dim) * theirs.norm(dim=dim)
-    return (1 - ((ours * theirs).sum(dim=dim) / (lengths + _EPSILON)).mean()) * temperature**2
+    student, teacher = (torch.softmax(logits / temperature, dim=1) for logits in (student_logits, teacher_logits))
+    student, teacher = (x - x.mean(dim=dim, keepdim=True) for x in (student, teacher))
+    lengths = student.norm(dim=dim) * teacher.norm(dim=dim)
+    return (1 - ((student * teacher).sum(dim=dim) / (lengths + _EPSILON)).mean()) * temperature**2
 
 
 class DIST(Distiller):
@@ -42,27 +43,24 @@ class DIST(Distiller):
         temperature: of both softmaxes: 4 on CIFAR, 1 on ImageNet.
         inter_weight: weight of the correlation of each sample's classes.
         intra_weight: weight of the correlation of each class's samples, in the batch.
-        **kwargs: teacher, ce_weight, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        **kwargs: teacher, ce_weight, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
     """
 
-    reads = frozenset({"logits"})
-    least_batch = 2
+    min_batch_size = 2
 
     def __init__(
         self, *, temperature: float = 4.0, inter_weight: float = 2.0, intra_weight: float = 2.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         check_positive(temperature=temperature)
-        self.check_weights(inter_weight=inter_weight, intra_weight=intra_weight)
-        self.temperature, self.inter_weight, self.intra_weight = temperature, inter_weight, intra_weight
+        self.set_weights(inter_weight=inter_weight, intra_weight=intra_weight)
+        self.temperature = temperature
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        student = self.student(batch.images)
-        teacher = self.teach(batch.images, logits=True).logits
-        logits = self.gathered(student, teacher)
+    @property
+    def reads(self) -> Reads:
+        return Reads(logits=True)
+
+    def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        logits = self.all_gather(student.logits, teacher.logits)
         inter, intra = (correlation_loss(*logits, temperature=self.temperature, dim=dim) for dim in (1, 0))
-        return {
-            **self.label_loss(student, batch),
-            "inter": self.inter_weight * inter,
-            "intra": self.intra_weight * intra,
-        }
+        return {"inter": self.inter_weight * inter, "intra": self.intra_weight * intra}

@@ -9,6 +9,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import full_precision, match_spatial
+from kd_lightning.models import Features, Reads
 
 
 @full_precision
@@ -28,24 +29,26 @@ class FitNet(Distiller):
         layer: which stage, counted from the last, which is 1; 2 is the middle of three.
         relu: whether the mapped features end in a ReLU, as the teacher's do where it is a convolutional network.
         fitnet_weight: weight of the hint; RepDistiller's.
-        **kwargs: teacher, ce_weight, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        **kwargs: teacher, ce_weight, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
     """
-
-    reads = frozenset({"maps"})
 
     def __init__(self, *, layer: int = 2, relu: bool = True, fitnet_weight: float = 100.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.check_layer("layer", layer)
-        if layer > 1 and not self.needs_labels:
-            raise ConfigError(f"layer: {layer}; without labels, all behind that stage would learn nothing; give 1")
-        self.check_weights(fitnet_weight=fitnet_weight)
-        self.layer, self.fitnet_weight = layer, fitnet_weight
-        ours, theirs = (n.model.feature_info[-layer]["num_chs"] for n in (self.student, self.teacher))
-        layers = [nn.Conv2d(ours, theirs, 1, bias=False), nn.BatchNorm2d(theirs)]
+        if layer > 1 and not (self.ce_weight or self.kd_weight):
+            raise ConfigError(
+                f"layer: {layer}; without labels and soft targets, the stages after it would learn nothing; give 1"
+            )
+        self.set_weights(fitnet_weight=fitnet_weight)
+        self.layer = layer
+        width, teacher_width = (n.model.feature_info[-layer]["num_chs"] for n in (self.student, self.teacher))
+        layers = [nn.Conv2d(width, teacher_width, 1, bias=False), nn.BatchNorm2d(teacher_width)]
         self.regressor = nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        student = self.student.features(batch.images, maps=self.layer, logits=self.needs_labels)
-        teacher = self.teach(batch.images, maps=self.layer).maps[0]
-        ours, theirs = match_spatial(self.regressor(student.maps[0]), teacher)
-        return {**self.label_loss(student.logits, batch), "fitnet": self.fitnet_weight * hint_loss(ours, theirs)}
+    @property
+    def reads(self) -> Reads:
+        return Reads(maps=self.layer)
+
+    def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        pair = match_spatial(self.regressor(student.maps[0]), teacher.maps[0])
+        return {"fitnet": self.fitnet_weight * hint_loss(*pair)}

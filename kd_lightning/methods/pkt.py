@@ -7,6 +7,7 @@ from torch import Tensor
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
 from kd_lightning.functional import full_precision, normalize
+from kd_lightning.models import Features, Reads
 
 _EPSILON = 1e-7
 
@@ -39,21 +40,18 @@ class PKT(Distiller):
 
     Args:
         pkt_weight: weight of the divergence; the released code's and RepDistiller's.
-        **kwargs: teacher, ce_weight, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        **kwargs: teacher, ce_weight, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
     """
 
-    reads = frozenset({"embedding"})
-    least_batch = 2
+    min_batch_size = 2
 
     def __init__(self, *, pkt_weight: float = 30000.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.check_weights(pkt_weight=pkt_weight)
-        self.pkt_weight = pkt_weight
+        self.set_weights(pkt_weight=pkt_weight)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)
-        teacher = self.teach(batch.images, embedding=True).embedding
-        return {
-            **self.label_loss(student.logits, batch),
-            "pkt": self.pkt_weight * pkt_loss(*self.gathered(student.embedding, teacher)),
-        }
+    @property
+    def reads(self) -> Reads:
+        return Reads(embedding=True)
+
+    def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        return {"pkt": self.pkt_weight * pkt_loss(*self.all_gather(student.embedding, teacher.embedding))}

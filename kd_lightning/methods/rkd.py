@@ -9,6 +9,7 @@ from torch import Tensor
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
 from kd_lightning.functional import chunked_sum, full_precision, normalize
+from kd_lightning.models import Features, Reads
 
 
 @full_precision
@@ -49,8 +50,7 @@ def _distances(vectors: Tensor) -> Tensor:
 
 
 def _angles_apart(students: Tensor, teachers: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-    ours, theirs = _angles(students, student), _angles(teachers, teacher)
-    return F.smooth_l1_loss(ours, theirs, reduction="sum")
+    return F.smooth_l1_loss(_angles(students, student), _angles(teachers, teacher), reduction="sum")
 
 
 def _angles(corners: Tensor, vectors: Tensor) -> Tensor:
@@ -65,22 +65,21 @@ class RKD(Distiller):
     Args:
         distance_weight: weight of the distances; the paper's and RepDistiller's.
         angle_weight: weight of the angles, whose cost grows with the cube of the batch.
-        **kwargs: teacher, ce_weight, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        **kwargs: teacher, ce_weight, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
     """
 
-    reads = frozenset({"embedding"})
-    least_batch = 3
+    min_batch_size = 3
 
     def __init__(self, *, distance_weight: float = 25.0, angle_weight: float = 50.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.check_weights(distance_weight=distance_weight, angle_weight=angle_weight)
-        self.distance_weight, self.angle_weight = distance_weight, angle_weight
+        self.set_weights(distance_weight=distance_weight, angle_weight=angle_weight)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)
-        teacher = self.teach(batch.images, embedding=True).embedding
-        losses = self.label_loss(student.logits, batch)
-        vectors = self.gathered(student.embedding, teacher)
+    @property
+    def reads(self) -> Reads:
+        return Reads(embedding=True)
+
+    def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        losses, vectors = {}, self.all_gather(student.embedding, teacher.embedding)
         if self.distance_weight:
             losses["distance"] = self.distance_weight * rkd_distance_loss(*vectors)
         if self.angle_weight:

@@ -11,6 +11,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.distillation import EmbeddingDistiller
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import full_precision, normalize
+from kd_lightning.models import Features
 
 
 @full_precision
@@ -29,9 +30,9 @@ def seed_loss(
         student_temperature: of the student's softmax.
         teacher_temperature: of the teacher's.
     """
-    ours, theirs = normalize(student), normalize(teacher)
-    target = torch.softmax(_similarities(theirs, theirs, queue) / teacher_temperature, dim=1)
-    log_probabilities = torch.log_softmax(_similarities(ours, theirs, queue) / student_temperature, dim=1)
+    student, teacher = normalize(student), normalize(teacher)
+    target = torch.softmax(_similarities(teacher, teacher, queue) / teacher_temperature, dim=1)
+    log_probabilities = torch.log_softmax(_similarities(student, teacher, queue) / student_temperature, dim=1)
     return -(target * log_probabilities).sum(dim=1).mean()
 
 
@@ -55,7 +56,7 @@ class SEED(EmbeddingDistiller):
             is all that counts, unless the queue holds one that is nearly the same. We recall 0.01 from the paper.
         seed_weight: weight of the cross-entropy of similarities.
         ce_weight: weight of the cross-entropy with the labels; the paper has none.
-        **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        **kwargs: teacher, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
     """
 
     def __init__(
@@ -72,8 +73,7 @@ class SEED(EmbeddingDistiller):
         check_positive(queue_size=queue_size)
         check_positive(student_temperature=student_temperature, teacher_temperature=teacher_temperature)
         self.temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
-        self.check_weights(seed_weight=seed_weight)
-        self.seed_weight = seed_weight
+        self.set_weights(seed_weight=seed_weight)
         width = self.student.embedding_width
         self.head = MLP(width, [width, self.teacher.embedding_width])
         self.queue: Tensor
@@ -84,22 +84,21 @@ class SEED(EmbeddingDistiller):
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
-        if self.related(data) > len(self.queue):
-            raise ConfigError(f"queue_size: {len(self.queue)} is less than the {self.related(data)} images of a batch")
+        images = self.effective_batch_size(data)
+        if images > len(self.queue):
+            raise ConfigError(f"queue_size: {len(self.queue)} is less than the {images} images of a batch")
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
         if self.gather:
             distributed.from_first(self.queue)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)
-        ours, theirs = self.aligned(student, self.teach(batch.images, embedding=True))
-        queue = self.queue.clone()  # as it is now: the backward pass comes after it has moved on
-        loss = seed_loss(ours, theirs, queue=queue, **self.temperatures)
-        (everyones,) = self.gathered(theirs.float())
-        self._enqueue(normalize(everyones))
-        return {**self.label_loss(student.logits, batch), "seed": self.seed_weight * loss}
+    def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        queue = self.queue.clone()  # the backward pass comes after the queue has changed
+        loss = seed_loss(*self.aligned_pair(student, teacher), queue=queue, **self.temperatures)
+        (embeddings,) = self.all_gather(teacher.embedding.float())
+        self._enqueue(normalize(embeddings))
+        return {"seed": self.seed_weight * loss}
 
     @torch.no_grad()
     def _enqueue(self, embeddings: Tensor) -> None:

@@ -10,6 +10,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.distillation import EmbeddingDistiller
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import cosine, full_precision
+from kd_lightning.models import Features
 
 
 @full_precision
@@ -30,10 +31,10 @@ class SimReg(EmbeddingDistiller):
         hidden: widths of the head's middle layers; default: the paper's, twice the student's embedding, once, twice.
         simreg_weight: weight of the regression.
         ce_weight: weight of the cross-entropy with the labels; the paper has none.
-        **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        **kwargs: teacher, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
     """
 
-    least_batch = 2
+    min_batch_size = 2
 
     def __init__(
         self,
@@ -49,17 +50,11 @@ class SimReg(EmbeddingDistiller):
         if any(middle < 1 for middle in widths):
             raise ConfigError(f"hidden: {widths} is to hold positive widths alone")
         self.head = MLP(width, [*widths, self.teacher.embedding_width], norm_layer=nn.BatchNorm1d)
-        self.check_weights(simreg_weight=simreg_weight)
-        self.simreg_weight = simreg_weight
+        self.set_weights(simreg_weight=simreg_weight)
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
         self.check_batch_size(data.batch_size)  # of each device: for BatchNorm's sake
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        student = self.student.features(batch.images, embedding=True, logits=self.needs_labels)
-        teacher = self.teach(batch.images, embedding=True)
-        return {
-            **self.label_loss(student.logits, batch),
-            "simreg": self.simreg_weight * regression_loss(*self.aligned(student, teacher)),
-        }
+    def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        return {"simreg": self.simreg_weight * regression_loss(*self.aligned_pair(student, teacher))}

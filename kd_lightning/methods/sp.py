@@ -7,9 +7,8 @@ from torch import Tensor
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
-from kd_lightning.errors import check_positive
 from kd_lightning.functional import full_precision, row_normalised_gram
-from kd_lightning.methods.kd import kd_loss
+from kd_lightning.models import Features, Reads
 
 
 @full_precision
@@ -35,39 +34,21 @@ class SP(Distiller):
     Args:
         sp_weight: the paper's gamma; 3000 belongs to batches of about 128, for the loss itself falls as 1/N.
         layers: how many of the last stages' maps are matched, the last with the last and so on; their losses are added.
-        kd_weight: of KD's soft targets beside it (0.9 with ce_weight 0.1, as KD has them); 0: none.
-        temperature: of the soft targets.
-        **kwargs: teacher, ce_weight, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        **kwargs: teacher, ce_weight, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
     """
 
-    reads = frozenset({"maps"})
-    least_batch = 2
+    min_batch_size = 2
 
-    def __init__(
-        self,
-        *,
-        sp_weight: float = 3000.0,
-        layers: int = 1,
-        kd_weight: float = 0.0,
-        temperature: float = 4.0,
-        **kwargs: Any,
-    ) -> None:
-        if kd_weight:
-            self.reads = self.reads | {"logits"}  # the teacher's classes are then checked
+    def __init__(self, *, sp_weight: float = 3000.0, layers: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.check_layer("layers", layers)
-        check_positive(temperature=temperature)
-        self.check_weights(sp_weight=sp_weight, kd_weight=kd_weight)
-        self.sp_weight, self.layers, self.kd_weight, self.temperature = sp_weight, layers, kd_weight, temperature
+        self.set_weights(sp_weight=sp_weight)
+        self.layers = layers
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        with_kd = self.kd_weight != 0
-        student = self.student.features(batch.images, maps=self.layers, logits=self.needs_labels or with_kd)
-        teacher = self.teach(batch.images, maps=self.layers, logits=with_kd)
-        pairs = map(self.gathered, student.maps, teacher.maps)
-        losses = self.label_loss(student.logits, batch)
-        losses["sp"] = self.sp_weight * torch.stack([sp_loss(ours, theirs) for ours, theirs in pairs]).sum()
-        if with_kd:
-            soft = kd_loss(student.logits, teacher.logits, temperature=self.temperature)
-            losses["kd"] = self.kd_weight * soft
-        return losses
+    @property
+    def reads(self) -> Reads:
+        return Reads(maps=self.layers)
+
+    def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        pairs = map(self.all_gather, student.maps, teacher.maps)
+        return {"sp": self.sp_weight * torch.stack([sp_loss(*maps) for maps in pairs]).sum()}

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd_lightning.batch import Batch, as_float
-from kd_lightning.distillation import Distiller
+from kd_lightning.distillation import Distiller, Inputs
 from kd_lightning.errors import ConfigError, check_positive
-from kd_lightning.functional import cross_entropy, full_precision
-from kd_lightning.methods.kd import kd_loss
+from kd_lightning.functional import cross_entropy, full_precision, kd_loss
 from kd_lightning.mixing import mix_lambda, partners
+from kd_lightning.models import Features, Reads
 from kd_lightning.randomness import named_key
 
 
@@ -77,8 +77,6 @@ class STKD(Distiller):
         **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
     """
 
-    reads = frozenset({"logits"})
-
     def __init__(
         self,
         *,
@@ -93,39 +91,54 @@ class STKD(Distiller):
         kd_weight: float = 0.9,
         **kwargs: Any,
     ) -> None:
-        super().__init__(ce_weight=ce_weight, **kwargs)
-        check_positive(alpha=alpha, temperature=temperature)
+        super().__init__(ce_weight=ce_weight, kd_weight=kd_weight, kd_temperature=temperature, **kwargs)
+        check_positive(alpha=alpha)
         if images < 2:
             raise ConfigError(f"images: {images} is less than the 2 that can be mixed")
-        self.alpha, self.per, self.images, self.labels, self.plain = alpha, per, images, labels, plain
-        self.check_weights(kd_weight=kd_weight)
-        self.targets, self.temperature, self.kd_weight = targets, temperature, kd_weight
+        self.alpha, self.per, self.images, self.labels = alpha, per, images, labels
+        self.plain, self.targets = plain, targets
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(logits=True)
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
         if data.mixing:
-            raise ConfigError("data.mixing: STKD mixes the images itself, and does not know what was mixed before")
+            raise ConfigError(
+                "data.mixing: STKD mixes the images itself, and does not take images that were mixed before"
+            )
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        keys, labels, sources = self.gathered(batch.keys, batch.labels, batch.images)
-        virtual = virtual_samples(keys, images=self.images, alpha=self.alpha, per=self.per)
-        virtual = Virtual(*map(self.own, virtual))
-        images, mixed = as_float(batch.images), mix(as_float(sources), virtual)
-        student = self.student(mixed)
-        losses = {"ce": self.ce_weight * self._label_loss(student, labels, virtual)} if self.needs_labels else {}
-        if self.targets == "mixed":
-            teacher = self.teach(mixed, logits=True).logits
-            losses["kd"] = self.kd_weight * kd_loss(student, teacher, temperature=self.temperature)
-        else:
-            teacher = F.softmax(self.teach(images, logits=True).logits.float() / self.temperature, dim=1)
-            target = mix(*self.gathered(teacher), virtual)
-            losses["kd"] = self.kd_weight * divergence(student, target, temperature=self.temperature)
-        if self.plain:
-            plain = self.student(images)
-            teacher = self.teach(images, logits=True).logits
-            losses |= {f"plain_{name}": loss for name, loss in self.label_loss(plain, batch).items()}
-            losses["plain_kd"] = self.kd_weight * kd_loss(plain, teacher, temperature=self.temperature)
+    def inputs(self, batch: Batch) -> Inputs:
+        """Return the virtual images, then, with `plain`, the plain ones; with `sources`, the teacher's are plain."""
+        keys, images = self.all_gather(batch.keys, batch.images)
+        plain, mixed = as_float(batch.images), mix(as_float(images), self._virtual(keys))
+        student = [mixed, plain] if self.plain else [mixed]
+        return Inputs(student, student if self.targets == "mixed" else [plain])
+
+    def losses(self, student: list[Features], teacher: list[Features], batch: Batch) -> dict[str, Tensor]:
+        keys, labels = self.all_gather(batch.keys, batch.labels)
+        virtual, losses = self._virtual(keys), {}
+        if self.ce_weight:
+            losses["ce"] = self.ce_weight * self._label_loss(student[0].logits, labels, virtual)
+        if self.kd_weight and self.targets == "sources":
+            probabilities = F.softmax(teacher[0].logits.float() / self.kd_temperature, dim=1)
+            target = mix(*self.all_gather(probabilities), virtual)
+            losses["kd"] = self.kd_weight * divergence(student[0].logits, target, temperature=self.kd_temperature)
+        elif self.kd_weight:
+            losses["kd"] = self.kd_weight * self._soft_targets(student[0], teacher[0])
+        if self.plain and self.ce_weight:
+            losses["plain_ce"] = self.ce_weight * self.cross_entropy(student[1].logits, batch)
+        if self.plain and self.kd_weight:
+            losses["plain_kd"] = self.kd_weight * self._soft_targets(student[1], teacher[-1])
         return losses
+
+    def _virtual(self, keys: Tensor) -> Virtual:
+        virtual = virtual_samples(keys, images=self.images, alpha=self.alpha, per=self.per)
+        return Virtual(*map(self.local_rows, virtual))
+
+    def _soft_targets(self, student: Features, teacher: Features) -> Tensor:
+        return kd_loss(student.logits, teacher.logits, temperature=self.kd_temperature)
 
     def _label_loss(self, logits: Tensor, labels: Tensor, virtual: Virtual) -> Tensor:
         labels = labels[virtual.rows]

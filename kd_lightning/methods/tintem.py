@@ -1,6 +1,5 @@
 """TinTeM: Teacher in the Middle, faithful distillation without labels (Mannix et al. 2024)."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
@@ -12,65 +11,30 @@ from torch import Tensor, nn
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
 from kd_lightning.errors import ConfigError, check_positive
-from kd_lightning.functional import chunked_sum, cosine, full_precision, normalize
-from kd_lightning.models import Features, Network
-
-TEMPERATURES = tuple(number / 100 for number in range(1, 11))
-_SELF = 1e8  # taken off a vector's similarity to itself: finite, since -inf gives 0 x inf in the divergence
-
-
-@full_precision
-def sne_loss(
-    mapped: Tensor,
-    teacher: Tensor,
-    *,
-    temperatures: Sequence[float] = TEMPERATURES,
-    style: Literal["joint", "half"] = "joint",
-) -> Tensor:
-    """KL(P of the teacher's vectors || P of the mapped ones), mean over temperatures and over sets.
-
-    P is the von Mises-Fisher SNE distribution over pairs: softmax_j(cos_ij / temperature), j not i, made symmetric and
-    divided by 2 M. `half` leaves it a distribution for each vector and takes the mean over vectors. One or two vectors
-    have nothing to tell: 0. The authors' released code (see the docstring of TinTeM).
-
-    Args:
-        mapped: M,D or B,M,D: one set of M vectors, or B of them.
-        teacher: M,E or B,M,E.
-        temperatures: above 0.
-        style: `joint` is the paper's.
-    """
-    if mapped.ndim == 2:
-        mapped, teacher = mapped[None], teacher[None]
-    floats_each = mapped.shape[1] ** 2 * len(temperatures)
-    settings = (tuple(temperatures), style)
-    return chunked_sum(_divergences, mapped, teacher, floats_each=floats_each, whole=settings) / len(mapped)
-
-
-def _divergences(mapped: Tensor, teacher: Tensor, temperatures: Sequence[float], style: str) -> Tensor:
-    ours, theirs = _similarities(mapped), _similarities(teacher)
-    return torch.stack([_divergence(ours / t, theirs / t, style) for t in temperatures]).mean()
-
-
-def _similarities(vectors: Tensor) -> Tensor:
-    vectors = normalize(vectors)
-    own = torch.eye(vectors.shape[1], dtype=vectors.dtype, device=vectors.device) * _SELF
-    return vectors @ vectors.transpose(1, 2) - own
-
-
-def _divergence(ours: Tensor, theirs: Tensor, style: str) -> Tensor:
-    """The sum over sets, of similarities B,M,M."""
-    log_q, log_p = (x.log_softmax(dim=2) for x in (ours, theirs))
-    size = ours.shape[1]
-    if style == "half":
-        return (log_p.exp() * (log_p - log_q)).sum() / size
-    log_q, log_p = (torch.logaddexp(x, x.transpose(1, 2)) - math.log(2 * size) for x in (log_q, log_p))
-    return (log_p.exp() * (log_p - log_q)).sum()
+from kd_lightning.functional import SNE_TEMPERATURES, cosine, full_precision, normalize, sne_loss
+from kd_lightning.models import Features, Network, Reads
 
 
 @full_precision
 def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - mean cosine of N,... and N,..., each sample flattened to one vector."""
     return 1 - cosine(student.flatten(1), teacher.flatten(1)).mean()
+
+
+@torch.no_grad()
+def orthogonality_error(weight: Tensor) -> Tensor:
+    """Return |G - s I| / |G| of a linear map D,E: 0 if it keeps angles: G its Gram matrix, s G's mean diagonal."""
+    weight = weight.float()
+    gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
+    scale = gram.diagonal().mean()
+    return (gram - scale * torch.eye(len(gram), device=gram.device)).norm() / gram.norm()
+
+
+@torch.no_grad()
+def cosine_error(mapped: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean absolute difference of the cosines of all pairs of N,D and of N,E."""
+    mapped, teacher = (normalize(x.float()) @ normalize(x.float()).T for x in (mapped, teacher))
+    return (mapped - teacher).abs().mean()
 
 
 class TinTeM(Distiller):
@@ -96,19 +60,17 @@ class TinTeM(Distiller):
         token_weight: weight of the first token's, or the embedding's, cosine.
         map_weight: weight of the cosine of all tokens.
         ce_weight: weight of the cross-entropy with the labels; the paper has none.
-        **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        **kwargs: teacher, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
 
     Raises:
         ConfigError: for tokens where there are none, or on another grid than the teacher's.
     """
 
-    reads = frozenset({"tokens", "embedding"})
-
     def __init__(
         self,
         *,
         form: Literal["tokens", "pooled"] | None = None,
-        temperatures: Sequence[float] = TEMPERATURES,
+        temperatures: Sequence[float] = SNE_TEMPERATURES,
         style: Literal["joint", "half"] = "joint",
         layer_norm: bool = True,
         local_weight: float = 1.0,
@@ -124,72 +86,68 @@ class TinTeM(Distiller):
         for temperature in temperatures:
             check_positive(temperatures=temperature)
         self.temperatures, self.style = tuple(temperatures), style
-        self.weights = {"local": local_weight, "global": global_weight, "token": token_weight, "map": map_weight}
-        self.check_weights(**{f"{name}_weight": weight for name, weight in self.weights.items()})
-        ours, theirs = (_token_shape(network) for network in (self.student, self.teacher))
+        self.set_weights(
+            local_weight=local_weight, global_weight=global_weight, token_weight=token_weight, map_weight=map_weight
+        )
+        student_shape, teacher_shape = (_token_shape(network) for network in (self.student, self.teacher))
         reads_token = getattr(self.student.model, "global_pool", "token") == "token"
-        self.form = form or ("tokens" if ours and theirs and reads_token else "pooled")
+        self.form = form or ("tokens" if student_shape and teacher_shape and reads_token else "pooled")
         if self.form == "pooled":
-            self.weights |= {"local": 0.0, "map": 0.0}
-            self.least_batch = 3  # two have nothing to tell, and the head would stay as drawn
-        if not (token_weight or self.weights["map"] or self.needs_labels):
+            self.set_weights(local_weight=0.0, map_weight=0.0)
+        if not (self.token_weight or self.map_weight or self.ce_weight or self.kd_weight):
             raise ConfigError("token_weight, map_weight: where both are 0, the student learns nothing")
-        self.also_seen = {"tokens": self.form == "tokens"}
         if self.form == "tokens":
-            self._check_grids(ours, theirs)
-            narrow, wide = ours[1], theirs[1]
+            self._check_grids(student_shape, teacher_shape)
+            width, teacher_width = student_shape[1], teacher_shape[1]
         else:
-            narrow, wide = self.student.embedding_width, self.teacher.embedding_width
-        self.head = nn.Linear(wide, narrow, bias=layer_norm)
-        self.norm: nn.Module = nn.LayerNorm(wide) if layer_norm else nn.Identity()
+            width, teacher_width = self.student.embedding_width, self.teacher.embedding_width
+        self.head = nn.Linear(teacher_width, width, bias=layer_norm)
+        self.norm: nn.Module = nn.LayerNorm(teacher_width) if layer_norm else nn.Identity()
 
-    def _check_grids(self, ours: tuple[int, int] | None, theirs: tuple[int, int] | None) -> None:
-        for network, shape in ((self.student, ours), (self.teacher, theirs)):
+    @property
+    def reads(self) -> Reads:
+        return Reads(tokens=True) if self.form == "tokens" else Reads(embedding=True)
+
+    @property
+    def min_batch_size(self) -> int:
+        return 1 if self.form == "tokens" else 3  # the divergence of two vectors is 0, and the head would learn nothing
+
+    def _check_grids(self, student: tuple[int, int] | None, teacher: tuple[int, int] | None) -> None:
+        for network, shape in ((self.student, student), (self.teacher, teacher)):
             if shape is None:
                 raise ConfigError(f"form: {network.name} has no tokens with a first one for the image; choose pooled")
-        if ours[0] != theirs[0]:
+        if student[0] != teacher[0]:
             raise ConfigError(
-                f"form: the student {self.student.name} has {ours[0] - 1} patches and the teacher {self.teacher.name} "
-                f"{theirs[0] - 1}; give them the same grid (size, patch_size), or choose pooled"
+                f"form: the student {self.student.name} has {student[0] - 1} patches and the teacher "
+                f"{self.teacher.name} {teacher[0] - 1}; give them the same grid (size, patch_size), or choose pooled"
             )
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        wanted = {"embedding": self.form == "pooled", **self.also_seen}
-        student = self.student.features(batch.images, **wanted, logits=self.needs_labels)
-        ours, theirs = self._vectors(student, self.teach(batch.images, **wanted))
-        mapped = self.head(self.norm(theirs))
+    def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        vectors, teacher_vectors = self._vectors(student, teacher)
+        mapped = self.head(self.norm(teacher_vectors))
         target = mapped.detach()
         sne = partial(sne_loss, temperatures=self.temperatures, style=self.style)
-        found = {
-            "local": lambda: sne(mapped, theirs),
-            "global": lambda: sne(*self.gathered(mapped[:, 0], theirs[:, 0])),
-            "token": lambda: cosine_loss(ours[:, 0], target[:, 0]),
-            "map": lambda: cosine_loss(ours, target),
+        terms = {
+            "local": lambda: sne(mapped, teacher_vectors),
+            "global": lambda: sne(*self.all_gather(mapped[:, 0], teacher_vectors[:, 0])),
+            "token": lambda: cosine_loss(vectors[:, 0], target[:, 0]),
+            "map": lambda: cosine_loss(vectors, target),
         }
-        self._diagnose(target[:, 0], theirs[:, 0])
-        weighted = {name: weight * found[name]() for name, weight in self.weights.items() if weight}
-        return {**self.label_loss(student.logits, batch), **weighted}
+        self.record("head/not_orthogonal", lambda: orthogonality_error(self.head.weight))
+        self.record("head/cosine_error", lambda: cosine_error(target[:, 0], teacher_vectors[:, 0]))
+        weights = {name: self.weights[f"{name}_weight"] for name in terms}
+        return {name: weight * terms[name]() for name, weight in weights.items() if weight}
 
-    def aligned(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
-        ours, theirs = self._vectors(student, teacher)
-        return ours[:, 0], self.head(self.norm(theirs[:, 0]))
+    def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
+        vectors, teacher_vectors = self._vectors(student, teacher)
+        return vectors[:, 0], self.head(self.norm(teacher_vectors[:, 0]))
 
     def _vectors(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
-        """N,M,D and N,M,E: the tokens that are compared, or the embedding as the only one."""
+        """Return N,M,D and N,M,E: the tokens that are compared, or the embedding as the only one."""
         if self.form == "pooled":
-            ours = F.layer_norm(student.embedding, student.embedding.shape[1:])
-            return ours[:, None], teacher.embedding[:, None]
+            vectors = F.layer_norm(student.embedding, student.embedding.shape[1:])
+            return vectors[:, None], teacher.embedding[:, None]
         return _first_and_patches(self.student, student.tokens), _first_and_patches(self.teacher, teacher.tokens)
-
-    @torch.no_grad()
-    def _diagnose(self, mapped: Tensor, teacher: Tensor) -> None:
-        """Logs how far the map is from keeping angles: of its weights, and of the batch's pairs."""
-        weight = self.head.weight.float()
-        gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
-        scale = gram.diagonal().mean()
-        away = (gram - scale * torch.eye(len(gram), device=gram.device)).norm() / gram.norm()
-        ours, theirs = (normalize(x.float()) @ normalize(x.float()).T for x in (mapped, teacher))
-        self.log_dict({"head/not_orthogonal": away, "head/cosine_error": (ours - theirs).abs().mean()})
 
 
 def _first_and_patches(network: Network, tokens: Tensor) -> Tensor:

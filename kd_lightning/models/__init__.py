@@ -1,6 +1,7 @@
-"""Networks: any timm model by name, ours for small images among them."""
+"""Networks: any timm model by name, and this project's own for images of 32 pixels."""
 
-from kd_lightning.models import cifar as cifar  # registers cifar_resnet* with timm
-from kd_lightning.models.network import Features, Network
+from kd_lightning.models import cifar as cifar  # registers cifar_* with timm
+from kd_lightning.models.features import Features, Reads
+from kd_lightning.models.network import Network
 
-__all__ = ["Features", "Network"]
+__all__ = ["Features", "Network", "Reads"]

@@ -3,7 +3,7 @@
 import json
 from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, Literal, final
 
 import timm
 import torch
@@ -16,21 +16,9 @@ from kd_lightning.batch import LARGEST_SIDE, as_float
 from kd_lightning.errors import ConfigError, nearest, one_line
 from kd_lightning.io.paths import resolve
 from kd_lightning.models import checkpoints
+from kd_lightning.models.features import Features
 
 Channels = tuple[float, float, float]
-
-
-class Features(NamedTuple):
-    """What a network saw in N images; None (or no maps) where it was not asked for."""
-
-    maps: list[Tensor]
-    """The last n stages, N,C,H,W each; a ViT's blocks too, patch tokens only, after its final norm."""
-    tokens: Tensor | None
-    """N,M,D, prefix tokens (CLS, registers) first; None where the model has no tokens."""
-    embedding: Tensor | None
-    """N,D: what the classifier reads."""
-    logits: Tensor | None
-    """N,K."""
 
 
 @final
@@ -135,7 +123,9 @@ class Network(nn.Module):
         images: Tensor,
         *,
         maps: int = 0,
+        preactivations: int = 0,
         tokens: bool = False,
+        attention: bool = False,
         embedding: bool = False,
         logits: bool = False,
     ) -> Features:
@@ -156,15 +146,18 @@ class Network(nn.Module):
             raise ConfigError(f"{self.name}: timm gives no feature maps of this model; choose another network")
         with self._precision(images):
             seen = self._seen(images, maps, tokens, embedding, logits)
-        given = [None if part is None else self._given(part) for part in seen[1:]]
-        return Features([self._given(part) for part in seen.maps], *given)
+        maps_given = [self._given(part) for part in seen.maps]
+        others = {name: self._given(part) for name, part in seen._asdict().items() if isinstance(part, Tensor)}
+        return seen._replace(maps=maps_given, **others)
 
     def _seen(self, images: Tensor, maps: int, tokens: bool, embedding: bool, logits: bool) -> Features:
         x, model = self.normalize(images), self.model
+        if not (maps or tokens or embedding or logits):
+            return Features()
         if not (tokens or embedding or logits):
-            return Features(_intermediates(model, x, maps, only=True), None, None, None)
+            return Features(_intermediates(model, x, maps, only=True))
         if not (maps or tokens or embedding):
-            return Features([], None, None, model(x))
+            return Features(logits=model(x))
         final, taken = _intermediates(model, x, maps) if maps else (model.forward_features(x), [])
         vectors = model.forward_head(final, pre_logits=True) if embedding else None
         scores = None
@@ -172,7 +165,8 @@ class Network(nn.Module):
             classifier = model.get_classifier()
             reads_vectors = isinstance(classifier, nn.Linear) and vectors is not None
             scores = classifier(vectors) if reads_vectors else model.forward_head(final)
-        return Features(taken, final if tokens and final.ndim == 3 else None, vectors, scores)
+        sequence = final if tokens and final.ndim == 3 else None
+        return Features(taken, tokens=sequence, embedding=vectors, logits=scores)
 
     def _precision(self, images: Tensor) -> AbstractContextManager:
         return torch.autocast(images.device.type, enabled=False) if self.dtype else nullcontext()

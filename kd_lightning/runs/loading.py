@@ -60,7 +60,7 @@ class LoadedRun:
         """The student's view of the test images, the teacher's beside it; each set of images is read once."""
         method, reader = self.method, FeatureCache(next(self.student.parameters()).device)
         teacher = getattr(method, "teacher", None)
-        beside = teacher and NetworkView(teacher, reader, self.data, "test", knows_classes=method.knows_classes)
+        beside = teacher and NetworkView(teacher, reader, self.data, "test", knows_classes=method.has_task_classifier)
         known = method.trains_classifier
         return NetworkView(self.student, reader, self.data, "test", knows_classes=known, is_student=True, teacher=beside)
 

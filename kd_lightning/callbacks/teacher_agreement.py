@@ -1,0 +1,62 @@
+"""TeacherAgreement: how well the student matches its teacher, in each validation and test."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from torchmetrics import MeanMetric, Metric
+
+from kd_lightning.batch import Batch
+from kd_lightning.distillation import Distiller
+from kd_lightning.functional import cosine
+from kd_lightning.metrics import NeighborOverlap, top1
+from kd_lightning.models import Features
+
+
+class TeacherAgreement(Callback):
+    """Logs how far student and teacher agree on the evaluated images.
+
+    `<stage>/agreement` is the share of images that both assign to the same class. Where the student's classifier is not
+    trained, `<stage>/neighbors` is the share of each image's nearest neighbours that both embeddings have in common,
+    and `<stage>/cosine` the mean cosine of the vectors that the losses pull together.
+    """
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, Metric] = {}
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: Distiller) -> None:
+        if not pl_module.trains_classifier:
+            metrics = {"neighbors": NeighborOverlap(), "cosine": MeanMetric()}
+        elif pl_module.has_task_classifier:
+            metrics = {"agreement": top1(pl_module.teacher.num_classes)}
+        else:
+            metrics = {}
+        self.metrics = {name: metric.to(pl_module.device) for name, metric in metrics.items()}
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: Distiller, outputs: Features, batch: Batch, *args: Any
+    ) -> None:
+        if not self.metrics:
+            return
+        with trainer.precision_plugin.val_step_context():
+            teacher = pl_module.teacher_features(batch.images, pl_module.evaluation_reads)
+            if "agreement" in self.metrics:
+                self.metrics["agreement"].update(outputs.logits, teacher.logits.argmax(dim=1))
+                return
+            self.metrics["neighbors"].update(outputs.embedding, teacher.embedding)
+            if pair := pl_module.aligned_pair(outputs, teacher):
+                self.metrics["cosine"].update(cosine(*(vectors.float() for vectors in pair)))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Distiller) -> None:
+        self._log(pl_module, "val")
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: Distiller) -> None:
+        self._log(pl_module, "test")
+
+    def _log(self, pl_module: Distiller, stage: str) -> None:
+        for name, metric in self.metrics.items():
+            if metric.update_called:
+                pl_module.log(f"{stage}/{name}", metric.compute(), prog_bar=True)
+        self.metrics = {}

@@ -1,0 +1,168 @@
+"""Combined: several methods in one run, on one pass of each network."""
+
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from kd_lightning.batch import Batch
+from kd_lightning.distillation import checks
+from kd_lightning.distillation.distiller import Distiller
+from kd_lightning.distillation.passes import FurtherNetwork, Images, Inputs, Seen
+from kd_lightning.errors import ConfigError
+from kd_lightning.models import Features, Network, Reads
+
+_SHARED = ("ce_weight", "kd_weight", "kd_temperature", "check_teacher")
+"""Arguments of the base that `Combined` has for all its parts."""
+
+
+class PartFactory(Protocol):
+    """A method's class with its own arguments, in a config; student and teacher are given by `Combined`."""
+
+    def __call__(self, *, student: Network, teacher: Network) -> Distiller: ...
+
+
+class Combined(Distiller):
+    """Several methods at once: the student minimises the weighted sum of their terms.
+
+    Each network runs once a step, for all parts. Every part keeps its own arguments, adapters and queues; the terms of
+    the labels and of KD belong to the combination.
+
+    Args:
+        parts: distillers, each with its own arguments; no two of one class. Their student, teacher, optimizer and
+            lr_scheduler are the combination's.
+        part_weights: one factor for each part, on all its terms; default: 1 for each.
+        ce_weight: weight of the cross-entropy with the labels.
+        kd_weight: weight of KD's soft targets; KD itself cannot be a part, since it has no other term.
+        kd_temperature: temperature of the soft targets.
+        **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+
+    Raises:
+        ConfigError: for an empty list, two parts of one class, a part without terms of its own (KD), parts with
+            different `inputs`, or a part whose ce_weight, kd_weight, kd_temperature or check_teacher is set.
+    """
+
+    def __init__(
+        self,
+        *,
+        parts: list[PartFactory],
+        part_weights: list[float] | None = None,
+        ce_weight: float = 1.0,
+        kd_weight: float = 0.0,
+        kd_temperature: float = 4.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(ce_weight=ce_weight, kd_weight=kd_weight, kd_temperature=kd_temperature, **kwargs)
+        if not parts:
+            raise ConfigError("model.parts: the list is empty; give one method or more")
+        factors = [1.0] * len(parts) if part_weights is None else part_weights
+        if len(factors) != len(parts):
+            raise ConfigError(f"model.part_weights: {len(factors)} weights are given for {len(parts)} parts")
+        self.parts = nn.ModuleDict()
+        trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+        for factory in parts:
+            part = factory(student=self.student, teacher=self.teacher)
+            self.parts[_check_part(part, self.parts)] = _without_networks(part)
+        for parameter in trained:  # a label-free part has frozen the classifier, which other terms may train
+            parameter.requires_grad_(True)
+        self.factors = dict(zip(self.parts, factors, strict=True))
+        self.weights |= {f"model.part_weights.{name}": factor for name, factor in self.factors.items()}
+        for name, part in self.parts.items():
+            ignored = (each for each in part._ddp_params_and_buffers_to_ignore if not each.startswith("teacher."))
+            self._ddp_params_and_buffers_to_ignore += [f"parts.{name}.{each}" for each in ignored]
+
+    @property
+    def reads(self) -> Reads:
+        return reduce(or_, (part.reads for part in self.parts.values()))
+
+    @property
+    def further(self) -> Mapping[str, FurtherNetwork]:
+        return {
+            f"{name}_{each}": network for name, part in self.parts.items() for each, network in part.further.items()
+        }
+
+    @property
+    def min_batch_size(self) -> int:
+        return max(part.min_batch_size for part in self.parts.values())
+
+    @property
+    def needs_labels(self) -> bool:
+        return self.ce_weight != 0 or any(part.needs_labels for part in self.parts.values())
+
+    def inputs(self, batch: Batch) -> Images | Inputs:
+        return next(iter(self.parts.values())).inputs(batch)
+
+    def losses(self, student: Seen, teacher: Seen, batch: Batch, **further: Seen) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        for name, part in self.parts.items():
+            part.recording, part.recorded = self.recording, {}
+            own = {each: further[f"{name}_{each}"] for each in part.further}
+            for term, loss in part.losses(student, teacher, batch, **own).items():
+                terms[_joined(name, term)] = self.factors[name] * loss
+            self.recorded |= {_joined(name, each): value for each, value in part.recorded.items()}
+        return terms
+
+    def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
+        pairs = (part.aligned_pair(student, teacher) for part in self.parts.values())
+        return next((pair for pair in pairs if pair is not None), None)
+
+    def check_data(self, data: Any) -> None:
+        super().check_data(data)
+        for part in self.parts.values():
+            part.check_data(data)
+
+    def setup(self, stage: str) -> None:
+        for part in self.parts.values():
+            part.trainer = self.trainer
+            part.setup(stage)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        for part in self.parts.values():
+            part.on_fit_start()
+
+
+def _check_part(part: Distiller, before: Mapping[str, nn.Module]) -> str:
+    """Return the name of a part.
+
+    Raises:
+        ConfigError: naming the part.
+    """
+    kind = type(part).__name__
+    where = f"model.parts: {kind}"
+    if kind.lower() in before:
+        raise ConfigError(f"{where} is given twice; give one part of each class")
+    if isinstance(part, Combined):
+        raise ConfigError(f"{where} cannot be a part; give its parts instead")
+    if not {*part.weights} - {"ce_weight", "kd_weight"}:
+        raise ConfigError(
+            f"{where} has no terms but those of the labels and the soft targets, which the combination has; leave it "
+            "out and give model.ce_weight and model.kd_weight"
+        )
+    for other in before.values():
+        if type(other).inputs is not type(part).inputs:
+            raise ConfigError(
+                f"{where} and {type(other).__name__} make different inputs for the networks; combine methods whose "
+                "inputs are the same"
+            )
+    defaults = checks.default_arguments(type(part))
+    for field in _SHARED:
+        if getattr(part, field) != defaults[field]:
+            raise ConfigError(f"{where}.{field}: {getattr(part, field)}; the parts share it, give model.{field}")
+    return kind.lower()
+
+
+def _without_networks(part: Distiller) -> Distiller:
+    """Return a part that refers to student and teacher, and holds only its own modules; its base adds no terms."""
+    networks = {name: part._modules.pop(name) for name in ("student", "teacher")}
+    vars(part).update(networks)
+    del part.accuracy
+    part.ce_weight = part.kd_weight = 0.0
+    return part
+
+
+def _joined(part: str, term: str) -> str:
+    """Return the name of a part's term: `sp` for SP's `sp`, `rkd_angle` for RKD's `angle`."""
+    return term if term == part or term.startswith(f"{part}_") else f"{part}_{term}"
