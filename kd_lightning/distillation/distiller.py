@@ -72,6 +72,10 @@ class Distiller(StudentModule, ABC):
                 head.requires_grad_(False)
 
     @property
+    def reads_student(self) -> Reads:
+        return super().reads_student | Reads(logits=self.kd_weight != 0)
+
+    @property
     def reads_teacher(self) -> Reads:
         """The teacher's features that a step computes: what `losses` and the soft targets read."""
         return self.reads | Reads(logits=self.kd_weight != 0)
