@@ -55,12 +55,12 @@ def facts(name: str) -> Facts:
     built = _build(kind)
     asked: list[bool] = []
     if isinstance(built, Distiller):
-        built.gathered = lambda *tensors: (asked.append(True), tensors)[1]
+        built.all_gather = lambda *tensors: (asked.append(True), tensors)[1]
     built.log = built.log_dict = lambda *args, **kwargs: None
     rows = torch.arange(8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        built.losses(Batch(torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), rows % 10, rows, rows))
+        built.training_terms(Batch(torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), rows % 10, rows, rows))
     signature = inspect.signature(kind.__init__).parameters.values()
     own = {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY and p.name not in BASE - {"ce_weight"}}
     return Facts(

@@ -32,17 +32,14 @@ class CheckedWhenBuilt(ABCMeta):
         return signature.replace(parameters=[*signature.parameters.values()][1:])
 
 
-def check_weights(**weights: float) -> None:
-    """Raise an error for weights of loss terms that are negative or not finite, or that are all 0.
+def check_weight(field: str, value: float) -> None:
+    """Raise an error for the weight of a loss term that is negative or not finite.
 
     Raises:
         ConfigError: naming the field.
     """
-    for field, value in weights.items():
-        if not 0 <= value < math.inf:
-            raise ConfigError(f"{field}: {value} is not a weight; give a finite number, 0 or more")
-    if not any(weights.values()):
-        raise ConfigError(f"{', '.join(weights)}: all are 0, and nothing would be learnt")
+    if not 0 <= value < math.inf:
+        raise ConfigError(f"{field}: {value} is not a weight; give a finite number, 0 or more")
 
 
 def check_layer(field: str, number: int, *networks: Network) -> None:

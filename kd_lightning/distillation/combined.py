@@ -64,11 +64,14 @@ class Combined(Distiller):
         trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         for factory in parts:
             part = factory(student=self.student, teacher=self.teacher)
-            self.parts[_check_part(part, self.parts)] = _without_networks(part)
+            name = _check_part(part, self.parts)
+            self.parts[name] = _without_networks(part)
         for parameter in trained:  # a label-free part has frozen the classifier, which other terms may train
             parameter.requires_grad_(True)
         self.factors = dict(zip(self.parts, factors, strict=True))
-        self.weights |= {f"model.part_weights.{name}": factor for name, factor in self.factors.items()}
+        for name, factor in self.factors.items():
+            checks.check_weight(f"model.part_weights, {name}", factor)
+        self.weights |= {f"weight of {name}": factor for name, factor in self.factors.items()}
         for name, part in self.parts.items():
             ignored = (each for each in part._ddp_params_and_buffers_to_ignore if not each.startswith("teacher."))
             self._ddp_params_and_buffers_to_ignore += [f"parts.{name}.{each}" for each in ignored]

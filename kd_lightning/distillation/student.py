@@ -63,14 +63,20 @@ class StudentModule(EvaluationSteps, ABC, metaclass=checks.CheckedWhenBuilt):
         self.accuracy = accuracies(student.num_classes)
 
     def set_weights(self, **weights: float) -> None:
-        """Set the weights of terms as attributes; they are checked together once the method is built."""
+        """Set the weights of terms as attributes.
+
+        Raises:
+            ConfigError: for a weight that is negative or not finite.
+        """
         for name, weight in weights.items():
+            checks.check_weight(name, weight)
             setattr(self, name, weight)
         self.weights |= weights
 
     def on_built(self) -> None:
         """Check what the arguments of all classes come to; called when the outermost `__init__` has returned."""
-        checks.check_weights(**self.weights)
+        if not any(self.weights.values()):
+            raise ConfigError(f"{', '.join(self.weights)}: all are 0, and nothing would be learnt")
 
     @property
     def reads(self) -> Reads:

@@ -94,8 +94,6 @@ class TinTeM(Distiller):
         self.form = form or ("tokens" if student_shape and teacher_shape and reads_token else "pooled")
         if self.form == "pooled":
             self.set_weights(local_weight=0.0, map_weight=0.0)
-        if not (self.token_weight or self.map_weight or self.ce_weight or self.kd_weight):
-            raise ConfigError("token_weight, map_weight: where both are 0, the student learns nothing")
         if self.form == "tokens":
             self._check_grids(student_shape, teacher_shape)
             width, teacher_width = student_shape[1], teacher_shape[1]
@@ -103,6 +101,11 @@ class TinTeM(Distiller):
             width, teacher_width = self.student.embedding_width, self.teacher.embedding_width
         self.head = nn.Linear(teacher_width, width, bias=layer_norm)
         self.norm: nn.Module = nn.LayerNorm(teacher_width) if layer_norm else nn.Identity()
+
+    def on_built(self) -> None:
+        super().on_built()
+        if not (self.token_weight or self.map_weight or self.ce_weight or self.kd_weight):
+            raise ConfigError("token_weight, map_weight: where both are 0, the student learns nothing")
 
     @property
     def reads(self) -> Reads:

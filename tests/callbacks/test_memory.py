@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,15 +38,15 @@ class Greedy(methods.KD):
         super().__init__(**kwargs)
         self.error, self.at = error, at
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def training_terms(self, batch: Batch) -> dict[str, Tensor]:
         if self.trainer.global_step == self.at:
             raise ERRORS[self.error]
-        return super().losses(batch)
+        return super().training_terms(batch)
 
-    def evaluate(self, batch: Batch, stage: str) -> None:
+    def evaluate(self, batch: Batch, stage: str) -> Any:
         if self.at == -1:
             raise ERRORS[self.error]
-        super().evaluate(batch, stage)
+        return super().evaluate(batch, stage)
 
 
 @pytest.fixture

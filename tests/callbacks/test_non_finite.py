@@ -39,10 +39,10 @@ class Faulty(methods.Supervised):
         super().__init__(**kwargs)
         self.at, self.value, self.first, self.count = at, value, first, 0
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def training_terms(self, batch: Batch) -> dict[str, Tensor]:
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx
         SEEN.append((self.trainer.current_epoch, batch.indices))
-        losses = super().losses(batch)
+        losses = super().training_terms(batch)
         if number not in self.at or self.first != self.trainer.is_global_zero:
             return losses
         for module in self.student.modules():

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.factories import METHODS, digits, method, trainer, weights
+from helpers.factories import EVERY_METHOD, digits, method, trainer, weights
 from helpers.messages import message_of
 from lightning.pytorch import Callback
 
 from kd_lightning.batch import Batch
 from kd_lightning.callbacks import Speed
-from kd_lightning.callbacks.speed import CompiledLosses
+from kd_lightning.callbacks.speed import CompiledTerms
 from kd_lightning.cli import main
 from kd_lightning.distillation import StudentModule
 from kd_lightning.methods import KD, SP, Supervised
@@ -26,29 +26,25 @@ def batch(count: int = 8) -> Batch:
     return Batch(pixels, rows % 10, rows, rows * 7919)
 
 
-def twins(kind: type[StudentModule], **settings: object) -> tuple[StudentModule, StudentModule, dict, dict]:
-    """A method with compiled losses, one without, and what both log."""
+def twins(kind: type[StudentModule], **settings: object) -> tuple[StudentModule, StudentModule]:
+    """Return a method with compiled terms, and one without."""
     torch._dynamo.reset()
     plain = method(kind).train()
     compiled = copy.deepcopy(plain)
-    logs: list[dict] = [{}, {}]
-    for one, log in zip((compiled, plain), logs, strict=True):
-        one.log = lambda name, value, log=log, **kwargs: log.update({name: value})
-        one.log_dict = lambda values, log=log, **kwargs: log.update(values)
-    compiled.losses = CompiledLosses(compiled, **settings)
-    return compiled, plain, *logs
+    compiled.training_terms = CompiledTerms(compiled, **settings)
+    return compiled, plain
 
 
-@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("kind", EVERY_METHOD)
 def test_every_methods_losses_compile_as_one_graph_and_stay_the_same(kind: type[StudentModule]) -> None:
-    compiled, plain, noted, logged = twins(kind, backend="eager", dynamic=False, fullgraph=True)
+    compiled, plain = twins(kind, backend="eager", dynamic=False, fullgraph=True)
     for seed in range(2):
         for one in (compiled, plain):
             torch.manual_seed(seed)
-            torch.stack([*one.losses(batch()).values()]).sum().backward()
-    assert compiled.losses.compiled
-    assert compiled.losses.function is not None
-    torch.testing.assert_close(noted, logged)
+            torch.stack([*one.training_terms(batch()).values()]).sum().backward()
+    assert compiled.training_terms.compiled
+    assert compiled.training_terms.function is not None
+    torch.testing.assert_close(compiled.recorded, plain.recorded)
     pairs = zip(compiled.named_parameters(), plain.parameters(), strict=True)
     for (name, ours), theirs in pairs:
         assert (ours.grad is None) == (theirs.grad is None), name
@@ -59,15 +55,14 @@ def test_every_methods_losses_compile_as_one_graph_and_stay_the_same(kind: type[
 
 
 def test_copies_and_pickles_have_losses_of_their_own() -> None:
-    compiled, plain, _, _ = twins(SP, backend="eager", dynamic=False)
-    del compiled.log, compiled.log_dict, compiled.optimizer, compiled.lr_scheduler  # functions without a name
+    compiled, plain = twins(SP, backend="eager", dynamic=False)
+    del compiled.optimizer, compiled.lr_scheduler  # functions without a name
     for other in (copy.deepcopy(compiled), pickle.loads(pickle.dumps(compiled))):
-        assert other.losses.__self__ is other
+        assert other.training_terms.__self__ is other
         with torch.no_grad():
             for value in other.student.parameters():
                 value.zero_()
-        other.log = other.log_dict = lambda *args, **kwargs: None
-        assert not torch.equal(other.losses(batch())["ce"], plain.losses(batch())["ce"])
+        assert not torch.equal(other.training_terms(batch())["ce"], plain.training_terms(batch())["ce"])
 
 
 def test_what_cannot_be_compiled_says_so_once_and_runs(
@@ -76,24 +71,24 @@ def test_what_cannot_be_compiled_says_so_once_and_runs(
     def backend(*args: object) -> None:
         raise RuntimeError("no compiler\nand two further lines")
 
-    compiled, plain, noted, logged = twins(KD, backend=backend)
+    compiled, plain = twins(KD, backend=backend)
     for _ in range(2):
-        torch.testing.assert_close(compiled.losses(batch()), plain.losses(batch()))
+        torch.testing.assert_close(compiled.training_terms(batch()), plain.training_terms(batch()))
     said = [str(warning.message) for warning in recwarn if "speed.compile" in str(warning.message)]
     assert len(said) == 1
     assert "goes on uncompiled" in said[0]
     assert "no compiler" in said[0]
     assert "\n" not in said[0]
-    assert noted.keys() == logged.keys()
+    assert compiled.recorded.keys() == plain.recorded.keys()
     assert not capfd.readouterr().err
 
 
 def test_the_methods_own_mistakes_are_not_taken_for_the_compilers() -> None:
-    compiled, plain, *_ = twins(Supervised, backend="eager", dynamic=False)
+    compiled, plain = twins(Supervised, backend="eager", dynamic=False)
     wrong = batch()._replace(labels=torch.full((8,), 99))
-    said = message_of(lambda: plain.losses(wrong))
+    said = message_of(lambda: plain.training_terms(wrong))
     with pytest.raises(IndexError) as raised:
-        compiled.losses(wrong)
+        compiled.training_terms(wrong)
     assert " ".join(str(raised.value).split()) == said
 
 
@@ -127,8 +122,7 @@ def test_a_compiled_fit_is_the_same_and_leaves_nothing_behind(tmp_path: Path, mo
         trained = copy.deepcopy(start)
         run = trainer(tmp_path, Speed(compile=mode), max_epochs=2, precision="64-true")
         run.fit(trained, datamodule=digits(val_split=20))
-        assert "losses" not in vars(trained)
-        assert "log" not in vars(trained)
+        assert "training_terms" not in vars(trained)
         found.append((weights(trained), {name: float(value) for name, value in run.callback_metrics.items()}))
     torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-9, atol=1e-9)
     assert found[1][1] == pytest.approx(found[0][1], rel=1e-6)

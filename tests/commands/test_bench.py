@@ -219,7 +219,7 @@ class TestTorchdistill:
         runner = self.runner(_Runner, ours, run, data)
         images, labels = batch().images.float() / 255, batch().labels
         ours.log = ours.log_dict = lambda *args, **kwargs: None
-        found = ours.train().losses(batch()._replace(images=images))
+        found = ours.train().training_terms(batch()._replace(images=images))
         theirs = runner.box.forward_process((images - ours.student.mean) / ours.student.std, labels, {})
         if kind is SP:  # it divides a row by the sum of its absolute values, where the paper has its length
             maps = [n.features(images, maps=1).maps[0].flatten(1) for n in (ours.teacher, ours.student)]

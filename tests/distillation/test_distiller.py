@@ -10,9 +10,10 @@ import torch
 from helpers.factories import digits, method, student, trainer, with_weights
 from torch import Tensor, nn
 
+from kd_lightning.callbacks import TeacherAgreement
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import KD, SEED, SP, CoSS, SimReg, Supervised
-from kd_lightning.models import Network
+from kd_lightning.models import Network, Reads
 
 IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -34,12 +35,12 @@ def state(network: Network) -> dict[str, Tensor]:
 
 def unchanged(method: KD, before: dict[str, Tensor], logits: Tensor) -> bool:
     same = all(torch.equal(value, before[name]) for name, value in state(method.teacher).items())
-    return same and torch.equal(method.teach(IMAGES, logits=True).logits, logits)
+    return same and torch.equal(method.teacher_features(IMAGES, Reads(logits=True)).logits, logits)
 
 
 def test_it_is_a_constant_through_training_validation_and_anyones_train(teacher: Network, tmp_path: Path) -> None:
     method, before = KD(teacher=teacher, student=student()), state(teacher)
-    logits = method.teach(IMAGES, logits=True).logits
+    logits = method.teacher_features(IMAGES, Reads(logits=True)).logits
     first, second = (trainer(tmp_path, limit_train_batches=2) for _ in range(2))
     for step in (
         lambda: first.fit(method, digits()),
@@ -62,7 +63,7 @@ def test_it_is_a_constant_through_training_validation_and_anyones_train(teacher:
 
 def test_it_gives_no_gradient(teacher: Network) -> None:
     method = KD(teacher=teacher, student=student())
-    seen = method.teach(IMAGES, maps=2, embedding=True, logits=True)
+    seen = method.teacher_features(IMAGES, Reads(maps=2, embedding=True, logits=True))
     assert not any(tensor.requires_grad for tensor in (*seen.maps, seen.embedding, seen.logits))
     assert not seen.logits.is_inference()  # such a tensor could not be saved for the student's backward
 
@@ -120,7 +121,7 @@ def test_refusals(tmp_path: Path) -> None:
         assert re.fullmatch(line, str(refused.value)), refused.value
     for other in (seven, fresh):  # SP does not read logits: any classes will do, and agreement means nothing
         method = SP(teacher=other, student=student())
-        run = trainer(tmp_path, limit_train_batches=1)
+        run = trainer(tmp_path, TeacherAgreement(), limit_train_batches=1)
         run.fit(method, digits())
         assert "val/acc" in run.callback_metrics
         assert "val/agreement" not in run.callback_metrics
@@ -145,8 +146,8 @@ def test_it_may_be_of_another_family_and_size(kind: type[KD | SP], tmp_path: Pat
     small = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
     noise = {"drop_rate": 0.5, "drop_path_rate": 0.5, "proj_drop_rate": 0.5}
     method = kind(teacher=with_weights(tmp_path, "vit_tiny_patch16_224", **small, **noise), student=student())
-    before, run = state(method.teacher), trainer(tmp_path, limit_train_batches=1)
-    seen = method.teach(IMAGES, logits=True).logits
+    before, run = state(method.teacher), trainer(tmp_path, TeacherAgreement(), limit_train_batches=1)
+    seen = method.teacher_features(IMAGES, Reads(logits=True)).logits
     run.fit(method, digits())
     assert torch.isfinite(run.callback_metrics["train/loss"])
     assert "val/agreement" in run.callback_metrics
@@ -176,7 +177,7 @@ def test_how_many_images_are_too_few_is_a_question_of_all_devices(gather: bool) 
     data = digits(batch_size=1)
     data.trainer = SimpleNamespace(world_size=2, precision="32-true")
     built = method(SP, gather=gather)
-    assert built.related(data) == 1 + gather
+    assert built.effective_batch_size(data) == 1 + gather
     with nullcontext() if gather else pytest.raises(ConfigError, match=r"SP takes 2 images .* and 1 is too few"):
         built.check_data(data)
     with pytest.raises(ConfigError, match=r"SimReg takes 2 images .* and 1 is too few"):  # each device's BatchNorm

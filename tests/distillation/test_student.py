@@ -11,10 +11,11 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 from kd_lightning.batch import Batch
+from kd_lightning.callbacks import TeacherAgreement
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import KD, Supervised
-from kd_lightning.models import Network
+from kd_lightning.models import Features, Network
 from kd_lightning.optim import WarmupCosine
 
 
@@ -26,7 +27,11 @@ def teacher() -> Network:
 class Terms(StudentModule):
     """Two terms whose gradients are known."""
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.set_weights(one_weight=1.0)
+
+    def losses(self, student: Features, batch: Batch) -> dict[str, Tensor]:
         weight = self.student.model.fc.weight
         return {"one": weight.sum(), "two": 3 * weight.square().sum()}
 
@@ -34,6 +39,7 @@ class Terms(StudentModule):
 def test_the_sum_of_the_terms_is_minimised_and_each_is_logged(tmp_path: Path) -> None:
     method = Terms(
         student=student(),
+        ce_weight=0,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.5),
         lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
     )
@@ -55,7 +61,7 @@ def test_evaluating_equals_an_independent_computation_over_uneven_batches(
 ) -> None:
     method = KD(teacher=teacher, student=student())
     data = digits(eval_batch_size=100)  # 144 and 360 images: the last batch is smaller
-    (metrics,) = getattr(trainer(tmp_path), stage)(method, data, verbose=False)
+    (metrics,) = getattr(trainer(tmp_path, TeacherAgreement()), stage)(method, data, verbose=False)
     split = {"validate": "val", "test": "test"}[stage]
     images, labels = whole(data.datasets[split]), data.datasets[split].labels
     with torch.no_grad():
@@ -105,14 +111,14 @@ def test_a_batch_to_scale_from_is_positive() -> None:
 class Counting(Supervised):
     """Logs what is of the epoch beside what is of the step."""
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, student: Features, batch: Batch) -> dict[str, Tensor]:
         self.log("train/images", float(len(batch.images)), on_step=False, on_epoch=True, reduce_fx="sum")
         self.log("train/number", torch.tensor(float(self.global_step)))
-        return super().losses(batch)
+        return super().losses(student, batch)
 
 
 def test_values_of_the_epoch_are_of_all_its_steps(tmp_path: Path) -> None:
-    """Values of a step are not logged where nobody reads them."""
+    """Values of a step that nobody reads are not logged; those of an epoch are."""
     run = trainer(tmp_path, log_every_n_steps=4)
     run.fit(Counting(student=student()), digits(batch_size=10))
     assert run.callback_metrics["train/images"] == 100

@@ -10,9 +10,10 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from kd_lightning.callbacks import TeacherAccuracy
 from kd_lightning.data import RandomCrop
 from kd_lightning.methods import KD, SP
-from kd_lightning.models import Network
+from kd_lightning.models import Network, Reads
 
 
 class Record(Logger):
@@ -33,7 +34,9 @@ class Record(Logger):
 
 def fit(folder: Path, method: KD, *, epochs: int = 1, **data: object) -> list[tuple[str, float, int, Tensor]]:
     record = Record(method)
-    run = trainer(folder, limit_train_batches=1, max_epochs=epochs, logger=record, log_every_n_steps=1)
+    run = trainer(
+        folder, TeacherAccuracy(), limit_train_batches=1, max_epochs=epochs, logger=record, log_every_n_steps=1
+    )
     run.fit(method, digits(**data))
     return record.seen
 
@@ -106,13 +109,13 @@ def test_the_line_is_five_points_above_chance(
     labels = data.datasets["val"].labels
     answers = torch.where(torch.arange(100) < round(100 * right), labels, (labels + 1) % 10)
     logits = torch.nn.functional.one_hot(answers, 10).float()
-    real = method.teach
+    real = method.teacher_features
 
-    def teach(images: Tensor, **wanted: object) -> object:
-        seen = real(images, **wanted)
+    def answered(images: Tensor, reads: Reads) -> object:
+        seen = real(images, reads)
         return seen._replace(logits=logits) if len(images) == 100 else seen
 
-    monkeypatch.setattr(method, "teach", teach)
+    monkeypatch.setattr(method, "teacher_features", answered)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert fit(tmp_path, method, val_split=100)[0][1] == pytest.approx(right)

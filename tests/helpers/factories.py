@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from kd_lightning import methods
 from kd_lightning.data import Digits
 from kd_lightning.data.images import ImageDataset
-from kd_lightning.distillation import Distiller, StudentModule
+from kd_lightning.distillation import Combined, Distiller, StudentModule
 from kd_lightning.models import Network, checkpoints
 
 MODULES: list[ModuleType] = [
@@ -25,6 +26,17 @@ METHODS: list[type[StudentModule]] = [
     if inspect.isclass(kind) and issubclass(kind, StudentModule) and kind.__module__ == module.__name__
     if not inspect.isabstract(kind)
 ]
+
+
+class CombinedOfThree(Combined):
+    """A combination of a method on maps, one on embeddings and one with a queue."""
+
+    def __init__(self, *, ce_weight: float = 1.0, kd_weight: float = 0.9, **kwargs: object) -> None:
+        parts = [methods.SP, methods.RKD, partial(methods.SEED, queue_size=64)]
+        super().__init__(parts=parts, ce_weight=ce_weight, kd_weight=kd_weight, **kwargs)
+
+
+EVERY_METHOD = [*METHODS, CombinedOfThree]
 
 
 def method(kind: type[StudentModule], teacher: Network | None = None, **kwargs: object) -> StudentModule:

@@ -6,10 +6,11 @@ from helpers.factories import method
 from helpers.golden import student, teacher
 from torch import nn
 
+from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import AT
 from kd_lightning.methods.at import at_loss
-from kd_lightning.models import Network
+from kd_lightning.models import Network, Reads
 
 
 def test_golden_value() -> None:
@@ -46,13 +47,14 @@ def test_layers_are_summed_and_checked() -> None:
     torch.manual_seed(0)
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
     one, three = (method(AT, layers=layers) for layers in (1, 3))
-    seen, taught = one.student.eval().features(images, maps=3), one.teach(images, maps=3)
+    seen, taught = one.student.eval().features(images, maps=3), one.teacher_features(images, Reads(maps=3))
     each = [at_loss(a, b) for a, b in zip(seen.maps, taught.maps, strict=True)]
-    batch = type("Images", (), {"images": images, "labels": torch.zeros(4).long(), "shares": None})
+    rows = torch.zeros(4).long()
+    batch = Batch(images, rows, rows, rows)
     for built, expected in ((one, each[-1]), (three, sum(each))):
         built.student.load_state_dict(one.student.state_dict())
-        built.eval().log = lambda *args, **kwargs: None
-        torch.testing.assert_close(built.losses(batch)["at"], 1000 * expected)
+        built.eval()
+        torch.testing.assert_close(built.training_terms(batch)["at"], 1000 * expected)
     with pytest.raises(ConfigError, match="layers: 9; cifar_resnet8 has 1 to 4"):
         method(AT, layers=9)
 
@@ -63,4 +65,4 @@ def test_a_transformers_patches_have_places_too() -> None:
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
     maps = built.student.features(images, maps=3).maps
     assert [tuple(x.shape[-2:]) for x in maps] == [(2, 2)] * 3
-    assert torch.isfinite(at_loss(maps[0], built.teach(images, maps=3).maps[0]))
+    assert torch.isfinite(at_loss(maps[0], built.teacher_features(images, Reads(maps=3)).maps[0]))

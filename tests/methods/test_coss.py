@@ -15,7 +15,7 @@ from kd_lightning.data import Digits
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import CoSS
 from kd_lightning.methods.coss import coss_loss, feature_similarity_loss, space_similarity_loss
-from kd_lightning.models import Network
+from kd_lightning.models import Network, Reads
 
 CO, SS = -0.3607743893165766, -0.3430859615961995
 
@@ -97,9 +97,9 @@ def test_the_head_is_there_where_widths_differ_alone() -> None:
 def test_the_terms_sum_to_the_loss() -> None:
     built = method(CoSS, scale=3.0, space_weight=0.5).eval()
     images, rows = torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8), torch.arange(9)
-    losses = built.losses(Batch(images, rows, rows, rows))
+    losses = built.training_terms(Batch(images, rows, rows, rows))
     ours = built.head(built.student.features(images, embedding=True).embedding)
-    theirs = built.teach(images, embedding=True).embedding
+    theirs = built.teacher_features(images, Reads(embedding=True)).embedding
     torch.testing.assert_close(sum(losses.values()), coss_loss(ours, theirs, scale=3.0, space_weight=0.5))
 
 

@@ -12,6 +12,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import DIST
 from kd_lightning.methods.dist import correlation_loss
+from kd_lightning.models import Reads
 
 
 def test_golden_values() -> None:
@@ -51,8 +52,8 @@ def test_inter_is_of_each_samples_classes_and_intra_of_each_class() -> None:
     built = method(DIST).eval()
     built.log = lambda *args, **kwargs: None
     images, rows = torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8), torch.arange(9)
-    losses = built.losses(Batch(images, rows, rows, rows))
-    ours, theirs = built.student(images), built.teach(images, logits=True).logits
+    losses = built.training_terms(Batch(images, rows, rows, rows))
+    ours, theirs = built.student(images), built.teacher_features(images, Reads(logits=True)).logits
     for name, dim in (("inter", 1), ("intra", 0)):
         expected = 2 * correlation_loss(ours, theirs, temperature=4, dim=dim)
         torch.testing.assert_close(losses[name], expected)

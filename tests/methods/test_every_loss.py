@@ -8,13 +8,15 @@ import torch
 from helpers.factories import MODULES
 from torch import Tensor
 
+from kd_lightning import functional
+
 SETTINGS = {"temperature": 4.0, "dim": 0, "student_temperature": 0.2, "teacher_temperature": 0.1}
 LEAST_ELSEWHERE = {"seed_loss"}  # losses whose paper does not put the minimum at student = teacher
 
 
 def losses() -> dict[str, Callable[..., Tensor]]:
     found = {}
-    for module in MODULES:
+    for module in (*MODULES, functional):
         content = vars(module).items()
         found |= {n: f for n, f in content if n.endswith("_loss") and f.__module__ == module.__name__}
     return found

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.factories import METHODS, digits, method, student, trainer, weights
+from helpers.factories import EVERY_METHOD, METHODS, CombinedOfThree, digits, method, student, trainer, weights
 from torch import Tensor
 
 from kd_lightning import methods
@@ -15,8 +15,8 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.methods import KD, SP, CoSS, FitNet, Supervised, TinTeM
 from kd_lightning.optim import WarmupMultiStep
 
-DISTILLERS = [kind for kind in METHODS if issubclass(kind, Distiller)]
-every_method = pytest.mark.parametrize("kind", METHODS)
+DISTILLERS = [kind for kind in EVERY_METHOD if issubclass(kind, Distiller)]
+every_method = pytest.mark.parametrize("kind", EVERY_METHOD)
 
 
 def images(count: int, side: int = 8) -> Tensor:
@@ -31,7 +31,7 @@ def batch(pixels: Tensor, classes: int = 10) -> Batch:
 
 def terms(built: StudentModule, given: Batch) -> dict[str, Tensor]:
     built.log = lambda *args, **kwargs: None  # there is no trainer
-    return built.losses(given)
+    return built.training_terms(given)
 
 
 def test_the_methods_are_found_and_known_in_yaml() -> None:
@@ -69,8 +69,9 @@ def test_numbers_that_make_no_sense_are_refused(kind: type[Distiller], value: fl
 def test_weights_that_are_all_0_are_refused(kind: type[Distiller]) -> None:
     weights = {name: 0.0 for name in inspect.signature(kind).parameters if name.endswith("_weight")}
     if kind is not CoSS:  # its scale cannot be 0
+        others = {FitNet: {"layer": 1}, CombinedOfThree: {"part_weights": [0.0] * 3}}.get(kind, {})
         with pytest.raises(ConfigError, match="nothing would be learnt"):
-            method(kind, **{**weights, "ce_weight": 0.0}, **({"layer": 1} if kind is FitNet else {}))
+            method(kind, **{**weights, "ce_weight": 0.0}, **others)
 
 
 @every_method

@@ -11,7 +11,7 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.functional import match_spatial
 from kd_lightning.methods import FitNet
 from kd_lightning.methods.fitnet import hint_loss
-from kd_lightning.models import Network
+from kd_lightning.models import Network, Reads
 
 
 def test_golden_value() -> None:
@@ -25,7 +25,7 @@ def test_the_regressor_fits_the_chosen_stage() -> None:
         assert (convolution.in_channels, convolution.out_channels) == (narrow, wide)
         images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
         mapped = built.regressor(built.student.features(images, maps=layer).maps[0])
-        assert mapped.shape == built.teach(images, maps=layer).maps[0].shape
+        assert mapped.shape == built.teacher_features(images, Reads(maps=layer)).maps[0].shape
         assert mapped.min() >= 0
     assert [type(layer) for layer in method(FitNet, relu=False).regressor] == [nn.Conv2d, nn.BatchNorm2d]
 
@@ -34,7 +34,10 @@ def test_a_vision_transformer_is_pooled_to_the_teachers_grid() -> None:
     small = {"img_size": 8, "patch_size": 1, "depth": 3, "num_heads": 2, "embed_dim": 16}
     built = method(FitNet, student=Network("vit_tiny_patch16_224", num_classes=10, model_kwargs=small), layer=1)
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    mapped, target = built.student.features(images, maps=1).maps[0], built.teach(images, maps=1).maps[0]
+    mapped, target = (
+        built.student.features(images, maps=1).maps[0],
+        built.teacher_features(images, Reads(maps=1)).maps[0],
+    )
     assert (mapped.shape[-1], target.shape[-1]) == (8, 2)
     pooled, same = match_spatial(mapped, target)
     assert same is target

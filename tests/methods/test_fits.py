@@ -67,10 +67,10 @@ def test_what_needs_no_gradient_is_left_out_of_the_optimizer_and_stays(tmp_path:
 class Modes(Supervised):
     """Notes in which mode its student takes each step."""
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def training_terms(self, batch: Batch) -> dict[str, Tensor]:
         modes = {module.training for module in self.student.modules()}
         self.modes = [*getattr(self, "modes", []), *modes]
-        return super().losses(batch)
+        return super().training_terms(batch)
 
 
 def test_it_trains_in_train_mode_in_every_epoch_and_after_someone_looked_at_it(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
+from kd_lightning.functional import kd_loss
 from kd_lightning.methods import KD
-from kd_lightning.methods.kd import kd_loss
 from kd_lightning.models import Network
 
 
@@ -62,7 +62,7 @@ def test_the_terms_are_weighted_as_given(monkeypatch: pytest.MonkeyPatch) -> Non
     images = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8)
     batch = Batch(images, torch.arange(8), torch.arange(8), torch.arange(8))
     method.eval()  # BatchNorm's running statistics: the same logits in every call
-    losses, logits = method.losses(batch), method.student(images)
+    losses, logits = method.training_terms(batch), method.student(images)
     torch.testing.assert_close(losses["ce"], 0.25 * torch.nn.functional.cross_entropy(logits, batch.labels))
     torch.testing.assert_close(losses["kd"], 2 * kd_loss(logits, trained(images), temperature=3))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from helpers.factories import METHODS, method
+from helpers.factories import EVERY_METHOD, method
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,7 +24,7 @@ PAIRS = {  # nothing in them is normalised over the batch
     "vit": (("test_vit2", {"img_size": SIDE}), ("test_vit", {"img_size": SIDE})),
 }
 RELATIONS = ("SP", "RKD", "PKT", "DIST", "CoSS", "TinTeM", "STKD", "SEED")
-CASES = {f"{kind.__name__}-{pair}": (kind, pair, {}) for kind in METHODS for pair in PAIRS}
+CASES = {f"{kind.__name__}-{pair}": (kind, pair, {}) for kind in EVERY_METHOD for pair in PAIRS}
 CASES |= {
     f"STKD-{value}": (STKD, "cnn", {name: value})
     for name, value in (("per", "sample"), ("targets", "sources"), ("plain", True), ("images", 3), ("labels", "hard"))
@@ -52,7 +52,7 @@ class Step(nn.Module):
         self._ddp_params_and_buffers_to_ignore = [f"method.{name}" for name in ignored]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.method.losses(batch)
+        return self.method.training_terms(batch)
 
 
 def build(kind: type[StudentModule], pair: str, folder: Path, arguments: dict[str, Any]) -> StudentModule:
@@ -106,8 +106,8 @@ def mutated(rank: int, world: int, folder: Path) -> dict[str, dict[str, Any]]:
     for title, mutation in MUTATIONS.items():
         for name in RELATIONS:
             built = build(CASES[f"{name}-vit"][0], "vit", folder, {})
-            built.gathered = lambda *tensors, how=mutation: tuple(map(how, tensors))
-            built.own = (lambda x: x) if title == "each its own" else built.own
+            built.all_gather = lambda *tensors, how=mutation: tuple(map(how, tensors))
+            built.local_rows = (lambda x: x) if title == "each its own" else built.local_rows
             found[f"{name} {title}"] = two_steps(built, rank, world, find_unused_parameters=True)
     return found
 
@@ -213,16 +213,16 @@ def test_a_wrong_gather_is_seen(name: str, title: str, alone: dict, ranks: dict)
     assert apart(wrong, alone[f"{name}-vit torch.float32"]["gradient"]) > 1e-3
 
 
-@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("kind", EVERY_METHOD)
 def test_accumulated_halves_are_the_whole_where_no_samples_are_related(
     kind: type[StudentModule], folder: Path, alone: dict
 ) -> None:
     """With trainer.accumulate_grad_batches, relations are of each half: another, smaller, batch."""
     built = build(kind, "cnn", folder, {}).double()
-    sum(built.losses(samples(0, 1, 0)).values()).backward()
+    sum(built.training_terms(samples(0, 1, 0)).values()).backward()
     built.zero_grad()
     for half in range(2):
-        (sum(built.losses(samples(half, 2, 1)).values()) / 2).backward()
+        (sum(built.training_terms(samples(half, 2, 1)).values()) / 2).backward()
     gradient = torch.cat([p.grad.flatten() for p in built.parameters() if p.requires_grad])
     error = apart(gradient, alone[f"{kind.__name__}-cnn torch.float64"]["gradient"])
     assert error > 1e-4 if kind.__name__ in RELATIONS else error < 1e-12

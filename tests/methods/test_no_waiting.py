@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.factories import METHODS, digits, method, trainer
+from helpers.factories import EVERY_METHOD, digits, method, trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
@@ -77,7 +77,7 @@ def watched(kind: type[StudentModule], folder: Path, *callbacks: Callback, **set
     return found.by_step
 
 
-@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("kind", EVERY_METHOD)
 def test_no_step_between_two_logged_ones_waits(kind: type[StudentModule], tmp_path: Path) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     assert watched(kind, tmp_path, Progress()) == {number: [] for number in range(1, LOGGED - 1)}
@@ -87,7 +87,7 @@ def test_those_that_ask_ask_the_host(tmp_path: Path) -> None:
     """The guard, for what is on its way since the forward pass; the average, for its number of updates."""
     found = watched(KD, tmp_path, EMA(), NonFiniteGuard())
     assert {name for names in found.values() for name in names} <= {
-        "_local_scalar_dense by guard.py",
+        "_local_scalar_dense by non_finite.py",
         f"_local_scalar_dense by {Path(inspect.getfile(WeightAveraging)).name}",
     }
 
@@ -101,9 +101,9 @@ def test_values_are_logged_where_they_are_read(tmp_path: Path) -> None:
     called: list[int] = []
 
     class Count(KD):
-        def log(self, name: str, value: Tensor, *args: object, **kwargs: object) -> None:
-            super().log(name, value, *args, **kwargs)
-            if name == "train/loss" and not self.unread:
+        def log_dict(self, values: dict[str, Tensor], *args: object, **kwargs: object) -> None:
+            super().log_dict(values, *args, **kwargs)
+            if "train/loss" in values:
                 called.append(self.trainer.fit_loop.epoch_loop.batch_idx)
 
     run = trainer(tmp_path, logger=CSVLogger(tmp_path), log_every_n_steps=4)

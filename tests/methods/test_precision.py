@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from helpers.factories import METHODS, digits, method, student, trainer, weights, with_weights
+from helpers.factories import EVERY_METHOD, digits, method, student, trainer, weights, with_weights
 from lightning.pytorch.plugins import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ PLUGINS: dict[str, Callable[[], Precision]] = {
     "64-true": DoublePrecision,
 }
 VIT = {"img_size": 8, "patch_size": 4, "depth": 2, "num_heads": 2}
-CASES = {kind.__name__: (kind, False) for kind in METHODS} | {"TinTeM, tokens": (TinTeM, True)}
+CASES = {kind.__name__: (kind, False) for kind in EVERY_METHOD} | {"TinTeM, tokens": (TinTeM, True)}
 every_case = pytest.mark.parametrize("case", CASES)
 
 
@@ -63,7 +63,7 @@ def step(built: StudentModule, given: Batch, precision: str) -> Step:
     built = plugin.convert_module(built)
     built.log = built.log_dict = lambda *args, **kwargs: None  # there is no trainer
     with plugin.forward_context():
-        found = built.losses(given)
+        found = built.training_terms(given)
         total = torch.stack([*found.values()]).sum()
     assert all(loss.shape == () and loss.dtype in (torch.float32, torch.float64) for loss in found.values())
     trained = [parameter for parameter in built.parameters() if parameter.requires_grad]
@@ -162,16 +162,16 @@ def test_values_are_within_two_percent_of_float32s(case: str, tmp_path: Path) ->
         assert rounded == pytest.approx(exact, rel=0.02), precision
 
 
-@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("kind", EVERY_METHOD)
 def test_too_few_images_are_refused(kind: type[StudentModule]) -> None:
-    least = getattr(kind, "least_batch", 1)
+    least = getattr(kind, "min_batch_size", 1)
     if least > 1:
         with pytest.raises(ConfigError, match=f"{least - 1} is too few"):
             method(kind).check_data(digits(batch_size=least - 1))
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("kind", EVERY_METHOD)
 def test_it_trains_in_low_precision(kind: type[StudentModule], precision: str, tmp_path: Path) -> None:
     built = method(kind)
     before = weights(built)

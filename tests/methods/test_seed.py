@@ -8,9 +8,11 @@ from helpers.golden import student, teacher
 from scipy.special import log_softmax, softmax
 
 from kd_lightning.batch import Batch
+from kd_lightning.callbacks import TeacherAgreement
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import SEED
 from kd_lightning.methods.seed import seed_loss
+from kd_lightning.models import Reads
 
 
 def test_numpy_loops() -> None:
@@ -67,9 +69,9 @@ def test_the_queue_holds_the_last_embeddings_the_oldest_first_to_go() -> None:
     seen = []
     for batch in batches(4, 4):
         before = built.queue.clone()
-        loss = built.losses(batch)["seed"]
+        loss = built.training_terms(batch)["seed"]
         loss.backward()
-        embedding = built.teach(batch.images, embedding=True).embedding
+        embedding = built.teacher_features(batch.images, Reads(embedding=True)).embedding
         ours = built.head(built.student.features(batch.images, embedding=True).embedding)
         settings = {"student_temperature": 0.2, "teacher_temperature": 1e-4}
         torch.testing.assert_close(loss, seed_loss(ours, embedding, queue=before, **settings))
@@ -101,9 +103,9 @@ def test_the_queue_is_in_the_checkpoint_and_ddp_leaves_it_alone(tmp_path: object
 
 def test_it_learns_without_labels(tmp_path: object) -> None:
     built = method(SEED, queue_size=512)
-    (before,) = trainer(tmp_path).validate(built, digits(), verbose=False)
+    (before,) = trainer(tmp_path, TeacherAgreement()).validate(built, digits(), verbose=False)
     trainer(tmp_path, max_epochs=8).fit(built, digits(max_train_samples=None))
-    (after,) = trainer(tmp_path).validate(built, digits(), verbose=False)
+    (after,) = trainer(tmp_path, TeacherAgreement()).validate(built, digits(), verbose=False)
     assert after["val/neighbors"] > before["val/neighbors"] + 0.02
 
 

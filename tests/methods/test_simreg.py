@@ -5,6 +5,7 @@ from helpers.factories import digits, method, trainer
 from helpers.golden import student, teacher
 from torch import nn
 
+from kd_lightning.callbacks import TeacherAgreement
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import SimReg
 from kd_lightning.methods.simreg import regression_loss
@@ -33,10 +34,10 @@ def test_the_head_is_the_papers() -> None:
 
 
 def test_it_learns_without_labels(tmp_path: object) -> None:
-    built, run = method(SimReg), trainer(tmp_path, max_epochs=8)
+    built, run = method(SimReg), trainer(tmp_path, TeacherAgreement(), max_epochs=8)
     (before,) = run.validate(built, digits(), verbose=False)
     run.fit(built, digits(max_train_samples=None))
-    (after,) = trainer(tmp_path).validate(built, digits(), verbose=False)
+    (after,) = trainer(tmp_path, TeacherAgreement()).validate(built, digits(), verbose=False)
     assert after["val/cosine"] > before["val/cosine"] + 0.2
     assert after["val/neighbors"] > before["val/neighbors"] + 0.02
     assert set(after) == {"val/cosine", "val/neighbors"}

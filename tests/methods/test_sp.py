@@ -97,7 +97,7 @@ def test_the_method_reads_the_last_maps_of_both_and_weighs_them(monkeypatch: pyt
     method = SP(teacher=trained, student=Network("resnet18", num_classes=10), sp_weight=5, ce_weight=0.5).eval()
     monkeypatch.setattr(method, "log", lambda *args, **kwargs: None)
     images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
-    losses = method.losses(Batch(images, torch.arange(6), torch.arange(6), torch.arange(6)))
+    losses = method.training_terms(Batch(images, torch.arange(6), torch.arange(6), torch.arange(6)))
     maps = [method.student.model.forward_features(method.student.normalize(images))]
     maps.append(trained.model.forward_features(trained.normalize(images)))
     torch.testing.assert_close(losses["sp"], 5 * sp_loss(*maps))
@@ -122,22 +122,22 @@ def test_several_layers_are_added() -> None:
     maps = [network.features(some().images, maps=3).maps for network in (method.student, method.teacher)]
     assert [len(stages) for stages in maps] == [3, 3]
     expected = sum(sp_loss(ours, theirs) for ours, theirs in zip(*maps, strict=True))
-    torch.testing.assert_close(method.losses(some())["sp"], expected)
-    assert expected > made(sp_weight=1).losses(some())["sp"]
+    torch.testing.assert_close(method.training_terms(some())["sp"], expected)
+    assert expected > made(sp_weight=1).training_terms(some())["sp"]
 
 
 def test_with_kd_beside_it_and_without_labels() -> None:
     method = made(ce_weight=0.1, kd_weight=0.9)
     kd = KD(teacher=method.teacher, student=method.student).eval()
     kd.log = method.log
-    ours, theirs = method.losses(some()), kd.losses(some())
+    ours, theirs = method.training_terms(some()), kd.training_terms(some())
     assert {*ours} == {"ce", "sp", "kd"}
     for name in ("ce", "kd"):
         torch.testing.assert_close(ours[name], theirs[name])
-    assert {*made(ce_weight=0).losses(some())} == {"sp"}
+    assert {*made(ce_weight=0).training_terms(some())} == {"sp"}
     alone = made(ce_weight=0, kd_weight=1)
     assert alone.trains_classifier
-    assert {*alone.losses(some())} == {"sp", "kd"}
+    assert {*alone.training_terms(some())} == {"sp", "kd"}
     assert not made(ce_weight=0).trains_classifier
 
 
@@ -145,8 +145,8 @@ def test_refusals() -> None:
     for layers in (0, 9):
         with pytest.raises(ConfigError, match=rf"layers: {layers}; cifar_resnet8 has 1 to \d"):
             made(layers=layers)
-    with pytest.raises(ConfigError, match="temperature: 0"):
-        made(temperature=0)
+    with pytest.raises(ConfigError, match="kd_temperature: 0"):
+        made(kd_temperature=0)
     other = Network("cifar_resnet8", num_classes=3)
     other.has_weights = True
     with pytest.raises(ConfigError, match="knows 3 classes"):

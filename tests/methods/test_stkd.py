@@ -12,9 +12,9 @@ from torch import Tensor
 from kd_lightning.batch import Batch
 from kd_lightning.data import Digits
 from kd_lightning.errors import ConfigError
+from kd_lightning.functional import kd_loss
 from kd_lightning.methods import KD, STKD
 from kd_lightning.methods import stkd as module
-from kd_lightning.methods.kd import kd_loss
 from kd_lightning.methods.stkd import Virtual, divergence, mix, virtual_samples
 from kd_lightning.mixing import Mixing
 from kd_lightning.models import Network
@@ -52,8 +52,11 @@ def test_golden_values() -> None:
 
 @pytest.mark.parametrize("ce_weight", [0.1, 0.0])
 def test_where_nothing_is_mixed_it_is_kd_bit_for_bit(monkeypatch: pytest.MonkeyPatch, ce_weight: float) -> None:
-    monkeypatch.setattr(module, "shares", lambda keys, alpha, per: torch.ones(len(keys)))
-    ours, theirs = made(ce_weight=ce_weight).losses(batch()), made(KD, ce_weight=ce_weight).losses(batch())
+    monkeypatch.setattr(module, "mix_lambda", lambda keys, alpha, per: torch.ones(len(keys)))
+    ours, theirs = (
+        made(ce_weight=ce_weight).training_terms(batch()),
+        made(KD, ce_weight=ce_weight).training_terms(batch()),
+    )
     assert {*ours} == {*theirs} == ({"ce", "kd"} if ce_weight else {"kd"})
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -113,14 +116,14 @@ def reference(method: STKD, given: Batch, images: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("per", ["batch", "sample"])
 def test_every_form_against_a_reference(labels: str, targets: str, per: str, images: int) -> None:
     method = made(labels=labels, targets=targets, per=per, images=images)
-    losses = method.losses(batch())
+    losses = method.training_terms(batch())
     expected = reference(method, batch(), batch().images / 255)
     for name in ("ce", "kd"):
         assert losses[name].item() == pytest.approx(expected[name].item(), rel=1e-4)
 
 
 def test_plain_images_as_well() -> None:
-    losses, kd = made(plain=True).losses(batch()), made(KD).losses(batch())
+    losses, kd = made(plain=True).training_terms(batch()), made(KD).training_terms(batch())
     assert {*losses} == {"ce", "kd", "plain_ce", "plain_kd"}
     for name in ("ce", "kd"):
         torch.testing.assert_close(losses[f"plain_{name}"], kd[name])

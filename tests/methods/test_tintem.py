@@ -12,8 +12,9 @@ from kd_lightning import functional
 from kd_lightning.batch import Batch
 from kd_lightning.data import Digits
 from kd_lightning.errors import ConfigError
+from kd_lightning.functional import sne_loss
 from kd_lightning.methods import TinTeM
-from kd_lightning.methods.tintem import cosine_loss, sne_loss
+from kd_lightning.methods.tintem import cosine_loss
 from kd_lightning.models import Network
 from kd_lightning.randomness import sample_keys
 
@@ -102,9 +103,9 @@ def test_pooled_relus_can_point_anywhere() -> None:
     built = method(TinTeM)
     built.student.eval()
     images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
-    seen, taught = (f(images, embedding=True) for f in (built.student.features, built.teach))
+    seen, taught = (network.features(images, embedding=True) for network in (built.student, built.teacher))
     assert seen.embedding.min() >= 0
-    ours, mapped = built.aligned(seen, taught)
+    ours, mapped = built.aligned_pair(seen, taught)
     embedding = seen.embedding
     expected = (embedding - embedding.mean(1, keepdim=True)) / embedding.var(1, correction=0, keepdim=True).sqrt()
     torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
@@ -151,7 +152,7 @@ RESNET = {"name": "cifar_resnet20.digits", "pretrained": True}
 def test_head_and_student_share_no_gradient(theirs: object, ours: object, terms: set[str]) -> None:
     torch.manual_seed(0)
     method = made(theirs(), ours())
-    losses = method.losses(batch())
+    losses = method.training_terms(batch())
     assert {*losses} == terms
 
     def reached(names: set[str]) -> tuple[bool, bool]:
@@ -183,7 +184,7 @@ def test_the_terms_are_of_the_right_tokens(style: str) -> None:
         "token": 1 - torch.cosine_similarity(ours[:, 0], mapped[:, 0]).mean(),
         "map": 1 - torch.cosine_similarity(ours.flatten(1), mapped.flatten(1)).mean(),
     }
-    torch.testing.assert_close(method.losses(batch()), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(method.training_terms(batch()), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_tokens_of_another_grid_and_tokens_that_are_not_there_are_refused() -> None:
@@ -201,7 +202,7 @@ def test_tokens_of_another_grid_and_tokens_that_are_not_there_are_refused() -> N
     with pytest.raises(ConfigError, match="2 is too few"):
         made(trained_vit(16), vit(8), form="pooled").check_data(Digits(batch_size=2))
     registers = trained_vit(16, reg_tokens=2)
-    assert made(registers, vit(8)).losses(batch())["map"].isfinite()
+    assert made(registers, vit(8)).training_terms(batch())["map"].isfinite()
 
 
 def test_it_learns_and_its_map_keeps_the_angles(tmp_path: Path) -> None:
