@@ -56,7 +56,6 @@ def facts(name: str) -> Facts:
     asked: list[bool] = []
     if isinstance(built, Distiller):
         built.all_gather = lambda *tensors: (asked.append(True), tensors)[1]
-    built.log = built.log_dict = lambda *args, **kwargs: None
     rows = torch.arange(8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -64,7 +63,7 @@ def facts(name: str) -> Facts:
     signature = inspect.signature(kind.__init__).parameters.values()
     own = {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY and p.name not in BASE - {"ce_weight"}}
     return Facts(
-        name, _paper(kind), _labels(kind), _reads(kind), _trains(built), bool(asked), own, configs().get(name, [])
+        name, _paper(kind), _labels(kind), _reads(built), _trains(built), bool(asked), own, configs().get(name, [])
     )
 
 
@@ -98,8 +97,9 @@ def _labels(kind: type[StudentModule]) -> str:
     return "optional"
 
 
-def _reads(kind: type[StudentModule]) -> str:
-    return ", ".join(sorted(kind.reads)) or "-"
+def _reads(built: StudentModule) -> str:
+    """What a method reads of its teacher, KD's soft targets included."""
+    return str(built.reads_teacher) if isinstance(built, Distiller) else "-"
 
 
 def _trains(built: StudentModule) -> str:

@@ -65,20 +65,15 @@ class Distiller(StudentModule, ABC):
 
     def on_built(self) -> None:
         super().on_built()
+        soft_targets = Reads(logits=self.kd_weight != 0)
+        self.reads_student |= soft_targets
+        self.reads_teacher = self.reads | soft_targets
+        """The teacher's features that a step computes: what `losses` and the soft targets read."""
         checks.check_teacher(type(self).__name__, self.student, self.teacher, logits=self.reads_teacher.logits)
         if not self.trains_classifier:  # it gets no gradient, and DistributedDataParallel would wait for one
             heads = self.student.model.get_classifier()
             for head in heads if isinstance(heads, tuple) else (heads,):  # DeiT's distilled networks have two
                 head.requires_grad_(False)
-
-    @property
-    def reads_student(self) -> Reads:
-        return super().reads_student | Reads(logits=self.kd_weight != 0)
-
-    @property
-    def reads_teacher(self) -> Reads:
-        """The teacher's features that a step computes: what `losses` and the soft targets read."""
-        return self.reads | Reads(logits=self.kd_weight != 0)
 
     @property
     def trains_classifier(self) -> bool:

@@ -75,6 +75,8 @@ class StudentModule(EvaluationSteps, ABC, metaclass=checks.CheckedWhenBuilt):
 
     def on_built(self) -> None:
         """Check what the arguments of all classes come to; called when the outermost `__init__` has returned."""
+        self.reads_student = self.reads | Reads(logits=self.ce_weight != 0)
+        """The student's features that a step computes: what `losses` and the base's terms read."""
         if not any(self.weights.values()):
             raise ConfigError(f"{', '.join(self.weights)}: all are 0, and nothing would be learnt")
 
@@ -129,11 +131,6 @@ class StudentModule(EvaluationSteps, ABC, metaclass=checks.CheckedWhenBuilt):
             ConfigError: naming the field.
         """
         checks.check_labels(self, data)
-
-    @property
-    def reads_student(self) -> Reads:
-        """The student's features that a step computes: what `losses` and the base's terms read."""
-        return self.reads | Reads(logits=self.ce_weight != 0)
 
     def training_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Run each network once and return all weighted terms by name."""
