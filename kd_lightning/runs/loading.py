@@ -56,13 +56,20 @@ class LoadedRun:
         return teacher
 
     @cached_property
-    def eyes(self) -> NetworkView:
-        """The student's view of the test images, the teacher's beside it; each set of images is read once."""
-        method, reader = self.method, FeatureCache(next(self.student.parameters()).device)
+    def view(self) -> NetworkView:
+        """The student's view of the test images, which contains the teacher's; outputs are computed once."""
+        method, cache = self.method, FeatureCache(next(self.student.parameters()).device)
         teacher = getattr(method, "teacher", None)
-        beside = teacher and NetworkView(teacher, reader, self.data, "test", knows_classes=method.knows_classes)
-        known = method.trains_classifier
-        return NetworkView(self.student, reader, self.data, "test", knows_classes=known, is_student=True, teacher=beside)
+        teacher_view = teacher and NetworkView(teacher, cache, self.data, "test", knows_classes=method.knows_classes)
+        return NetworkView(
+            self.student,
+            cache,
+            self.data,
+            "test",
+            knows_classes=method.trains_classifier,
+            is_student=True,
+            teacher=teacher_view,
+        )
 
 
 def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:

@@ -91,7 +91,7 @@ def test_a_worker_that_is_killed_ends_the_run_in_one_line(tmp_path: Path, images
     status, said, state = fit(tmp_path, images, "worker", *IN_FILES)
     (line,) = (line for line in said.splitlines() if line.startswith("error: "))
     reasons = re.findall(r"^reason: (.+?)\.?$", said, re.M)  # what torch says, which is passed on
-    expected = [f"data.num_workers: a process that decodes images has ended ({each}; for want of " for each in reasons]
+    expected = [f"data.num_workers: a process that decodes images has died ({each}), possibly for " for each in reasons]
     assert any(each in line for each in expected), (line, reasons)
     assert (status, state) == (1, "failed")
     assert "Traceback" not in said

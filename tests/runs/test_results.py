@@ -201,11 +201,11 @@ def test_a_probe_that_cannot_evaluate_loses_nothing(tmp_path: Path, recwarn: pyt
     main([*short, none])
     (path,) = tmp_path.rglob(results.FILE)
     assert "test/acc" in json.loads(path.read_text())["metrics"]
-    assert any("Fails: nothing can be said; left out" in str(warning.message) for warning in recwarn)
+    assert any("Fails: nothing can be said; skipped" in str(warning.message) for warning in recwarn)
 
 
 class Fails(Evaluator):
-    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, view: NetworkView) -> EvaluationResult:
         raise ConfigError("nothing can be said")
 
 

@@ -29,7 +29,7 @@ def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoi
     names = [network.name for network in (teacher, student) if network]
     details: dict[str, Any] = {}
     for evaluator in evaluators(trainer):
-        details |= evaluator.found.details
+        details |= evaluator.result.details
     found = {key: float(value) for key, value in trainer.callback_metrics.items()}
     return {
         "schema": SCHEMA,
@@ -87,7 +87,7 @@ def samples(trainer: Trainer) -> dict[str, Tensor]:
     """What the probes said of each test image."""
     found: dict[str, Tensor] = {}
     for evaluator in evaluators(trainer):
-        found |= evaluator.found.samples
+        found |= evaluator.result.samples
     return found
 
 

@@ -1,4 +1,4 @@
-"""What probes find, against values worked out by other means, on real digits."""
+"""Results of the evaluators against values computed by other means, on real digits."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from kd_lightning.evaluation import (
     Transfer,
     read,
 )
-from kd_lightning.evaluation.few_shot import few_of_each
+from kd_lightning.evaluation.few_shot import sample_per_class
 from kd_lightning.evaluation.ood import histograms
 from kd_lightning.evaluation.robustness import relative_error
 from kd_lightning.methods import KD, CoSS
@@ -73,17 +73,17 @@ def test_classification(tmp_path: Path, trained: StudentModule) -> None:
     assert found["test/brier"] == pytest.approx(((shares - np.eye(10)[labels]) ** 2).sum(1).mean(), rel=1e-5)
     top5 = np.mean([label in row.argsort()[-5:] for row, label in zip(logits, labels, strict=True)])
     assert found["test/top5"] == pytest.approx(top5)
-    assert evaluator.found.details["confusion"] == confusion_matrix(labels, logits.argmax(1)).tolist()
+    assert evaluator.result.details["confusion"] == confusion_matrix(labels, logits.argmax(1)).tolist()
     right = [(logits.argmax(1) == labels)[labels == k].mean() for k in range(10)]
-    assert evaluator.found.details["per_class"]["accuracy"] == pytest.approx(right)
-    assert np.average(right, weights=evaluator.found.details["per_class"]["count"]) == pytest.approx(found["test/acc"])
+    assert evaluator.result.details["per_class"]["accuracy"] == pytest.approx(right)
+    assert np.average(right, weights=evaluator.result.details["per_class"]["count"]) == pytest.approx(found["test/acc"])
     _, theirs, labels, _ = seen(trained, network="teacher")
     assert found["test/acc_teacher"] == pytest.approx((theirs.argmax(1) == labels).mean())
     assert found["test/nll_teacher"] == pytest.approx(log_loss(labels, softmax(theirs, axis=1)), rel=1e-4)
-    assert evaluator.found.samples["indices"].tolist() == indices.tolist()
-    assert evaluator.found.samples["prediction"].tolist() == logits.argmax(1).tolist()
-    assert evaluator.found.samples["teacher_prediction"].tolist() == theirs.argmax(1).tolist()
-    np.testing.assert_allclose(evaluator.found.samples["confidence"].numpy(), shares.max(1), rtol=1e-5)
+    assert evaluator.result.samples["indices"].tolist() == indices.tolist()
+    assert evaluator.result.samples["prediction"].tolist() == logits.argmax(1).tolist()
+    assert evaluator.result.samples["teacher_prediction"].tolist() == theirs.argmax(1).tolist()
+    np.testing.assert_allclose(evaluator.result.samples["confidence"].numpy(), shares.max(1), rtol=1e-5)
 
 
 def test_the_temperature_is_fitted_on_validation_images(tmp_path: Path, trained: StudentModule) -> None:
@@ -93,7 +93,7 @@ def test_the_temperature_is_fitted_on_validation_images(tmp_path: Path, trained:
     temperatures = np.geomspace(0.05, 20, 600)
     losses = [log_loss(known, softmax(held_out / t, axis=1)) for t in temperatures]
     best = temperatures[int(np.argmin(losses))]
-    assert evaluator.found.details["calibration"]["temperature"] == pytest.approx(best, rel=0.01)
+    assert evaluator.result.details["calibration"]["temperature"] == pytest.approx(best, rel=0.01)
     _, logits, labels, _ = seen(trained)
     assert found["test/nll_scaled"] == pytest.approx(log_loss(labels, softmax(logits / best, axis=1)), rel=1e-3)
     assert found["test/nll_scaled"] != pytest.approx(found["test/nll"], rel=1e-3)
@@ -148,7 +148,7 @@ def test_retrieval_and_few_shots(tmp_path: Path, trained: StudentModule) -> None
     asked, _, labels, _ = seen(trained)
     reached = []
     for draw in range(2):
-        rows = few_of_each(torch.from_numpy(classes), 5, draw)
+        rows = sample_per_class(torch.from_numpy(classes), 5, draw)
         assert torch.from_numpy(classes)[rows].bincount().tolist() == [5] * 10
         assert len({*rows.tolist()}) == 50
         fitted = make_pipeline(StandardScaler(), LogisticRegression(C=1, max_iter=500)).fit(known[rows], classes[rows])
@@ -159,7 +159,7 @@ def test_retrieval_and_few_shots(tmp_path: Path, trained: StudentModule) -> None
 
 def test_few_shots_of_a_rare_class_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"FewShot.shots: 3 .* class 1 has 2"):
-        few_of_each(torch.tensor([0, 0, 0, 1, 1]), 3, 0)
+        sample_per_class(torch.tensor([0, 0, 0, 1, 1]), 3, 0)
 
 
 def test_unknown_images(tmp_path: Path, trained: StudentModule) -> None:
@@ -196,10 +196,10 @@ def test_unknown_images(tmp_path: Path, trained: StudentModule) -> None:
         passed = (theirs[kind] > np.quantile(of_known, 0.05)).mean()
         assert found[f"test/ood_{kind}_random_fpr95"] == pytest.approx(passed, abs=0.021), kind
     assert found["test/ood_knn_random_teacher"] > 0.9
-    counts = evaluator.found.details["ood"]["knn_random"]
+    counts = evaluator.result.details["ood"]["knn_random"]
     assert sum(counts["known"]) == 360
     assert sum(counts["unknown"]) == 50
-    assert {"knn_random", "knn_random_teacher"} <= {*evaluator.found.details["ood"]}
+    assert {"knn_random", "knn_random_teacher"} <= {*evaluator.result.details["ood"]}
 
 
 def test_scores_that_are_all_equal_have_a_histogram() -> None:
@@ -219,15 +219,15 @@ def test_known_classes_among_the_unknown(tmp_path: Path, trained: StudentModule)
         OutOfDistribution(data=[digits()])._check_classes(data, digits())
     evaluator = OutOfDistribution(data=[numbers], scores=["knn"], exclude=[str(n) for n in range(10)])
     evaluated(tmp_path, trained, evaluator)
-    counts = evaluator.found.details["ood"]["knn_random"]
+    counts = evaluator.result.details["ood"]["knn_random"]
     assert sum(counts["unknown"]) == 2  # of 20 test images, classes 10 and 11
 
 
 def test_names_to_leave_out_that_no_data_have_are_refused() -> None:
     data, other = digits(), RandomImages(images=200, size=8, classes=2)
-    with pytest.raises(ConfigError, match="no data have a class 'randm 1'; nearest: random 1"):
+    with pytest.raises(ConfigError, match="no data set has a class 'randm 1'; nearest: random 1"):
         OutOfDistribution(data=[other], exclude=["randm 1"]).prepare(data)
-    with pytest.raises(ConfigError, match="all classes of random are left out"):
+    with pytest.raises(ConfigError, match="all classes of random are excluded"):
         OutOfDistribution(data=[other], exclude=["random 0", "Random 1"]).prepare(data)
 
 
@@ -237,7 +237,7 @@ def test_names_that_sound_known_are_warned_of(monkeypatch: pytest.MonkeyPatch) -
     said: list[str] = []
     monkeypatch.setattr("kd_lightning.evaluation.ood.rank_zero_warn", said.append)
     OutOfDistribution(data=[other])._check_classes(data, other)
-    assert "1 classes of random sound like known ones (Egyptian cat)" in said[0]
+    assert "1 classes of random have names similar to known classes (Egyptian cat)" in said[0]
     other.class_names = ["tabby, cat", "viaduct"]
     with pytest.raises(ConfigError, match="tabby, cat"):
         OutOfDistribution(data=[other])._check_classes(data, other)
@@ -262,7 +262,7 @@ def test_corruptions_are_the_same_for_all_and_make_mistakes(tmp_path: Path, trai
     evaluators = [Corruptions(names=["gaussian_noise", "contrast"], severities=[1, 5], images=100) for _ in range(2)]
     found, again = (evaluated(tmp_path, trained, evaluator) for evaluator in evaluators)
     assert found == again
-    details = evaluators[0].found.details["corruptions"]
+    details = evaluators[0].result.details["corruptions"]
     ours, theirs = details["accuracy"], details["accuracy_teacher"]
     assert ours.keys() == theirs.keys() == {"gaussian_noise", "contrast"}
     assert found["test/corrupted"] == pytest.approx(np.mean([*ours.values()]))
@@ -294,7 +294,7 @@ def test_folders_of_some_classes(tmp_path: Path, trained: StudentModule) -> None
     said = np.where(logits[kept, 3] > logits[kept, 7], 3, 7)
     assert found["test/shift_some"] == pytest.approx((said == labels[kept]).mean())
     assert found["test/shift_some_teacher"] > 0.9
-    with pytest.raises(ConfigError, match=r"Shifts.folders.odd: .* has a class three that the data have not"):
+    with pytest.raises(ConfigError, match=r"Shifts.folders.odd: .* has a class three that the data do not have"):
         evaluated(tmp_path, trained, Shifts(folders={"odd": str(tmp_path / "strange")}))
     with pytest.raises(ConfigError, match="does not exist"):
         evaluated(tmp_path, trained, Shifts(folders={"none": str(tmp_path / "nowhere")}))
@@ -337,14 +337,14 @@ def test_several_k_are_each_kept_apart(tmp_path: Path, trained: StudentModule) -
     ("make", "message"),
     [
         (lambda: KNN(k=[]), "KNN.k"),
-        (lambda: KNN(k=[5, 5]), "each number of neighbours once"),
+        (lambda: KNN(k=[5, 5]), "must name each number of neighbours once"),
         (lambda: FewShot(shots=0), "FewShot.shots: 0"),
         (lambda: Retrieval(k=[0]), "Retrieval.k: 0"),
         (lambda: Transfer(to=[]), "Transfer.to"),
         (lambda: OutOfDistribution(data=[]), "OutOfDistribution.data"),
         (lambda: OutOfDistribution(data=[digits(), digits()]), "each name may come once"),
-        (lambda: Corruptions(names=["frog"]), "there is no 'frog'; nearest: fog"),
-        (lambda: Corruptions(severities=[6]), "6 is not 1 to 5"),
+        (lambda: Corruptions(names=["frog"]), "unknown 'frog'; nearest: fog"),
+        (lambda: Corruptions(severities=[6]), "6 is not between 1 and 5"),
         (lambda: Corruptions(images=0), "images: 0"),
         (lambda: Shifts(folders={}), "Shifts.folders"),
         (lambda: Cost(repeats=0), "Cost"),
