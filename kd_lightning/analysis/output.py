@@ -1,4 +1,4 @@
-"""Without the words of a run, of which a notebook shows the result."""
+"""Suppress the output of a run in a notebook."""
 
 import io
 import logging
@@ -12,33 +12,33 @@ from kd_lightning.errors import RunError
 
 @contextmanager
 def suppress_output() -> Iterator[None]:
-    """Keeps back what is printed, logged as information or warned of inside; errors are raised as ever.
+    """Suppress printed output, log messages below errors and warnings inside the block; errors are still raised.
 
     Raises:
-        RunError: with the line that was said last, where `main` has ended the program.
+        RunError: with the last line on stderr if `main` exits.
     """
     before = logging.root.manager.disable
     try:
         with ExitStack() as stack, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logging.disable(max(before, logging.WARNING))
-            said = _captured(stack)
+            stderr = _captured(stack)
             try:
                 yield
             except SystemExit as error:
-                lines = said().strip().splitlines() or [f"exit status {error.code}"]
+                lines = stderr().strip().splitlines() or [f"exit status {error.code}"]
                 raise RunError(lines[-1].removeprefix("error: ")) from error
     finally:
         logging.disable(before)
 
 
 def _captured(stack: ExitStack) -> Callable[[], str]:
-    """Takes away what is printed while the stack is open; a function that gives what stderr got."""
+    """Capture printed output while the stack is open; return a function that returns the text on stderr."""
     if "IPython" in sys.modules:
         from IPython import get_ipython
         from IPython.utils.capture import capture_output
 
-        if get_ipython() is not None:  # rich draws by its displays, which are not printed
+        if get_ipython() is not None:  # rich uses IPython displays, which are not printed
             captured = stack.enter_context(capture_output())
             return lambda: captured.stderr
     errors = io.StringIO()
