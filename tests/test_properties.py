@@ -16,7 +16,7 @@ from kd_lightning.config.messages import explain
 from kd_lightning.config.safe_yaml import check_yaml
 from kd_lightning.data.samplers import EpochSampler
 from kd_lightning.errors import nearest, redacted
-from kd_lightning.reports.values import LARGEST, finite, number, printable
+from kd_lightning.reports.values import MAX_MAGNITUDE, finite_array, number, printable
 
 QUICK = settings(deadline=None, max_examples=30, derandomize=True, database=None)
 UNSCALED = "at_loss sp_loss coss_loss pkt_loss rkd_distance_loss rkd_angle_loss cosine_loss regression_loss".split()
@@ -131,8 +131,8 @@ def test_values_of_strangers(value: object, most: int) -> None:
     assert len(line) <= most
     assert line.isprintable()
     taken = number(value)
-    assert taken is None or (math.isfinite(taken) and abs(taken) <= LARGEST)
-    array = finite([value, value], None)
+    assert taken is None or (math.isfinite(taken) and abs(taken) <= MAX_MAGNITUDE)
+    array = finite_array([value, value], None)
     assert array is None or array.shape == (2,)
 
 

@@ -91,7 +91,7 @@ class Compare:
     def _compared(self, runs: reports.Runs, said: list[str]) -> Path:
         comparisons, lines = reports.compare(runs, baseline=self.baseline, metric=self.metric, test=self.test)
         problems = [*said, *runs.problems, *lines]
-        page = reports.page(comparisons, problems, beside=self.out, images=self.images)
+        page = reports.page(comparisons, problems, folder=self.out, images=self.images)
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "report.html").write_text(page, encoding="utf-8")
         (self.out / "table.md").write_text(tables.markdown(comparisons, problems), encoding="utf-8")
@@ -105,11 +105,11 @@ class Compare:
                 problems.append(str(error))
         for comparison in comparisons:
             console.print(tables.for_terminal(comparison))
-            console.print(escape(tables.how(comparison)), style="dim")
+            console.print(escape(tables.column_notes(comparison)), style="dim")
         for line in [*problems, *(line for comparison in comparisons for line in comparison.warnings)]:
             console.print(escape(f"warning: {line}"), soft_wrap=True, highlight=False)
         console.print(
-            escape(f"{tables.counted(len(runs))}: {self.out / 'report.html'}"), soft_wrap=True, highlight=False
+            escape(f"{tables.count_runs(len(runs))}: {self.out / 'report.html'}"), soft_wrap=True, highlight=False
         )
         return self.out / "report.html"
 

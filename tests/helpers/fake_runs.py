@@ -1,4 +1,4 @@
-"""Made-up finished runs of digits: folders as `fit` and its probes leave them."""
+"""Made-up finished runs of digits: folders as `fit` and its evaluators leave them."""
 
 import json
 from pathlib import Path
