@@ -67,11 +67,11 @@ def test_neighbors_are_made_used_and_refused(tmp_path: Path, capfd: pytest.Captu
     assert (labels == images.labels[:, None]).float().mean() > 0.9
     main(["show-batch", KD, CPU, use, f"--path={tmp_path / 'seen.png'}"])
     capfd.readouterr()
-    assert "was made by another teacher" in refusal([*fit, "--model.teacher.mean=[0.4, 0.4, 0.4]"], capfd)
-    assert "was made of other images" in refusal([*fit, "--data.val_split=0"], capfd)
+    assert "was created with another teacher" in refusal([*fit, "--model.teacher.mean=[0.4, 0.4, 0.4]"], capfd)
+    assert "was created from other images" in refusal([*fit, "--data.val_split=0"], capfd)
     assert "data.batch_size: 65" in refusal([*fit, "--data.batch_size=65"], capfd)
     wide = use.replace("candidates: 6", "candidates: 31")
-    assert "has 6 neighbours an image" in refusal([*fit, wide], capfd)
+    assert "has 6 neighbours per image" in refusal([*fit, wide], capfd)
 
 
 def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

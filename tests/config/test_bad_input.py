@@ -233,7 +233,7 @@ def test_folders(refused, tmp_path: Path) -> None:
     for split in ("train", "test"):
         for name in ("cat", "dog"):
             (tmp_path / "images" / split / name).mkdir(parents=True)
-    assert f"{tmp_path / 'images' / 'train'} holds no images" in line()
+    assert f"{tmp_path / 'images' / 'train'} contains no images" in line()
     pixels = np.zeros((8, 8, 3), np.uint8)
     for split in ("train", "test"):
         for name in ("cat", "dog"):

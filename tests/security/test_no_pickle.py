@@ -161,7 +161,7 @@ def test_decoded_images(mark: Path, tmp_path: Path, beside: str, monkeypatch) ->
         lambda: evil.write_bytes(pickle.dumps(payloads(mark)["touch"])),
     ):
         spoil()
-        with pytest.warns(UserWarning, match="it is made anew"):
+        with pytest.warns(UserWarning, match="it is created again"):
             array, bad, _ = cache.decoded("a", (3, 2), fill)
         assert (array == 7).all()
         assert not bad.any()
@@ -172,7 +172,7 @@ def test_decoded_images(mark: Path, tmp_path: Path, beside: str, monkeypatch) ->
 @pytest.mark.parametrize("form", FORMS)
 def test_tables_of_neighbours(mark: Path, tmp_path: Path, form: str) -> None:
     FORMS[form](tmp_path / "table.safetensors", payloads(mark)["touch"])
-    with pytest.raises(ConfigError, match="is no table of neighbours"):
+    with pytest.raises(ConfigError, match="is not a table of neighbours"):
         Neighbors(str(tmp_path / "table.safetensors")).load(None)
     assert not mark.exists()
 
@@ -196,7 +196,7 @@ def run_folder(tmp_path: Path, mark: Path) -> Path:
 def test_compare(mark: Path, tmp_path: Path) -> None:
     found = read_runs(run_folder(tmp_path, mark))
     assert not list(found)
-    assert "results.json is no JSON" in found.problems[0]
+    assert "results.json is not JSON" in found.problems[0]
     assert not mark.exists()
 
 
