@@ -1,4 +1,4 @@
-"""Source: a run's student and images again, without its teacher's weights."""
+"""LoadedStudent: a run's student and images, loaded without the teacher's weights."""
 
 import json
 from contextlib import suppress
@@ -21,30 +21,30 @@ from kd_lightning.runs.results import FILE as RESULTS
 ENDINGS = (".ckpt", ".safetensors")
 CHUNK = 64
 DEPTHS = ("*", "*/*", "*/*/*")
-"""Where runs lie below a folder of them."""
+"""Patterns of runs' folders below a folder of runs."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """What is exported, and the images that it is held to."""
+class LoadedStudent:
+    """A student and the images on which its exports are compared."""
 
     checkpoint: Path
     config: dict[str, Any]
     results: dict[str, Any]
-    """results.json; {} for a run that is not finished."""
+    """results.json; {} for an unfinished run."""
     network: Network
     """The student in eval mode, float32."""
     data: ImageData
     knows_classes: bool
-    """Whether the student's classifier was trained; else its embedding is what there is to export."""
+    """Whether the student's classifier was trained; otherwise only its embedding is exported."""
     split: str
-    """Which images it is held to: test, else val, else train."""
+    """Split for the comparison: test, else val, else train."""
 
     @property
     def evaluated(self) -> bool:
-        """Whether results.json speaks of these weights."""
-        chosen = self.results.get("protocol", {}).get("checkpoint")
-        return self.checkpoint.name in (chosen, "student.safetensors") and bool(self.results)
+        """Whether results.json is about these weights."""
+        evaluated_checkpoint = self.results.get("protocol", {}).get("checkpoint")
+        return self.checkpoint.name in (evaluated_checkpoint, "student.safetensors") and bool(self.results)
 
     @property
     def class_names(self) -> list[str]:
@@ -56,50 +56,50 @@ class Source:
         return self.data.datasets[self.split]
 
     def training_images(self) -> ImageDataset:
-        """The training images, as they are in the data.
+        """Return the training images without augmentation.
 
         Raises:
-            ConfigError: where they cannot be read.
+            ConfigError: if they cannot be read.
         """
         self.data.setup("fit")
         return self.data.datasets["train"]
 
 
-def load(path: str, field: str = "ckpt_path") -> Source:
-    """A run's student, from the run's folder, a checkpoint or a student.safetensors in it; needs no teacher.
+def load(path: str, field: str = "ckpt_path") -> LoadedStudent:
+    """Load a run's student from the run's folder, or from a checkpoint or student.safetensors in it.
 
     Raises:
-        ConfigError: for what is no run's, or whose data cannot be read.
+        ConfigError: for files that do not belong to a run, or unreadable data.
     """
-    from kd_lightning.analysis import loading  # it needs the parser, which knows all commands
+    from kd_lightning.runs import loading  # imports the parser, which few commands need
 
-    found = resolve(path, field)
-    checkpoint = _in_folder(found, field) if found.is_dir() else found
+    resolved = resolve(path, field)
+    checkpoint = _in_folder(resolved, field) if resolved.is_dir() else resolved
     if checkpoint.suffix not in ENDINGS:
-        beside = sorted(file.name for file in checkpoint.parent.iterdir() if file.suffix in ENDINGS)
-        raise ConfigError(f"{field}: {checkpoint} is no checkpoint{nearest(checkpoint.name, beside)}")
-    beside = checkpoint.with_name(loading.CONFIG)
-    config = loading.read_config(beside, field)
-    student = _student(config, beside)
+        siblings = sorted(file.name for file in checkpoint.parent.iterdir() if file.suffix in ENDINGS)
+        raise ConfigError(f"{field}: {checkpoint} is not a checkpoint{nearest(checkpoint.name, siblings)}")
+    config_path = checkpoint.with_name(loading.CONFIG)
+    config = loading.read_config(config_path, field)
+    student = _student(config, config_path)
     with torch.random.fork_rng(devices=[]):
         arguments = {key: value for key, value in student.items() if key not in ("pretrained", "checkpoint", "dtype")}
-        arguments.pop("num_classes", None)  # the weights' own
+        arguments.pop("num_classes", None)  # determined by the weights
         network = Network(**arguments, checkpoint=str(checkpoint.absolute()))
-        method, data = _built_without_teacher(config, beside, student, checkpoint)
-    data.batch_size, data.augmentations = 1, []  # images as they are, any number of them
+        method, data = _built_without_teacher(config, config_path, student, checkpoint)
+    data.batch_size, data.augmentations = 1, []  # any number of images, without augmentation
     data.prepare_data()
-    knows = method.trains_classifier and network.num_classes > 0
-    return Source(checkpoint, config, _results(checkpoint), network.eval(), data, knows, _split(data))
+    knows_classes = method.trains_classifier and network.num_classes > 0
+    return LoadedStudent(checkpoint, config, _results(checkpoint), network.eval(), data, knows_classes, _split(data))
 
 
-def spread(images: ImageDataset, count: int) -> Tensor:
-    """Up to `count` images n,3,S,S uint8, evenly from all of a set, the first one and the last among them."""
+def evenly_spaced(images: ImageDataset, count: int) -> Tensor:
+    """Return up to `count` evenly spaced images n,3,S,S uint8 of a set, including the first and the last."""
     rows = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
     return torch.cat([images.take(part).images.cpu() for part in rows.split(CHUNK)])
 
 
-def resized(images: Tensor, side: int) -> Tensor:
-    """Images N,3,H,W uint8 at another side, uint8 again."""
+def resize(images: Tensor, side: int) -> Tensor:
+    """Resize images N,3,H,W uint8 to another side; the result is uint8."""
     if images.shape[-2:] == (side, side):
         return images
     return F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
@@ -111,8 +111,8 @@ def _in_folder(folder: Path, field: str) -> Path:
     try:
         return find_checkpoint(folder, field)
     except ConfigError as error:
-        below = sorted({file.parent for depth in DEPTHS for file in folder.glob(f"{depth}/*.ckpt")})
-        names = ", ".join(str(each.relative_to(folder)) for each in below[:3])
+        runs = sorted({file.parent for depth in DEPTHS for file in folder.glob(f"{depth}/*.ckpt")})
+        names = ", ".join(str(path.relative_to(folder)) for path in runs[:3])
         raise ConfigError(f"{error}" + (f"; runs below it: {names}" if names else "")) from error
 
 
@@ -124,26 +124,26 @@ def _student(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _built_without_teacher(config: dict[str, Any], path: Path, student: dict[str, Any], checkpoint: Path) -> tuple:
-    """The method and the data, the student in its teacher's place: what a method trains does not depend on whom."""
+    """Return method and data, with the student instead of the teacher, whose weights are not needed."""
     from kd_lightning.runs.loading import build
 
     arguments = config["model"].get("init_args") or {}
     if not isinstance(arguments.get("teacher"), dict):
         return build(config, path)
-    stand_in = {"name": student["name"], "checkpoint": str(checkpoint.absolute())}
-    stand_in |= {"model_kwargs": student.get("model_kwargs")}
+    student_as_teacher = {"name": student["name"], "checkpoint": str(checkpoint.absolute())}
+    student_as_teacher |= {"model_kwargs": student.get("model_kwargs")}
     changed = deepcopy(config)
-    changed["model"]["init_args"]["teacher"] = stand_in
+    changed["model"]["init_args"]["teacher"] = student_as_teacher
     try:
         return build(changed, path)
-    except ConfigError:  # a method that wants more of a teacher than of a student
+    except ConfigError:  # some methods have requirements that only the teacher meets
         return build(config, path)
 
 
 def _results(checkpoint: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        found = json.loads(checkpoint.with_name(RESULTS).read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+        content = json.loads(checkpoint.with_name(RESULTS).read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
     return {}
 
 
