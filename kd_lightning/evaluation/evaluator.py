@@ -162,9 +162,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, ImageData):
         return value.name
     if isinstance(value, list | tuple | set):
-        return [_plain(each) for each in (sorted(value) if isinstance(value, set) else value)]
+        return [_plain(item) for item in (sorted(value) if isinstance(value, set) else value)]
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     return value if isinstance(value, str | int | float | bool) else None
 
 

@@ -25,4 +25,4 @@ def medians(calls: Sequence[Callable[[], Any]], repeats: int, *, warm: int = 3) 
             calls[place]()
             if turn >= 0:
                 seconds[place].append(time.perf_counter() - started)
-    return [median(taken) for taken in seconds]
+    return [median(seconds_of_call) for seconds_of_call in seconds]

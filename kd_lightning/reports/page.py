@@ -245,7 +245,7 @@ def _disagreed(comparison: Comparison) -> tuple[list[dict[str, Any]], str]:
             "votes": [
                 {
                     "group": group,
-                    "said": ", ".join(f"{name(label)} ({count})" for label, count in votes.items()),
+                    "predictions": ", ".join(f"{name(label)} ({count})" for label, count in votes.items()),
                     "right": [*votes] == [one.label],
                 }
                 for group, votes in one.votes.items()

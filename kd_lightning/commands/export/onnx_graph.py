@@ -47,10 +47,10 @@ def session(path: Path, threads: int) -> InferenceFn:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
-    ready = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    inference = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.from_numpy(part) for part in ready.run(None, {INPUT: images.contiguous().numpy()}))
+        return tuple(torch.from_numpy(part) for part in inference.run(None, {INPUT: images.contiguous().numpy()}))
 
     return run
 

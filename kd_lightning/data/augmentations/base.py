@@ -97,11 +97,13 @@ def check_probability(value: float) -> float:
     return value
 
 
-def check_range(field: str, low: float, high: float, *, least: float = 0.0, most: float = float("inf")) -> None:
+def check_range(field: str, low: float, high: float, *, minimum: float = 0.0, maximum: float = float("inf")) -> None:
     """Raise an error for a range that is not from low to high within its bounds.
 
     Raises:
         ConfigError: naming the field.
     """
-    if not least <= low <= high <= most:
-        raise ConfigError(f"{field}: [{low}, {high}] is not a range from {least:g} to {most:g}, smaller value first")
+    if not minimum <= low <= high <= maximum:
+        raise ConfigError(
+            f"{field}: [{low}, {high}] is not a range from {minimum:g} to {maximum:g}, smaller value first"
+        )

@@ -157,7 +157,7 @@ class GaussianBlur(Augmentation):
     def __init__(
         self, sigma: tuple[float, float] = (0.1, 2.0), kernel_size: int = 23, probability: float = 0.5
     ) -> None:
-        check_range("sigma", *sigma, least=1e-3)
+        check_range("sigma", *sigma, minimum=1e-3)
         if kernel_size < 3 or kernel_size % 2 == 0:
             raise ConfigError(f"kernel_size: {kernel_size} is not an odd number from 3 up")
         self.sigma, self.kernel_size, self.probability = sigma, kernel_size, check_probability(probability)

@@ -44,8 +44,8 @@ class RandomErasing(Augmentation):
         ratio: tuple[float, float] = (0.3, 1 / 0.3),
         fill: Literal["black", "mean", "noise"] = "noise",
     ) -> None:
-        check_range("scale", *scale, least=0.0, most=1.0)
-        check_range("ratio", *ratio, least=1e-6)
+        check_range("scale", *scale, minimum=0.0, maximum=1.0)
+        check_range("ratio", *ratio, minimum=1e-6)
         self.probability, self.scale, self.ratio, self.fill = check_probability(probability), scale, ratio, fill
 
     def boxes(self, keys: Tensor, height: int, width: int) -> Tensor:

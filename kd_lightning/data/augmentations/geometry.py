@@ -102,8 +102,8 @@ class RandomResizedCrop(Augmentation):
     ) -> None:
         if size is not None and size < 1:
             raise ConfigError(f"size: {size} is not positive")
-        check_range("scale", *scale, least=1e-6, most=1.0)
-        check_range("ratio", *ratio, least=1e-6)
+        check_range("scale", *scale, minimum=1e-6, maximum=1.0)
+        check_range("ratio", *ratio, minimum=1e-6)
         self.size, self.scale, self.ratio, self.interpolation = size, scale, ratio, interpolation
         self.resample = Image.Resampling[interpolation.upper()]
 
