@@ -186,10 +186,14 @@ def without(args: list[str], *names: str) -> list[str]:
     return [arg for place, arg in enumerate(args) if place not in drop]
 
 
+def _is_slow(block: Block) -> bool:
+    return any(name in block.text for name in SLOW)
+
+
 @pytest.mark.parametrize(
     "block",
     [
-        pytest.param(block, id=str(block), marks=[pytest.mark.slow] * any(name in block.text for name in SLOW))
+        pytest.param(block, id=str(block), marks=pytest.mark.slow if _is_slow(block) else pytest.mark.e2e)
         for block in RUN
     ],
 )
