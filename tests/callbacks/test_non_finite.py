@@ -261,6 +261,7 @@ def test_two_processes_agree(tmp_path: Path, how: str, first: str) -> None:
     assert all(torch.isfinite(v).all() for v in student(tmp_path / "p/n/x/last.ckpt").values())
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_nothing_waits_for_the_gpu(tmp_path: Path) -> None:
     class Watched(NonFiniteGuard):

@@ -111,8 +111,14 @@ def test_checkpoints(mark: Path, tmp_path: Path, kind: str, form: str, ending: s
         assert not mark.exists()
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [
+        pytest.param(kind, command, marks=[] if kind == KINDS[0] or command == "fit" else pytest.mark.e2e)
+        for kind in KINDS
+        for command in ("fit", "validate", "test", "predict")
+    ],
+)
 def test_ckpt_path(mark: Path, tmp_path: Path, command: str, kind: str, capfd, monkeypatch) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # what turns torch's own caution off
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(KD))
