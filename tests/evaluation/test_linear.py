@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from kd_lightning.cli import main
 from kd_lightning.errors import ConfigError
-from kd_lightning.evaluation import KNN, LinearProbe, knn_scores, read, reading
+from kd_lightning.evaluation import KNN, LinearProbe, knn_scores, network_view, read
 from kd_lightning.evaluation.classifiers import logistic_scores, sgd_scores
 from kd_lightning.methods import KD, CoSS, Supervised
 
@@ -88,11 +88,11 @@ def test_few_images_of_a_class_are_evaluated_all_the_same() -> None:
 def test_probes_share_one_reading_of_each_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
 
-    def noted(network: torch.nn.Module, *args: object, **kwargs: object) -> reading.Predictions:
+    def noted(network: torch.nn.Module, *args: object, **kwargs: object) -> network_view.Predictions:
         names.append(network.name)
         return read(network, *args, **kwargs)
 
-    monkeypatch.setattr(reading, "read", noted)
+    monkeypatch.setattr(network_view, "read", noted)
     both = KNN(teacher=True), LinearProbe(teacher=True)
     run, built = trainer(tmp_path, *both), method(CoSS)
     run.test(built, digits(), verbose=False)
