@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import wandb
-from safetensors.torch import load_file
 from helpers.wandb_files import records
+from safetensors.torch import load_file
 
 from kd_lightning.cli import main
 from kd_lightning.errors import ConfigError
