@@ -11,7 +11,7 @@ from kd_lightning.io.atomic import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """How Lightning writes and reads a run's checkpoints: by `whole`, and as weights and plain values alone."""
+    """How Lightning writes and reads a run's checkpoints: by `atomic_write`, and as weights and plain values alone."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Writes a checkpoint in the place of an older one, which stays where the new one cannot be written.

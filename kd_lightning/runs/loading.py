@@ -12,15 +12,15 @@ import torch
 import yaml
 from lightning.pytorch.utilities import rank_zero_warn
 
-from kd_lightning.data import ImageData
-from kd_lightning.errors import ConfigError, nearest, one_line
-from kd_lightning.evaluation import NetworkView, FeatureCache
-from kd_lightning.distillation import StudentModule
-from kd_lightning.models import Network, checkpoints
 from kd_lightning.config.messages import config_error, explain
 from kd_lightning.config.parser import Parser
-from kd_lightning.io.paths import resolve
 from kd_lightning.config.safe_yaml import load_yaml
+from kd_lightning.data import ImageData
+from kd_lightning.distillation import StudentModule
+from kd_lightning.errors import ConfigError, nearest, one_line
+from kd_lightning.evaluation import FeatureCache, NetworkView
+from kd_lightning.io.paths import resolve
+from kd_lightning.models import Network, checkpoints
 from kd_lightning.runs.results import FILE as RESULTS
 
 CONFIG = "config.yaml"
@@ -62,7 +62,9 @@ class LoadedRun:
         teacher = getattr(method, "teacher", None)
         beside = teacher and NetworkView(teacher, reader, self.data, "test", knows_classes=method.knows_classes)
         known = method.trains_classifier
-        return NetworkView(self.student, reader, self.data, "test", knows_classes=known, is_student=True, teacher=beside)
+        return NetworkView(
+            self.student, reader, self.data, "test", knows_classes=known, is_student=True, teacher=beside
+        )
 
 
 def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
@@ -134,7 +136,9 @@ def find_checkpoint(folder: Path, field: str = "run") -> Path:
         ConfigError: naming `field` where there is none.
     """
     evaluated = _result(folder, "protocol", "checkpoint")
-    names = [name for name in (evaluated, "best.ckpt", "last.ckpt") if isinstance(name, str) and Path(name).name == name]
+    names = [
+        name for name in (evaluated, "best.ckpt", "last.ckpt") if isinstance(name, str) and Path(name).name == name
+    ]
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
         raise ConfigError(f"{field}: {folder} holds no checkpoint ({' or '.join(dict.fromkeys(names))})")

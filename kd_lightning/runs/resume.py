@@ -6,11 +6,11 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
-from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.config.checks import fixed_seed
-from kd_lightning.config.safe_yaml import load_yaml
-from kd_lightning.runs.directory import Run
 from kd_lightning.config.flatten import differences, in_words
+from kd_lightning.config.safe_yaml import load_yaml
+from kd_lightning.errors import ConfigError, one_line
+from kd_lightning.runs.directory import Run
 
 MUTABLE_ON_RESUME = (
     "ckpt_path",
@@ -50,7 +50,7 @@ def resume_path(config: Namespace) -> Path | None:
     run, kind = Run(**config.run.as_dict()), config.model.class_path.rpartition(".")[2]
     seed = fixed_seed(config.seed_everything)
     if given != "last":
-        own = run.id is not None and run.beside(kind, seed) / run.id / "last.ckpt"
+        own = run.id is not None and run.parent_dir(kind, seed) / run.id / "last.ckpt"
         if not (own and own.exists() and own.resolve() == Path(given).resolve()):
             return None
     folder = run.unfinished(kind, seed)
@@ -66,7 +66,7 @@ def check_config_matches(place: Path, now: dict[str, Any]) -> None:
     """Refuses to go on with a run under other settings than it began with.
 
     Args:
-        place: as `goes_on` gives it.
+        place: as `resume_path` gives it.
         now: the config as it would be saved.
 
     Raises:

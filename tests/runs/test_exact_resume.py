@@ -5,9 +5,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from helpers import processes
 import pytest
 import torch
+from helpers import processes
 from helpers.factories import METHODS
 
 from kd_lightning.distillation import Distiller, StudentModule

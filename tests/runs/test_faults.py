@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-from helpers import processes
 import psutil
 import pytest
+from helpers import processes
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset

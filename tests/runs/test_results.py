@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from helpers.finished_run import ARGS
 from helpers.wandb_files import records
+from safetensors.torch import load_file
 
 from kd_lightning.cli import main
 from kd_lightning.errors import ConfigError
@@ -72,10 +72,14 @@ def test_the_dashboard_has_summary_and_tables(finished_run: Path) -> None:
     assert json.loads(summary["last/val/acc"]) == found["last"]["val/acc"]
     history = {i.key or "/".join(i.nested_key): i.value_json for r in written for i in r.history.item}
     assert any(key.startswith("test/per_class") for key in history)
-    table = json.loads(next(finished_run.glob("wandb/offline-run-*/files/media/table/test/per_class*.json")).read_text())
+    table = json.loads(
+        next(finished_run.glob("wandb/offline-run-*/files/media/table/test/per_class*.json")).read_text()
+    )
     assert table["columns"] == ["class", "count", "accuracy", "accuracy_teacher"]
     assert [row[2] for row in table["data"]] == found["details"]["per_class"]["accuracy"]
-    table = json.loads(next(finished_run.glob("wandb/offline-run-*/files/media/table/test/disagreement*.json")).read_text())
+    table = json.loads(
+        next(finished_run.glob("wandb/offline-run-*/files/media/table/test/disagreement*.json")).read_text()
+    )
     each = load_file(finished_run / results.PREDICTIONS)
     differ = int((each["prediction"] != each["teacher_prediction"]).sum())
     assert len(table["data"]) == min(32, differ) > 0

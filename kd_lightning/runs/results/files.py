@@ -10,8 +10,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from kd_lightning.io.atomic import write_tensors
-from kd_lightning.io.atomic import atomic_write
+from kd_lightning.io.atomic import atomic_write, write_tensors
 
 SCHEMA = 1
 """Raised where an older reader would misread a newer file."""
@@ -50,10 +49,10 @@ def read(path: Path) -> dict[str, Any] | None:
     """A results.json that this version can add to; None where there is none."""
     try:
         found = json.loads(path.read_text())
-        atomic_write = found["schema"] == SCHEMA and all(isinstance(found[part], dict) for part in ("run", "protocol", *ADDED))
+        complete = all(isinstance(found[part], dict) for part in ("run", "protocol", *ADDED))
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return found if atomic_write else None
+    return found if complete and found["schema"] == SCHEMA else None
 
 
 def _merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
