@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.factories import METHODS, method, trainer
+from helpers.factories import METHODS, method, some_by_default, trainer
 
 from kd_lightning.batch import Batch
 from kd_lightning.cli import main
@@ -53,6 +53,7 @@ def batch(count: int = 8) -> Batch:
     return Batch(torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8), rows % 10, rows, rows * 7919)
 
 
+@pytest.mark.e2e
 def test_two_configs_two_variants_one_table(
     in_process: list[list[str]], tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
@@ -78,6 +79,7 @@ def test_two_configs_two_variants_one_table(
     assert not [*Path.cwd().glob("runs/kd_lightning*/bench*")]
 
 
+@pytest.mark.e2e
 @pytest.mark.usefixtures("in_process")
 def test_random_images_need_no_data_and_no_weights(capfd: pytest.CaptureFixture) -> None:
     config = f"--config={ROOT / 'configs/cifar100/resnet56_resnet20/sp.yaml'}"
@@ -88,6 +90,7 @@ def test_random_images_need_no_data_and_no_weights(capfd: pytest.CaptureFixture)
     assert result["memory"] == {}
 
 
+@pytest.mark.e2e
 def test_a_failure_leaves_the_other_lines(in_process: list[list[str]], capfd: pytest.CaptureFixture) -> None:
     variants = "--variants=['--data.batch_size=9999', '']"
     failed, fine = main(["bench", KD_CONFIG, variants, "--memory=false", *BRIEF])
@@ -132,7 +135,7 @@ def test_too_few_batches_are_refused(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert "data.batch_size: bench needs 3 batches an epoch, and there are 1" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("kind", some_by_default(METHODS, "SP"))
 def test_the_bare_loop_takes_the_same_steps_as_fit(kind: type[StudentModule], tmp_path: Path) -> None:
     seen: list[Batch] = []
     trained = method(kind)
@@ -240,6 +243,7 @@ class TestTorchdistill:
         assert all(value.grad is None for value in runner.box.teacher_model.parameters())
         return kind(deepcopy(ours), trainer, data.datasets["train"], 0, nullcontext)
 
+    @pytest.mark.e2e
     @pytest.mark.usefixtures("in_process")
     def test_it_takes_its_turn(self, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
         from kd_lightning.commands.bench import torchdistill_baseline

@@ -112,6 +112,7 @@ def test_one_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     assert not alive(tmp_path)
 
 
+@pytest.mark.e2e
 @pytest.mark.usefixtures("fake")
 def test_two_repeats_share_the_work_and_a_killed_ones_children_keep_it(tmp_path: Path) -> None:
     config = write(tmp_path, "a", fake={"sleep": 4})
