@@ -73,7 +73,7 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             f"--run.output_dir={tmp_path}",
             "--trainer.max_epochs=2",
         ]
-        fixed += ["--trainer.callbacks+=test_non_finite.Kept", "--trainer.enable_progress_bar=false"]
+        fixed += ["--trainer.callbacks+=test_non_finite.Kept", "--trainer.enable_progress_bar=false", "--run.project=p"]
         fixed += [
             "--run.name=n",
             "--data.max_train_samples=500",
