@@ -45,6 +45,17 @@ class RunError(RuntimeError):
         return redacted(super().__str__())
 
 
+class StoppedError(BaseException):
+    """A run that ended because a signal told it to; `status` is 128 plus the signal's number, as in a shell.
+
+    It is no Exception, so that code which handles errors during a run does not catch it.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def one_line(error: BaseException, most: int = 500) -> str:
     """Return an exception's message as one line, with keys hidden and cut after `most` characters.
 

@@ -13,6 +13,7 @@ from kd_lightning.config.messages import arguments_of, import_class
 from kd_lightning.config.precision import check_precision
 from kd_lightning.errors import ConfigError, is_key, nearest, redacted
 from kd_lightning.io.paths import check_name, resolve
+from kd_lightning.io.schema import check_schema
 from kd_lightning.models import checkpoints
 
 _LEAST = {
@@ -60,6 +61,7 @@ def check(command: str | None, config: Namespace) -> None:
         ConfigError: naming the field.
     """
     content = config.as_dict()
+    check_schema(content, Path(str((config.get("config") or ["config"])[-1])), "config")
     for group in ("model", "data", "trainer", "run", "protocol", "guard", "speed"):
         if group in content and not isinstance(content[group], dict):
             raise ConfigError(f"{group}: {content[group]!r} is no table of settings; leave it out for the defaults")
@@ -96,6 +98,7 @@ def check(command: str | None, config: Namespace) -> None:
             raise ConfigError(
                 f"ckpt_path: {path} holds a student alone; give a run's .ckpt, or this file as model.student.checkpoint"
             )
+        check_schema(torch.load(path, map_location="cpu", weights_only=True, mmap=True), path, "ckpt_path")
         config.ckpt_path, config.weights_only = str(path), True
 
 

@@ -8,6 +8,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from kd_lightning.errors import RunError, one_line
 from kd_lightning.io.atomic import atomic_write
+from kd_lightning.io.schema import SCHEMA, check_schema
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -22,7 +23,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         try:
             with atomic_write(path) as partial:
-                torch.save(checkpoint, partial)
+                torch.save({**checkpoint, "schema": SCHEMA}, partial)
         except (OSError, RuntimeError) as error:
             reason = one_line(error.__context__ or error)
             kept = f"the one of before is whole, and --ckpt_path {path} goes on from it" if path.exists() else ""
@@ -30,8 +31,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise RunError(f"{path} cannot be written ({reason}); {kept or nothing}") from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: Any = None) -> dict[str, Any]:
-        """As Lightning's, but never by a pickle that could run code, whatever is asked for."""
-        return super().load_checkpoint(path, map_location=map_location, weights_only=True)
+        """Load as Lightning does, but never by a pickle that could run code, whatever is asked for.
+
+        Raises:
+            ConfigError: for a checkpoint of another version.
+        """
+        checkpoint = super().load_checkpoint(path, map_location=map_location, weights_only=True)
+        check_schema(checkpoint, Path(path), "ckpt_path")
+        return checkpoint
 
 
 def steps_done(path: Path) -> int:

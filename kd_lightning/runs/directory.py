@@ -106,7 +106,7 @@ class Run:
         Args:
             method: the run's.
             data: the run's.
-            resume_path: the checkpoint in this very folder that the run goes on from, or the folder where there is none.
+            resume_path: the checkpoint in this folder to resume from, or the folder where there is none.
 
         Raises:
             ConfigError: if the folder is another run's.
