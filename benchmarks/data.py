@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from kd_lightning.cli.main import run_class
+from kd_lightning.commands.running import run_class
 from kd_lightning.data.archives import folder_at
 from kd_lightning.data.augmentations import ColorJitter, HorizontalFlip, RandomCrop, RandomResizedCrop
 from kd_lightning.data.base import ImageData, Split

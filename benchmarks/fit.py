@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from benchmarks import tables
 from benchmarks.noise import noise
-from kd_lightning.cli.main import run_class
+from kd_lightning.commands.running import run_class
 from kd_lightning.errors import ConfigError, check_positive
 
 _CALLBACK = "benchmarks.interleaved_timer.InterleavedTimer"

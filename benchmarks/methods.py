@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from kd_lightning import methods
 from kd_lightning.batch import Batch
-from kd_lightning.cli.main import run_class
+from kd_lightning.commands.running import run_class
 from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.io.console import wide

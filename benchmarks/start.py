@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from kd_lightning.cli.main import run_class
+from kd_lightning.commands.running import run_class
 from kd_lightning.errors import check_positive
 from kd_lightning.io.console import wide
 

@@ -1,15 +1,22 @@
 """Which callbacks and plugins the command line adds to those of a config."""
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 
 from kd_lightning import distributed
+from kd_lightning.callbacks.known_errors import known_error
 from kd_lightning.callbacks.memory import OutOfMemory
+from kd_lightning.callbacks.preemption import PreemptionHandler
 from kd_lightning.callbacks.progress import Progress
+from kd_lightning.callbacks.protocol import Protocol
+from kd_lightning.callbacks.run_status import RunStatus
 from kd_lightning.callbacks.run_summary import RunSummary
+from kd_lightning.config.checks import validates
 from kd_lightning.data import ImageData
 from kd_lightning.evaluation import Classification, Cost, Evaluator, Faithfulness
 from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO
@@ -39,6 +46,21 @@ def default_evaluators(method: LightningModule, data: ImageData, given: list[Cal
         wanted.append(Faithfulness())
     named = {type(callback) for callback in given}
     return [evaluator for evaluator in wanted if type(evaluator) not in named]
+
+
+def run_context(trainer: Any, folder: Path, *, resumes: bool) -> tuple[RunStatus, PreemptionHandler]:
+    """Return the callbacks of `fit` that are contexts around it as well: state.json with its lock, and signals."""
+    writes = rank_zero_only.rank == 0 and not trainer.fast_dev_run
+    status = RunStatus(folder, resume_path=resumes, writes=writes, explain=known_error)
+    return status, PreemptionHandler(folder)
+
+
+def checkpoints_of(
+    protocol: Protocol, folder: Path, trainer: Any, method: LightningModule, data: ImageData
+) -> list[Checkpoint]:
+    """Return the callbacks that save checkpoints; the best one only where there is a val/acc."""
+    evaluated = data.has_validation and data.labeled and method.trains_classifier
+    return protocol.checkpoints(folder, validated=evaluated and validates(trainer))
 
 
 def plugins_of(trainer: Any) -> dict[str, Any]:

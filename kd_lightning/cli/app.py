@@ -5,17 +5,14 @@ import os
 from typing import Any
 
 import yaml
-from jsonargparse import SUPPRESS
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kd_lightning import callbacks
 from kd_lightning.callbacks import assembly
-from kd_lightning.callbacks.known_errors import known_error
 from kd_lightning.cli.registry import Command
-from kd_lightning.config.checks import check, fixed_seed, validates
+from kd_lightning.config.checks import check, fixed_seed
 from kd_lightning.config.messages import config_error
 from kd_lightning.config.parser import Parser
 from kd_lightning.data import ImageData
@@ -24,6 +21,7 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation import Evaluator
 from kd_lightning.io import noise
 from kd_lightning.io.schema import SCHEMA
+from kd_lightning.runs.checkpoint_io import check_checkpoint
 from kd_lightning.runs.directory import RESUME_ENV_VAR, Run
 from kd_lightning.runs.resume import check_config_matches, resume_path
 
@@ -42,7 +40,7 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(callbacks.Protocol, "protocol")
         parser.add_lightning_class_args(callbacks.Speed, "speed")
         parser.add_lightning_class_args(callbacks.NonFiniteGuard, "guard")
-        parser.add_argument("--schema", type=int, default=SCHEMA, help=SUPPRESS)
+        parser.add_argument("--schema", type=int, default=SCHEMA, help="version of a config's format")
         parser.link_arguments("data.num_classes", "model.init_args.student.num_classes", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=fixed_seed)
 
@@ -61,6 +59,8 @@ class CLI(LightningCLI):
         config = self.config[command] if command else self.config
         self.resume_path = resume_path(config) if command == "fit" else None
         check(command, config)
+        if config.get("ckpt_path") is not None:
+            config.ckpt_path, config.weights_only = check_checkpoint(config.ckpt_path), True
         if self.resume_path:
             check_config_matches(self.resume_path, yaml.safe_load(self._parser(command).dump(config, skip_none=False)))
             self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
@@ -73,15 +73,10 @@ class CLI(LightningCLI):
             wanted += assembly.default_evaluators(self.model, data, wanted)
         if self.subcommand == "fit":
             folder, loggers = self._get(self.config_init, "run").open(self.model, data, self.resume_path)
-            writes = rank_zero_only.rank == 0 and not trainer.fast_dev_run
-            resumes = bool(self.resume_path)
-            self.watch = callbacks.RunStatus(folder, resume_path=resumes, writes=writes, explain=known_error)
-            self.stop = callbacks.PreemptionHandler(folder)
+            self.watch, self.stop = assembly.run_context(trainer, folder, resumes=bool(self.resume_path))
             protocol = self._get(self.config_init, "protocol")
             data.tested, data.checks = protocol.test, [evaluator.check_data for evaluator in evaluators]
-            evaluated = data.has_validation and data.labeled and self.model.trains_classifier
-            checkpoints = protocol.checkpoints(folder, validated=evaluated and validates(trainer))
-            wanted += [self.watch, *checkpoints, self.stop]
+            wanted += [self.watch, *assembly.checkpoints_of(protocol, folder, trainer, self.model, data), self.stop]
             logger = loggers if trainer.logger in (None, True) else trainer.logger
             kwargs |= {"default_root_dir": folder, "logger": logger}
         else:

@@ -48,6 +48,7 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
     for kind in (_unknown_field, _unknown_class, _missing, _wrong_type):
         if line := kind(message, field, options):
             return line
+    message = re.sub(r'Parser key "[^"]+":\s*', "", message)
     return f"{field}: {message}" if field and not message.startswith(field) else message
 
 
@@ -80,8 +81,10 @@ def _unknown_class(message: str, field: str, options: set[str]) -> str:
     if not found or not (choices or "base" in found.groupdict()):
         return ""
     given = found["given"] or _last(r"Given value: (.+)", message)
-    what = f"no {found['base']}" if found.groupdict().get("base") else "no class to choose"
-    return f"{field}: {given} is {what}{nearest(given.split('.')[-1], choices)}"
+    what = (
+        f"{given} is no {found['base']}" if found.groupdict().get("base") else f"there is no class {given!r} to choose"
+    )
+    return f"{field}: {what}{nearest(given.split('.')[-1], choices)}"
 
 
 def _missing(message: str, field: str, options: set[str]) -> str:

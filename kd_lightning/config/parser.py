@@ -3,7 +3,7 @@
 from lightning.pytorch.cli import LightningArgumentParser
 
 import kd_lightning.methods  # noqa: F401  the short names of all methods
-from kd_lightning.config.command_parser import OneLineErrors
+from kd_lightning.config.one_line_errors import OneLineErrors
 
 
 class Parser(OneLineErrors, LightningArgumentParser):

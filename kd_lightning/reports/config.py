@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from kd_lightning.config.safe_yaml import load_yaml
+from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.io.schema import schema_problem
 from kd_lightning.reports.values import printable
 

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from kd_lightning.errors import RunError, one_line
+from kd_lightning.errors import ConfigError, RunError, one_line
 from kd_lightning.io.atomic import atomic_write
+from kd_lightning.io.paths import resolve
 from kd_lightning.io.schema import SCHEMA, check_schema
+from kd_lightning.models import checkpoints
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -39,6 +41,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         checkpoint = super().load_checkpoint(path, map_location=map_location, weights_only=True)
         check_schema(checkpoint, Path(path), "ckpt_path")
         return checkpoint
+
+
+def check_checkpoint(given: str) -> str:
+    """Check, before anything is built, that the checkpoint of `ckpt_path` can be read; return its full path.
+
+    Raises:
+        ConfigError: for a file that is missing, damaged, a student alone, of another version, or that would run code.
+    """
+    path = resolve(given, "ckpt_path")
+    checkpoints.read(path, "ckpt_path")
+    if path.suffix == ".safetensors":
+        raise ConfigError(
+            f"ckpt_path: {path} holds a student alone; give a run's .ckpt, or this file as model.student.checkpoint"
+        )
+    check_schema(torch.load(path, map_location="cpu", weights_only=True, mmap=True), path, "ckpt_path")
+    return str(path)
 
 
 def steps_done(path: Path) -> int:

@@ -14,12 +14,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from kd_lightning.config.messages import config_error, explain
 from kd_lightning.config.parser import Parser
-from kd_lightning.config.safe_yaml import load_yaml
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError, nearest, one_line
 from kd_lightning.evaluation import FeatureCache, NetworkView
 from kd_lightning.io.paths import resolve
+from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.io.schema import check_schema
 from kd_lightning.models import Network, checkpoints
 from kd_lightning.runs.results import FILE as RESULTS
