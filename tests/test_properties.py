@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kd_lightning import optim, randomness
 from kd_lightning.config.messages import explain
-from kd_lightning.config.safe_yaml import check_yaml
+from kd_lightning.io.safe_yaml import check_yaml
 from kd_lightning.data.samplers import EpochSampler
 from kd_lightning.errors import nearest, redacted
 from kd_lightning.reports.values import LARGEST, finite, number, printable

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.io.schema import schema_problem
 from kd_lightning.reports.details import checked_details
 from kd_lightning.reports.values import kind, number, printable
-from kd_lightning.runs.results import SCHEMA
 
 MOST_BYTES = 64_000_000
 
@@ -52,10 +52,8 @@ def read_results(path: Path) -> tuple[Results, list[str]]:
         raise ResultsError(f"{path.name} is no JSON, or cut off ({reason})") from error
     if not isinstance(content, dict):
         raise ResultsError(f"{path.name} holds no table of results, but {kind(content)}")
-    schema = content.get("schema")
-    if type(schema) is not int or schema != SCHEMA:
-        other = "has no schema" if schema is None else f"is of schema {printable(repr(schema), 20)}"
-        raise ResultsError(f"{path.name} {other}, and this version reads {SCHEMA}: run fit or test again with one code")
+    if problem := schema_problem(content):
+        raise ResultsError(f"{path.name} {printable(problem)}")
     return _checked(content)
 
 

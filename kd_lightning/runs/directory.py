@@ -46,6 +46,14 @@ class Run:
     id: str | None = None
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
 
+    def __post_init__(self) -> None:
+        for field_name in ("project", "name", "id"):
+            if getattr(self, field_name) is not None:
+                check_name(getattr(self, field_name), f"run.{field_name}")
+        folder = self.output_dir
+        if not folder or "\0" in folder or Path(folder).expanduser().is_file():
+            raise ConfigError(f"run.output_dir: {folder!r} is no folder; give one, or leave it out for runs/")
+
     def parent_dir(self, kind: str, seed: int) -> Path:
         """The folder that the runs of one name lie in: `<output_dir>/<project>/<name>/`.
 
@@ -106,7 +114,7 @@ class Run:
         Args:
             method: the run's.
             data: the run's.
-            resume_path: the checkpoint in this very folder that the run goes on from, or the folder where there is none.
+            resume_path: the checkpoint in this folder to resume from, or the folder where there is none.
 
         Raises:
             ConfigError: if the folder is another run's.

@@ -14,12 +14,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from kd_lightning.config.messages import config_error, explain
 from kd_lightning.config.parser import Parser
-from kd_lightning.config.safe_yaml import load_yaml
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError, nearest, one_line
 from kd_lightning.evaluation import FeatureCache, NetworkView
 from kd_lightning.io.paths import resolve
+from kd_lightning.io.safe_yaml import load_yaml
+from kd_lightning.io.schema import check_schema
 from kd_lightning.models import Network, checkpoints
 from kd_lightning.runs.results import FILE as RESULTS
 
@@ -88,6 +89,7 @@ def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
     beside = checkpoint.with_name(CONFIG)
     config = read_config(beside)
     state, facts = checkpoints.read(checkpoint, "run")
+    check_schema(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True), checkpoint, "run")
     with torch.random.fork_rng(devices=[]):  # building a student draws its first weights
         method, data = build(config, beside)
     fits = {"state_dict": state, "network": facts}
@@ -164,6 +166,7 @@ def read_config(path: Path, field: str = "run") -> dict[str, Any]:
     parts = [content.get(part) if isinstance(content, dict) else None for part in ("model", "data")]
     if not all(isinstance(part, dict) and "class_path" in part for part in parts):
         raise ConfigError(f"{field}: {path} names no model and data; it is not what fit writes into a run's folder")
+    check_schema(content, path, field)
     return content
 
 

@@ -8,8 +8,9 @@ from jsonargparse import Namespace
 
 from kd_lightning.config.checks import fixed_seed
 from kd_lightning.config.flatten import differences, in_words
-from kd_lightning.config.safe_yaml import load_yaml
 from kd_lightning.errors import ConfigError, one_line
+from kd_lightning.io.safe_yaml import load_yaml
+from kd_lightning.io.schema import check_schema
 from kd_lightning.runs.directory import Run
 
 MUTABLE_ON_RESUME = (
@@ -83,6 +84,7 @@ def check_config_matches(place: Path, now: dict[str, Any]) -> None:
             f"ckpt_path: {folder}/config.yaml is gone or cannot be read ({one_line(error)}), and the run's settings "
             f"with it; {instead}"
         ) from error
+    check_schema(before, folder / "config.yaml", "ckpt_path")
     changed = {name: both for name, both in differences(before, now).items() if not name.startswith(MUTABLE_ON_RESUME)}
     if changed:
         raise ConfigError(

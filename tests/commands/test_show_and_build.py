@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kd_lightning.cli import main
-from kd_lightning.commands import bench_data
+from benchmarks import data as data_benchmark
 
 ROOT = Path(__file__).parents[2]
 KD = f"--config={ROOT / 'configs/digits/kd.yaml'}"

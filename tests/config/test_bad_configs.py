@@ -18,7 +18,7 @@ from PIL import Image
 from test_bad_input import KD, changed
 
 from kd_lightning.cli import main
-from kd_lightning.config.safe_yaml import load_yaml
+from kd_lightning.io.safe_yaml import load_yaml
 
 LONG = "a" * 300
 TOO_LONG = os.strerror(errno.ENAMETOOLONG)

@@ -27,7 +27,7 @@ def write_run(folder: Path, name: str = "kd", seed: int = 0, *, data: str = "dig
     teacher = None if method == "Supervised" else "cifar_resnet20.digits"
     metrics = _metrics(level + noise.normal(0, 0.004), noise, has_teacher=teacher is not None)
     results = {
-        "schema": 1,
+        "schema": 2,
         "run": {
             "project": "digits",
             "name": f"{name}-s{seed}",

@@ -20,7 +20,7 @@ from helpers.messages import message_of
 import kd_lightning
 from kd_lightning.analysis import load_run
 from kd_lightning.cli import main
-from kd_lightning.config.safe_yaml import load_yaml
+from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.data import ImageNet, cache
 from kd_lightning.data.neighbors import Neighbors
 from kd_lightning.errors import ConfigError
