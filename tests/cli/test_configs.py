@@ -17,7 +17,7 @@ from kd_lightning.models import Network, checkpoints
 CONFIGS = Path(__file__).parents[2] / "configs"
 TRAINER = sorted((CONFIGS / "trainer").glob("*.yaml"))  # test_two_processes.py runs with these
 SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))  # test_sweeps.py
-EVALUATIONS = sorted((CONFIGS / "select").glob("*.yaml"))
+EVALUATIONS = sorted((CONFIGS / "eval").glob("*.yaml"))
 FILES = sorted({*CONFIGS.rglob("*.yaml")} - {*TRAINER, *SWEEPS, *EVALUATIONS})
 every_config = pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(CONFIGS)) for file in FILES])
 BRIEF = ["--trainer.accelerator=cpu", "--trainer.max_epochs=2", "--trainer.limit_train_batches=2"]
