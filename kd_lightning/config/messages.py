@@ -81,9 +81,8 @@ def _unknown_class(message: str, field: str, options: set[str]) -> str:
     if not found or not (choices or "base" in found.groupdict()):
         return ""
     given = found["given"] or _last(r"Given value: (.+)", message)
-    what = (
-        f"{given} is no {found['base']}" if found.groupdict().get("base") else f"there is no class {given!r} to choose"
-    )
+    base = found.groupdict().get("base")
+    what = f"{given} is no {base}" if base else f"there is no class {given!r} to choose"
     return f"{field}: {what}{nearest(given.split('.')[-1], choices)}"
 
 
