@@ -92,7 +92,7 @@ def nearest(given: str, choices: Iterable[str], *, most: int = 3) -> str:
 
 
 def redacted(text: str) -> str:
-    """A text with every key in it replaced by ***.
+    """Return a text with every key in it replaced by `HIDDEN`.
 
     Hidden are the values of this process's environment variables that are named like a key (WANDB_API_KEY, HF_TOKEN),
     values behind such a name (`api_key=...`, `'token': '...'`), what has the form of a known service's key, and user

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from kd_lightning import optim, randomness
 from kd_lightning.config.messages import explain
-from kd_lightning.io.safe_yaml import check_yaml
 from kd_lightning.data.samplers import EpochSampler
 from kd_lightning.errors import nearest, redacted
+from kd_lightning.io.safe_yaml import check_yaml
 from kd_lightning.reports.values import LARGEST, finite, number, printable
 
 QUICK = settings(deadline=None, max_examples=30, derandomize=True, database=None)

@@ -44,7 +44,7 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
         message: as jsonargparse words it.
         options: the parser's own keys (`trainer.max_epochs`, `run.name`, ...).
     """
-    field = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    field = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
     for kind in (_unknown_field, _unknown_class, _missing, _wrong_type):
         if line := kind(message, field, options):
             return line
@@ -81,9 +81,8 @@ def _unknown_class(message: str, field: str, options: set[str]) -> str:
     if not found or not (choices or "base" in found.groupdict()):
         return ""
     given = found["given"] or _last(r"Given value: (.+)", message)
-    what = (
-        f"{given} is no {found['base']}" if found.groupdict().get("base") else f"there is no class {given!r} to choose"
-    )
+    base = found.groupdict().get("base")
+    what = f"{given} is no {base}" if base else f"there is no class {given!r}"
     return f"{field}: {what}{nearest(given.split('.')[-1], choices)}"
 
 
@@ -104,8 +103,9 @@ def _wrong_type(message: str, field: str, options: set[str]) -> str:
         return ""
     given = _last(r"Got value: (.+)", message) or _last(r"val='?([^')]+)'?\)", message)
     given = (given or _last(r"Given value: (.+)", message) or "nothing").split(". Got value: ")[0][:160]
-    if inner := re.match(r"NestedArg\(key='[^']*', val=(.+)\)", given):
-        given = inner[1]
+    if given.startswith(("Namespace(", "NestedArg(")):  # what holds the value
+        inner = re.search(rf"(?:\b{field.split('.')[-1]}|val)='?([^',()]+)", given)
+        given = inner[1] if inner else given
     names = [name for kind in kinds if "Literal[" in kind for name in re.findall(r"'([^']+)'", kind)]
     if names and given not in ("True", "False"):
         return f"{field}: there is no {given!r}{nearest(given, names)}"

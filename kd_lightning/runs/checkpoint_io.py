@@ -1,5 +1,6 @@
 """Checkpoints that are whole or not there, and that run no code when they are read."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,19 @@ def check_checkpoint(given: str) -> str:
         raise ConfigError(
             f"ckpt_path: {path} holds a student alone; give a run's .ckpt, or this file as model.student.checkpoint"
         )
-    check_schema(torch.load(path, map_location="cpu", weights_only=True, mmap=True), path, "ckpt_path")
+    check_version(path, "ckpt_path")
     return str(path)
+
+
+def check_version(path: Path, field: str) -> None:
+    """Check the schema of a checkpoint that Lightning wrote; files of weights alone have none.
+
+    Raises:
+        ConfigError: naming `field` and the file, for a run's checkpoint of another version.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    if "pytorch-lightning_version" in content:
+        check_schema(content, path, field)
 
 
 def steps_done(path: Path) -> int:

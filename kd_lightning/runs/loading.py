@@ -22,6 +22,7 @@ from kd_lightning.io.paths import resolve
 from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.io.schema import check_schema
 from kd_lightning.models import Network, checkpoints
+from kd_lightning.runs.checkpoint_io import check_version
 from kd_lightning.runs.results import FILE as RESULTS
 
 CONFIG = "config.yaml"
@@ -89,7 +90,7 @@ def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
     beside = checkpoint.with_name(CONFIG)
     config = read_config(beside)
     state, facts = checkpoints.read(checkpoint, "run")
-    check_schema(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True), checkpoint, "run")
+    check_version(checkpoint, "run")
     with torch.random.fork_rng(devices=[]):  # building a student draws its first weights
         method, data = build(config, beside)
     fits = {"state_dict": state, "network": facts}
@@ -166,7 +167,6 @@ def read_config(path: Path, field: str = "run") -> dict[str, Any]:
     parts = [content.get(part) if isinstance(content, dict) else None for part in ("model", "data")]
     if not all(isinstance(part, dict) and "class_path" in part for part in parts):
         raise ConfigError(f"{field}: {path} names no model and data; it is not what fit writes into a run's folder")
-    check_schema(content, path, field)
     return content
 
 
@@ -174,8 +174,9 @@ def build(config: dict[str, Any], path: Path) -> tuple[StudentModule, ImageData]
     """The method, with a fresh student, and the data that a run's config names; `path` is where it was read.
 
     Raises:
-        ConfigError: for what cannot be built.
+        ConfigError: for a config of another version, and for what cannot be built.
     """
+    check_schema(config, path, "run")
     parser = Parser(exit_on_error=False)
     parser.add_lightning_class_args(StudentModule, "model", subclass_mode=True)
     parser.add_lightning_class_args(ImageData, "data", subclass_mode=True)

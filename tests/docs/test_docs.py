@@ -109,7 +109,7 @@ def test_costs_are_the_same_in_readme_and_table(tables: object) -> None:
     assert {*rows} == {kind.__name__ for kind in METHODS}
     lines = (DOCS / "method-costs.csv").read_text().splitlines()
     assert [*csv.reader(lines[2:3])] == [["method", "times_kd"]]
-    assert "bench-methods --steps 1" in lines[0]
+    assert "benchmarks.methods --steps 1" in lines[0]
 
 
 def test_what_the_code_says_of_labels_is_what_readme_says(tables: object) -> None:

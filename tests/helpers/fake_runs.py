@@ -98,6 +98,7 @@ def config(method: str, name: str, seed: int) -> dict[str, Any]:
         arguments |= {"teacher": {"name": "cifar_resnet20.digits", "pretrained": True}, "check_teacher": True}
     arguments |= {"KD": {"temperature": 4.0}, "SP": {"sp_weight": 3000.0}}.get(method, {})
     return {
+        "schema": 2,
         "seed_everything": seed,
         "trainer": {"max_epochs": 6, "precision": "32-true", "accelerator": "auto", "callbacks": []},
         "model": {"class_path": f"kd_lightning.methods.{method}", "init_args": arguments},

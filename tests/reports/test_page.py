@@ -96,7 +96,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     found = written(tmp_path, beside=tmp_path / "report")
     assert "script" not in {tag for tag, _ in found.elements}
     assert EVIL in found.text
-    assert f"of schema '{EVIL[:10]}" in found.text
+    assert f"has schema '{EVIL[:10]}" in found.text
 
 
 @pytest.mark.parametrize("name", ["$x^2", "_$x$", "a" * 300, "$\\frac$", "日本語", "%s {x}"])

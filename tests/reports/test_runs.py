@@ -128,10 +128,10 @@ def test_unfinished_runs_say_how_to_finish(tmp_path: Path) -> None:
         ("{", "results.json is no JSON, or cut off"),
         ("[" * 100_000, "results.json is no JSON, or cut off"),
         ("[1, 2]", "holds no table of results, but a list of 2"),
-        ('{"schema": 2}', "is of schema 2, and this version reads 1"),
-        ('{"schema": "1"}', "is of schema '1'"),
+        ('{"schema": 1}', "has schema 1, this version reads 2: it was written by an older version"),
+        ('{"schema": "1"}', "has schema '1'"),
         ("{}", "has no schema"),
-        ('{"schema": 1, "metrics": {"test/acc": ' + "9" * 5000 + "}}", "results.json is no JSON, or cut off"),
+        ('{"schema": 2, "metrics": {"test/acc": ' + "9" * 5000 + "}}", "results.json is no JSON, or cut off"),
     ],
 )
 def test_unreadable_results_are_one_line(content: str, said: str, tmp_path: Path) -> None:
