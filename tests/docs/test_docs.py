@@ -44,6 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.e2e
 def test_every_page_is_built_and_reached_from_the_first(site: Path) -> None:
     first = (site / "index.html").read_text()
     for page in DOCS.rglob("*.md"):
@@ -53,6 +54,7 @@ def test_every_page_is_built_and_reached_from_the_first(site: Path) -> None:
             assert f'href="{address}"' in first or page.stem == "index", address
 
 
+@pytest.mark.e2e
 def test_tables_and_docstrings_are_on_the_pages(site: Path) -> None:
     choosing, api = (re.sub(r"<[^>]+>", "", (site / p).read_text()) for p in ("methods.html", "api/methods.html"))
     for kind in METHODS:
