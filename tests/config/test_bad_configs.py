@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers.configs import KD, changed
 from helpers.messages import message_of
 from lightning.pytorch import Trainer
 from PIL import Image
-from test_bad_input import KD, changed
 
 from kd_lightning.cli import main
 from kd_lightning.io.safe_yaml import load_yaml
