@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from kd_lightning.config.safe_yaml import load_yaml
+from kd_lightning.io.safe_yaml import load_yaml
+from kd_lightning.io.schema import schema_problem
 from kd_lightning.reports.values import printable
 
 IGNORED_KEYS = (
@@ -33,6 +34,8 @@ def read_config(path: Path) -> tuple[dict[str, Any], str | None]:
         content = load_yaml(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("no table of settings")
+        if problem := schema_problem(content):
+            raise ValueError(problem)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = printable(str(error) or type(error).__name__, 100)
         return {}, f"{path.name} cannot be read ({reason}): settings cannot be compared"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from kd_lightning.config.safe_yaml import load_yaml
 from kd_lightning.errors import nearest
 from kd_lightning.io.paths import expand
+from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.runs.results import FILE as RESULTS
 from kd_lightning.runs.status import in_words
 

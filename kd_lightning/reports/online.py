@@ -10,9 +10,9 @@ import wandb
 import yaml
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.io.schema import SCHEMA
 from kd_lightning.loggers import has_key
 from kd_lightning.reports.folders import CONFIG, HISTORY, RESULTS
-from kd_lightning.reports.results import SCHEMA
 from kd_lightning.reports.values import number, printable
 
 PREFIX = "wandb:"

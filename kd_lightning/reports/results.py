@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.io.schema import schema_problem
 from kd_lightning.reports.details import checked_details
 from kd_lightning.reports.values import describe_value, number, printable
-from kd_lightning.runs.results import SCHEMA
 
 MAX_BYTES = 64_000_000
 
@@ -52,12 +52,8 @@ def read_results(path: Path) -> tuple[Results, list[str]]:
         raise ResultsError(f"{path.name} is not JSON, or truncated ({reason})") from error
     if not isinstance(content, dict):
         raise ResultsError(f"{path.name} is not a table of results, but {describe_value(content)}")
-    schema = content.get("schema")
-    if type(schema) is not int or schema != SCHEMA:
-        other = "has no schema" if schema is None else f"has schema {printable(repr(schema), 20)}"
-        raise ResultsError(
-            f"{path.name} {other}, but this version reads {SCHEMA}: run fit or test again with this code"
-        )
+    if problem := schema_problem(content):
+        raise ResultsError(f"{path.name} {printable(problem)}")
     return _checked(content)
 
 

@@ -6,7 +6,9 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import torch
+from _pytest.mark import ParameterSet
 from lightning.pytorch import Callback, Trainer
 
 from kd_lightning import methods
@@ -25,6 +27,11 @@ METHODS: list[type[StudentModule]] = [
     if inspect.isclass(kind) and issubclass(kind, StudentModule) and kind.__module__ == module.__name__
     if not inspect.isabstract(kind)
 ]
+
+
+def some_by_default(kinds: list[type[StudentModule]], *default: str) -> list[ParameterSet]:
+    """All methods as parameters of a test, of which the named ones are in the default run and the others in `e2e`."""
+    return [pytest.param(kind, marks=[] if kind.__name__ in default else pytest.mark.e2e) for kind in kinds]
 
 
 def method(kind: type[StudentModule], teacher: Network | None = None, **kwargs: object) -> StudentModule:

@@ -1,6 +1,5 @@
 """Export: the class of the command."""
 
-import json
 import math
 from collections.abc import Callable
 from functools import cached_property
@@ -27,7 +26,6 @@ from kd_lightning.io.console import wide
 from kd_lightning.io.paths import check_writable, expand
 
 FORMATS: dict[str, type[Format]] = {exporter.name: exporter for exporter in (Safetensors, Timm, TorchExport, Onnx)}
-_FLAGS = ("--overwrite", "--embedding", "--int8")
 RECHECKED_IMAGES = sum(FIRST_BATCH_SIZES)
 """Number of images on which a file is compared again after the facts have been written into it."""
 
@@ -68,8 +66,9 @@ class Export:
 
     def __init__(
         self,
-        ckpt_path: str | None = None,
-        format: list[str] | None = None,
+        *,
+        ckpt_path: str,
+        format: list[str],
         path: str | None = None,
         overwrite: bool = False,
         input: Literal["uint8", "float32"] = "uint8",
@@ -85,8 +84,6 @@ class Export:
         push_to_hub: str | None = None,
         private: bool = True,
     ) -> None:
-        if ckpt_path is None:
-            raise ConfigError("ckpt_path: none given; name a run's folder: export --ckpt_path RUN --format onnx")
         self.formats = _formats(format)
         self.batch_sizes = [1, 32] if batch_sizes is None else batch_sizes
         counts = {"images": images, "repeats": repeats, "threads": threads, "calibration": calibration}
@@ -111,29 +108,6 @@ class Export:
         self._check_target()
         self.console = wide()
 
-    @classmethod
-    def arguments(cls, args: list[str]) -> list[str]:
-        """The command line with the formats that stand in a row, or with commas, as one `--format=[...]`."""
-        formats: list[str] = []
-        others: list[str] = []
-        of_formats = False
-        for place, arg in enumerate(args):
-            if arg.startswith("-"):
-                key, _, value = arg.partition("=")
-                of_formats = key == "--format" and not value.startswith("[")
-                following = args[place + 1] if place + 1 < len(args) else "-"
-                if of_formats:
-                    formats += [part for part in value.split(",") if part]
-                else:
-                    others.append(f"{arg}=true" if arg in _FLAGS and following.startswith("-") else arg)
-            elif of_formats and arg.startswith("["):
-                others.append(f"--format={arg}")
-            elif of_formats:
-                formats += arg.split(",")
-            else:
-                others.append(arg)
-        return [f"--format={json.dumps(formats)}", *others] if formats else others
-
     def _check_target(self) -> None:
         check_writable(self.path, "path")
         if self.path.is_file():
@@ -142,7 +116,7 @@ class Export:
         there = [self.path / name for name in wanted if (self.path / name).exists()]
         if there and not self.overwrite:
             more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-            raise ConfigError(f"path: {there[0]}{more} is there already; --overwrite true writes over it")
+            raise ConfigError(f"path: {there[0]}{more} is there already; --overwrite writes over it")
         if (self.path / Timm.file).is_dir() and "timm" in self.formats:
             others = sorted({path.name for path in (self.path / Timm.file).iterdir()} - set(Timm.files))
             if others:
@@ -281,9 +255,7 @@ class Export:
         self.console.print(escape(line), soft_wrap=True, highlight=False)
 
 
-def _formats(names: list[str] | None) -> list[str]:
-    if not names:
-        raise ConfigError(f"format: none given; choices: {', '.join(FORMATS)}")
+def _formats(names: list[str]) -> list[str]:
     for name in names:
         if name not in FORMATS:
             raise ConfigError(f"format: {name!r} is none{nearest(name, FORMATS)}")

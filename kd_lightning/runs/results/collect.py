@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kd_lightning.data import ImageData
 from kd_lightning.evaluation import Evaluator
+from kd_lightning.io.schema import SCHEMA
 from kd_lightning.runs.results.code import code
-from kd_lightning.runs.results.files import SCHEMA
 
 
 def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoint: Path) -> dict[str, Any]:

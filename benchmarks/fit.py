@@ -1,6 +1,7 @@
 """The command: a `fit` of each config with a callback that measures it, and what came of it as tables."""
 
 import json
+import os
 import shlex
 import statistics
 import subprocess
@@ -10,14 +11,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from kd_lightning.commands.bench import tables
-from kd_lightning.commands.bench.noise import noise
+from benchmarks import tables
+from benchmarks.noise import noise
+from kd_lightning.commands.running import run_class
 from kd_lightning.errors import ConfigError, check_positive
 
-_CALLBACK = "kd_lightning.commands.bench.Alternate"
+_CALLBACK = "benchmarks.interleaved_timer.InterleavedTimer"
 
 
-class Bench:
+class FitBenchmark:
     """Measures `fit` as it is run, beside the bare loop of the same step, and where a step's time goes.
 
     Every config is run in a process of its own by `python -m kd_lightning fit`, with its loggers and callbacks, into a
@@ -27,7 +29,7 @@ class Bench:
     (`--data.batch_size 512 --trainer.precision bf16-mixed --speed.compile default`).
 
     Args:
-        config: a config of `fit`; given several times, each is measured.
+        configs: configs of `fit`; each is measured.
         against: another codebase for the same networks, loss, batch, optimizer and transform (KD and SP with
             torchdistill, of the extra `bench`, in the run's precision and in float32, as it comes; its teacher is
             put in eval mode, and its best number of workers of 0, 1, 2 counts).
@@ -43,7 +45,8 @@ class Bench:
 
     def __init__(
         self,
-        config: list[str],
+        *,
+        configs: list[str],
         against: Literal["torchdistill"] | None = None,
         variants: list[str] | None = None,
         rounds: int = 5,
@@ -53,11 +56,9 @@ class Bench:
         path: str | None = None,
     ) -> None:
         check_positive(rounds=rounds, steps=steps, random_images=1 if random_images is None else random_images)
-        if not config:
-            raise ConfigError("config: which run is to be measured? give --config")
         if against and find_spec(against) is None:
             raise ConfigError(f"against: {against} is not installed; pip install 'kd_lightning[bench]'")
-        self.configs, self.against, self.variants = config, against, variants or [""]
+        self.configs, self.against, self.variants = configs, against, variants or [""]
         self.rounds, self.steps, self.random_images, self.memory = rounds, steps, random_images, memory
         self.path = Path(path).expanduser() if path else None
 
@@ -104,7 +105,10 @@ class Bench:
         fit = ["fit", "--config", config, f"--run.output_dir={folder}/runs", "--run.wandb=offline"]
         fit += ["--protocol.test=false", "--trainer.max_steps=-1", *arguments, "--trainer.max_epochs=100000"]
         fit += [f"--trainer.callbacks+={json.dumps(callback)}"]
-        done = subprocess.run([sys.executable, "-m", "kd_lightning", *fit], capture_output=True, text=True, check=False)
+        line = [sys.executable, "-m", "kd_lightning", *fit]
+        paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "PYTHONPATH": paths}  # the callback is not in the package
+        done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
         if done.returncode or not path.exists():
             lines = done.stderr.strip().splitlines() or [f"fit ended with status {done.returncode} and said nothing"]
             line = next((line for line in lines if line.startswith("error: ")), lines[-1])
@@ -120,3 +124,7 @@ def _best(seconds: dict[str, list[float]]) -> dict[str, list[float]]:
         if group not in best or statistics.median(times) < statistics.median(seconds[best[group]]):
             best[group] = name
     return {name: seconds[name] for name in best.values()}
+
+
+if __name__ == "__main__":
+    run_class(FitBenchmark, prog="python -m benchmarks.fit", around_fit=True)

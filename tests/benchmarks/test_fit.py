@@ -1,4 +1,4 @@
-"""bench: fit beside the bare loop and torchdistill, through the command line."""
+"""The benchmark of fit against the bare loop and torchdistill, through the command line."""
 
 import json
 import subprocess
@@ -8,24 +8,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.factories import METHODS, method, trainer
+from helpers.factories import METHODS, method, some_by_default, trainer
 
+from benchmarks import fit as fit_benchmark
+from benchmarks import tables
+from benchmarks.bare_loop import Loop, NetworksAlone
+from benchmarks.memory import Peak
+from benchmarks.step_profiler import ORDER, StepProfiler
 from kd_lightning.batch import Batch
 from kd_lightning.cli import main
-from kd_lightning.commands import bench
-from kd_lightning.commands.bench import command, tables
-from kd_lightning.commands.bench.bare import Loop, NetworksAlone
-from kd_lightning.commands.bench.memory import Peak
-from kd_lightning.commands.bench.watch import ORDER, Watch
+from kd_lightning.commands.running import run_class
 from kd_lightning.data import Digits
 from kd_lightning.distillation import StudentModule
 from kd_lightning.methods import KD, SP
 
 ROOT = Path(__file__).parents[2]
-KD_CONFIG = f"--config={ROOT / 'configs/digits/kd.yaml'}"
-SP_CONFIG = f"--config={ROOT / 'configs/digits/sp.yaml'}"
+KD_CONFIG = f"{ROOT / 'configs/digits/kd.yaml'}"
+SP_CONFIG = f"{ROOT / 'configs/digits/sp.yaml'}"
 BRIEF = ["--rounds=2", "--steps=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 BRIEF += ["--run.wandb=off", "--data.max_train_samples=300"]
+
+
+def benchmark(args: list[str]) -> list[dict]:
+    return run_class(fit_benchmark.FitBenchmark, args, prog="fit", around_fit=True)
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             line, code, "", "" if not code else "some noise\nerror: what was wrong\nmore"
         )
 
-    monkeypatch.setattr(command.subprocess, "run", run)
+    monkeypatch.setattr(fit_benchmark.subprocess, "run", run)
     return runs
 
 
@@ -53,12 +58,13 @@ def batch(count: int = 8) -> Batch:
     return Batch(torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8), rows % 10, rows, rows * 7919)
 
 
+@pytest.mark.e2e
 def test_two_configs_two_variants_one_table(
     in_process: list[list[str]], tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     path = tmp_path / "found.json"
     variants = "--variants=['', '--speed.channels_last=true']"
-    found = main(["bench", KD_CONFIG, SP_CONFIG, variants, f"--path={path}", *BRIEF])
+    found = benchmark(["--configs", KD_CONFIG, SP_CONFIG, variants, f"--path={path}", *BRIEF])
     assert len(found) == 4
     assert len(in_process) == 12  # the speed, and the memory of two
     assert json.loads(path.read_text()) == found
@@ -78,24 +84,28 @@ def test_two_configs_two_variants_one_table(
     assert not [*Path.cwd().glob("runs/kd_lightning*/bench*")]
 
 
+@pytest.mark.e2e
 @pytest.mark.usefixtures("in_process")
 def test_random_images_need_no_data_and_no_weights(capfd: pytest.CaptureFixture) -> None:
-    config = f"--config={ROOT / 'configs/cifar100/resnet56_resnet20/sp.yaml'}"
-    (result,) = main(["bench", config, "--random_images=64", "--data.batch_size=4", "--memory=false", *BRIEF[:5]])
+    config = f"{ROOT / 'configs/cifar100/resnet56_resnet20/sp.yaml'}"
+    (result,) = benchmark(
+        ["--configs", config, "--random_images=64", "--data.batch_size=4", "--memory=false", *BRIEF[:5]]
+    )
     assert result["title"] == "SP, cifar_resnet56 to cifar_resnet20, 32 px"
     assert result["settings"].startswith("batch 4, ")
     assert result["batches"] == 16
     assert result["memory"] == {}
 
 
+@pytest.mark.e2e
 def test_a_failure_leaves_the_other_lines(in_process: list[list[str]], capfd: pytest.CaptureFixture) -> None:
     variants = "--variants=['--data.batch_size=9999', '']"
-    failed, fine = main(["bench", KD_CONFIG, variants, "--memory=false", *BRIEF])
+    failed, fine = benchmark(["--configs", KD_CONFIG, variants, "--memory=false", *BRIEF])
     assert failed["error"] == "what was wrong"
     assert fine["seconds"]["fit"]
     assert "failed: what was wrong" in capfd.readouterr().out
     with pytest.raises(SystemExit) as stopped:
-        main(["bench", KD_CONFIG, "--memory=false", *BRIEF, "--data.batch_size=9999"])
+        benchmark(["--configs", KD_CONFIG, "--memory=false", *BRIEF, "--data.batch_size=9999"])
     assert stopped.value.code == 2
     assert "error: what was wrong" in capfd.readouterr().err
 
@@ -103,36 +113,39 @@ def test_a_failure_leaves_the_other_lines(in_process: list[list[str]], capfd: py
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ([], "config"),
-        ([KD_CONFIG, "--rounds=0"], "rounds: 0 is not above 0"),
-        ([KD_CONFIG, "--step=3"], "nearest: steps"),
-        ([KD_CONFIG, "--random_images=0"], "random_images: 0 is not above 0"),
-        ([KD_CONFIG, "--against=timm"], "against: there is no 'timm'; choices: torchdistill"),
+        ([], "configs is required"),
+        (["--configs", KD_CONFIG, "--rounds=0"], "rounds: 0 is not above 0"),
+        (["--configs", KD_CONFIG, "--against=[]"], "against"),
+        (["--configs", KD_CONFIG, "--random_images=0"], "random_images: 0 is not above 0"),
+        (["--configs", KD_CONFIG, "--against=timm"], "against: there is no 'timm'; choices: torchdistill"),
     ],
 )
 def test_refusals(args: list[str], words: str, capfd: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["bench", *args])
+        benchmark(args)
     assert stopped.value.code == 2
     assert words in capfd.readouterr().err
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    monkeypatch.setattr(fit_benchmark, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):
-        main(["bench", KD_CONFIG, "--against=torchdistill"])
+        benchmark(["--configs", KD_CONFIG, "--against=torchdistill"])
     assert "against: torchdistill is not installed; pip install 'kd_lightning[bench]'" in capfd.readouterr().err
 
 
 def test_too_few_batches_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    callback = {"class_path": "kd_lightning.commands.bench.Alternate", "init_args": {"path": str(tmp_path / "x.json")}}
+    callback = {
+        "class_path": "benchmarks.interleaved_timer.InterleavedTimer",
+        "init_args": {"path": str(tmp_path / "x.json")},
+    }
     with pytest.raises(SystemExit):
-        main(["fit", KD_CONFIG, *BRIEF[2:], "--data.batch_size=200", f"--run.output_dir={tmp_path}",
+        main(["fit", f"--config={KD_CONFIG}", *BRIEF[2:], "--data.batch_size=200", f"--run.output_dir={tmp_path}",
               f"--trainer.callbacks+={json.dumps(callback)}"])  # fmt: skip
-    assert "data.batch_size: bench needs 3 batches an epoch, and there are 1" in capfd.readouterr().err
+    assert "data.batch_size: this benchmark needs 3 batches an epoch, and there are 1" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("kind", some_by_default(METHODS, "SP"))
 def test_the_bare_loop_takes_the_same_steps_as_fit(kind: type[StudentModule], tmp_path: Path) -> None:
     seen: list[Batch] = []
     trained = method(kind)
@@ -160,7 +173,7 @@ def test_the_networks_alone_take_a_step(tmp_path: Path) -> None:
 
 def test_the_watch_gives_each_moment_to_the_innermost_part() -> None:
     now = iter(range(100))
-    watch = Watch(lambda: float(next(now)))
+    watch = StepProfiler(lambda: float(next(now)))
     watch.start("run_training_batch")  # before it is to go: not counted
     watch.stop("run_training_batch")
     watch.go()
@@ -187,7 +200,7 @@ def test_the_peak_sees_what_was_held_and_freed() -> None:
 
 def test_numbers_of_workers_count_once() -> None:
     seconds = {"fit": [1.0], "other, 0 workers": [3.0], "other, 1 workers": [2.0], "other in bf16, 0 workers": [4.0]}
-    assert [*command._best(seconds)] == ["fit", "other, 1 workers", "other in bf16, 0 workers"]
+    assert [*fit_benchmark._best(seconds)] == ["fit", "other, 1 workers", "other in bf16, 0 workers"]
 
 
 def test_tables_name_the_others(capfd: pytest.CaptureFixture) -> None:
@@ -211,7 +224,7 @@ class TestTorchdistill:
 
     @pytest.mark.parametrize("kind", [KD, SP])
     def test_its_loss_is_ours(self, kind: type[StudentModule], tmp_path: Path) -> None:
-        from kd_lightning.commands.bench.torchdistill_baseline import _Runner
+        from benchmarks.torchdistill_baseline import _Runner
 
         ours, run, data = method(kind), trainer(tmp_path), Digits(batch_size=25, max_train_samples=100)
         data.setup("fit")
@@ -240,12 +253,15 @@ class TestTorchdistill:
         assert all(value.grad is None for value in runner.box.teacher_model.parameters())
         return kind(deepcopy(ours), trainer, data.datasets["train"], 0, nullcontext)
 
+    @pytest.mark.e2e
     @pytest.mark.usefixtures("in_process")
     def test_it_takes_its_turn(self, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-        from kd_lightning.commands.bench import torchdistill_baseline
+        from benchmarks import torchdistill_baseline
 
         monkeypatch.setattr(torchdistill_baseline, "WORKERS", (0,))
-        (result,) = main(["bench", SP_CONFIG, "--against=torchdistill", *BRIEF, "--trainer.precision=bf16-mixed"])
+        (result,) = benchmark(
+            ["--configs", SP_CONFIG, "--against=torchdistill", *BRIEF, "--trainer.precision=bf16-mixed"]
+        )
         assert [name.partition(",")[0] for name in result["seconds"]] == [
             "fit", "bare", "networks", "torchdistill in bf16-mixed", "torchdistill",
         ]  # fmt: skip
@@ -253,17 +269,15 @@ class TestTorchdistill:
         assert "torchdistill" in capfd.readouterr().out
 
     def test_what_it_cannot_do_alike_is_refused(self) -> None:
-        from kd_lightning.commands.bench.torchdistill_baseline import boxes
-
+        from benchmarks.torchdistill_baseline import runs_of
         from kd_lightning.errors import ConfigError
 
         with pytest.raises(ConfigError, match="against: KD, and SP"):
-            boxes(method(SP, layers=2), None)
+            runs_of(method(SP, layers=2), None)
 
 
 @pytest.mark.slow
 def test_in_processes_of_its_own(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "kd_lightning", "bench", KD_CONFIG, *BRIEF, "--memory=false"]
+    line = [sys.executable, "-m", "benchmarks.fit", "--configs", KD_CONFIG, *BRIEF, "--memory=false"]
     done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT)
     assert "the bare loop" in done.stdout
-    assert bench.Bench

@@ -1,4 +1,4 @@
-"""bench-methods: what a training step of each method costs, beside KD's in the same run."""
+"""what a training step of each method costs, beside KD's in the same run."""
 
 import inspect
 import statistics
@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map_only
 
 from kd_lightning import methods
 from kd_lightning.batch import Batch
+from kd_lightning.commands.running import run_class
 from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.io.console import wide
@@ -26,7 +27,7 @@ METHODS: dict[str, type[StudentModule]] = {
 }
 
 
-class BenchMethods:
+class MethodsBenchmark:
     """Measures a training step of every method: both forward passes, the losses, the backward pass, the optimizer.
 
     With the methods' default settings, on one batch of noise, in float32. The methods take turns within each round,
@@ -208,3 +209,7 @@ class Replay:
 
 def _leaf(x: Tensor) -> Tensor:
     return x.detach().requires_grad_(x.requires_grad)
+
+
+if __name__ == "__main__":
+    run_class(MethodsBenchmark, prog="python -m benchmarks.methods")

@@ -4,8 +4,8 @@ import pytest
 import yaml
 from helpers.messages import message_of
 
-from kd_lightning.config import safe_yaml
-from kd_lightning.config.safe_yaml import DEEPEST, MOST_VALUES, load_yaml
+from kd_lightning.io import safe_yaml
+from kd_lightning.io.safe_yaml import DEEPEST, MOST_VALUES, load_yaml
 
 DEEP = f"nested more than {DEEPEST} deep"
 

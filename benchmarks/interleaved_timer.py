@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from benchmarks.bare_loop import Loop, NetworksAlone, clock
+from benchmarks.memory import Peak
+from benchmarks.step_profiler import StepProfiler
 from kd_lightning.batch import Batch
 from kd_lightning.callbacks import Speed
-from kd_lightning.commands.bench.bare import Loop, NetworksAlone, clock
-from kd_lightning.commands.bench.memory import Peak
-from kd_lightning.commands.bench.watch import Watch
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
 
@@ -22,7 +22,7 @@ Run = Callable[[int], None]
 
 
 class InterleavedTimer(Callback):
-    """Measures the fit that it is a callback of: what `bench` puts among a config's callbacks.
+    """Measures the fit that it is a callback of: what `benchmarks.fit` adds to a config's callbacks.
 
     Each round times steps of `fit` from one step's end to another's within an epoch, then the same number with a
     watch on their parts, then, while `fit` waits, those of the others. The first round does not count. The result is
@@ -60,12 +60,12 @@ class InterleavedTimer(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size > 1:
-            raise ConfigError(f"trainer.devices: bench measures one device, not {trainer.world_size}")
+            raise ConfigError(f"trainer.devices: this benchmark measures one device, not {trainer.world_size}")
         workers = getattr(trainer.train_dataloader, "num_workers", 0)
         self.settle = 2 * workers + 1  # what the workers have prepared while fit waited is not its pace
         if trainer.num_training_batches < self.settle + 2:
             raise ConfigError(
-                f"data.batch_size: bench needs {self.settle + 2} batches an epoch, and there are "
+                f"data.batch_size: this benchmark needs {self.settle + 2} batches an epoch, and there are "
                 f"{trainer.num_training_batches}; take a smaller one, or more images"
             )
         self.clock = clock(pl_module.device)
@@ -117,7 +117,7 @@ class InterleavedTimer(Callback):
         mean = self.spent / self.counted
         if not self.watched:
             self._keep("fit", mean)
-            self.watch = Watch(self.clock)
+            self.watch = StepProfiler(self.clock)
             self.watching.enter_context(self.watch.on(trainer, method))
         else:
             self.watching.close()
@@ -155,9 +155,9 @@ class InterleavedTimer(Callback):
                     loop.loss = torch.compile(loop.loss, **speed.settings)
                 runs[name] = loop.run
         if "torchdistill" in wanted:
-            from kd_lightning.commands.bench.torchdistill_baseline import boxes
+            from benchmarks.torchdistill_baseline import runs_of
 
-            runs |= boxes(method, trainer)
+            runs |= runs_of(method, trainer)
         return runs
 
     def _finish(self, trainer: Trainer, method: StudentModule) -> None:

@@ -23,7 +23,7 @@ _PARTS = {
 ORDER = ("data", "teacher", "student", "loss", "backward", "optimizer", "logging", "callbacks", "Lightning's loop")
 
 
-class Watch(Profiler):
+class StepProfiler(Profiler):
     """Lightning's profiler that gives each moment to the innermost part of the step that it falls in.
 
     On a GPU it waits at every part's end, so that the parts' sum is more than a step takes without it.

@@ -37,7 +37,7 @@ WORKERS = (0, 1, 2)
 """Of its loader; the best one counts."""
 
 
-def boxes(method: StudentModule, trainer: Trainer) -> dict[str, Callable[[int], None]]:
+def runs_of(method: StudentModule, trainer: Trainer) -> dict[str, Callable[[int], None]]:
     """A run of torchdistill's DistillationBox for each number of workers, in the run's precision and in float32.
 
     Args:

@@ -1,4 +1,4 @@
-"""bench-data: how fast training batches come, against what people use otherwise, in the same run."""
+"""how fast training batches come, against what people use otherwise, in the same run."""
 
 import statistics
 import tempfile
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets
 from torchvision.transforms import v2
 
+from kd_lightning.commands.running import run_class
 from kd_lightning.data.archives import folder_at
 from kd_lightning.data.augmentations import ColorJitter, HorizontalFlip, RandomCrop, RandomResizedCrop
 from kd_lightning.data.base import ImageData, Split
@@ -33,7 +34,7 @@ Loader = Callable[[], Iterable[Any]]
 TableName = Literal["memory", "small", "large"]
 
 
-class BenchData:
+class DataBenchmark:
     """Measures images a second of training batches, decoded and augmented, on the CPU.
 
     Three tables, each against others on the same images, in turn within each round, after one round that does not
@@ -237,3 +238,7 @@ def _noise(folder: Path, count: int, size: tuple[int, int]) -> Path:
         coarse = noise.integers(0, 256, (size[1] // 4, size[0] // 4, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(place / f"{number:05}.jpg", quality=90)
     return folder
+
+
+if __name__ == "__main__":
+    run_class(DataBenchmark, prog="python -m benchmarks.data")

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from kd_lightning.commands.bench.watch import ORDER
+from benchmarks.step_profiler import ORDER
 from kd_lightning.io.console import wide
 
 _NAMES = {
