@@ -24,9 +24,7 @@ def test_without_a_key_the_report_is_written_and_one_line_says_what_is_not(
     main(["compare", str(tmp_path / "runs"), "--out", str(out), "--wandb", "--images=false"])
     assert (out / "report.html").exists()
     said = [line for line in capfd.readouterr().out.splitlines() if "wandb" in line]
-    assert said == [
-        "warning: wandb: no W&B key found, so no workspace is saved; run wandb login, or set WANDB_API_KEY"
-    ]
+    assert said == ["warning: wandb: no W&B key found, so no workspace is saved; run wandb login, or set WANDB_API_KEY"]
     with pytest.raises(SystemExit):
         main(["compare", "wandb:me/project", "--out", str(tmp_path / "other")])
     assert "no W&B key found" in capfd.readouterr().err

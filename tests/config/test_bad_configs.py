@@ -130,7 +130,7 @@ WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
         changed(model__init_args__lr_scheduler={"class_path": "WarmupMultiStep", "init_args": {"milestones": [5, 3]}}),
         "milestones: [5.0, 3.0] must be positive epochs in rising order",
     ),
-    ("one class", folder("one"), "train must contain one folder of images per class, at least two; it contains the folder cat"),
+    ("one class", folder("one"), "train one folder of images per class, at least two; it contains the folder cat"),
     ("images of no bytes", folder("zero"), "data.path: none of its 12 images can be read"),
     ("an image that is cut off", folder("cut"), "train/cat/0.png cannot be read as an image"),
     ("floating-point pixels", folder("float"), "floating-point numbers of unknown range"),
