@@ -13,15 +13,32 @@ project = "kd_lightning"
 author = copyright = "The kd_lightning founders"
 version = release = re.search(r"^version = (.+)$", (ROOT / "setup.cfg").read_text(), re.M)[1]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "tables"]
-exclude_patterns = ["_build"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "tables",
+]
+templates_path = ["_templates"]
+autosummary_context = {  # packages within packages have pages of their own
+    "packages": [".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("kd_lightning/**/__init__.py")]
+}
+exclude_patterns = ["_build", "_templates"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # Lightning's docstrings refer to labels of its own pages
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "__init__, __new__"}
+autodoc_default_options = {
+    "members": True,
+    "ignore-module-all": True,  # a package's page documents its modules, not what it imports from them
+    "show-inheritance": True,
+    "exclude-members": "__init__, __new__",
+}
 maximum_signature_line_length = 70
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -40,15 +57,15 @@ _COLON = "\ue000"
 
 
 def spare_colons(app, what, name, obj, options, lines: list[str]) -> None:
-    """Before napoleon, which takes what stands before a colon in an attribute's line for its type."""
+    """Hide colons from napoleon, which would treat the text before a colon in an attribute's line as its type."""
     if what in ("attribute", "data", "property"):
         lines[:] = [] if lines and lines[0].startswith("Alias for field number") else lines
         lines[:] = [line.replace(":", _COLON) for line in lines]
 
 
 def plain(app, what, name, obj, options, lines: list[str]) -> None:
-    """Docstrings here are plain text: what reStructuredText would take for a link or a substitution is escaped."""
-    special = r"\||(?<![*\w])\*(?=\w)|(?<=\w)_(?=\W|$)"
+    """Escape characters that reStructuredText would treat as links or substitutions: docstrings are plain text."""
+    special = r"\||(?<![*\w])\*(?=\w)|\*(?=\*)|(?<=\*)\*(?!\w)|(?<=\w)_(?=\W|$)"
     for number, line in enumerate(lines):
         parts = re.split(r"(``?[^`]+``?)", line.replace(_COLON, ":"))
         parts[::2] = [re.sub(special, r"\\\g<0>", part) for part in parts[::2]]
@@ -56,7 +73,7 @@ def plain(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def short(app, what, name, obj, options, signature: str | None, returns: str | None) -> tuple | None:
-    """A default that is a function is left open; its docstring says in words what it is."""
+    """Omit defaults that are functions; the docstring describes them."""
     return (re.sub(r"<function .*? at 0x\w+>", "...", signature), returns) if signature else None
 
 

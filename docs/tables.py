@@ -127,7 +127,7 @@ def configs() -> dict[str, list[str]]:
 
 
 def costs() -> dict[str, str]:
-    """A training step of each method in units of KD's, as `bench-methods` printed it: method-costs.csv."""
+    """A training step of each method in units of KD's, as `benchmarks.methods` printed it: method-costs.csv."""
     lines = [line for line in (DOCS / "method-costs.csv").read_text().splitlines() if not line.startswith("#")]
     return {row["method"]: row["times_kd"] for row in csv.DictReader(lines)}
 

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from typing import Any
 
 HIDDEN = "***"
 _NAME = (
@@ -45,6 +46,17 @@ class RunError(RuntimeError):
         return redacted(super().__str__())
 
 
+class StoppedError(BaseException):
+    """A run that ended because a signal told it to; `status` is 128 plus the signal's number, as in a shell.
+
+    It is no Exception, so that code which handles errors during a run does not catch it.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def one_line(error: BaseException, most: int = 500) -> str:
     """Return an exception's message as one line, with keys hidden and cut after `most` characters.
 
@@ -80,7 +92,7 @@ def nearest(given: str, choices: Iterable[str], *, most: int = 3) -> str:
 
 
 def redacted(text: str) -> str:
-    """A text with every key in it replaced by ***.
+    """Return a text with every key in it replaced by `HIDDEN`.
 
     Hidden are the values of this process's environment variables that are named like a key (WANDB_API_KEY, HF_TOKEN),
     values behind such a name (`api_key=...`, `'token': '...'`), what has the form of a known service's key, and user
@@ -101,3 +113,18 @@ def _of_environment() -> Iterator[str]:
     for name, value in os.environ.items():
         if is_key(name, value) and not value.startswith(("/", "~")):
             yield value
+
+
+def secret_field(config: Any, field: str = "") -> str | None:
+    """The dotted name of the first value in nested tables and lists that is a key or a password; None if none is."""
+    if isinstance(config, dict):
+        for name, value in config.items():
+            if isinstance(value, str) and is_key(str(name), value):
+                return f"{field}.{name}".lstrip(".")
+            if found := secret_field(value, f"{field}.{name}".lstrip(".")):
+                return found
+    elif isinstance(config, list | tuple):
+        return next((found for value in config if (found := secret_field(value, field))), None)
+    elif isinstance(config, str) and redacted(config) != config:
+        return field
+    return None

@@ -1,4 +1,4 @@
-"""What tests share: one thread budget, the place of the real data, and tiny networks and data."""
+"""What all tests share: one thread each, seeds, the folder of real data, the parser, and one finished run."""
 
 import os
 import random
@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+pytest_plugins = ["helpers.method_times"]
 os.environ["WANDB_MODE"] = "offline"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 _CACHE = tempfile.TemporaryDirectory()  # gone when the tests end
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
 torch.set_num_threads(1)
@@ -30,3 +32,20 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images and weights at {folder}; KD_SHARED names another place")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _shared_parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build the command line's parser once in the default run, and for each command in `e2e` and `slow`."""
+    if not {"e2e", "slow"} & {mark.name for mark in request.node.iter_markers()}:
+        from helpers import shared_parser  # imports Lightning, which xdist's main process does not need
+
+        shared_parser.share(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished KD run on the digits, shared by all tests: read it or copy it, do not change it."""
+    from helpers.finished_run import fit_once
+
+    return fit_once(tmp_path_factory)

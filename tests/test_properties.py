@@ -13,10 +13,10 @@ from torch import Tensor
 
 from kd_lightning import optim, randomness
 from kd_lightning.config.messages import explain
-from kd_lightning.config.safe_yaml import check_yaml
 from kd_lightning.data.samplers import EpochSampler
 from kd_lightning.errors import nearest, redacted
-from kd_lightning.reports.values import LARGEST, finite, number, printable
+from kd_lightning.io.safe_yaml import check_yaml
+from kd_lightning.reports.values import MAX_MAGNITUDE, finite_array, number, printable
 
 QUICK = settings(deadline=None, max_examples=30, derandomize=True, database=None)
 UNSCALED = "at_loss sp_loss coss_loss pkt_loss rkd_distance_loss rkd_angle_loss cosine_loss regression_loss".split()
@@ -33,7 +33,7 @@ def pairs(draw: st.DrawFn, least: int = 1, scale: int = 4) -> tuple[Tensor, Tens
     made = []
     for _ in range(2):
         x = torch.randn(rows, columns, generator=generator) * 10.0 ** draw(st.integers(-scale, scale))
-        for row in draw(st.datasets(st.integers(0, rows - 1), max_size=2)):
+        for row in draw(st.sets(st.integers(0, rows - 1), max_size=2)):
             x[row] = 0 if draw(st.booleans()) else x[0]
         made.append(x)
     return made[0], made[1]
@@ -104,7 +104,7 @@ def test_nearest_gives_choices_and_nothing_else(text: str, choices: list[str]) -
 
 
 @settings(QUICK, max_examples=300)
-@given(parts=st.lists(TEXTS, max_size=8), options=st.datasets(st.text(max_size=20), max_size=5))
+@given(parts=st.lists(TEXTS, max_size=8), options=st.sets(st.text(max_size=20), max_size=5))
 def test_explain_never_raises(parts: list[str], options: set[str]) -> None:
     assert isinstance(explain(" ".join(parts), options), str)
 
@@ -131,8 +131,8 @@ def test_values_of_strangers(value: object, most: int) -> None:
     assert len(line) <= most
     assert line.isprintable()
     taken = number(value)
-    assert taken is None or (math.isfinite(taken) and abs(taken) <= LARGEST)
-    array = finite([value, value], None)
+    assert taken is None or (math.isfinite(taken) and abs(taken) <= MAX_MAGNITUDE)
+    array = finite_array([value, value], None)
     assert array is None or array.shape == (2,)
 
 

@@ -1,4 +1,4 @@
-"""What TinTeM sees: the teacher's vectors mapped to the student's width, and whether that keeps their angles."""
+"""Plots for TinTeM: the teacher's vectors mapped to the student's width, and whether the mapping preserves angles."""
 
 from typing import NamedTuple
 
@@ -12,41 +12,41 @@ from kd_lightning.reports.style import COLORS, INK, tidy
 
 
 class MappedTeacher(NamedTuple):
-    """The three sets of vectors of N images that TinTeM is about."""
+    """The three sets of vectors that TinTeM compares, for N images."""
 
     student: Tensor
     """N,D."""
     mapped: Tensor
-    """N,D: the teacher's behind the head, the teacher in the middle."""
+    """N,D: the teacher's vectors after the head ("teacher in the middle")."""
     teacher: Tensor
     """N,E."""
 
 
 @full_precision
 def pair_cosines(vectors: Tensor) -> Tensor:
-    """The cosines of all N (N - 1) / 2 pairs of N,D."""
+    """Return the cosines of all N (N - 1) / 2 pairs of N vectors N,D."""
     rows = normalize(vectors.detach())
     above = torch.triu_indices(len(rows), len(rows), offset=1, device=rows.device)
     return (rows @ rows.T)[above[0], above[1]]
 
 
-def angles(states: dict[str, MappedTeacher]) -> Figure:
-    """A row for each state (`before`, `after`): pairs' cosines mapped against the teacher's, and the student's cosines.
+def plot_angles(states: dict[str, MappedTeacher]) -> Figure:
+    """Plot one row per state (`before`, `after`): pairwise cosines after the mapping, and the student's cosines.
 
-    On the line of the left panel the head keeps every angle, which SNE asks of it. At 1 on the right the student points
-    where the mapped teacher does, which the cosine asks of it.
+    Left: mapped against original cosines of pairs; on the line the head preserves every angle, which is the aim of SNE.
+    Right: cosines of student and mapped teacher; at 1 the directions agree, which is the aim of the cosine loss.
     """
     figure = Figure(figsize=(7.4, 0.3 + 2.7 * len(states)), layout="constrained", facecolor="white")
     panels = figure.subplots(len(states), 2, squeeze=False, sharex="col")
-    for (left, right), (name, middle) in zip(panels, states.items(), strict=True):
-        check_pair(middle.student, middle.teacher)
-        theirs, mapped = (pair_cosines(x).cpu().numpy() for x in (middle.teacher, middle.mapped))
-        left.hexbin(theirs, mapped, gridsize=32, bins="log", cmap="cividis_r", mincnt=1, linewidths=0.1)
-        left.plot([theirs.min(), 1], [theirs.min(), 1], color=COLORS[1], linewidth=1.2)
-        error = abs(theirs - mapped).mean()
+    for (left, right), (name, vectors) in zip(panels, states.items(), strict=True):
+        check_pair(vectors.student, vectors.teacher)
+        original, mapped = (pair_cosines(x).cpu().numpy() for x in (vectors.teacher, vectors.mapped))
+        left.hexbin(original, mapped, gridsize=32, bins="log", cmap="cividis_r", mincnt=1, linewidths=0.1)
+        left.plot([original.min(), 1], [original.min(), 1], color=COLORS[1], linewidth=1.2)
+        error = abs(original - mapped).mean()
         left.set_title(f"{name}: pairs, {error:.2f} apart", fontsize=10)
-        left.set_ylabel("teacher behind the head", fontsize=9)
-        points = cosine(*(x.detach().float() for x in (middle.student, middle.mapped))).clamp(-1, 1).cpu().numpy()
+        left.set_ylabel("teacher after the head", fontsize=9)
+        points = cosine(*(x.detach().float() for x in (vectors.student, vectors.mapped))).clamp(-1, 1).cpu().numpy()
         right.hist(points, bins=40, range=(-1, 1), color=COLORS[0])
         right.axvline(points.mean(), color=INK, linewidth=1.2, linestyle="--")
         right.set_title(f"{name}: student to mapped, mean {points.mean():.2f}", fontsize=10)

@@ -1,4 +1,4 @@
-"""Whether a student is as sure as it is right, before and after temperature scaling."""
+"""Calibration of a classifier before and after temperature scaling."""
 
 from typing import NamedTuple
 
@@ -13,10 +13,10 @@ from kd_lightning.reports.style import COLORS, INK, tidy
 
 
 class Calibration(NamedTuple):
-    """What `calibration` finds."""
+    """Result of `calibration`."""
 
     temperature: float
-    """That the logits are divided by, fitted on the validation images (Guo et al. 2017, section 4.2)."""
+    """Divisor of the logits, fitted on the validation images (Guo et al. 2017, section 4.2)."""
     before: metric.Reliability
     after: metric.Reliability
     ece: float
@@ -24,41 +24,41 @@ class Calibration(NamedTuple):
     ece_scaled: float
 
 
-def calibration(eyes: NetworkView) -> Calibration:
-    """A classifier's calibration on the evaluated images; the temperature is of the validation images, not of these.
+def calibration(view: NetworkView) -> Calibration:
+    """Return a classifier's calibration on the evaluated images; the temperature is fitted on the validation images.
 
     Raises:
         ConfigError: for a classifier that is not trained, or data without labels or validation images.
     """
-    if not eyes.knows_classes or not eyes.data.labeled:
-        raise ConfigError(f"{eyes.network.name}: no classifier trained on the data's labels to calibrate")
-    eyes.data.setup("fit")
-    if "val" not in eyes.data.datasets:
+    if not view.knows_classes or not view.data.labeled:
+        raise ConfigError(f"{view.network.name}: no classifier trained on the data's labels to calibrate")
+    view.data.setup("fit")
+    if "val" not in view.data.datasets:
         raise ConfigError("data.val_split: 0 leaves no validation images to fit a temperature on")
-    held_out, evaluated = eyes.seen("val"), eyes.seen()
-    temperature = metric.fit_temperature(held_out.logits, held_out.labels)
-    scaled = evaluated.logits / temperature
-    bins = [metric.reliability(logits, evaluated.labels) for logits in (evaluated.logits, scaled)]
-    errors = [float(metric.ece(logits, evaluated.labels)) for logits in (evaluated.logits, scaled)]
+    val_predictions, predictions = view.predictions("val"), view.predictions()
+    temperature = metric.fit_temperature(val_predictions.logits, val_predictions.labels)
+    scaled = predictions.logits / temperature
+    bins = [metric.reliability(logits, predictions.labels) for logits in (predictions.logits, scaled)]
+    errors = [float(metric.ece(logits, predictions.labels)) for logits in (predictions.logits, scaled)]
     return Calibration(temperature, *bins, *errors)
 
 
-def reliability_diagrams(found: Calibration) -> Figure:
-    """Accuracy by confidence before and after scaling, with the share of images in each bin below."""
+def reliability_diagrams(result: Calibration) -> Figure:
+    """Plot accuracy by confidence before and after scaling, and below it the share of images in each bin."""
     figure = Figure(figsize=(7.4, 4.0), layout="constrained", facecolor="white")
     panels = figure.subplots(2, 2, height_ratios=(3, 1), sharex=True, sharey="row")
     titles = (
-        f"as trained: calibration error {found.ece:.1%}",
-        f"logits / {found.temperature:.2f}: calibration error {found.ece_scaled:.1%}",
+        f"as trained: calibration error {result.ece:.1%}",
+        f"logits / {result.temperature:.2f}: calibration error {result.ece_scaled:.1%}",
     )
-    for column, (bins, title) in enumerate(zip((found.before, found.after), titles, strict=True)):
+    for column, (bins, title) in enumerate(zip((result.before, result.after), titles, strict=True)):
         edges, share = np.linspace(0, 100, len(bins.count) + 1), _shares(bins.count)
         upper, lower = panels[:, column]
         upper.plot([0, 100], [0, 100], color="#888888", linewidth=1)
-        full = bins.count.numpy() > 0
-        heights = np.where(full, 100 * bins.accuracy.nan_to_num(0).numpy(), 0)
+        nonempty = bins.count.numpy() > 0
+        heights = np.where(nonempty, 100 * bins.accuracy.nan_to_num(0).numpy(), 0)
         upper.stairs(heights, edges, fill=True, color=COLORS[5], alpha=0.6)
-        confidence, accuracy = (100 * part.numpy()[full] for part in (bins.confidence, bins.accuracy))
+        confidence, accuracy = (100 * part.numpy()[nonempty] for part in (bins.confidence, bins.accuracy))
         upper.plot(confidence, accuracy, "o", color=COLORS[0], markersize=5)
         upper.set_title(title, fontsize=10)
         lower.stairs(100 * share, edges, fill=True, color=INK, alpha=0.7)

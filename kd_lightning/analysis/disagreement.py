@@ -1,4 +1,4 @@
-"""Images of which student and teacher say different things, with what both say."""
+"""Images on which student and teacher disagree, with the predictions of both."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,54 +11,57 @@ from torch import Tensor
 
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError, check_positive
-from kd_lightning.evaluation import NetworkView, Predictions
+from kd_lightning.evaluation import NetworkView
 from kd_lightning.reports.style import COLORS, INK, TEACHER_COLOR, label, tidy
 
 
-class Opinions(NamedTuple):
-    """N images, and what two networks say of them."""
+class ProbabilityPair(NamedTuple):
+    """N images with the class probabilities of student and teacher."""
 
     images: Tensor
     """N,3,H,W uint8."""
     labels: Tensor
-    """N, -1 where there is none."""
+    """N, -1 for images without a label."""
     student: Tensor
     """N,K probabilities."""
     teacher: Tensor
     """N,K."""
 
     def differ(self) -> Tensor:
-        """N, whether the two say different classes."""
+        """Return for each of N images whether the predicted classes differ."""
         return self.student.argmax(dim=1) != self.teacher.argmax(dim=1)
 
 
-def disagreements(eyes: NetworkView, most: int = 8) -> Opinions:
-    """The evaluated images on which student and teacher are farthest apart.
+def disagreements(view: NetworkView, max_images: int = 8) -> ProbabilityPair:
+    """Return the evaluated images on which the predictions of student and teacher differ most.
 
-    Those with different classes come first, each by KL(teacher || student) from the largest down. Where a classifier is
-    not trained on the data's classes, its probabilities are the shares of the nearest training images' votes.
+    Images with different predicted classes come first; both groups are sorted by decreasing KL(teacher || student). For
+    a classifier that is not trained on the data's classes, the probabilities are the votes of the nearest training
+    images.
 
     Raises:
-        ConfigError: for a run without a teacher, or data without labels where a classifier is not trained.
+        ConfigError: for a run without a teacher, or for an untrained classifier on data without labels.
     """
-    check_positive(most=most)
-    if eyes.teacher is None:
-        raise ConfigError("teacher: this run has none to disagree with")
-    if not (eyes.data.labeled or (eyes.knows_classes and eyes.teacher.knows_classes)):
-        raise ConfigError(f"data: {eyes.data.name} has no labels, and a classifier is not trained: it has no opinion")
-    seen = eyes.seen()
-    student, teacher = (_probabilities(view, view.seen()).cpu() for view in (eyes, eyes.teacher))
-    # the student's 0 votes would make the divergence infinite, and the order of those images arbitrary
+    check_positive(max_images=max_images)
+    if view.teacher is None:
+        raise ConfigError("teacher: this run has no teacher to compare with")
+    if not (view.data.labeled or (view.knows_classes and view.teacher.knows_classes)):
+        raise ConfigError(
+            f"data: {view.data.name} has no labels, and a classifier is not trained: no classes to compare"
+        )
+    predictions = view.predictions()
+    student, teacher = (_probabilities(side).cpu() for side in (view, view.teacher))
+    # 0 votes of the student would make the divergence infinite and the order of those images arbitrary
     apart = F.kl_div(student.clamp(min=1e-6).log(), teacher, reduction="none").sum(dim=1)
     differ = student.argmax(dim=1) != teacher.argmax(dim=1)
-    rows = (apart + differ * (apart.max() - apart.min() + 1)).argsort(descending=True, stable=True)[:most]
-    images = _images(eyes.data, eyes.split, seen.indices.cpu()[rows])
-    return Opinions(images, seen.labels.cpu()[rows], student[rows], teacher[rows])
+    rows = (apart + differ * (apart.max() - apart.min() + 1)).argsort(descending=True, stable=True)[:max_images]
+    images = _images(view.data, view.split, predictions.indices.cpu()[rows])
+    return ProbabilityPair(images, predictions.labels.cpu()[rows], student[rows], teacher[rows])
 
 
-def disagreement_grid(found: Opinions, names: Sequence[str], *, most_classes: int = 4) -> Figure:
-    """Each image with the classes that the two find likeliest: the teacher's bars hatched, the student's plain."""
-    count = len(found.images)
+def disagreement_grid(pairs: ProbabilityPair, names: Sequence[str], *, max_classes: int = 4) -> Figure:
+    """Plot each image with its most probable classes: the teacher's bars hatched, the student's plain."""
+    count = len(pairs.images)
     columns = max(1, min(4, count))
     rows = max(1, -(-count // columns))
     figure = Figure(figsize=(2.1 * columns, 2.4 * rows), layout="constrained", facecolor="white")
@@ -68,26 +71,25 @@ def disagreement_grid(found: Opinions, names: Sequence[str], *, most_classes: in
     for number in range(count):
         row, column = divmod(number, columns)
         image, bars = panels[2 * row, column], panels[2 * row + 1, column]
-        image.imshow(found.images[number].permute(1, 2, 0).numpy(), interpolation="nearest")
-        truth = int(found.labels[number])
-        image.set_title(f"label {name_of(truth, names)}" if truth >= 0 else "no label", fontsize=9)
+        image.imshow(pairs.images[number].permute(1, 2, 0).numpy(), interpolation="nearest")
+        truth = int(pairs.labels[number])
+        image.set_title(f"label {class_label(truth, names)}" if truth >= 0 else "no label", fontsize=9)
         bars.set_axis_on()
-        draw_shares(bars, found.student[number], found.teacher[number], names, most=most_classes)
+        draw_shares(bars, pairs.student[number], pairs.teacher[number], names, max_classes=max_classes)
     handles, titles = panels[1, 0].get_legend_handles_labels()
-    differ = int(found.differ().sum())
-    said = f"{differ} of these {count} images get another class from the student than from the teacher"
-    figure.suptitle(said, fontsize=10)
+    differ = int(pairs.differ().sum())
+    figure.suptitle(f"student and teacher predict different classes for {differ} of these {count} images", fontsize=10)
     figure.legend(handles, titles, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     return figure
 
 
-def draw_shares(axes: Axes, student: Tensor, teacher: Tensor, names: Sequence[str], *, most: int) -> None:
-    """Two distributions K as pairs of bars, the classes that one of them finds likeliest."""
-    chosen = torch.maximum(student, teacher).topk(min(most, len(student))).indices.sort().values.tolist()
-    places = torch.arange(len(chosen)).numpy()
+def draw_shares(axes: Axes, student: Tensor, teacher: Tensor, names: Sequence[str], *, max_classes: int) -> None:
+    """Draw two distributions over K classes as pairs of bars, for the classes that are most probable in either."""
+    classes = torch.maximum(student, teacher).topk(min(max_classes, len(student))).indices.sort().values.tolist()
+    places = torch.arange(len(classes)).numpy()
     axes.barh(
         places - 0.2,
-        teacher[chosen].numpy(),
+        teacher[classes].numpy(),
         0.38,
         color="#cccccc",
         hatch="////",
@@ -95,22 +97,22 @@ def draw_shares(axes: Axes, student: Tensor, teacher: Tensor, names: Sequence[st
         lw=0.5,
         label="teacher",
     )
-    axes.barh(places + 0.2, student[chosen].numpy(), 0.38, color=COLORS[0], label="student")
+    axes.barh(places + 0.2, student[classes].numpy(), 0.38, color=COLORS[0], label="student")
     tidy(axes, "x")
-    axes.set_yticks(places, [name_of(number, names) for number in chosen], fontsize=9, color=INK)
+    axes.set_yticks(places, [class_label(number, names) for number in classes], fontsize=9, color=INK)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=8)
 
 
-def name_of(number: int, names: Sequence[str]) -> str:
-    """A class in a picture."""
+def class_label(number: int, names: Sequence[str]) -> str:
+    """Return the label of a class in a figure."""
     return label(names[number], 14) if number < len(names) else f"class {number}"
 
 
-def _probabilities(eyes: NetworkView, seen: Predictions) -> Tensor:
-    scores = eyes.scores(seen)
-    return scores.softmax(dim=1) if eyes.knows_classes else scores / scores.sum(dim=1, keepdim=True)
+def _probabilities(view: NetworkView) -> Tensor:
+    scores = view.scores(view.predictions())
+    return scores.softmax(dim=1) if view.knows_classes else scores / scores.sum(dim=1, keepdim=True)
 
 
 def _images(data: ImageData, split: str, indices: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Embeddings of teacher and student in two dimensions, side by side."""
+"""Two-dimensional projections of the embeddings of teacher and student."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,21 +16,21 @@ from kd_lightning.functional import normalize
 from kd_lightning.metrics.cka import check_pair
 from kd_lightning.reports.style import INK, label, size_of, styles
 
-MOST_NAMES = 30
-"""Classes up to which their names stand in the picture."""
+MAX_NAMED_CLASSES = 30
+"""Largest number of classes whose names are shown in the figure."""
 
 
-def in_two_dimensions(embedding: Tensor, *, by: Literal["tsne", "umap"] = "tsne", seed: int = 0) -> np.ndarray:
-    """Points N,2 for N,D, near each other where the cosine is large, whatever the lengths; no direction means anything.
+def project_2d(embedding: Tensor, *, by: Literal["tsne", "umap"] = "tsne", seed: int = 0) -> np.ndarray:
+    """Project embeddings N,D to points N,2 by cosine distance; the directions of the axes have no meaning.
 
-    t-SNE is scikit-learn's, with a perplexity of 30 (a third of the images where they are few), from the first two
-    principal components. UMAP needs the package umap-learn.
+    t-SNE is scikit-learn's, with a perplexity of 30 (at most a third of the number of images), initialised with the
+    first two principal components. UMAP needs the package umap-learn.
 
     Raises:
-        ConfigError: for fewer than 4 images, values that are not finite, or UMAP without its package.
+        ConfigError: for fewer than 4 images, for values that are not finite, or for UMAP without its package.
     """
     if len(embedding) < 4 or not embedding.isfinite().all():
-        raise ConfigError(f"embedding: {tuple(embedding.shape)}; it must be of 4 images or more, and finite")
+        raise ConfigError(f"embedding: {tuple(embedding.shape)}; it needs 4 images or more, and finite values")
     rows = normalize(embedding.detach().cpu().double()).numpy()
     if by == "umap":
         if find_spec("umap") is None:
@@ -43,7 +43,7 @@ def in_two_dimensions(embedding: Tensor, *, by: Literal["tsne", "umap"] = "tsne"
 
 
 def align_2d(points: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Points N,2, centred, and turned or mirrored to where those of N,2 others lie (orthogonal Procrustes)."""
+    """Return points N,2 centred and rotated or mirrored to match the points `like`, N,2 (orthogonal Procrustes)."""
     points, like = points - points.mean(axis=0), like - like.mean(axis=0)
     return points @ orthogonal_procrustes(points, like)[0]
 
@@ -56,37 +56,40 @@ def embedding_maps(
     *,
     by: Literal["tsne", "umap"] = "tsne",
     seed: int = 0,
-    most: int = 2000,
+    max_images: int = 2000,
 ) -> Figure:
-    """Two maps of the same images, the student's turned to be as like the teacher's as it can; no label is grey.
+    """Plot two projections of the same images, the student's aligned to the teacher's; images without label are grey.
 
     Args:
         student: embeddings N,D.
         teacher: embeddings N,E.
-        labels: N; a colour and marker for each class.
-        names: the classes'.
-        by: how the maps are made.
-        seed: of both.
-        most: images that are drawn, evenly taken from all; t-SNE of many takes minutes.
+        labels: N; each class has a colour and a marker.
+        names: class names.
+        by: projection method.
+        seed: seed of both projections.
+        max_images: number of images that are drawn, at regular intervals; t-SNE of many images takes minutes.
     """
     check_pair(student, teacher)
-    step = -(-len(labels) // most)
+    step = -(-len(labels) // max_images)
     student, teacher, labels = student[::step], teacher[::step], labels[::step]
-    theirs = in_two_dimensions(teacher, by=by, seed=seed)
-    ours = align_2d(in_two_dimensions(student, by=by, seed=seed), theirs)
+    teacher_map = project_2d(teacher, by=by, seed=seed)
+    student_map = align_2d(project_2d(student, by=by, seed=seed), teacher_map)
     figure = Figure(figsize=(7.6, 4.0), layout="constrained", facecolor="white")
-    looks, classes = styles(names), labels.cpu().numpy()
-    for axes, title, points in zip(figure.subplots(1, 2), ("teacher", "student"), (theirs, ours), strict=True):
+    class_styles, classes = styles(names), labels.cpu().numpy()
+    for axes, title, points in zip(
+        figure.subplots(1, 2), ("teacher", "student"), (teacher_map, student_map), strict=True
+    ):
         axes.plot(*points[classes < 0].T, ".", color="#999999", markersize=3)
         for number, name in enumerate(names):
-            some, look = points[classes == number], looks[name]
-            if not len(some):
+            class_points, style = points[classes == number], class_styles[name]
+            if not len(class_points):
                 continue
-            size = size_of(look.marker, 4)
-            axes.plot(*some.T, look.marker, color=look.color, markersize=size, mec="white", mew=0.3)
-            if len(names) <= MOST_NAMES:
-                above = np.median(some[:, 0]), np.quantile(some[:, 1], 0.8)  # not above a stray image
-                text = axes.annotate(label(name, 16), above, (0, 3), textcoords="offset points", ha="center")
+            size = size_of(style.marker, 4)
+            axes.plot(*class_points.T, style.marker, color=style.color, markersize=size, mec="white", mew=0.3)
+            if len(names) <= MAX_NAMED_CLASSES:
+                # medians and quantiles, so that outliers do not move the name
+                position = np.median(class_points[:, 0]), np.quantile(class_points[:, 1], 0.8)
+                text = axes.annotate(label(name, 16), position, (0, 3), textcoords="offset points", ha="center")
                 halo = patheffects.withStroke(linewidth=3, foreground="white")
                 text.set(color=INK, weight="bold", fontsize=11, path_effects=[halo])
         axes.set(xticks=[], yticks=[])

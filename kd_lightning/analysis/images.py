@@ -1,4 +1,4 @@
-"""Which images are looked at: some of each class, one class after another."""
+"""Select images sorted by class."""
 
 import torch
 from torch import Tensor
@@ -8,29 +8,29 @@ from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError, check_positive
 
 
-def some_of_each(data: ImageData, each: int, *, classes: int | None = None, split: str = "test") -> Batch:
-    """The first images of each class, not augmented, sorted by class.
+def images_per_class(data: ImageData, count: int, *, classes: int | None = None, split: str = "test") -> Batch:
+    """Return the first images of each class, without augmentation, sorted by class.
 
     Args:
-        data: with labels.
-        each: images a class; fewer where a class has fewer.
-        classes: how many classes, the first ones; default: all.
+        data: data with labels.
+        count: images per class; a class with fewer images contributes all of them.
+        classes: number of classes, counted from the first; default: all.
         split: `train`, `val` or `test`.
 
     Raises:
         ConfigError: for images without labels.
     """
-    check_positive(each=each)
+    check_positive(count=count)
     data.setup("test" if split == "test" else "fit")
     if not data.labeled:
         raise ConfigError(f"data: {data.name} has no labels to sort by")
     labels = data.datasets[split].labels
-    kept = range(data.num_classes if classes is None else min(classes, data.num_classes))
-    return data.datasets[split].take(torch.cat([(labels == label).nonzero()[:each, 0] for label in kept]))
+    class_range = range(data.num_classes if classes is None else min(classes, data.num_classes))
+    return data.datasets[split].take(torch.cat([(labels == label).nonzero()[:count, 0] for label in class_range]))
 
 
-def runs_of_classes(labels: Tensor) -> tuple[list[float], list[float], list[int]]:
-    """Of sorted labels N: where one class ends and the next begins, each class's middle, and the classes."""
+def class_boundaries(labels: Tensor) -> tuple[list[float], list[float], list[int]]:
+    """Return the boundaries between classes in N sorted labels, the middle of each class, and the classes."""
     classes, counts = labels.unique_consecutive(return_counts=True)
     ends = counts.cumsum(0)
     middles = ends - counts / 2

@@ -1,4 +1,4 @@
-"""Differences to a baseline with their intervals, as a picture."""
+"""Plot of differences to a baseline with confidence intervals."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -7,29 +7,31 @@ from kd_lightning.reports import Comparison, Metric, describe, styles
 from kd_lightning.reports.style import INK, label, panel, size_of
 
 
-def differences(comparison: Comparison, metric: str | Metric | None = None) -> Figure:
-    """Each group's mean difference to the baseline, paired by seed, with its 95 % t-interval; 0 is no difference.
+def plot_differences(comparison: Comparison, metric: str | Metric | None = None) -> Figure:
+    """Plot each group's mean difference to the baseline, paired by seed, with its 95 % t-interval.
 
     Args:
-        comparison: as `reports.compare` gives it.
-        metric: default: what the comparison is about.
+        comparison: a result of `reports.compare`.
+        metric: default: the main metric of the comparison.
     """
-    chosen = comparison.about if metric is None else describe(metric) if isinstance(metric, str) else metric
-    table = comparison.statistics[chosen.name]
+    metric = comparison.about if metric is None else describe(metric) if isinstance(metric, str) else metric
+    table = comparison.statistics[metric.name]
     table = table[table["note"] != "baseline"]
-    looks = styles(comparison.runs.groups)
+    group_styles = styles(comparison.runs.groups)
     figure, axes = panel(1.0 + 0.4 * max(1, len(table)), 5.2)
     axes.axvline(0, color=INK, linewidth=1)
-    for place, (group, row) in enumerate(table.iterrows()):
-        look, middle = looks[group], row["difference"] * chosen.scale
+    for row_number, (group, row) in enumerate(table.iterrows()):
+        style, mean = group_styles[group], row["difference"] * metric.scale
         if np.isfinite(row["low"]):
-            ends = [row["low"] * chosen.scale, row["high"] * chosen.scale]
-            axes.plot(ends, [place, place], color=look.color, linewidth=2.2, solid_capstyle="butt")
-        axes.plot([middle], [place], look.marker, color=look.color, markersize=size_of(look.marker, 8), mec="white")
+            ends = [row["low"] * metric.scale, row["high"] * metric.scale]
+            axes.plot(ends, [row_number, row_number], color=style.color, linewidth=2.2, solid_capstyle="butt")
+        axes.plot(
+            [mean], [row_number], style.marker, color=style.color, markersize=size_of(style.marker, 8), mec="white"
+        )
     axes.set_yticks(range(len(table)), [label(str(group), 24) for group in table.index], fontsize=9)
     axes.set_ylim(len(table) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    unit = {"%": ", points", "": ""}.get(chosen.unit, f", {chosen.unit}")
+    unit = {"%": ", points", "": ""}.get(metric.unit, f", {metric.unit}")
     axes.set_xlabel(f"difference to {label(comparison.baseline, 24)}{unit}", fontsize=9)
-    axes.set_title(label(chosen.title, 60), fontsize=10)
+    axes.set_title(label(metric.title, 60), fontsize=10)
     return figure

@@ -1,4 +1,4 @@
-"""What STKD sees: images mixed of several, and what both networks say of them."""
+"""Plots for STKD: mixed images with the soft targets of both networks."""
 
 from collections.abc import Sequence
 
@@ -6,42 +6,44 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kd_lightning.analysis.disagreement import draw_shares, name_of
+from kd_lightning.analysis.disagreement import class_label, draw_shares
 from kd_lightning.batch import Batch, as_float
 from kd_lightning.methods.stkd import Virtual, mix
 
 
-def soft(logits: Tensor, temperature: float) -> Tensor:
-    """Soft targets N,K of logits N,K, in float32."""
+def soft_targets(logits: Tensor, temperature: float) -> Tensor:
+    """Return soft targets N,K of logits N,K, in float32."""
     return (logits.detach().float() / temperature).softmax(dim=1)
 
 
-def mixtures(
-    batch: Batch, virtual: Virtual, student: Tensor, teacher: Tensor, names: Sequence[str], *, most: int = 4
+def plot_mixtures(
+    batch: Batch, virtual: Virtual, student: Tensor, teacher: Tensor, names: Sequence[str], *, max_samples: int = 4
 ) -> Figure:
-    """A column for each virtual sample: its images with their shares, the mixture, and both networks' soft targets.
+    """Plot one column per virtual sample: source images with their weights, the mixture, and both soft targets.
 
     Args:
         batch: N images.
-        virtual: how they are mixed, as `virtual_samples` gives it.
+        virtual: weights of the mixtures, a result of `virtual_samples`.
         student: soft targets N,K of the mixed images.
-        teacher: N,K.
-        names: the classes'.
-        most: samples that are shown, those whose largest share is the smallest.
+        teacher: soft targets N,K.
+        names: class names.
+        max_samples: number of samples shown: those whose largest weight is smallest.
     """
     mixed = mix(as_float(batch.images), virtual)
-    shown = virtual.weights.amax(dim=1).argsort(stable=True)[:most].tolist()
+    selected = virtual.weights.amax(dim=1).argsort(stable=True)[:max_samples].tolist()
     sources = virtual.rows.shape[1]
     height = 1.15 * (sources + 1) + 1.6
-    figure = Figure(figsize=(1.9 * len(shown), height), layout="constrained", facecolor="white")
-    panels = figure.subplots(sources + 2, len(shown), squeeze=False, height_ratios=[1] * (sources + 1) + [1.3])
-    for column, number in zip(panels.T, shown, strict=True):
+    figure = Figure(figsize=(1.9 * len(selected), height), layout="constrained", facecolor="white")
+    panels = figure.subplots(sources + 2, len(selected), squeeze=False, height_ratios=[1] * (sources + 1) + [1.3])
+    for column, number in zip(panels.T, selected, strict=True):
         *pictures, bars = column
         rows, weights = virtual.rows[number].tolist(), virtual.weights[number].tolist()
         for axes, row, weight in zip(pictures, rows, weights, strict=False):
-            _picture(axes, as_float(batch.images[row]), f"{weight:.0%} of a {name_of(int(batch.labels[row]), names)}")
+            _picture(
+                axes, as_float(batch.images[row]), f"{weight:.0%} of a {class_label(int(batch.labels[row]), names)}"
+            )
         _picture(pictures[-1], mixed[number], "mixed")
-        draw_shares(bars, student[number], teacher[number], names, most=5)
+        draw_shares(bars, student[number], teacher[number], names, max_classes=5)
     handles, titles = panels[-1, 0].get_legend_handles_labels()
     figure.legend(handles, titles, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     return figure

@@ -1,4 +1,4 @@
-"""CKA between all stages of teacher and student: which layer of one is like which of the other."""
+"""CKA between all stages of student and teacher."""
 
 import pandas as pd
 import torch
@@ -18,49 +18,53 @@ GRID = 8
 def stage_maps(
     network: Network, images: Tensor, *, grid: int | None = GRID, batch_size: int = 256
 ) -> dict[str, Tensor]:
-    """Every stage's map N,C,H,W by its name in the network, and the `embedding` N,D, in eval mode and float32.
+    """Return each stage's map N,C,H,W by its name in the network, and the `embedding` N,D, in eval mode and float32.
 
     Args:
-        network: its mode is put back.
-        images: N,3,H,W as the data have them.
-        grid: maps of more than grid x grid positions are averaged to that many; None: they are left as they are.
-        batch_size: images that are read at a time.
+        network: its mode is restored afterwards.
+        images: N,3,H,W, un-normalised.
+        grid: larger maps are average-pooled to grid x grid positions; None: no pooling.
+        batch_size: images per pass.
     """
     check_positive(batch_size=batch_size, **({} if grid is None else {"grid": grid}))
     names = [stage["module"] for stage in network.model.feature_info]
     device, was_training = next(network.parameters()).device, network.training
     network.eval()
     parts: dict[str, list[Tensor]] = {name: [] for name in (*names, "embedding")}
-    for some in images.split(batch_size):
-        seen = network.features(some.to(device), maps=len(names), embedding=True)
-        for name, part in zip(parts, (*seen.maps, seen.embedding), strict=True):
+    for part in images.split(batch_size):
+        features = network.features(part.to(device), maps=len(names), embedding=True)
+        for name, part in zip(parts, (*features.maps, features.embedding), strict=True):
             parts[name].append(_at_most(part.float(), grid).cpu())
     network.train(was_training)
-    return {name: torch.cat(found) for name, found in parts.items()}
+    return {name: torch.cat(values) for name, values in parts.items()}
 
 
 def stage_cka(student: Network, teacher: Network, images: Tensor, *, grid: int | None = GRID) -> pd.DataFrame:
-    """Linear CKA (unbiased) between each stage of the student (rows) and each of the teacher (columns).
+    """Return linear CKA (unbiased) between each stage of the student (rows) and each of the teacher (columns).
 
-    Maps are flattened, positions and all, as in the papers (Kornblith et al. 2019; Nguyen et al. 2021): where
-    something is seen is part of what a map says, and averaging over positions would make early stages look more alike
-    than they are. Maps larger than `grid` x `grid` are averaged to that first, which bounds the memory.
+    Maps are flattened with their positions, as in the papers (Kornblith et al. 2019; Nguyen et al. 2021): averaging
+    over positions would overestimate the similarity of early stages. Larger maps are average-pooled to `grid` x `grid`
+    first, which bounds the memory.
 
     Args:
         student: any network.
         teacher: any network; number and shapes of the stages may differ.
-        images: N,3,H,W; the steps grow with N squared.
-        grid: as `stage_maps` takes it.
+        images: N,3,H,W; the cost grows with N squared.
+        grid: as in `stage_maps`.
     """
-    ours, theirs = (stage_maps(network, images, grid=grid) for network in (student, teacher))
+    student_maps, teacher_maps = (stage_maps(network, images, grid=grid) for network in (student, teacher))
     rows = {
-        name: {other: float(linear_cka(mine, their)) for other, their in theirs.items()} for name, mine in ours.items()
+        name: {
+            teacher_stage: float(linear_cka(student_map, teacher_map))
+            for teacher_stage, teacher_map in teacher_maps.items()
+        }
+        for name, student_map in student_maps.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def cka_heat_map(table: pd.DataFrame) -> Figure:
-    """The table of `stage_cka` in colours, each number written into its cell for grey prints."""
+    """Plot the table of `stage_cka` as a heat map with the number in each cell."""
     figure = Figure(
         figsize=(1.9 + 0.85 * table.shape[1], 1.3 + 0.5 * len(table)), layout="constrained", facecolor="white"
     )

@@ -1,4 +1,4 @@
-"""A method for a few steps, watched: each of its terms, step by step."""
+"""Train a method for a few steps and record its loss terms."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from kd_lightning.analysis.quiet import suppress_output
+from kd_lightning.analysis.output import suppress_output
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.errors import check_positive
@@ -17,16 +17,16 @@ from kd_lightning.models import Features, Reads
 from kd_lightning.reports.style import WIDTH, label, styles, tidy
 
 SMOOTH = 10
-"""Steps that a smoothed curve is the mean of."""
+"""Window of the smoothed curves, in steps."""
 
 
 class FeaturePair(NamedTuple):
-    """What the two networks of a method see in the same N images, without gradients."""
+    """Features of the two networks of a method for the same N images, without gradients."""
 
     student: Features
     teacher: Features
     aligned: tuple[Tensor, Tensor] | None
-    """Student's and teacher's vectors N,D as the losses bring them together (behind the head), where they do."""
+    """Student's and teacher's vectors N,D as the losses compare them (after the head), or None."""
 
 
 class _Terms(Callback):
@@ -38,12 +38,12 @@ class _Terms(Callback):
 
 
 def train_steps(method: StudentModule, data: ImageData, steps: int) -> pd.DataFrame:
-    """Trains a method for some steps on the CPU, with its own optimizer; its weighted terms by step, from 1.
+    """Train a method for some steps on the CPU with its optimizer; return its weighted loss terms by step, from 1.
 
     Args:
-        method: its student is changed; it is in eval mode afterwards.
-        data: its training images.
-        steps: of the optimizer; the schedule is that of a run of this length.
+        method: its student is trained; it is in eval mode afterwards.
+        data: data module with the training images.
+        steps: optimizer steps; the schedule is that of a run of this length.
     """
     check_positive(steps=steps)
     terms, off = _Terms(), {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
@@ -65,13 +65,13 @@ def train_steps(method: StudentModule, data: ImageData, steps: int) -> pd.DataFr
 
 
 @torch.no_grad()
-def look(method: Distiller, images: Tensor, *, maps: int = 1) -> FeaturePair:
-    """What both networks see in images N,3,H,W, in eval mode: the last maps, the embedding and the logits.
+def compute_features(method: Distiller, images: Tensor, *, maps: int = 1) -> FeaturePair:
+    """Return both networks' features for images N,3,H,W in eval mode: the last maps, the embedding and the logits.
 
     Args:
-        method: its mode is put back.
-        images: as the data have them, or mixed.
-        maps: how many of the last stages.
+        method: its mode is restored afterwards.
+        images: un-normalised, possibly mixed.
+        maps: number of last stages.
     """
     was_training = method.training
     method.eval()
@@ -84,21 +84,21 @@ def look(method: Distiller, images: Tensor, *, maps: int = 1) -> FeaturePair:
 
 
 def plot_loss_terms(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Each method's terms over its steps, a row for each method; thin each step, thick the mean of ten.
+    """Plot each method's loss terms by step, one row per method; thin: every step, thick: mean of ten steps.
 
     Args:
-        tables: by a method's name, as `train_steps` gives them.
+        tables: results of `train_steps` by the method's name.
     """
     columns = max(len(table.columns) for table in tables.values())
     figure = Figure(figsize=(0.72 * WIDTH * columns, 1.6 * len(tables)), layout="constrained", facecolor="white")
     panels = figure.subplots(len(tables), columns, squeeze=False)
-    looks = styles(tables)
+    method_styles = styles(tables)
     for row, (name, table) in zip(panels, tables.items(), strict=True):
         for axes in row[len(table.columns) :]:
             axes.set_axis_off()
         for axes, term in zip(row, table.columns, strict=False):
             tidy(axes)
-            color, smooth = looks[name].color, table[term].rolling(SMOOTH, 1, center=True).mean()
+            color, smooth = method_styles[name].color, table[term].rolling(SMOOTH, 1, center=True).mean()
             axes.plot(table.index, table[term], color=color, linewidth=0.8, alpha=0.4)
             axes.plot(table.index, smooth, color=color, linewidth=1.6)
             axes.set_title(label(f"{name}: {term}", 40), fontsize=10)

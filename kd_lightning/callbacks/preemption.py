@@ -13,20 +13,15 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from kd_lightning import distributed
 from kd_lightning.callbacks.checkpoints import LastCheckpoint, within_epoch
+from kd_lightning.errors import StoppedError
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """What tells a run to end: a supervisor, SLURM before it takes the machine back (--signal=USR1@120), Ctrl-C."""
 
 
-class StoppedError(BaseException):
-    """A run that was told to end, and has; `status` is 128 and the signal's number, as a shell has it.
-
-    Nothing that deals with errors on the way is to take it for one of its own.
-    """
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.status = 128 + number if rank_zero_only.rank == 0 else 0  # a launcher would kill the first one for it
+def _stopped(number: int, message: str) -> StoppedError:
+    """Return the error to raise: a launcher kills rank 0 when another rank ends with a status other than 0."""
+    return StoppedError(128 + number if rank_zero_only.rank == 0 else 0, message)
 
 
 class PreemptionHandler(Checkpoint):  # which have their turn behind all other callbacks, when a step is wholly done
@@ -70,7 +65,7 @@ class PreemptionHandler(Checkpoint):  # which have their turn behind all other c
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if not self._trains or self.told is not None:
             resume_path = f"; --ckpt_path last with --run.id {self.folder.name} goes on" if self.folder else ""
-            raise StoppedError(number, f"stopped by {signal.Signals(number).name}{resume_path}")
+            raise _stopped(number, f"stopped by {signal.Signals(number).name}{resume_path}")
         self.told = number
         if rank_zero_only.rank == 0:
             print(f"{signal.Signals(number).name}: stopping after this step; once more ends at once", flush=True)
@@ -108,4 +103,4 @@ class PreemptionHandler(Checkpoint):  # which have their turn behind all other c
         where = f"in epoch {trainer.current_epoch}, after step {trainer.global_step - 1}"
         kept = last.path if last and last.path.exists() else None
         again = f"--ckpt_path last with --run.id {kept.parent.name} goes on from {kept}" if kept else "nothing is kept"
-        raise StoppedError(number, f"stopped by {signal.Signals(number).name} {where}; {again}")
+        raise _stopped(number, f"stopped by {signal.Signals(number).name} {where}; {again}")

@@ -11,10 +11,10 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from kd_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
-from kd_lightning.config.safe_yaml import load_yaml
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.console import wide
+from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.loggers import ResilientWandbLogger
 from kd_lightning.models import checkpoints
 from kd_lightning.runs import results

@@ -9,8 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from kd_lightning.callbacks.preemption import StoppedError
-from kd_lightning.errors import ConfigError, redacted
+from kd_lightning.errors import ConfigError, StoppedError, redacted
 from kd_lightning.io.atomic import ENDING
 from kd_lightning.runs.lock import Lock
 from kd_lightning.runs.status import FILE, LOCK, in_words, read_state, write_state

@@ -8,8 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
-from kd_lightning.config.safe_yaml import load_yaml
 from kd_lightning.errors import ConfigError
+from kd_lightning.io.safe_yaml import load_yaml
 
 
 class SaveConfig(SaveConfigCallback):

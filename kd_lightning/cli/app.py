@@ -1,38 +1,28 @@
-"""The command line: Lightning's own, with this project's links and defaults."""
+"""Lightning's command line with this project's links and defaults."""
 
 import inspect
+import os
 from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins import CheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from kd_lightning import distributed
-from kd_lightning.callbacks import (
-    NonFiniteGuard,
-    OutOfMemory,
-    PreemptionHandler,
-    Progress,
-    Protocol,
-    RunStatus,
-    RunSummary,
-    SavePredictions,
-    Speed,
-    TeacherAccuracy,
-    TeacherAgreement,
-)
-from kd_lightning.callbacks.memory import explained
-from kd_lightning.callbacks.preemption import StoppedError
-from kd_lightning.config.checks import check, fixed_seed, validates
+from kd_lightning import callbacks
+from kd_lightning.callbacks import assembly
+from kd_lightning.cli.registry import Command
+from kd_lightning.config.checks import check, fixed_seed
 from kd_lightning.config.messages import config_error
-from kd_lightning.data.loader import dead_worker
-from kd_lightning.errors import ConfigError, RunError
-from kd_lightning.evaluation import Classification, Cost, Evaluator, Faithfulness
-from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO
-from kd_lightning.runs.directory import Run
+from kd_lightning.config.parser import Parser
+from kd_lightning.data import ImageData
+from kd_lightning.distillation import StudentModule
+from kd_lightning.errors import ConfigError
+from kd_lightning.evaluation import Evaluator
+from kd_lightning.io import noise
+from kd_lightning.io.schema import SCHEMA
+from kd_lightning.runs.checkpoint_io import check_checkpoint
+from kd_lightning.runs.directory import RESUME_ENV_VAR, Run
 from kd_lightning.runs.resume import check_config_matches, resume_path
 
 DEFAULTS = {
@@ -47,19 +37,20 @@ DEFAULTS = {
 class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_class_arguments(Run, "run")
-        parser.add_lightning_class_args(Protocol, "protocol")
-        parser.add_lightning_class_args(Speed, "speed")
-        parser.add_lightning_class_args(NonFiniteGuard, "guard")
+        parser.add_lightning_class_args(callbacks.Protocol, "protocol")
+        parser.add_lightning_class_args(callbacks.Speed, "speed")
+        parser.add_lightning_class_args(callbacks.NonFiniteGuard, "guard")
+        parser.add_argument("--schema", type=int, default=SCHEMA, help="version of a config's format")
         parser.link_arguments("data.num_classes", "model.init_args.student.num_classes", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=fixed_seed)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "predict":
-            parser.add_lightning_class_args(SavePredictions, "predictions")
+            parser.add_lightning_class_args(callbacks.SavePredictions, "predictions")
             parser.set_defaults({"return_predictions": False})
         if subcommand == "test":
-            parser.set_defaults({"verbose": False})  # one table, with the teacher beside the student
+            parser.set_defaults({"verbose": False})  # the table of results has the teacher's values as well
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -68,64 +59,33 @@ class CLI(LightningCLI):
         config = self.config[command] if command else self.config
         self.resume_path = resume_path(config) if command == "fit" else None
         check(command, config)
+        if config.get("ckpt_path") is not None:
+            config.ckpt_path, config.weights_only = check_checkpoint(config.ckpt_path), True
         if self.resume_path:
             check_config_matches(self.resume_path, yaml.safe_load(self._parser(command).dump(config, skip_none=False)))
             self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        trainer = self._get(self.config_init, "trainer")
-        callbacks = [*_each_once(_listed(trainer.callbacks)), RunSummary(), OutOfMemory()]
-        if hasattr(self.model, "teacher"):
-            callbacks += [TeacherAccuracy(), TeacherAgreement()]
-        if trainer.enable_progress_bar is not False:
-            callbacks.append(Progress())
+        trainer, data = self._get(self.config_init, "trainer"), self.datamodule
+        wanted = assembly.callbacks_of(trainer, self.model)
+        evaluators = [callback for callback in wanted if isinstance(callback, Evaluator)]
+        if self.subcommand in ("fit", "test"):
+            wanted += assembly.default_evaluators(self.model, data, wanted)
         if self.subcommand == "fit":
-            folder, loggers = self._get(self.config_init, "run").open(self.model, self.datamodule, self.resume_path)
-            writes = rank_zero_only.rank == 0 and not trainer.fast_dev_run
-            self.watch = RunStatus(folder, resume_path=bool(self.resume_path), writes=writes, explain=known_error)
-            self.stop = PreemptionHandler(folder)
+            folder, loggers = self._get(self.config_init, "run").open(self.model, data, self.resume_path)
+            self.watch, self.stop = assembly.run_context(trainer, folder, resumes=bool(self.resume_path))
             protocol = self._get(self.config_init, "protocol")
-            self.datamodule.tested = protocol.test
-            self.datamodule.checks = [
-                evaluator.check_data for evaluator in callbacks if isinstance(evaluator, Evaluator)
-            ]
-            callbacks += self._default_evaluators(callbacks)
-            evaluated = self.datamodule.has_validation and self.datamodule.labeled and self.model.trains_classifier
-            validated = evaluated and validates(trainer)
-            callbacks += [self.watch, *protocol.checkpoints(folder, validated=validated), self.stop]
-            kwargs |= {
-                "default_root_dir": folder,
-                "logger": loggers if trainer.logger in (None, True) else trainer.logger,
-            }
+            data.tested, data.checks = protocol.test, [evaluator.check_data for evaluator in evaluators]
+            wanted += [self.watch, *assembly.checkpoints_of(protocol, folder, trainer, self.model, data), self.stop]
+            logger = loggers if trainer.logger in (None, True) else trainer.logger
+            kwargs |= {"default_root_dir": folder, "logger": logger}
         else:
-            if self.subcommand == "test":
-                self.datamodule.checks = [
-                    evaluator.prepare for evaluator in callbacks if isinstance(evaluator, Evaluator)
-                ]
-                callbacks += self._default_evaluators(callbacks)
+            data.checks = [evaluator.prepare for evaluator in evaluators] if self.subcommand == "test" else data.checks
             kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}
-        kwargs["callbacks"] = callbacks
-        plugins = _listed(trainer.plugins)
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            plugins = [*plugins, AtomicCheckpointIO()]
-        if trainer.sync_batchnorm:
-            plugins = [*plugins, distributed.SyncBatchNorm()]
-            kwargs["sync_batchnorm"] = False
-        kwargs["plugins"] = plugins
         try:
-            return super().instantiate_trainer(**kwargs)
+            return super().instantiate_trainer(**kwargs, callbacks=wanted, **assembly.plugins_of(trainer))
         except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
             raise error if config_error(error) else ConfigError(f"trainer: {error}") from error
-
-    def _default_evaluators(self, given: list) -> list[Evaluator]:
-        """What every run is evaluated by, where the config does not name it itself."""
-        wanted: list[Evaluator] = [Cost(batch_sizes=[], teacher=True)]
-        if self.datamodule.labeled and self.model.trains_classifier:
-            wanted.append(Classification())
-        if hasattr(self.model, "teacher"):
-            wanted.append(Faithfulness())
-        named = {type(evaluator) for evaluator in given}
-        return [evaluator for evaluator in wanted if type(evaluator) not in named]
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand != "fit":
@@ -144,11 +104,11 @@ class CLI(LightningCLI):
 
 
 class CommandCLI(CLI):
-    """A command of this project, called with the method and the data of a config, as `fit` takes it.
+    """A command that is called with the method, the data and the trainer of a config.
 
     Args:
-        command: its class; its arguments become the command line's own.
-        **kwargs: as for every CLI.
+        command: its class; its arguments are added to those of `fit`.
+        **kwargs: as for LightningCLI.
     """
 
     def __init__(self, command: type, **kwargs: Any) -> None:
@@ -164,19 +124,26 @@ class CommandCLI(CLI):
         self.result = self.command(**chosen)(self.model, self.datamodule, self.trainer)
 
 
-def _listed(given: Any) -> list:
-    """What Lightning takes one of, or a list of, or none."""
-    return given if isinstance(given, list) else [given] * (given is not None)
-
-
-def _each_once(callbacks: list) -> list:
-    """The callbacks, of two probes that would log the same names the later one: `--trainer.callbacks+=` adds behind."""
-    last = {evaluator.title: evaluator for evaluator in callbacks if isinstance(evaluator, Evaluator)}
-    return [each for each in callbacks if not isinstance(each, Evaluator) or last[each.title] is each]
-
-
-def known_error(error: BaseException) -> BaseException | None:
-    """The error that is said in one line; None for one that is a fault of this code's own."""
-    if isinstance(error, MisconfigurationException | RunError | StoppedError):
-        return error
-    return config_error(error) or dead_worker(error) or explained(error)
+def run(name: str, command: Command, args: ArgsType) -> LightningCLI:
+    """Run a command of Lightning's, or one on a config."""
+    noise.silence()
+    on_config = command.kind == "on_config"
+    kwargs: dict[str, Any] = {
+        "model_class": StudentModule,
+        "datamodule_class": ImageData,
+        "args": args[1:] if on_config else args,
+        "save_config_callback": callbacks.SaveConfig,
+        "trainer_defaults": DEFAULTS,
+        "seed_everything_default": 0,
+        "parser_class": Parser,
+        "parser_kwargs": {"prog": f"python -m kd_lightning{f' {name}' * on_config}"},
+        "subclass_mode_model": True,
+        "subclass_mode_data": True,
+        "auto_configure_optimizers": False,
+        "load_from_checkpoint_support": False,
+    }
+    try:
+        with callbacks.PreemptionHandler():
+            return CommandCLI(command.load(), **kwargs) if on_config else CLI(**kwargs)
+    finally:
+        os.environ.pop(RESUME_ENV_VAR, None)

@@ -1,19 +1,19 @@
 """compare: finished runs side by side, as tables and as one page."""
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
 
 from rich.markup import escape
 
-from kd_lightning import reports
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.console import wide
 from kd_lightning.io.paths import check_writable, expand
-from kd_lightning.reports import online, tables, workspace
-from kd_lightning.reports.statistics import Test
 
-WRITTEN = ("report.html", "table.csv", "table.md", workspace.LINKS)
+if TYPE_CHECKING:  # `--help` needs none of the libraries that these import
+    from kd_lightning import reports
+
+WRITTEN = ("report.html", "table.csv", "table.md", "wandb.json")
 
 
 class Compare:
@@ -24,8 +24,7 @@ class Compare:
     data sets are compared each within its own.
 
     Args:
-        runs: folders of runs, folders above many, or patterns (`runs/**`), or a W&B project (`wandb:entity/project`);
-            also without `--runs`, as first arguments.
+        runs: folders of runs, folders above many, or patterns (`runs/**`), or a W&B project (`wandb:entity/project`).
         out: the folder to write to; it must hold nothing but a report, which is written over.
         baseline: the group that the others are compared with; default: one of Supervised, else the first.
         metric: what the comparison is about, by its name in results.json; default: test/acc, else what there is.
@@ -40,11 +39,11 @@ class Compare:
 
     def __init__(
         self,
-        runs: list[str] | None = None,
+        runs: list[str],
         out: str = "report",
         baseline: str | None = None,
         metric: str | None = None,
-        test: Test = "t",
+        test: Literal["t", "wilcoxon"] = "t",
         images: bool = True,
         wandb: bool = False,
     ) -> None:
@@ -61,24 +60,11 @@ class Compare:
         if others:
             raise ConfigError(f"out: {self.out} holds other files than a report's ({others[0]}); give another folder")
 
-    @classmethod
-    def arguments(cls, args: list[str]) -> list[str]:
-        """The command line with the runs that stand on their own, or in a row behind --runs, as one `--runs=[...]`."""
-        runs: list[str] = []
-        others: list[str] = []
-        value_follows = False
-        for arg in args:
-            if arg == "--wandb":
-                others.append("--wandb=true")
-            elif value_follows or (arg.startswith("-") and arg != "--runs"):
-                others.append(arg)
-                value_follows = not value_follows and arg.startswith("--") and "=" not in arg and arg != "--help"
-            elif arg != "--runs":
-                runs.append(arg)
-        return [f"--runs={json.dumps(runs)}", *others] if runs else others
-
     def __call__(self) -> Path:
         """The page's path."""
+        from kd_lightning import reports
+        from kd_lightning.reports import online
+
         with TemporaryDirectory() as temporary:
             folders, addresses = online.split(self.runs)
             said = []
@@ -88,10 +74,13 @@ class Compare:
                 said += lines
             return self._compared(reports.read_runs(folders), said)
 
-    def _compared(self, runs: reports.Runs, said: list[str]) -> Path:
+    def _compared(self, runs: "reports.Runs", said: list[str]) -> Path:
+        from kd_lightning import reports
+        from kd_lightning.reports import tables
+
         comparisons, lines = reports.compare(runs, baseline=self.baseline, metric=self.metric, test=self.test)
         problems = [*said, *runs.problems, *lines]
-        page = reports.page(comparisons, problems, beside=self.out, images=self.images)
+        page = reports.page(comparisons, problems, folder=self.out, images=self.images)
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "report.html").write_text(page, encoding="utf-8")
         (self.out / "table.md").write_text(tables.markdown(comparisons, problems), encoding="utf-8")
@@ -105,15 +94,17 @@ class Compare:
                 problems.append(str(error))
         for comparison in comparisons:
             console.print(tables.for_terminal(comparison))
-            console.print(escape(tables.how(comparison)), style="dim")
+            console.print(escape(tables.column_notes(comparison)), style="dim")
         for line in [*problems, *(line for comparison in comparisons for line in comparison.warnings)]:
             console.print(escape(f"warning: {line}"), soft_wrap=True, highlight=False)
         console.print(
-            escape(f"{tables.counted(len(runs))}: {self.out / 'report.html'}"), soft_wrap=True, highlight=False
+            escape(f"{tables.count_runs(len(runs))}: {self.out / 'report.html'}"), soft_wrap=True, highlight=False
         )
         return self.out / "report.html"
 
-    def _publish(self, runs: reports.Runs, comparisons: list[reports.Comparison]) -> list[str]:
+    def _publish(self, runs: "reports.Runs", comparisons: "list[reports.Comparison]") -> list[str]:
+        from kd_lightning.reports import workspace
+
         projects = list(dict.fromkeys(run.results.run.get("project") for run in runs))
         if len(projects) != 1 or not projects[0]:
             raise ConfigError(f"wandb: these are runs of {len(projects)} W&B projects; a workspace is of one")

@@ -1,4 +1,4 @@
-"""Data sets. An import here makes the class's name known in YAML."""
+"""Data sets. Importing a class here makes its name known in YAML."""
 
 from kd_lightning.data.augmentations import (
     Augmentation,

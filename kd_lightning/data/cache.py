@@ -1,4 +1,4 @@
-"""Decoded images on disk, mapped into memory, so that a second start costs no decoding."""
+"""Cache of decoded images on disk, memory-mapped, so that later starts need no decoding."""
 
 import contextlib
 import os
@@ -10,26 +10,26 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 VERSION = 1
-"""Raised when decoding changes: arrays of before are then not found."""
+"""Incremented when decoding changes, so that older arrays are not used."""
 
 
 def home() -> Path:
-    """$XDG_CACHE_HOME/kd_lightning, by default ~/.cache/kd_lightning."""
+    """Return $XDG_CACHE_HOME/kd_lightning, by default ~/.cache/kd_lightning."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kd_lightning"
 
 
 def decoded(
     name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """A uint8 array by name, which must say all that it depends on, its bad rows, and where it came from in words.
+    """Return a cached uint8 array, its bad rows, and a description of where it came from.
 
-    It is made under a temporary name and moved into place when whole, so that two processes that make one at once
-    both end with a whole one. Pages are read when used, shared by all processes, and never written to disk again.
+    The array is created under a temporary name and renamed when complete, so that two processes that create one at the
+    same time both get a complete one. Pages are read on access, shared by all processes, and never written back.
 
     Args:
-        name: of the file.
-        shape: of the array.
-        fill: puts the content into it and says, for each row, whether it is bad; that is kept beside the array.
+        name: name of the file; it must identify everything that the array depends on.
+        shape: shape of the array.
+        fill: writes the content into the array and returns for each row whether it is bad, which is stored as well.
     """
     path = home() / "decoded" / f"{name}.npy"
     reason = ""
@@ -37,26 +37,26 @@ def decoded(
         if path.exists():
             array = np.load(path, mmap_mode="c", allow_pickle=False)
             if array.shape == shape and array.dtype == np.uint8:
-                beside = path.with_suffix(".bad.npy")
-                bad = np.load(beside, allow_pickle=False) if beside.exists() else np.zeros(shape[0], bool)
+                bad_rows_path = path.with_suffix(".bad.npy")
+                bad = np.load(bad_rows_path, allow_pickle=False) if bad_rows_path.exists() else np.zeros(shape[0], bool)
                 return array, bad, "from the disk cache"
             reason = f"it holds {array.dtype} {array.shape}, not {shape}"
     except (OSError, ValueError, EOFError) as error:
         reason = str(error)
     if reason:
-        rank_zero_warn(f"{path} is not whole ({reason}); it is made anew")
-    rank_zero_info(f"decoding {shape[0]:,} images, once; kept in {path.parent}")
+        rank_zero_warn(f"{path} is incomplete ({reason}); it is created again")
+        rank_zero_info(f"decoding {shape[0]:,} images once; cached in {path.parent}")
     partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            if hasattr(os, "posix_fallocate"):  # a full disk shows here, not as a fault in the mapping
+            if hasattr(os, "posix_fallocate"):  # raises an error here if the disk is full, instead of SIGBUS later
                 with partial.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
         except OSError as error:
-            held = f"{np.prod(shape) / 1e6:,.0f} MB of decoded images"
-            rank_zero_warn(f"{path.parent} cannot keep {held} ({error}): they are decoded at every start")
+            description = f"{np.prod(shape) / 1e6:,.0f} MB of decoded images"
+            rank_zero_warn(f"{path.parent} cannot store {description} ({error}): they are decoded at every start")
             array = np.empty(shape, np.uint8)
             return array, fill(array), "decoded"
         bad = fill(array)
@@ -71,4 +71,4 @@ def decoded(
         for file in (partial, partial.with_suffix(".bad")):
             with contextlib.suppress(OSError):
                 file.unlink()
-    return np.load(path, mmap_mode="c", allow_pickle=False), bad, "decoded now, and kept in the disk cache"
+    return np.load(path, mmap_mode="c", allow_pickle=False), bad, "decoded now, and stored in the disk cache"

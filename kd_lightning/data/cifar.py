@@ -20,10 +20,10 @@ from kd_lightning.errors import ConfigError
 class CIFAR10(ImageData):
     """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in 10 classes.
 
-    Classes are in the official order, airplane to truck; `Batch.indices` counts through the official batch files.
+    Classes are in the official order, airplane to truck; `Batch.indices` follow the order of the official batch files.
 
     Args:
-        path: folder with `cifar-10-batches-py`, or where it goes when it is downloaded.
+        path: folder with `cifar-10-batches-py`, or the folder to which it is downloaded.
         **kwargs: as for every data set.
     """
 
@@ -38,17 +38,17 @@ class CIFAR10(ImageData):
         self.path = Path(path).expanduser()
 
     def _files(self) -> list[tuple[Path, str]]:
-        listed = [*self.official.train_list, *self.official.test_list]
-        return [(self.path / self.official.base_folder / name, checksum) for name, checksum in listed]
+        files = [*self.official.train_list, *self.official.test_list]
+        return [(self.path / self.official.base_folder / name, checksum) for name, checksum in files]
 
     def download(self) -> None:
-        """Unpacks the official archive where files are missing, and downloads it where that is missing too.
+        """Unpack the official archive if files are missing, and download it if it is missing as well.
 
         Raises:
-            ConfigError: if it cannot be had, or a file is there with the wrong checksum.
+            ConfigError: if it cannot be downloaded, or an existing file has a wrong checksum.
         """
         if all(file.exists() for file, _ in self._files()):
-            return  # their checksums are looked at when they are read
+            return  # their checksums are verified when they are read
         archive = self.path / self.official.filename
         fetch(self.official.url, archive, self.official.tgz_md5, field="data.path")
         extract(archive, self.path, "data.path")
@@ -61,13 +61,13 @@ class CIFAR10(ImageData):
         images, labels = [], []
         for file, checksum in files[:count] if split == "train" else files[count:]:
             if not check_integrity(file, checksum):
-                state = "has the wrong checksum; delete it to have it unpacked again" if file.exists() else "is missing"
+                state = "has a wrong checksum; delete it to unpack it again" if file.exists() else "is missing"
                 raise ConfigError(f"data.path: {file} {state}")
-            with file.open("rb") as opened:
+            with file.open("rb") as stream:
                 try:
-                    content = _ArrayUnpickler(opened, encoding="latin1").load()
+                    content = _ArrayUnpickler(stream, encoding="latin1").load()
                 except (pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError) as error:
-                    raise ConfigError(f"data.path: {file} holds more than arrays ({error})") from error
+                    raise ConfigError(f"data.path: {file} contains other objects than arrays ({error})") from error
             images.append(content["data"])
             labels += content[self.labels_key]
         tensor = torch.from_numpy(np.concatenate(images)).view(-1, 3, 32, 32)
@@ -77,11 +77,11 @@ class CIFAR10(ImageData):
 class CIFAR100(CIFAR10):
     """CIFAR-100: 50,000 training and 10,000 test images of 32x32 pixels in 100 classes, or 20 superclasses.
 
-    Classes are in alphabetical order, as the official labels; `Batch.indices` counts in the order of the files.
+    Classes are in alphabetical order, as the official labels; `Batch.indices` follow the order of the files.
 
     Args:
-        path: folder with `cifar-100-python`, or where it goes when it is downloaded.
-        labels: `fine`, the 100 classes, or `coarse`, the 20 superclasses of five each.
+        path: folder with `cifar-100-python`, or the folder to which it is downloaded.
+        labels: `fine`: the 100 classes; `coarse`: the 20 superclasses of five classes each.
         **kwargs: as for every data set.
     """
 
@@ -113,7 +113,7 @@ class CIFAR100(CIFAR10):
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads numpy arrays in plain containers and nothing else: the official files need no more, and cannot run code."""
+    """Unpickler restricted to numpy arrays in plain containers, as in the official files; it cannot execute code."""
 
     _allowed = frozenset({"numpy._reconstruct", "numpy.ndarray", "numpy.dtype", "_codecs.encode"})
 

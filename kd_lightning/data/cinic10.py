@@ -1,4 +1,4 @@
-"""CINIC-10 (Darlow et al. 2018): CIFAR-10's classes, with images of ImageNet added."""
+"""CINIC-10 (Darlow et al. 2018): CIFAR-10's classes, with additional images from ImageNet."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from kd_lightning.errors import ConfigError
 class CINIC10(ImageFolder):
     """CINIC-10: 90,000 images of 32x32 pixels each for training, validation and test, in CIFAR-10's classes and order.
 
-    It is downloaded by hand (datashare.ed.ac.uk/handle/10283/3192); `Batch.indices` counts as `ImageFolder`'s.
+    It must be downloaded manually (datashare.ed.ac.uk/handle/10283/3192); `Batch.indices` are as for `ImageFolder`.
 
     Args:
         path: folder with `train/`, `valid/` and `test/`, or the official archive.

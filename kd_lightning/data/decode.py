@@ -1,4 +1,4 @@
-"""One file to one RGB image, whatever kind of image it is."""
+"""Decode image files of any kind to RGB."""
 
 from io import BytesIO
 from math import ceil
@@ -20,28 +20,28 @@ _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
 class UnreadableError(ValueError):
-    """An image that cannot be decoded; the message says why."""
+    """An image cannot be decoded; the message is the reason."""
 
 
 def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.Image:
-    """A file, or its bytes, as an upright RGB image.
+    """Return a file, or its bytes, as an upright RGB image.
 
-    Grayscale, palette, CMYK and images with transparency (which is dropped) become RGB, 16 bits a channel become 8,
-    an animation is its first frame, and what the camera's EXIF says about rotation is done.
+    Grayscale, palette, CMYK and transparent images are converted to RGB (transparency is dropped), 16 bits per channel
+    to 8; of an animation the first frame is used; the rotation in the EXIF data is applied.
 
     Args:
         source: the file, or its content.
-        least_side: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size (libjpeg's draft mode) where its shorter side
-            stays at this; 0: at its full size.
-        shrink: likewise, where it is to be made smaller by this factor at least.
+        least_side: decode a JPEG at 1/2, 1/4 or 1/8 of its size (libjpeg's draft mode) as long as its shorter side is
+            not below this; 0: at full size.
+        shrink: decode a JPEG at reduced size if it will be reduced by at least this factor.
 
     Raises:
-        UnreadableError: for anything that is no image, is cut off, or has floating-point pixels.
+        UnreadableError: for files that are not images, are truncated, or have floating-point pixels.
     """
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             if image.mode == "F":
-                raise UnreadableError("its pixels are floating-point numbers of unknown range")
+                raise UnreadableError("its pixels are floating-point numbers with an unknown range")
             factor = min(image.size) / least_side if least_side else shrink
             if factor >= 2:
                 image.draft("RGB", (int(image.width / factor), int(image.height / factor)))
@@ -55,7 +55,7 @@ def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.
 
 
 def dimensions(source: Source) -> tuple[int, int]:
-    """Width and height of the upright image, read from its header.
+    """Return width and height of the upright image, read from its header.
 
     Raises:
         UnreadableError: if it has none.
@@ -63,15 +63,15 @@ def dimensions(source: Source) -> tuple[int, int]:
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             width, height = image.size
-            # Pillow gives a TIFF's size turned already
-            turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return (height, width) if turned else (width, height)
+            # Pillow has already rotated a TIFF's size
+            swapped = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return (height, width) if swapped else (width, height)
     except _UNREADABLE as error:
         raise UnreadableError(one_line(error)) from error
 
 
 def center_square(source: Source, size: int, crop_ratio: float = 1.0) -> Image.Image:
-    """The middle of an image: its shorter side resized to size / crop_ratio (bicubic), then cut to `size` squared."""
+    """Resize an image's shorter side to size / crop_ratio (bicubic), then crop the centre to `size` squared."""
     resized = round(size / crop_ratio)
     image = open_rgb(source, least_side=2 * resized)
     side = min(image.size) * size / resized
@@ -80,16 +80,16 @@ def center_square(source: Source, size: int, crop_ratio: float = 1.0) -> Image.I
 
 
 def crop_resized(source: Source, size: int, box: Box, full: tuple[int, int], resample: Image.Resampling) -> Image.Image:
-    """A box of an image, given in pixels of its full width and height, resized to `size` squared."""
+    """Resize a box of an image, in pixels of its full width and height, to `size` squared."""
     width, height = full
     image = open_rgb(source, shrink=min(box[2] - box[0], box[3] - box[1]) / size)
-    across, down = image.width / width, image.height / height  # below 1 where the draft is smaller
-    left, top, right, bottom = box[0] * across, box[1] * down, box[2] * across, box[3] * down
+    scale_x, scale_y = image.width / width, image.height / height  # below 1 if the JPEG was decoded at reduced size
+    left, top, right, bottom = box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y
     x, y = int(left), int(top)
-    cut = image.crop((x, y, ceil(right), ceil(bottom)))  # pixels outside the box do not count, as in torchvision
-    return cut.resize((size, size), resample, (left - x, top - y, right - x, bottom - y))
+    cropped = image.crop((x, y, ceil(right), ceil(bottom)))  # pixels outside the box are ignored, as in torchvision
+    return cropped.resize((size, size), resample, (left - x, top - y, right - x, bottom - y))
 
 
 def as_tensor(image: Image.Image) -> Tensor:
-    """3,H,W uint8."""
+    """Return an image as 3,H,W uint8."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Digits: the data set that needs no download."""
+"""Digits: a data set that needs no download."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -12,10 +12,10 @@ from kd_lightning.data.images import StoredImages
 class Digits(ImageData):
     """scikit-learn's 1,797 handwritten digits, 8x8 pixels, as RGB (three equal channels); class k is the digit k.
 
-    360 of them, drawn by class once and for all, are the test images. `Batch.indices` counts in scikit-learn's order.
+    A fixed set of 360 images, stratified by class, is the test split. `Batch.indices` follow scikit-learn's order.
 
     Args:
-        **kwargs: as for every data set; the customary augmentation here is a crop after 1 pixel of padding, no flip.
+        **kwargs: as for every data set; the default augmentation is a crop after 1 pixel of padding, without flip.
     """
 
     num_classes = 10

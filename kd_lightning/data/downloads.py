@@ -1,4 +1,4 @@
-"""Downloads that are whole or not there."""
+"""Atomic downloads."""
 
 import socket
 from http.client import HTTPException
@@ -11,42 +11,42 @@ from torchvision.datasets.utils import check_md5
 from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.io.atomic import atomic_write
 
-_PATIENCE = 60  # seconds without a byte
+_TIMEOUT = 60  # seconds without data
 
 
 def fetch(address: str, target: Path, md5: str, *, field: str) -> None:
-    """Downloads a file, unless it is there already; it gets its name when its checksum has been found right.
+    """Download a file unless it exists; it gets its name only after its checksum is verified.
 
-    A download that breaks off leaves nothing of the target's name behind and starts again the next time.
+    An interrupted download leaves no file with the target's name; the next call starts again.
 
     Args:
-        address: official one.
-        target: of the file.
+        address: official URL.
+        target: path of the file.
         md5: its checksum.
-        field: that an error names.
+        field: field that errors name.
 
     Raises:
-        ConfigError: if it cannot be had, or a file of this name is there with another checksum (it is left alone).
+        ConfigError: if it cannot be downloaded, or a file with another checksum exists (it is not changed).
     """
     if target.exists():
         if not target.is_file():
-            raise ConfigError(f"{field}: {target} is a folder, where {address} was to go; give another path")
+            raise ConfigError(f"{field}: {target} is a folder, not the file from {address}; give another path")
         if not check_md5(str(target), md5):
             raise ConfigError(
-                f"{field}: {target} has the wrong checksum (right: md5 {md5}), so it is cut off or another file; "
+                f"{field}: {target} has a wrong checksum (expected md5 {md5}), so it is truncated or another file; "
                 "delete it or give another path"
             )
         return
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_PATIENCE)
+    previous_timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)
     try:
         with atomic_write(target) as partial:
             rank_zero_info(f"downloading {address} to {target}")
             torch.hub.download_url_to_file(address, str(partial))
             if not check_md5(str(partial), md5):
                 raise ConfigError(
-                    f"{field}: what came from {address} has the wrong checksum ({partial.stat().st_size:,} bytes), "
-                    f"and was deleted; try again, or put the right file at {target}"
+                    f"{field}: the download from {address} has a wrong checksum ({partial.stat().st_size:,} bytes) "
+                    f"and was deleted; try again, or put the correct file at {target}"
                 )
     except (OSError, RuntimeError, HTTPException) as error:
         reason = one_line(error)
@@ -54,4 +54,4 @@ def fetch(address: str, target: Path, md5: str, *, field: str) -> None:
             f"{field}: {target} is missing and {address} cannot be downloaded ({reason}); put the file there"
         ) from error
     finally:
-        socket.setdefaulttimeout(patience)
+        socket.setdefaulttimeout(previous_timeout)

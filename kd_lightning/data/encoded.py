@@ -1,4 +1,4 @@
-"""Images that are decoded when asked for, by loader workers, or once and for all into memory."""
+"""Images that are decoded on access, by loader workers, or all at once into memory."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -32,17 +32,17 @@ from kd_lightning.randomness import fold_in
 
 
 class EncodedImages(ImageDataset):
-    """Images in files, or in a table that holds files, brought to one size when decoded.
+    """Images in files, or in a table of encoded files, resized to one size when decoded.
 
     Args:
-        sources: N paths, or whatever gives a path or a file's content by row, with `fingerprint()`, `names` and
-            `subset(rows)`.
+        sources: N paths, or an object that returns a path or a file's content by row, with `fingerprint()`, `names`
+            and `subset(rows)`.
         labels: N int64.
-        size: side in pixels: the shorter side is resized to it (bicubic), the middle is kept. None: the first
-            image's own size, which all must have.
+        size: side in pixels: the shorter side is resized to it (bicubic), the centre is kept. None: the first
+            image's size, which all images must have.
         indices: N int64, the samples' positions in their dataset; default: 0 to N - 1.
-        crop_ratio: what share of the resized side is kept, as 0.875 where 256 pixels are cut to 224.
-        skips: whether an image that cannot be read is left out with a warning, and not the end of the run.
+        crop_ratio: share of the resized side that is kept; 0.875 crops 256 pixels to 224.
+        skip_unreadable: skip unreadable images with a warning instead of raising an error.
 
     Raises:
         ConfigError: for a size or ratio out of range; by name, for an image that cannot be read or has another size.
@@ -59,7 +59,7 @@ class EncodedImages(ImageDataset):
         indices: Tensor | None = None,
         *,
         crop_ratio: float = 1.0,
-        skips: bool = False,
+        skip_unreadable: bool = False,
     ) -> None:
         super().__init__(labels, indices)
         if size is not None and size < 1:
@@ -67,8 +67,8 @@ class EncodedImages(ImageDataset):
         if size is not None and size > LARGEST_SIDE:
             raise ConfigError(f"data.size: {size} is more than {LARGEST_SIDE} pixels")
         if not 0 < crop_ratio <= 1:
-            raise ConfigError(f"data.crop_ratio: {crop_ratio} is not above 0 and up to 1")
-        self.sources, self.size, self.crop_ratio, self.skips = sources, size, crop_ratio, skips
+            raise ConfigError(f"data.crop_ratio: {crop_ratio} is not above 0 and at most 1")
+        self.sources, self.size, self.crop_ratio, self.skip_unreadable = sources, size, crop_ratio, skip_unreadable
         self.unreadable = torch.zeros(len(labels), dtype=torch.bool).share_memory_()  # workers write into it
         self.shape = (size, size) if size else self._first_shape()
 
@@ -79,7 +79,7 @@ class EncodedImages(ImageDataset):
             except UnreadableError:
                 continue  # reported when it is decoded
             return height, width
-        raise ConfigError(f"data.path: none of its {len(self):,} images can be read, {self.sources.names[0]} for one")
+        raise ConfigError(f"data.path: none of its {len(self):,} images can be read, e.g. {self.sources.names[0]}")
 
     def _gather(self, rows: Tensor, batch: Batch) -> Batch:
         if self.crop is None:
@@ -88,56 +88,58 @@ class EncodedImages(ImageDataset):
             sizes = torch.tensor([self._attempt(row, dimensions) or (1, 1) for row in rows.tolist()])
             keys = torch.stack([fold_in(view_keys(batch.keys, view), 0) for view in range(self.views)])
             boxes = self.crop.boxes(keys, sizes[:, 1], sizes[:, 0]).transpose(0, 1)
-            crops = [partial(self._crops, box, full) for box, full in zip(boxes.tolist(), sizes.tolist(), strict=True)]
+            crops = [
+                partial(self._crops, box, full_size)
+                for box, full_size in zip(boxes.tolist(), sizes.tolist(), strict=True)
+            ]
             decoded = [self._attempt(row, crop) for row, crop in zip(rows.tolist(), crops, strict=True)]
         if any(views is None for views in decoded):
-            kept = [place for place, views in enumerate(decoded) if views is not None]
-            if not kept:
+            readable = [place for place, views in enumerate(decoded) if views is not None]
+            if not readable:
                 raise ConfigError(f"data.on_error: none of the {len(rows)} images of a batch can be read")
-            batch = Batch(batch.images, batch.labels[kept], batch.indices[kept], batch.keys[kept])
+            batch = Batch(batch.images, batch.labels[readable], batch.indices[readable], batch.keys[readable])
         first, *others = torch.stack([views for views in decoded if views is not None]).unbind(1)
         return batch._replace(images=first, views=tuple(others))
 
     def _attempt(self, row: int, work: Callable[[Source], Any]) -> Any:
-        """What the work makes of an image; None for one that is unreadable and skipped."""
+        """Return the result of `work` for an image; None if it is unreadable and skipped."""
         try:
             return work(self.sources[row])
         except UnreadableError as error:
             name = self.sources.names[row]
-            if not self.skips:
+            if not self.skip_unreadable:
                 raise ConfigError(f"data.path: {name} cannot be read as an image ({error})") from error
             if not self.unreadable[row]:
                 self.unreadable[row] = True
-                rank_zero_warn(f"data.on_error: {name} is skipped, it cannot be read as an image ({error})")
+                rank_zero_warn(f"data.on_error: {name} cannot be read as an image and is skipped ({error})")
             return None
 
     def _middle(self, source: Source) -> Tensor:
-        """1,3,H,W."""
+        """Return the centre of an image, 1,3,H,W."""
         if self.size:
             return as_tensor(center_square(source, self.size, self.crop_ratio))[None]
         image = open_rgb(source)
         if (image.height, image.width) != self.shape:
             raise ConfigError(
                 f"data.size: {source if isinstance(source, os.PathLike) else 'an image'} has {image.width}x"
-                f"{image.height} pixels, the first image {self.shape[1]}x{self.shape[0]}; give data.size the side "
-                "that all shall have"
+                f"{image.height} pixels, the first image {self.shape[1]}x{self.shape[0]}; set data.size to resize all"
             )
         return as_tensor(image)[None]
 
-    def _crops(self, boxes: list[list[float]], full: tuple[int, int], source: Source) -> Tensor:
-        """V,3,S,S: one for each box of an image of a full size."""
+    def _crops(self, boxes: list[list[float]], full_size: tuple[int, int], source: Source) -> Tensor:
+        """Return V,3,S,S: a crop for each box of an image with size `full_size`."""
         side = self.crop.size or self.side
-        return torch.stack([as_tensor(crop_resized(source, side, box, full, self.crop.resample)) for box in boxes])
+        return torch.stack([as_tensor(crop_resized(source, side, box, full_size, self.crop.resample)) for box in boxes])
 
     def cropped(self, crop: RandomResizedCrop, views: int) -> Self:
-        """The same images, of which random crops are cut out of the files' own pixels, and not their middle."""
-        same = copy(self)
-        same.crop, same.views = crop, views
-        return same
+        """Return the same images with random crops at full resolution instead of the centre."""
+        cropped_images = copy(self)
+        cropped_images.crop, cropped_images.views = crop, views
+        return cropped_images
 
     @cached_property
     def resized(self) -> bool:
-        """Whether images are resized when decoded: some of 32 spread over the set are not of the side that they get."""
+        """Whether images are resized when decoded: checked on 32 images spread over the set."""
         if self.size is None:
             return False
         for row in torch.linspace(0, len(self) - 1, min(32, len(self))).long().tolist():
@@ -147,26 +149,26 @@ class EncodedImages(ImageDataset):
         return False
 
     def subset(self, rows: Tensor) -> Self:
-        some = type(self)(
+        part = type(self)(
             self.sources.subset(rows),
             self.labels[rows],
             self.size,
             self.indices[rows],
             crop_ratio=self.crop_ratio,
-            skips=self.skips,
+            skip_unreadable=self.skip_unreadable,
         )
-        some.seed, some.origin = self.seed, self.origin
-        return some
+        part.seed, part.origin = self.seed, self.origin
+        return part
 
     def bytes(self) -> int:
-        """What all of them take in memory, decoded."""
+        """Return the memory in bytes that all decoded images need."""
         return len(self) * 3 * self.shape[0] * self.shape[1]
 
     def stored(self, name: str) -> StoredImages:
-        """All of them decoded by several threads into one array, which is kept on disk under a name for the next time.
+        """Decode all images with several threads into one array, which is cached on disk.
 
         Raises:
-            ConfigError: for an image that cannot be read, unless such are skipped; then they are missing.
+            ConfigError: for an unreadable image, unless unreadable images are skipped.
         """
         facts = f"{self.sources.fingerprint()} {self.size} {self.crop_ratio} {cache.VERSION}"
         array, bad, origin = cache.decoded(
@@ -177,24 +179,24 @@ class EncodedImages(ImageDataset):
         images.origin = f"in memory, {origin}"
         if bad.any():
             first = int(bad.argmax())
-            if not self.skips:  # a run that skipped has made this cache
+            if not self.skip_unreadable:  # the cache was created by a run that skips unreadable images
                 self._attempt(first, self._middle)
             count, name = int(bad.sum()), self.sources.names[first]
-            rank_zero_warn(f"data.on_error: {count:,} of {len(self):,} images are left out, {name} for one")
+            rank_zero_warn(f"data.on_error: {count:,} of {len(self):,} images are skipped, e.g. {name}")
             images = images.subset((~self.unreadable).nonzero()[:, 0])
         return images
 
     def _fill(self, array: np.ndarray) -> np.ndarray:
-        """Decodes everything into an array N,3,H,W; gives N bool: which could not be read."""
+        """Decode all images into an array N,3,H,W; return N bool: which are unreadable."""
 
-        def some(start: int) -> None:
+        def decode_rows(start: int) -> None:
             for row in range(start, min(start + 64, len(self))):
                 image = self._attempt(row, self._middle)
                 if image is not None:
                     array[row] = image[0].numpy()
 
         with ThreadPoolExecutor() as pool:
-            for _ in pool.map(some, range(0, len(self), 64)):
+            for _ in pool.map(decode_rows, range(0, len(self), 64)):
                 pass
         return self.unreadable.numpy().copy()
 

@@ -1,4 +1,4 @@
-"""Image files of a folder: found, counted, and kept as one compact table of paths."""
+"""Find image files in a folder and store their paths compactly."""
 
 import os
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ SUFFIXES = frozenset(".jpg .jpeg .png .ppm .pgm .bmp .tif .tiff .webp .gif .jp2 
 
 
 class Files(Sequence[Path]):
-    """Paths below a root as one array of bytes: a million of them cost no Python objects that workers would copy.
+    """Paths below a root as one array of bytes, so that workers do not copy millions of Python objects.
 
     Args:
         root: a folder.
-        relative: the paths below it.
+        relative: paths relative to it.
     """
 
     def __init__(self, root: Path, relative: Sequence[str] | np.ndarray) -> None:
         self.root = root
-        known = isinstance(relative, np.ndarray)
-        self.relative = relative if known else np.array([os.fsencode(path) for path in relative], dtype=np.bytes_)
+        is_array = isinstance(relative, np.ndarray)
+        self.relative = relative if is_array else np.array([os.fsencode(path) for path in relative], dtype=np.bytes_)
 
     def __len__(self) -> int:
         return len(self.relative)
@@ -33,36 +33,36 @@ class Files(Sequence[Path]):
 
     @property
     def names(self) -> "Files":
-        """What an image is called in a message: its path."""
+        """Names of the images in messages: their paths."""
         return self
 
     def subset(self, rows: Tensor) -> Self:
         return type(self)(self.root, self.relative[rows.numpy()])
 
     def fingerprint(self) -> str:
-        """Changes with the place, name, size and time of any file."""
+        """Return a hash of the location, names, sizes and modification times of the files."""
         digest = sha256(os.fsencode(self.root.resolve()))
         for name in self.relative:
             try:
                 stat = os.stat(os.path.join(os.fsencode(self.root), bytes(name)))
                 digest.update(b"%b %d %d " % (bytes(name), stat.st_size, stat.st_mtime_ns))
-            except FileNotFoundError:  # a link to nowhere; decoding will say so
+            except FileNotFoundError:  # a broken link; decoding will report it
                 digest.update(b"%b missing " % bytes(name))
         return digest.hexdigest()
 
 
-def find(folder: Path) -> tuple[list[str], list[str]]:
-    """All image files below a folder at any depth, as sorted relative paths, and the other files' names."""
-    images, others, linked = [], [], set()
-    for where, folders, files in os.walk(folder, followlinks=True):
-        if os.path.islink(where):
-            if os.path.realpath(where) in linked:  # a circle of links
+def find_images(folder: Path) -> tuple[list[str], list[str]]:
+    """Return all image files below a folder at any depth, as sorted relative paths, and the other files."""
+    images, others, visited = [], [], set()
+    for directory, folders, files in os.walk(folder, followlinks=True):
+        if os.path.islink(directory):
+            if os.path.realpath(directory) in visited:  # a cycle of links
                 folders.clear()
                 continue
-            linked.add(os.path.realpath(where))
+            visited.add(os.path.realpath(directory))
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        below = os.path.relpath(where, folder)
+        relative = os.path.relpath(directory, folder)
         for name in files:
             is_image = not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-            (images if is_image else others).append(name if below == "." else f"{below}/{name}")
+            (images if is_image else others).append(name if relative == "." else f"{relative}/{name}")
     return sorted(images, key=lambda path: path.split("/")), others

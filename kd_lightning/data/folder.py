@@ -1,4 +1,4 @@
-"""ImageFolder: a user's own images, sorted into a folder a class, or not sorted at all."""
+"""ImageFolder: a user's own images, in one folder per class or without labels."""
 
 from pathlib import Path
 from typing import Any
@@ -9,36 +9,36 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from kd_lightning.data.archives import folder_at
 from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.encoded import EncodedImages
-from kd_lightning.data.files import Files, find
-from kd_lightning.data.splits import draw
+from kd_lightning.data.files import Files, find_images
+from kd_lightning.data.splits import stratified_split
 from kd_lightning.errors import ConfigError
 
 
 class ImageFolder(ImageData):
-    """A folder of images: `train/<class>/*` beside `test/<class>/*` or `val/<class>/*`, or `<class>/*` alone.
+    """A folder of images: `train/<class>/*` with `test/<class>/*` or `val/<class>/*`, or just `<class>/*`.
 
-    With both `val/` (or `valid/`) and `test/`, the first takes the place of the held-out split; with only one of them
-    it is the test. Classes are the folders' names in alphabetical order; `Batch.indices` counts the files of a split in
-    order of class, then path. Other files than images are left out and counted.
+    If both `val/` (or `valid/`) and `test/` exist, the first replaces the held-out split; if only one exists, it is the
+    test split. Classes are the folders' names in alphabetical order; `Batch.indices` count the files of a split in
+    order of class, then path. Files that are not images are skipped and counted.
 
     Args:
         path: the folder, or a tar or zip archive of one (unpacked once, into the user's cache); `~` and environment
-            variables are filled in.
-        size: side in pixels that all images are brought to (shorter side resized, middle kept); default: the
-            images' own, which must then be the same for all.
-        crop_ratio: share of the resized side that is kept where images are not cropped at random; 0.875 resizes to
-            256 pixels what is cut to 224.
-        test_split: share of the images (or, from 1 up, their number) that are the test where the folder has class
-            folders alone; drawn by class and `split_seed`.
-        labeled: false takes all images below the folder, at any depth, without labels: for methods that need none.
-            `val_split` of them are held out to compare student and teacher on; `fit` tests nothing, and the commands
-            `test` and `predict` read all of them.
+            variables are expanded.
+        size: side in pixels to which all images are resized (shorter side resized, centre kept); default: the images'
+            own size, which must be the same for all.
+        crop_ratio: share of the resized side that is kept if images are not cropped randomly; 0.875 resizes to 256
+            pixels and crops to 224.
+        test_split: share of the images (or, from 1, their number) in the test split if the folder has only class
+            folders; stratified by class and drawn with `split_seed`.
+        labeled: false uses all images below the folder, at any depth, without labels, for methods that need none.
+            `val_split` of them are held out to compare student and teacher; `fit` runs no test, and the commands
+            `test` and `predict` read all images.
         num_classes: width of the student's classifier without labels: the teacher's number of classes, or 0 for an
-            embedding alone.
+            embedding without classifier.
         **kwargs: as for every data set.
 
     Raises:
-        ConfigError: for a folder that is missing, holds no images or no classes, or whose splits have other classes.
+        ConfigError: for a folder that is missing, has no images or no classes, or whose splits have different classes.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ImageFolder(ImageData):
         if test_split <= 0:
             raise ConfigError(f"data.test_split: {test_split} is not positive")
         if labeled and num_classes is not None:
-            raise ConfigError("data.num_classes: the folders say how many there are; it belongs to labeled: false")
+            raise ConfigError("data.num_classes: it requires labeled: false; otherwise the folders define the classes")
         self.path = folder_at(path)
         self.size, self.crop_ratio, self.test_split, self.labeled = size, crop_ratio, test_split, labeled
         self.name = self.path.name
@@ -68,19 +68,19 @@ class ImageFolder(ImageData):
         self.num_classes = len(self.class_names)
         for folder in self.folders.values():
             if _classes(folder) != self.class_names:
-                odd = sorted(set(_classes(folder)) ^ set(self.class_names))
-                raise ConfigError(f"data.path: {folder} and train/ differ in the classes {', '.join(odd[:3])}")
+                differing = sorted(set(_classes(folder)) ^ set(self.class_names))
+                raise ConfigError(f"data.path: {folder} and train/ differ in the classes {', '.join(differing[:3])}")
 
     def _splits(self) -> dict[str, Path]:
         train = self.path / "train"
-        if not (train.is_dir() and any(entry.is_dir() for entry in train.iterdir())):  # or a class called train
+        if not (train.is_dir() and any(entry.is_dir() for entry in train.iterdir())):  # it may be a class called train
             return {"train": self.path}
         names = {"train": "train", "val": "val", "valid": "val", "test": "test"}
         folders = {split: self.path / name for name, split in names.items() if (self.path / name).is_dir()}
         if "test" not in folders and "val" in folders:
             folders["test"] = folders.pop("val")
         if "test" not in folders:
-            raise ConfigError(f"data.path: {self.path} has train/ but neither test/ nor val/ beside it")
+            raise ConfigError(f"data.path: {self.path} has train/ but neither test/ nor val/")
         return folders
 
     @property
@@ -96,36 +96,40 @@ class ImageFolder(ImageData):
         if "test" in self.folders:
             return images
         rows = torch.arange(len(images))
-        train, test = draw(images.labels, rows, self.test_split, seed=self.split_seed, field="test_split")
+        train, test = stratified_split(images.labels, rows, self.test_split, seed=self.split_seed, field="test_split")
         return images.subset(train if split == "train" else test)
 
     def _images(self, folder: Path, classes: list[str]) -> EncodedImages:
-        """The images in a folder's class folders, or, for the one class '', anywhere below it, without labels."""
+        """Return the images in the class folders or, for the single class '', all images below, without labels."""
         files: list[str] = []
         labels: list[int] = []
         others: list[str] = []
         for label, name in enumerate(classes):
-            images, rest = find(folder / name)
+            images, other_files = find_images(folder / name)
             if name and not images:
-                rank_zero_warn(f"data.path: {folder / name} holds no images; the class stays, without any")
+                rank_zero_warn(f"data.path: {folder / name} has no images; the class is kept without images")
             files += [f"{name}/{file}" if name else file for file in images]
             labels += [label if name else -1] * len(images)
-            others += rest
+            others += other_files
         if not files:
-            raise ConfigError(f"data.path: {folder} holds no images")
+            raise ConfigError(f"data.path: {folder} contains no images")
         if others:
-            rank_zero_info(f"{folder}: {len(others):,} files that are no images are left out ({others[0]}, ...)")
+            rank_zero_info(f"{folder}: {len(others):,} files that are not images are skipped ({others[0]}, ...)")
         return EncodedImages(
-            Files(folder, files), torch.tensor(labels), self.size, crop_ratio=self.crop_ratio, skips=self.skips
+            Files(folder, files),
+            torch.tensor(labels),
+            self.size,
+            crop_ratio=self.crop_ratio,
+            skip_unreadable=self.skip_unreadable,
         )
 
 
 def _classes(folder: Path) -> list[str]:
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(names) < 2:
-        found = f"the folder{'s' * (len(names) != 1)} {', '.join(names)}" if names else "no folders"
+        description = f"the folder{'s' * (len(names) != 1)} {', '.join(names)}" if names else "no folders"
         raise ConfigError(
-            f"data.path: {folder} must hold a folder of images a class, two at least; it holds {found} "
+            f"data.path: {folder} must contain one folder of images per class, at least two; it contains {description} "
             "(images without labels: labeled: false)"
         )
     return names

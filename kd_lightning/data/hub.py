@@ -1,4 +1,4 @@
-"""HFDataset: an image data set of the Hugging Face hub, or in local parquet files (extra `hub`)."""
+"""HFDataset: an image data set from the Hugging Face hub, or in local parquet files (extra `hub`)."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -20,8 +20,8 @@ class Table(Sequence[Source]):
 
     Args:
         table: a `datasets.Dataset` whose image column is not decoded.
-        column: the image column.
-        rows: N int64, those in use.
+        column: name of the image column.
+        rows: N int64, the rows in use.
     """
 
     def __init__(self, table: Any, column: str, rows: Tensor) -> None:
@@ -29,7 +29,7 @@ class Table(Sequence[Source]):
 
     @property
     def names(self) -> "RowNames":
-        """What an image is called in a message."""
+        """Names of the images in messages."""
         return RowNames(self.rows)
 
     def __len__(self) -> int:
@@ -45,12 +45,12 @@ class Table(Sequence[Source]):
         return type(self)(self.table, self.column, self.rows[rows])
 
     def fingerprint(self) -> str:
-        """Changes with the table (as `datasets` says) and with the rows in use."""
+        """Return a hash of the table (from `datasets`) and the rows in use."""
         return sha256(self.table._fingerprint.encode() + self.rows.numpy().tobytes()).hexdigest()
 
 
 class RowNames(Sequence[str]):
-    """`row 7`, made when asked for.
+    """Names such as `row 7`, created on access.
 
     Args:
         rows: N int64.
@@ -62,33 +62,33 @@ class RowNames(Sequence[str]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, place: int) -> str:
-        return f"row {int(self.rows[place])}"
+    def __getitem__(self, position: int) -> str:
+        return f"row {int(self.rows[position])}"
 
 
 class HFDataset(ImageData):
     """An image data set by its name on the Hugging Face hub, or in local parquet files; needs the extra `hub`.
 
-    Classes are in the order of the data set's own ClassLabel, or the sorted values of the label column;
-    `Batch.indices` counts a split's rows.
+    Classes are in the order of the data set's ClassLabel, or the sorted values of the label column; `Batch.indices` are
+    the rows of a split.
 
     Args:
         path: name on the hub (`uoft-cs/cifar10`), or a local folder of parquet files named by their split
             (`train-00000-of-00001.parquet`, `test.parquet`).
-        config: the data set's configuration on the hub, where it has several.
+        config: the data set's configuration on the hub, if it has several.
         image_column: default: the only column of images.
         label_column: default: `label`, `fine_label` or `labels`.
         train: name of the training split.
-        val: name of a validation split to choose epochs by; default: held out of training.
-        test: name of the test split; default: `test`, or `validation` where there is none.
-        size: side in pixels that all images are brought to; default: the images' own.
-        crop_ratio: share of the resized side that is kept where images are not cropped at random.
-        labeled: false leaves the labels out.
+        val: name of a validation split to select epochs by; default: held out of the training split.
+        test: name of the test split; default: `test`, else `validation`.
+        size: side in pixels to which all images are resized; default: the images' own size.
+        crop_ratio: share of the resized side that is kept if images are not cropped randomly.
+        labeled: false ignores the labels.
         num_classes: width of the student's classifier without labels.
         **kwargs: as for every data set.
 
     Raises:
-        ConfigError: without the library `datasets`, for a data set that cannot be had, an unknown split or column.
+        ConfigError: without the library `datasets`, for an unavailable data set, an unknown split or column.
     """
 
     def __init__(
@@ -120,25 +120,29 @@ class HFDataset(ImageData):
             raise ConfigError(f"data.train, data.val, data.test: two of {', '.join(used)} are the same images")
         self.name = Path(path).name
         features = self.tables[train].features
-        images = [name for name, kind in features.items() if type(kind).__name__ == "Image"]
+        images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
         self.image_column = _column("image_column", image_column, images, images)
         if not labeled:
             self.class_names, self.num_classes = [], num_classes or 0
             return
-        usual = [name for name in ("label", "fine_label", "labels") if name in features]
-        others = [name for name in features if name not in images]
-        self.label_column = _column("label_column", label_column, usual[:1], others)
-        kind = features[self.label_column]
-        known = {*self._unique(train)} - {None}
-        self.values = range(kind.num_classes) if hasattr(kind, "names") else sorted(known)
-        self.class_names = list(kind.names) if hasattr(kind, "names") else [str(value) for value in self.values]
+        default_columns = [name for name in ("label", "fine_label", "labels") if name in features]
+        other_columns = [name for name in features if name not in images]
+        self.label_column = _column("label_column", label_column, default_columns[:1], other_columns)
+        feature = features[self.label_column]
+        values = {*self._unique(train)} - {None}
+        self.values = range(feature.num_classes) if hasattr(feature, "names") else sorted(values)
+        self.class_names = list(feature.names) if hasattr(feature, "names") else [str(value) for value in self.values]
         self.num_classes = len(self.class_names)
         if self.num_classes < 2:
-            raise ConfigError(f"data.label_column: {self.label_column} has {self.num_classes} class; two at least")
+            raise ConfigError(
+                f"data.label_column: {self.label_column} has {self.num_classes} class; at least two are needed"
+            )
         for split in filter(None, self.splits.values()):
             for value in {*self._unique(split)} - {*self.values}:
                 missing = value in (None, -1)
-                problem = "has rows without a label" if missing else f"has the class {value}, which training has not"
+                problem = (
+                    "has rows without a label" if missing else f"has the class {value}, which the training split lacks"
+                )
                 raise ConfigError(f"data.label_column: the split {split!r} {problem}")
 
     def _unique(self, split: str) -> list[Any]:
@@ -155,40 +159,44 @@ class HFDataset(ImageData):
         table = self.tables[name]
         labels = torch.full((len(table),), -1)
         if self.labeled:
-            place = {value: label for label, value in enumerate(self.values)}
-            labels = torch.tensor([place[value] for value in table[self.label_column]])
+            label_of = {value: label for label, value in enumerate(self.values)}
+            labels = torch.tensor([label_of[value] for value in table[self.label_column]])
         sources = Table(table.select_columns([self.image_column]), self.image_column, torch.arange(len(table)))
-        return EncodedImages(sources, labels, self.size, crop_ratio=self.crop_ratio, skips=self.skips)
+        return EncodedImages(
+            sources, labels, self.size, crop_ratio=self.crop_ratio, skip_unreadable=self.skip_unreadable
+        )
 
 
 def _open(path: str, config: str | None) -> dict[str, Any]:
-    """The splits' tables by name, with images left encoded."""
+    """Return the splits' tables by name, with encoded images."""
     try:
         from datasets import Image, load_dataset
     except ImportError as error:
         raise ConfigError("data: HFDataset needs the library datasets: pip install 'kd_lightning[hub]'") from error
     local = expand(path)
     if path.startswith((".", "/", "~", "$")):
-        resolve(path, "data.path")  # no name on the hub: one line, and what is near it
+        resolve(path, "data.path")  # not a name on the hub: raise an error with the nearest names
     try:
         tables = load_dataset(str(local) if local.exists() else path, config)
-    except Exception as error:  # the library raises its own, pyarrow's, requests' and built-in ones
+    except Exception as error:  # from the library, pyarrow, requests or Python
         reason = one_line(error)
-        problem = "holds no data set" if local.exists() else "is no local folder and cannot be had from the hub"
+        problem = (
+            "contains no data set" if local.exists() else "is not a local folder and cannot be loaded from the hub"
+        )
         raise ConfigError(f"data.path: {path} {problem} ({reason})") from error
-    found = {}
+    encoded_tables = {}
     for name, table in tables.items():
-        for column, kind in table.features.items():
-            if type(kind).__name__ == "Image":
+        for column, feature in table.features.items():
+            if type(feature).__name__ == "Image":
                 table = table.cast_column(column, Image(decode=False))
-        found[name] = table
-    return found
+        encoded_tables[name] = table
+    return encoded_tables
 
 
-def _column(field: str, given: str | None, usual: list[str], choices: list[str]) -> str:
-    if given is None and len(usual) == 1:
-        return usual[0]
-    if given not in choices:
-        said = f"{given!r} is no such column" if given else "say which column it is"
-        raise ConfigError(f"data.{field}: {said}; choices: {', '.join(choices) or 'none'}")
-    return given
+def _column(field: str, name: str | None, default_columns: list[str], choices: list[str]) -> str:
+    if name is None and len(default_columns) == 1:
+        return default_columns[0]
+    if name not in choices:
+        problem = f"there is no such column as {name!r}" if name else "the column must be named"
+        raise ConfigError(f"data.{field}: {problem}; choices: {', '.join(choices) or 'none'}")
+    return name

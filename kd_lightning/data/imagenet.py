@@ -11,29 +11,29 @@ from kd_lightning.data.archives import folder_at
 from kd_lightning.data.augmentations import Augmentation, preset
 from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.encoded import EncodedImages
-from kd_lightning.data.files import Files, find
+from kd_lightning.data.files import Files, find_images
 from kd_lightning.errors import ConfigError, nearest, one_line
 
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 
 
 class ImageNet(ImageData):
-    """ImageNet-1k: 1,281,167 training images in 1,000 classes; the official 50,000 validation images are the test.
+    """ImageNet-1k: 1,281,167 training images in 1,000 classes; the 50,000 official validation images are the test.
 
-    `train/<wnid>/*.JPEG`, and `val/` either sorted likewise or flat, as in the official archive, with the devkit's
-    labels. Classes are the WordNet ids in alphabetical order, which is timm's and torchvision's, named as timm names
-    them; `Batch.indices` counts the files in order of class, then name (a flat `val`: in order of name). It has to be
-    downloaded by hand (image-net.org asks for an account).
+    The layout is `train/<wnid>/*.JPEG`, and `val/` either in the same layout or flat, as in the official archive, with
+    the devkit's labels. Classes are the WordNet ids in alphabetical order, as in timm and torchvision, with timm's
+    names; `Batch.indices` count the files in order of class, then name (a flat `val`: in order of name). It must be
+    downloaded manually (image-net.org requires an account).
 
     Args:
         path: folder with `train` and `val`, and for a flat `val` with `ILSVRC2012_devkit_t12`.
-        size: side in pixels of the images that reach the networks.
-        crop_ratio: share of the resized side that evaluation keeps: 256 pixels are cut to 224.
-        val_split: as for every data set; 50,000 training images are enough to choose an epoch by.
-        **kwargs: as for every data set; the customary augmentation is RandomResizedCrop and the flip.
+        size: side in pixels of the networks' input.
+        crop_ratio: share of the resized side that is kept in evaluation: 256 pixels are cropped to 224.
+        val_split: as for every data set; 50,000 training images suffice to select an epoch.
+        **kwargs: as for every data set; the default augmentation is RandomResizedCrop and the flip.
 
     Raises:
-        ConfigError: for a folder that is not of that layout.
+        ConfigError: for a folder with another layout.
     """
 
     num_classes = 1000
@@ -66,44 +66,49 @@ class ImageNet(ImageData):
         if not folder.is_dir():
             raise ConfigError(f"data.path: {root} is not ImageNet's folder: it has no {folder.name}/")
         label_of = {wnid: label for label, wnid in enumerate(self.class_ids)}
-        files, _ = find(folder)
+        files, _ = find_images(folder)
         if split == "test" and files and "/" not in files[0]:
             labels = self._flat_labels(root, files)
         else:
             wnids = [file.split("/")[0] for file in files]
-            odd = sorted({*wnids} ^ {*label_of})
-            if odd:
+            unexpected = sorted({*wnids} ^ {*label_of})
+            if unexpected:
                 raise ConfigError(
                     f"data.path: {folder} has {len({*wnids})} class folders with images, not the 1000 of ImageNet-1k; "
-                    f"{odd[0]} is {'unknown' if odd[0] in wnids else 'missing'} (a part of it: ImageFolder)"
+                    f"{unexpected[0]} is {'unknown' if unexpected[0] in wnids else 'missing'} "
+                    f"(for a subset use ImageFolder)"
                 )
             labels = [label_of[wnid] for wnid in wnids]
         return EncodedImages(
-            Files(folder, files), torch.tensor(labels), self.size, crop_ratio=self.crop_ratio, skips=self.skips
+            Files(folder, files),
+            torch.tensor(labels),
+            self.size,
+            crop_ratio=self.crop_ratio,
+            skip_unreadable=self.skip_unreadable,
         )
 
     def _flat_labels(self, root: Path, files: list[str]) -> list[int]:
-        """Labels of the flat validation images in order of name: the devkit's ids, which count in another order."""
+        """Return the labels of the flat validation images in order of name; the devkit's ids have another order."""
         devkit = root / "ILSVRC2012_devkit_t12"
-        for needed in (_TRUTH, "data/meta.mat"):
-            if not (devkit / needed).exists():
+        for required in (_TRUTH, "data/meta.mat"):
+            if not (devkit / required).exists():
                 raise ConfigError(
-                    f"data.path: {root / 'val'} is flat, and its labels are missing: there is no {devkit / needed}; "
-                    f"unpack ILSVRC2012_devkit_t12.tar.gz in {root}, or sort val/ into class folders"
+                    f"data.path: {root / 'val'} is flat, but its labels are missing: {devkit / required} does not "
+                    f"exist; unpack ILSVRC2012_devkit_t12.tar.gz in {root}, or sort val/ into class folders"
                 )
         try:
             synsets = loadmat(devkit / "data/meta.mat", squeeze_me=True)["synsets"]
             wnid_of = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
-        except Exception as error:  # scipy fails in many ways of a file that is none
+        except Exception as error:  # scipy raises various errors for invalid files
             reason = one_line(error, 160)
             raise ConfigError(f"data.path: {devkit / 'data/meta.mat'} cannot be read ({reason})") from error
         try:
             identifiers = [int(line) for line in (devkit / _TRUTH).read_text().split()]
         except ValueError as error:
-            raise ConfigError(f"data.path: {devkit / _TRUTH} is to hold a number a line ({error})") from error
+            raise ConfigError(f"data.path: {devkit / _TRUTH} must contain one number per line ({error})") from error
         if len(identifiers) != len(files):
             raise ConfigError(
-                f"data.path: {root / 'val'} holds {len(files):,} images, {_TRUTH} {len(identifiers):,} labels"
+                f"data.path: {root / 'val'} has {len(files):,} images, but {_TRUTH} {len(identifiers):,} labels"
             )
         label_of = {wnid: label for label, wnid in enumerate(self.class_ids)}
         unknown = next((wnid_of.get(i, str(i)) for i in identifiers if wnid_of.get(i) not in label_of), None)

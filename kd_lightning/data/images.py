@@ -1,4 +1,4 @@
-"""Image sets, which give whole Batches: their common part, and the one that lies in memory as one uint8 tensor."""
+"""Datasets that return whole Batches: the base class, and images in memory as one uint8 tensor."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -16,14 +16,14 @@ class ImageDataset(Dataset):
     """A set of N labelled images.
 
     Args:
-        labels: N int64, -1 where there is no label.
+        labels: N int64, -1 for images without a label.
         indices: N int64, the samples' positions in their dataset; default: 0 to N - 1.
     """
 
     seed = 0
-    """Of the samples' keys; the data module's."""
+    """Seed of the samples' keys, set by the data module."""
     origin = "in memory"
-    """Where the images come from, in words."""
+    """Description of where the images come from."""
 
     def __init__(self, labels: Tensor, indices: Tensor | None = None) -> None:
         self.labels = labels
@@ -33,7 +33,7 @@ class ImageDataset(Dataset):
         return len(self.labels)
 
     def __getitems__(self, places: list[Place] | list[int]) -> Batch:
-        """The batch at some places, gathered at once. Plain rows, as overfit_batches brings them, are epoch 0's."""
+        """Return the batch at some places. Plain rows, as from overfit_batches, belong to epoch 0."""
         if isinstance(places[0], int):
             places = [(0, row, 0) for row in places]
         epochs, rows, copies = zip(*places, strict=True)
@@ -46,24 +46,24 @@ class ImageDataset(Dataset):
         return self._gather(rows, Batch(torch.empty(0), self.labels[rows], indices, keys))
 
     def take(self, rows: Tensor) -> Batch:
-        """Some of the images, by their rows."""
+        """Return some of the images as a batch, by row."""
         return self.__getitems__(rows.tolist())
 
     def _gather(self, rows: Tensor, batch: Batch) -> Batch:
-        """The batch with its images."""
+        """Return the batch with its images."""
         raise NotImplementedError
 
     def subset(self, rows: Tensor) -> Self:
-        """Some of the images, in the order of `rows`."""
+        """Return some of the images as a dataset, in the order of `rows`."""
         raise NotImplementedError
 
     @property
     def side(self) -> int:
-        """Height and width in pixels as the images reach the augmentations."""
+        """Height and width in pixels of the augmentations' input."""
         raise NotImplementedError
 
     def paths(self) -> list[str]:
-        """The files, in order; [] where the images have none of their own."""
+        """Return the files, in order; [] if the images have no files."""
         return []
 
 
@@ -71,11 +71,11 @@ class StoredImages(ImageDataset):
     """Images in memory.
 
     Args:
-        images: M,3,H,W uint8, possibly more than are used.
+        images: M,3,H,W uint8; M may exceed N.
         labels: N int64.
         indices: N int64, the samples' positions in their dataset; default: 0 to N - 1.
-        names: the M files that they came from, if any.
-        places: N int64, where in `images` each one lies; default: 0 to N - 1.
+        names: the M files of the images, if any.
+        places: N int64, positions in `images`; default: 0 to N - 1.
     """
 
     def __init__(
@@ -95,18 +95,18 @@ class StoredImages(ImageDataset):
         return batch._replace(images=self.images.index_select(0, places))
 
     def subset(self, rows: Tensor) -> Self:
-        some = type(self)(self.images, self.labels[rows], self.indices[rows], self.names, self.places[rows])
-        some.seed, some.origin = self.seed, self.origin
-        return some
+        part = type(self)(self.images, self.labels[rows], self.indices[rows], self.names, self.places[rows])
+        part.seed, part.origin = self.seed, self.origin
+        return part
 
     def resident(self, device: torch.device) -> Self:
-        """The same on a device, where whole batches are gathered, if they take no more than half of what is free."""
+        """Return the images on a GPU if they need at most half of its free memory, else unchanged."""
         needed = len(self) * self.images[0].numel()
         if device.type != "cuda" or needed > torch.cuda.mem_get_info(device)[0] / 2:
             return self
-        moved = type(self)(self.images[self.places].to(device), self.labels, self.indices)
-        moved.seed, moved.origin = self.seed, f"on {device}"
-        return moved
+        on_device = type(self)(self.images[self.places].to(device), self.labels, self.indices)
+        on_device.seed, on_device.origin = self.seed, f"on {device}"
+        return on_device
 
     @property
     def side(self) -> int:

@@ -1,4 +1,4 @@
-"""The loader of whole batches, which goes on in the middle of an epoch where a run was interrupted."""
+"""A loader of whole batches that can resume in the middle of an epoch."""
 
 import os
 from collections.abc import Iterator
@@ -12,37 +12,37 @@ from kd_lightning.errors import ConfigError, RunError, one_line
 
 
 class ImageLoader(DataLoader):
-    """torch's loader that counts the batches it has given; Lightning keeps the count in checkpoints.
+    """torch's loader with a count of the yielded batches; Lightning stores the count in checkpoints.
 
-    Its dataset gathers a whole Batch at once, so there is nothing left to collate.
+    Its dataset returns a whole Batch at once, so that there is nothing to collate.
     """
 
-    given = 0
+    num_yielded = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        self.given = self.sampler.skipped() // self.batch_size if isinstance(self.sampler, EpochSampler) else 0
+        self.num_yielded = self.sampler.skipped() // self.batch_size if isinstance(self.sampler, EpochSampler) else 0
         try:
             for batch in super().__iter__():
-                self.given += 1
+                self.num_yielded += 1
                 yield batch
         except ConfigError as error:  # torch puts a worker's whole traceback into the message
             raise ConfigError(str(error).strip().splitlines()[-1].split("ConfigError: ")[-1]) from error
-        except (ConnectionError, EOFError) as error:  # a process that was killed while it handed a batch over
+        except (ConnectionError, EOFError) as error:  # a worker was killed while it transferred a batch
             if not self.num_workers:
                 raise
-            raise _ended(one_line(error)) from error
+            raise _worker_error(one_line(error)) from error
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": getattr(self.sampler, "epoch", 0), "batches": self.given}
+        return {"epoch": getattr(self.sampler, "epoch", 0), "batches": self.num_yielded}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if isinstance(self.sampler, EpochSampler):
-            self.given = state["batches"]
+            self.num_yielded = state["batches"]
             self.sampler.skip = state["epoch"], state["batches"] * self.batch_size
 
 
 def dead_worker(error: BaseException | None) -> RunError | None:
-    """Return the one line for a decoding process that has ended, None for any other error.
+    """Return an error with a one-line message if a worker process has died, None for any other error.
 
     torch's handler of SIGCHLD raises a RuntimeError wherever the main process is at that moment, so other exceptions
     may wrap it; the innermost one names the signal.
@@ -52,21 +52,21 @@ def dead_worker(error: BaseException | None) -> RunError | None:
         if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
             reason = one_line(error).rstrip(".")
         error = error.__cause__ or error.__context__
-    return _ended(reason) if reason else None
+    return _worker_error(reason) if reason else None
 
 
-def _ended(reason: str) -> RunError:
+def _worker_error(reason: str) -> RunError:
     return RunError(
-        f"data.num_workers: a process that decodes images has ended ({reason}; for want of memory, perhaps); fewer of "
-        "them take less"
+        f"data.num_workers: a process that decodes images has died ({reason}), possibly for lack of memory; fewer "
+        "workers need less"
     )
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def as_it_is(batch: Batch) -> Batch:
-    """The collate function: a Batch is whole already."""
+def identity_collate(batch: Batch) -> Batch:
+    """Return the batch unchanged: the dataset has already collated it."""
     return batch

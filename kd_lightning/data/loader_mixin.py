@@ -1,4 +1,4 @@
-"""Serving: the loaders of a data set's splits, augmentation on the device, and the place in an interrupted epoch."""
+"""LoaderMixin: loaders of a data set's splits, augmentation on the device, and resuming within an epoch."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.data.augmentations import Augmentation, augment, view_keys
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.images import ImageDataset, StoredImages
-from kd_lightning.data.loader import ImageLoader, as_it_is, cores
+from kd_lightning.data.loader import ImageLoader, cores, identity_collate
 from kd_lightning.data.neighbors import Neighbors
 from kd_lightning.data.samplers import EpochSampler, NeighborSampler
 from kd_lightning.errors import ConfigError
@@ -20,7 +20,7 @@ from kd_lightning.randomness import permutation
 
 
 class LoaderMixin(LightningDataModule):
-    """What a data set does once its splits are there; `ImageData` says what they are, and has the arguments."""
+    """Loaders and augmentation for `ImageData`, which defines the splits and the arguments."""
 
     global_batch_size: int | None
     eval_batch_size: int
@@ -42,31 +42,31 @@ class LoaderMixin(LightningDataModule):
         self._training: ImageLoader | None = None
         self._resumed: dict[str, int] = {}
 
-    def _cuts_files(self, images: ImageDataset) -> bool:
+    def _crops_from_files(self, images: ImageDataset) -> bool:
         raise NotImplementedError
 
     @property
     def world(self) -> int:
-        """How many devices share the images."""
+        """Number of devices that share the images."""
         return self.trainer.world_size if self.trainer else 1
 
     @property
     def batch_size(self) -> int:
-        """Training images a step on each device.
+        """Training images per step on each device.
 
         Raises:
-            ConfigError: for a `global_batch_size` that the devices cannot share evenly.
+            ConfigError: for a `global_batch_size` that is not divisible by the number of devices.
         """
         if self.global_batch_size is None:
             return self._batch_size
-        each, rest = divmod(self.global_batch_size, self.world)
-        if rest or not each:
-            around = [str(number * self.world) for number in (each, each + 1) if number]
+        per_device, rest = divmod(self.global_batch_size, self.world)
+        if rest or not per_device:
+            nearest_sizes = [str(number * self.world) for number in (per_device, per_device + 1) if number]
             raise ConfigError(
-                f"data.global_batch_size: {self.global_batch_size} images cannot be shared evenly among {self.world} "
-                f"devices; nearest: {', '.join(around)}"
+                f"data.global_batch_size: {self.global_batch_size} images cannot be divided evenly among {self.world} "
+                f"devices; nearest: {', '.join(nearest_sizes)}"
             )
-        return each
+        return per_device
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:
@@ -74,7 +74,7 @@ class LoaderMixin(LightningDataModule):
 
     @property
     def workers(self) -> int:
-        """Processes that decode on each device."""
+        """Number of decoding processes per device."""
         if self.num_workers is not None:
             return self.num_workers
         devices = self.trainer.num_devices if self.trainer else 1
@@ -82,24 +82,24 @@ class LoaderMixin(LightningDataModule):
 
     @property
     def group(self) -> int:
-        """How many images of a batch belong together: an anchor and its neighbours, or one."""
+        """Number of images of a batch that belong together: an anchor and its neighbours, or one."""
         return 1 + self.neighbors.count if self.neighbors else 1
 
     @property
     def side(self) -> int:
-        """Height and width of the images that reach the networks, before a network resizes them."""
+        """Height and width of the networks' input, before a network resizes it."""
         return next(iter(self.datasets.values())).side
 
     @property
     def evaluation_set(self) -> str:
-        """What `evaluation_loader` reads, in words."""
+        """Description of the images of `evaluation_loader`."""
         if "val" in self.datasets:
             return f"{len(self.datasets['val']):,} validation images"
         count = min(len(self.datasets["train"]), self.max_evaluation_images)
-        return f"{count:,} training images, not augmented (there is no validation split)"
+        return f"{count:,} training images without augmentation (there is no validation split)"
 
     def evaluation_loader(self) -> DataLoader:
-        """Return the loader of the images that check a teacher: validation, or a random part of training."""
+        """Return a loader of images to evaluate a teacher on: validation images, or some training images."""
         if "val" in self.datasets:
             return self.in_order(self.datasets["val"])
         train = self.datasets["train"]
@@ -107,14 +107,14 @@ class LoaderMixin(LightningDataModule):
         return self.in_order(train.subset(rows.sort().values))
 
     def training_images_in_order(self) -> DataLoader:
-        """All training images, not augmented, on every rank: for a table of neighbours."""
+        """Return a loader of all training images without augmentation, on every rank, for a table of neighbours."""
         return self.in_order(self.datasets["train"], place={})
 
     def train_dataloader(self) -> DataLoader:
         images, place = self.datasets["train"], self._place()
         if isinstance(images, StoredImages) and self.trainer:
             images = self.datasets["train"] = images.resident(self.trainer.strategy.root_device)
-        if self._cuts_files(images):
+        if self._crops_from_files(images):
             images = images.cropped(self.train_transforms[0], self.views)
         if self.neighbors:
             sampler: EpochSampler = NeighborSampler(
@@ -128,9 +128,9 @@ class LoaderMixin(LightningDataModule):
         return self._training
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches the run has had: a resumed run goes on behind them.
+        """Return the epoch and the number of its batches already used: a resumed run continues after them.
 
-        Lightning keeps the loader's own count too, but forgets it where a schedule asked for the number of steps.
+        Lightning stores the loader's count as well, but loses it if a schedule asks for the number of steps.
         """
         return self._training.state_dict() if self._training else {}
 
@@ -150,7 +150,7 @@ class LoaderMixin(LightningDataModule):
         return {"rank": self.trainer.global_rank, "world": self.world} if self.trainer else {}
 
     def in_order(self, images: ImageDataset, *, place: dict[str, int] | None = None) -> ImageLoader:
-        """A loader of all images of a set in order: the share of `rank` in `world`; {}: the whole on each rank."""
+        """Return a loader of all images in order; `place` has `rank` and `world`, {} yields all images on each rank."""
         place = self._place() if place is None else place
         return self._loader(images, EpochSampler(len(images), seed=self.seed, shuffle=False, **place))
 
@@ -161,7 +161,7 @@ class LoaderMixin(LightningDataModule):
             images,
             batch_size=self.batch_size if sampler.shuffle else self.eval_batch_size,
             sampler=sampler,
-            collate_fn=as_it_is,
+            collate_fn=identity_collate,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available() and on_host,
@@ -172,11 +172,11 @@ class LoaderMixin(LightningDataModule):
         return self.augmented(batch) if self.trainer and self.trainer.training else batch
 
     def augmented(self, batch: Batch) -> Batch:
-        """A training batch as the networks see it: augmented, in several views, mixed."""
-        done = int(self._cuts_files(self.datasets["train"]))
+        """Return a training batch as the networks' input: augmented, in several views, mixed."""
+        num_done = int(self._crops_from_files(self.datasets["train"]))
         sources = [batch.images, *(batch.views or (batch.images.clone() for _ in range(self.views - 1)))]
         views = [
-            augment(source, view_keys(batch.keys, view), self.train_transforms, done=done)
+            augment(source, view_keys(batch.keys, view), self.train_transforms, num_done=num_done)
             for view, source in enumerate(sources)
         ]
         batch = batch._replace(images=views[0], views=tuple(views[1:]))

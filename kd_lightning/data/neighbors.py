@@ -1,4 +1,4 @@
-"""Nearest neighbours in a teacher's eyes: found once, kept in a table, drawn into batches beside their anchors."""
+"""Nearest neighbours in a teacher's embedding: computed once, stored in a table, sampled with their anchors."""
 
 import json
 from hashlib import sha256
@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from kd_lightning.data.class_order import Teacher
 from kd_lightning.data.images import ImageDataset
-from kd_lightning.data.teacher import Teacher
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.atomic import write_tensors
 from kd_lightning.io.paths import resolve
 
-SAMPLED = 256
-"""Images whose pixels stand for all of a data set in its fingerprint."""
+FINGERPRINT_IMAGES = 256
+"""Number of images whose pixels are hashed for a data set's fingerprint."""
 
 
 def nearest_neighbors(
@@ -28,45 +28,50 @@ def nearest_neighbors(
     columns: int = 65536,
     engine: Literal["torch", "faiss"] = "torch",
 ) -> Tensor:
-    """The k nearest neighbours of every row by cosine, exactly: N,k int64, nearest first, never the row itself.
+    """Return the exact k nearest neighbours of every row by cosine: N,k int64, nearest first, without the row itself.
 
-    A row is left out by its index, so that an exact duplicate of it stays. Blocks of `chunk` x `columns`
-    similarities are computed in float32 and merged into the best k so far: beside the N,D embeddings (1.28 M x 2048:
-    10.5 GB in float32, half of that if they are given in float16 or bfloat16) memory is bounded by a few times
-    chunk x columns x 4 bytes (0.3 GB).
+    A row is excluded by its index, so that exact duplicates of it are included. Blocks of `chunk` x `columns`
+    similarities are computed in float32 and merged into the best k so far. Besides the N,D embeddings (1.28 M x 2048:
+    10.5 GB in float32, half of it in float16 or bfloat16), memory is bounded by a few times chunk x columns x 4 bytes
+    (0.3 GB).
 
     Args:
         embeddings: N,D of any floating dtype, on any device.
-        k: fewer than N.
-        chunk: rows at a time.
-        columns: candidates at a time.
-        engine: `faiss` searches with its exact index on the CPU, which copies all rows as float32.
+        k: less than N.
+        chunk: rows per block.
+        columns: candidates per block.
+        engine: `faiss` uses its exact index on the CPU, which copies all rows as float32.
 
     Raises:
-        ConfigError: for k out of range, an embedding that is not finite, or faiss where it is not installed.
+        ConfigError: for k out of range, an embedding that is not finite, or faiss if it is not installed.
     """
     count = len(embeddings)
     if not 1 <= k < count:
-        raise ConfigError(f"k: {k} neighbours of {count} images; it can be 1 to {count - 1}")
+        raise ConfigError(f"k: {k}; with {count:,} images it must be 1 to {count - 1:,}")
     if engine == "faiss":
         return _by_faiss(_unit(embeddings).cpu(), k, chunk)
-    found = torch.empty((count, k), dtype=torch.int64, device=embeddings.device)
+    neighbors = torch.empty((count, k), dtype=torch.int64, device=embeddings.device)
     with torch.autocast(embeddings.device.type, enabled=False):
         for start in range(0, count, chunk):
             rows = _unit(embeddings[start : start + chunk])
-            own = torch.arange(start, start + len(rows), device=rows.device)[:, None]
+            row_indices = torch.arange(start, start + len(rows), device=rows.device)[:, None]
             best = torch.empty((len(rows), 0), device=rows.device)
-            where = torch.empty((len(rows), 0), dtype=torch.int64, device=rows.device)
-            for left in range(0, count, columns):
-                similar = rows @ _unit(embeddings[left : left + columns]).T
-                ids = torch.arange(left, left + similar.shape[1], device=rows.device).expand_as(similar)
-                similar = similar.masked_fill(ids == own, -2.0)  # below any cosine
-                top = similar.topk(min(k, similar.shape[1]), dim=1)
-                best, where = torch.cat([best, top.values], 1), torch.cat([where, top.indices + left], 1)
-                keep = best.topk(min(k, best.shape[1]), dim=1)
-                best, where = keep.values, where.gather(1, keep.indices)
-            found[start : start + len(rows)] = where
-    return found
+            neighbor_ids = torch.empty((len(rows), 0), dtype=torch.int64, device=rows.device)
+            for first_column in range(0, count, columns):
+                similarities = rows @ _unit(embeddings[first_column : first_column + columns]).T
+                ids = torch.arange(first_column, first_column + similarities.shape[1], device=rows.device).expand_as(
+                    similarities
+                )
+                similarities = similarities.masked_fill(ids == row_indices, -2.0)  # below any cosine
+                chunk_best = similarities.topk(min(k, similarities.shape[1]), dim=1)
+                best, neighbor_ids = (
+                    torch.cat([best, chunk_best.values], 1),
+                    torch.cat([neighbor_ids, chunk_best.indices + first_column], 1),
+                )
+                merged = best.topk(min(k, best.shape[1]), dim=1)
+                best, neighbor_ids = merged.values, neighbor_ids.gather(1, merged.indices)
+            neighbors[start : start + len(rows)] = neighbor_ids
+    return neighbors
 
 
 def _by_faiss(rows: Tensor, k: int, chunk: int) -> Tensor:
@@ -77,9 +82,11 @@ def _by_faiss(rows: Tensor, k: int, chunk: int) -> Tensor:
     index = faiss.IndexFlatIP(rows.shape[1])
     index.add(rows.numpy())
     parts = []
-    for own in torch.arange(len(rows)).split(chunk):
-        ids = torch.from_numpy(index.search(rows[own].numpy(), k + 1)[1])
-        last = torch.argsort((ids == own[:, None]).to(torch.uint8), dim=1, stable=True)  # itself, if it is among them
+    for row_indices in torch.arange(len(rows)).split(chunk):
+        ids = torch.from_numpy(index.search(rows[row_indices].numpy(), k + 1)[1])
+        last = torch.argsort(
+            (ids == row_indices[:, None]).to(torch.uint8), dim=1, stable=True
+        )  # itself, if it is among them
         parts.append(torch.gather(ids, 1, last)[:, :k])
     return torch.cat(parts)
 
@@ -87,13 +94,13 @@ def _by_faiss(rows: Tensor, k: int, chunk: int) -> Tensor:
 def _unit(rows: Tensor) -> Tensor:
     rows = rows.float()
     if not rows.isfinite().all():
-        raise ConfigError("embeddings: the teacher gives values that are not finite; nothing is near them")
+        raise ConfigError("embeddings: the teacher's embeddings are not finite, so they have no neighbours")
     return F.normalize(rows, dim=1)
 
 
 def data_fingerprint(images: ImageDataset) -> str:
-    """Says which images these are: their number, indices, and the pixels of up to 256 of them, not augmented."""
-    rows = torch.linspace(0, len(images) - 1, min(SAMPLED, len(images))).long()
+    """Return a hash of the images: their number, indices, and the pixels of up to 256 of them without augmentation."""
+    rows = torch.linspace(0, len(images) - 1, min(FINGERPRINT_IMAGES, len(images))).long()
     pixels = images.subset(rows).take(torch.arange(len(rows))).images.cpu()
     digest = sha256(images.indices.numpy().tobytes())
     digest.update(repr(tuple(pixels.shape)).encode())
@@ -102,13 +109,13 @@ def data_fingerprint(images: ImageDataset) -> str:
 
 
 def save_table(path: Path, neighbors: Tensor, images: ImageDataset, teacher: Teacher) -> None:
-    """Writes a table of neighbours with what it was made of.
+    """Write a table of neighbours with fingerprints of data and teacher.
 
     Args:
-        path: of the file, a .safetensors.
+        path: path of the .safetensors file.
         neighbors: N,K int64, rows of `images`.
-        images: what was embedded.
-        teacher: what embedded them.
+        images: the embedded images.
+        teacher: the network that embedded them.
     """
     facts = {"data": data_fingerprint(images), "teacher": teacher.fingerprint(), "teacher_name": teacher.name}
     write_tensors(path, {"neighbors": neighbors.to(torch.int32), "indices": images.indices}, facts)
@@ -116,50 +123,50 @@ def save_table(path: Path, neighbors: Tensor, images: ImageDataset, teacher: Tea
 
 @final
 class Neighbors:
-    """Batches of anchors with some of their nearest neighbours, from a table that `kd_lightning build-neighbors` wrote.
+    """Batches of anchors with some of their nearest neighbours, from a table of `kd_lightning build-neighbors`.
 
     Args:
-        path: of the table.
-        count: neighbours that come with each anchor (CoSS: 15).
-        candidates: nearest neighbours that they are drawn from, without replacement (CoSS: 31).
+        path: path of the table.
+        count: neighbours per anchor (CoSS: 15).
+        candidates: number of nearest neighbours to sample from, without replacement (CoSS: 31).
 
     Raises:
-        ConfigError: for a table that is missing, too narrow, or was made of other images or by another teacher.
+        ConfigError: for a table that is missing, has too few neighbours, or belongs to other images or another teacher.
     """
 
     def __init__(self, path: str, *, count: int = 15, candidates: int = 31) -> None:
         if not 1 <= count <= candidates:
-            raise ConfigError(f"data.neighbors.count: {count} is not from 1 to candidates, {candidates}")
+            raise ConfigError(f"data.neighbors.count: {count} is not from 1 to candidates ({candidates})")
         self.path, self.count, self.candidates = path, count, candidates
         self.rows = torch.empty(0, 0)
         self.facts: dict[str, str] = {}
 
     def load(self, images: ImageDataset) -> None:
-        """Reads the table of these images; `rows` is then N,candidates int64."""
+        """Read the table for these images; `rows` is then N,candidates int64."""
         path = resolve(self.path, "data.neighbors.path")
         try:
             with safe_open(path, "pt") as file:
                 table, indices = file.get_tensor("neighbors").long(), file.get_tensor("indices")
                 self.facts = {key: json.loads(value) for key, value in file.metadata().items() if key != "format"}
         except (SafetensorError, OSError, AttributeError, ValueError) as error:
-            raise ConfigError(f"data.neighbors.path: {path} is no table of neighbours ({error})") from error
+            raise ConfigError(f"data.neighbors.path: {path} is not a table of neighbours ({error})") from error
         if table.shape[1] < self.candidates:
             raise ConfigError(
-                f"data.neighbors.candidates: {path} has {table.shape[1]} neighbours an image, fewer than "
+                f"data.neighbors.candidates: {path} has {table.shape[1]} neighbours per image, fewer than "
                 f"{self.candidates}"
             )
         if not torch.equal(indices, images.indices) or self.facts.get("data") != data_fingerprint(images):
-            raise ConfigError(f"data.neighbors.path: {path} was made of other images; {self._remedy}")
+            raise ConfigError(f"data.neighbors.path: {path} was created from other images; {self._remedy}")
         self.rows = table[:, : self.candidates]
 
     def check_teacher(self, teacher: Teacher) -> None:
-        """Refuses a table that another teacher made, or the same with another mean, std, size or weights."""
+        """Raise an error if the table is from another teacher, or from other weights, mean, std or size."""
         if self.facts.get("teacher") != teacher.fingerprint():
             raise ConfigError(
-                f"data.neighbors.path: {self.path} was made by another teacher ({self.facts.get('teacher_name')}, "
+                f"data.neighbors.path: {self.path} was created with another teacher ({self.facts.get('teacher_name')}, "
                 f"its weights or preprocessing differ from {teacher.name}'s); {self._remedy}"
             )
 
     @property
     def _remedy(self) -> str:
-        return "make it anew: python -m kd_lightning build-neighbors --config CONFIG"
+        return "create it again: python -m kd_lightning build-neighbors --config CONFIG"

@@ -1,4 +1,4 @@
-"""RandomImages: noise, for measuring speed where no data are needed."""
+"""RandomImages: noise for measuring speed without data."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from kd_lightning.errors import check_positive
 
 
 class RandomImages(ImageData):
-    """Images of random pixels with random labels, in memory: for measuring speed, and for trying a config out.
+    """Images with random pixels in memory, for measuring speed and for trying out a config.
 
     Args:
-        images: how many there are for training; for testing, a tenth of that.
+        images: number of training images; a tenth of it for the test split.
         size: height and width in pixels.
-        classes: how many classes the labels are drawn from.
-        **kwargs: as for every data set; the customary augmentation is the crop and the flip of small photographs.
+        classes: number of classes.
+        **kwargs: as for every data set; the default augmentation is the crop and the flip for small photographs.
     """
 
     name = "random"
@@ -31,7 +31,7 @@ class RandomImages(ImageData):
         if split == "val":
             return None
         count = self.images if split == "train" else max(1, self.images // 10)
-        drawn = torch.Generator().manual_seed(int(split == "test"))
+        generator = torch.Generator().manual_seed(int(split == "test"))
         shape = (count, 3, self.size, self.size)
-        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=drawn)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
         return StoredImages(images, torch.arange(count) % self.num_classes)

@@ -1,4 +1,4 @@
-"""Which samples come when, on which rank: a function of (seed, epoch) alone."""
+"""Samplers: the order of samples on each rank as a function of (seed, epoch)."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -10,31 +10,31 @@ from torch.utils.data import Sampler
 from kd_lightning.randomness import permutation, sample_keys, without_replacement
 
 Place = tuple[int, int, int]
-"""(epoch, row, copy): copies of a row in one epoch are augmented differently; the first is copy 0."""
+"""(epoch, row, copy): copies of a row within an epoch are augmented differently; the first is copy 0."""
 
 
 class EpochSampler(Sampler[Place]):
-    """Yields the places of an epoch; Lightning calls `set_epoch` as every epoch begins.
+    """Yields the places of an epoch; Lightning calls `set_epoch` at the start of every epoch.
 
-    Rank r takes places r, r + world, ... of the common order. Where samples are shuffled (training), what is left
-    over beyond a multiple of `world` is dropped, for all ranks must step equally often; otherwise (evaluation)
-    nothing is dropped and nothing is padded, so that no sample counts twice.
+    Rank r gets places r, r + world, ... of the common order. If samples are shuffled (training), the remainder beyond a
+    multiple of `world` is dropped because all ranks must take the same number of steps; otherwise (evaluation) nothing
+    is dropped or padded, so that every sample counts once.
 
     Args:
         size: number of samples.
-        seed: of the order.
+        seed: seed of the order.
         shuffle: a new order each epoch, or always 0, 1, 2, ...
-        rank: which share is this process's.
-        world: how many shares there are.
-        repeats: how often an image comes in succession, each time augmented anew, in an epoch that stays as long
-            and hence shows fewer images (repeated augmentation: Hoffer et al. 2020; 3 in DeiT, TinTeM).
+        rank: index of this process.
+        world: number of processes.
+        repeats: how often an image occurs in succession, each time with a new augmentation, in an epoch of unchanged
+            length, which hence has fewer images (repeated augmentation: Hoffer et al. 2020; 3 in DeiT, TinTeM).
     """
 
     def __init__(self, size: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1, repeats: int = 1) -> None:
         self.size, self.seed, self.shuffle, self.rank, self.world = size, seed, shuffle, rank, world
         self.repeats, self.epoch = repeats, 0
         self.skip = (0, 0)
-        """An epoch, and how many of its places are left out: a run that stopped in it has had them."""
+        """An epoch, and the number of its places to skip when a run resumes within it."""
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -43,7 +43,7 @@ class EpochSampler(Sampler[Place]):
         return self.size // self.world if self.shuffle else len(range(self.rank, self.size, self.world))
 
     def order(self) -> Iterator[Place]:
-        """This rank's places in this epoch."""
+        """Yield this rank's places in this epoch."""
         if not self.shuffle:
             yield from ((self.epoch, row, 0) for row in range(self.rank, self.size, self.world))
             return
@@ -52,7 +52,7 @@ class EpochSampler(Sampler[Place]):
             yield self.epoch, rows[place // self.repeats], place % self.repeats
 
     def skipped(self) -> int:
-        """How many places of this epoch are left out."""
+        """Return the number of places of this epoch to skip."""
         return self.skip[1] if self.skip[0] == self.epoch else 0
 
     def __iter__(self) -> Iterator[Place]:
@@ -60,17 +60,17 @@ class EpochSampler(Sampler[Place]):
 
 
 class NeighborSampler(EpochSampler):
-    """Yields anchors, each followed by some of its nearest neighbours (CoSS): every sample is an anchor once an epoch.
+    """Yields anchors, each followed by some of its nearest neighbours (CoSS): every sample is an anchor once per epoch.
 
-    The neighbours are drawn without replacement from the anchor's row of the table, by its key. Ranks share the
-    anchors out; an image may come again as another anchor's neighbour, then augmented differently.
+    The neighbours are drawn without replacement from the anchor's row of the table, by its key. Anchors are divided
+    among ranks; an image may occur again as another anchor's neighbour, with a different augmentation.
 
     Args:
-        table: N,K int64: the rows of each row's nearest neighbours, nearest first.
-        count: how many neighbours come with an anchor.
-        seed: of the order and of the draws.
-        rank: which share is this process's.
-        world: how many shares there are.
+        table: N,K int64: rows of each row's nearest neighbours, nearest first.
+        count: number of neighbours per anchor.
+        seed: seed of the order and of the draws.
+        rank: index of this process.
+        world: number of processes.
     """
 
     def __init__(self, table: Tensor, *, count: int, seed: int, rank: int = 0, world: int = 1) -> None:
@@ -84,8 +84,8 @@ class NeighborSampler(EpochSampler):
         share = self.size // self.world
         anchors = permutation(self.size, self.seed, self.epoch)[self.rank :: self.world][:share]
         keys = sample_keys(self.seed, self.epoch, anchors)
-        for some, some_keys in zip(anchors.split(4096), keys.split(4096), strict=True):
-            drawn = without_replacement(some_keys, self.table.shape[1], self.count)
-            for anchor, neighbors in zip(some.tolist(), torch.gather(self.table[some], 1, drawn).tolist(), strict=True):
+        for part, part_keys in zip(anchors.split(4096), keys.split(4096), strict=True):
+            drawn = without_replacement(part_keys, self.table.shape[1], self.count)
+            for anchor, neighbors in zip(part.tolist(), torch.gather(self.table[part], 1, drawn).tolist(), strict=True):
                 yield self.epoch, anchor, 0
                 yield from ((self.epoch, row, 1 + anchor) for row in neighbors)

@@ -1,4 +1,4 @@
-"""Drawing some of the images, class by class."""
+"""Draw a subset of images, stratified by class."""
 
 import torch
 from sklearn.model_selection import train_test_split
@@ -7,33 +7,33 @@ from torch import Tensor
 from kd_lightning.errors import ConfigError
 
 
-def draw(
-    labels: Tensor, rows: Tensor, share: float, *, seed: int, field: str, otherwise: str = "with an image of each class"
+def stratified_split(
+    labels: Tensor, rows: Tensor, share: float, *, seed: int, field: str, hint: str = "with an image of each class"
 ) -> tuple[Tensor, Tensor]:
-    """Rows left and rows drawn, both in order, with each class in proportion (without labels: at random).
+    """Return remaining rows and drawn rows, both sorted, stratified by class (without labels: at random).
 
     Args:
-        labels: N int64, of all images; -1 where there is none.
-        rows: the rows to draw from.
-        share: below 1 the share to draw, from 1 up the number.
-        seed: of the draw.
-        field: that an error names.
-        otherwise: what else the error says one can do.
+        labels: N int64, of all images; -1 for images without a label.
+        rows: rows to draw from.
+        share: below 1 the share to draw, from 1 the number.
+        seed: seed of the draw.
+        field: field that errors name.
+        hint: end of the error message.
 
     Raises:
-        ConfigError: where every class cannot have an image on both sides.
+        ConfigError: if not every class can have an image in both parts.
     """
     classes = labels[rows].unique().numel()
     count = round(share * len(rows)) if share < 1 else int(share)
     if not classes <= count <= len(rows) - classes:
         raise ConfigError(
             f"data.{field}: {share:g} means {count} of {len(rows)} images; with {classes} "
-            f"class{'es' * (classes > 1)} it can be {classes} to {len(rows) - classes}, {otherwise}"
+            f"class{'es' * (classes > 1)} it must be {classes} to {len(rows) - classes}, {hint}"
         )
     try:
-        left, drawn = train_test_split(
+        remaining, drawn = train_test_split(
             rows.numpy(), test_size=count, random_state=seed, stratify=labels[rows].numpy() if classes > 1 else None
         )
     except ValueError as error:
-        raise ConfigError(f"data.{field}: {share:g} cannot be drawn class by class ({error})") from error
-    return torch.from_numpy(left).sort().values, torch.from_numpy(drawn).sort().values
+        raise ConfigError(f"data.{field}: {share:g} cannot be drawn stratified by class ({error})") from error
+    return torch.from_numpy(remaining).sort().values, torch.from_numpy(drawn).sort().values

@@ -1,4 +1,4 @@
-"""Tiny-ImageNet (Stanford CS231n): 200 classes of ImageNet at 64 pixels."""
+"""Tiny-ImageNet (Stanford CS231n): 200 classes of ImageNet with 64x64 pixels."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from kd_lightning.data.augmentations import Augmentation, HorizontalFlip, Random
 from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.downloads import fetch
 from kd_lightning.data.encoded import EncodedImages
-from kd_lightning.data.files import Files, find
+from kd_lightning.data.files import Files, find_images
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.paths import expand, resolve
 
@@ -21,17 +21,17 @@ _CHECKSUM = "90528d7ca1a48142e341f4ef8d21d0de"
 class TinyImageNet(ImageData):
     """Tiny-ImageNet: 100,000 training images of 64x64 pixels in 200 classes, 10,000 labelled validation images.
 
-    The official validation images are the test (the official test images have no labels); validation is held out
-    of the training images. Classes are the WordNet ids in alphabetical order, named by their first word;
-    `Batch.indices` counts the files in order of class, then name.
+    The official validation images are the test split (the official test images have no labels); validation images are
+    held out of the training images. Classes are the WordNet ids in alphabetical order, named by their first word;
+    `Batch.indices` count the files in order of class, then name.
 
     Args:
-        path: the official folder `tiny-imagenet-200`, or an archive of it; where there is neither, the official zip is
-            downloaded beside it (its checksum is checked). `~` and environment variables are filled in.
-        **kwargs: as for every data set; the customary augmentation is a crop after 8 pixels of padding and the flip.
+        path: the official folder `tiny-imagenet-200`, or an archive of it; if neither exists, the official zip is
+            downloaded to the same parent folder and its checksum verified. `~` and environment variables are expanded.
+        **kwargs: as for every data set; the default augmentation is a crop after 8 pixels of padding and the flip.
 
     Raises:
-        ConfigError: for a folder that is not of the official layout.
+        ConfigError: for a folder without the official layout.
     """
 
     num_classes = 200
@@ -46,14 +46,14 @@ class TinyImageNet(ImageData):
         return [RandomCrop(8), HorizontalFlip()]
 
     def _zip(self) -> Path:
-        """Where the official zip lies or goes: beside `path`."""
+        """Return the path of the official zip, in the parent folder of `path`."""
         return expand(self.path).parent / Path(_ADDRESS).name
 
     def download(self) -> None:
-        """Downloads the official zip where there is nothing at `path`.
+        """Download the official zip if `path` does not exist.
 
         Raises:
-            ConfigError: if it cannot be had.
+            ConfigError: if it cannot be downloaded.
         """
         try:
             resolve(self.path, "data.path")
@@ -63,12 +63,12 @@ class TinyImageNet(ImageData):
             fetch(_ADDRESS, self._zip(), _CHECKSUM, field="data.path")
 
     def _folder(self) -> Path:
-        """The official folder, with its classes read."""
+        """Return the official folder, after reading its classes."""
         from_zip = not expand(self.path).exists() and self._zip().exists()
         folder = folder_at(str(self._zip()) if from_zip else self.path)
-        for needed in ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt"):
-            if not (folder / needed).exists():
-                raise ConfigError(f"data.path: {folder} is not Tiny-ImageNet's folder: it has no {needed}")
+        for required in ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt"):
+            if not (folder / required).exists():
+                raise ConfigError(f"data.path: {folder} is not Tiny-ImageNet's folder: it has no {required}")
         self.class_ids = sorted((folder / "wnids.txt").read_text().split())
         words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines() if "\t" in line)
         self.class_names = [words.get(wnid, wnid).split(",")[0] for wnid in self.class_ids]
@@ -82,13 +82,13 @@ class TinyImageNet(ImageData):
         folder = self._folder()
         label_of = {wnid: label for label, wnid in enumerate(self.class_ids)}
         if split == "train":
-            files, _ = find(folder / "train")
+            files, _ = find_images(folder / "train")
             labelled = [(label_of[wnid], f"train/{f}") for f in files if (wnid := f.split("/")[0]) in label_of]
         else:
             lines = (folder / "val" / "val_annotations.txt").read_text().splitlines()
-            listed = (line.split("\t") for line in lines)
-            labelled = [(label_of[wnid], f"val/images/{name}") for name, wnid, *_ in listed]
+            rows = (line.split("\t") for line in lines)
+            labelled = [(label_of[wnid], f"val/images/{name}") for name, wnid, *_ in rows]
         if not labelled:
-            raise ConfigError(f"data.path: {folder} holds no {split} images")
+            raise ConfigError(f"data.path: {folder} contains no {split} images")
         labels, files = zip(*sorted(labelled), strict=True)
-        return EncodedImages(Files(folder, files), torch.tensor(labels), None, skips=self.skips)
+        return EncodedImages(Files(folder, files), torch.tensor(labels), None, skip_unreadable=self.skip_unreadable)

@@ -1,4 +1,4 @@
-"""Evaluators of a student: callbacks that a config names. An import here makes the class's name known in YAML."""
+"""Evaluators of a student: callbacks named in a config. Importing a class here makes its name known in YAML."""
 
 from kd_lightning.evaluation.classification import Classification
 from kd_lightning.evaluation.cost import Cost
@@ -6,6 +6,7 @@ from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator
 from kd_lightning.evaluation.faithfulness import Faithfulness
 from kd_lightning.evaluation.few_shot import FewShot
 from kd_lightning.evaluation.knn import KNN
+from kd_lightning.evaluation.knn_scores import knn_scores
 from kd_lightning.evaluation.linear import LinearProbe
 from kd_lightning.evaluation.network_view import FeatureCache, NetworkView, Predictions, read
 from kd_lightning.evaluation.ood import OutOfDistribution
@@ -13,7 +14,6 @@ from kd_lightning.evaluation.retrieval import Retrieval
 from kd_lightning.evaluation.robustness import Corruptions
 from kd_lightning.evaluation.shifts import Shifts
 from kd_lightning.evaluation.transfer import Transfer
-from kd_lightning.evaluation.votes import knn_scores
 
 __all__ = [
     "KNN",

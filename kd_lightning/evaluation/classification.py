@@ -1,4 +1,4 @@
-"""Classification: what a classifier's logits are worth: accuracy, calibration, each class by itself."""
+"""Classification: accuracy, calibration and per-class figures of a trained classifier."""
 
 from typing import Any
 
@@ -9,70 +9,75 @@ from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator
 from kd_lightning.evaluation.network_view import NetworkView, Predictions
 from kd_lightning.metrics import classification as metric
 
-CONFUSED = 200
-"""Classes up to which the confusion matrix is kept."""
+MAX_CONFUSION_CLASSES = 200
+"""Largest number of classes for which the confusion matrix is stored."""
 
 
 class Classification(Evaluator):
     """Logs `test/top5`, `nll`, `brier`, `ece`, and `nll_scaled`, `ece_scaled` after temperature scaling.
 
-    ECE has 15 bins (Guo et al. 2017). The temperature is fitted on the validation images, and left out where there are
-    none. Each class's accuracy, the confusion matrix and the reliability diagram go to results.json, what is said of
-    each image to predictions.safetensors. The command line adds this evaluator, and evaluates the teacher too, in
-    every run whose classifier is trained.
+    ECE uses 15 bins (Guo et al. 2017). The temperature is fitted on the validation images; without validation images
+    the scaled values are skipped. The accuracy of each class, the confusion matrix and the reliability diagram are
+    written to results.json, the prediction for each image to predictions.safetensors. The command line adds this
+    evaluator to every run whose classifier is trained, and evaluates the teacher as well.
 
     Args:
-        teacher: evaluate the teacher too, where it knows the classes; its accuracy is `test/acc_teacher`.
+        teacher: evaluate the teacher as well if it knows the classes; its accuracy is `test/acc_teacher`.
         every_n_epochs: how often the validation images are evaluated during `fit`.
     """
 
     def __init__(self, *, teacher: bool = True, every_n_epochs: int = 0) -> None:
         super().__init__(teacher=teacher, every_n_epochs=every_n_epochs)
 
-    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
-        if not eyes.knows_classes:
+    def evaluate(self, view: NetworkView) -> EvaluationResult:
+        if not view.knows_classes:
             return EvaluationResult({})
-        seen = eyes.seen()
-        found = _evaluated(seen)
-        if eyes.split == "test":
-            eyes.data.setup("fit")
-            if "val" in eyes.data.datasets:
-                held_out = eyes.seen("val")
-                temperature = metric.fit_temperature(held_out.logits, held_out.labels)
-                scaled = _calibrated(seen.logits / temperature, seen.labels)
-                found.values |= {f"{name}_scaled": value for name, value in scaled.items()}
-                found.details["calibration"]["temperature"] = temperature
-        if eyes.is_student:
-            found.samples |= _samples(eyes, seen)
-        else:  # the student's is logged anyway
-            found.values["acc"] = float((seen.logits.argmax(dim=1) == seen.labels).double().mean())
-        return found
+        predictions = view.predictions()
+        result = _metrics(predictions)
+        if view.split == "test":
+            view.data.setup("fit")
+            if "val" in view.data.datasets:
+                val_predictions = view.predictions("val")
+                temperature = metric.fit_temperature(val_predictions.logits, val_predictions.labels)
+                scaled = _calibration_errors(predictions.logits / temperature, predictions.labels)
+                result.values |= {f"{name}_scaled": value for name, value in scaled.items()}
+                result.details["calibration"]["temperature"] = temperature
+        if view.is_student:
+            result.samples |= _samples(view, predictions)
+        else:  # the student's accuracy is always logged
+            result.values["acc"] = float((predictions.logits.argmax(dim=1) == predictions.labels).double().mean())
+        return result
 
 
-def _evaluated(seen: Predictions) -> EvaluationResult:
-    logits, labels = seen.logits, seen.labels
-    values = _calibrated(logits, labels) | {"brier": float(metric.brier(logits, labels))}
+def _metrics(predictions: Predictions) -> EvaluationResult:
+    logits, labels = predictions.logits, predictions.labels
+    values = _calibration_errors(logits, labels) | {"brier": float(metric.brier(logits, labels))}
     if logits.shape[1] > 5:
         values["top5"] = float(multiclass_accuracy(logits, labels, logits.shape[1], average="micro", top_k=5))
     confusion = metric.confusion(logits, labels)
-    right, count = metric.per_class(confusion)
+    accuracy, count = metric.per_class(confusion)
     bins = metric.reliability(logits, labels)
     details: dict[str, Any] = {
-        "per_class": {"accuracy": right.tolist(), "count": count.tolist()},
+        "per_class": {"accuracy": accuracy.tolist(), "count": count.tolist()},
         "calibration": {name: part.tolist() for name, part in bins._asdict().items()},
     }
-    if len(confusion) <= CONFUSED:
+    if len(confusion) <= MAX_CONFUSION_CLASSES:
         details["confusion"] = confusion.tolist()
     return EvaluationResult(values, details)
 
 
-def _calibrated(logits: Tensor, labels: Tensor) -> dict[str, float]:
+def _calibration_errors(logits: Tensor, labels: Tensor) -> dict[str, float]:
     return {"nll": float(metric.nll(logits, labels)), "ece": float(metric.ece(logits, labels))}
 
 
-def _samples(eyes: NetworkView, seen: Predictions) -> dict[str, Tensor]:
-    confidence, prediction = seen.logits.softmax(dim=1).max(dim=1)
-    samples = {"labels": seen.labels, "indices": seen.indices, "prediction": prediction, "confidence": confidence}
-    if eyes.teacher and eyes.teacher.knows_classes:
-        samples["teacher_prediction"] = eyes.teacher.seen().logits.argmax(dim=1)
+def _samples(view: NetworkView, predictions: Predictions) -> dict[str, Tensor]:
+    confidence, prediction = predictions.logits.softmax(dim=1).max(dim=1)
+    samples = {
+        "labels": predictions.labels,
+        "indices": predictions.indices,
+        "prediction": prediction,
+        "confidence": confidence,
+    }
+    if view.teacher and view.teacher.knows_classes:
+        samples["teacher_prediction"] = view.teacher.predictions().logits.argmax(dim=1)
     return samples

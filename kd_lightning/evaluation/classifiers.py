@@ -1,4 +1,4 @@
-"""Linear classifiers on frozen embeddings, as probes train them."""
+"""Linear classifiers that evaluators train on frozen embeddings."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,90 +17,91 @@ STRENGTHS = tuple(np.logspace(-4, 2, 7).tolist())
 
 
 def logistic_scores(
-    known: Tensor,
+    bank: Tensor,
     labels: Tensor,
-    asked: Tensor,
+    queries: Tensor,
     *,
     classes: int,
     strengths: Sequence[float] = STRENGTHS,
     max_iter: int = 200,
 ) -> Tensor:
-    """Log-probabilities N,K of scikit-learn's logistic regression by L-BFGS on standardised embeddings.
+    """Return log-probabilities N,K of scikit-learn's logistic regression (L-BFGS) on standardised embeddings.
 
-    Its C is the one of `strengths` that is best on a fifth of the known images held out, by class; then all are
-    trained on. A class that no known image has gets -inf.
+    C is the value in `strengths` with the best accuracy on a held-out fifth of the bank, stratified by class; the final
+    classifier is then trained on the whole bank. A class without images in the bank gets -inf.
 
     Args:
-        known: M,D.
+        bank: M,D.
         labels: M int64.
-        asked: N,D.
+        queries: N,D.
         classes: K.
-        strengths: values of C to choose from; one alone is taken as it is.
-        max_iter: of L-BFGS.
+        strengths: values of C to choose from; a single value is used without a search.
+        max_iter: maximum number of L-BFGS iterations.
     """
-    vectors, targets = known.cpu().numpy(), labels.cpu().numpy()
-    best = strengths[0] if len(strengths) == 1 else _best(vectors, targets, strengths, max_iter)
-    fitted = _fitted(vectors, targets, best, max_iter)
-    scores = torch.full((len(asked), classes), -torch.inf)
-    scores[:, fitted.classes_] = torch.from_numpy(fitted.predict_log_proba(asked.cpu().numpy())).float()
+    vectors, targets = bank.cpu().numpy(), labels.cpu().numpy()
+    strength = strengths[0] if len(strengths) == 1 else _best_strength(vectors, targets, strengths, max_iter)
+    pipeline = _fit(vectors, targets, strength, max_iter)
+    scores = torch.full((len(queries), classes), -torch.inf)
+    scores[:, pipeline.classes_] = torch.from_numpy(pipeline.predict_log_proba(queries.cpu().numpy())).float()
     return scores
 
 
-def _best(vectors: np.ndarray, labels: np.ndarray, strengths: Sequence[float], max_iter: int) -> float:
-    count = np.unique(labels, return_counts=True)[1]
-    held = max(len(labels) // 5, len(count))
-    alike = labels if count.min() > 1 and len(labels) - held >= len(count) else None
-    parts = train_test_split(vectors, labels, test_size=held, stratify=alike, random_state=0)
-    fits = {strength: _fitted(parts[0], parts[2], strength, max_iter) for strength in strengths}
+def _best_strength(vectors: np.ndarray, labels: np.ndarray, strengths: Sequence[float], max_iter: int) -> float:
+    counts = np.unique(labels, return_counts=True)[1]
+    num_held_out = max(len(labels) // 5, len(counts))
+    stratify = labels if counts.min() > 1 and len(labels) - num_held_out >= len(counts) else None
+    parts = train_test_split(vectors, labels, test_size=num_held_out, stratify=stratify, random_state=0)
+    fits = {strength: _fit(parts[0], parts[2], strength, max_iter) for strength in strengths}
     return max(fits, key=lambda strength: fits[strength].score(parts[1], parts[3]))
 
 
-def _fitted(vectors: np.ndarray, labels: np.ndarray, strength: float, max_iter: int) -> Pipeline:
+def _fit(vectors: np.ndarray, labels: np.ndarray, strength: float, max_iter: int) -> Pipeline:
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=max_iter))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the largest C may want more, and is evaluated as it is
+        warnings.simplefilter("ignore", ConvergenceWarning)  # large C may not converge; it is evaluated as it is
         return pipeline.fit(vectors, labels)
 
 
 def sgd_scores(
-    known: Tensor,
+    bank: Tensor,
     labels: Tensor,
-    asked: Tensor,
+    queries: Tensor,
     *,
     classes: int,
     epochs: int = 100,
     lr: float = 30.0,
     batch_size: int = 256,
 ) -> Tensor:
-    """Logits N,K of a linear layer trained by SGD, on the embeddings' device: CoSS's recipe for ImageNet.
+    """Return logits N,K of a linear layer trained by SGD on the embeddings' device: CoSS's recipe for ImageNet.
 
-    Weights from normal(0, 0.01), no bias at first, momentum 0.9, no weight decay, the rate divided by 10 after 60 % and
-    80 % of the epochs; a rest smaller than a batch is left out. The released code augments the training images and
-    keeps the best epoch by validation; here they are not augmented and the last epoch counts. Seeded by 0.
+    Weights are drawn from normal(0, 0.01), biases start at 0; momentum 0.9, no weight decay; the learning rate is
+    divided by 10 after 60 % and 80 % of the epochs; an incomplete last batch is dropped. The released code augments the
+    training images and selects the best epoch by validation; this function does not augment and uses the last epoch.
+    The seed is 0.
 
     Args:
-        known: M,D.
+        bank: M,D.
         labels: M int64.
-        asked: N,D.
+        queries: N,D.
         classes: K.
-        epochs: over the known images.
+        epochs: number of passes over the bank.
         lr: learning rate.
-        batch_size: images a step, all of them where there are fewer.
+        batch_size: images per step, at most M.
     """
     generator = torch.Generator().manual_seed(0)
-    layer = nn.Linear(known.shape[1], classes).to(known.device)
+    layer = nn.Linear(bank.shape[1], classes).to(bank.device)
     with torch.no_grad():
         layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * 0.01)
         layer.bias.zero_()
     optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(0.6 * epochs), int(0.8 * epochs)])
-    size = min(batch_size, len(known))
-    with torch.enable_grad(), torch.autocast(known.device.type, enabled=False):
+    size = min(batch_size, len(bank))
+    with torch.enable_grad(), torch.autocast(bank.device.type, enabled=False):
         for _ in range(epochs):
-            order = torch.randperm(len(known), generator=generator)[: len(known) // size * size]
-            for rows in order.to(known.device).split(size):
+            order = torch.randperm(len(bank), generator=generator)[: len(bank) // size * size]
+            for rows in order.to(bank.device).split(size):
                 optimizer.zero_grad()
-                F.cross_entropy(layer(known[rows]), labels[rows]).backward()
+                F.cross_entropy(layer(bank[rows]), labels[rows]).backward()
                 optimizer.step()
             schedule.step()
-    return layer(asked).detach()
+    return layer(queries).detach()

@@ -1,4 +1,4 @@
-"""Cost: what a network takes: parameters, operations, time and space."""
+"""Cost: parameters, operations, latency and size of a network."""
 
 import torch
 from safetensors.torch import save
@@ -11,17 +11,17 @@ from kd_lightning.models import Network
 
 
 class Cost(Evaluator):
-    """Logs `cost/parameters`, `cost/macs`, `cost/megabytes`, and the speed at batch sizes.
+    """Logs `cost/parameters`, `cost/macs`, `cost/megabytes`, and the speed for each batch size.
 
-    MACs are of one image of the data, normalisation included. Megabytes are the weights' on disk, as safetensors. For
-    each batch size n, `cost/latency_ms_<n>` is the median time of a batch from uint8 images to logits, in eval mode
-    and float32 on the run's device, and `cost/images_per_second_<n>` n over it. Both are of this machine, as busy as
-    it was.
+    MACs are counted for one image, normalisation included. Megabytes are the size of the weights as safetensors. For
+    each batch size n, `cost/latency_ms_<n>` is the median time of one batch from uint8 images to logits, in eval mode
+    and float32 on the run's device, and `cost/images_per_second_<n>` is n divided by that time. Both depend on the
+    machine and its load.
 
     Args:
-        batch_sizes: default 1 and 64; [] measures none.
-        repeats: how often a batch is timed, after 3 that are not.
-        teacher: measure the teacher too.
+        batch_sizes: default: 1 and 64; [] measures none.
+        repeats: how often a batch is timed, after 3 untimed repetitions.
+        teacher: measure the teacher as well.
     """
 
     needs_labels = False
@@ -29,21 +29,21 @@ class Cost(Evaluator):
     def __init__(self, *, batch_sizes: list[int] | None = None, repeats: int = 20, teacher: bool = False) -> None:
         super().__init__(teacher=teacher)
         self.batch_sizes, self.repeats = [1, 64] if batch_sizes is None else batch_sizes, repeats
-        for each in (*self.batch_sizes, repeats):
-            check_positive(**{"Cost": each})
+        for number in (*self.batch_sizes, repeats):
+            check_positive(**{"Cost": number})
 
-    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
-        network, side = eyes.network, eyes.side
+    def evaluate(self, view: NetworkView) -> EvaluationResult:
+        network, side = view.network, view.side
         state = {name: value.cpu().contiguous().clone() for name, value in network.model.state_dict().items()}
-        found = {
+        values = {
             "cost/parameters": float(network.parameter_count()),
             "cost/macs": float(network.macs(side)),
             "cost/megabytes": len(save(state)) / 1e6,
         }
         for size in self.batch_sizes:
-            seconds = self._seconds(network, size, side, eyes.reader.device)
-            found |= {f"cost/latency_ms_{size}": seconds * 1e3, f"cost/images_per_second_{size}": size / seconds}
-        return EvaluationResult(found)
+            seconds = self._seconds(network, size, side, view.cache.device)
+            values |= {f"cost/latency_ms_{size}": seconds * 1e3, f"cost/images_per_second_{size}": size / seconds}
+        return EvaluationResult(values)
 
     def _seconds(self, network: Network, size: int, side: int, device: torch.device) -> float:
         images = torch.zeros(size, 3, side, side, dtype=torch.uint8, device=device)

@@ -1,4 +1,4 @@
-"""Probe: what all evaluates of a student have in common."""
+"""Evaluator: base class of all evaluators."""
 
 import time
 from abc import ABC, abstractmethod
@@ -13,27 +13,27 @@ from torch import Tensor
 
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
-from kd_lightning.evaluation.network_view import FeatureCache, NetworkView, eyes_of
+from kd_lightning.evaluation.network_view import FeatureCache, NetworkView, network_view
 from kd_lightning.metrics import top1
 
 
 @dataclass
 class EvaluationResult:
-    """What a probe has found of one network."""
+    """Results of an evaluator for one network."""
 
     values: dict[str, float]
-    """Numbers by name, logged as `test/<name>`, or as they are where there is a / in it; NaN: it cannot be said."""
+    """Numbers by name, logged as `test/<name>`, or as `<name>` if it contains a /; NaN means undefined."""
     details: dict[str, Any] = field(default_factory=dict)
-    """More than numbers, as JSON: for results.json and the report."""
+    """Further results as JSON: for results.json and the report."""
     samples: dict[str, Tensor] = field(default_factory=dict)
-    """Of each evaluated image, N: for predictions.safetensors."""
+    """Tensors with one entry per evaluated image, N: for predictions.safetensors."""
 
-    def add_teacher(self, theirs: "EvaluationResult") -> None:
-        """Takes in what was found of the teacher, each name, inside the details too, with `_teacher` behind it."""
-        self.values |= {f"{name}_teacher": value for name, value in theirs.values.items()}
-        for name, detail in theirs.details.items():
+    def add_teacher(self, teacher: "EvaluationResult") -> None:
+        """Add the teacher's results, with `_teacher` appended to each name, also within the details."""
+        self.values |= {f"{name}_teacher": value for name, value in teacher.values.items()}
+        for name, detail in teacher.details.items():
             if name not in self.details:
-                continue  # nothing of the student's to stand beside: its classifier is not trained
+                continue  # the student has no such detail: its classifier is not trained
             if isinstance(detail, dict):
                 self.details[name].update({f"{key}_teacher": value for key, value in detail.items()})
             else:
@@ -41,19 +41,20 @@ class EvaluationResult:
 
 
 class Evaluator(Callback, ABC):
-    """Base of every probe: evaluates the student, and where asked the teacher, on images that are not augmented.
+    """Base of every evaluator: evaluates the student, and on request the teacher, on images without augmentation.
 
-    What it finds of the test images is `test/<name>`, at the end; of the validation images `val/<name>`, during `fit`.
-    All probes of a run share one reading of each network, in float32, whatever trainer.precision is.
+    Results on the test images are logged as `test/<name>` at the end; results on the validation images as `val/<name>`
+    during `fit`. All evaluators of a run share one pass of each network over each set of images, in float32, whatever
+    trainer.precision is.
 
     Args:
-        teacher: evaluate the teacher too, once: `test/<name>_teacher`.
+        teacher: evaluate the teacher as well, once: `test/<name>_teacher`.
         every_n_epochs: how often the validation images are evaluated during `fit`, the last epoch always; 0: never.
-        data: labelled images to evaluate by in place of the run's own, which may have no labels; their validation split
-            is evaluated at the end of `fit` in any case.
+        data: labelled images to evaluate on instead of the run's own, which may have no labels; their validation split
+            is always evaluated at the end of `fit`.
 
     Raises:
-        ConfigError: for images without labels, or without a validation split where one is to be evaluated.
+        ConfigError: for images without labels, or without a validation split if it is to be evaluated.
     """
 
     needs_labels: ClassVar[bool] = True
@@ -62,57 +63,58 @@ class Evaluator(Callback, ABC):
         if every_n_epochs < 0:
             raise ConfigError(f"every_n_epochs: {every_n_epochs} is negative; 0 is never")
         self.teacher, self.every_n_epochs, self.data = teacher, every_n_epochs, data
-        self.found = EvaluationResult({})
-        """Of the test."""
+        self.result = EvaluationResult({})
+        """Results on the test images."""
         self.seconds = 0.0
-        """That it took, reading images included where no probe before it had."""
-        self._reader: FeatureCache | None = None
+        """Duration of the test evaluation, including passes over images that no earlier evaluator has done."""
+        self._cache: FeatureCache | None = None
 
     @abstractmethod
-    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
-        """What is to be said of one network; of the student's eyes, `eyes.teacher` are the teacher's."""
+    def evaluate(self, view: NetworkView) -> EvaluationResult:
+        """Return the results for one network; for the student's view, `view.teacher` is the teacher's."""
 
     def check(self, images: int) -> None:
-        """Refuses, before the first step, what cannot be evaluated with that many training images."""
+        """Raise an error, before the first step, if this number of training images is too small for the evaluation."""
 
     @property
     def title(self) -> str:
-        """What tells it from other probes of a run: two of one title would log the same names."""
+        """Name that distinguishes the evaluators of a run: two with the same title would log the same names."""
         return type(self).__name__ + (f" {self.data.name}" if self.data else "")
 
     def settings(self) -> dict[str, Any]:
-        """The arguments it evaluates by, as JSON, for results.json: values found with others cannot be compared."""
-        kept = {key: value for key, value in vars(self).items() if key not in ("found", "seconds") and key[0] != "_"}
-        return {key: _plain(value) for key, value in kept.items() if _plain(value) is not None}
+        """Return the arguments as JSON for results.json: results with different arguments cannot be compared."""
+        arguments = {name: value for name, value in vars(self).items() if name not in ("result", "seconds")}
+        arguments = {name: _plain(value) for name, value in arguments.items() if not name.startswith("_")}
+        return {name: value for name, value in arguments.items() if value is not None}
 
     def prepare(self, data: ImageData) -> None:
-        """Makes ready, before the first step, other images than the run's own, which are `data`."""
+        """Prepare, before the first step, images other than the run's own, which are `data`."""
         if self.data:
-            make_ready(self.data)
+            prepare_other_data(self.data)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage in ("fit", "test") and not trainer.is_global_zero:  # the first has looked before a run was opened
+        if stage in ("fit", "test") and not trainer.is_global_zero:  # rank 0 did so before the run was opened
             self.prepare(trainer.datamodule)
 
     def check_data(self, data: ImageData) -> None:
-        """As `prepare`, and refuses images that cannot be evaluated by before a run is opened."""
+        """Prepare the images, and raise an error for unsuitable ones before the run's folder is created."""
         self.prepare(data)
-        named, every = type(self).__name__, self.every_n_epochs
+        name, interval = type(self).__name__, self.every_n_epochs
         if self.data:
             data = self.data
             data.setup("fit")
         if self.needs_labels and not data.labeled:
-            raise ConfigError(f"{named}.data: the images have no labels to evaluate by; name some that have")
+            raise ConfigError(f"{name}.data: the images have no labels to evaluate by; name labelled images")
         self.check(len(data.datasets["train"]))
-        if (every or self.data) and "val" not in data.datasets:
+        if (interval or self.data) and "val" not in data.datasets:
             field = "data.val_split" if self.data else "every_n_epochs"
-            raise ConfigError(f"{named}.{field}: there are no validation images to evaluate by")
+            raise ConfigError(f"{name}.{field}: there are no validation images to evaluate by")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._reader = None
+        self._cache = None
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._reader = None
+        self._cache = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epochs = trainer.current_epoch + 1
@@ -125,56 +127,56 @@ class Evaluator(Callback, ABC):
         self._evaluate(trainer, pl_module, "test")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._reader = None  # a training set's embeddings may be large
+        self._cache = None  # a training set's embeddings may be large
 
     @torch.no_grad()
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
-        begun, data = time.monotonic(), self.data or trainer.datamodule
+        started, data = time.monotonic(), self.data or trainer.datamodule
         if self.needs_labels and not data.labeled:
-            rank_zero_warn(f"{type(self).__name__}: the images have no labels to evaluate by; left out")
+            rank_zero_warn(f"{type(self).__name__}: the images have no labels to evaluate by; skipped")
             return
         data.setup("fit")
         self.check(len(data.datasets["train"]))
         first = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluator))
-        first._reader = first._reader or FeatureCache(pl_module.device)
-        student = eyes_of(trainer, pl_module, data, split, first._reader)
+        first._cache = first._cache or FeatureCache(pl_module.device)
+        student = network_view(trainer, pl_module, data, split, first._cache)
         try:
-            found = self.evaluate(student)
+            result = self.evaluate(student)
             if self.teacher and split == "test" and student.teacher:
-                found.add_teacher(self.evaluate(student.teacher))
-        except ValueError as error:  # ConfigError is one: what else was found is not lost by it
-            rank_zero_warn(f"{type(self).__name__}: {error}; left out")
+                result.add_teacher(self.evaluate(student.teacher))
+        except ValueError as error:  # includes ConfigError: the results of other evaluators are kept
+            rank_zero_warn(f"{type(self).__name__}: {error}; skipped")
             return
-        if self.data and trainer.datamodule.labeled:  # beside the run's own images, others have a name of their own
-            found.values = {f"{name}_{data.name}": value for name, value in found.values.items()}
-        for name, value in found.values.items():
-            # every rank has evaluated the whole: the mean over them is what each has
+        if self.data and trainer.datamodule.labeled:  # distinguish them from results on the run's own images
+            result.values = {f"{name}_{data.name}": value for name, value in result.values.items()}
+        for name, value in result.values.items():
+            # every rank has evaluated all images, so the mean over ranks equals each rank's value
             full = name if "/" in name else f"{split}/{name}"
             pl_module.log(full, float(value), prog_bar=split == "val", sync_dist=True)
         if split == "test":
-            self.found, self.seconds = found, time.monotonic() - begun
+            self.result, self.seconds = result, time.monotonic() - started
 
 
 def _plain(value: Any) -> Any:
-    """A setting as JSON has it, data by their name; None for what is none."""
+    """Return a setting as JSON, a data set as its name; None for everything that is not a setting."""
     if isinstance(value, ImageData):
         return value.name
     if isinstance(value, list | tuple | set):
-        return [_plain(each) for each in (sorted(value) if isinstance(value, set) else value)]
+        return [_plain(item) for item in (sorted(value) if isinstance(value, set) else value)]
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     return value if isinstance(value, str | int | float | bool) else None
 
 
-def make_ready(other: ImageData) -> None:
-    """Fetches images that are evaluated by and not trained on, so that a batch for training may be of any size."""
+def prepare_other_data(other: ImageData) -> None:
+    """Download images that are evaluated only; their training batch size does not matter and is set to 1."""
     other.batch_size = 1
     other.prepare_data()
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """The share of N images whose label has the highest of their scores N,K."""
+    """Return the share of N images whose label has the highest of their scores N,K."""
     metric = top1(scores.shape[1])
-    metric.sync_on_compute = False  # every rank has the whole
+    metric.sync_on_compute = False  # every rank has all images
     metric.to(labels.device).update(scores.to(labels.device), labels)
     return float(metric.compute())

@@ -1,4 +1,4 @@
-"""Faithfulness: how far the student is like its teacher, right or wrong."""
+"""Faithfulness: similarity of student and teacher, whether their predictions are right or wrong."""
 
 from kd_lightning.errors import check_positive
 from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator
@@ -8,18 +8,18 @@ from kd_lightning.metrics import linear_cka, neighbor_overlap, similarity_distan
 
 
 class Faithfulness(Evaluator):
-    """Logs how like its teacher a student is, on the test images.
+    """Logs how similar a student is to its teacher on the test images.
 
-    Of the logits, where both know the classes: `agreement_teacher_errs`, the share of images with one class for both
-    among those that the teacher gets wrong (`agreement`, of all images, is logged anyway); `kl`, of the student's
-    softmax from the teacher's; `logit_cosine`, of centred logits. Of the embeddings, whatever their widths: `cka`,
-    linear and unbiased (Nguyen et al. 2021); `neighbors_<k>`, the share of each image's k nearest that are the same to
-    both; `sp_distance`, SP's own loss between batches of embeddings. The command line adds this probe to every run
-    with a teacher.
+    On the logits, if both networks know the classes: `agreement_teacher_errs`, the share of equal predictions among the
+    images on which the teacher is wrong (`agreement`, on all images, is always logged); `kl`, KL divergence of the
+    student's softmax from the teacher's; `logit_cosine`, cosine of centred logits. On the embeddings, which may have
+    different widths: `cka`, linear and unbiased (Nguyen et al. 2021); `neighbors_<k>`, the share of each image's k
+    nearest neighbours that student and teacher have in common; `sp_distance`, SP's loss between batches of embeddings.
+    The command line adds this evaluator to every run with a teacher.
 
     Args:
-        k: neighbours.
-        batch_size: of `sp_distance`, which depends on it.
+        k: numbers of neighbours.
+        batch_size: batch size of `sp_distance`, whose value depends on it.
         every_n_epochs: how often the validation images are evaluated during `fit`.
     """
 
@@ -28,23 +28,25 @@ class Faithfulness(Evaluator):
     def __init__(self, *, k: list[int] | None = None, batch_size: int = 250, every_n_epochs: int = 0) -> None:
         super().__init__(every_n_epochs=every_n_epochs)
         self.ks, self.batch_size = k or [1, 5, 10, 30], batch_size
-        for each in (*self.ks, batch_size):
-            check_positive(**{"Faithfulness": each})
+        for number in (*self.ks, batch_size):
+            check_positive(**{"Faithfulness": number})
 
-    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
-        if not eyes.teacher:
+    def evaluate(self, view: NetworkView) -> EvaluationResult:
+        if not view.teacher:
             return EvaluationResult({})
-        student, teacher = eyes.seen(), eyes.teacher.seen()
-        found: dict[str, float] = {}
-        if eyes.knows_classes and eyes.teacher.knows_classes:
-            if eyes.data.labeled:
-                errs = metric.agreement(student.logits, teacher.logits, student.labels).where_teacher_errs
-                found["agreement_teacher_errs"] = float(errs)
-            found["kl"] = float(metric.soft_kl(student.logits, teacher.logits))
-            found["logit_cosine"] = float(metric.logit_cosine(student.logits, teacher.logits))
-        ours, theirs = student.embedding, teacher.embedding
-        found["cka"] = float(linear_cka(ours, theirs))
-        overlap = neighbor_overlap(ours, theirs, self.ks)
-        found |= {f"neighbors_{k}": float(share) for k, share in overlap.items()}
-        found["sp_distance"] = float(similarity_distance(ours, theirs, batch_size=self.batch_size))
-        return EvaluationResult(found)
+        student, teacher = view.predictions(), view.teacher.predictions()
+        values: dict[str, float] = {}
+        if view.knows_classes and view.teacher.knows_classes:
+            if view.data.labeled:
+                agreement = metric.agreement(student.logits, teacher.logits, student.labels).where_teacher_errs
+                values["agreement_teacher_errs"] = float(agreement)
+            values["kl"] = float(metric.soft_kl(student.logits, teacher.logits))
+            values["logit_cosine"] = float(metric.logit_cosine(student.logits, teacher.logits))
+        student_embedding, teacher_embedding = student.embedding, teacher.embedding
+        values["cka"] = float(linear_cka(student_embedding, teacher_embedding))
+        overlap = neighbor_overlap(student_embedding, teacher_embedding, self.ks)
+        values |= {f"neighbors_{k}": float(share) for k, share in overlap.items()}
+        values["sp_distance"] = float(
+            similarity_distance(student_embedding, teacher_embedding, batch_size=self.batch_size)
+        )
+        return EvaluationResult(values)

@@ -1,4 +1,4 @@
-"""FewShot: how well the classes can be told from a few images of each."""
+"""FewShot: accuracy of a classifier trained on a few images of each class."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ from kd_lightning.evaluation.network_view import NetworkView
 
 
 class FewShot(Evaluator):
-    """Logs `test/few_shot_<n>`: accuracy of a logistic regression on n training images a class.
+    """Logs `test/few_shot_<n>`: accuracy of a logistic regression trained on n images per class.
 
-    scikit-learn's by L-BFGS on standardised embeddings, C = 1; the mean over several draws of the images, which are the
-    same for every network and run on the same data.
+    scikit-learn's logistic regression (L-BFGS, C = 1) on standardised embeddings; the mean over several draws of the
+    images, which are the same for every network and run on the same data.
 
     Args:
         shots: images of each class.
         draws: how often they are drawn.
-        **kwargs: teacher, every_n_epochs and data, as for every probe.
+        **kwargs: teacher, every_n_epochs and data, as for every evaluator.
 
     Raises:
         ConfigError: for a class with fewer images.
@@ -30,43 +30,45 @@ class FewShot(Evaluator):
     def __init__(self, *, shots: int | list[int] = 5, draws: int = 5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.shots = shots if isinstance(shots, list) else [shots]
-        for each in self.shots:
-            check_positive(**{"FewShot.shots": each})
+        for number in self.shots:
+            check_positive(**{"FewShot.shots": number})
         check_positive(**{"FewShot.draws": draws})
         self.draws = draws
 
     def check_data(self, data: ImageData) -> None:
         super().check_data(data)
-        few_of_each((self.data or data).datasets["train"].labels, max(self.shots), 0)
+        sample_per_class((self.data or data).datasets["train"].labels, max(self.shots), 0)
 
-    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
-        known, asked, classes = eyes.seen("train"), eyes.seen(), eyes.data.num_classes
-        found = {}
+    def evaluate(self, view: NetworkView) -> EvaluationResult:
+        train, test, classes = view.predictions("train"), view.predictions(), view.data.num_classes
+        values = {}
         for shots in self.shots:
-            reached = []
+            accuracies = []
             for draw in range(self.draws):
-                rows = few_of_each(known.labels, shots, draw)
+                rows = sample_per_class(train.labels, shots, draw)
                 scores = logistic_scores(
-                    known.embedding[rows], known.labels[rows], asked.embedding, classes=classes, strengths=[1.0]
+                    train.embedding[rows], train.labels[rows], test.embedding, classes=classes, strengths=[1.0]
                 )
-                reached.append(accuracy(scores, asked.labels))
-            found[f"few_shot_{shots}"] = sum(reached) / len(reached)
-        return EvaluationResult(found)
+                accuracies.append(accuracy(scores, test.labels))
+            values[f"few_shot_{shots}"] = sum(accuracies) / len(accuracies)
+        return EvaluationResult(values)
 
 
-def few_of_each(labels: Tensor, shots: int, draw: int) -> Tensor:
-    """Rows of `shots` images of each class of N labels, drawn by a seed of `draw`.
+def sample_per_class(labels: Tensor, shots: int, draw: int) -> Tensor:
+    """Return the rows of `shots` images of each class in N labels; `draw` is the seed.
 
     Raises:
         ConfigError: for a class with fewer images.
     """
     generator = torch.Generator().manual_seed(draw)
     order = torch.randperm(len(labels), generator=generator).to(labels.device)
-    order = order[labels[order].sort(stable=True).indices]  # by class, each class's own in random order
+    order = order[labels[order].sort(stable=True).indices]  # sorted by class, random within a class
     counts = labels.bincount()
     fewest = int(counts[counts > 0].min())
     if fewest < shots:
-        rare = int((counts == fewest).nonzero()[0])
-        raise ConfigError(f"FewShot.shots: {shots} images of each class, and class {rare} has {fewest} for training")
+        smallest = int((counts == fewest).nonzero()[0])
+        raise ConfigError(
+            f"FewShot.shots: {shots} images of each class, but class {smallest} has {fewest} training images"
+        )
     starts = counts.cumsum(0) - counts
     return torch.cat([order[start : start + shots] for start in starts[counts > 0].tolist()])

@@ -1,4 +1,4 @@
-"""LinearProbe: how well a linear classifier tells the classes from a frozen embedding."""
+"""LinearProbe: accuracy of a linear classifier on the frozen embedding."""
 
 from typing import Any, Literal
 
@@ -9,18 +9,18 @@ from kd_lightning.evaluation.network_view import NetworkView
 
 
 class LinearProbe(Evaluator):
-    """Logs `test/linear`: the share of test images that a linear classifier on the frozen embedding puts right.
+    """Logs `test/linear`: accuracy of a linear classifier on the frozen embedding.
 
-    It is trained on the training images, not augmented. `lbfgs`: scikit-learn's logistic regression on standardised
-    embeddings, its C the one, of 7 from 1e-4 to 100, that is best on a fifth of them held out; then all are trained on
-    (the protocol of CoSS's transfer, with fewer values of C). `sgd`: CoSS's recipe for ImageNet, on the device, logged
-    as `test/linear_sgd`.
+    It is trained on the training images without augmentation. `lbfgs`: scikit-learn's logistic regression on
+    standardised embeddings; C is selected among 7 values from 1e-4 to 100 on a held-out fifth, then the classifier is
+    trained on all images (the protocol of CoSS's transfer evaluation, with fewer values of C). `sgd`: CoSS's recipe for
+    ImageNet, on the device, logged as `test/linear_sgd`.
 
     Args:
         solver: `lbfgs` or `sgd`.
-        max_iter: of L-BFGS.
-        epochs: of SGD.
-        **kwargs: teacher, every_n_epochs and data, as for every probe.
+        max_iter: maximum number of L-BFGS iterations.
+        epochs: number of SGD epochs.
+        **kwargs: teacher, every_n_epochs and data, as for every evaluator.
     """
 
     def __init__(
@@ -34,11 +34,11 @@ class LinearProbe(Evaluator):
     def title(self) -> str:
         return f"{super().title} {self.solver}"
 
-    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
-        known, asked, classes = eyes.seen("train"), eyes.seen(), eyes.data.num_classes
-        given = known.embedding, known.labels, asked.embedding
+    def evaluate(self, view: NetworkView) -> EvaluationResult:
+        train, test, classes = view.predictions("train"), view.predictions(), view.data.num_classes
+        data = train.embedding, train.labels, test.embedding
         if self.solver == "sgd":
-            name, scores = "linear_sgd", sgd_scores(*given, classes=classes, epochs=self.epochs)
+            name, scores = "linear_sgd", sgd_scores(*data, classes=classes, epochs=self.epochs)
         else:
-            name, scores = "linear", logistic_scores(*given, classes=classes, max_iter=self.max_iter)
-        return EvaluationResult({name: accuracy(scores, asked.labels)})
+            name, scores = "linear", logistic_scores(*data, classes=classes, max_iter=self.max_iter)
+        return EvaluationResult({name: accuracy(scores, test.labels)})

@@ -1,4 +1,4 @@
-"""OutOfDistribution: whether images of no known class are told from those of the data."""
+"""OutOfDistribution: detection of images whose class is not among the training classes."""
 
 import re
 from typing import Literal
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError, check_positive, nearest
-from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator, make_ready
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator, prepare_other_data
 from kd_lightning.evaluation.network_view import NetworkView, Predictions
 from kd_lightning.metrics import ood
 
@@ -23,19 +23,19 @@ class OutOfDistribution(Evaluator):
     Scores: `knn`, the cosine to the k-th nearest training image (TinTeM's, with k = 1; Sun et al. 2022); `msp`, the
     largest softmax probability (Hendrycks & Gimpel 2017); `energy`, the log-sum-exp of the logits (Liu et al. 2020);
     `mahalanobis`, the distance to the nearest class mean of the training images (Lee et al. 2018, on the embedding).
-    FPR95 is the share of unknown images that pass where 95 % of the known do. Known are the run's test images; unknown
-    those of other data, their test images, brought to the same size. Scores of logits are left out where the classifier
-    is not trained.
+    FPR95 is the share of unknown images above the threshold that 95 % of the known images exceed. The known images are
+    the run's test images; the unknown images are the test images of other data sets, resized to the run's size. Scores
+    computed from logits are skipped if the classifier is not trained.
 
     Args:
-        data: data sets of unknown images; labels are not read.
-        scores: which.
-        k: of `knn`.
-        exclude: names of classes whose images are left out of `data`, since they are known after all.
-        teacher: evaluate the teacher too.
+        data: data sets of unknown images; their labels are not used.
+        scores: default: all four.
+        k: number of neighbours for `knn`.
+        exclude: names of classes in `data` that are known classes; their images are skipped.
+        teacher: evaluate the teacher as well.
 
     Raises:
-        ConfigError: for data that hold classes of the run's own; those that only sound alike are warned of.
+        ConfigError: for data that contain classes of the training images; similar names only cause a warning.
     """
 
     needs_labels = False
@@ -61,11 +61,11 @@ class OutOfDistribution(Evaluator):
 
     def check(self, images: int) -> None:
         if self.k > images:
-            raise ConfigError(f"OutOfDistribution.k: the {self.k}th nearest of {images} training images")
+            raise ConfigError(f"OutOfDistribution.k: {self.k} neighbours, but there are only {images} training images")
 
     def prepare(self, data: ImageData) -> None:
         for other in self.unknown:
-            make_ready(other)
+            prepare_other_data(other)
             other.setup("test")
             self._check_classes(data, other)
 
@@ -73,60 +73,60 @@ class OutOfDistribution(Evaluator):
         named = all(other.class_names for other in self.unknown)
         if named and (strange := sorted(self.exclude - known)):
             near = nearest(strange[0], known)
-            raise ConfigError(f"OutOfDistribution.exclude: no data have a class {strange[0]!r}{near}")
+            raise ConfigError(f"OutOfDistribution.exclude: no data set has a class {strange[0]!r}{near}")
 
     def _check_classes(self, data: ImageData, other: ImageData) -> None:
-        ours = {name.lower() for name in (*data.class_names, *data.class_ids)}
-        theirs = [name for name in other.class_names if name.lower() not in self.exclude] if other.labeled else []
+        known_names = {name.lower() for name in (*data.class_names, *data.class_ids)}
+        other_names = [name for name in other.class_names if name.lower() not in self.exclude] if other.labeled else []
         if other.name == data.name:
             raise ConfigError(f"OutOfDistribution.data: {other.name} are the run's own images, so none is unknown")
-        if other.labeled and other.class_names and not theirs:
-            raise ConfigError(f"OutOfDistribution.exclude: all classes of {other.name} are left out")
-        if shared := [name for name in theirs if ours & {part.strip().lower() for part in name.split(",")}]:
+        if other.labeled and other.class_names and not other_names:
+            raise ConfigError(f"OutOfDistribution.exclude: all classes of {other.name} are excluded")
+        if shared := [name for name in other_names if known_names & {part.strip().lower() for part in name.split(",")}]:
             raise ConfigError(
                 f"OutOfDistribution.data: {other.name} has classes of the training images: {', '.join(shared[:5])}; "
-                "leave them out by `exclude`, or choose other images"
+                "name them in `exclude`, or choose other images"
             )
-        words = {word for word in ours if word.isalpha()}
-        if close := [name for name in theirs if words & {*re.findall(r"[a-z]+", name.lower())}]:
+        known_words = {word for word in known_names if word.isalpha()}
+        if close := [name for name in other_names if known_words & {*re.findall(r"[a-z]+", name.lower())}]:
             rank_zero_warn(
-                f"OutOfDistribution.data: {len(close)} classes of {other.name} sound like known ones "
-                f"({'; '.join(close[:4])}); `exclude` leaves them out"
+                f"OutOfDistribution.data: {len(close)} classes of {other.name} have names similar to known classes "
+                f"({'; '.join(close[:4])}); `exclude` skips their images"
             )
 
-    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
-        found = EvaluationResult({}, {"ood": {}})
-        known = self._scores(eyes, eyes.seen())
+    def evaluate(self, view: NetworkView) -> EvaluationResult:
+        result = EvaluationResult({}, {"ood": {}})
+        known = self._scores(view, view.predictions())
         for other in self.unknown:
-            unknown = self._scores(eyes, self._kept(eyes.seen("test", other), other))
-            for kind, theirs in unknown.items():
+            unknown = self._scores(view, self._without_excluded(view.predictions("test", other), other))
+            for kind, scores in unknown.items():
                 name = f"{kind}_{other.name}"
-                found.values[f"ood_{name}"] = float(ood.auroc(known[kind], theirs))
-                found.values[f"ood_{name}_fpr95"] = float(ood.fpr_at_95(known[kind], theirs))
-                found.details["ood"][name] = histograms(known[kind], theirs)
-        return found
+                result.values[f"ood_{name}"] = float(ood.auroc(known[kind], scores))
+                result.values[f"ood_{name}_fpr95"] = float(ood.fpr_at_95(known[kind], scores))
+                result.details["ood"][name] = histograms(known[kind], scores)
+        return result
 
-    def _kept(self, seen: Predictions, other: ImageData) -> Predictions:
-        left_out = [n for n, name in enumerate(other.class_names) if name.lower() in self.exclude]
-        keep = ~torch.isin(seen.labels, torch.tensor(left_out, device=seen.labels.device))
-        return Predictions(*(part[keep] for part in seen))
+    def _without_excluded(self, predictions: Predictions, other: ImageData) -> Predictions:
+        excluded = [n for n, name in enumerate(other.class_names) if name.lower() in self.exclude]
+        keep = ~torch.isin(predictions.labels, torch.tensor(excluded, device=predictions.labels.device))
+        return Predictions(*(part[keep] for part in predictions))
 
-    def _scores(self, eyes: NetworkView, seen: Predictions) -> dict[Score, Tensor]:
-        """Of N images, by kind: N, higher for what is known."""
-        found: dict[Score, Tensor] = {}
+    def _scores(self, view: NetworkView, predictions: Predictions) -> dict[Score, Tensor]:
+        """Return the scores N of N images by kind; higher means known."""
+        result: dict[Score, Tensor] = {}
         for kind in self.kinds:
-            if kind in ("msp", "energy") and eyes.knows_classes:
-                found[kind] = getattr(ood, kind)(seen.logits)
+            if kind in ("msp", "energy") and view.knows_classes:
+                result[kind] = getattr(ood, kind)(predictions.logits)
             elif kind == "knn":
-                found[kind] = ood.knn_score(seen.embedding, eyes.seen("train").embedding, k=self.k)
-            elif kind == "mahalanobis" and eyes.data.labeled:
-                known = eyes.seen("train")
-                found[kind] = ood.mahalanobis(seen.embedding, known.embedding, known.labels)
-        return found
+                result[kind] = ood.knn_score(predictions.embedding, view.predictions("train").embedding, k=self.k)
+            elif kind == "mahalanobis" and view.data.labeled:
+                bank = view.predictions("train")
+                result[kind] = ood.mahalanobis(predictions.embedding, bank.embedding, bank.labels)
+        return result
 
 
 def histograms(known: Tensor, unknown: Tensor) -> dict[str, list[float]]:
-    """Counts of both in 30 bins of equal width, from the 0.5 % to the 99.5 % quantile; the outermost take the rest."""
+    """Return counts in 30 bins of equal width from the 0.5 % to the 99.5 % quantile; the outer bins hold the rest."""
     scores = [x.double().cpu() for x in (known, unknown)]
     low, high = torch.quantile(torch.cat(scores), torch.tensor([0.005, 0.995], dtype=torch.float64)).tolist()
     edges = torch.linspace(low, high if high > low else low + 1, BINS + 1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Retrieval: whether images of one class find one another."""
+"""Retrieval: whether the nearest images have the same class."""
 
 from typing import Any
 
@@ -9,22 +9,22 @@ from kd_lightning.metrics import retrieval
 
 
 class Retrieval(Evaluator):
-    """Logs `test/map` and `test/recall_<k>`: every test image asks for others of its class, by cosine.
+    """Logs `test/map` and `test/recall_<k>`: every test image is a query for others of its class, by cosine.
 
-    mAP is over the whole ranking of the other test images; recall@k the share of images with one of their class among
-    the k nearest.
+    mAP uses the whole ranking of the other test images; recall@k is the share of queries with an image of their class
+    among the k nearest.
 
     Args:
-        k: of recall@k.
-        **kwargs: teacher, every_n_epochs and data, as for every probe.
+        k: values of k for recall@k.
+        **kwargs: teacher, every_n_epochs and data, as for every evaluator.
     """
 
     def __init__(self, *, k: list[int] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ks = k or [1, 5, 10]
-        for each in self.ks:
-            check_positive(**{"Retrieval.k": each})
+        for number in self.ks:
+            check_positive(**{"Retrieval.k": number})
 
-    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
-        asked = eyes.seen()
-        return EvaluationResult(retrieval(asked.embedding, asked.labels, ks=tuple(self.ks)))
+    def evaluate(self, view: NetworkView) -> EvaluationResult:
+        test = view.predictions()
+        return EvaluationResult(retrieval(test.embedding, test.labels, ks=tuple(self.ks)))

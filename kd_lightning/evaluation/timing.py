@@ -1,4 +1,4 @@
-"""How long calls take, side by side."""
+"""Compare the duration of several calls."""
 
 import random
 import time
@@ -8,20 +8,21 @@ from typing import Any
 
 
 def medians(calls: Sequence[Callable[[], Any]], repeats: int, *, warm: int = 3) -> list[float]:
-    """The median seconds of each call. They take turns, in an order that changes, so that what else the
-    machine does falls on all of them.
+    """Return the median seconds of each call.
+
+    The calls are interleaved in random order, so that other load on the machine affects all of them.
 
     Args:
-        calls: each returns when its work is done.
+        calls: each must return only when its work is done.
         repeats: how often each is timed.
-        warm: turns before those, not timed.
+        warm: untimed rounds before.
     """
     seconds: list[list[float]] = [[] for _ in calls]
     order = random.Random(0)
     for turn in range(-warm, repeats):
         for place in order.sample(range(len(calls)), len(calls)):
-            begun = time.perf_counter()
+            started = time.perf_counter()
             calls[place]()
             if turn >= 0:
-                seconds[place].append(time.perf_counter() - begun)
-    return [median(taken) for taken in seconds]
+                seconds[place].append(time.perf_counter() - started)
+    return [median(seconds_of_call) for seconds_of_call in seconds]

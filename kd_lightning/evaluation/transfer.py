@@ -1,20 +1,20 @@
-"""Transfer: whether the embedding serves for other images than those of the run."""
+"""Transfer: accuracy of a linear classifier on the embedding for other data sets."""
 
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation.classifiers import logistic_scores
-from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator, accuracy, make_ready
+from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator, accuracy, prepare_other_data
 from kd_lightning.evaluation.network_view import NetworkView
 
 
 class Transfer(Evaluator):
-    """Logs `test/transfer_<data>`: a linear classifier on the embedding of other images, as `LinearProbe` has it.
+    """Logs `test/transfer_<data>`: accuracy of `LinearProbe`'s classifier on other data sets.
 
-    Trained on their training images and evaluated on their test images, all brought to the size of the run's own.
+    It is trained on their training images and evaluated on their test images, all resized to the run's size.
 
     Args:
-        to: data sets with labels.
-        teacher: evaluate the teacher too.
+        to: labelled data sets.
+        teacher: evaluate the teacher as well.
     """
 
     needs_labels = False
@@ -22,7 +22,7 @@ class Transfer(Evaluator):
     def __init__(self, *, to: list[ImageData], teacher: bool = False) -> None:
         super().__init__(teacher=teacher)
         if not to:
-            raise ConfigError("Transfer.to: name one data set at least")
+            raise ConfigError("Transfer.to: name at least one data set")
         names = [other.name for other in to]
         if len({*names}) < len(names):
             raise ConfigError(f"Transfer.to: {', '.join(names)}: each name may come once")
@@ -32,15 +32,15 @@ class Transfer(Evaluator):
         for other in self.to:
             if not other.labeled:
                 raise ConfigError(f"Transfer.to: {other.name} has no labels")
-            make_ready(other)
+            prepare_other_data(other)
             other.setup("fit")
             other.setup("test")
 
-    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
-        found = {}
+    def evaluate(self, view: NetworkView) -> EvaluationResult:
+        values = {}
         for other in self.to:
-            known, asked = (eyes.seen(split, other) for split in ("train", "test"))
-            given = known.embedding, known.labels, asked.embedding
-            scores = logistic_scores(*given, classes=other.num_classes)
-            found[f"transfer_{other.name}"] = accuracy(scores, asked.labels)
-        return EvaluationResult(found)
+            train, test = (view.predictions(split, other) for split in ("train", "test"))
+            data = train.embedding, train.labels, test.embedding
+            scores = logistic_scores(*data, classes=other.num_classes)
+            values[f"transfer_{other.name}"] = accuracy(scores, test.labels)
+        return EvaluationResult(values)

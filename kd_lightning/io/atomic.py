@@ -6,10 +6,10 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ENDING = ".partial"
 
@@ -48,8 +48,10 @@ def to_disk(path: Path) -> None:
             os.close(number)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", facts: Mapping[str, Any]) -> None:
     """Writes tensors with facts beside them (each as JSON)."""
+    from safetensors.torch import save_file  # imports torch, which takes seconds
+
     held = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with atomic_write(path) as partial:
         save_file(held, partial, metadata={"format": "pt", **{k: json.dumps(v) for k, v in facts.items()}})

@@ -1,4 +1,4 @@
-"""Metrics that torchmetrics does not have, and what it has as it is measured everywhere here."""
+"""Metrics that torchmetrics does not provide, and its own metrics with this package's settings."""
 
 from kd_lightning.metrics.accuracy import top1
 from kd_lightning.metrics.cka import LinearCKA, linear_cka

@@ -1,8 +1,8 @@
-"""Top-1 accuracy, or agreement: the share of images to which a network gives a certain class."""
+"""Top-1 accuracy or agreement: the share of images with the target class."""
 
 from torchmetrics.classification import MulticlassAccuracy
 
 
 def top1(classes: int) -> MulticlassAccuracy:
-    """Of logits N,K or classes N with classes N, over all images alike; torchmetrics wants two classes or more."""
+    """Return a metric of logits N,K or classes N and target classes N, averaged over images (at least two classes)."""
     return MulticlassAccuracy(max(classes, 2), average="micro")

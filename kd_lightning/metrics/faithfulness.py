@@ -1,4 +1,4 @@
-"""Whether a student says what its teacher says, right or wrong: agreement, KL, cosine of logits."""
+"""Similarity of the predictions of student and teacher: agreement, KL divergence, cosine of logits."""
 
 import math
 from typing import Any, NamedTuple
@@ -12,10 +12,10 @@ from kd_lightning.metrics.states import MeanOverImages
 
 
 class Agreement(MeanOverImages):
-    """The share of images to which student and teacher give the same class; NaN for no image.
+    """Share of images for which student and teacher predict the same class; NaN without images.
 
     Args:
-        where_teacher_errs: only among the images that the teacher gets wrong; NaN where it gets all right.
+        where_teacher_errs: use only images on which the teacher is wrong; NaN if there are none.
     """
 
     higher_is_better = True
@@ -25,17 +25,17 @@ class Agreement(MeanOverImages):
         self.where_teacher_errs = where_teacher_errs
 
     def update(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> None:
-        """Adds images: logits N,K or classes N of each, and the labels N, which only the teacher's errors need."""
-        same, errs = _same(student, teacher, labels)
-        if self.where_teacher_errs and errs is None:
-            raise ConfigError("labels: None; where the teacher errs cannot be told without them")
-        self.add(same[errs] if self.where_teacher_errs else same)
+        """Add images: logits N,K or classes N of each network; labels N are needed only for `where_teacher_errs`."""
+        equal, is_wrong = _same(student, teacher, labels)
+        if self.where_teacher_errs and is_wrong is None:
+            raise ConfigError("labels: None; where_teacher_errs needs labels")
+        self.add(equal[is_wrong] if self.where_teacher_errs else equal)
 
 
 class SoftKL(MeanOverImages):
-    """The mean over images of KL(teacher || student) of the softmax at temperature 1, in nats and float64.
+    """Mean over images of KL(teacher || student) of the softmax at temperature 1, in nats and float64.
 
-    NaN for no image, or for logits that are not finite.
+    NaN without images or for logits that are not finite.
     """
 
     higher_is_better = False
@@ -46,9 +46,9 @@ class SoftKL(MeanOverImages):
 
 
 class LogitCosine(MeanOverImages):
-    """The mean over images of the cosine between the two's logits, each less its mean over the classes: -1 to 1.
+    """Mean over images of the cosine between both networks' logits, each centred over the classes: -1 to 1.
 
-    0 for an image whose logits are constant to one of them. NaN for no image, or for logits that are not finite.
+    0 for an image for which one network's logits are constant. NaN without images or for logits that are not finite.
     """
 
     higher_is_better = True
@@ -58,55 +58,55 @@ class LogitCosine(MeanOverImages):
         self.add(_cosine(*_pair(student, teacher)))
 
 
-class Agreed(NamedTuple):
-    """Shares of images with one class for both, float64 scalars."""
+class AgreementShares(NamedTuple):
+    """Shares of images with the same prediction, float64 scalars."""
 
     overall: Tensor
-    """Of all; NaN for none."""
+    """Among all images; NaN if there are none."""
     where_teacher_errs: Tensor
-    """Of those that the teacher gets wrong; NaN for none, or without labels."""
+    """Among images on which the teacher is wrong; NaN if there are none, or without labels."""
 
 
-def agreement(student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Agreed:
-    """`Agreement` of logits N,K or classes N, in both ways."""
-    same, errs = _same(student, teacher, labels)
-    among = same[errs].mean() if errs is not None else same.new_full((), math.nan)
-    return Agreed(same.mean(), among)
+def agreement(student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> AgreementShares:
+    """Return `Agreement` of logits N,K or classes N, with and without `where_teacher_errs`."""
+    equal, is_wrong = _same(student, teacher, labels)
+    where_wrong = equal[is_wrong].mean() if is_wrong is not None else equal.new_full((), math.nan)
+    return AgreementShares(equal.mean(), where_wrong)
 
 
 def soft_kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """`SoftKL` of logits N,K, a float64 scalar."""
+    """Return `SoftKL` of logits N,K, a float64 scalar."""
     return _kl(*_pair(student, teacher)).mean()
 
 
 def logit_cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """`LogitCosine` of logits N,K, a float64 scalar."""
+    """Return `LogitCosine` of logits N,K, a float64 scalar."""
     return _cosine(*_pair(student, teacher)).mean()
 
 
 def _same(student: Tensor, teacher: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Of each image, whether both say one class (0 or 1), and whether the teacher errs."""
-    ours, theirs = (x.argmax(dim=1) if x.ndim == 2 else x for x in (student, teacher))
-    given = {tuple(x.shape) for x in (ours, theirs, labels) if x is not None}
-    if len(given) > 1 or ours.ndim != 1 or (student.ndim == teacher.ndim and student.shape != teacher.shape):
+    """Return for each image whether the predictions are equal (0 or 1), and whether the teacher is wrong."""
+    student_class, teacher_class = (x.argmax(dim=1) if x.ndim == 2 else x for x in (student, teacher))
+    shapes = {tuple(x.shape) for x in (student_class, teacher_class, labels) if x is not None}
+    if len(shapes) > 1 or student_class.ndim != 1 or (student.ndim == teacher.ndim and student.shape != teacher.shape):
         shapes = ", ".join(str(tuple(x.shape)) for x in (student, teacher, labels) if x is not None)
-        raise ConfigError(f"logits: {shapes}; student and teacher must be N,K or N, labels N, of the same N images")
-    return (ours == theirs).double(), None if labels is None else theirs != labels
+        raise ConfigError(f"logits: {shapes}; student and teacher must be N,K or N, labels N, for the same N images")
+    return (student_class == teacher_class).double(), None if labels is None else teacher_class != labels
 
 
 def _pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if student.ndim != 2 or student.shape != teacher.shape or not student.shape[1]:
         shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-        raise ConfigError(f"logits: {shapes}; student's and teacher's must be N,K both")
+        raise ConfigError(f"logits: {shapes}; student's and teacher's must both be N,K")
     return student.detach().double(), teacher.detach().double()
 
 
 def _kl(student: Tensor, teacher: Tensor) -> Tensor:
-    ours, theirs = (F.log_softmax(logits, dim=1) for logits in (student, teacher))
-    return F.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=1)
+    student_log, teacher_log = (F.log_softmax(logits, dim=1) for logits in (student, teacher))
+    return F.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(dim=1)
 
 
 def _cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    shifted = (logits - logits[:, :1] for logits in (student, teacher))  # what is constant becomes exactly 0
-    ours, theirs = (logits - logits.mean(dim=1, keepdim=True) for logits in shifted)
-    return cosine(ours, theirs)
+    shifted = (logits - logits[:, :1] for logits in (student, teacher))  # constant logits become exactly 0
+    student, teacher = (logits - logits.mean(dim=1, keepdim=True) for logits in shifted)
+    return cosine(student, teacher)

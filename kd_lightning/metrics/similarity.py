@@ -1,4 +1,4 @@
-"""SimilarityDistance: SP's own loss between two embeddings, as a measure."""
+"""SimilarityDistance: SP's loss between two embeddings as a metric."""
 
 from typing import Any
 
@@ -8,67 +8,71 @@ from torch import Tensor
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import full_precision, row_normalised_gram
 from kd_lightning.metrics.cka import check_pair
-from kd_lightning.metrics.states import Sums, joined
+from kd_lightning.metrics.states import SumMetric, concatenate
 
 
-class SimilarityDistance(Sums):
-    """|G_theirs - G_ours|^2 / b^2 of the b,b Gram matrices with rows of length 1 (Tung & Mori 2019, eqs. 2 to 4).
+class SimilarityDistance(SumMetric):
+    """|G_teacher - G_student|^2 / b^2 of the b,b Gram matrices with normalised rows (Tung & Mori 2019, eqs. 2 to 4).
 
-    The mean over minibatches of b images: it falls about as 1 / b, so that only values of the same b compare. Batches
-    of other sizes are cut and put together, on each device by itself; what the devices have left over in the end is
-    put together too. A last rest of fewer than b images is left out, unless it is all there is. NaN for
-    fewer than 2, or for values that are not finite.
+    The mean over minibatches of b images. It decreases about as 1 / b, so that only values with the same b can be
+    compared. Batches of other sizes are split and concatenated on each device; the remaining images of all devices are
+    concatenated at the end. A last minibatch of fewer than b images is skipped unless it is the only one. NaN for fewer
+    than 2 images, or for values that are not finite.
 
     Args:
-        batch_size: b; 128 is about that of the paper's CIFAR-10 runs.
+        batch_size: b; 128 is close to the batch size of the paper's CIFAR-10 runs.
     """
 
     higher_is_better = False
     total: Tensor
     count: Tensor
-    ours: list[Tensor]
-    theirs: list[Tensor]
+    student: list[Tensor]
+    teacher: list[Tensor]
 
     def __init__(self, *, batch_size: int = 128, **kwargs: Any) -> None:
         if batch_size < 2:
-            raise ConfigError(f"batch_size: {batch_size} images have no similarity; give 2 or more")
+            raise ConfigError(f"batch_size: {batch_size} is below 2; a similarity needs at least 2 images")
         super().__init__("total", "count", **kwargs)
         self.batch_size = batch_size
-        self.add_state("ours", [], dist_reduce_fx="cat")
-        self.add_state("theirs", [], dist_reduce_fx="cat")
+        self.add_state("student", [], dist_reduce_fx="cat")
+        self.add_state("teacher", [], dist_reduce_fx="cat")
 
-    def update(self, ours: Tensor, theirs: Tensor) -> None:
-        """Adds images: N,... and N,..., flattened behind N."""
-        check_pair(ours, theirs)
-        self.ours.append(_rows(ours))
-        self.theirs.append(_rows(theirs))
-        if sum(map(len, self.ours)) >= self.batch_size:
-            total, count, used = self._whole(joined(self.ours), joined(self.theirs))
+    def update(self, student: Tensor, teacher: Tensor) -> None:
+        """Add images: N,... and N,..., flattened to N rows."""
+        check_pair(student, teacher)
+        self.student.append(_rows(student))
+        self.teacher.append(_rows(teacher))
+        if sum(map(len, self.student)) >= self.batch_size:
+            total, count, used = self._full_batches(concatenate(self.student), concatenate(self.teacher))
             self.total += total
             self.count += count
-            self.ours, self.theirs = ([joined(rows)[used:]] for rows in (self.ours, self.theirs))
+            self.student, self.teacher = ([concatenate(rows)[used:]] for rows in (self.student, self.teacher))
 
     def compute(self) -> Tensor:
-        """A float64 scalar."""
-        ours, theirs = joined(self.ours), joined(self.theirs)
-        total, count, _ = self._whole(ours, theirs)
+        """Return a float64 scalar."""
+        student, teacher = concatenate(self.student), concatenate(self.teacher)
+        total, count, _ = self._full_batches(student, teacher)
         total, count = self.total + total, self.count + count
-        if count == 0 and len(ours) > 1:
-            return _distance(ours, theirs)
+        if count == 0 and len(student) > 1:
+            return _distance(student, teacher)
         return total / count
 
-    def _whole(self, ours: Tensor, theirs: Tensor) -> tuple[Tensor, int, int]:
-        """The sum over the whole minibatches, how many they are, and how many images."""
-        count = len(ours) // self.batch_size
+    def _full_batches(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, int, int]:
+        """Return the sum over complete minibatches, their number, and their number of images."""
+        count = len(student) // self.batch_size
         used = count * self.batch_size
         parts = [slice(start, start + self.batch_size) for start in range(0, used, self.batch_size)]
-        return sum((_distance(ours[part], theirs[part]) for part in parts), torch.zeros_like(self.total)), count, used
+        return (
+            sum((_distance(student[part], teacher[part]) for part in parts), torch.zeros_like(self.total)),
+            count,
+            used,
+        )
 
 
-def similarity_distance(ours: Tensor, theirs: Tensor, *, batch_size: int = 128) -> Tensor:
-    """`SimilarityDistance` of N,... and N,..., in their order: a float64 scalar."""
-    metric = SimilarityDistance(batch_size=batch_size, sync_on_compute=False).to(ours.device)
-    metric.update(ours, theirs)
+def similarity_distance(student: Tensor, teacher: Tensor, *, batch_size: int = 128) -> Tensor:
+    """Return `SimilarityDistance` of N,... and N,..., in this order: a float64 scalar."""
+    metric = SimilarityDistance(batch_size=batch_size, sync_on_compute=False).to(student.device)
+    metric.update(student, teacher)
     return metric.compute()
 
 
@@ -78,5 +82,5 @@ def _rows(images: Tensor) -> Tensor:
 
 
 @full_precision
-def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
-    return (row_normalised_gram(theirs) - row_normalised_gram(ours)).square().mean().double()
+def _distance(student: Tensor, teacher: Tensor) -> Tensor:
+    return (row_normalised_gram(teacher) - row_normalised_gram(student)).square().mean().double()

@@ -1,4 +1,4 @@
-"""What the metrics here keep while images come in, and how the processes' parts are put together."""
+"""States of the metrics in this package, and their synchronisation across processes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,28 +12,28 @@ from kd_lightning import distributed
 
 
 def gather_rows(x: Tensor, group: Any = None) -> list[Tensor]:
-    """Every rank's x, for torchmetrics' `dist_sync_fn`, where a rank may have no rows at all.
+    """Return every rank's x, for torchmetrics' `dist_sync_fn`, even if a rank has no rows.
 
-    torchmetrics gives such a rank an empty vector; it then waits for ever on ranks that have matrices.
+    torchmetrics gives such a rank an empty vector, which would block forever if other ranks have matrices.
     """
     if x.ndim == 0:
         return gather_all_tensors(x, group)
-    kinds = distributed.everyones((tuple(x.shape[1:]), x.dtype) if len(x) else None)
-    kind = next((kind for kind in kinds if kind), None)
-    if kind and not len(x):
-        x = torch.empty((0, *kind[0]), dtype=kind[1], device=x.device)
+    row_types = distributed.everyones((tuple(x.shape[1:]), x.dtype) if len(x) else None)
+    row_type = next((row_type for row_type in row_types if row_type), None)
+    if row_type and not len(x):
+        x = torch.empty((0, *row_type[0]), dtype=row_type[1], device=x.device)
     return gather_all_tensors(x, group)
 
 
-def joined(rows: list[Tensor] | Tensor) -> Tensor:
-    """A state that is reduced by "cat", as one tensor: it is a list until the ranks are put together."""
+def concatenate(rows: list[Tensor] | Tensor) -> Tensor:
+    """Return a state with reduction "cat" as one tensor: it is a list until the ranks are synchronised."""
     if isinstance(rows, Tensor):
         return rows
     return torch.cat(rows) if rows else torch.zeros(0)
 
 
-class Sums(Metric):
-    """Base of metrics that are made of sums over images, in float64 whatever precision the module around them has."""
+class SumMetric(Metric):
+    """Base of metrics computed from sums over images, in float64, whatever the enclosing module's precision is."""
 
     full_state_update = False
 
@@ -42,13 +42,13 @@ class Sums(Metric):
         for name in sums:
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> "Sums":
-        # .to(bfloat16) of a module around it would otherwise round a count at 256
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> "SumMetric":
+        # otherwise .to(bfloat16) of an enclosing module would round counts above 256
         return super()._apply(lambda x: x.to(fn(x).device), exclude_state)
 
 
-class MeanOverImages(Sums):
-    """Base of means over images; NaN for none."""
+class MeanOverImages(SumMetric):
+    """Base of means over images; NaN without images."""
 
     total: Tensor
     count: Tensor
@@ -56,11 +56,11 @@ class MeanOverImages(Sums):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("total", "count", **kwargs)
 
-    def add(self, each: Tensor) -> None:
-        """One value for each of N images."""
-        self.total += each.detach().double().sum()
-        self.count += len(each)
+    def add(self, values: Tensor) -> None:
+        """Add one value for each of N images."""
+        self.total += values.detach().double().sum()
+        self.count += len(values)
 
     def compute(self) -> Tensor:
-        """A float64 scalar."""
+        """Return a float64 scalar."""
         return self.total / self.count

@@ -1,4 +1,4 @@
-"""Reading finished runs: tables, statistics, plots, a page. `compare` and the notebooks use the same pieces."""
+"""Comparison of finished runs: tables, statistics, plots and an HTML page, used by `compare` and the notebooks."""
 
 from kd_lightning.reports.axes import Metric, describe
 from kd_lightning.reports.comparison import Comparison, compare

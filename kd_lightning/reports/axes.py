@@ -1,4 +1,4 @@
-"""What each metric is called for people, which axis it evaluates, its unit, and which way is better."""
+"""Titles, axes, units and directions of the metrics."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 Better = Literal["higher", "lower"]
 TEACHER = "_teacher"
-"""The tail of a metric's name that is the teacher's own value."""
+"""Suffix of a metric's name that marks the teacher's value."""
 AXES = (
     "accuracy",
     "calibration",
@@ -18,37 +18,46 @@ AXES = (
     "cost",
     "other",
 )
-MAIN = ("test/acc", "test/linear", "test/knn", "val/acc", "val/linear", "val/knn", "val/neighbors", "val/cosine")
-"""What a comparison is about, if nothing else is asked for: the first of these that is there."""
+MAIN_METRICS = (
+    "test/acc",
+    "test/linear",
+    "test/knn",
+    "val/acc",
+    "val/linear",
+    "val/knn",
+    "val/neighbors",
+    "val/cosine",
+)
+"""Default main metric of a comparison: the first of these that exists."""
 
 
 class Metric(NamedTuple):
-    """A metric, for people."""
+    """Description of a metric."""
 
     name: str
-    """As in results.json."""
+    """Name in results.json."""
     title: str
     axis: str
     """One of AXES."""
     unit: str
-    """`%` (values are shares, and shown times 100), `ms`, `M` (millions), ... or '' for a bare number."""
+    """`%` (values are shares, displayed times 100), `ms`, `M` (millions), ... or '' for a number without unit."""
     better: Better | None
     key: bool
-    """Whether it has a plot of its own; the others are in the tables alone."""
+    """Whether it has its own plot; the others appear only in tables."""
 
     @property
     def scale(self) -> float:
-        """What a value is multiplied by to be shown in its unit."""
+        """Factor that converts a value to its unit."""
         return {"%": 100.0, "M": 1e-6, "G": 1e-9, "min": 1 / 60}.get(self.unit, 1.0)
 
     @property
     def heading(self) -> str:
-        """The title with its unit, and an arrow to where it is better."""
+        """The title with its unit, and an arrow in the direction that is better."""
         unit = f", {self.unit}" if self.unit else ""
         return f"{self.title}{unit}" + {"higher": " ↑", "lower": " ↓", None: ""}[self.better]
 
     def show(self, value: float, *, signed: bool = False, bare: bool = False) -> str:
-        """The value in its unit, `-` where there is none; `bare` leaves the unit out."""
+        """Return the value as text in its unit, `-` if there is none; `bare` omits the unit."""
         if value is None or not math.isfinite(value):
             return "-"
         value *= self.scale
@@ -58,13 +67,13 @@ class Metric(NamedTuple):
             text = text.lstrip("+-")  # no -0.0
         return text if bare or not self.unit else f"{text} {self.unit}"
 
-    def digits(self, shown: float) -> int:
-        """How many places behind the point a shown value gets."""
+    def digits(self, shown_value: float) -> int:
+        """Return the number of decimal places for a displayed value."""
         if self.unit == "%":
             return 1
-        if shown == 0 or abs(shown) >= 1000:
+        if shown_value == 0 or abs(shown_value) >= 1000:
             return 0
-        return min(6, max(0, 2 - math.floor(math.log10(abs(shown)))))
+        return min(6, max(0, 2 - math.floor(math.log10(abs(shown_value)))))
 
 
 _EXACT = {
@@ -112,42 +121,42 @@ _PATTERNS = (
 
 
 def describe(name: str) -> Metric:
-    """What is known of a metric by its name in results.json; an unknown one is itself, on the axis `other`.
+    """Return the description of a metric by its name in results.json; unknown metrics are on the axis `other`.
 
-    Of a teacher's own value (`test/acc_teacher`) the student's metric with `teacher's` before its title.
+    A teacher's value (`test/acc_teacher`) has the student metric's description with `teacher's` before the title.
     """
     if name.endswith(TEACHER) and name != TEACHER:
-        own = describe(name.removesuffix(TEACHER))
-        return own._replace(name=name, title=f"teacher's {own.title}", key=False)
+        student_metric = describe(name.removesuffix(TEACHER))
+        return student_metric._replace(name=name, title=f"teacher's {student_metric.title}", key=False)
     if name in _EXACT:
         return Metric(name, *_EXACT[name])
     for pattern, title, axis, unit, better, keys in _PATTERNS:
-        if found := re.fullmatch(pattern, name):
-            parts = found.groups() or (f"validation {name.removeprefix('val/').replace('_', ' ')}",)
+        if match := re.fullmatch(pattern, name):
+            parts = match.groups() or (f"validation {name.removeprefix('val/').replace('_', ' ')}",)
             return Metric(name, title.format(*parts), axis, unit, better, keys == "*" or parts[0] == keys)
     return Metric(name, name, "other", "", None, False)
 
 
-def is_teachers(name: str) -> bool:
-    """Whether a metric is the teacher's own value."""
+def is_teacher_metric(name: str) -> bool:
+    """Return whether a metric is the teacher's value."""
     return name.endswith(TEACHER) or name.startswith("teacher/")
 
 
 def ordered(names: Iterable[str]) -> list[Metric]:
-    """The students' metrics among some names, axis by axis; the teacher's own values are left out."""
+    """Return the student metrics among some names, sorted by axis; the teacher's values are skipped."""
     known = [*_EXACT]
-    metrics = [describe(name) for name in set(names) if not is_teachers(name)]
+    metrics = [describe(name) for name in set(names) if not is_teacher_metric(name)]
 
     def place(metric: Metric) -> tuple:
-        listed = known.index(metric.name) if metric.name in known else len(known)
+        position = known.index(metric.name) if metric.name in known else len(known)
         parts = [int(part) if part.isdigit() else 0 for part in re.split(r"(\d+)", metric.name)]
-        return AXES.index(metric.axis), not metric.key, listed, re.sub(r"\d+", "", metric.name), parts
+        return AXES.index(metric.axis), not metric.key, position, re.sub(r"\d+", "", metric.name), parts
 
     return sorted(metrics, key=place)
 
 
 def main_metric(names: Iterable[str]) -> str | None:
-    """What a comparison with these metrics is about: the first of MAIN, else any of the test's, else any."""
-    names = [name for name in names if not is_teachers(name)]
+    """Return the main metric among some names: the first of MAIN_METRICS, else a test metric, else any."""
+    names = [name for name in names if not is_teacher_metric(name)]
     tested = sorted(name for name in names if name.startswith("test/"))
-    return next((name for name in (*MAIN, *tested, *sorted(names)) if name in names), None)
+    return next((name for name in (*MAIN_METRICS, *tested, *sorted(names)) if name in names), None)

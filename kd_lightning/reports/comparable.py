@@ -1,30 +1,31 @@
-"""What makes runs of one data set less comparable than they look, a line each."""
+"""Warnings about differences between runs of one data set that make them less comparable."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.reports.axes import describe
-from kd_lightning.reports.config import compared
+from kd_lightning.reports.config import comparable_settings
 from kd_lightning.reports.frame import frame, metrics_of
-from kd_lightning.reports.run_results import RunResult, Runs, some
+from kd_lightning.reports.run_results import RunResult, Runs, abbreviate
 from kd_lightning.reports.statistics import Test
 
-_SEEING = "augmentations mixing views repeats batch_size global_batch_size neighbors train_images val_split".split()
-MOST_VALUES = 6
+_DATA_SETTINGS = (
+    "augmentations mixing views repeats batch_size global_batch_size neighbors max_train_samples val_split".split()
+)
+MAX_VALUES = 6
 
 
 def comparability(runs: Runs, baseline: str, *, test: Test = "t") -> list[str]:
-    """A line for each way in which the runs of one data set differ beside their methods.
+    """Return one line per difference, other than the method, between the runs of one data set.
 
     Args:
-        runs: of one data set.
-        baseline: a group.
-        test: the test that seeds are to be enough for.
+        runs: runs of one data set.
+        baseline: name of a group.
+        test: statistical test for which the number of seeds is checked.
     """
     lines = [*_differences(runs), *_seeds(runs, baseline, test), *_resumed(runs), *_changed(runs), *_missing(runs)]
     if unknown := [run.name for run in runs if not run.config]:
-        lines.append(f"settings unknown, there is no config.yaml: {_named(unknown, runs)}")
+        lines.append(f"settings unknown, config.yaml is missing: {_named(unknown, runs)}")
     return lines
 
 
@@ -41,12 +42,12 @@ def _differences(runs: Runs) -> Iterable[str]:
     def evaluator(name: str) -> Callable[[RunResult], Any]:
         return lambda run: run.results.evaluators.get(name)
 
-    settings = {run.folder: compared(run.config) for run in runs}
+    settings = {run.folder: comparable_settings(run.config) for run in runs}
 
     def setting(key: str, *, of_teacher: bool = False) -> Callable[[RunResult], Any]:
         def value(run: RunResult) -> Any:
-            asked = run.config and (run.results.run["teacher"] or not of_teacher)  # labels alone need no teacher
-            return settings[run.folder].get(key, "default") if asked else None
+            applies = run.config and (run.results.run["teacher"] or not of_teacher)  # a supervised run has no teacher
+            return settings[run.folder].get(key, "default") if applies else None
 
         return value
 
@@ -68,7 +69,7 @@ def _differences(runs: Runs) -> Iterable[str]:
         **({} if fingerprinted else {"teacher's file": setting("model.teacher.checkpoint", of_teacher=True)}),
         "precision": setting("trainer.precision"),
         "devices": setting("trainer.devices"),
-        **{f"data.{name}": setting(f"data.{name}") for name in _SEEING},
+        **{f"data.{name}": setting(f"data.{name}") for name in _DATA_SETTINGS},
         "split_seed": setting("data.split_seed"),
         "accumulated batches": setting("trainer.accumulate_grad_batches"),
         "code version": code("version"),
@@ -84,10 +85,10 @@ def _differences(runs: Runs) -> Iterable[str]:
             if value is not None:
                 by_value.setdefault(str(value), []).append(run)
         if len(by_value) > 1:
-            most = sorted(by_value.items(), key=lambda item: -len(item[1]))
-            told = [f"{value} ({_who(members, runs)})" for value, members in most[:MOST_VALUES]]
-            told += [f"{len(most) - MOST_VALUES} more"] * (len(most) > MOST_VALUES)
-            yield f"{title} differ{'' if title.endswith('s') else 's'}: {'; '.join(told)}"
+            values_by_count = sorted(by_value.items(), key=lambda item: -len(item[1]))
+            parts = [f"{value} ({_groups_or_names(members, runs)})" for value, members in values_by_count[:MAX_VALUES]]
+            parts += [f"{len(values_by_count) - MAX_VALUES} more"] * (len(values_by_count) > MAX_VALUES)
+            yield f"{title} differ{'' if title.endswith('s') else 's'}: {'; '.join(parts)}"
 
 
 def _seeds(runs: Runs, baseline: str, test: Test) -> Iterable[str]:
@@ -96,15 +97,13 @@ def _seeds(runs: Runs, baseline: str, test: Test) -> Iterable[str]:
     for group, seeds in sets.items():
         by_seeds.setdefault(tuple(seeds), []).append(group)
     if len(by_seeds) > 1:
-        told = [f"{_seed_list(seeds)} ({some(groups)})" for seeds, groups in by_seeds.items()]
-        yield f"seeds differ: {'; '.join(told)}; differences are of the common ones"
+        parts = [f"{_seed_list(seeds)} ({abbreviate(groups)})" for seeds, groups in by_seeds.items()]
+        yield f"seeds differ: {'; '.join(parts)}; only common seeds are compared"
     common = {group: len({*seeds} & {*sets[baseline]}) for group, seeds in sets.items() if group != baseline}
     if few := [group for group, count in common.items() if count < 2]:
-        yield f"fewer than 2 seeds in common with {baseline}, so no test: {some(few)}"
+        yield f"fewer than 2 seeds in common with {baseline}, so no test: {abbreviate(few)}"
     if test == "wilcoxon" and (weak := [group for group, count in common.items() if 2 <= count < 6]):
-        yield (
-            f"Wilcoxon's test cannot give p below 0.05 with fewer than 6 pairs, whatever the values are: {some(weak)}"
-        )
+        yield f"Wilcoxon's test cannot give p below 0.05 with fewer than 6 pairs: {abbreviate(weak)}"
 
 
 def _resumed(runs: Runs) -> Iterable[str]:
@@ -119,35 +118,35 @@ def _resumed(runs: Runs) -> Iterable[str]:
 def _changed(runs: Runs) -> Iterable[str]:
     changed = [run.name for run in runs if run.results.code["changed"]]
     if changed:
-        yield f"run with code that was not committed: {_named(changed, runs)}"
+        yield f"run with uncommitted code: {_named(changed, runs)}"
 
 
 def _missing(runs: Runs) -> Iterable[str]:
-    """Metrics that some runs have and others lack; what needs a teacher is not missed where there is none."""
-    by_lack: dict[tuple[str, tuple[Path, ...]], list[str]] = {}
+    """Yield metrics that only some runs have; metrics that need a teacher are not expected without one."""
+    by_lacking: dict[tuple[str, tuple[Path, ...]], list[str]] = {}
     for metric in metrics_of(frame(runs)):
         if metric.axis == "other" or not metric.name.startswith(("test/", "cost/")):
             continue
-        to_a_teacher = metric.axis == "faithfulness" or metric.name.endswith("_relative")
-        asked = [run for run in runs if run.results.run["teacher"] or not to_a_teacher]
-        lack = [run for run in asked if metric.name not in run.metrics]
-        if lack:
-            by_lack.setdefault((metric.axis, tuple(run.folder for run in lack)), []).append(metric.name)
-    for (axis, folders), metrics in by_lack.items():
-        lack = [run for run in runs if run.folder in folders]
-        yield f"{axis} is not evaluated for {_who(lack, runs)}: {some([describe(name).name for name in metrics], 4)}"
+        needs_teacher = metric.axis == "faithfulness" or metric.name.endswith("_relative")
+        applies = [run for run in runs if run.results.run["teacher"] or not needs_teacher]
+        lacking = [run for run in applies if metric.name not in run.metrics]
+        if lacking:
+            by_lacking.setdefault((metric.axis, tuple(run.folder for run in lacking)), []).append(metric.name)
+    for (axis, folders), metrics in by_lacking.items():
+        lacking = [run for run in runs if run.folder in folders]
+        yield f"{axis} is not evaluated for {_groups_or_names(lacking, runs)}: {abbreviate(metrics, 4)}"
 
 
-def _who(members: list[RunResult], runs: Runs) -> str:
-    """The runs by their groups where these are whole, else one by one."""
+def _groups_or_names(members: list[RunResult], runs: Runs) -> str:
+    """Return the names of the groups if all their runs are included, else the names of the runs."""
     groups = list(dict.fromkeys(run.group for run in members))
     if all(sum(run.group == group for run in members) == len(runs.of(group)) for group in groups):
-        return some(groups)
-    return some([run.name for run in members])
+        return abbreviate(groups)
+    return abbreviate([run.name for run in members])
 
 
 def _named(names: list[str], runs: Runs) -> str:
-    return "all runs" if len(names) == len(runs) > 1 else some(names)
+    return "all runs" if len(names) == len(runs) > 1 else abbreviate(names)
 
 
 def _seed_list(seeds: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Comparison: the runs of one data set, their baseline, and what is worked out about them."""
+"""Comparison: the runs of one data set, their baseline, statistics and warnings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pandas as pd
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.reports.axes import Metric, describe, main_metric
 from kd_lightning.reports.comparable import comparability
-from kd_lightning.reports.config import compared, differing
+from kd_lightning.reports.config import comparable_settings, differing_settings
 from kd_lightning.reports.frame import frame, metrics_of
 from kd_lightning.reports.run_results import Runs
 from kd_lightning.reports.statistics import Test, against_baseline
@@ -22,11 +22,11 @@ class Comparison:
     """Runs of one data set against a baseline.
 
     Args:
-        data: what the data set is called.
-        runs: of that data set alone.
-        baseline: a group.
-        metric: what the comparison is about, a column of the frame.
-        test: of differences paired by seed.
+        data: name of the data set.
+        runs: runs of this data set.
+        baseline: name of a group.
+        metric: main metric, a column of the frame.
+        test: statistical test of differences paired by seed.
     """
 
     data: str
@@ -41,12 +41,12 @@ class Comparison:
 
     @cached_property
     def metrics(self) -> list[Metric]:
-        """Axis by axis."""
+        """The metrics, sorted by axis."""
         return metrics_of(self.frame)
 
     @cached_property
     def statistics(self) -> dict[str, pd.DataFrame]:
-        """Of every metric, as `against_baseline` gives them."""
+        """Results of `against_baseline` by metric."""
         return {
             metric.name: against_baseline(self.frame, metric.name, self.baseline, test=self.test)
             for metric in self.metrics
@@ -69,40 +69,40 @@ class Comparison:
         return describe(self.metric)
 
     def settings(self) -> dict[str, dict[str, object]]:
-        """Settings that are not the same for all groups: key to group to value."""
-        configs = {group: compared(self.runs.of(group)[0].config) for group in self.runs.groups}
+        """Return the settings that differ between groups: key to group to value."""
+        configs = {group: comparable_settings(self.runs.of(group)[0].config) for group in self.runs.groups}
         known = {group: config for group, config in configs.items() if config}
-        return {key: values for key, values in differing(known).items() if key not in _NOT_SHOWN}
+        return {key: values for key, values in differing_settings(known).items() if key not in _NOT_SHOWN}
 
     def best(self, metric: Metric) -> set[str]:
-        """The groups with the best mean, as it is shown; none where all are alike or no way is better."""
+        """Return the groups with the best displayed mean; none if all are equal or neither direction is better."""
         means = self.statistics[metric.name]["mean"].dropna()
         if metric.better is None or len(means) < 2:
             return set()
-        shown = means.map(metric.show)
-        top = shown[means.idxmax() if metric.better == "higher" else means.idxmin()]
-        best = {group for group, text in shown.items() if text == top}
+        formatted = means.map(metric.show)
+        top = formatted[means.idxmax() if metric.better == "higher" else means.idxmin()]
+        best = {group for group, text in formatted.items() if text == top}
         return set() if len(best) == len(means) else best
 
 
 def compare(
     runs: Runs, *, baseline: str | None = None, metric: str | None = None, test: Test = "t"
 ) -> tuple[list[Comparison], list[str]]:
-    """A comparison for each data set, the baseline first, and a line for what holds for all of them.
+    """Return one comparison per data set, with the baseline first, and general warnings.
 
     Args:
-        runs: as `read_runs` gives them.
-        baseline: a group; default: the one of Supervised, else the first.
-        metric: what it is about; default: test/acc, or what comes next in `axes.MAIN` and every group has (where one
-            was trained without labels, a probe).
-        test: of differences paired by seed.
+        runs: a result of `read_runs`.
+        baseline: name of a group; default: the group of Supervised, else the first.
+        metric: main metric; default: test/acc, or the first of `axes.MAIN_METRICS` that every group has (if a run was
+            trained without labels, an evaluator's metric).
+        test: statistical test of differences paired by seed.
 
     Raises:
-        ConfigError: where there are no runs, or no run of that baseline or with that metric.
+        ConfigError: if there are no runs, or none of that baseline or with that metric.
     """
     if not len(runs):
-        first = f": {runs.problems[0]}" if runs.problems else ""
-        raise ConfigError(f"runs: none that can be compared{first}")
+        first_problem = f": {runs.problems[0]}" if runs.problems else ""
+        raise ConfigError(f"runs: no run can be compared{first_problem}")
     if baseline is not None and baseline not in runs.groups:
         raise ConfigError(f"baseline: there is no group {baseline!r}{nearest(baseline, runs.groups)}")
     names = [known.name for known in metrics_of(frame(runs))]
@@ -111,20 +111,20 @@ def compare(
     comparisons, lines = [], []
     sets = runs.by_data_set()
     if len(sets) > 1:
-        lines.append(f"runs of {len(sets)} data sets, compared each within its own: {', '.join(sets)}")
-    for data, some in sets.items():
-        have = [known.name for known in metrics_of(frame(some))]
-        about = metric if metric in have else _main(some, have)
-        if about is None:
-            lines.append(f"{data}: nothing to compare, its {len(some)} runs have no metrics")
+        lines.append(f"runs of {len(sets)} data sets, compared separately: {', '.join(sets)}")
+    for data, members in sets.items():
+        metric_names = [known.name for known in metrics_of(frame(members))]
+        main_name = metric if metric in metric_names else _main(members, metric_names)
+        if main_name is None:
+            lines.append(f"{data}: nothing to compare, its {len(members)} runs have no metrics")
             continue
-        if metric is not None and about != metric:
-            lines.append(f"{data}: no run has {metric}; {about} in its place")
-        chosen = baseline if baseline in some.groups else _default_baseline(some)
-        if baseline is not None and chosen != baseline:
-            lines.append(f"{data}: there is no group {baseline}; {chosen} is the baseline")
-        first = Runs(sorted(some, key=lambda run: run.group != chosen))
-        comparisons.append(Comparison(data, first, chosen, about, test))
+        if metric is not None and main_name != metric:
+            lines.append(f"{data}: no run has {metric}; {main_name} is used instead")
+        group_baseline = baseline if baseline in members.groups else _default_baseline(members)
+        if baseline is not None and group_baseline != baseline:
+            lines.append(f"{data}: no group {baseline}; {group_baseline} is the baseline")
+        baseline_first = Runs(sorted(members, key=lambda run: run.group != group_baseline))
+        comparisons.append(Comparison(data, baseline_first, group_baseline, main_name, test))
     if not comparisons:
         raise ConfigError(f"runs: {'; '.join(lines)}")
     return comparisons, lines

@@ -1,4 +1,4 @@
-"""Plots of the probes' details: classes, calibration, scores of unknown images, corruptions. Each gives a Figure."""
+"""Plots of the evaluators' details: classes, calibration, out-of-distribution scores, corruptions."""
 
 from collections.abc import Sequence
 from textwrap import fill
@@ -8,23 +8,23 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kd_lightning.reports.plots import Looks
+from kd_lightning.reports.plots import GroupStyles
 from kd_lightning.reports.run_results import RunResult, Runs
 from kd_lightning.reports.style import INK, TEACHER_COLOR, WIDTH, label, legend, panel, styles, tidy
 
-MOST_CLASSES = 30
+MAX_CLASSES = 30
 
 
-def class_gaps(runs: Runs, baseline: str | None = None, *, most: int = MOST_CLASSES) -> Figure | None:
-    """Each class's accuracy of a group minus the teacher's, in points, as a heat map of classes by groups.
+def class_gaps(runs: Runs, baseline: str | None = None, *, max_classes: int = MAX_CLASSES) -> Figure | None:
+    """Plot each group's accuracy per class minus the teacher's, in percentage points, as a heat map.
 
     Args:
-        runs: of one data set.
-        baseline: what is subtracted where no run knows its teacher's accuracy by class: this group's.
-        most: classes that are shown, those whose gaps differ most from 0.
+        runs: runs of one data set.
+        baseline: group whose accuracy is subtracted if no run has its teacher's accuracy per class.
+        max_classes: number of classes shown: those whose differences are largest.
 
     Returns:
-        None where there are no accuracies by class, or nothing to subtract.
+        None if there are no accuracies per class, or nothing to subtract.
     """
     accuracies, against = _class_accuracies(runs), class_reference(runs, baseline)
     if against is None:
@@ -35,7 +35,7 @@ def class_gaps(runs: Runs, baseline: str | None = None, *, most: int = MOST_CLAS
     if not gaps:
         return None
     table = np.nan_to_num(np.stack([*gaps.values()], axis=1))
-    rows = np.argsort(-np.abs(table).max(axis=1), kind="stable")[:most]
+    rows = np.argsort(-np.abs(table).max(axis=1), kind="stable")[:max_classes]
     rows = rows[np.argsort(table[rows].mean(axis=1), kind="stable")]
     names = next((run.results.data["class_names"] for run in runs if run.results.data["class_names"]), [])
     titles = [names[row] if row < len(names) else f"class {row}" for row in rows]
@@ -43,9 +43,9 @@ def class_gaps(runs: Runs, baseline: str | None = None, *, most: int = MOST_CLAS
 
 
 def class_reference(runs: Runs, baseline: str | None) -> tuple[str, np.ndarray] | None:
-    """What classes are compared with: the teacher's accuracies K, or the baseline's, with its name."""
-    found = [run.results.details.get("per_class", {}).get("accuracy_teacher") for run in runs]
-    known = [accuracy for accuracy in found if accuracy is not None]
+    """Return the reference accuracies K and their name: the teacher's, else the baseline's."""
+    teacher_accuracies = [run.results.details.get("per_class", {}).get("accuracy_teacher") for run in runs]
+    known = [accuracy for accuracy in teacher_accuracies if accuracy is not None]
     if known and all(len(accuracy) == len(known[0]) for accuracy in known):
         return "the teacher's", np.nan_to_num(np.stack(known)).mean(axis=0)
     accuracies = _class_accuracies(runs)
@@ -53,21 +53,21 @@ def class_reference(runs: Runs, baseline: str | None) -> tuple[str, np.ndarray] 
 
 
 def heat_map(table: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
-    """Numbers R,C around 0 in colours (purple above, orange below), each written into its cell for grey prints."""
+    """Plot numbers R,C around 0 in colours (purple above, orange below), with the number in each cell."""
     width = min(max(WIDTH, 1.4 + 0.55 * len(columns)), 12)
     longest = max(map(len, columns), default=0)
     figure, axes = panel(0.9 + 0.24 * len(rows) + 0.055 * min(longest, 20), width)
-    reach = max(1e-9, float(np.abs(table).max()))
-    axes.imshow(table, cmap="PuOr", norm=TwoSlopeNorm(0, -reach, reach), aspect="auto")
+    limit = max(1e-9, float(np.abs(table).max()))
+    axes.imshow(table, cmap="PuOr", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     axes.grid(visible=False)
     axes.set_yticks(range(len(rows)), [label(name, 22) for name in rows], fontsize=9)
-    turned = 0 if longest * len(columns) < 34 else 90 if len(columns) > 8 else 35
-    axes.set_xticks(range(len(columns)), [label(name, 20) for name in columns], fontsize=9, rotation=turned)
-    if 0 < turned < 90:
+    rotation = 0 if longest * len(columns) < 34 else 90 if len(columns) > 8 else 35
+    axes.set_xticks(range(len(columns)), [label(name, 20) for name in columns], fontsize=9, rotation=rotation)
+    if 0 < rotation < 90:
         for tick in axes.get_xticklabels():
             tick.set(ha="right", rotation_mode="anchor")
     for (row, column), value in np.ndenumerate(table):
-        ink = "white" if abs(value) > 0.62 * reach else INK
+        ink = "white" if abs(value) > 0.62 * limit else INK
         axes.text(
             column, row, f"{round(value):+d}" if round(value) else "0", ha="center", va="center", fontsize=8, color=ink
         )
@@ -75,9 +75,9 @@ def heat_map(table: np.ndarray, rows: Sequence[str], columns: Sequence[str], tit
     return figure
 
 
-def reliability(runs: Runs, looks: Looks | None = None) -> Figure | None:
-    """Accuracy by confidence, seeds taken together; on the diagonal a network is as sure as it is right."""
-    looks = looks or styles(runs.groups)
+def reliability(runs: Runs, group_styles: GroupStyles | None = None) -> Figure | None:
+    """Plot accuracy by confidence over all seeds; a calibrated network is on the diagonal."""
+    group_styles = group_styles or styles(runs.groups)
     figure, axes = panel(3.1)
     axes.plot([0, 100], [0, 100], color="#888888", linewidth=1)
     handles, names = [], []
@@ -85,53 +85,53 @@ def reliability(runs: Runs, looks: Looks | None = None) -> Figure | None:
         curve = _reliability([run for run in runs.of(group) if "calibration" in run.results.details])
         if curve is None:
             continue
-        look = looks[group]
-        axes.plot(*curve, color=look.color, linestyle=look.line, marker=look.marker, markersize=4.5, linewidth=1.3)
-        handles.append(Line2D([], [], color=look.color, linestyle=look.line, marker=look.marker, markersize=6))
+        style = group_styles[group]
+        axes.plot(*curve, color=style.color, linestyle=style.line, marker=style.marker, markersize=4.5, linewidth=1.3)
+        handles.append(Line2D([], [], color=style.color, linestyle=style.line, marker=style.marker, markersize=6))
         names.append(group)
     if not handles:
         return None
     axes.set_xlabel("confidence, %", fontsize=9)
     axes.set_ylabel("accuracy, %", fontsize=9)
-    axes.set_title("reliability: below the line is too sure", fontsize=10)
+    axes.set_title("reliability: below the line is overconfident", fontsize=10)
     legend(figure, handles, names)
     return figure
 
 
-def ood_keys(runs: Runs, most: int = 6) -> list[str]:
-    """The `<score>_<data>` with histograms of students, each data set's best known scores first."""
-    found = list(dict.fromkeys(key for run in runs for key in run.results.details.get("ood", {})))
-    found = [key for key in found if not key.endswith("_teacher")]
+def ood_keys(runs: Runs, limit: int = 6) -> list[str]:
+    """Return the `<score>_<data>` names with histograms of students, sorted by score."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.results.details.get("ood", {})))
+    keys = [key for key in keys if not key.endswith("_teacher")]
     scores = ("knn", "energy", "msp", "mahalanobis")
 
     def place(key: str) -> int:
         score = key.partition("_")[0]
         return scores.index(score) if score in scores else len(scores)
 
-    return sorted(found, key=place)[:most]
+    return sorted(keys, key=place)[:limit]
 
 
-def ood_histograms(runs: Runs, key: str, looks: Looks | None = None) -> Figure | None:
-    """Scores of known images (filled) and unknown ones (outlined), a row for each group, of its first seed."""
-    looks = looks or styles(runs.groups)
-    first: dict[str, RunResult] = {}
+def ood_histograms(runs: Runs, key: str, group_styles: GroupStyles | None = None) -> Figure | None:
+    """Plot scores of known (filled) and unknown images (outlined), one row per group, for its first seed."""
+    group_styles = group_styles or styles(runs.groups)
+    first_runs: dict[str, RunResult] = {}
     for run in runs:
         if key in run.results.details.get("ood", {}):
-            first.setdefault(run.group, run)
-    if not first:
+            first_runs.setdefault(run.group, run)
+    if not first_runs:
         return None
-    figure = Figure(figsize=(WIDTH, 0.7 + 0.75 * len(first)), layout="constrained", facecolor="white")
-    panels = figure.subplots(len(first), 1, squeeze=False)[:, 0]
-    for axes, (group, run) in zip(panels, first.items(), strict=True):
+    figure = Figure(figsize=(WIDTH, 0.7 + 0.75 * len(first_runs)), layout="constrained", facecolor="white")
+    panels = figure.subplots(len(first_runs), 1, squeeze=False)[:, 0]
+    for axes, (group, run) in zip(panels, first_runs.items(), strict=True):
         tidy(axes, "x")
         table = run.results.details["ood"][key]
-        edges, color = table["edges"], looks[group].color
+        edges, color = table["edges"], group_styles[group].color
         known, unknown = (table[part] / max(table[part].sum(), 1e-12) for part in ("known", "unknown"))
         axes.stairs(known, edges, fill=True, color=color, alpha=0.35)
         axes.stairs(unknown, edges, color=INK, linewidth=1.2)
         axes.set_yticks([])
         axes.set_title(label(f"{group}, seed {run.seed}"), fontsize=9, loc="left", pad=3)
-    tables = [run.results.details["ood"][key]["edges"] for run in first.values()]
+    tables = [run.results.details["ood"][key]["edges"] for run in first_runs.values()]
     if all(np.array_equal(edges, tables[0]) for edges in tables):
         for axes in panels[:-1]:
             axes.set_xticklabels([])
@@ -140,9 +140,9 @@ def ood_histograms(runs: Runs, key: str, looks: Looks | None = None) -> Figure |
     return figure
 
 
-def corruption_curves(runs: Runs, looks: Looks | None = None) -> Figure | None:
-    """Mean accuracy over corruptions by severity, over seeds; the teacher's as a dashed grey line."""
-    looks = looks or styles(runs.groups)
+def corruption_curves(runs: Runs, group_styles: GroupStyles | None = None) -> Figure | None:
+    """Plot mean accuracy over corruptions and seeds by severity; the teacher is a dashed grey line."""
+    group_styles = group_styles or styles(runs.groups)
     figure, axes = panel(2.7)
     handles, names, teacher = [], [], []
     for group in runs.groups:
@@ -151,9 +151,9 @@ def corruption_curves(runs: Runs, looks: Looks | None = None) -> Figure | None:
         curves = [curve for curve in curves if curve is not None and len(curve) == len(tables[0]["severities"])]
         if not curves:
             continue
-        look, severities = looks[group], tables[0]["severities"]
-        axes.plot(severities, np.mean(curves, axis=0), color=look.color, linestyle=look.line, marker=look.marker)
-        handles.append(Line2D([], [], color=look.color, linestyle=look.line, marker=look.marker, markersize=6))
+        style, severities = group_styles[group], tables[0]["severities"]
+        axes.plot(severities, np.mean(curves, axis=0), color=style.color, linestyle=style.line, marker=style.marker)
+        handles.append(Line2D([], [], color=style.color, linestyle=style.line, marker=style.marker, markersize=6))
         names.append(group)
         teacher += [(severities, _over_corruptions(table, "accuracy_teacher")) for table in tables]
     if not handles:
@@ -171,15 +171,15 @@ def corruption_curves(runs: Runs, looks: Looks | None = None) -> Figure | None:
 
 
 def corruption_gaps(runs: Runs, baseline: str) -> Figure | None:
-    """Mean accuracy under each corruption minus the baseline's, in points: corruptions by groups."""
+    """Plot mean accuracy under each corruption minus the baseline's, in percentage points, as a heat map."""
     means: dict[str, dict[str, float]] = {}
     for group in runs.groups:
-        found: dict[str, list[float]] = {}
+        values_by_name: dict[str, list[float]] = {}
         for run in runs.of(group):
             for name, row in run.results.details.get("corruptions", {}).get("accuracy", {}).items():
-                found.setdefault(name, []).append(float(np.nan_to_num(row).mean()))
-        if found:
-            means[group] = {name: float(np.mean(values)) for name, values in found.items()}
+                values_by_name.setdefault(name, []).append(float(np.nan_to_num(row).mean()))
+        if values_by_name:
+            means[group] = {name: float(np.mean(values)) for name, values in values_by_name.items()}
     reference = means.pop(baseline, None)
     rows = [name for name in reference or {} if all(name in table for table in means.values())]
     if not rows or not means:
@@ -190,16 +190,18 @@ def corruption_gaps(runs: Runs, baseline: str) -> Figure | None:
 
 
 def _class_accuracies(runs: Runs) -> dict[str, np.ndarray]:
-    """Means over seeds, K by group."""
-    found: dict[str, list[np.ndarray]] = {}
+    """Return accuracies K, averaged over seeds, by group."""
+    accuracies: dict[str, list[np.ndarray]] = {}
     for run in runs:
         if "per_class" in run.results.details:
-            found.setdefault(run.group, []).append(np.nan_to_num(run.results.details["per_class"]["accuracy"]))
-    return {group: np.mean([row for row in rows if len(row) == len(rows[0])], axis=0) for group, rows in found.items()}
+            accuracies.setdefault(run.group, []).append(np.nan_to_num(run.results.details["per_class"]["accuracy"]))
+    return {
+        group: np.mean([row for row in rows if len(row) == len(rows[0])], axis=0) for group, rows in accuracies.items()
+    }
 
 
 def _reliability(runs: list[RunResult]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Confidence and accuracy of the bins that hold images, in per cent."""
+    """Return confidence and accuracy of the non-empty bins, in per cent."""
     tables = [run.results.details["calibration"] for run in runs]
     tables = [table for table in tables if len(table["count"]) == len(tables[0]["count"])]
     if not tables:
@@ -208,10 +210,10 @@ def _reliability(runs: list[RunResult]) -> tuple[np.ndarray, np.ndarray] | None:
     total = counts.sum(axis=0)
     if not total.any():
         return None
-    kept = total > 0
+    nonempty = total > 0
     parts = ("confidence", "accuracy")
     sums = [(np.nan_to_num([table[name] for table in tables]) * counts).sum(axis=0) for name in parts]
-    confidence, accuracy = (100 * values[kept] / total[kept] for values in sums)
+    confidence, accuracy = (100 * values[nonempty] / total[nonempty] for values in sums)
     return confidence, accuracy
 
 

@@ -1,40 +1,40 @@
-"""The details of results.json: per class, calibration, OOD histograms, corruptions, as checked arrays."""
+"""The details of results.json as checked arrays: per class, calibration, OOD histograms, corruptions."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from kd_lightning.reports.values import finite, kind, printable
+from kd_lightning.reports.values import describe_value, finite_array, printable
 
 Details = dict[str, Any]
 
 
-def checked_details(given: Any) -> tuple[Details, list[str]]:
-    """The details that are of the right shapes, as float64 arrays, and a line for each that is not.
+def checked_details(content: Any) -> tuple[Details, list[str]]:
+    """Return the details with correct shapes as float64 arrays, and one line for each that is invalid.
 
     `per_class`: accuracy K, count K, accuracy_teacher K or None. `confusion`: K,K. `calibration`: confidence,
     accuracy and count B, temperature. `ood`: by `<score>_<data>`, edges B + 1, known and unknown B. `corruptions`:
     severities S, accuracy and accuracy_teacher by corruption, S each.
     """
-    if given is None:
+    if content is None:
         return {}, []
-    if not isinstance(given, dict):
-        return {}, [f"details is {kind(given)}, not a table; it counts as missing"]
-    taken, problems = {}, []
+    if not isinstance(content, dict):
+        return {}, [f"details is {describe_value(content)}, not a table; it is treated as missing"]
+    details, problems = {}, []
     for name, check in _CHECKS.items():
-        value = given.get(name)
+        value = content.get(name)
         if value is None or (isinstance(value, dict) and value and all(str(key).endswith("_teacher") for key in value)):
-            continue  # of the teacher alone: a student without a classifier
+            continue  # only the teacher's: the student has no classifier
         try:
-            taken[name] = check(value)
+            details[name] = check(value)
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
-            problems.append(f"details.{name} is not as this version writes it; it is left out")
-    return taken, problems
+            problems.append(f"details.{name} does not have the format of this version; it is skipped")
+    return details, problems
 
 
 def _required(value: Any, *shape: int | None) -> np.ndarray:
-    array = finite(value, *shape)
+    array = finite_array(value, *shape)
     if array is None:
         raise ValueError("no numbers of that shape")
     return array
@@ -86,7 +86,7 @@ def _corruptions(value: Any) -> Details:
     tables = {}
     for name in ("accuracy", "accuracy_teacher"):
         rows = value.get(name) or {}
-        tables[name] = {printable(kind_of, 60): _required(row, len(severities)) for kind_of, row in rows.items()}
+        tables[name] = {printable(corruption, 60): _required(row, len(severities)) for corruption, row in rows.items()}
     return {"severities": severities, **tables}
 
 

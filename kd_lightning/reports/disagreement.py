@@ -1,4 +1,4 @@
-"""The images on which the runs' students disagree most, from their predictions.safetensors."""
+"""The images on which the runs' students disagree most, from predictions.safetensors."""
 
 import base64
 import io
@@ -20,32 +20,32 @@ from kd_lightning.reports.run_results import Runs
 from kd_lightning.reports.values import printable
 from kd_lightning.runs.results import PREDICTIONS
 
-SMALLEST = 96
-"""Pixels of a thumbnail's side; smaller images are enlarged by the browser."""
+THUMBNAIL_SIDE = 96
+"""Side of a thumbnail in pixels; the browser enlarges smaller images."""
 
 
 class UnavailableError(ValueError):
-    """What cannot be shown; the message says why, in a line."""
+    """Images cannot be shown; the message is one line with the reason."""
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """One image, and what was said of it."""
+    """One image and its predictions."""
 
     index: int
     """Position in the data set's test split."""
     label: int
     votes: dict[str, dict[int, int]]
-    """By group: how many of its runs said which class."""
+    """By group: number of runs by predicted class."""
     teacher: int | None
     disagreement: float
-    """Entropy of the votes in bits, each group weighing the same."""
+    """Entropy of the predictions in bits; groups have equal weight."""
 
 
 def read_predictions(runs: Runs) -> tuple[dict[Path, pd.DataFrame], list[str]]:
-    """The predictions of each run that has some, by its folder: label, prediction, confidence, teacher, by index.
+    """Return the predictions of the runs by folder (label, prediction, confidence, teacher, by index).
 
-    A line for each file that cannot be used.
+    The second value has one line for each file that cannot be used.
     """
     tables, problems = {}, []
     for run in runs:
@@ -59,16 +59,16 @@ def read_predictions(runs: Runs) -> tuple[dict[Path, pd.DataFrame], list[str]]:
     return tables, problems
 
 
-def most_disagreed(runs: Runs, tables: dict[Path, pd.DataFrame], most: int = 12) -> list[Disagreement]:
-    """The images that all these runs evaluated, the most disagreed-on first, without those that all agree on.
+def most_disagreed(runs: Runs, tables: dict[Path, pd.DataFrame], limit: int = 12) -> list[Disagreement]:
+    """Return the images with the largest disagreement among those that all runs evaluated.
 
     Args:
-        runs: of one data set.
-        tables: as `read_predictions` gives them.
-        most: how many.
+        runs: runs of one data set.
+        tables: a result of `read_predictions`.
+        limit: largest number of images; images on which all runs agree are skipped.
 
     Raises:
-        UnavailableError: for fewer than two runs with predictions, or none of the same images.
+        UnavailableError: for fewer than two runs with predictions, or without common images.
     """
     evaluated = [run for run in runs if run.folder in tables]
     if len(evaluated) < 2:
@@ -78,16 +78,16 @@ def most_disagreed(runs: Runs, tables: dict[Path, pd.DataFrame], most: int = 12)
         common = common.intersection(tables[run.folder].index)
     aligned = [tables[run.folder].loc[common] for run in evaluated]
     if not len(common) or any((table["label"] != aligned[0]["label"]).any() for table in aligned):
-        raise UnavailableError("the runs' predictions are not of the same images")
+        raise UnavailableError("the runs' predictions are for different images")
     votes = np.stack([table["prediction"] for table in aligned])
-    members = Counter(run.group for run in evaluated)
-    shares = np.array([1 / members[run.group] for run in evaluated]) / len(members)
+    group_sizes = Counter(run.group for run in evaluated)
+    shares = np.array([1 / group_sizes[run.group] for run in evaluated]) / len(group_sizes)
     entropy = np.zeros(len(common))
     for value in np.unique(votes):
         share = ((votes == value) * shares[:, None]).sum(axis=0)
         entropy -= share * np.log2(np.where(share > 0, share, 1))
-    sure = np.mean([table["confidence"] for table in aligned], axis=0)
-    order = np.lexsort((-sure, -entropy.round(9)))[:most]
+    confidence = np.mean([table["confidence"] for table in aligned], axis=0)
+    order = np.lexsort((-confidence, -entropy.round(9)))[:limit]
     teacher = next((table["teacher"] for table in aligned if "teacher" in table), None)
     return [
         Disagreement(
@@ -97,7 +97,7 @@ def most_disagreed(runs: Runs, tables: dict[Path, pd.DataFrame], most: int = 12)
                 group: dict(
                     Counter(int(votes[n, row]) for n, run in enumerate(evaluated) if run.group == group).most_common()
                 )
-                for group in members
+                for group in group_sizes
             },
             None if teacher is None else int(teacher.iloc[row]),
             float(entropy[row]),
@@ -107,47 +107,49 @@ def most_disagreed(runs: Runs, tables: dict[Path, pd.DataFrame], most: int = 12)
     ]
 
 
-def images_at(runs: Runs, indices: Sequence[int], labels: Sequence[int]) -> torch.Tensor:
-    """Images N,3,H,W uint8 of a data set's test split, read by the data module of the first config that can.
+def load_images(runs: Runs, indices: Sequence[int], labels: Sequence[int]) -> torch.Tensor:
+    """Return images N,3,H,W uint8 of a data set's test split, read by the first data module that can be built.
 
     Raises:
-        UnavailableError: where no data module can be made or loaded here, or it holds other images.
+        UnavailableError: if no data module can be built or loaded here, or it has other images.
     """
     reason, tried = "no run has a config.yaml", set()
     for run in runs:
-        given = run.config.get("data")
-        if not isinstance(given, dict) or repr(given) in tried or len(tried) == 3:
+        data_config = run.config.get("data")
+        if not isinstance(data_config, dict) or repr(data_config) in tried or len(tried) == 3:
             continue
-        tried.add(repr(given))
+        tried.add(repr(data_config))
         try:
-            images = _data_module(given).datasets["test"]
+            images = _data_module(data_config).datasets["test"]
             rows = {int(index): row for row, index in enumerate(images.indices)}
             batch = images.take(torch.tensor([rows[index] for index in indices]))
             if batch.labels.tolist() != list(labels):
-                raise ValueError("its test images are others than the runs'")
+                raise ValueError("its test images differ from the runs'")
             return batch.images
-        except (Exception, SystemExit) as error:  # whatever a stranger's data module raises
+        except (Exception, SystemExit) as error:  # a user's data module may raise anything
             lines = str(error).strip().splitlines() or [type(error).__name__]
             reason = printable(lines[-1] if "\n" in str(error) else lines[0], 160)
     raise UnavailableError(f"the test images cannot be read here ({reason})")
 
 
 def thumbnail(image: torch.Tensor) -> str:
-    """An image 3,H,W uint8 as a PNG in a data URI, large ones shrunk."""
+    """Return an image 3,H,W uint8 as a PNG in a data URI; large images are reduced."""
     picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
-    picture.thumbnail((2 * SMALLEST, 2 * SMALLEST))
+    picture.thumbnail((2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _data_module(given: dict[str, Any]) -> ImageData:
-    """With its test images loaded, and nothing that only training needs."""
-    needless = ("augmentations", "mixing", "neighbors", "views", "repeats", "num_workers")
-    arguments = {key: value for key, value in (given.get("init_args") or {}).items() if key not in needless}
+def _data_module(data_config: dict[str, Any]) -> ImageData:
+    """Return a data module with its test images loaded, without arguments that only training needs."""
+    training_arguments = ("augmentations", "mixing", "neighbors", "views", "repeats", "num_workers")
+    arguments = {
+        key: value for key, value in (data_config.get("init_args") or {}).items() if key not in training_arguments
+    }
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageData, "data")
-    config = parser.parse_object({"data": {"class_path": given.get("class_path"), "init_args": arguments}})
+    config = parser.parse_object({"data": {"class_path": data_config.get("class_path"), "init_args": arguments}})
     data = parser.instantiate_classes(config).data
     data.setup("test")
     return data
@@ -155,18 +157,18 @@ def _data_module(given: dict[str, Any]) -> ImageData:
 
 def _table(path: Path) -> pd.DataFrame:
     with safe_open(path, "pt") as file:
-        held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     names = {"label": "labels", "prediction": "prediction", "confidence": "confidence", "teacher": "teacher_prediction"}
-    missing = [name for name in ("labels", "indices", "prediction", "confidence") if name not in held]
+    missing = [name for name in ("labels", "indices", "prediction", "confidence") if name not in tensors]
     if missing:
-        raise ValueError(f"no {', '.join(missing)} in it")
-    count = held["indices"].numel()
+        raise ValueError(f"it has no {', '.join(missing)}")
+    count = tensors["indices"].numel()
     columns = {
-        name: held[key].float().numpy() if key == "confidence" else held[key].long().numpy()
+        name: tensors[key].float().numpy() if key == "confidence" else tensors[key].long().numpy()
         for name, key in names.items()
-        if key in held
+        if key in tensors
     }
     if any(column.shape != (count,) for column in columns.values()):
-        raise ValueError("its tensors are of different lengths")
-    table = pd.DataFrame(columns, index=held["indices"].long().numpy())
+        raise ValueError("its tensors have different lengths")
+    table = pd.DataFrame(columns, index=tensors["indices"].long().numpy())
     return table[~table.index.duplicated()]

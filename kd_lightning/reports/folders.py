@@ -1,4 +1,4 @@
-"""Where runs lie: folders of runs below what was named, and what is to be done about unfinished ones."""
+"""Find the folders of runs, and suggest commands for unfinished ones."""
 
 import glob
 import os
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from kd_lightning.config.safe_yaml import load_yaml
 from kd_lightning.errors import nearest
 from kd_lightning.io.paths import expand
+from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.runs.results import FILE as RESULTS
 from kd_lightning.runs.status import in_words
 
@@ -17,44 +17,48 @@ CONFIG, HISTORY = "config.yaml", "metrics.csv"
 
 
 def run_folders(paths: list[str | os.PathLike]) -> tuple[list[Path], list[str], list[Path]]:
-    """Folders of runs, finished or not; problems; runs that were given more than once."""
-    found: dict[Path, Path] = {}
-    problems, again = [], {}
-    for given in paths:
-        path = expand(given)
+    """Return the folders of runs, finished or not; problems; and runs that were given more than once."""
+    folders: dict[Path, Path] = {}
+    problems, repeated = [], {}
+    for path_or_pattern in paths:
+        path = expand(path_or_pattern)
         matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         if not matches:
-            beside = os.listdir(path.parent) if path.parent.is_dir() else []
-            problems.append(f"{path}: there is nothing{nearest(path.name, beside)}")
-        before = {*found}
+            siblings = os.listdir(path.parent) if path.parent.is_dir() else []
+            problems.append(f"{path}: it does not exist{nearest(path.name, siblings)}")
+        before = {*folders}
         for match in matches:
             runs = _below(match if match.is_dir() else match.parent)
             if not runs and match.is_dir() and not _within_a_run(match):
-                problems.append(f"{match}: no run is in it; a run's folder has {CONFIG} and, when finished, {RESULTS}")
+                problems.append(
+                    f"{match}: it contains no run; a run's folder has {CONFIG} and, when finished, {RESULTS}"
+                )
             for run in runs:
                 if run.resolve() in before:
-                    again[run.resolve()] = run
-                found.setdefault(run.resolve(), run)
-    return list(found.values()), problems, list(again.values())
+                    repeated[run.resolve()] = run
+                folders.setdefault(run.resolve(), run)
+    return list(folders.values()), problems, list(repeated.values())
 
 
 def _below(folder: Path) -> list[Path]:
     runs = []
-    for place, inner, files in os.walk(folder):
-        inner[:] = sorted(name for name in inner if name != "wandb" and not name.startswith("."))
-        if RESULTS in files or (CONFIG in files and _is_a_runs(Path(place) / CONFIG)):
-            runs.append(Path(place))
-            inner.clear()
+    for path, subfolders, files in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if name != "wandb" and not name.startswith("."))
+        if RESULTS in files or (CONFIG in files and _is_a_runs(Path(path) / CONFIG)):
+            runs.append(Path(path))
+            subfolders.clear()
     return runs
 
 
 def _within_a_run(folder: Path) -> bool:
-    """Whether it is a folder of a run's own (wandb's): a shell's ** gives these as well."""
-    return any((above / RESULTS).exists() or (above / HISTORY).exists() for above in [*folder.absolute().parents][:6])
+    """Return whether it is a subfolder of a run (such as wandb's): a shell's ** matches these as well."""
+    return any(
+        (parent / RESULTS).exists() or (parent / HISTORY).exists() for parent in [*folder.absolute().parents][:6]
+    )
 
 
 def _is_a_runs(config: Path) -> bool:
-    """Whether it is a config that `fit` has written, and not one that a person did or W&B."""
+    """Return whether `fit` has written this config, and not a person or W&B."""
     try:
         with config.open(encoding="utf-8", errors="replace") as file:
             return "\nmodel:" in file.read(1_000_000)
@@ -62,17 +66,17 @@ def _is_a_runs(config: Path) -> bool:
         return False
 
 
-def to_finish(folder: Path) -> str:
-    """What has become of a run without results, and the command that gives it some."""
+def state_and_command(folder: Path) -> str:
+    """Return the state of a run without results, and the command that produces them."""
     config, best, last = (folder / name for name in (CONFIG, "best.ckpt", "last.ckpt"))
-    if (folder / "student.safetensors").exists() and last.exists():  # written when training has come to its end
+    if (folder / "student.safetensors").exists() and last.exists():  # written at the end of training
         evaluated = best if best.exists() and not _evaluates_last(config) else last
         return f"python -m kd_lightning test --config {config} --ckpt_path {evaluated} evaluates it"
-    state, goes = in_words(folder), "goes on with it" if last.exists() else "runs it"
+    state, action = in_words(folder), "resumes it" if last.exists() else "runs it"
     if state.startswith("is running"):
         return f"it {state}"
-    place = shlex.join(["--run.output_dir", str(folder.absolute().parents[2]), "--run.id", folder.name])
-    return f"it {state}: python -m kd_lightning fit --config {config} {place} --ckpt_path last {goes}"
+    arguments = shlex.join(["--run.output_dir", str(folder.absolute().parents[2]), "--run.id", folder.name])
+    return f"it {state}: python -m kd_lightning fit --config {config} {arguments} --ckpt_path last {action}"
 
 
 def _evaluates_last(config: Path) -> bool:

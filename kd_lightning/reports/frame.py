@@ -1,11 +1,11 @@
-"""One tidy table of all runs: what the statistics and plots read."""
+"""One table of all runs, the input of statistics and plots."""
 
 from collections.abc import Iterable
 
 import pandas as pd
 
 from kd_lightning.reports.axes import TEACHER, Metric, ordered
-from kd_lightning.reports.config import flat
+from kd_lightning.reports.config import flatten_config
 from kd_lightning.reports.run_results import RunResult
 
 FACTS = (
@@ -15,11 +15,11 @@ FACTS = (
 
 
 def frame(runs: Iterable[RunResult], *, config: bool = False) -> pd.DataFrame:
-    """A row for each run: its facts (FACTS), `seconds` of training, and its metrics under their names in results.json.
+    """Return one row per run: its facts (FACTS), `seconds` of training, and its metrics by their names in results.json.
 
     Args:
-        runs: as `read_runs` gives them.
-        config: add the settings of config.yaml, as `config/<key>`.
+        runs: a result of `read_runs`.
+        config: add the settings of config.yaml as `config/<key>`.
     """
     rows = []
     for run in runs:
@@ -28,7 +28,7 @@ def frame(runs: Iterable[RunResult], *, config: bool = False) -> pd.DataFrame:
         facts |= {"group": run.group, "name": run.name, "method": run.method, "folder": str(run.folder)}
         facts |= {"data": results.data["name"], "classes": results.data["classes"], "side": results.data["side"]}
         facts |= {f"{split}_images": results.data[split] for split in ("train", "val", "test")}
-        settings = {f"config/{key}": value for key, value in flat(run.config).items()} if config else {}
+        settings = {f"config/{key}": value for key, value in flatten_config(run.config).items()} if config else {}
         metrics = {name: value for name, value in results.metrics.items() if name not in FACTS}
         rows.append({**{key: facts[key] for key in FACTS}, "seconds": results.seconds, **metrics, **settings})
     table = pd.DataFrame(rows, columns=None if rows else [*FACTS, "seconds"])
@@ -37,13 +37,13 @@ def frame(runs: Iterable[RunResult], *, config: bool = False) -> pd.DataFrame:
 
 
 def metrics_of(table: pd.DataFrame) -> list[Metric]:
-    """The students' metrics that any run of the table has, axis by axis."""
+    """Return the student metrics that at least one run has, sorted by axis."""
     names = [name for name in table.columns if name not in FACTS and not name.startswith("config/")]
     return ordered(name for name in names if table[name].notna().any())
 
 
 def teachers(table: pd.DataFrame, metric: str) -> dict[str, float]:
-    """The teachers' own values of a metric, by the teacher's name; the mean where runs differ."""
+    """Return the teachers' values of a metric by the teacher's name, averaged over runs."""
     column = metric + TEACHER
     if column not in table:
         return {}

@@ -1,4 +1,4 @@
-"""Runs of a W&B project, read by its public API into folders as `fit` leaves them, for `compare` to read."""
+"""Download runs of a W&B project into folders like those of `fit`, for `compare`."""
 
 import csv
 import json
@@ -10,57 +10,57 @@ import wandb
 import yaml
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.io.schema import SCHEMA
 from kd_lightning.loggers import has_key
 from kd_lightning.reports.folders import CONFIG, HISTORY, RESULTS
-from kd_lightning.reports.results import SCHEMA
 from kd_lightning.reports.values import number, printable
 
 PREFIX = "wandb:"
-"""How a project stands among the paths of runs: `wandb:entity/project`."""
+"""Prefix of a project among the paths of runs: `wandb:entity/project`."""
 FACTS = "results"
-"""Where a run's config on W&B holds results.json's run, code, data, protocol, seconds, if its writer put them there."""
+"""Key in a run's config on W&B that may contain run, code, data, protocol and seconds of results.json."""
 _EVALUATED = ("test/", "cost/", "teacher/")
 _CURVES = ("val/", "train/", "teacher/")
 
 
 def fetch(address: str, folder: Path, api: Any = None) -> tuple[list[Path], list[str]]:
-    """Writes a project's finished runs as `fit` would: `<folder>/<project>/<name>/<id>/` with results, config, metrics.
+    """Write a project's finished runs as `fit` would: `<folder>/<project>/<name>/<id>/` with results, config, metrics.
 
     Args:
-        address: `wandb:entity/project`, or `wandb:project` of one's own.
-        folder: for the runs' folders.
-        api: a `wandb.Api`; default: a new one, with the key that `wandb login` left.
+        address: `wandb:entity/project`, or `wandb:project` for the user's own entity.
+        folder: folder for the runs.
+        api: a `wandb.Api`; default: a new one, with the key stored by `wandb login`.
 
     Returns:
-        The runs' folders, and a line for what was left out.
+        The runs' folders, and a line about skipped runs.
 
     Raises:
-        ConfigError: in one line, without a key or a network, for an address that is none, or a project without runs.
+        ConfigError: without a key or network, for an invalid address, or for a project without runs.
     """
     path = address.removeprefix(PREFIX)
     if not 1 <= len([part for part in path.split("/") if part]) == path.count("/") + 1 <= 2:
-        raise ConfigError(f"runs: {address} is no W&B project; write wandb:entity/project")
+        raise ConfigError(f"runs: {address} is not a W&B project; write wandb:entity/project")
     if api is None and not has_key():
-        raise ConfigError(f"runs: {address}: there is no W&B key; run wandb login, or set WANDB_API_KEY")
-    folders, left_out = [], []
+        raise ConfigError(f"runs: {address}: no W&B key found; run wandb login, or set WANDB_API_KEY")
+    folders, skipped = [], []
     try:
         for run in (api or wandb.Api()).runs(path, lazy=False):
             results = results_of(run)
             if not any(name.startswith("test/") for name in results["metrics"]):
-                left_out.append(f"{run.name} ({run.state})")
+                skipped.append(f"{run.name} ({run.state})")
                 continue
             folders.append(_write(run, results, folder))
-    except Exception as error:  # the client's, its HTTP library's or the server's: nothing here depends on which
+    except Exception as error:  # from the client, its HTTP library or the server
         reason = printable(str(error) or type(error).__name__, 200)
         raise ConfigError(f"runs: {address} cannot be read: {reason}") from error
-    if not folders and not left_out:
+    if not folders and not skipped:
         raise ConfigError(f"runs: {address} has no runs")
-    some = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if len(left_out) > 5 else "")
-    return folders, [f"{address}: without results, left out: {some}"] if left_out else []
+    skipped_text = ", ".join(skipped[:5]) + (f" and {len(skipped) - 5} more" if len(skipped) > 5 else "")
+    return folders, [f"{address}: skipped, without results: {skipped_text}"] if skipped else []
 
 
 def results_of(run: Any) -> dict[str, Any]:
-    """A run's results.json as far as W&B has it: what its writer put under FACTS, else what can be told otherwise.
+    """Return a run's results.json as far as W&B has it: the values stored under FACTS, else values inferred otherwise.
 
     Args:
         run: a `wandb.apis.public.Run`.
@@ -89,7 +89,7 @@ def results_of(run: Any) -> dict[str, Any]:
 
 
 def history_of(run: Any) -> list[dict[str, Any]]:
-    """What a run logged on the way, as metrics.csv has it: rows of epoch, step and those values that came together."""
+    """Return a run's logged values as in metrics.csv: rows of epoch, step and the values logged together."""
     rows = []
     for logged in run.scan_history():
         values = {name: value for name, value in logged.items() if name.startswith(_CURVES)}
@@ -101,18 +101,18 @@ def history_of(run: Any) -> list[dict[str, Any]]:
 
 def _write(run: Any, results: dict[str, Any], folder: Path) -> Path:
     parts = (printable(part).replace("/", "_").lstrip(".") or "run" for part in (run.project, run.name or "", run.id))
-    there = folder.joinpath(*parts)
-    there.mkdir(parents=True, exist_ok=True)
-    (there / RESULTS).write_text(json.dumps(results, indent=1) + "\n")
+    run_folder = folder.joinpath(*parts)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    (run_folder / RESULTS).write_text(json.dumps(results, indent=1) + "\n")
     config = {key: value for key, value in run.config.items() if key != FACTS}
-    (there / CONFIG).write_text(yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False))
+    (run_folder / CONFIG).write_text(yaml.safe_dump(json.loads(json.dumps(config, default=str)), sort_keys=False))
     rows = history_of(run)
     columns = dict.fromkeys(["epoch", "step", *(name for row in rows for name in row)])
-    with open(there / HISTORY, "w", newline="", encoding="utf-8") as file:
+    with open(run_folder / HISTORY, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, [*columns])
         table.writeheader()
         table.writerows(rows)
-    return there
+    return run_folder
 
 
 def _run(run: Any, config: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _run(run: Any, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _data(run: Any, config: dict[str, Any]) -> str | None:
-    """The data set's name: how Run begins a group, else the data module's class."""
+    """Return the data set's name: the first part of the run's group, else the data module's class."""
     name, slash, _ = (run.group or "").partition("/")
     return name if slash else (_inner(config, "data", "class_path") or "").rpartition(".")[2].lower() or None
 
@@ -143,6 +143,6 @@ def _inner(content: Any, *keys: str) -> Any:
 
 
 def split(paths: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Paths of folders, and addresses of W&B projects."""
+    """Split paths into folders and addresses of W&B projects."""
     paths = [*paths]
     return [p for p in paths if not p.startswith(PREFIX)], [p for p in paths if p.startswith(PREFIX)]

@@ -1,4 +1,4 @@
-"""report.html: one page with everything in it, which needs no network."""
+"""report.html: one self-contained page."""
 
 import os
 import time
@@ -16,7 +16,7 @@ from kd_lightning.reports.axes import describe
 from kd_lightning.reports.comparison import Comparison
 from kd_lightning.reports.disagreement import (
     UnavailableError,
-    images_at,
+    load_images,
     most_disagreed,
     read_predictions,
     thumbnail,
@@ -25,7 +25,7 @@ from kd_lightning.reports.frame import teachers
 from kd_lightning.reports.run_results import RunResult
 from kd_lightning.reports.style import Style, as_uri, size_of, styles
 
-DOTS = "The bar is the mean, a mark is a seed"
+DOTS_CAPTION = "The bar is the mean, each mark is a seed"
 
 
 class Picture(NamedTuple):
@@ -35,65 +35,65 @@ class Picture(NamedTuple):
     alt: str
     caption: str = ""
     width: int = 480
-    """Pixels it may grow to."""
+    """Largest width in pixels."""
     scrolls: bool = False
 
 
 def page(
-    comparisons: list[Comparison], problems: Iterable[str] = (), *, beside: Path | None = None, images: bool = True
+    comparisons: list[Comparison], problems: Iterable[str] = (), *, folder: Path | None = None, images: bool = True
 ) -> str:
-    """The HTML.
+    """Return the HTML.
 
     Args:
-        comparisons: one for each data set.
-        problems: lines about runs that are not in it, and about all.
-        beside: the folder that the page will lie in, from which it links to the runs' folders; default: no links.
-        images: show the most disagreed-on images, which the runs' data modules read.
+        comparisons: one per data set.
+        problems: lines about skipped runs, and general warnings.
+        folder: folder of the page, for relative links to the runs' folders; default: no links.
+        images: show the images with the largest disagreement, read by the runs' data modules.
     """
     environment = Environment(
         loader=PackageLoader("kd_lightning.reports"),
-        autoescape=True,  # names in configs are anybody's
+        autoescape=True,  # names in configs are untrusted
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections = [_section(number, comparison, beside, images) for number, comparison in enumerate(comparisons, 1)]
+    sections = [_section(number, comparison, folder, images) for number, comparison in enumerate(comparisons, 1)]
     return environment.get_template("report.html").render(
-        title=f"{tables.counted(sum(len(c.runs) for c in comparisons))} on {', '.join(c.data for c in comparisons)}",
+        title=f"{tables.count_runs(sum(len(c.runs) for c in comparisons))} on {', '.join(c.data for c in comparisons)}",
         problems=list(problems),
         sections=sections,
         made=time.strftime("%Y-%m-%d %H:%M"),
     )
 
 
-def _section(number: int, comparison: Comparison, beside: Path | None, images: bool) -> dict[str, Any]:
-    """What the template shows of one data set."""
-    runs, looks = comparison.runs, styles(comparison.runs.groups)
-    disagreed, said = _disagreed(comparison) if images else ([], "left out as asked")
+def _section(number: int, comparison: Comparison, folder: Path | None, images: bool) -> dict[str, Any]:
+    """Return the template's variables for one data set."""
+    runs, group_styles = comparison.runs, styles(comparison.runs.groups)
+    disagreed, note = _disagreed(comparison) if images else ([], "disabled by the user")
     return {
         "id": f"d{number}",
         "data": comparison.data,
         "about": comparison.about.title,
         "protocol": tables.protocol(comparison),
         "baseline": comparison.baseline,
-        "how": tables.how(comparison),
+        "how": tables.column_notes(comparison),
         "warnings": [*comparison.warnings, *read_predictions(runs)[1]],
-        "groups": [_group(comparison, group, looks[group], beside) for group in runs.groups],
+        "groups": [_group(comparison, group, group_styles[group], folder) for group in runs.groups],
         "teachers": {
             f"{name}, teacher": comparison.about.show(value)
             for name, value in teachers(comparison.frame, comparison.metric).items()
         },
-        "curves": _curves(comparison, looks),
-        "costs": _costs(comparison, looks),
-        "axes": [_axis(comparison, axis, looks) for axis in comparison.axes],
+        "curves": _curves(comparison, group_styles),
+        "costs": _costs(comparison, group_styles),
+        "axes": [_axis(comparison, axis, group_styles) for axis in comparison.axes],
         "classes": _classes(comparison),
         "disagreed": disagreed,
-        "disagreed_note": said,
+        "disagreed_note": note,
         "settings": _settings(comparison),
     }
 
 
-def _group(comparison: Comparison, group: str, look: Style, beside: Path | None) -> dict[str, Any]:
+def _group(comparison: Comparison, group: str, style: Style, folder: Path | None) -> dict[str, Any]:
     members = comparison.runs.of(group)
     row = comparison.statistics[comparison.metric].loc[group]
     first = members[0].results
@@ -102,8 +102,7 @@ def _group(comparison: Comparison, group: str, look: Style, beside: Path | None)
     commits = dict.fromkeys(run.results.code["commit"] or run.results.code["version"] for run in members)
     return {
         "label": group,
-        "look": look,
-        "swatch": _swatch(look),
+        "swatch": _swatch(style),
         "best": group in comparison.best(metric),
         "value": tables.mean_and_std(metric, row),
         "n": int(row["n"]),
@@ -118,63 +117,67 @@ def _group(comparison: Comparison, group: str, look: Style, beside: Path | None)
         "epochs": ", ".join(_epoch(run) for run in members),
         "minutes": describe("seconds").show(sum(seconds) / len(seconds)) if seconds else "-",
         "code": ", ".join(filter(None, commits)),
-        "runs": [{"name": run.name, "link": _link(run, beside), "folder": str(run.folder)} for run in members],
+        "runs": [{"name": run.name, "link": _link(run, folder), "folder": str(run.folder)} for run in members],
     }
 
 
 def _epoch(run: RunResult) -> str:
-    """Counted from 1, as in the plots."""
-    epoch, most = run.results.protocol["epoch"], run.results.protocol["max_epochs"]
-    return "-" if epoch is None else f"{epoch + 1}" + (f" of {most}" if most and most > 0 else "")
+    """Return the selected epoch, counted from 1 as in the plots."""
+    epoch, max_epochs = run.results.protocol["epoch"], run.results.protocol["max_epochs"]
+    return "-" if epoch is None else f"{epoch + 1}" + (f" of {max_epochs}" if max_epochs and max_epochs > 0 else "")
 
 
-def _link(run: RunResult, beside: Path | None) -> str | None:
-    return None if beside is None else quote(os.path.relpath(run.folder, beside)) + "/"
+def _link(run: RunResult, folder: Path | None) -> str | None:
+    return None if folder is None else quote(os.path.relpath(run.folder, folder)) + "/"
 
 
-def _curves(comparison: Comparison, looks: plots.Looks) -> list[Picture]:
-    runs, found = comparison.runs, []
-    watched = plots.watched(runs)
-    for column in filter(None, [watched, "train/loss"]):
+def _curves(comparison: Comparison, group_styles: plots.GroupStyles) -> list[Picture]:
+    runs, pictures = comparison.runs, []
+    validation_column = plots.validation_column(runs)
+    for column in filter(None, [validation_column, "train/loss"]):
         if any(column in run.history for run in runs):
             caption = {
-                "train/loss": "Losses of different methods are not of one kind: their values cannot be compared."
+                "train/loss": "Losses of different methods have different terms: their values cannot be compared."
             }.get(column, "Markers: the selected epochs, one for each seed.")
-            figure = plots.learning_curves(runs, column, looks)
-            found.append(Picture(as_uri(figure), f"{column} by epoch for each group", caption))
-    return found
+            figure = plots.learning_curves(runs, column, group_styles)
+            pictures.append(Picture(as_uri(figure), f"{column} by epoch for each group", caption))
+    return pictures
 
 
-def _costs(comparison: Comparison, looks: plots.Looks) -> list[Picture]:
-    found = plots.usable_costs(comparison.frame, comparison.metrics)
+def _costs(comparison: Comparison, group_styles: plots.GroupStyles) -> list[Picture]:
+    costs = plots.usable_costs(comparison.frame, comparison.metrics)
     return [
         Picture(
-            as_uri(plots.against_cost(comparison.frame, comparison.metric, cost.name, looks)),
+            as_uri(plots.against_cost(comparison.frame, comparison.metric, cost.name, group_styles)),
             f"{comparison.about.title} against {cost.title}",
         )
-        for cost in found
+        for cost in costs
         if comparison.about.axis != "cost"
     ]
 
 
-def _axis(comparison: Comparison, axis: str, looks: plots.Looks) -> dict[str, Any]:
-    """An axis: its plots, its table, and the details that belong to it."""
+def _axis(comparison: Comparison, axis: str, group_styles: plots.GroupStyles) -> dict[str, Any]:
+    """Return the template's variables for an axis: plots, table and details."""
     runs, metrics = comparison.runs, comparison.axes[axis]
-    shown = plots.usable_costs(comparison.frame, metrics) if axis == "cost" else metrics
+    plotted = plots.usable_costs(comparison.frame, metrics) if axis == "cost" else metrics
     pictures = [
-        Picture(as_uri(plots.dots(comparison.frame, metric, looks)), f"{metric.title} for each group and seed")
-        for metric in shown
-        if metric.key and comparison.frame[metric.name].nunique() > 1  # else the table says it all
+        Picture(as_uri(plots.dots(comparison.frame, metric, group_styles)), f"{metric.title} for each group and seed")
+        for metric in plotted
+        if metric.key and comparison.frame[metric.name].nunique() > 1  # otherwise the table is sufficient
     ]
     figures: list[tuple[Figure | None, str, bool]] = []
     if axis == "calibration":
-        figures.append((detail_plots.reliability(runs, looks), "Accuracy by confidence, seeds taken together.", False))
+        figures.append(
+            (detail_plots.reliability(runs, group_styles), "Accuracy by confidence, seeds taken together.", False)
+        )
     if axis == "out-of-distribution":
-        figures += [(detail_plots.ood_histograms(runs, key, looks), "", False) for key in detail_plots.ood_keys(runs)]
+        figures += [
+            (detail_plots.ood_histograms(runs, key, group_styles), "", False) for key in detail_plots.ood_keys(runs)
+        ]
     if axis == "robustness":
-        figures.append((detail_plots.corruption_curves(runs, looks), "", False))
+        figures.append((detail_plots.corruption_curves(runs, group_styles), "", False))
         figures.append((detail_plots.corruption_gaps(runs, comparison.baseline), "", True))
-    more = [_picture(figure, caption, axis, wide) for figure, caption, wide in figures if figure]
+    detail_pictures = [_picture(figure, caption, axis, wide) for figure, caption, wide in figures if figure]
     header, rows = [metric.heading for metric in metrics], []
     for group in runs.groups:
         cells = []
@@ -190,17 +193,17 @@ def _axis(comparison: Comparison, axis: str, looks: plots.Looks) -> dict[str, An
                 }
             )
         rows.append({"label": group, "cells": cells})
-    known = {metric.name: teachers(comparison.frame, metric.name) for metric in metrics}
-    for name in dict.fromkeys(name for values in known.values() for name in values):
-        shown = [metric.show(known[metric.name].get(name, float("nan"))) for metric in metrics]
-        cells = [{"value": value, "difference": "", "p": "", "best": False} for value in shown]
+    teacher_values = {metric.name: teachers(comparison.frame, metric.name) for metric in metrics}
+    for name in dict.fromkeys(name for values in teacher_values.values() for name in values):
+        values = [metric.show(teacher_values[metric.name].get(name, float("nan"))) for metric in metrics]
+        cells = [{"value": value, "difference": "", "p": "", "best": False} for value in values]
         rows.append({"label": f"{name}, teacher", "cells": cells})
     return {
         "name": axis,
-        "pictures": [*pictures, *more],
+        "pictures": [*pictures, *detail_pictures],
         "header": header,
         "rows": rows,
-        "note": f"{DOTS}{', the dashed line is the teacher' * any(known.values())}.",
+        "note": f"{DOTS_CAPTION}{', the dashed line is the teacher' * any(teacher_values.values())}.",
     }
 
 
@@ -219,13 +222,13 @@ def _classes(comparison: Comparison) -> Picture | None:
 
 
 def _disagreed(comparison: Comparison) -> tuple[list[dict[str, Any]], str]:
-    """The images with what was said of them, and in words why there are none."""
+    """Return the images with their predictions, and the reason if there are none."""
     runs = comparison.runs
     try:
-        found = most_disagreed(runs, read_predictions(runs)[0])
-        if not found:
-            return [], "all students say the same of every image"
-        pixels = images_at(runs, [one.index for one in found], [one.label for one in found])
+        disagreements = most_disagreed(runs, read_predictions(runs)[0])
+        if not disagreements:
+            return [], "all students predict the same class for every image"
+        pixels = load_images(runs, [one.index for one in disagreements], [one.label for one in disagreements])
     except UnavailableError as error:
         return [], str(error)
     names = next((run.results.data["class_names"] for run in runs if run.results.data["class_names"]), [])
@@ -242,30 +245,30 @@ def _disagreed(comparison: Comparison) -> tuple[list[dict[str, Any]], str]:
             "votes": [
                 {
                     "group": group,
-                    "said": ", ".join(f"{name(label)} ({count})" for label, count in votes.items()),
+                    "predictions": ", ".join(f"{name(label)} ({count})" for label, count in votes.items()),
                     "right": [*votes] == [one.label],
                 }
                 for group, votes in one.votes.items()
             ],
         }
-        for one, image in zip(found, pixels, strict=True)
+        for one, image in zip(disagreements, pixels, strict=True)
     ], ""
 
 
 def _settings(comparison: Comparison) -> dict[str, Any]:
-    found = comparison.settings()
-    groups = list(dict.fromkeys(group for values in found.values() for group in values))
+    settings = comparison.settings()
+    groups = list(dict.fromkeys(group for values in settings.values() for group in values))
     rows = [
         {"key": key, "values": ["-" if values.get(group) is None else str(values[group]) for group in groups]}
-        for key, values in sorted(found.items())
+        for key, values in sorted(settings.items())
     ]
     return {"groups": groups, "rows": rows}
 
 
-def _swatch(look: Style) -> str:
-    """The group's line and marker, as in the plots."""
+def _swatch(style: Style) -> str:
+    """Return the group's line and marker, as in the plots."""
     figure = Figure(figsize=(0.42, 0.17), facecolor="none")
-    figure.add_artist(Line2D([0, 1], [0.5, 0.5], color=look.color, linestyle=look.line, linewidth=1.6))
-    marker = {"color": look.color, "marker": look.marker, "markersize": size_of(look.marker, 7)}
+    figure.add_artist(Line2D([0, 1], [0.5, 0.5], color=style.color, linestyle=style.line, linewidth=1.6))
+    marker = {"color": style.color, "marker": style.marker, "markersize": size_of(style.marker, 7)}
     figure.add_artist(Line2D([0.5], [0.5], **marker))
     return as_uri(figure)

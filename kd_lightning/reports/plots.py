@@ -1,4 +1,4 @@
-"""Plots of runs over seeds: learning curves, dots for each axis, accuracy against cost. Each gives a Figure."""
+"""Plots of runs over seeds: learning curves, one dot per run, accuracy against cost."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,33 +16,33 @@ from kd_lightning.reports.run_results import RunResult, Runs
 from kd_lightning.reports.style import INK, TEACHER_COLOR, WIDTH, Style, label, legend, panel, size_of, styles, tidy
 
 CURVES = ("val/acc", "val/knn", "val/linear", "val/neighbors", "val/cosine", "val/agreement")
-"""What is watched during training, the first that there is."""
-Looks = Mapping[str, Style]
+"""Columns for learning curves, in order of preference."""
+GroupStyles = Mapping[str, Style]
 
 
-def learning_curves(runs: Runs, column: str | None = None, looks: Looks | None = None) -> Figure:
-    """A column of metrics.csv over epochs: the mean over seeds, in a band from the lowest to the highest.
+def learning_curves(runs: Runs, column: str | None = None, group_styles: GroupStyles | None = None) -> Figure:
+    """Plot a column of metrics.csv over epochs: the mean over seeds, in a band from minimum to maximum.
 
-    Markers are the selected epochs, one for each seed.
+    Markers are the selected epochs, one per seed.
 
     Args:
-        runs: of one data set.
-        column: default: the first of CURVES that most runs have, else train/loss.
-        looks: by group, as `styles` gives them.
+        runs: runs of one data set.
+        column: default: the column of CURVES that most runs have, else train/loss.
+        group_styles: a result of `styles`.
     """
-    column, looks = column or watched(runs) or "train/loss", looks or styles(runs.groups)
+    column, group_styles = column or validation_column(runs) or "train/loss", group_styles or styles(runs.groups)
     metric = describe(column)
     figure, axes = panel(2.7)
-    handles, names, drawn = [], [], []
+    handles, names, all_values = [], [], []
     for group in runs.groups:
         members = {run.folder: by_epoch(run, column) * metric.scale for run in runs.of(group)}
         members = {folder: curve for folder, curve in members.items() if len(curve)}
         if not members:
             continue
-        table, look = pd.DataFrame(members), looks[group]
-        drawn.append(table.to_numpy().ravel())
-        axes.plot(table.index, table.mean(axis=1), color=look.color, linestyle=look.line, linewidth=1.6)
-        axes.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=look.color, alpha=0.15, linewidth=0)
+        table, style = pd.DataFrame(members), group_styles[group]
+        all_values.append(table.to_numpy().ravel())
+        axes.plot(table.index, table.mean(axis=1), color=style.color, linestyle=style.line, linewidth=1.6)
+        axes.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=style.color, alpha=0.15, linewidth=0)
         for run in runs.of(group):
             epoch = (run.results.protocol["epoch"] or 0) + 1
             curve = members.get(run.folder)
@@ -50,16 +50,16 @@ def learning_curves(runs: Runs, column: str | None = None, looks: Looks | None =
                 axes.plot(
                     [epoch],
                     [curve[epoch]],
-                    look.marker,
-                    color=look.color,
-                    markersize=size_of(look.marker, 6),
+                    style.marker,
+                    color=style.color,
+                    markersize=size_of(style.marker, 6),
                     mec="white",
                 )
-        handles.append(_handle(look, line=True))
+        handles.append(_handle(style, line=True))
         names.append(group)
     axes.set_xlabel("epoch", fontsize=9)
     axes.set_title(_title(metric if column.startswith("val/") else metric._replace(title=column)), fontsize=10)
-    values = np.concatenate(drawn) if drawn else np.array([])
+    values = np.concatenate(all_values) if all_values else np.array([])
     values = values[np.isfinite(values)]
     if column == "train/loss" and len(values) and values.min() > 0 and values.max() > 20 * values.min():
         axes.set_yscale("log")
@@ -68,15 +68,15 @@ def learning_curves(runs: Runs, column: str | None = None, looks: Looks | None =
     return figure
 
 
-def watched(runs: Runs) -> str | None:
-    """The column of CURVES that most runs have."""
+def validation_column(runs: Runs) -> str | None:
+    """Return the column of CURVES that most runs have."""
     counts = {column: sum(column in run.history for run in runs) for column in CURVES}
     best = max(counts, key=lambda column: counts[column])
     return best if counts[best] else None
 
 
 def by_epoch(run: RunResult, column: str) -> pd.Series:
-    """A column of metrics.csv, the mean of each epoch, counted from 1; empty where it is missing."""
+    """Return a column of metrics.csv averaged by epoch, counted from 1; empty if it is missing."""
     if column not in run.history or "epoch" not in run.history:
         return pd.Series(dtype=float)
     table = run.history[["epoch", column]].replace([math.inf, -math.inf], math.nan).dropna()
@@ -85,44 +85,56 @@ def by_epoch(run: RunResult, column: str) -> pd.Series:
     return means
 
 
-def dots(frame: pd.DataFrame, metric: str | Metric, looks: Looks | None = None) -> Figure:
-    """One metric: a dot for each seed, a bar at the mean, the teachers' own values as dashed lines."""
+def dots(frame: pd.DataFrame, metric: str | Metric, group_styles: GroupStyles | None = None) -> Figure:
+    """Plot one metric: a dot per seed, a bar at the mean, dashed lines for the teachers."""
     metric = describe(metric) if isinstance(metric, str) else metric
     groups = _evaluated(frame, metric)
     figure, axes = panel(0.95 + 0.27 * max(2, len(groups)))
-    draw_dots(axes, frame, metric, looks or styles(frame["group"]))
+    draw_dots(axes, frame, metric, group_styles or styles(frame["group"]))
     figure.suptitle(_title(metric), fontsize=10)  # the axes are narrower than the figure
     return figure
 
 
 def small_multiples(
-    frame: pd.DataFrame, metrics: Iterable[str] | None = None, looks: Looks | None = None, *, columns: int = 3
+    frame: pd.DataFrame,
+    metrics: Iterable[str] | None = None,
+    group_styles: GroupStyles | None = None,
+    *,
+    columns: int = 3,
 ) -> Figure:
-    """`dots` of several metrics in one figure; default: those with a plot of their own (`Metric.key`)."""
-    chosen = [describe(name) for name in metrics] if metrics else [m for m in metrics_of(frame) if m.key]
-    columns = max(1, min(columns, len(chosen)))
-    rows = max(1, -(-len(chosen) // columns))
+    """Plot `dots` of several metrics in one figure; default: metrics with their own plot (`Metric.key`)."""
+    metrics_shown = [describe(name) for name in metrics] if metrics else [m for m in metrics_of(frame) if m.key]
+    columns = max(1, min(columns, len(metrics_shown)))
+    rows = max(1, -(-len(metrics_shown) // columns))
     height = 0.95 + 0.27 * max(2, frame["group"].nunique())
     figure = Figure(figsize=(WIDTH * columns, height * rows), layout="constrained", facecolor="white")
-    for number, metric in enumerate(chosen):
+    for number, metric in enumerate(metrics_shown):
         axes = figure.add_subplot(rows, columns, number + 1)
         tidy(axes)
-        draw_dots(axes, frame, metric, looks or styles(frame["group"]))
+        draw_dots(axes, frame, metric, group_styles or styles(frame["group"]))
         axes.set_title(_title(metric), fontsize=10, pad=15 if teachers(frame, metric.name) else 6)
     return figure
 
 
-def draw_dots(axes: Axes, frame: pd.DataFrame, metric: Metric, looks: Looks) -> None:
-    """`dots` into axes that are there."""
+def draw_dots(axes: Axes, frame: pd.DataFrame, metric: Metric, group_styles: GroupStyles) -> None:
+    """Draw `dots` into existing axes."""
     groups = _evaluated(frame, metric)
-    for place, group in enumerate(groups):
+    for row_number, group in enumerate(groups):
         values = frame.loc[frame["group"] == group, metric.name].dropna().to_numpy(float) * metric.scale
         offsets = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else np.zeros(1)
-        look = looks[group]
-        axes.plot([values.mean()] * 2, [place - 0.34, place + 0.34], color=INK, linewidth=1.5, solid_capstyle="butt")
-        size = size_of(look.marker, 5.5)
+        style = group_styles[group]
         axes.plot(
-            values, place + offsets, look.marker, color=look.color, markersize=size, markeredgecolor="white", mew=0.5
+            [values.mean()] * 2, [row_number - 0.34, row_number + 0.34], color=INK, linewidth=1.5, solid_capstyle="butt"
+        )
+        size = size_of(style.marker, 5.5)
+        axes.plot(
+            values,
+            row_number + offsets,
+            style.marker,
+            color=style.color,
+            markersize=size,
+            markeredgecolor="white",
+            mew=0.5,
         )
     for value in teachers(frame, metric.name).values():
         axes.axvline(value * metric.scale, color=TEACHER_COLOR, linestyle=(0, (4, 2)), linewidth=1.2)
@@ -144,51 +156,51 @@ def draw_dots(axes: Axes, frame: pd.DataFrame, metric: Metric, looks: Looks) -> 
 
 
 def against_cost(
-    frame: pd.DataFrame, metric: str, cost: str, looks: Looks | None = None, *, title: str | None = None
+    frame: pd.DataFrame, metric: str, cost: str, group_styles: GroupStyles | None = None, *, title: str | None = None
 ) -> Figure:
-    """A metric against a cost: a point for each group at its means, bars of one standard deviation, teachers as stars.
+    """Plot a metric against a cost: a point per group at its means, bars of one standard deviation, teachers as stars.
 
     Args:
-        frame: as `frame` makes it.
-        metric: upwards, `test/acc`.
-        cost: to the right, `cost/parameters`; logarithmic where it spans a factor of 5.
-        looks: by group.
+        frame: a result of `frame`.
+        metric: vertical axis, e.g. `test/acc`.
+        cost: horizontal axis, e.g. `cost/parameters`; logarithmic if it spans a factor of 5.
+        group_styles: a result of `styles`.
         title: default: none.
     """
-    looks, up, right = looks or styles(frame["group"]), describe(metric), describe(cost)
+    group_styles, metric_info, cost_info = group_styles or styles(frame["group"]), describe(metric), describe(cost)
     figure, axes = panel(2.7)
     handles, names, costs = [], [], []
-    known = frame.dropna(subset=[metric, cost])
-    for group, rows in known.groupby("group", sort=False):
-        x, y, look = rows[cost] * right.scale, rows[metric] * up.scale, looks[group]
+    complete = frame.dropna(subset=[metric, cost])
+    for group, rows in complete.groupby("group", sort=False):
+        x, y, style = rows[cost] * cost_info.scale, rows[metric] * metric_info.scale, group_styles[group]
         error = {"yerr": y.std() if len(y) > 1 else None, "xerr": x.std() if len(x) > 1 and x.std() else None}
         axes.errorbar(
             x.mean(),
             y.mean(),
             **error,
-            fmt=look.marker,
-            color=look.color,
-            markersize=size_of(look.marker, 7),
+            fmt=style.marker,
+            color=style.color,
+            markersize=size_of(style.marker, 7),
             capsize=3,
             elinewidth=1,
         )
-        handles.append(_handle(look))
+        handles.append(_handle(style))
         names.append(str(group))
         costs.append(x.mean())
-    ups, rights = teachers(frame, metric), teachers(frame, cost)
-    for name in (name for name in ups if name in rights):
-        x, y = rights[name] * right.scale, ups[name] * up.scale
+    teacher_metrics, teacher_costs = teachers(frame, metric), teachers(frame, cost)
+    for name in (name for name in teacher_metrics if name in teacher_costs):
+        x, y = teacher_costs[name] * cost_info.scale, teacher_metrics[name] * metric_info.scale
         axes.plot([x], [y], "*", color=TEACHER_COLOR, markersize=11)
         handles.append(Line2D([], [], marker="*", linestyle="", color=TEACHER_COLOR, markersize=10))
-        names.append("teacher" if len(ups) == 1 else name)
+        names.append("teacher" if len(teacher_metrics) == 1 else name)
         costs.append(x)
     if costs and min(costs) > 0 and max(costs) > 5 * min(costs):
         axes.set_xscale("log")
     else:
         axes.locator_params(axis="x", nbins=5)
     axes.margins(0.12)
-    axes.set_xlabel(label(right.heading, 60), fontsize=9)
-    axes.set_ylabel(label(up.heading, 44), fontsize=9)
+    axes.set_xlabel(label(cost_info.heading, 60), fontsize=9)
+    axes.set_ylabel(label(metric_info.heading, 44), fontsize=9)
     if title:
         axes.set_title(label(title, 60), fontsize=10)
     legend(figure, handles, names)
@@ -199,14 +211,14 @@ def _evaluated(frame: pd.DataFrame, metric: Metric) -> list[str]:
     return list(dict.fromkeys(frame.dropna(subset=[metric.name])["group"]))
 
 
-def _handle(look: Style, *, line: bool = False) -> Line2D:
+def _handle(style: Style, *, line: bool = False) -> Line2D:
     return Line2D(
         [],
         [],
-        color=look.color,
-        marker=look.marker,
-        markersize=size_of(look.marker, 6),
-        linestyle=look.line if line else "",
+        color=style.color,
+        marker=style.marker,
+        markersize=size_of(style.marker, 6),
+        linestyle=style.line if line else "",
     )
 
 
@@ -215,16 +227,16 @@ def _title(metric: Metric) -> str:
 
 
 def usable_costs(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Metric]:
-    """The costs worth a plot: those with `key` that are not the same for all points, the teachers' included.
+    """Return the costs to plot: those with `key` whose values differ, teachers included.
 
-    Where all students do the same multiply-adds, their latencies differ by what else the machine did, and are left out.
+    If all students have the same multiply-adds, their latencies differ only by noise and are skipped.
     """
-    alike = "cost/macs" in frame and frame["cost/macs"].nunique() == 1
+    same_macs = "cost/macs" in frame and frame["cost/macs"].nunique() == 1
     measured = ("cost/latency", "cost/images_per_second")
-    found = []
+    costs = []
     for metric in metrics:
         values = [*frame[metric.name].dropna(), *teachers(frame, metric.name).values()]
         differs = len(values) and max(values) > 1.02 * min(values)
-        if metric.axis == "cost" and metric.key and differs and not (alike and metric.name.startswith(measured)):
-            found.append(metric)
-    return found
+        if metric.axis == "cost" and metric.key and differs and not (same_macs and metric.name.startswith(measured)):
+            costs.append(metric)
+    return costs

@@ -1,4 +1,4 @@
-"""results.json, checked: wrong types are left out and named, so that whatever reads it later can trust it."""
+"""Read and check results.json: values of wrong types are skipped and reported."""
 
 import json
 import math
@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.io.schema import schema_problem
 from kd_lightning.reports.details import checked_details
-from kd_lightning.reports.values import kind, number, printable
-from kd_lightning.runs.results import SCHEMA
+from kd_lightning.reports.values import describe_value, number, printable
 
-MOST_BYTES = 64_000_000
+MAX_BYTES = 64_000_000
 
 
 class ResultsError(ValueError):
-    """A run that cannot be compared; the message says why, without the folder."""
+    """A run cannot be compared; the message is the reason, without the folder."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """The content of results.json. A text or number that is missing or of a wrong type is None."""
+    """The content of results.json. A text or number that is missing or has a wrong type is None."""
 
     run: dict[str, Any]
     code: dict[str, Any]
@@ -30,18 +30,18 @@ class Results:
     metrics: dict[str, float]
     details: dict[str, Any] = field(default_factory=dict)
     evaluators: dict[str, str] = field(default_factory=dict)
-    """Each probe's settings, as a text."""
+    """Settings of each evaluator, as text."""
 
 
 def read_results(path: Path) -> tuple[Results, list[str]]:
-    """A results.json and what was left out of it, a line each.
+    """Return the content of results.json and one line per skipped value.
 
     Raises:
-        ResultsError: if it cannot be read, is not JSON or of another schema.
+        ResultsError: if it cannot be read, is not JSON or has another schema.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ResultsError(f"{path.name} has more than {MOST_BYTES // 10**6} MB")
+        if path.stat().st_size > MAX_BYTES:
+            raise ResultsError(f"{path.name} has more than {MAX_BYTES // 10**6} MB")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ResultsError(f"{path.name} cannot be read ({error.strerror})") from error
@@ -49,13 +49,11 @@ def read_results(path: Path) -> tuple[Results, list[str]]:
         if isinstance(error, ResultsError):
             raise
         reason = printable(str(error)) if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise ResultsError(f"{path.name} is no JSON, or cut off ({reason})") from error
+        raise ResultsError(f"{path.name} is not JSON, or truncated ({reason})") from error
     if not isinstance(content, dict):
-        raise ResultsError(f"{path.name} holds no table of results, but {kind(content)}")
-    schema = content.get("schema")
-    if type(schema) is not int or schema != SCHEMA:
-        other = "has no schema" if schema is None else f"is of schema {printable(repr(schema), 20)}"
-        raise ResultsError(f"{path.name} {other}, and this version reads {SCHEMA}: run fit or test again with one code")
+        raise ResultsError(f"{path.name} is not a table of results, but {describe_value(content)}")
+    if problem := schema_problem(content):
+        raise ResultsError(f"{path.name} {printable(problem)}")
     return _checked(content)
 
 
@@ -66,54 +64,58 @@ def _checked(content: dict[str, Any]) -> tuple[Results, list[str]]:
         value = content.get(name)
         if isinstance(value, dict):
             return value
-        problems.append(f"{name} is {kind(value)}, not a table; it counts as missing")
+        problems.append(f"{name} is {describe_value(value)}, not a table; it is treated as missing")
         return {}
 
     def take(name: str, fields: dict[str, Callable[[Any], Any]]) -> dict[str, Any]:
-        found, taken = section(name), {}
+        values, checked = section(name), {}
         for key, check in fields.items():
-            value = found.get(key)
-            taken[key] = None if value is None else check(value)
-            if value is not None and taken[key] is None:
-                problems.append(f"{name}.{key} is {kind(value)}, not {_WANTED[check]}; it counts as missing")
-        return taken
+            value = values.get(key)
+            checked[key] = None if value is None else check(value)
+            if value is not None and checked[key] is None:
+                problems.append(
+                    f"{name}.{key} is {describe_value(value)}, not {_EXPECTED[check]}; it is treated as missing"
+                )
+        return checked
 
     texts = "project name id group method teacher teacher_fingerprint student".split()
-    run = take("run", {**dict.fromkeys(texts, _text), "seed": _whole})
-    code = take("code", {**dict.fromkeys("version commit torch timm lightning".split(), _text), "changed": _truth})
-    counts = dict.fromkeys("classes train val test side".split(), _whole)
+    run = take("run", {**dict.fromkeys(texts, _text), "seed": _whole_number})
+    code = take("code", {**dict.fromkeys("version commit torch timm lightning".split(), _text), "changed": _boolean})
+    counts = dict.fromkeys("classes train val test side".split(), _whole_number)
     data = take("data", {"name": _text, **counts, "class_names": _names})
-    steps = dict.fromkeys("epoch step max_epochs".split(), _whole)
+    steps = dict.fromkeys("epoch step max_epochs".split(), _whole_number)
     steps |= dict.fromkeys("select checkpoint evaluated".split(), _text)
     protocol = take("protocol", {**steps, "test_batches": number})
     metrics = {}
-    for given, value in section("metrics").items():
-        name = printable(given, 80)
-        taken = number(value)
-        if taken is not None:
-            metrics[name] = taken
+    for raw_name, value in section("metrics").items():
+        name = printable(raw_name, 80)
+        checked = number(value)
+        if checked is not None:
+            metrics[name] = checked
         elif value is not None:
-            problems.append(f"metrics.{name} is {kind(value)}, not a number; it is left out")
+            problems.append(f"metrics.{name} is {describe_value(value)}, not a number; it is skipped")
     seconds = number(content.get("seconds"))
     if seconds is None and content.get("seconds") is not None:
-        problems.append(f"seconds is {kind(content['seconds'])}, not a number; it is left out")
-    details, more = checked_details(content.get("details"))
+        problems.append(f"seconds is {describe_value(content['seconds'])}, not a number; it is skipped")
+    details, detail_problems = checked_details(content.get("details"))
     if run["seed"] is None:
-        problems.append("run.seed is missing: the run counts, but cannot be paired with others")
-    given = content.get("probes") if isinstance(content.get("probes"), dict) else {}
-    evaluators = {printable(name, 60): printable(json.dumps(how, sort_keys=True), 200) for name, how in given.items()}
-    return Results(run, code, data, protocol, seconds, metrics, details, evaluators), [*problems, *more]
+        problems.append("run.seed is missing: the run is included, but cannot be paired with others")
+    probes = content.get("probes") if isinstance(content.get("probes"), dict) else {}
+    evaluators = {
+        printable(name, 60): printable(json.dumps(settings, sort_keys=True), 200) for name, settings in probes.items()
+    }
+    return Results(run, code, data, protocol, seconds, metrics, details, evaluators), [*problems, *detail_problems]
 
 
 def _text(value: Any) -> str | None:
     return printable(value) if isinstance(value, str) else None
 
 
-def _whole(value: Any) -> int | None:
+def _whole_number(value: Any) -> int | None:
     return int(value) if number(value) is not None and math.floor(value) == value else None
 
 
-def _truth(value: Any) -> bool | None:
+def _boolean(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
@@ -123,10 +125,10 @@ def _names(value: Any) -> list[str] | None:
     return None
 
 
-_WANTED = {
+_EXPECTED = {
     _text: "a text",
-    _whole: "a whole number",
+    _whole_number: "a whole number",
     number: "a number",
-    _truth: "true or false",
+    _boolean: "true or false",
     _names: "a list of texts",
 }

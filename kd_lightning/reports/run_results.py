@@ -1,4 +1,4 @@
-"""RunResult, one finished run as a report sees it, and Runs, those that are compared."""
+"""RunResult, one finished run, and Runs, the runs that are compared."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ class RunResult:
     folder: Path
     results: Results
     config: dict[str, Any] = field(default_factory=dict)
-    """config.yaml as nested tables; {} where it is missing."""
+    """config.yaml as nested dicts; {} if it is missing."""
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """metrics.csv, numbers alone: epoch, step, train/loss, ...; a row holds what was logged together."""
+    """Numbers of metrics.csv: epoch, step, train/loss, ...; a row has the values that were logged together."""
     group: str = ""
-    """The label of the runs that differ from this one in their seed alone."""
+    """Label of the runs that differ from this one only in their seed."""
 
     @property
     def name(self) -> str:
@@ -42,13 +42,13 @@ class RunResult:
 
     @property
     def data_set(self) -> tuple[str, int | None]:
-        """Name and number of classes: runs that differ in it are not compared."""
+        """Name and number of classes: only runs with equal data sets are compared."""
         return self.results.data["name"] or "unknown data", self.results.data["classes"]
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs that can be compared, and a line for everything that is wrong with others or with them."""
+    """Runs that can be compared, and one line per problem with these or other runs."""
 
     runs: list[RunResult]
     problems: list[str] = field(default_factory=list)
@@ -61,15 +61,15 @@ class Runs:
 
     @property
     def groups(self) -> list[str]:
-        """Labels, in order of appearance."""
+        """Labels of the groups, in order of appearance."""
         return list(dict.fromkeys(run.group for run in self.runs))
 
     def of(self, group: str) -> list[RunResult]:
-        """The runs of a group, by seed."""
+        """Return the runs of a group, sorted by seed."""
         return [run for run in self.runs if run.group == group]
 
     def by_data_set(self) -> dict[str, "Runs"]:
-        """The runs of each data set, by its name (with its number of classes where the name alone says too little)."""
+        """Return the runs of each data set by its name (with the number of classes if the name is ambiguous)."""
         sets = list(dict.fromkeys(run.data_set for run in self.runs))
         names = [name for name, _ in sets]
         return {
@@ -80,6 +80,6 @@ class Runs:
         }
 
 
-def some(names: list[str], most: int = 6) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def abbreviate(names: list[str], limit: int = 6) -> str:
+    """Return the first names, and the number of the others."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,4 +1,4 @@
-"""Means over seeds, and differences to a baseline, paired by seed."""
+"""Means over seeds, and differences to a baseline paired by seed."""
 
 import math
 from collections.abc import Sequence
@@ -16,35 +16,35 @@ Test = Literal["t", "wilcoxon"]
 def against_baseline(
     frame: pd.DataFrame, metric: str, baseline: str, *, test: Test = "t", confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Each group's values of a metric, and how far they are from the baseline's.
+    """Return statistics of a metric for each group, and its difference to the baseline.
 
-    Pairs are of the same seed, which has the same images in the same order. The interval is that of the paired t-test,
-    of either test; p is corrected by Holm for the comparisons of this metric.
+    Pairs have the same seed, and hence the same images in the same order. The interval is that of the paired t-test,
+    whatever the test is; p is corrected by Holm for the comparisons of this metric.
 
     Args:
-        frame: a row for each run, with `group`, `seed` and the metric (as `frame` makes it).
-        metric: a column; missing values are left out.
-        baseline: a group.
-        test: of the paired differences, two-sided: Student's t, or Wilcoxon's signed ranks.
-        confidence: of the interval.
+        frame: one row per run with `group`, `seed` and the metric (a result of `frame`).
+        metric: a column; missing values are skipped.
+        baseline: name of a group.
+        test: two-sided test of the paired differences: Student's t, or Wilcoxon's signed ranks.
+        confidence: level of the interval.
 
     Returns:
         By group: `n` values, their `mean` and `std` (of the sample, n - 1), `pairs`, mean `difference`, its interval
-        `low` to `high`, `p`, `p_holm`, and a `note` in words where there is no test. What does not exist is NaN.
+        `low` to `high`, `p`, `p_holm`, and a `note` if there is no test. Undefined values are NaN.
 
     Raises:
-        ConfigError: for a baseline or metric that is not there.
+        ConfigError: for an unknown baseline or metric.
     """
     groups = list(dict.fromkeys(frame["group"]))
     if baseline not in groups:
         raise ConfigError(f"baseline: there is no group {baseline!r}{nearest(baseline, groups)}")
     if metric not in frame:
         raise ConfigError(f"metric: no run has {metric!r}{nearest(metric, map(str, frame.columns))}")
-    known = frame.dropna(subset=[metric])
-    by_seed = {group: _by_seed(known[known["group"] == group], metric) for group in groups}
+    complete = frame.dropna(subset=[metric])
+    by_seed = {group: _by_seed(complete[complete["group"] == group], metric) for group in groups}
     rows = {}
     for group in groups:
-        values = known.loc[known["group"] == group, metric].to_numpy(float)
+        values = complete.loc[complete["group"] == group, metric].to_numpy(float)
         row = {"n": len(values), "mean": _mean(values), "std": _std(values)}
         if group == baseline:
             rows[group] = {**row, "pairs": 0, "note": "baseline"}
@@ -60,7 +60,7 @@ def against_baseline(
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    """p values corrected for their number by Holm's step-down procedure (1979); NaN is no comparison and stays."""
+    """Return p values corrected by Holm's step-down procedure (1979); NaN values are ignored and remain NaN."""
     p = np.asarray(p, dtype=float)
     corrected = np.full_like(p, math.nan)
     tested = np.flatnonzero(~np.isnan(p))
@@ -71,17 +71,17 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def _difference(pairs: np.ndarray, test: Test, confidence: float) -> dict[str, float | int | str]:
-    """Of pairs N,2."""
+    """Return the statistics of pairs N,2."""
     differences, count = pairs[:, 0] - pairs[:, 1], len(pairs)
-    found: dict[str, float | int | str] = {"pairs": count, "difference": _mean(differences), "note": ""}
+    values: dict[str, float | int | str] = {"pairs": count, "difference": _mean(differences), "note": ""}
     if count < 2:
-        return {**found, "note": f"{count or 'no'} common seed{'' if count == 1 else 's'}: no test"}
-    if np.ptp(differences) <= 1e-12 * np.abs(pairs).max():  # no more than rounding
-        return {**found, "note": "all differences are equal: no test"}
+        return {**values, "note": f"{count or 'no'} common seed{'' if count == 1 else 's'}: no test"}
+    if np.ptp(differences) <= 1e-12 * np.abs(pairs).max():  # equal up to rounding
+        return {**values, "note": "all differences are equal: no test"}
     result = stats.ttest_1samp(differences, 0)
     low, high = result.confidence_interval(confidence)
     p = result.pvalue if test == "t" else stats.wilcoxon(differences).pvalue
-    return {**found, "low": float(low), "high": float(high), "p": float(p)}
+    return {**values, "low": float(low), "high": float(high), "p": float(p)}
 
 
 def _by_seed(rows: pd.DataFrame, metric: str) -> pd.Series:

@@ -1,4 +1,4 @@
-"""How groups look: colours that the colour-blind tell apart (Okabe & Ito), with markers and lines that read in grey."""
+"""Styles of groups in plots: colour-blind safe colours (Okabe & Ito), markers and lines that are distinct in grey."""
 
 import base64
 import io
@@ -16,11 +16,11 @@ LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2))
 TEACHER_COLOR = "#4d4d4d"
 INK = "#222222"
 WIDTH = 3.9
-"""Inches of a panel: 374 pixels of a page, a phone's width, so that 9 points are 12 pixels."""
+"""Width of a panel in inches: 374 pixels, a phone's width, so that 9 points are 12 pixels."""
 
 
 class Style(NamedTuple):
-    """One group's look in every plot of a page."""
+    """Style of one group in every plot of a page."""
 
     color: str
     marker: str
@@ -28,27 +28,27 @@ class Style(NamedTuple):
 
 
 def styles(groups: Iterable[str]) -> dict[str, Style]:
-    """A look for each group, in order: no two alike among the first 77."""
+    """Return a style for each group, in order; the first 77 are distinct."""
     return {
         group: Style(COLORS[n % len(COLORS)], MARKERS[n % len(MARKERS)], LINES[n % len(LINES)])
         for n, group in enumerate(dict.fromkeys(groups))
     }
 
 
-def label(text: str, most: int = 34) -> str:
-    """A text that matplotlib draws as it is: no formulas, no hidden legend entries, not too long."""
-    text = text if len(text) <= most else f"{text[: most - 3]}..."
+def label(text: str, max_length: int = 34) -> str:
+    """Return a text that matplotlib draws literally, without formulas and hidden legend entries, and shortened."""
+    text = text if len(text) <= max_length else f"{text[: max_length - 3]}..."
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
 def size_of(marker: str, points: float) -> float:
-    """Markers that look as large as a dot of some points."""
+    """Return the size at which a marker looks as large as a dot of this size."""
     return points * {"*": 1.5, "p": 1.15, "<": 1.1, ">": 1.1, "^": 1.1, "v": 1.1, "P": 1.1, "D": 0.85}.get(marker, 1)
 
 
 def panel(height: float = 2.6, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """A figure of one plot, apart from pyplot."""
+    """Return a figure with one plot, independent of pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     tidy(axes)
@@ -64,7 +64,7 @@ def tidy(axes: Axes, grid: Literal["x", "y", "both"] = "both") -> None:
 
 
 def legend(figure: Figure, handles: Sequence, names: Sequence[str]) -> None:
-    """Below the plots, which keep their height, in several columns where the names are short."""
+    """Add a legend below the plots, which keep their height, in several columns if the names are short."""
     if not names:
         return
     longest = max(map(len, names))
@@ -82,14 +82,14 @@ def legend(figure: Figure, handles: Sequence, names: Sequence[str]) -> None:
     )
 
 
-def as_uri(figure: Figure, kind: Literal["svg", "png"] = "svg") -> str:
-    """A figure as a data URI."""
+def as_uri(figure: Figure, image_format: Literal["svg", "png"] = "svg") -> str:
+    """Return a figure as a data URI."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(), mpl.rc_context({"svg.fonttype": "path"}):
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in another script gets boxes
-        if kind == "svg":
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # characters missing in the font become boxes
+        if image_format == "svg":
             figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         else:
             figure.savefig(buffer, format="png", dpi=180)
-    mime = {"svg": "image/svg+xml", "png": "image/png"}[kind]
+    mime = {"svg": "image/svg+xml", "png": "image/png"}[image_format]
     return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"

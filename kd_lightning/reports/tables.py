@@ -1,4 +1,4 @@
-"""Comparisons as tables: pandas, markdown, and the terminal's."""
+"""Comparisons as tables: pandas, Markdown, and the terminal."""
 
 import math
 import re
@@ -16,7 +16,7 @@ TESTS = {"t": "paired t-test", "wilcoxon": "Wilcoxon's signed-rank test"}
 
 
 def mean_and_std(metric: Metric, row: pd.Series) -> str:
-    """`76.5 ± 0.5 %`; without ± where there is one value, or all are the same."""
+    """Return `76.5 ± 0.5 %`; without ± for one value or equal values."""
     if not math.isfinite(row["mean"]):
         return "-"
     if not row["std"] > 1e-12 * abs(row["mean"]):
@@ -26,7 +26,7 @@ def mean_and_std(metric: Metric, row: pd.Series) -> str:
 
 
 def difference(metric: Metric, row: pd.Series) -> str:
-    """`+1.2 [0.3, 2.1]`, with the interval where there is one; percentages differ by points."""
+    """Return `+1.2 [0.3, 2.1]`, with the interval if there is one; percentages differ by percentage points."""
     if not math.isfinite(row["difference"]):
         return ""
     text = metric.show(row["difference"], signed=True, bare=True)
@@ -36,14 +36,14 @@ def difference(metric: Metric, row: pd.Series) -> str:
 
 
 def p_value(value: float) -> str:
-    """`0.012`, or `<0.001`."""
+    """Return `0.012`, or `<0.001`."""
     if not math.isfinite(value):
         return ""
     return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 def summary(comparison: Comparison, metric: Metric | None = None) -> pd.DataFrame:
-    """A row for each group, in words: what `table.md`, the terminal and the page show of one metric."""
+    """Return one row of texts per group: the summary of one metric in `table.md`, the terminal and the page."""
     metric = metric or comparison.about
     rows = {}
     for group, row in comparison.statistics[metric.name].iterrows():
@@ -61,13 +61,13 @@ def summary(comparison: Comparison, metric: Metric | None = None) -> pd.DataFram
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
 
-def counted(runs: int) -> str:
-    """`1 run`, `12 runs`."""
+def count_runs(runs: int) -> str:
+    """Return `1 run`, `12 runs`."""
     return f"{runs:,} run{'' if runs == 1 else 's'}"
 
 
-def how(comparison: Comparison) -> str:
-    """What the columns of a summary mean."""
+def column_notes(comparison: Comparison) -> str:
+    """Return an explanation of a summary's columns."""
     return (
         f"Mean ± standard deviation over seeds; difference to {comparison.baseline}, paired by seed, with its 95 % "
         f"t-interval (percentages differ by points); p of the {TESTS[comparison.test]}, corrected by Holm for the "
@@ -76,7 +76,7 @@ def how(comparison: Comparison) -> str:
 
 
 def protocol(comparison: Comparison) -> str:
-    """Which images, which checkpoint, which seeds, in a sentence."""
+    """Return images, checkpoint and seeds of a comparison as text."""
     table, split = comparison.frame, comparison.metric.partition("/")[0]
     names = {"test": "test", "val": "validation"}
     counts = table[f"{split}_images"].dropna().unique() if f"{split}_images" in table else []
@@ -86,26 +86,28 @@ def protocol(comparison: Comparison) -> str:
         " or ".join(epochs.get(select, str(select)) for select in table["select"].dropna().unique()) or "unknown epoch"
     )
     seeds = sorted({int(seed) for seed in table["seed"].dropna()})
-    told = f"seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds[:12]))}{', ...' if len(seeds) > 12 else ''}"
-    return f"{images} of {comparison.data}; evaluated: {evaluated}; {told if seeds else 'no seeds known'}"
+    seed_text = (
+        f"seed{'s' if len(seeds) != 1 else ''} {', '.join(map(str, seeds[:12]))}{', ...' if len(seeds) > 12 else ''}"
+    )
+    return f"{images} of {comparison.data}; evaluated: {evaluated}; {seed_text if seeds else 'no seeds known'}"
 
 
 def markdown(comparisons: Iterable[Comparison], warnings: Iterable[str]) -> str:
-    """All of it: warnings, the summary of each data set, and every other metric axis by axis."""
+    """Return warnings, the summary of each data set, and all metrics by axis, as Markdown."""
     lines = ["# Comparison of runs", ""]
     lines += [f"- Warning: {_plain(line)}" for line in warnings]
     for comparison in comparisons:
         lines += ["", f"## {_plain(comparison.data)}", "", _plain(protocol(comparison)) + ".", ""]
         lines += [f"- Warning: {_plain(line)}" for line in comparison.warnings]
         lines += ["", f"### {_plain(comparison.about.title)}", "", *_table(summary(comparison))]
-        lines += ["", _plain(how(comparison))]
+        lines += ["", _plain(column_notes(comparison))]
         for axis, metrics in comparison.axes.items():
             lines += ["", f"### {axis}", "", *_table(axis_table(comparison, metrics))]
     return "\n".join(lines) + "\n"
 
 
 def axis_table(comparison: Comparison, metrics: Iterable[Metric]) -> pd.DataFrame:
-    """A row for each group (and teacher), a column for each metric: `76.5 ± 0.5 %; +1.2 [0.3, 2.1], p 0.012`."""
+    """Return one row per group (and teacher), one column per metric: `76.5 ± 0.5 %; +1.2 [0.3, 2.1], p 0.012`."""
     columns = {}
     for metric in metrics:
         cells = {}
@@ -119,26 +121,26 @@ def axis_table(comparison: Comparison, metrics: Iterable[Metric]) -> pd.DataFram
 
 
 def for_terminal(comparison: Comparison) -> Table:
-    """The summary of what a comparison is about, for rich."""
-    words = summary(comparison)
-    table = Table(title=escape(f"{comparison.data}: {counted(len(comparison.runs))}"), title_justify="left")
+    """Return the summary of a comparison's main metric as a table for rich."""
+    cells = summary(comparison)
+    table = Table(title=escape(f"{comparison.data}: {count_runs(len(comparison.runs))}"), title_justify="left")
     table.add_column("")
-    for column in words.columns:
+    for column in cells.columns:
         table.add_column(escape(column), justify="left" if column == "note" else "right")
     best = comparison.best(comparison.about)
-    for group, row in words.iterrows():
+    for group, row in cells.iterrows():
         cells = [escape(str(cell)) for cell in row]
         table.add_row(escape(str(group)), *cells, style="bold" if group in best else None)
     return table
 
 
-def _table(words: pd.DataFrame) -> list[str]:
-    rows = [["", *words.columns], ["---"] * (1 + len(words.columns))]
-    rows += [[str(index), *row] for index, row in zip(words.index, words.astype(str).values.tolist(), strict=True)]
+def _table(cells: pd.DataFrame) -> list[str]:
+    rows = [["", *cells.columns], ["---"] * (1 + len(cells.columns))]
+    rows += [[str(index), *row] for index, row in zip(cells.index, cells.astype(str).values.tolist(), strict=True)]
     return [f"| {' | '.join(_plain(cell) if cell != '---' else cell for cell in row)} |" for row in rows]
 
 
 def _plain(text: str) -> str:
-    """Without what markdown or HTML would take for its own."""
+    """Return a text with the special characters of Markdown and HTML escaped."""
     text = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*|])", r"\\\1", text).replace("](", "]\\(")

@@ -1,4 +1,4 @@
-"""A W&B workspace and report with this project's panels, in wandb-workspaces' object model."""
+"""A W&B workspace and report with panels for this package's metrics, built with wandb-workspaces."""
 
 import json
 from collections.abc import Iterable
@@ -21,39 +21,41 @@ EVALUATED = ("calibration", "faithfulness", "representation", "out-of-distributi
 COSTS = ("cost/macs", "cost/parameters", "cost/latency_ms_1")
 TABLES = ("test/per_class", "test/disagreement", "test/ood_histograms")
 GROUPS = ("Group", "JobType")
-"""What runs are grouped by: data and networks, then the method (Run gives both)."""
+"""Keys by which runs are grouped: data and networks, then the method (both set by Run)."""
 LINKS = "wandb.json"
-"""The file that says which workspace and report were saved before, and are updated."""
+"""File with the addresses of the saved workspace and report, which are updated."""
 
 
 def sections(metrics: Iterable[str]) -> dict[str, list[Any]]:
-    """Panels by section, of the metrics that runs have; a section without any is left out.
+    """Return panels by section for the metrics of the runs; empty sections are skipped.
 
     Lines and bars are the mean over the runs of a group, with the standard deviation.
 
     Args:
-        metrics: names as in results.json, teachers' own among them.
+        metrics: names in results.json, including the teachers'.
     """
     import wandb_workspaces.reports.v2 as wr
 
     names = {*metrics}
-    spread = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+    aggregation = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 
     def bars(name: str) -> Any:
-        beside = [name + TEACHER] if name + TEACHER in names else []
-        return wr.BarPlot(title=describe(name).title, metrics=[name, *beside], **spread)
+        teacher_names = [name + TEACHER] if name + TEACHER in names else []
+        return wr.BarPlot(title=describe(name).title, metrics=[name, *teacher_names], **aggregation)
 
     evaluated = ordered(name for name in names if name.startswith("test/"))
     quality = next((name for name in RESULTS if name in names), "test/acc")
-    found = {
+    panels_by_section = {
         "learning curves": [
-            wr.LinePlot(title=name, x="epoch", y=[name], title_x="epoch", max_runs_to_show=100, **spread)
+            wr.LinePlot(title=name, x="epoch", y=[name], title_x="epoch", max_runs_to_show=100, **aggregation)
             for name in CURVES
         ],
         "results": [bars(name) for name in RESULTS if name in names],
     }
-    found |= {axis: [bars(metric.name) for metric in evaluated if metric.axis == axis] for axis in EVALUATED}
-    found["cost"] = [
+    panels_by_section |= {
+        axis: [bars(metric.name) for metric in evaluated if metric.axis == axis] for axis in EVALUATED
+    }
+    panels_by_section["cost"] = [
         wr.ScatterPlot(
             title=f"{describe(quality).title} against {describe(name).title}",
             x=wr.SummaryMetric(name),
@@ -63,18 +65,18 @@ def sections(metrics: Iterable[str]) -> dict[str, list[Any]]:
         for name in COSTS
         if name in names
     ]
-    found["tables"] = [wr.WeavePanelSummaryTable(table_name=name) for name in TABLES]
-    return {name: panels for name, panels in found.items() if panels}
+    panels_by_section["tables"] = [wr.WeavePanelSummaryTable(table_name=name) for name in TABLES]
+    return {name: panels for name, panels in panels_by_section.items() if panels}
 
 
 def workspace(entity: str, project: str, metrics: Iterable[str], title: str) -> "ws.Workspace":
-    """A workspace over a project's runs, not saved: nobody is called.
+    """Return a workspace of a project's runs without saving it; W&B is not contacted.
 
     Args:
         entity: user or team on W&B.
         project: as `run.project`.
-        metrics: as for `sections`.
-        title: what the saved view is called.
+        metrics: as in `sections`.
+        title: name of the saved view.
     """
     import wandb_workspaces.workspaces as ws
 
@@ -96,13 +98,13 @@ def workspace(entity: str, project: str, metrics: Iterable[str], title: str) -> 
 
 
 def report(entity: str, project: str, metrics: Iterable[str], title: str) -> "wr.Report":
-    """A report with the same panels under headings, not saved.
+    """Return a report with the same panels under headings without saving it.
 
     Args:
         entity: user or team on W&B.
         project: as `run.project`.
-        metrics: as for `sections`.
-        title: of the report.
+        metrics: as in `sections`.
+        title: title of the report.
     """
     import wandb_workspaces.reports.v2 as wr
 
@@ -116,48 +118,49 @@ def report(entity: str, project: str, metrics: Iterable[str], title: str) -> "wr
 
 
 def publish(entity: str | None, project: str, metrics: Iterable[str], title: str, folder: Path) -> list[str]:
-    """Saves both on W&B, or updates what was saved from this folder before (`wandb.json`).
+    """Save workspace and report on W&B, or update those saved from this folder before (`wandb.json`).
 
     Args:
-        entity: user or team; None: the key's own.
+        entity: user or team; None: the key's default.
         project: as `run.project`.
-        metrics: as for `sections`.
-        title: of both.
-        folder: of the report that is written here.
+        metrics: as in `sections`.
+        title: title of both.
+        folder: folder of the local report.
 
     Returns:
         Their addresses.
 
     Raises:
-        ConfigError: in one line, if the library, the key or the network is missing.
+        ConfigError: if the library, the key or the network is missing.
     """
     if find_spec("wandb_workspaces") is None:
         raise ConfigError("wandb: wandb-workspaces is not installed; pip install 'kd_lightning[wandb]'")
     if not has_key():
-        raise ConfigError("wandb: there is no W&B key, so no workspace is saved; run wandb login, or set WANDB_API_KEY")
+        raise ConfigError("wandb: no W&B key found, so no workspace is saved; run wandb login, or set WANDB_API_KEY")
     import wandb
 
-    title = title.replace("/", " ")  # a report's address has it in it, and is not read back with one
+    title = title.replace("/", " ")  # a report's address contains the title and cannot be parsed with a slash
     path, names = folder / LINKS, [*metrics]
-    before = json.loads(path.read_text()) if path.exists() else {}
+    saved_links = json.loads(path.read_text()) if path.exists() else {}
     try:
         entity = entity or wandb.Api().default_entity
         links = {}
-        for kind, new in (("workspace", workspace), ("report", report)):
-            links[kind] = _saved(new(entity, project, names, title), before.get(kind))
-            path.write_text(json.dumps({**before, **links}, indent=1) + "\n")  # what is saved is known, come what may
-    except Exception as error:  # the library's, its HTTP client's, the server's: nothing here depends on which
+        for part, new in (("workspace", workspace), ("report", report)):
+            links[part] = _saved(new(entity, project, names, title), saved_links.get(part))
+            # written after each, so that a later error does not lose the address
+            path.write_text(json.dumps({**saved_links, **links}, indent=1) + "\n")
+    except Exception as error:  # from the library, its HTTP client or the server
         reason = printable(str(error) or type(error).__name__, 200)
         raise ConfigError(f"wandb: no workspace was saved: {reason}") from error
     return [*links.values()]
 
 
-def _saved(new: Any, before: str | None) -> str:
-    """Saves, in place of what has that address if it is still there; the address."""
-    if before:
+def _saved(new: Any, address: str | None) -> str:
+    """Save `new`, replacing the one at the saved address if it still exists; return the address."""
+    if address:
         try:
-            old = type(new).from_url(before)
-        except Exception:  # deleted on the page, or another project's
+            old = type(new).from_url(address)
+        except Exception:  # deleted, or from another project
             return new.save().url
         if (old.entity, old.project) == (new.entity, new.project):
             content = "blocks" if hasattr(old, "blocks") else "sections"

@@ -10,12 +10,12 @@ from typing import Literal
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from kd_lightning.runs.checkpoint_io import steps_done
 from kd_lightning.data import ImageData
-from kd_lightning.errors import ConfigError
-from kd_lightning.loggers import ResumableCSVLogger, ResilientWandbLogger
 from kd_lightning.distillation import StudentModule
+from kd_lightning.errors import ConfigError
 from kd_lightning.io.paths import check_name, check_writable
+from kd_lightning.loggers import ResilientWandbLogger, ResumableCSVLogger
+from kd_lightning.runs.checkpoint_io import steps_done
 from kd_lightning.runs.status import in_words, read_state
 
 RESUME_ENV_VAR = "KD_LIGHTNING_RUN"
@@ -46,6 +46,14 @@ class Run:
     id: str | None = None
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
 
+    def __post_init__(self) -> None:
+        for field_name in ("project", "name", "id"):
+            if getattr(self, field_name) is not None:
+                check_name(getattr(self, field_name), f"run.{field_name}")
+        folder = self.output_dir
+        if not folder or "\0" in folder or Path(folder).expanduser().is_file():
+            raise ConfigError(f"run.output_dir: {folder!r} is no folder; give one, or leave it out for runs/")
+
     def parent_dir(self, kind: str, seed: int) -> Path:
         """The folder that the runs of one name lie in: `<output_dir>/<project>/<name>/`.
 
@@ -69,7 +77,7 @@ class Run:
         Raises:
             ConfigError: if it has finished or is running, or if there is none to go on with.
         """
-        beside, follows = self.parent_dir(kind, seed), rank_zero_only.rank > 0
+        parent_dir, follows = self.parent_dir(kind, seed), rank_zero_only.rank > 0
         identifier = self.id or (os.environ.get(RESUME_ENV_VAR) if follows else None)
         if identifier is not None:
             folder = parent_dir / identifier
@@ -86,7 +94,7 @@ class Run:
             if not found:
                 runs = f"{len(runs)} run{'s' * (len(runs) != 1)}"
                 raise ConfigError(
-                    f"ckpt_path: last: in {beside} there are {runs}, and none to go on with; leave it out to begin "
+                    f"ckpt_path: last: in {parent_dir} there are {runs}, and none to go on with; leave it out to begin "
                     "one, or name a run by run.id"
                 )
             folder = found[-1]
@@ -98,13 +106,15 @@ class Run:
         os.environ[RESUME_ENV_VAR] = folder.name  # for the processes that this one starts
         return folder
 
-    def open(self, method: StudentModule, data: ImageData, resume_path: Path | None = None) -> tuple[Path, list[Logger]]:
+    def open(
+        self, method: StudentModule, data: ImageData, resume_path: Path | None = None
+    ) -> tuple[Path, list[Logger]]:
         """The run's own folder (made when first written to) and its loggers.
 
         Args:
             method: the run's.
             data: the run's.
-            goes_on: the checkpoint in this very folder that the run goes on from, or the folder where there is none.
+            resume_path: the checkpoint in this folder to resume from, or the folder where there is none.
 
         Raises:
             ConfigError: if the folder is another run's.

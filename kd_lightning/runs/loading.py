@@ -12,15 +12,17 @@ import torch
 import yaml
 from lightning.pytorch.utilities import rank_zero_warn
 
-from kd_lightning.data import ImageData
-from kd_lightning.errors import ConfigError, nearest, one_line
-from kd_lightning.evaluation import NetworkView, FeatureCache
-from kd_lightning.distillation import StudentModule
-from kd_lightning.models import Network, checkpoints
 from kd_lightning.config.messages import config_error, explain
 from kd_lightning.config.parser import Parser
+from kd_lightning.data import ImageData
+from kd_lightning.distillation import StudentModule
+from kd_lightning.errors import ConfigError, nearest, one_line
+from kd_lightning.evaluation import FeatureCache, NetworkView
 from kd_lightning.io.paths import resolve
-from kd_lightning.config.safe_yaml import load_yaml
+from kd_lightning.io.safe_yaml import load_yaml
+from kd_lightning.io.schema import check_schema
+from kd_lightning.models import Network, checkpoints
+from kd_lightning.runs.checkpoint_io import check_version
 from kd_lightning.runs.results import FILE as RESULTS
 
 CONFIG = "config.yaml"
@@ -56,13 +58,22 @@ class LoadedRun:
         return teacher
 
     @cached_property
-    def eyes(self) -> NetworkView:
-        """The student's view of the test images, the teacher's beside it; each set of images is read once."""
-        method, reader = self.method, FeatureCache(next(self.student.parameters()).device)
+    def view(self) -> NetworkView:
+        """The student's view of the test images, which contains the teacher's; outputs are computed once."""
+        method, cache = self.method, FeatureCache(next(self.student.parameters()).device)
         teacher = getattr(method, "teacher", None)
-        beside = teacher and NetworkView(teacher, reader, self.data, "test", knows_classes=method.has_task_classifier)
-        known = method.trains_classifier
-        return NetworkView(self.student, reader, self.data, "test", knows_classes=known, is_student=True, teacher=beside)
+        teacher_view = teacher and NetworkView(
+            teacher, cache, self.data, "test", knows_classes=method.has_task_classifier
+        )
+        return NetworkView(
+            self.student,
+            cache,
+            self.data,
+            "test",
+            knows_classes=method.trains_classifier,
+            is_student=True,
+            teacher=teacher_view,
+        )
 
 
 def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
@@ -86,6 +97,7 @@ def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
     beside = checkpoint.with_name(CONFIG)
     config = read_config(beside)
     state, facts = checkpoints.read(checkpoint, "run")
+    check_version(checkpoint, "run")
     with torch.random.fork_rng(devices=[]):  # building a student draws its first weights
         method, data = build(config, beside)
     fits = {"state_dict": state, "network": facts}
@@ -134,7 +146,9 @@ def find_checkpoint(folder: Path, field: str = "run") -> Path:
         ConfigError: naming `field` where there is none.
     """
     evaluated = _result(folder, "protocol", "checkpoint")
-    names = [name for name in (evaluated, "best.ckpt", "last.ckpt") if isinstance(name, str) and Path(name).name == name]
+    names = [
+        name for name in (evaluated, "best.ckpt", "last.ckpt") if isinstance(name, str) and Path(name).name == name
+    ]
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
         raise ConfigError(f"{field}: {folder} holds no checkpoint ({' or '.join(dict.fromkeys(names))})")
@@ -167,8 +181,9 @@ def build(config: dict[str, Any], path: Path) -> tuple[StudentModule, ImageData]
     """The method, with a fresh student, and the data that a run's config names; `path` is where it was read.
 
     Raises:
-        ConfigError: for what cannot be built.
+        ConfigError: for a config of another version, and for what cannot be built.
     """
+    check_schema(config, path, "run")
     parser = Parser(exit_on_error=False)
     parser.add_lightning_class_args(StudentModule, "model", subclass_mode=True)
     parser.add_lightning_class_args(ImageData, "data", subclass_mode=True)

@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from weakref import WeakSet
 
-from lightning.pytorch.utilities import rank_zero_warn
-
 from kd_lightning.errors import ConfigError
 
 _TRIES = 5
@@ -52,6 +50,8 @@ class Lock:
                 time.sleep(0.05)  # somebody may only be looking whether it is held
                 continue
             except OSError as error:
+                from lightning.pytorch.utilities import rank_zero_warn  # takes seconds
+
                 rank_zero_warn(f"{self.path} cannot be locked ({error}): do not start this run twice at once")
             if self._is(number):
                 self.number = number

@@ -6,11 +6,12 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
-from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.config.checks import fixed_seed
-from kd_lightning.config.safe_yaml import load_yaml
-from kd_lightning.runs.directory import Run
 from kd_lightning.config.flatten import differences, in_words
+from kd_lightning.errors import ConfigError, one_line
+from kd_lightning.io.safe_yaml import load_yaml
+from kd_lightning.io.schema import check_schema
+from kd_lightning.runs.directory import Run
 
 MUTABLE_ON_RESUME = (
     "ckpt_path",
@@ -50,7 +51,7 @@ def resume_path(config: Namespace) -> Path | None:
     run, kind = Run(**config.run.as_dict()), config.model.class_path.rpartition(".")[2]
     seed = fixed_seed(config.seed_everything)
     if given != "last":
-        own = run.id is not None and run.beside(kind, seed) / run.id / "last.ckpt"
+        own = run.id is not None and run.parent_dir(kind, seed) / run.id / "last.ckpt"
         if not (own and own.exists() and own.resolve() == Path(given).resolve()):
             return None
     folder = run.unfinished(kind, seed)
@@ -66,7 +67,7 @@ def check_config_matches(place: Path, now: dict[str, Any]) -> None:
     """Refuses to go on with a run under other settings than it began with.
 
     Args:
-        place: as `goes_on` gives it.
+        place: as `resume_path` gives it.
         now: the config as it would be saved.
 
     Raises:
@@ -83,6 +84,7 @@ def check_config_matches(place: Path, now: dict[str, Any]) -> None:
             f"ckpt_path: {folder}/config.yaml is gone or cannot be read ({one_line(error)}), and the run's settings "
             f"with it; {instead}"
         ) from error
+    check_schema(before, folder / "config.yaml", "ckpt_path")
     changed = {name: both for name, both in differences(before, now).items() if not name.startswith(MUTABLE_ON_RESUME)}
     if changed:
         raise ConfigError(

@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.runs.lock import Lock
 from kd_lightning.io.atomic import atomic_write
+from kd_lightning.runs.lock import Lock
 
 FILE, LOCK = "state.json", "running.lock"
 

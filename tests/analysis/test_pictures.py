@@ -21,7 +21,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from kd_lightning import analysis
 from kd_lightning.analysis.embedding import align_2d
-from kd_lightning.analysis.images import runs_of_classes
+from kd_lightning.analysis.images import class_boundaries
 from kd_lightning.data import Digits, RandomImages
 from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation import FeatureCache, NetworkView
@@ -31,20 +31,20 @@ from kd_lightning.models import Network
 NAMES = [str(digit) for digit in range(10)]
 
 
-def view(built: object, data: Digits, network: str, **known: bool) -> NetworkView:
+def make_view(built: object, data: Digits, network: str, **known: bool) -> NetworkView:
     return NetworkView(
         getattr(built, network), FeatureCache(torch.device("cpu")), data, "test", **{"knows_classes": True, **known}
     )
 
 
 @pytest.fixture(scope="module")
-def eyes(tmp_path_factory: pytest.TempPathFactory) -> NetworkView:
+def view(tmp_path_factory: pytest.TempPathFactory) -> NetworkView:
     """A student that is right on most of the digits, and its teacher."""
     torch.manual_seed(0)
     built, data = method(KD), digits(max_train_samples=400)
     trainer(tmp_path_factory.mktemp("run"), max_epochs=10).fit(built.train(), data)
-    found = view(built.eval(), data, "student", is_student=True)
-    found.teacher = view(built, data, "teacher")
+    found = make_view(built.eval(), data, "student", is_student=True)
+    found.teacher = make_view(built, data, "teacher")
     return found
 
 
@@ -70,37 +70,37 @@ def steps(axes: Axes) -> np.ndarray:
     return next(patch for patch in axes.patches if isinstance(patch, StepPatch)).get_data().values
 
 
-def test_some_of_each_are_sorted_by_class() -> None:
+def test_images_per_class_are_sorted_by_class() -> None:
     data = digits(max_train_samples=100)
-    batch = analysis.some_of_each(data, 3, classes=4)
+    batch = analysis.images_per_class(data, 3, classes=4)
     assert batch.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     of_test = dict(zip(data.datasets["test"].indices.tolist(), data.datasets["test"].labels.tolist(), strict=True))
     assert [of_test[index] for index in batch.indices.tolist()] == batch.labels.tolist()
-    assert len(analysis.some_of_each(data, 1000, split="val").labels) == len(data.datasets["val"])
-    assert runs_of_classes(torch.tensor([1, 1, 4, 4, 4])) == ([1.5], [0.5, 3.0], [1, 4])
+    assert len(analysis.images_per_class(data, 1000, split="val").labels) == len(data.datasets["val"])
+    assert class_boundaries(torch.tensor([1, 1, 4, 4, 4])) == ([1.5], [0.5, 3.0], [1, 4])
     data.labeled = False
     with pytest.raises(ConfigError, match="digits has no labels"):
-        analysis.some_of_each(data, 3)
+        analysis.images_per_class(data, 3)
 
 
 def test_maps_keep_neighbours_and_are_the_same_twice() -> None:
     generator = np.random.default_rng(0)
     centres = generator.normal(size=(6, 20)) * 4
     rows = (centres[:, None] + generator.normal(size=(6, 15, 20))).reshape(90, 20)
-    points = analysis.in_two_dimensions(torch.tensor(rows))
+    points = analysis.project_2d(torch.tensor(rows))
     assert trustworthiness(rows, points, metric="cosine", n_neighbors=5) > 0.9
     longer = rows * 2.0 ** generator.integers(-9, 9, size=(90, 1))  # lengths do not count
-    assert np.array_equal(points, analysis.in_two_dimensions(torch.tensor(longer)))
+    assert np.array_equal(points, analysis.project_2d(torch.tensor(longer)))
     with pytest.raises(ConfigError, match=r"4 images or more"):
-        analysis.in_two_dimensions(torch.rand(3, 5))
-    with pytest.raises(ConfigError, match=r"4 images or more, and finite"):
-        analysis.in_two_dimensions(torch.full((9, 5), torch.nan))
+        analysis.project_2d(torch.rand(3, 5))
+    with pytest.raises(ConfigError, match=r"4 images or more, and finite values"):
+        analysis.project_2d(torch.full((9, 5), torch.nan))
 
 
 def test_umap_is_not_required(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kd_lightning.analysis.embedding.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="umap-learn"):
-        analysis.in_two_dimensions(torch.rand(9, 5), by="umap")
+        analysis.project_2d(torch.rand(9, 5), by="umap")
 
 
 def test_a_turned_map_lies_as_the_other() -> None:
@@ -119,7 +119,7 @@ def test_embedding_maps_show_every_image() -> None:
         assert sum(len(line.get_xdata()) for line in axes.lines) == 40
         looks = {(line.get_color(), line.get_marker()) for line in axes.lines[1:]}
         assert len(looks) == 4
-    thinned = analysis.embedding_maps(ours, theirs, labels, NAMES[:4], most=20)
+    thinned = analysis.embedding_maps(ours, theirs, labels, NAMES[:4], max_images=20)
     assert sum(len(line.get_xdata()) for line in thinned.axes[0].lines) == 20
     with pytest.raises(ConfigError, match="same N images"):
         analysis.embedding_maps(ours, theirs[:9], labels, NAMES)
@@ -166,7 +166,7 @@ def naive_cka(x: np.ndarray, y: np.ndarray) -> float:
 def test_stages_are_compared_with_all_stages(tmp_path: Path) -> None:
     torch.manual_seed(0)
     ours, theirs = student(), with_weights(tmp_path, "cifar_resnet14")
-    images = analysis.some_of_each(digits(), 2).images
+    images = analysis.images_per_class(digits(), 2).images
     ours.train()
     table = analysis.stage_cka(ours, theirs, images)
     assert ours.training
@@ -208,9 +208,9 @@ def test_the_heat_map_says_each_number() -> None:
     assert all(number in texts(figure) for number in ("0.10", "0.93", "0.50", "0.25"))
 
 
-def test_calibration_is_scaled_by_the_validation_images(eyes: NetworkView) -> None:
-    found = analysis.calibration(eyes)
-    held_out, evaluated = eyes.seen("val"), eyes.seen()
+def test_calibration_is_scaled_by_the_validation_images(view: NetworkView) -> None:
+    found = analysis.calibration(view)
+    held_out, evaluated = view.predictions("val"), view.predictions()
     ours, of_val = evaluated.logits.double(), held_out.logits.double()
 
     def nll(t: float) -> float:
@@ -236,19 +236,19 @@ def test_calibration_is_scaled_by_the_validation_images(eyes: NetworkView) -> No
     assert f"{found.temperature:.2f}" in texts(figure)
 
 
-def test_calibration_needs_a_trained_classifier_and_validation_images(eyes: NetworkView) -> None:
+def test_calibration_needs_a_trained_classifier_and_validation_images(view: NetworkView) -> None:
     with pytest.raises(ConfigError, match="no classifier trained"):
-        analysis.calibration(NetworkView(eyes.network, eyes.reader, eyes.data, "test", knows_classes=False))
+        analysis.calibration(NetworkView(view.network, view.cache, view.data, "test", knows_classes=False))
     with pytest.raises(ConfigError, match=r"data.val_split"):
-        analysis.calibration(NetworkView(eyes.network, eyes.reader, digits(val_split=0), "test", knows_classes=True))
+        analysis.calibration(NetworkView(view.network, view.cache, digits(val_split=0), "test", knows_classes=True))
 
 
-def test_unknown_images_are_scored_as_by_the_probe(eyes: NetworkView) -> None:
+def test_unknown_images_are_scored_as_by_the_evaluator(view: NetworkView) -> None:
     noise = RandomImages(images=500, size=8)
-    found = analysis.unknown_scores(eyes, noise)
+    found = analysis.ood_scores(view, noise)
     assert [*found] == ["teacher", "student"]
-    for name, one in (("student", eyes), ("teacher", eyes.teacher)):
-        known, unknown, bank = (one.seen(*of) for of in (("test",), ("test", noise), ("train",)))
+    for name, one in (("student", view), ("teacher", view.teacher)):
+        known, unknown, bank = (one.predictions(*of) for of in (("test",), ("test", noise), ("train",)))
         scores = [cosine_similarity(part.embedding, bank.embedding).max(1) for part in (known, unknown)]
         truth = np.arange(len(known.labels) + 50) < len(known.labels)
         area = roc_auc_score(truth, np.concatenate(scores))
@@ -256,7 +256,7 @@ def test_unknown_images_are_scored_as_by_the_probe(eyes: NetworkView) -> None:
         energies = [np.logaddexp.reduce(part.logits.double().numpy(), axis=1) for part in (known, unknown)]
         area = roc_auc_score(truth, np.concatenate(energies))
         assert found[name].values["ood_energy_random"] == pytest.approx(area, abs=1e-6)
-    figure = drawn(analysis.unknown_histograms(found))
+    figure = drawn(analysis.ood_histograms(found))
     panels = [axes for axes in figure.axes if axes.get_title()]
     assert len(panels) == 4
     filled, outlined = (patch.get_data() for patch in panels[0].patches)
@@ -264,28 +264,28 @@ def test_unknown_images_are_scored_as_by_the_probe(eyes: NetworkView) -> None:
     assert filled.values == pytest.approx(np.array(table["known"]) / 360)
     assert outlined.values == pytest.approx(np.array(table["unknown"]) / 50)
     with pytest.raises(ConfigError, match="run's own images"):
-        analysis.unknown_scores(eyes, digits())
-    only = analysis.unknown_scores(
-        NetworkView(eyes.network, eyes.reader, eyes.data, "test", knows_classes=False), noise, scores=["energy"]
+        analysis.ood_scores(view, digits())
+    only = analysis.ood_scores(
+        NetworkView(view.network, view.cache, view.data, "test", knows_classes=False), noise, scores=["energy"]
     )
     with pytest.raises(ConfigError, match="knn needs no trained classifier"):
-        analysis.unknown_histograms(only)
+        analysis.ood_histograms(only)
 
 
-def test_disagreements_come_first(eyes: NetworkView) -> None:
-    ours, theirs = (softmax(one.seen().logits.double().numpy(), axis=1) for one in (eyes, eyes.teacher))
+def test_disagreements_come_first(view: NetworkView) -> None:
+    ours, theirs = (softmax(one.predictions().logits.double().numpy(), axis=1) for one in (view, view.teacher))
     differ = ours.argmax(1) != theirs.argmax(1)
     apart = (theirs * (np.log(theirs.clip(1e-12)) - np.log(ours.clip(1e-6)))).sum(1)
     expected = sorted(range(360), key=lambda row: (not differ[row], -apart[row]))
     count = int(differ.sum())
     assert 0 < count < 350
-    found, expected = analysis.disagreements(eyes, most=count + 8), expected[: count + 8]
+    found, expected = analysis.disagreements(view, max_images=count + 8), expected[: count + 8]
     assert found.differ().tolist() == [True] * count + [False] * 8
     assert found.student.numpy() == pytest.approx(ours[expected], abs=1e-5)
-    assert found.labels.tolist() == eyes.seen().labels[expected].tolist()
+    assert found.labels.tolist() == view.predictions().labels[expected].tolist()
     for image, row in zip(found.images, expected, strict=True):
-        assert torch.equal(image, eyes.data.datasets["test"].take(torch.tensor([row])).images[0])
-    figure = drawn(analysis.disagreement_grid(analysis.Opinions(*(part[:5] for part in found)), NAMES))
+        assert torch.equal(image, view.data.datasets["test"].take(torch.tensor([row])).images[0])
+    figure = drawn(analysis.disagreement_grid(analysis.ProbabilityPair(*(part[:5] for part in found)), NAMES))
     assert f"{min(count, 5)} of these 5 images" in texts(figure)
     pictures = [axes for axes in figure.axes if axes.images]
     assert len(pictures) == 5
@@ -300,19 +300,19 @@ def test_disagreements_come_first(eyes: NetworkView) -> None:
 def test_what_only_one_of_two_believes_is_drawn() -> None:
     student, teacher = torch.zeros(10), torch.zeros(10)
     student[[7, 1]], teacher[[2, 3]] = torch.tensor([0.9, 0.1]), torch.tensor([0.8, 0.2])
-    found = analysis.Opinions(torch.zeros(1, 3, 4, 4), torch.tensor([-1]), student[None], teacher[None])
-    figure = drawn(analysis.disagreement_grid(found, NAMES[:7], most_classes=3))
+    found = analysis.ProbabilityPair(torch.zeros(1, 3, 4, 4), torch.tensor([-1]), student[None], teacher[None])
+    figure = drawn(analysis.disagreement_grid(found, NAMES[:7], max_classes=3))
     assert [tick.get_text() for tick in figure.axes[1].get_yticklabels()] == ["2", "3", "class 7"]
     assert "no label" in texts(figure)
 
 
-def test_opinions_of_an_untrained_classifier_are_votes(eyes: NetworkView) -> None:
-    untrained = NetworkView(eyes.network, eyes.reader, eyes.data, "test", knows_classes=False, teacher=eyes.teacher)
-    found = analysis.disagreements(untrained, most=5)
+def test_opinions_of_an_untrained_classifier_are_votes(view: NetworkView) -> None:
+    untrained = NetworkView(view.network, view.cache, view.data, "test", knows_classes=False, teacher=view.teacher)
+    found = analysis.disagreements(untrained, max_images=5)
     assert found.student.sum(dim=1) == pytest.approx(torch.ones(5), abs=1e-5)
     assert ((found.student * 10).count_nonzero(dim=1) < 10).all()  # few classes among ten neighbours
-    with pytest.raises(ConfigError, match="none to disagree with"):
-        analysis.disagreements(eyes.teacher)
+    with pytest.raises(ConfigError, match="no teacher to compare with"):
+        analysis.disagreements(view.teacher)
 
 
 def test_a_network_of_another_kind_has_stages_too() -> None:

@@ -45,9 +45,9 @@ def test_steps_are_watched_and_terms_fall() -> None:
 
 
 def test_look_is_without_gradients_in_eval_mode() -> None:
-    built, images = method(SP), analysis.some_of_each(digits(), 1).images
+    built, images = method(SP), analysis.images_per_class(digits(), 1).images
     built.train()
-    sight = analysis.look(built, images, maps=2)
+    sight = analysis.compute_features(built, images, maps=2)
     assert built.training
     assert not built.teacher.training
     assert not sight.student.logits.requires_grad
@@ -56,18 +56,18 @@ def test_look_is_without_gradients_in_eval_mode() -> None:
     with torch.no_grad():
         assert torch.equal(sight.student.logits, built.eval().student(images))
     tintem = method(TinTeM)
-    ours, mapped = analysis.look(tintem, images).aligned
+    ours, mapped = analysis.compute_features(tintem, images).aligned
     assert ours.shape == mapped.shape == (10, 16)
     assert not mapped.requires_grad
 
 
 def test_mixtures_show_sources_and_shares() -> None:
-    batch = analysis.some_of_each(digits(), 1)
+    batch = analysis.images_per_class(digits(), 1)
     virtual = virtual_samples(batch.keys, images=3, alpha=1.0, per="sample")
     stkd = method(STKD)
-    ours = analysis.soft(analysis.look(stkd, batch.images).student.logits, 4)
-    theirs = analysis.soft(torch.randn(10, 10), 4)
-    figure = analysis.mixtures(batch, virtual, ours, theirs, NAMES, most=2)
+    ours = analysis.soft_targets(analysis.compute_features(stkd, batch.images).student.logits, 4)
+    theirs = analysis.soft_targets(torch.randn(10, 10), 4)
+    figure = analysis.plot_mixtures(batch, virtual, ours, theirs, NAMES, max_samples=2)
     even = np.argsort(virtual.weights.numpy().max(axis=1), kind="stable")[:2]
     pictures = np.array([axes for axes in figure.axes if axes.images]).reshape(4, 2)
     images = as_float(batch.images).numpy()
@@ -83,7 +83,7 @@ def test_mixtures_show_sources_and_shares() -> None:
 
 def test_soft_targets_are_softened() -> None:
     logits = torch.tensor([[0.0, 4.0]], dtype=torch.float16)
-    assert analysis.soft(logits, 4)[0, 1].item() == pytest.approx(1 / (1 + np.exp(-1)))
+    assert analysis.soft_targets(logits, 4)[0, 1].item() == pytest.approx(1 / (1 + np.exp(-1)))
 
 
 def test_spaces_show_the_cosines_of_rows_and_columns() -> None:
@@ -105,7 +105,7 @@ def test_spaces_show_the_cosines_of_rows_and_columns() -> None:
     bars = [[patch for patch in axes.patches if isinstance(patch, Rectangle)] for axes in (right, below)]
     assert [bar.get_width() for bar in bars[0]] == pytest.approx(expected[0][order], abs=1e-6)
     assert [bar.get_height() for bar in bars[1]] == pytest.approx(expected[1][across], abs=1e-6)
-    with pytest.raises(ConfigError, match="behind the head"):
+    with pytest.raises(ConfigError, match="after the head"):
         analysis.plot_embedding_table(ours[:, :3], theirs, labels)
 
 
@@ -115,7 +115,7 @@ def test_angles_are_those_of_all_pairs() -> None:
     assert np.sort(analysis.pair_cosines(vectors).numpy()) == pytest.approx(np.sort(expected), abs=1e-6)
     turn = torch.linalg.qr(torch.randn(5, 5)).Q
     kept = analysis.MappedTeacher(vectors @ turn, vectors @ turn, vectors)
-    figure = analysis.angles({"kept": kept, "lost": kept._replace(mapped=torch.randn(7, 5))})
+    figure = analysis.plot_angles({"kept": kept, "lost": kept._replace(mapped=torch.randn(7, 5))})
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[0] == "kept: pairs, 0.00 apart"
     assert titles[1] == "kept: student to mapped, mean 1.00"
@@ -133,7 +133,7 @@ def comparison(tmp_path: Path) -> object:
 
 
 def test_differences_have_their_intervals(comparison: object) -> None:
-    figure = analysis.differences(comparison)
+    figure = analysis.plot_differences(comparison)
     table: pd.DataFrame = comparison.frame.pivot_table(index="seed", columns="group", values="test/acc")
     (axes,) = figure.axes
     groups = [tick.get_text() for tick in axes.get_yticklabels()]
@@ -150,7 +150,7 @@ def test_differences_have_their_intervals(comparison: object) -> None:
     assert {len(table[group].dropna()) for group in groups} == {1, 3}
 
 
-def test_quietly_keeps_words_back(capfd: pytest.CaptureFixture) -> None:
+def test_suppress_output_suppresses_output(capfd: pytest.CaptureFixture) -> None:
     disabled = logging.root.manager.disable
     with warnings.catch_warnings(record=True) as caught, analysis.suppress_output():
         print("a word")
@@ -162,7 +162,7 @@ def test_quietly_keeps_words_back(capfd: pytest.CaptureFixture) -> None:
     assert capfd.readouterr().out == "heard\n"
 
 
-def test_quietly_says_why_main_has_ended() -> None:
+def test_suppress_output_raises_the_last_line_when_main_exits() -> None:
     from kd_lightning.cli import main
 
     config = Path(__file__).parents[2] / "configs/digits/kd.yaml"

@@ -73,7 +73,7 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
             f"--run.output_dir={tmp_path}",
             "--trainer.max_epochs=2",
         ]
-        fixed += ["--trainer.callbacks+=test_non_finite.Kept", "--trainer.enable_progress_bar=false"]
+        fixed += ["--trainer.callbacks+=test_non_finite.Kept", "--trainer.enable_progress_bar=false", "--run.project=p"]
         fixed += [
             "--run.name=n",
             "--data.max_train_samples=500",
@@ -245,7 +245,7 @@ def test_two_processes_agree(tmp_path: Path, how: str, first: str) -> None:
     args = ["--model=test_non_finite.Faulty", "--model.at=[3]", f"--model.first={first}", f"--guard.nonfinite={how}"]
     args += ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.max_epochs=1", "--run.id=x"]
     args += ["--run.wandb=off", f"--run.output_dir={tmp_path}", "--run.project=p", "--run.name=n"]
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ["PYTHONPATH"]])
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     command = [sys.executable, "-m", "kd_lightning", "fit", BASELINE, *args]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
@@ -261,6 +261,7 @@ def test_two_processes_agree(tmp_path: Path, how: str, first: str) -> None:
     assert all(torch.isfinite(v).all() for v in student(tmp_path / "p/n/x/last.ckpt").values())
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_nothing_waits_for_the_gpu(tmp_path: Path) -> None:
     class Watched(NonFiniteGuard):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.factories import EVERY_METHOD, digits, method, trainer, weights
+from helpers.factories import EVERY_METHOD, digits, method, some_by_default, trainer, weights
 from helpers.messages import message_of
 from lightning.pytorch import Callback
 
@@ -35,7 +35,7 @@ def twins(kind: type[StudentModule], **settings: object) -> tuple[StudentModule,
     return compiled, plain
 
 
-@pytest.mark.parametrize("kind", EVERY_METHOD)
+@pytest.mark.parametrize("kind", some_by_default(EVERY_METHOD, "KD"))
 def test_every_methods_losses_compile_as_one_graph_and_stay_the_same(kind: type[StudentModule]) -> None:
     compiled, plain = twins(kind, backend="eager", dynamic=False, fullgraph=True)
     for seed in range(2):

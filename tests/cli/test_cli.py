@@ -1,4 +1,4 @@
-"""The main job through the real door: fit, test, validate, predict, and what they leave behind."""
+"""The main job end to end: fit, test, validate, predict, and what they leave behind."""
 
 import csv
 import json
@@ -160,6 +160,7 @@ def test_print_config_is_whole_and_runs_again(config: Path, tmp_path: Path, caps
     main(["fit", f"--config={printed}", "--trainer.fast_dev_run=true", f"--run.output_dir={tmp_path}", *FAST])
 
 
+@pytest.mark.e2e
 def test_the_same_seed_gives_the_same_student_and_another_seed_another(config: Path, tmp_path: Path) -> None:
     def weights(seed: int, name: str) -> dict[str, torch.Tensor]:
         args = [

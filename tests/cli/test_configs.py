@@ -1,4 +1,4 @@
-"""Every config in configs/ runs, through the real door, for a few steps on tiny data."""
+"""Every config in configs/ is parsed; end to end, each is fitted for a few steps on tiny data."""
 
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from kd_lightning.models import Network, checkpoints
 CONFIGS = Path(__file__).parents[2] / "configs"
 TRAINER = sorted((CONFIGS / "trainer").glob("*.yaml"))  # test_two_processes.py runs with these
 SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))  # test_sweeps.py
-EVALUATIONS = sorted((CONFIGS / "select").glob("*.yaml"))
+EVALUATIONS = sorted((CONFIGS / "eval").glob("*.yaml"))
 FILES = sorted({*CONFIGS.rglob("*.yaml")} - {*TRAINER, *SWEEPS, *EVALUATIONS})
+every_config = pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(CONFIGS)) for file in FILES])
 BRIEF = ["--trainer.accelerator=cpu", "--trainer.max_epochs=2", "--trainer.limit_train_batches=2"]
 BRIEF += ["--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1", "--trainer.log_every_n_steps=1"]
 BRIEF += ["--trainer.precision=32", "--data.batch_size=8", "--trainer.enable_progress_bar=false", "--run.wandb=off"]
@@ -67,8 +68,20 @@ def some_teacher(teacher: dict, data: str, path: Path) -> list[str]:
     return args
 
 
+@every_config
+def test_every_config_is_parsed(file: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", f"--config={file}", "--print_config"])
+    assert not ended.value.code
+    printed, given = yaml.safe_load(capsys.readouterr().out), yaml.safe_load(file.read_text())
+    for group in ("data", "model"):
+        assert printed[group]["class_path"].rpartition(".")[2] == given[group]["class_path"].rpartition(".")[2]
+        assert {*given[group].get("init_args", {})} <= {*printed[group]["init_args"]}
+
+
+@pytest.mark.e2e
 @pytest.mark.usefixtures("noise")
-@pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(CONFIGS)) for file in FILES])
+@every_config
 def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
     content = yaml.safe_load(file.read_text())
     args = ["fit", f"--config={file}", f"--run.output_dir={tmp_path}", *BRIEF]
@@ -97,6 +110,7 @@ def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
         assert (run.parent / kept).exists()
 
 
+@pytest.mark.e2e
 @pytest.mark.usefixtures("noise")
 def test_evaluates_evaluate_on_every_axis(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KD_SHARED", str(tmp_path))
@@ -114,7 +128,7 @@ def test_evaluates_evaluate_on_every_axis(folder: Path, tmp_path: Path, monkeypa
     assert {f"test/{name}" for name in (*axes, "ood_msp_digits_fpr95", "corrupted_relative")} <= found
 
 
-@pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(CONFIGS)) for file in FILES])
+@every_config
 def test_every_config_opens_with_paper_command_and_expectation(file: Path) -> None:
     head = [line for line in file.read_text().splitlines() if line.startswith("# ")]
     path = file.relative_to(CONFIGS.parent)

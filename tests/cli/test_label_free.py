@@ -37,6 +37,7 @@ def bare(path: Path, classes: int) -> list[str]:
     return ["--data=ImageFolder", *data, "--data.augmentations=[]"]
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("method", ["KD", "SP"])
 def test_a_student_learns_from_the_teacher_alone(method: str, digits: Path, tmp_path: Path) -> None:
     model = [f"--model={method}", TEACHER, STUDENT, "--model.ce_weight=0"]

@@ -64,6 +64,7 @@ def test_every_corner_is_taken(file: Path, monkeypatch: pytest.MonkeyPatch, capf
             assert (config[group]["init_args"][field] if field else config[group]) == value
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_its_metric_is_of_the_validation_and_logged(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

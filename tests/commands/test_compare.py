@@ -1,13 +1,17 @@
 """compare through the command line."""
 
+from inspect import signature
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
 from helpers.fake_runs import write_runs
 
 from kd_lightning.cli import main
-from kd_lightning.commands.compare import Compare
+from kd_lightning.commands.compare import WRITTEN, Compare
+from kd_lightning.reports import workspace
+from kd_lightning.reports.statistics import Test
 
 
 def refusal(args: list[str], capfd: pytest.CaptureFixture) -> str:
@@ -41,23 +45,27 @@ def test_it_writes_a_page_and_two_tables(tmp_path: Path, capfd: pytest.CaptureFi
     assert "difference to kd" in after
     assert "Wilcoxon" in after
     assert before != after
-    assert "None shown: left out as asked" in (out / "report.html").read_text()
+    assert "None shown: disabled by the user" in (out / "report.html").read_text()
 
 
-def test_runs_stand_on_their_own_or_behind_an_option() -> None:
-    both = ['--runs=["a", "b c"]', "--out", "r"]
-    assert Compare.arguments(["a", "b c", "--out", "r"]) == both
-    assert Compare.arguments(["--out", "r", "a", "b c"]) == both
-    assert Compare.arguments(["--runs", "a", "b c", "--out", "r"]) == both
-    assert Compare.arguments(["a", "--out=r", "b c"]) == ['--runs=["a", "b c"]', "--out=r"]
-    assert Compare.arguments(['--runs=["a"]', "--test", "t"]) == ['--runs=["a"]', "--test", "t"]
-    assert Compare.arguments(["--help"]) == ["--help"]
+def test_runs_are_given_by_position(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    write_runs(tmp_path / "a b", ("kd",), 1)
+    write_runs(tmp_path / "c", ("sp",), 1)
+    out = ["--out", str(tmp_path / "r"), "--images=false"]
+    main(["compare", *out, str(tmp_path / "a b"), str(tmp_path / "c")])
+    main(["compare", str(tmp_path / "a b"), str(tmp_path / "c"), *out])
+    assert "digits: 2 runs" in capfd.readouterr().out
+
+
+def test_choices_of_the_test_are_those_of_the_statistics() -> None:
+    assert get_args(signature(Compare).parameters["test"].annotation) == get_args(Test)
+    assert workspace.LINKS in WRITTEN
 
 
 def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     runs = str(write_runs(tmp_path / "runs", ("baseline", "kd"), 1))
     assert "runs: none given" in refusal([], capfd)
-    assert "runs: none that can be compared" in refusal([str(tmp_path / "other")], capfd)
+    assert "runs: no run can be compared" in refusal([str(tmp_path / "other")], capfd)
     assert f"out: {runs} holds other files than a report's (digits)" in refusal([runs, "--out", runs], capfd)
     file = tmp_path / "runs/digits/kd-s0/a/config.yaml"
     assert f"out: {file} is a file" in refusal([runs, "--out", str(file)], capfd)

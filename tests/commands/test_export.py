@@ -15,8 +15,8 @@ from safetensors import safe_open
 
 from kd_lightning.cli import main
 from kd_lightning.commands.export import command
+from kd_lightning.commands.export.atomic_path import atomic_path
 from kd_lightning.commands.export.provenance import _plain
-from kd_lightning.commands.export.staging import staged
 from kd_lightning.models import Network
 
 QUICK = ["--images=40", "--batch_sizes=[1]", "--repeats=1"]
@@ -100,7 +100,7 @@ def test_the_card_loads_it_in_a_process_of_its_own(made: Path) -> None:
     assert "(1, 10)" in printed.stdout, printed.stderr
     assert "import kd_lightning" in card
     assert "| accuracy on test images |" in card
-    assert "# license: yours" in card
+    assert "# license: to be chosen" in card
     assert "Not measured: other sources" in card
 
 
@@ -135,46 +135,41 @@ def test_a_full_disk_leaves_what_was_there(
     assert (tmp_path / "timm/config.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["timm"]
     monkeypatch.undo()
-    main(["export", *args, "--overwrite", "true"])
+    main(["export", *args, "--overwrite"])
     assert {path.name for path in (tmp_path / "timm").iterdir()} == {"model.safetensors", "config.json", "README.md"}
 
 
 def test_refusals(run: Path, made: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     there, out = ["--ckpt_path", str(run)], ["--path", str(tmp_path / "o")]
-    assert "format: none given" in refusal([*there, *out], capfd)
+    assert "format is required" in refusal([*there, *out], capfd)
     assert "format: 'onx' is none; nearest: onnx" in refusal([*there, *out, "--format=onx"], capfd)
-    assert "ckpt_path: none given" in refusal(["--format=timm"], capfd)
+    assert "ckpt_path is required" in refusal(["--format=timm"], capfd)
     assert "student.safetensors is there already" in refusal([*there, "--format=safetensors"], capfd)
     assert "nearest: best.ckpt" in refusal(["--ckpt_path", str(run / "best.ckp"), "--format=timm"], capfd)
-    assert "config.yaml is no checkpoint" in refusal(["--ckpt_path", str(run / "config.yaml"), "--format=timm"], capfd)
+    assert "config.yaml is not a checkpoint" in refusal(
+        ["--ckpt_path", str(run / "config.yaml"), "--format=timm"], capfd
+    )
     above = refusal(["--ckpt_path", str(run.parent), "--format=timm"], capfd)
     assert f"runs below it: {run.name}" in above
     timm_only = [*there, *out, "--format=timm"]
     assert "images: 0 is not above 0" in refusal([*timm_only, "--images=0"], capfd)
     assert "tolerance: -1.0" in refusal([*timm_only, "--tolerance=-1"], capfd)
-    assert "int8: it is made of onnx" in refusal([*timm_only, "--int8"], capfd)
-    assert "push_to_hub: foo is no OWNER/NAME" in refusal([*timm_only, "--push_to_hub=foo"], capfd)
-    assert "push_to_hub: the timm folder" in refusal([*there, "--format=torch_export", "--push_to_hub=a/b"], capfd)
+    assert "int8: it is created from onnx" in refusal([*timm_only, "--int8"], capfd)
+    assert "push_to_hub: foo is not OWNER/NAME" in refusal([*timm_only, "--push_to_hub=foo"], capfd)
+    assert "push_to_hub: it uploads the timm folder" in refusal(
+        [*there, "--format=torch_export", "--push_to_hub=a/b"], capfd
+    )
     foreign = tmp_path / "foreign.ckpt"
     torch.save({"state_dict": {"a": torch.zeros(1)}}, foreign)
     assert "there is no config.yaml" in refusal(["--ckpt_path", str(foreign), "--format=timm"], capfd)
     assert not (tmp_path / "o").exists()
 
 
-def test_formats_stand_in_a_row() -> None:
-    both = ['--format=["onnx", "timm"]', "--path", "p"]
-    for args in (["--format", "onnx", "timm", "--path", "p"], ["--format=onnx,timm", "--path", "p"]):
-        assert command.Export.arguments(args) == both
-    assert command.Export.arguments(["--path", "p", "--format", '["onnx", "timm"]'])[-1] == '--format=["onnx", "timm"]'
-    assert command.Export.arguments(["--int8", "--format", "onnx"]) == ['--format=["onnx"]', "--int8=true"]
-    assert command.Export.arguments(["--int8", "false"]) == ["--int8", "false"]
-
-
 def test_a_run_that_is_not_finished_says_so(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     there = finished(tmp_path, unfinished=True)
     main(["export", "--ckpt_path", str(there), "--format", "timm", *QUICK])
     assert "unfinished: " in capfd.readouterr().out
-    assert "Nothing is known" in (there / "export/timm/README.md").read_text()
+    assert "have not been evaluated" in (there / "export/timm/README.md").read_text()
 
 
 def test_other_weights_than_the_evaluated_ones_claim_no_metrics(run: Path, tmp_path: Path) -> None:
@@ -199,7 +194,7 @@ def test_a_folder_that_cannot_take_its_name_leaves_the_old_one(tmp_path: Path, m
     monkeypatch.setattr(os, "replace", no_move)
 
     def write() -> None:
-        with staged(target) as made:
+        with atomic_path(target) as made:
             made.mkdir()
             (made / "new").touch()
 

@@ -14,7 +14,7 @@ from helpers.exported_runs import PIXELS, finished, refusal
 
 from kd_lightning.cli import main
 from kd_lightning.commands.export import format as formats
-from kd_lightning.commands.export.deployed import Deployed
+from kd_lightning.commands.export.exported_model import ExportedModel
 from kd_lightning.commands.export.onnx_graph import Onnx
 from kd_lightning.models import Network
 
@@ -75,7 +75,7 @@ def test_a_vit_resizes_within_and_takes_floats(tmp_path: Path, capfd: pytest.Cap
     torch.testing.assert_close(given, expected, rtol=0, atol=1e-5)
     model = timm.create_model(f"local-dir:{run / 'export/timm'}", pretrained=True)
     assert tuple(model.pretrained_cfg["input_size"]) == (3, 16, 16)
-    assert "resized within to 16" in capfd.readouterr().out
+    assert "resized to 16" in capfd.readouterr().out
 
 
 @installed
@@ -85,7 +85,7 @@ def test_a_vit_resizes_within_and_takes_floats(tmp_path: Path, capfd: pytest.Cap
 def test_the_graph_resizes_as_pytorch_does(interpolation: str, size: int, tmp_path: Path) -> None:
     network = Network("cifar_resnet8", num_classes=3, size=size, model_kwargs={"channels": [4, 4, 8, 16]}).eval()
     network.interpolation = interpolation
-    Onnx(Deployed(network, ("logits",), 8, "uint8", [])).write(tmp_path / "student.onnx", FACTS)
+    Onnx(ExportedModel(network, ("logits",), 8, "uint8", [])).write(tmp_path / "student.onnx", FACTS)
     with torch.no_grad():
         expected = network(PIXELS)
     torch.testing.assert_close(said(tmp_path / "student.onnx", PIXELS)["logits"], expected, rtol=0, atol=1e-5)
@@ -146,7 +146,7 @@ def test_the_hub_is_reached_by_its_own_library_and_privately(
     assert done == [("me/net", True), ("me/net", ["README.md", "config.json", "model.safetensors"])]
     assert "on the hub: https://hub/me/net" in capfd.readouterr().out
     public = True
-    assert "push_to_hub: me/net is there and public" in refusal(args, capfd, status=1)
+    assert "push_to_hub: me/net exists and is public" in refusal(args, capfd, status=1)
     assert len(done) == 3
 
     def offline(self: Any, name: str, **kwargs: Any) -> str:

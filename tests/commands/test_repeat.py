@@ -23,7 +23,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("fake")
 def test_seed_by_seed_then_nothing_is_done_twice(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     configs = [write(tmp_path, "a"), write(tmp_path, "b", fake={"select": "test/knn"})]
-    rows = Repeat(configs, seeds=2)([])
+    rows = Repeat(configs=configs, seeds=2)([])
     assert began(tmp_path) == ["a-s0", "b-s0", "a-s1", "b-s1"]
     assert [(row["config"], row["seed"], row["state"], row["result"]) for row in rows] == [
         (configs[0], 0, "ran", "50.00%"),
@@ -36,7 +36,7 @@ def test_seed_by_seed_then_nothing_is_done_twice(tmp_path: Path, capfd: pytest.C
     assert "python -m kd_lightning compare " + " ".join(row["folder"] for row in rows) + " --out report" in printed
     for row in rows:
         assert Path(f"{row['folder']}.log").read_text() == "fit says: step\n"
-    again = Repeat(configs, seeds=[1, 7])([])
+    again = Repeat(configs=configs, seeds=[1, 7])([])
     assert [(row["seed"], row["state"]) for row in again] == [(1, "done before")] * 2 + [(7, "ran")] * 2
     assert again[0]["minutes"] == 1.5  # the run's own
     assert [*{*folders(tmp_path)} - {*before}] != []
@@ -47,17 +47,17 @@ def test_seed_by_seed_then_nothing_is_done_twice(tmp_path: Path, capfd: pytest.C
 @pytest.mark.usefixtures("fake")
 def test_another_config_or_further_argument_is_another_run(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     config = write(tmp_path, "a")
-    Repeat([config], seeds=1)([])
+    Repeat(configs=[config], seeds=1)([])
     assert "has changed" not in capfd.readouterr().out
-    (row,) = Repeat([config], seeds=1)(["--trainer.max_epochs=5"])
+    (row,) = Repeat(configs=[config], seeds=1)(["--trainer.max_epochs=5"])
     assert row["state"] == "ran"
     assert f"{config} has changed (trainer.max_epochs 3, now 5): new runs; the old ones stay" in capfd.readouterr().out
     write(tmp_path, "a", model={"class_path": "kd_lightning.methods.KD", "init_args": {"temperature": 8.0}})
-    (row,) = Repeat([config], seeds=1)([])
+    (row,) = Repeat(configs=[config], seeds=1)([])
     assert row["state"] == "ran"
     assert "model.init_args.temperature" in capfd.readouterr().out
     assert len(folders(tmp_path)) == 3
-    (row,) = Repeat([config], seeds=1)(["--run.group=other", f"--run.output_dir={tmp_path}/runs/../runs"])
+    (row,) = Repeat(configs=[config], seeds=1)(["--run.group=other", f"--run.output_dir={tmp_path}/runs/../runs"])
     assert row["state"] == "done before"  # what a run is filed under does not make it another
 
 
@@ -71,13 +71,13 @@ def test_what_is_unfinished_goes_on_and_what_has_no_checkpoint_starts_anew(tmp_p
     with zipfile.ZipFile(whole, "w") as file:
         file.writestr("data.pkl", "x" * 1000)
     cut.write_bytes(whole.read_bytes()[:500])  # killed while it was written
-    (jobs[3].beside / jobs[3].id / "results.json").write_text('{"schema": 1, "metr')
-    rows = Repeat([config], seeds=4)([])
+    (jobs[3].beside / jobs[3].id / "results.json").write_text('{"schema": 2, "metr')
+    rows = Repeat(configs=[config], seeds=4)([])
     assert [row["state"] for row in rows] == ["resumed", "ran", "ran", "ran"]
     assert [Path(row["folder"]).name for row in rows] == [f"{job.id}-r1" for job in jobs]
     then = [yaml.safe_load((Path(row["folder"]) / "config.yaml").read_text()) for row in rows]
     assert [content.get("ckpt_path") for content in then] == [str(whole), None, None, None]
-    assert [row["state"] for row in Repeat([config], seeds=4)([])] == ["done before"] * 4
+    assert [row["state"] for row in Repeat(configs=[config], seeds=4)([])] == ["done before"] * 4
 
 
 @pytest.mark.usefixtures("fake")
@@ -96,7 +96,7 @@ def test_a_second_attempt_that_saved_nothing_leaves_the_first_ones_checkpoint(tm
 def test_one_fails_and_the_others_go_on(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     configs = [write(tmp_path, "a", fake={"fails": [0]}), write(tmp_path, "b", fake={"silent": [1]})]
     with pytest.raises(RunError) as raised:
-        Repeat(configs, seeds=2)([])
+        Repeat(configs=configs, seeds=2)([])
     assert str(raised.value) == (
         f"2 of 4 runs failed: {configs[0]}, seed 0: the loss is nan; "
         f"{configs[1]}, seed 1: it ended without a results.json; last: fit says: step"
@@ -108,16 +108,16 @@ def test_one_fails_and_the_others_go_on(tmp_path: Path, capfd: pytest.CaptureFix
     assert str(log) in printed
     assert "last words" in log.read_text()
     with pytest.raises(RunError):  # no checkpoint: anew, in a folder and a log of its own
-        Repeat(configs[:1], seeds=1)([])
+        Repeat(configs=configs[:1], seeds=1)([])
     assert len([*tmp_path.glob("runs/p/a-s0/*.log")]) == 2
 
 
 @pytest.mark.usefixtures("fake")
 def test_a_dry_run_starts_nothing(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     config = write(tmp_path, "a")
-    Repeat([config], seeds=[1])([])
+    Repeat(configs=[config], seeds=[1])([])
     before = [*tmp_path.rglob("*")]
-    rows = Repeat([config], seeds=2, dry_run=True)([])
+    rows = Repeat(configs=[config], seeds=2, dry_run=True)([])
     assert [row["state"] for row in rows] == ["would run", "done before"]
     printed = capfd.readouterr().out
     assert f"fit --config {config} --seed_everything=0 --run.id={plan.MARK}" in printed
@@ -143,7 +143,7 @@ def test_a_dry_run_starts_nothing(tmp_path: Path, capfd: pytest.CaptureFixture) 
 )
 def test_unequal_budgets_are_named(tmp_path: Path, capfd: pytest.CaptureFixture, other: dict, words: str) -> None:
     a, b = write(tmp_path, "a"), write(tmp_path, "b", **other)
-    Repeat([a, b], seeds=1, dry_run=True)([])
+    Repeat(configs=[a, b], seeds=1, dry_run=True)([])
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("warning: ")]
     expected = f"warning: not of equal budget: the configs differ in {words.format(a=a, b=b)}"
     assert lines == ([expected] if words else [])
@@ -164,7 +164,6 @@ def test_refusals(tmp_path: Path) -> None:
         tmp_path, "c", run={"project": "p", "name": "a-s{seed}", "output_dir": str(tmp_path / "runs"), "id": None}
     )
     for kwargs, arguments, words in [
-        ({"configs": []}, [], "configs: which runs"),
         ({"configs": [str(tmp_path / "aa.yaml")]}, [], "aa.yaml does not exist; nearest: a.yaml"),
         ({"configs": [str(tmp_path)]}, [], "is not a file"),
         ({"configs": [a, f"{tmp_path}/./a.yaml"]}, [], "a.yaml stands there twice"),
@@ -201,7 +200,7 @@ def test_fit_leaves_what_is_looked_for(
     job, other = plan.Job(resolved, 4), plan.Job(resolved, 5)
     main(job.command(brief, job.next())[len(plan.FIT) - 1 :])
     monkeypatch.setattr(command, "resolve", lambda path, arguments: resolved)
-    (row,) = Repeat([str(config)], seeds=[4])(brief)
+    (row,) = Repeat(configs=[str(config)], seeds=[4])(brief)
     assert row["state"] == "done before"
     assert row["result"].endswith("%")
     assert zipfile.is_zipfile(job.beside / job.id / "last.ckpt")
@@ -219,26 +218,32 @@ def test_real_processes(tmp_path: Path) -> None:
     configs = [str(ROOT / f"configs/digits/{name}.yaml") for name in ("baseline", "kd")]
     brief = ["--trainer.accelerator=cpu", "--trainer.max_epochs=2", "--run.wandb=off", f"--run.output_dir={tmp_path}"]
     brief += ["--protocol.select=best"]
-    rows = Repeat(configs, seeds=1, max_parallel=2)(brief)
+    rows = Repeat(configs=configs, seeds=1, max_parallel=2)(brief)
     assert [row["state"] for row in rows] == ["ran", "ran"]
     (Path(rows[0]["folder"]) / "results.json").unlink()  # as if it were ended in its test
-    rows = Repeat(configs, seeds=1)(brief)
+    rows = Repeat(configs=configs, seeds=1)(brief)
     assert [row["state"] for row in rows] == ["resumed", "done before"]
     assert Path(rows[0]["folder"]).name.endswith("-r1")
 
 
-@pytest.mark.parametrize(
-    ("typed", "given"),
-    [
-        (["--configs", "a.yaml", "b.yaml", "--seeds", "5"], ['--configs=["a.yaml", "b.yaml"]', "--seeds=5"]),
-        (["a.yaml", "b.yaml", "--max_parallel", "2"], ["--max_parallel", "2", '--configs=["a.yaml", "b.yaml"]']),
-        (["--seeds", "3", "7", "--configs=a.yaml"], ['--configs=["a.yaml"]', "--seeds=[3, 7]"]),
-        (["--configs=[a.yaml, b.yaml]", "--seeds=[3]", "--dry_run"],
-         ["--dry_run=true", "--configs=[a.yaml, b.yaml]", "--seeds=[3]"]),
-        (["--configs", "a.yaml", "--configs", "b.yaml"], ['--configs=["a.yaml", "b.yaml"]']),
-        (["--seed", "3"], ["--seed", "3"]),  # the parser says what it thinks of it
-        (["--help"], ["--help"]),
-    ],
-)  # fmt: skip
-def test_lists_as_they_are_typed(typed: list[str], given: list[str]) -> None:
-    assert Repeat.arguments(typed) == given
+@pytest.mark.usefixtures("fake")
+def test_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    a, b = write(tmp_path, "a"), write(tmp_path, "b")
+    rows = main(["repeat", "--configs", a, b, "--trainer.max_epochs", "6", "--seeds=[3, 7]", "--dry_run"])
+    assert [(row["config"], row["seed"], row["state"]) for row in rows] == [
+        (config, seed, "would run") for seed in (3, 7) for config in (a, b)
+    ]
+    printed = capfd.readouterr().out
+    assert f"fit --config {a} --trainer.max_epochs 6 --seed_everything=3" in printed
+    assert not (tmp_path / "runs").exists()
+    for args, words in (
+        (["--seeds", "2"], "configs is required"),
+        (["--configs", a, "--seeds=x"], "seeds: x is not int"),
+        (["--configs", a, "--max_parallel=x"], "max_parallel"),
+        (["--configs", a, "--typo=3"], "typo is not a field"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["repeat", *args])
+        assert stopped.value.code == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert words in line

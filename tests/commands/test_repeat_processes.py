@@ -25,7 +25,7 @@ def test_several_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {*range(8)})
     configs = [write(tmp_path, name, fake={"sleep": 0.6}) for name in "abcd"]
-    Repeat(configs, seeds=1, max_parallel=2)([])
+    Repeat(configs=configs, seeds=1, max_parallel=2)([])
     spans = [
         (float((p.parent / "began").read_text()), float(p.read_text()))
         for p in sorted(tmp_path.glob("runs/p/*/*/ended"))
@@ -60,7 +60,7 @@ def drive(configs: list[str], patience: float = 60) -> multiprocessing.Process:
     def run() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without it
         processes.PATIENCE = patience
-        Repeat(configs, seeds=2, max_parallel=2)([])
+        Repeat(configs=configs, seeds=2, max_parallel=2)([])
 
     process = multiprocessing.get_context("fork").Process(target=run)  # which saves the imports
     process.start()
@@ -96,7 +96,7 @@ def test_stopping_ends_the_children_and_says_how_to_go_on(
     assert "stopped; this goes on: python -m kd_lightning repeat --configs " + " ".join(configs) in said
     assert not alive(tmp_path)
     assert not [*tmp_path.rglob("*.lock")]
-    rows = Repeat(configs, seeds=1)([])
+    rows = Repeat(configs=configs, seeds=1)([])
     assert [row["state"] for row in rows] == ["resumed", "resumed"]
 
 
@@ -112,12 +112,13 @@ def test_one_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     assert not alive(tmp_path)
 
 
+@pytest.mark.e2e
 @pytest.mark.usefixtures("fake")
 def test_two_repeats_share_the_work_and_a_killed_ones_children_keep_it(tmp_path: Path) -> None:
     config = write(tmp_path, "a", fake={"sleep": 4})
     process = drive([config])
     wait_for(tmp_path, "runs/p/*/*/began", 2)
-    rows = Repeat([config], seeds=3)([])
+    rows = Repeat(configs=[config], seeds=3)([])
     assert [row["state"].partition(" ")[0] for row in rows] == ["elsewhere", "elsewhere", "ran"]
     assert "process " in rows[0]["state"]
     process.join(60)
@@ -127,12 +128,15 @@ def test_two_repeats_share_the_work_and_a_killed_ones_children_keep_it(tmp_path:
     wait_for(tmp_path, "runs/p/*/*/began", 5)
     process.kill()  # it can tell its children nothing
     process.join()
-    assert [row["state"].partition(" ")[0] for row in Repeat([config], seeds=2)([])] == ["elsewhere", "elsewhere"]
+    assert [row["state"].partition(" ")[0] for row in Repeat(configs=[config], seeds=2)([])] == [
+        "elsewhere",
+        "elsewhere",
+    ]
     for _ in range(200):
         if not alive(tmp_path):
             break
         time.sleep(0.05)
-    assert [row["state"] for row in Repeat([config], seeds=2)([])] == ["done before"] * 2
+    assert [row["state"] for row in Repeat(configs=[config], seeds=2)([])] == ["done before"] * 2
     assert len(folders(tmp_path)) == 5
 
 

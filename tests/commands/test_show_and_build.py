@@ -1,15 +1,13 @@
-"""show, neighbors and the benchmarks through the command line."""
+"""show-batch and build-neighbors through the command line."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.factories import METHODS
 from PIL import Image
 from safetensors.torch import load_file
 
 from kd_lightning.cli import main
-from kd_lightning.commands import bench_data
 
 ROOT = Path(__file__).parents[2]
 KD = f"--config={ROOT / 'configs/digits/kd.yaml'}"
@@ -67,11 +65,11 @@ def test_neighbors_are_made_used_and_refused(tmp_path: Path, capfd: pytest.Captu
     assert (labels == images.labels[:, None]).float().mean() > 0.9
     main(["show-batch", KD, CPU, use, f"--path={tmp_path / 'seen.png'}"])
     capfd.readouterr()
-    assert "was made by another teacher" in refusal([*fit, "--model.teacher.mean=[0.4, 0.4, 0.4]"], capfd)
-    assert "was made of other images" in refusal([*fit, "--data.val_split=0"], capfd)
+    assert "was created with another teacher" in refusal([*fit, "--model.teacher.mean=[0.4, 0.4, 0.4]"], capfd)
+    assert "was created from other images" in refusal([*fit, "--data.val_split=0"], capfd)
     assert "data.batch_size: 65" in refusal([*fit, "--data.batch_size=65"], capfd)
     wide = use.replace("candidates: 6", "candidates: 31")
-    assert "has 6 neighbours an image" in refusal([*fit, wide], capfd)
+    assert "has 6 neighbours per image" in refusal([*fit, wide], capfd)
 
 
 def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
@@ -80,36 +78,5 @@ def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     assert "rows: 0" in refusal(["show-batch", KD, CPU, "--rows=0"], capfd)
     assert "has no teacher" in refusal(["build-neighbors", baseline, CPU, "--path=x.safetensors"], capfd)
     assert "say where the table is to go" in refusal(["build-neighbors", KD, CPU], capfd)
-    assert "nearest: neighbors" in refusal(["neighbours", KD], capfd)
+    assert "nearest: build-neighbors" in refusal(["build-neighbours", KD], capfd)
     assert "nearest: path" in refusal(["show-batch", KD, "--paht=x.png"], capfd)
-    assert "rounds: 0 is not positive" in refusal(["bench-data", "--rounds=0"], capfd)
-    assert "memory" in refusal(["bench-data", "--tables=[memroy]"], capfd)
-    assert "no method 'SEDE'; nearest: SEED" in refusal(["bench-methods", "--only=[SEDE]"], capfd)
-    assert "steps: 0 is not positive" in refusal(["bench-methods", "--steps=0"], capfd)
-    single = refusal(["bench-methods", "--batch_size=1", "--only=[SP]"], capfd)
-    assert "batch_size: SP takes 2 images or more at a time, and 1 is too few" in single
-
-
-def test_bench_data_measures_all_three(
-    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make = bench_data._noise
-    monkeypatch.setattr(bench_data, "_noise", lambda folder, count, size: make(folder, 24, size))
-    result = main(["bench-data", "--rounds=1", "--seconds=0.01", "--batch_size=8"])
-    printed = capfd.readouterr().out
-    assert len(result) == 3
-    for table in result.values():
-        assert all(speed > 0 for speed in table.values())
-        assert any(name.startswith(("torchvision", "timm")) for name in table)
-    assert "images/s, median" in printed
-
-
-def test_bench_methods_measures_each_beside_kd(capfd: pytest.CaptureFixture) -> None:
-    small = ["--teacher=cifar_resnet8", "--student=cifar_resnet8", "--size=8", "--batch_size=8", "--classes=5"]
-    result = main(["bench-methods", *small, "--rounds=1", "--steps=1"])
-    assert {*result} == {kind.__name__ for kind in METHODS}
-    assert all(seconds > 0 for seconds in result.values())
-    printed = capfd.readouterr().out
-    assert "times KD's" in printed
-    assert "SimReg" in printed
-    assert [*main(["bench-methods", *small, "--rounds=1", "--only=[SP]"])] == ["KD", "SP"]

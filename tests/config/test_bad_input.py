@@ -7,22 +7,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.configs import KD, changed
 from PIL import Image
 
 from kd_lightning.cli import main
 from kd_lightning.models import Network, checkpoints
-
-KD = {
-    "data": {"class_path": "Digits", "init_args": {}},
-    "model": {
-        "class_path": "KD",
-        "init_args": {
-            "teacher": {"name": "cifar_resnet20.digits", "pretrained": True},
-            "student": {"name": "cifar_resnet8"},
-        },
-    },
-    "trainer": {"max_epochs": 1, "accelerator": "cpu"},
-}
 
 
 @pytest.fixture
@@ -41,18 +30,6 @@ def refused(tmp_path: Path, capfd: pytest.CaptureFixture):
         return lines[0]
 
     return run
-
-
-def changed(**fields: object) -> dict:
-    """The KD config with other values, by dotted key (`model__init_args__teacher`)."""
-    config = yaml.safe_load(yaml.safe_dump(KD))
-    for key, value in fields.items():
-        *groups, last = key.split("__")
-        group = config
-        for name in groups:
-            group = group.setdefault(name, {})
-        group[last] = value
-    return config
 
 
 @pytest.mark.parametrize(
@@ -233,7 +210,7 @@ def test_folders(refused, tmp_path: Path) -> None:
     for split in ("train", "test"):
         for name in ("cat", "dog"):
             (tmp_path / "images" / split / name).mkdir(parents=True)
-    assert f"{tmp_path / 'images' / 'train'} holds no images" in line()
+    assert f"{tmp_path / 'images' / 'train'} contains no images" in line()
     pixels = np.zeros((8, 8, 3), np.uint8)
     for split in ("train", "test"):
         for name in ("cat", "dog"):

@@ -43,7 +43,7 @@ def test_the_second_time_nothing_is_decoded(kept: Path) -> None:
     fill = Filler()
     first, bad, said = cache.decoded("a", SHAPE, fill)
     assert not bad.any()
-    assert (first.shape, first.dtype, said) == (SHAPE, np.uint8, "decoded now, and kept in the disk cache")
+    assert (first.shape, first.dtype, said) == (SHAPE, np.uint8, "decoded now, and stored in the disk cache")
     first[0] = 99  # never reaches the disk
     again, bad, said = cache.decoded("a", SHAPE, fill)
     assert not bad.any()
@@ -63,7 +63,7 @@ def test_a_file_that_is_not_whole_is_made_anew(kept: Path, spoil: str) -> None:
         np.save(path, arrays[spoil], allow_pickle=True)
     else:
         path.write_bytes({"torn": whole[:-1], "empty": b"", "text": b"no array"}[spoil])
-    with pytest.warns(UserWarning, match=r"a\.npy is not whole \(.+\); it is made anew"):
+    with pytest.warns(UserWarning, match=r"a\.npy is incomplete \(.+\); it is created again"):
         assert (cache.decoded("a", SHAPE, Filler())[0] == 1).all()
     assert path.read_bytes() == whole
     assert [*kept.iterdir()] == [path]
@@ -99,21 +99,21 @@ def test_two_that_decode_at_once_both_have_all(kept: Path) -> None:
 def test_a_cache_that_cannot_be_written_to_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match=r"decoded cannot keep 0 MB of decoded images \(.+\)"):
+    with pytest.warns(UserWarning, match=r"decoded cannot store 0 MB of decoded images \(.+\)"):
         assert (cache.decoded("a", SHAPE, Filler())[0] == 1).all()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_cache_that_may_not_be_entered_costs_only_time(kept: Path) -> None:
     kept.parents[1].mkdir(mode=0o000)
-    with pytest.warns(UserWarning, match="cannot keep"):
+    with pytest.warns(UserWarning, match="cannot store"):
         assert (cache.decoded("a", SHAPE, Filler())[0] == 1).all()
 
 
 def test_a_full_disk_costs_only_time(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.warns(UserWarning, match=rf"cannot keep 0 MB .*\(.*{re.escape(os.strerror(errno.ENOSPC))}"):
+    with pytest.warns(UserWarning, match=rf"cannot store 0 MB .*\(.*{re.escape(os.strerror(errno.ENOSPC))}"):
         assert (cache.decoded("a", SHAPE, Filler())[0] == 1).all()
     assert [*kept.iterdir()] == []
 

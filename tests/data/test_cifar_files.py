@@ -104,7 +104,7 @@ def test_a_wrong_checksum_or_no_network_is_one_line(
     data.prepare_data()
     file = tmp_path / "data" / fake.base_folder / fake.test_list[0][0]
     file.write_bytes(file.read_bytes() + b"x")
-    with pytest.raises(ConfigError, match=rf"data.path: {file} has the wrong checksum; delete it"):
+    with pytest.raises(ConfigError, match=rf"data.path: {file} has a wrong checksum; delete it"):
         data.setup("test")
     monkeypatch.setattr(fake, "url", "http://127.0.0.1:9/nowhere.tar.gz")
     with pytest.raises(ConfigError, match=r"data.path: .*cifar-10-python.tar.gz is missing and .* put the file there"):
@@ -118,7 +118,7 @@ def test_a_pickle_that_would_run_code_runs_nothing(
     monkeypatch.setattr(CIFAR10, "official", official(tmp_path, server, CIFAR10, spoil=Touch(executed)))
     data = CIFAR10(path=str(tmp_path / "data"))
     data.prepare_data()
-    with pytest.raises(ConfigError, match="holds more than arrays"):
+    with pytest.raises(ConfigError, match="contains other objects than arrays"):
         data.setup("test")
     assert not executed.exists()
 

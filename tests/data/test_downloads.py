@@ -95,7 +95,7 @@ def test_a_file_address(tmp_path: Path, reason: Callable[[str], str]) -> None:
 def test_another_content_leaves_nothing(tmp_path: Path, serve: Serve, content: bytes) -> None:
     address = serve(answer_of(content, max(len(content), len(CONTENT))))
     words = refusal(address, tmp_path / "data.zip")
-    assert f"what came from {address} has the wrong checksum" in words
+    assert f"the download from {address} has a wrong checksum" in words
     assert [*tmp_path.iterdir()] == []
 
 
@@ -108,7 +108,7 @@ def test_a_broken_off_download_starts_again(tmp_path: Path, serve: Serve) -> Non
 def test_a_file_with_another_checksum_is_left_alone(tmp_path: Path, serve: Serve) -> None:
     target = tmp_path / "data.zip"
     target.write_bytes(b"the user's own")
-    assert "has the wrong checksum" in (words := refusal(serve(WHOLE), target))
+    assert "has a wrong checksum" in (words := refusal(serve(WHOLE), target))
     assert MD5 in words
     assert target.read_bytes() == b"the user's own"
     assert [*tmp_path.iterdir()] == [target]

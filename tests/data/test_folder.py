@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from kd_lightning.data import ImageFolder
-from kd_lightning.data.archives import unpacked
+from kd_lightning.data.archives import unpack_to_cache
 from kd_lightning.errors import ConfigError
 
 
@@ -101,7 +101,7 @@ def test_archives(tmp_path: Path, cache: Path, ending: str, within: str) -> None
     data = of(archive)
     assert (data.name, len(data.datasets["train"])) == ("pets", 10)
     stamp = data.path.stat().st_mtime_ns
-    assert of(archive).path.stat().st_mtime_ns == stamp  # not unpacked again
+    assert of(archive).path.stat().st_mtime_ns == stamp  # not unpack_to_cache again
     assert {entry.name.split("-")[0] for entry in cache.iterdir()} == {"pets", "decoded"}  # nothing half done is left
 
 
@@ -114,8 +114,8 @@ def test_an_archive_cannot_leave_its_folder(tmp_path: Path, cache: Path, name: s
         link = tarfile.TarInfo("link")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc"
         file.addfile(link)
-    with pytest.raises(ConfigError, match="corrupt or refused"):
-        unpacked(tmp_path / "evil.tar")
+    with pytest.raises(ConfigError, match="corrupt or rejected"):
+        unpack_to_cache(tmp_path / "evil.tar")
     assert not (tmp_path / "outside.png").exists()
     assert not Path("/outside.png").exists()
     assert [*cache.iterdir()] == []
@@ -130,7 +130,7 @@ def test_refusals(tmp_path: Path) -> None:
 
     assert "data.path" in refusal()
     (tmp_path / "images").mkdir()
-    assert "two at least; it holds no folders" in refusal()
+    assert "at least two; it contains no folders" in refusal()
     fill(tmp_path / "images" / "train")
     assert "neither test/ nor val/" in refusal()
     fill(tmp_path / "images" / "test", classes=("cat", "dgo"))
@@ -143,7 +143,7 @@ def test_refusals(tmp_path: Path) -> None:
         data_error = refusal(memory_limit=limit) if limit else None
         assert data_error is None or "dog/00.png cannot be read as an image" in data_error
     (tmp_path / "torn.tar").write_bytes(b"torn")
-    with pytest.raises(ConfigError, match=r"data.path: .*torn.tar is corrupt or refused"):
+    with pytest.raises(ConfigError, match=r"data.path: .*torn.tar is corrupt or rejected"):
         ImageFolder(path=str(tmp_path / "torn.tar"))
     (tmp_path / "one.jpg").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"neither a folder nor a tar or zip archive"):

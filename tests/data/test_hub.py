@@ -122,11 +122,11 @@ def test_refusals(tmp_path: Path) -> None:
     assert "has no split 'trian'; nearest: train" in words
     assert "has no split 'dev'; choices: test, train" in refusal(path, val="dev")
     assert "data.test: " in refusal(path, test="dev")
-    assert "data.image_column: 'img' is no such column; choices: image" in refusal(path, image_column="img")
-    assert "data.label_column: 'pet' is no such column; choices: label" in refusal(path, label_column="pet")
-    assert "data.path: no/where is no local folder" in refusal("no/where")
+    assert "data.image_column: there is no such column as 'img'; choices: image" in refusal(path, image_column="img")
+    assert "data.label_column: there is no such column as 'pet'; choices: label" in refusal(path, label_column="pet")
+    assert "data.path: no/where is not a local folder" in refusal("no/where")
     other = write(tmp_path / "other", train=["x", "y"], test=["x", "z"])
-    assert "data.label_column: the split 'test' has the class z, which training has not" in refusal(other)
+    assert "data.label_column: the split 'test' has the class z, which the training split lacks" in refusal(other)
 
 
 CASES = {
@@ -150,5 +150,5 @@ def test_unfit_columns_are_one_line(tmp_path: Path, case: str) -> None:
 
 def test_one_class_and_a_path_that_is_not_there(tmp_path: Path) -> None:
     path = write(tmp_path / "pets", train=["a"] * 4, test=["a"])
-    assert "data.label_column: label has 1 class; two at least" in refusal(path)
+    assert "data.label_column: label has 1 class; at least two" in refusal(path)
     assert f"{tmp_path / 'pest'} does not exist; nearest: pets" in refusal(str(tmp_path / "pest"))

@@ -62,7 +62,7 @@ def test_exact_duplicates_are_neighbours_and_a_row_itself_never_is(chunk: int, c
 def test_what_has_no_neighbours() -> None:
     rows = embeddings()
     for k in (0, -1, 300, 301):
-        with pytest.raises(ConfigError, match=f"k: {k} neighbours of 300 images; it can be 1 to 299"):
+        with pytest.raises(ConfigError, match=f"k: {k}; with 300 images it must be 1 to 299"):
             nearest_neighbors(rows, k)
     for rows[299, 3] in (float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="not finite"):
@@ -82,7 +82,7 @@ def test_a_table_comes_back_as_it_was_saved(table: Path) -> None:
         neighbors.load(IMAGES)
         assert torch.equal(neighbors.rows, NEAREST[:, :candidates])
     neighbors.check_teacher(TEACHER)
-    with pytest.raises(ConfigError, match=r"was made by another teacher \(wise, .* differ from wiser's\)"):
+    with pytest.raises(ConfigError, match=r"was created with another teacher \(wise, .* differ from wiser's\)"):
         neighbors.check_teacher(SimpleNamespace(name="wiser", fingerprint=lambda: "b2"))
 
 
@@ -91,22 +91,22 @@ def test_tables_of_other_images_are_refused(table: Path) -> None:
     pixels[IMAGES.places[0], 2, 7, 7] ^= 1
     changed = StoredImages(pixels, IMAGES.labels, IMAGES.indices, places=IMAGES.places)
     for others in (changed, IMAGES.subset(rows[:-1]), IMAGES.subset(rows.flip(0)), IMAGES.subset(rows.roll(1))):
-        with pytest.raises(ConfigError, match="was made of other images; make it anew"):
+        with pytest.raises(ConfigError, match="was created from other images; create it again"):
             neighbors.load(others)
     neighbors.load(IMAGES.subset(rows))
-    with pytest.raises(ConfigError, match=r"data\.neighbors\.candidates: .* has 9 neighbours an image, fewer than 10"):
+    with pytest.raises(ConfigError, match=r"data\.neighbors\.candidates: .* has 9 neighbours per image, fewer than 10"):
         Neighbors(str(table), count=3, candidates=10).load(IMAGES)
 
 
 def test_what_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a table")
     save_file({"neighbors": torch.zeros((3, 9)), "indices": torch.arange(3)}, tmp_path / "without_facts")
-    reasons = dict.fromkeys(("text", "without_facts", "."), "is no table of neighbours")
+    reasons = dict.fromkeys(("text", "without_facts", "."), "is not a table of neighbours")
     for name, words in (reasons | {"missing": "does not exist"}).items():
         with pytest.raises(ConfigError, match=rf"data\.neighbors\.path: .* {words}"):
             Neighbors(str(tmp_path / name), count=3, candidates=5).load(IMAGES)
     for count in (0, 6):
-        with pytest.raises(ConfigError, match=f"data.neighbors.count: {count} is not from 1 to candidates, 5"):
+        with pytest.raises(ConfigError, match=f"data.neighbors.count: {count} is not from 1 to candidates \\(5\\)"):
             Neighbors("x", count=count, candidates=5)
 
 
@@ -145,7 +145,7 @@ def test_batches_of_anchors_and_their_neighbours(table: Path) -> None:
         keys.append(batch.keys)
     assert len(anchors) == len({*anchors}) == 1293 // 8 * 8
     assert len(torch.cat(keys).unique()) == len(anchors) * 4  # so that an image that comes again is augmented anew
-    with pytest.raises(ConfigError, match=r"data.batch_size: 30 images are no whole number of anchors with 3"):
+    with pytest.raises(ConfigError, match=r"data.batch_size: 30 images are not a whole number of anchors with 3"):
         Digits(neighbors=data.neighbors, batch_size=30)
 
 

@@ -54,7 +54,7 @@ def read(data: ImageFolder) -> dict[int, int]:
 
 def named(recwarn: Recorded, file: Path) -> int:
     """How many warnings so far say that a file is skipped."""
-    return sum(f"data.on_error: {file} is skipped" in str(warning.message) for warning in recwarn.list)
+    return sum(f"data.on_error: {file} cannot be read" in str(warning.message) for warning in recwarn.list)
 
 
 def refusal(root: Path, **kwargs: object) -> str:
@@ -83,7 +83,7 @@ def test_a_second_start_still_knows_what_was_skipped(root: Path, broken: list[Pa
     data, _ = (of(root, **SKIPS, val_split=2, batch_size=2) for _ in range(2))
     assert [named(recwarn, file) for file in broken] == [1, 1]  # decoded once
     said = [str(warning.message) for warning in recwarn.list]
-    assert said.count(f"data.on_error: 2 of 12 images are left out, {broken[0]} for one") == 2
+    assert said.count(f"data.on_error: 2 of 12 images are skipped, e.g. {broken[0]}") == 2
     assert f"{broken[0]} cannot be read as an image" in refusal(root, size=8)
     assert (len(data.datasets["train"]), data.datasets["val"].labels.tolist()) == (8, [0, 1])
     assert not {1, 9} & {*data.datasets["train"].indices.tolist(), *data.datasets["val"].indices.tolist()}
@@ -129,11 +129,11 @@ def test_other_files_are_counted_and_empty_classes_stay(root: Path, monkeypatch:
         (root / "train" / name).write_text("no image")
     for split in ("train", "test"):
         (root / split / "bat").mkdir()
-    with pytest.warns(UserWarning, match=rf"data.path: {root}/train/bat holds no images; the class stays"):
+    with pytest.warns(UserWarning, match=rf"data.path: {root}/train/bat has no images; the class is kept"):
         data = of(root)
     assert data.class_names == ["bat", "cat", "dog"]
     assert data.datasets["train"].labels.tolist() == [1] * 6 + [2] * 6
-    assert [line for line in said if line.startswith(f"{root}/train: 2 files that are no images are left out")]
+    assert [line for line in said if line.startswith(f"{root}/train: 2 files that are not images are skipped")]
 
 
 def test_a_bare_tree_without_labels(root: Path) -> None:
@@ -148,4 +148,4 @@ def test_a_bare_tree_without_labels(root: Path) -> None:
     first = [str(Path(path).relative_to(root)) for path in data.datasets["train"].paths()[:3]]
     assert first == ["0.png", "a/b/c/0.PNG", "test/cat/0.png"]
     (root / "empty").mkdir()
-    assert refusal(root / "empty", labeled=False) == f"data.path: {root}/empty holds no images"
+    assert refusal(root / "empty", labeled=False) == f"data.path: {root}/empty contains no images"

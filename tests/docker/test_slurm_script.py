@@ -68,6 +68,7 @@ def wait_for_steps(folder: Path, job: subprocess.Popen, count: int) -> None:
     raise AssertionError((folder / "output").read_text())
 
 
+@pytest.mark.e2e
 def test_a_job_that_is_told_to_end_is_put_back_and_finishes(tmp_path: Path, cluster: dict[str, str]) -> None:
     first = session(tmp_path, cluster)
     try:

@@ -17,8 +17,13 @@ import yaml
 from packaging.version import Version
 from PIL import Image
 
-from kd_lightning import commands
+from benchmarks.data import DataBenchmark
+from benchmarks.fit import FitBenchmark
+from benchmarks.methods import MethodsBenchmark
+from benchmarks.start import StartBenchmark
 from kd_lightning.cli import main
+from kd_lightning.cli.registry import COMMANDS
+from kd_lightning.commands.running import run_class
 from kd_lightning.data import CIFAR10
 from kd_lightning.models import Network, checkpoints
 
@@ -49,15 +54,21 @@ TINY = {
     "test": "--trainer.enable_progress_bar=false --trainer.accelerator=cpu",
     "predict": "--trainer.enable_progress_bar=false --trainer.accelerator=cpu",
     "repeat": "--trainer.max_epochs=1 --trainer.limit_train_batches=2 --run.wandb=off --trainer.accelerator=cpu",
-    "bench": "--rounds=1 --steps=1 --memory=false --trainer.accelerator=cpu --data.batch_size=16",
-    "bench-data": "--rounds=1 --seconds=0.05 --tables=[memory]",
-    "bench-methods": "--batch_size=4 --size=8",
+    "benchmarks.fit": "--rounds=1 --steps=1 --memory=false --trainer.accelerator=cpu --data.batch_size=16",
+    "benchmarks.data": "--rounds=1 --seconds=0.05 --tables=[memory]",
+    "benchmarks.methods": "--batch_size=4 --size=8",
 }
 """What is added to a command."""
 FEW = {"ImageFolder": "--data.batch_size=8", "cifar10-jpeg": "--data.max_train_samples=300 --data.val_split=20"}
 """What is added where a command names this."""
-SLOW = ("bench --", "repeat --")
+SLOW = ("benchmarks.fit --", "repeat --")
 """Commands of minutes: processes of their own."""
+BENCHMARKS = {
+    "benchmarks.data": DataBenchmark,
+    "benchmarks.fit": FitBenchmark,
+    "benchmarks.methods": MethodsBenchmark,
+    "benchmarks.start": StartBenchmark,
+}
 
 
 class Block(NamedTuple):
@@ -162,12 +173,13 @@ def adapted(line: str) -> list[str]:
     for text, other in SUBSTITUTES.items():
         line = line.replace(text, other)
     words = shlex.split(line, comments=True)
-    assert words[:3] == ["python", "-m", "kd_lightning"], f"{line}: neither run nor marked <!-- not run: why -->"
-    args = words[3:]
+    assert words[:2] == ["python", "-m"], f"{line}: neither run nor marked <!-- not run: why -->"
+    assert words[2] in ("kd_lightning", *BENCHMARKS), f"{line}: neither run nor marked <!-- not run: why -->"
+    args = words[3:] if words[2] == "kd_lightning" else words[2:]
     if asks_only(args):
         return args
     added = shlex.split(TINY.get(args[0], ""))
-    if args[0] in ("fit", "bench", "test", "show-batch"):
+    if args[0] in ("fit", "benchmarks.fit", "test", "show-batch"):
         added += [word for name, more in FEW.items() if name in line for word in more.split()]
     if args[0] == "fit":
         args = without(args, "--trainer.max_epochs", "--trainer.precision", "--data.batch_size")
@@ -186,10 +198,14 @@ def without(args: list[str], *names: str) -> list[str]:
     return [arg for place, arg in enumerate(args) if place not in drop]
 
 
+def _is_slow(block: Block) -> bool:
+    return any(name in block.text for name in SLOW)
+
+
 @pytest.mark.parametrize(
     "block",
     [
-        pytest.param(block, id=str(block), marks=[pytest.mark.slow] * any(name in block.text for name in SLOW))
+        pytest.param(block, id=str(block), marks=pytest.mark.slow if _is_slow(block) else pytest.mark.e2e)
         for block in RUN
     ],
 )
@@ -198,10 +214,18 @@ def test_every_command_runs(block: Block, at_work: Path) -> None:
         args = adapted(line)
         if asks_only(args):
             with pytest.raises(SystemExit) as left:
-                main(args)
+                run(args)
             assert left.value.code in (0, None), line
         else:
-            main(args)
+            run(args)
+
+
+def run(args: list[str]) -> None:
+    """Run a command of the package, or a benchmark, in this process."""
+    if args and args[0] in BENCHMARKS:
+        run_class(BENCHMARKS[args[0]], args[1:], prog=args[0], around_fit=args[0] == "benchmarks.fit")
+    else:
+        main(args)
 
 
 @pytest.mark.parametrize("block", MARKED, ids=map(str, MARKED))
@@ -224,7 +248,7 @@ def test_what_is_not_run_says_why_and_is_parsed(block: Block, capsys: pytest.Cap
                 main([*args, "--print_config"])
             assert left.value.code in (0, None), f"{line}\n{capsys.readouterr().err}"
         else:
-            kind = {**commands.ALONE, **commands.AROUND_FIT, **commands.ON_A_CONFIG}[args[0]]
+            kind = COMMANDS[args[0]].load()
             options = {arg[2:].partition("=")[0] for arg in args if arg.startswith("--")}
             assert options <= {*inspect.signature(kind).parameters}, line
 

@@ -1,4 +1,4 @@
-"""The kNN probe against scikit-learn, and through the command line."""
+"""The kNN evaluator against scikit-learn, and through the command line."""
 
 from pathlib import Path
 

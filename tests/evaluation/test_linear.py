@@ -1,4 +1,4 @@
-"""The linear probe against scikit-learn's own search, and what every probe shares."""
+"""The linear probe against scikit-learn's own search, and what every evaluator shares."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from kd_lightning.cli import main
 from kd_lightning.errors import ConfigError
-from kd_lightning.evaluation import KNN, LinearProbe, knn_scores, read, reading
+from kd_lightning.evaluation import KNN, LinearProbe, knn_scores, network_view, read
 from kd_lightning.evaluation.classifiers import logistic_scores, sgd_scores
 from kd_lightning.methods import KD, CoSS, Supervised
 
@@ -85,14 +85,14 @@ def test_few_images_of_a_class_are_evaluated_all_the_same() -> None:
     assert logistic_scores(*known, torch.randn(5, 3), classes=3).shape == (5, 3)
 
 
-def test_probes_share_one_reading_of_each_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluators_share_one_pass_of_each_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
 
-    def noted(network: torch.nn.Module, *args: object, **kwargs: object) -> reading.Predictions:
+    def noted(network: torch.nn.Module, *args: object, **kwargs: object) -> network_view.Predictions:
         names.append(network.name)
         return read(network, *args, **kwargs)
 
-    monkeypatch.setattr(reading, "read", noted)
+    monkeypatch.setattr(network_view, "read", noted)
     both = KNN(teacher=True), LinearProbe(teacher=True)
     run, built = trainer(tmp_path, *both), method(CoSS)
     run.test(built, digits(), verbose=False)
@@ -180,7 +180,7 @@ def test_refusals_before_the_first_step(tmp_path: Path, capfd: pytest.CaptureFix
     many = "--trainer.callbacks=[{class_path: KNN, init_args: {k: 5000}}]"
     with pytest.raises(SystemExit):
         main(["fit", *fixed, many])
-    assert "KNN.k: 5000 neighbours of" in capfd.readouterr().err
+    assert "KNN.k: 5000 neighbours, but there are only" in capfd.readouterr().err
     often = "--trainer.callbacks=[{class_path: LinearProbe, init_args: {every_n_epochs: 1}}]"
     with pytest.raises(SystemExit):
         main(["fit", *fixed, often, "--data.val_split=0"])
@@ -188,7 +188,7 @@ def test_refusals_before_the_first_step(tmp_path: Path, capfd: pytest.CaptureFix
     assert not [*tmp_path.iterdir()]
 
 
-def test_supervised_students_can_be_probed_as_well(tmp_path: Path) -> None:
+def test_supervised_students_are_evaluated_as_well(tmp_path: Path) -> None:
     run = trainer(tmp_path, KNN(teacher=True))
     run.test(Supervised(student=student()), digits(), verbose=False)
     assert {"test/knn", "test/acc"} <= {*run.callback_metrics}

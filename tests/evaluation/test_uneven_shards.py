@@ -41,8 +41,8 @@ def test_one_two_and_three_processes_agree_exactly(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_probes_of_one_and_three_processes_agree(tmp_path: Path) -> None:
-    """What a probe says is of all images, whoever read them: 50 noise images shared by three."""
+def test_evaluators_of_one_and_three_processes_agree(tmp_path: Path) -> None:
+    """Evaluators use all images, whichever process has read them: 50 noise images shared by three."""
     noise = "{class_path: RandomImages, init_args: {images: 500, size: 8}}"
     evaluators = ["KNN", "Retrieval", f"{{class_path: OutOfDistribution, init_args: {{data: [{noise}]}}}}"]
     evaluators.append("{class_path: Corruptions, init_args: {names: [contrast], severities: [5], images: 100}}")

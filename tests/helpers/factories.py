@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import torch
+from _pytest.mark import ParameterSet
 from lightning.pytorch import Callback, Trainer
 
 from kd_lightning import methods
@@ -37,6 +39,11 @@ class CombinedOfThree(Combined):
 
 
 EVERY_METHOD = [*METHODS, CombinedOfThree]
+
+
+def some_by_default(kinds: list[type[StudentModule]], *default: str) -> list[ParameterSet]:
+    """All methods as parameters of a test, of which the named ones are in the default run and the others in `e2e`."""
+    return [pytest.param(kind, marks=[] if kind.__name__ in default else pytest.mark.e2e) for kind in kinds]
 
 
 def method(kind: type[StudentModule], teacher: Network | None = None, **kwargs: object) -> StudentModule:

@@ -115,6 +115,7 @@ def agreement_of_neighbours(one: Tensor, other: Tensor) -> float:
     return (near[0][:, :, None] == near[1][:, None, :]).any(dim=2).float().mean().item()
 
 
+@pytest.mark.e2e
 def test_without_labels_the_student_comes_to_have_the_teachers_neighbours(tmp_path: Path) -> None:
     torch.manual_seed(0)
     # SGD at a learning rate for long runs lets the weights of this small head grow until nothing moves

@@ -18,6 +18,7 @@ from kd_lightning.distillation import StudentModule
 from kd_lightning.methods import SEED, STKD
 from kd_lightning.models import Network, checkpoints
 
+pytestmark = pytest.mark.e2e
 SAMPLES, SIDE = 12, 32
 PAIRS = {  # nothing in them is normalised over the batch
     "cnn": (("cifar_resnet20", {}), ("test_resnet", {"norm_layer": "groupnorm1"})),

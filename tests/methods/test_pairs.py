@@ -1,4 +1,4 @@
-"""Every method between every two kinds of network, by the command line: fit, go on, test, and load in plain timm."""
+"""Every method between every two kinds of network, end to end: fit, resume, test, load the student in timm."""
 
 from pathlib import Path
 
@@ -15,12 +15,22 @@ VIT = {"img_size": 8, "patch_size": 4, "depth": 4, "num_heads": 2, "embed_dim": 
 CNN = {"channels": [4, 4, 8, 16]}
 NETWORKS = {"cnn": ("cifar_resnet8", CNN), "vit": ("vit_tiny_patch16_224", VIT)}
 PAIRS = ["cnn-cnn", "vit-cnn", "cnn-vit", "vit-vit"]
+CASES = [
+    pytest.param(
+        kind,
+        pair,
+        id=f"{kind.__name__}-{pair}",
+        marks=[] if pair == PAIRS[0] or kind.__name__ == "SP" else pytest.mark.e2e,
+    )
+    for kind in METHODS
+    for pair in PAIRS
+]
+"""By default each method once, and one in all four ways."""
 BRIEF = ["--data=Digits", "--data.max_train_samples=100", "--data.batch_size=25", "--trainer.limit_train_batches=2"]
 BRIEF += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--run.wandb=off"]
 
 
-@pytest.mark.parametrize("pair", PAIRS)
-@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize(("kind", "pair"), CASES)
 def test_fit_go_on_test_and_take_the_student_away(kind: type[StudentModule], pair: str, tmp_path: Path) -> None:
     (teacher, teacher_kwargs), (student, student_kwargs) = (NETWORKS[name] for name in pair.split("-"))
     args = [f"--model={kind.__name__}", f"--model.student={{name: {student}, model_kwargs: {student_kwargs}}}"]

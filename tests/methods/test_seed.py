@@ -101,6 +101,7 @@ def test_the_queue_is_in_the_checkpoint_and_ddp_leaves_it_alone(tmp_path: object
     assert {"queue", "place"} <= {*built._ddp_params_and_buffers_to_ignore}
 
 
+@pytest.mark.e2e
 def test_it_learns_without_labels(tmp_path: object) -> None:
     built = method(SEED, queue_size=512)
     (before,) = trainer(tmp_path, TeacherAgreement()).validate(built, digits(), verbose=False)

@@ -33,6 +33,7 @@ def test_the_head_is_the_papers() -> None:
         method(SimReg, hidden=[0])
 
 
+@pytest.mark.e2e
 def test_it_learns_without_labels(tmp_path: object) -> None:
     built, run = method(SimReg), trainer(tmp_path, TeacherAgreement(), max_epochs=8)
     (before,) = run.validate(built, digits(), verbose=False)

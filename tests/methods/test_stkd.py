@@ -135,6 +135,7 @@ def test_the_divergence_is_kds_for_soft_targets() -> None:
     torch.testing.assert_close(divergence(ours, target, temperature=4), kd_loss(ours, theirs, temperature=4))
 
 
+@pytest.mark.e2e
 def test_it_learns_without_labels(tmp_path: Path) -> None:
     method = made(ce_weight=0, kd_weight=1)
     del method.log

@@ -205,6 +205,7 @@ def test_tokens_of_another_grid_and_tokens_that_are_not_there_are_refused() -> N
     assert made(registers, vit(8)).training_terms(batch())["map"].isfinite()
 
 
+@pytest.mark.e2e
 def test_it_learns_and_its_map_keeps_the_angles(tmp_path: Path) -> None:
     torch.manual_seed(0)
     ours = Network("cifar_resnet8", num_classes=10, model_kwargs={"channels": [16, 16, 32, 32]})

@@ -50,7 +50,7 @@ def test_minibatches_are_averaged_before_the_ratio() -> None:
         [[quadruples(x, y), quadruples(x, x), quadruples(y, y)] for x, y in batches[:3]], axis=0
     )
     assert metric.compute().item() == pytest.approx(both / math.sqrt(ours * theirs), abs=1e-10)
-    assert metric.left_out == 3
+    assert metric.skipped == 3
 
 
 def test_one_for_the_same_space_turned_scaled_and_shifted() -> None:

@@ -183,7 +183,7 @@ def test_one_logit_that_is_not_finite_shows() -> None:
 def test_refusals(name: str) -> None:
     logits, labels = some(6)
     for wrong in (labels - 8, labels + 7):
-        with pytest.raises(ConfigError, match=r"labels: -?\d+ to -?\d+, of logits with 7 classes: 0 to 6"):
+        with pytest.raises(ConfigError, match=r"labels: -?\d+ to -?\d+; with 7 classes they must be 0 to 6"):
             FUNCTIONS[name](logits, wrong)
     with pytest.raises(ConfigError, match=r"logits: \(6, 7\) with labels \(5,\)"):
         FUNCTIONS[name](logits, labels[:5])

@@ -74,7 +74,7 @@ def found(batches: list[tuple[int, int] | list[int]], dtype: torch.dtype | None 
         for batch in batches:
             places = [*range(*batch)] if isinstance(batch, tuple) else batch
             metric.update(*(held[what][places] for what in wanted))
-        values[name] = [metric.compute(), getattr(metric, "left_out", 0)]
+        values[name] = [metric.compute(), getattr(metric, "skipped", 0)]
     return values
 
 

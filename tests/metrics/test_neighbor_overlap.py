@@ -35,10 +35,10 @@ def test_one_for_the_same_space_and_chance_for_another() -> None:
 
 
 def test_few_images_and_no_more_than_are_kept() -> None:
-    metric = NeighborOverlap(most=7)
+    metric = NeighborOverlap(max_images=7)
     for _ in range(3):
         metric.update(torch.randn(4, 2), torch.randn(4, 3))
-    assert sum(map(len, metric.ours)) == 7
+    assert sum(map(len, metric.student)) == 7
     metric.reset()
     metric.update(torch.randn(1, 2), torch.randn(1, 3))
     assert metric.compute() == 0

@@ -40,7 +40,7 @@ def test_the_mean_over_minibatches_whatever_the_batches(sizes: tuple[int, ...]) 
     for a, b in zip(ours.split(sizes), theirs.split(sizes), strict=True):
         metric.update(a, b)
     assert metric.compute().item() == pytest.approx(expected, rel=1e-5)
-    assert sum(map(len, metric.ours)) < 16
+    assert sum(map(len, metric.student)) < 16
     assert similarity_distance(ours, theirs, batch_size=16).item() == pytest.approx(expected, rel=1e-5)
     by_method = torch.stack([sp_loss(ours[n : n + 16], theirs[n : n + 16]) for n in (0, 16, 32, 48)]).mean()
     assert metric.compute().item() == pytest.approx(by_method.item(), rel=1e-6)
@@ -69,7 +69,7 @@ def test_extremes() -> None:
     for constant in (torch.zeros(70, 4), torch.full((70, 4), 0.1)):
         assert similarity_distance(ours, constant).isfinite()
     assert similarity_distance(ours * math.nan, theirs).isnan()
-    with pytest.raises(ConfigError, match="batch_size: 1 images"):
+    with pytest.raises(ConfigError, match="batch_size: 1 is below 2"):
         SimilarityDistance(batch_size=1)
     with pytest.raises(ConfigError, match="embeddings"):
         similarity_distance(ours, theirs[1:])

@@ -60,7 +60,7 @@ def test_it_is_about_what_every_group_has(tmp_path: Path) -> None:
 
 
 def test_no_run_at_all(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"runs: none that can be compared: .*there is nothing"):
+    with pytest.raises(ConfigError, match=r"runs: no run can be compared: .*does not exist"):
         compare(read_runs(tmp_path / "none"))
 
 
@@ -74,8 +74,8 @@ def test_data_sets_are_compared_apart(tmp_path: Path) -> None:
         ("letters", "kd", 2),
     ]
     assert lines == [
-        "runs of 2 data sets, compared each within its own: digits, letters",
-        "letters: there is no group baseline; kd is the baseline",
+        "runs of 2 data sets, compared separately: digits, letters",
+        "letters: no group baseline; kd is the baseline",
     ]
 
 
@@ -88,7 +88,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "commit": (lambda f: change(f, "code", "commit", "abc"), "commit differs: 3ceaa6b (baseline); abc (kd)"),
     "version": (lambda f: change(f, "code", "version", "0.2"), "code version differs: 0.1.0 (baseline); 0.2 (kd)"),
-    "tree": (lambda f: change(f, "code", "changed", True), "code that was not committed: kd-s0, kd-s1"),
+    "tree": (lambda f: change(f, "code", "changed", True), "uncommitted code: kd-s0, kd-s1"),
     "student": (lambda f: change(f, "run", "student", "x"), "student differs: cifar_resnet8 (baseline); x (kd)"),
     "part": (lambda f: change(f, "protocol", "test_batches", 2), "evaluated on a part of the test images"),
     "axis": (lambda f: change(f, "metrics", "test/knn", None), "representation is not evaluated for kd: test/knn"),
@@ -104,7 +104,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: resettle(f, lambda c: c.update(ckpt_path="x/last.ckpt")),
         "resumed from another run's checkpoint: kd-s0, kd-s1",
     ),
-    "config": (lambda f: (f / "config.yaml").unlink(), "settings unknown, there is no config.yaml: kd-s0, kd-s1"),
+    "config": (lambda f: (f / "config.yaml").unlink(), "settings unknown, config.yaml is missing: kd-s0, kd-s1"),
 }
 
 
@@ -144,7 +144,7 @@ def test_seeds_are_said(tmp_path: Path) -> None:
     write_runs(tmp_path, ("baseline",), 3)
     write_runs(tmp_path, ("kd",), 1)
     warnings = comparison(tmp_path).warnings
-    assert "seeds differ: 0, 1, 2 (baseline); 0 (kd); differences are of the common ones" in warnings
+    assert "seeds differ: 0, 1, 2 (baseline); 0 (kd); only common seeds are compared" in warnings
     assert "fewer than 2 seeds in common with baseline, so no test: kd" in warnings
     words = summary(comparison(tmp_path))
     assert words.loc["kd", "note"] == "1 common seed: no test"
@@ -222,11 +222,11 @@ def test_metrics_by_name() -> None:
     assert main_metric([]) is None
 
 
-def test_probes_with_other_settings_are_said(tmp_path: Path) -> None:
+def test_evaluators_with_other_settings_are_reported(tmp_path: Path) -> None:
     for name, severities in (("baseline", [1, 3]), ("kd", [5])):
         for seed in (0, 1):
             evaluators = {"Corruptions": {"severities": severities, "names": ["fog"]}, "KNN": {"ks": [10]}}
-            write_run(tmp_path, name, seed, evaluators=evaluators)
+            write_run(tmp_path, name, seed, probes=evaluators)
     (said,) = comparison(tmp_path).warnings
     assert said.startswith("settings of Corruptions differ: ")
     assert '"severities": [1, 3]} (baseline)' in said

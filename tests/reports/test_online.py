@@ -108,19 +108,19 @@ def test_runs_without_results_are_named(tmp_path: Path, monkeypatch: pytest.Monk
     unfinished = sent(seed=1, state="running", summaryMetrics='{"val/acc": 0.5}')
     folders, lines = online.fetch("wandb:me/digits", tmp_path, Api([sent(), unfinished], monkeypatch))
     assert len(folders) == 1
-    assert lines == ["wandb:me/digits: without results, left out: kd-s1 (running)"]
+    assert lines == ["wandb:me/digits: skipped, without results: kd-s1 (running)"]
 
 
 @pytest.mark.parametrize("address", ["wandb:", "wandb:/", "wandb:a/b/c", "wandb:a//b", "wandb:a/"])
 def test_an_address_that_is_none(address: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is no W&B project; write wandb:entity/project"):
+    with pytest.raises(ConfigError, match="is not a W&B project; write wandb:entity/project"):
         online.fetch(address, tmp_path)
 
 
 def test_offline_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match=r"^runs: wandb:me/p: there is no W&B key; run wandb login"):
+    with pytest.raises(ConfigError, match=r"^runs: wandb:me/p: no W&B key found; run wandb login"):
         online.fetch("wandb:me/p", tmp_path)
     monkeypatch.setattr(online, "has_key", lambda: True)
 

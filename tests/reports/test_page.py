@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from kd_lightning.data import Digits
 from kd_lightning.reports import compare, detail_plots, frame, page, plots, read_runs
-from kd_lightning.reports.disagreement import UnavailableError, images_at, most_disagreed, read_predictions
+from kd_lightning.reports.disagreement import UnavailableError, load_images, most_disagreed, read_predictions
 from kd_lightning.reports.style import MARKERS, as_uri, styles
 
 EVIL = "<script>alert(1)</script>"
@@ -46,15 +46,15 @@ class Page(HTMLParser):
         self.text += data
 
 
-def written(folder: Path, **kwargs: object) -> Page:
-    runs = read_runs(folder)
+def written(runs_folder: Path, **kwargs: object) -> Page:
+    runs = read_runs(runs_folder)
     comparisons, lines = compare(runs)
     return Page(page(comparisons, [*runs.problems, *lines], **kwargs))
 
 
 def test_it_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     write_runs(tmp_path, seeds=2, predictions=True)
-    found = written(tmp_path, beside=tmp_path / "report")
+    found = written(tmp_path, folder=tmp_path / "report")
     tags = {tag for tag, _ in found.elements}
     assert not tags & {"script", "link", "iframe", "object"}
     images = [attributes for tag, attributes in found.elements if tag == "img"]
@@ -93,10 +93,10 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     (tmp_path / "digits/baseline-s0").rename(moved)
     (tmp_path / "digits/broken").mkdir()
     (tmp_path / "digits/broken/results.json").write_text(f'{{"schema": "{EVIL}"}}')
-    found = written(tmp_path, beside=tmp_path / "report")
+    found = written(tmp_path, folder=tmp_path / "report")
     assert "script" not in {tag for tag, _ in found.elements}
     assert EVIL in found.text
-    assert f"of schema '{EVIL[:10]}" in found.text
+    assert f"has schema '{EVIL[:10]}" in found.text
 
 
 @pytest.mark.parametrize("name", ["$x^2", "_$x$", "a" * 300, "$\\frac$", "日本語", "%s {x}"])
@@ -218,10 +218,10 @@ def test_the_most_disagreed_on_images_are_the_datas_own(tmp_path: Path) -> None:
     wrong = (labels[3] + 1) % 10
     assert found[0].votes == {"kd": {wrong: 2}, "sp": {labels[3]: 2}}
     assert found[0].teacher == labels[3]
-    pixels = images_at(runs, [one.index for one in found], [one.label for one in found])
+    pixels = load_images(runs, [one.index for one in found], [one.label for one in found])
     assert torch.equal(pixels, data.datasets["test"].take(torch.tensor([3, 4, 2])).images)
-    with pytest.raises(UnavailableError, match="other"):
-        images_at(runs, [indices[0]], [(labels[0] + 1) % 10])
+    with pytest.raises(UnavailableError, match="differ from the runs"):
+        load_images(runs, [indices[0]], [(labels[0] + 1) % 10])
 
 
 def test_predictions_that_cannot_be_used(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_predictions_that_cannot_be_used(tmp_path: Path) -> None:
     assert [*tables] == [folders[3]]
     assert len(problems) == 3
     assert "different lengths" in problems[1]
-    assert "no confidence in it" in problems[2]
+    assert "it has no confidence" in problems[2]
     with pytest.raises(UnavailableError, match="1 of 4 runs"):
         most_disagreed(runs, tables)
 
@@ -260,5 +260,5 @@ def test_images_that_cannot_be_read_are_one_line(data: object, tmp_path: Path) -
     for run in runs:
         run.config["data"] = data
     with pytest.raises(UnavailableError, match="the test images cannot be read here") as caught:
-        images_at(runs, [0], [0])
+        load_images(runs, [0], [0])
     assert "\n" not in str(caught.value)

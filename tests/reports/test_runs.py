@@ -9,7 +9,7 @@ import yaml
 from helpers.fake_runs import config, write_run, write_runs
 
 from kd_lightning.reports import Runs, frame, read_runs
-from kd_lightning.reports.config import compared, flat, read_config
+from kd_lightning.reports.config import comparable_settings, flatten_config, read_config
 from kd_lightning.reports.groups import without_seed
 
 
@@ -87,7 +87,7 @@ def test_of_a_seed_that_was_run_again_the_later_one_is_compared(tmp_path: Path) 
     (later / "results.json").write_text(json.dumps(content))
     runs = read_runs(tmp_path)
     assert [run.folder.name for run in runs] == ["0", "a"]
-    assert "kd: a seed was run again" in one_problem(runs)
+    assert "kd: a seed was repeated" in one_problem(runs)
 
 
 def test_without_a_config_runs_are_grouped_by_name(tmp_path: Path) -> None:
@@ -118,20 +118,20 @@ def test_unfinished_runs_say_how_to_finish(tmp_path: Path) -> None:
     assert f"python -m kd_lightning test --config {trained}/config.yaml --ckpt_path {trained}/best.ckpt" in fourth
     assert "unfinished, it has no results.json; it has not finished: python -m kd_lightning fit --config " in first
     assert first.endswith(f"{folders[0]}/config.yaml --run.output_dir {tmp_path} --run.id a --ckpt_path last runs it")
-    assert second.endswith("--ckpt_path last goes on with it")
-    assert third == "unfinished, beside a finished run of the same name, left out: kd-s2/earlier"
+    assert second.endswith("--ckpt_path last resumes it")
+    assert third == "skipped, unfinished while another run of the same name is finished: kd-s2/earlier"
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "results.json is no JSON, or cut off"),
-        ("[" * 100_000, "results.json is no JSON, or cut off"),
-        ("[1, 2]", "holds no table of results, but a list of 2"),
-        ('{"schema": 2}', "is of schema 2, and this version reads 1"),
-        ('{"schema": "1"}', "is of schema '1'"),
+        ("{", "results.json is not JSON, or truncated"),
+        ("[" * 100_000, "results.json is not JSON, or truncated"),
+        ("[1, 2]", "is not a table of results, but a list of 2"),
+        ('{"schema": 1}', "has schema 1, this version reads 2: it was written by an older version"),
+        ('{"schema": "1"}', "has schema '1'"),
         ("{}", "has no schema"),
-        ('{"schema": 1, "metrics": {"test/acc": ' + "9" * 5000 + "}}", "results.json is no JSON, or cut off"),
+        ('{"schema": 2, "metrics": {"test/acc": ' + "9" * 5000 + "}}", "results.json is not JSON, or truncated"),
     ],
 )
 def test_unreadable_results_are_one_line(content: str, said: str, tmp_path: Path) -> None:
@@ -158,13 +158,29 @@ def test_unreadable_results_are_one_line(content: str, said: str, tmp_path: Path
         ("data__class_names", [1, 2], "data.class_names is a list of 2, not a list of texts"),
         ("code__changed", "no", 'code.changed is "no", not true or false'),
         ("seconds", "long", 'seconds is "long", not a number'),
-        ("details__per_class", {"accuracy": ["a"]}, "details.per_class is not as this version writes it"),
-        ("details__per_class", {"accuracy": [0.5], "count": [1, 2]}, "details.per_class is not as"),
-        ("details__calibration", {"confidence": [1], "accuracy": [1], "count": [-1]}, "details.calibration is not"),
-        ("details__ood", {"x": {"edges": [0, 1], "known": [1, 2], "unknown": [1, 2]}}, "details.ood is not as"),
-        ("details__ood", {"x": {"edges": [1, 0], "known": [1], "unknown": [1]}}, "details.ood is not as"),
-        ("details__corruptions", {"severities": [1], "accuracy": {"fog": [1, [2]]}}, "details.corruptions is not"),
-        ("details__confusion", [[1, 2], [3]], "details.confusion is not as"),
+        ("details__per_class", {"accuracy": ["a"]}, "details.per_class does not have the format"),
+        ("details__per_class", {"accuracy": [0.5], "count": [1, 2]}, "details.per_class does not have the format"),
+        (
+            "details__calibration",
+            {"confidence": [1], "accuracy": [1], "count": [-1]},
+            "details.calibration does not have the format",
+        ),
+        (
+            "details__ood",
+            {"x": {"edges": [0, 1], "known": [1, 2], "unknown": [1, 2]}},
+            "details.ood does not have the format",
+        ),
+        (
+            "details__ood",
+            {"x": {"edges": [1, 0], "known": [1], "unknown": [1]}},
+            "details.ood does not have the format",
+        ),
+        (
+            "details__corruptions",
+            {"severities": [1], "accuracy": {"fog": [1, [2]]}},
+            "details.corruptions does not have the format",
+        ),
+        ("details__confusion", [[1, 2], [3]], "details.confusion does not have the format"),
         ("details", "none", 'details is "none", not a table'),
     ],
 )
@@ -205,9 +221,9 @@ def test_settings_are_flat_and_their_own_left_out() -> None:
         {"class_path": "kd_lightning.data.RandomCrop", "init_args": {"padding": 4, "fill": None}}
     ]
     given["model"]["init_args"]["teacher"]["checkpoint"] = "${SHARED}/weights/t.safetensors"
-    assert flat(given)["model"] == "KD"
-    assert flat(given)["data.augmentations"] == "[RandomCrop(padding=4)]"
-    kept = compared(given)
+    assert flatten_config(given)["model"] == "KD"
+    assert flatten_config(given)["data.augmentations"] == "[RandomCrop(padding=4)]"
+    kept = comparable_settings(given)
     assert kept["model.teacher.checkpoint"] == "t.safetensors"
     assert not {key for key in kept if key.startswith(("run", "seed", "ckpt"))}
     assert "protocol.select" not in kept
@@ -223,5 +239,5 @@ def test_broken_histories_and_places_without_runs(tmp_path: Path) -> None:
     (there / "metrics.csv").unlink()
     assert "metrics.csv is missing" in one_problem(read_runs(tmp_path))
     (tmp_path / "empty").mkdir()
-    assert "no run is in it" in one_problem(read_runs(tmp_path / "empty"))
-    assert "there is nothing; nearest: empty" in one_problem(read_runs(tmp_path / "emtpy"))
+    assert "it contains no run" in one_problem(read_runs(tmp_path / "empty"))
+    assert "it does not exist; nearest: empty" in one_problem(read_runs(tmp_path / "emtpy"))

@@ -173,7 +173,7 @@ def test_what_was_saved_before_is_updated(tmp_path: Path, server: Server) -> Non
 def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match=r"^wandb: there is no W&B key.*wandb login"):
+    with pytest.raises(ConfigError, match=r"^wandb: no W&B key found.*wandb login"):
         publish("me", "p", METRICS, "t", tmp_path)
     monkeypatch.setattr(module, "has_key", lambda: True)
 

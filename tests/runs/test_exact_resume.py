@@ -5,9 +5,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from helpers import processes
 import pytest
 import torch
+from helpers import processes
 from helpers.factories import METHODS
 
 from kd_lightning.distillation import Distiller, StudentModule
@@ -51,16 +51,18 @@ def compare(whole: Path, again: Path) -> None:
     assert not differ, [(key[:200], str(one.get(key))[-600:], str(other.get(key))[-600:]) for key in differ[:3]]
 
 
+OTHER_MOMENTS = [moment for moment in processes.MOMENTS if moment != "middle step"]
 KINDS = {kind.__name__: kind for kind in METHODS}
 BOTH = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "told"])
 
 
 @BOTH
-@pytest.mark.parametrize("moment", processes.MOMENTS)
+@pytest.mark.parametrize("moment", ["middle step", *(pytest.param(m, marks=pytest.mark.e2e) for m in OTHER_MOMENTS)])
 def test_at_every_moment(moment: str, number: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     check(KINDS["KD"], moment, number, tmp_path_factory)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("kind", METHODS)
 def test_every_method(kind: type[StudentModule], tmp_path_factory: pytest.TempPathFactory) -> None:
     """At the step that its place in the alphabet gives, by a signal, so that it goes on from within an epoch."""
@@ -77,6 +79,7 @@ def test_every_method_at_every_moment(
     check(kind, moment, number, tmp_path_factory)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     "more",
     [

@@ -35,16 +35,10 @@ def fitted(folder: Path, config: str, *args: str) -> Path:
     return next(folder.glob(f"*/{config.partition('.')[0]}-s*/a"))
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    return fitted(folder, "kd.yaml", "--trainer.max_epochs=8", "--seed_everything=3", "--protocol.select=best")
-
-
 @pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy to spoil."""
-    return shutil.copytree(trained, tmp_path / "run")
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that a test may change."""
+    return shutil.copytree(finished_run, tmp_path / "run")
 
 
 def accuracy(loaded: LoadedRun) -> float:
@@ -53,24 +47,24 @@ def accuracy(loaded: LoadedRun) -> float:
         return (loaded.student(whole(images)).argmax(dim=1) == images.labels).double().mean().item()
 
 
-def test_the_selected_checkpoint_gives_what_was_tested(trained: Path) -> None:
-    recorded = yaml.safe_load((trained / "results.json").read_text())
+def test_the_selected_checkpoint_gives_what_was_tested(finished_run: Path) -> None:
+    recorded = yaml.safe_load((finished_run / "results.json").read_text())
     before = torch.random.get_rng_state()
-    loaded = load_run(trained)
+    loaded = load_run(finished_run)
     assert torch.equal(before, torch.random.get_rng_state())
     assert loaded.checkpoint.name == "best.ckpt"
-    assert (type(loaded.method).__name__, loaded.data.name, loaded.data.seed) == ("KD", "digits", 3)
+    assert (type(loaded.method).__name__, loaded.data.name, loaded.data.seed) == ("KD", "digits", 0)
     assert not loaded.student.training
-    eyes = loaded.eyes
-    seen, theirs = eyes.seen(), eyes.teacher.seen()
+    view = loaded.view
+    seen, theirs = view.predictions(), view.teacher.predictions()
     assert (seen.logits.argmax(1) == seen.labels).double().mean().item() == pytest.approx(
         recorded["metrics"]["test/acc"]
     )
     assert (theirs.logits.argmax(1) == seen.labels).double().mean() > 0.95
     assert accuracy(loaded) == pytest.approx(recorded["metrics"]["test/acc"])
-    assert loaded.teacher is eyes.teacher.network
-    assert eyes.knows_classes
-    assert eyes.teacher.knows_classes
+    assert loaded.teacher is view.teacher.network
+    assert view.knows_classes
+    assert view.teacher.knows_classes
 
 
 def test_a_file_in_the_folder_is_that_checkpoint(run: Path) -> None:
@@ -86,10 +80,10 @@ def test_a_file_in_the_folder_is_that_checkpoint(run: Path) -> None:
 
 def test_a_run_without_labels_or_without_a_teacher(tmp_path: Path) -> None:
     coss = load_run(fitted(tmp_path, "coss.yaml", "--trainer.max_epochs=1"))
-    assert not coss.eyes.knows_classes
-    assert coss.eyes.teacher.knows_classes
+    assert not coss.view.knows_classes
+    assert coss.view.teacher.knows_classes
     alone = load_run(fitted(tmp_path, "baseline.yaml", "--trainer.max_epochs=1", "--run.name=baseline-s0"))
-    assert alone.eyes.teacher is None
+    assert alone.view.teacher is None
     with pytest.raises(ConfigError, match="Supervised has no teacher"):
         _ = alone.teacher
 

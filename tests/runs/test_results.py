@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import wandb
-from safetensors.torch import load_file
+from helpers.finished_run import ARGS
 from helpers.wandb_files import records
+from safetensors.torch import load_file
 
 from kd_lightning.cli import main
 from kd_lightning.errors import ConfigError
@@ -18,30 +18,16 @@ from kd_lightning.runs import results
 from kd_lightning.runs.results.code import code
 
 ROOT = Path(__file__).parents[2]
-ARGS = [
-    f"--config={ROOT / 'configs/digits/kd.yaml'}",
-    "--trainer.accelerator=cpu",
-    "--trainer.enable_progress_bar=false",
-]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of three epochs, with W&B's file."""
-    folder = tmp_path_factory.mktemp("runs")
-    main(["fit", *ARGS, f"--run.output_dir={folder}", "--run.id=r", "--trainer.max_epochs=3", "--protocol.select=best"])
-    wandb.finish()
-    return folder / "kd_lightning-digits" / "kd-s0" / "r"
 
 
 @pytest.fixture
-def own(run: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(run, tmp_path / "project" / "kd-s0" / "r"))
+def own(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return Path(shutil.copytree(finished_run, tmp_path / "project" / "kd-s0" / "r"))
 
 
-def test_fit_writes_what_there_is_to_say(run: Path) -> None:
-    found = json.loads((run / results.FILE).read_text())
+def test_fit_writes_what_there_is_to_say(finished_run: Path) -> None:
+    found = json.loads((finished_run / results.FILE).read_text())
     assert found["schema"] == results.SCHEMA
     assert found["run"] | {"teacher_fingerprint": None} == {
         "project": "kd_lightning-digits",
@@ -55,7 +41,7 @@ def test_fit_writes_what_there_is_to_say(run: Path) -> None:
         "student": "cifar_resnet8",
     }
     assert (found["data"]["train"], found["data"]["val"], found["data"]["test"]) == (1293, 144, 360)
-    checkpoint = torch.load(run / "best.ckpt", weights_only=True)
+    checkpoint = torch.load(finished_run / "best.ckpt", weights_only=True)
     protocol = found["protocol"]
     assert (protocol["select"], protocol["checkpoint"], protocol["max_epochs"]) == ("best", "best.ckpt", 3)
     assert (protocol["epoch"], protocol["step"]) == (checkpoint["epoch"], checkpoint["global_step"])
@@ -68,8 +54,8 @@ def test_fit_writes_what_there_is_to_say(run: Path) -> None:
     assert {"per_class", "confusion", "calibration"} <= {*found["details"]}
 
 
-def test_predictions_add_up_to_the_accuracy(run: Path) -> None:
-    found, each = json.loads((run / results.FILE).read_text()), load_file(run / results.PREDICTIONS)
+def test_predictions_add_up_to_the_accuracy(finished_run: Path) -> None:
+    found, each = json.loads((finished_run / results.FILE).read_text()), load_file(finished_run / results.PREDICTIONS)
     right = (each["prediction"] == each["labels"]).double().mean()
     assert float(right) == pytest.approx(found["metrics"]["test/acc"], abs=1e-6)
     same = (each["prediction"] == each["teacher_prediction"]).double().mean()
@@ -77,20 +63,24 @@ def test_predictions_add_up_to_the_accuracy(run: Path) -> None:
     assert len({*each["indices"].tolist()}) == 360
 
 
-def test_the_dashboard_has_summary_and_tables(run: Path) -> None:
-    written = records(run)
+def test_the_dashboard_has_summary_and_tables(finished_run: Path) -> None:
+    written = records(finished_run)
     summary = {u.key or "/".join(u.nested_key): u.value_json for r in written for u in r.summary.update}
-    found = json.loads((run / results.FILE).read_text())
+    found = json.loads((finished_run / results.FILE).read_text())
     assert json.loads(summary["selected/epoch"]) == found["protocol"]["epoch"]
     assert json.loads(summary["best/val/acc"]) == found["metrics"]["val/acc"]
     assert json.loads(summary["last/val/acc"]) == found["last"]["val/acc"]
     history = {i.key or "/".join(i.nested_key): i.value_json for r in written for i in r.history.item}
     assert any(key.startswith("test/per_class") for key in history)
-    table = json.loads(next(run.glob("wandb/offline-run-*/files/media/table/test/per_class*.json")).read_text())
+    table = json.loads(
+        next(finished_run.glob("wandb/offline-run-*/files/media/table/test/per_class*.json")).read_text()
+    )
     assert table["columns"] == ["class", "count", "accuracy", "accuracy_teacher"]
     assert [row[2] for row in table["data"]] == found["details"]["per_class"]["accuracy"]
-    table = json.loads(next(run.glob("wandb/offline-run-*/files/media/table/test/disagreement*.json")).read_text())
-    each = load_file(run / results.PREDICTIONS)
+    table = json.loads(
+        next(finished_run.glob("wandb/offline-run-*/files/media/table/test/disagreement*.json")).read_text()
+    )
+    each = load_file(finished_run / results.PREDICTIONS)
     differ = int((each["prediction"] != each["teacher_prediction"]).sum())
     assert len(table["data"]) == min(32, differ) > 0
     assert all(row[3] != row[5] for row in table["data"])
@@ -161,12 +151,12 @@ def test_a_run_that_was_moved_keeps_its_names(own: Path, tmp_path: Path) -> None
     assert (found["run"]["project"], found["run"]["name"], found["run"]["id"]) == ("kd_lightning-digits", "kd-s0", "r")
 
 
-@pytest.mark.parametrize("content", ['{"schema": 1, "metr', '{"schema": 2, "metrics": {"a": 1}}', "[]"])
+@pytest.mark.parametrize("content", ['{"schema": 2, "metr', '{"schema": 2, "metrics": {"a": 1}}', "[]"])
 def test_results_that_cannot_be_added_to_are_kept_aside(own: Path, content: str) -> None:
     (own / results.FILE).write_text(content)
     main(["test", f"--config={own / 'config.yaml'}", "--trainer.accelerator=cpu", f"--ckpt_path={own / 'best.ckpt'}"])
     assert (own / f"{results.FILE}.unread").read_text() == content
-    assert json.loads((own / results.FILE).read_text())["schema"] == 1
+    assert json.loads((own / results.FILE).read_text())["schema"] == 2
 
 
 def test_histograms_of_two_tests_are_both_kept_and_settings_told(own: Path) -> None:
@@ -201,11 +191,11 @@ def test_a_probe_that_cannot_evaluate_loses_nothing(tmp_path: Path, recwarn: pyt
     main([*short, none])
     (path,) = tmp_path.rglob(results.FILE)
     assert "test/acc" in json.loads(path.read_text())["metrics"]
-    assert any("Fails: nothing can be said; left out" in str(warning.message) for warning in recwarn)
+    assert any("Fails: nothing can be said; skipped" in str(warning.message) for warning in recwarn)
 
 
 class Fails(Evaluator):
-    def evaluate(self, eyes: NetworkView) -> EvaluationResult:
+    def evaluate(self, view: NetworkView) -> EvaluationResult:
         raise ConfigError("nothing can be said")
 
 
@@ -228,7 +218,7 @@ def test_runs_that_test_nothing_have_results_too(tmp_path: Path) -> None:
 
 
 def test_what_is_no_number_is_null_and_what_was_there_stays(tmp_path: Path) -> None:
-    found = {"schema": 1, "run": {}, "protocol": {"evaluated": "now"}, "data": {"name": "d"}, "seconds": 3.0}
+    found = {"schema": 2, "run": {}, "protocol": {"evaluated": "now"}, "data": {"name": "d"}, "seconds": 3.0}
     found |= {"metrics": {"a": math.nan, "b": 1.0}, "details": {}, "probes": {}, "probe_seconds": {}}
     results.record(tmp_path, found, {})
     results.record(tmp_path, found | {"seconds": None, "metrics": {"b": 2.0}, "details": {"x": [math.inf]}}, {})

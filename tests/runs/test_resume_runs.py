@@ -8,12 +8,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from helpers import processes
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from helpers import processes
 from helpers.messages import message_of
 from helpers.wandb_files import sessions
+from lightning.pytorch import Trainer
 
 from kd_lightning.callbacks import RunStatus
 from kd_lightning.cli import main

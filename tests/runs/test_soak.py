@@ -6,9 +6,9 @@ import statistics
 import time
 from pathlib import Path
 
-from helpers import processes
 import psutil
 import pytest
+from helpers import processes
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 STEPS = 2000

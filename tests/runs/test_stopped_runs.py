@@ -30,8 +30,11 @@ def fit(tmp_path: Path, *args: str) -> list[tuple[int, torch.Tensor, torch.Tenso
 
 @pytest.mark.parametrize(
     ("steps", "more"),
-    [(1, []), (6, []), (8, []), (12, []), (17, [])]
-    + [(8, ["--data.repeats=2", "--data.val_split=0"]), (8, ["--trainer.limit_train_batches=5"])],
+    [(8, []), *(pytest.param(steps, [], marks=pytest.mark.e2e) for steps in (1, 6, 12, 17))]
+    + [
+        pytest.param(8, more, marks=pytest.mark.e2e)
+        for more in (["--data.repeats=2", "--data.val_split=0"], ["--trainer.limit_train_batches=5"])
+    ],
 )
 def test_the_rest_of_the_epoch_is_not_lost(
     tmp_path: Path, steps: int, more: list[str], monkeypatch: pytest.MonkeyPatch

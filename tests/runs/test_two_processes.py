@@ -68,7 +68,7 @@ def _mean(watch: RunStatus, bucket: torch.distributed.GradBucket) -> torch.futur
 
 def started(folder: Path, launcher: list[str], *args: str, **environment: str) -> subprocess.Popen:
     """`fit` in a process of its own."""
-    watch = f"--trainer.callbacks={{class_path: test_two_processes.Watch, init_args: {{folder: {folder}}}}}"
+    watch = f"--trainer.callbacks={{class_path: test_two_processes.RunStatus, init_args: {{folder: {folder}}}}}"
     command = [*launcher, "-m", "kd_lightning", "fit", *args, *ARGS, watch, f"--run.output_dir={folder}"]
     known = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)} | environment
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=known)
@@ -90,7 +90,7 @@ def one_folder(folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     "method",
     [
-        pytest.param(["SEED", "--model.queue_size=128"], id="SEED"),
+        pytest.param(["SEED", "--model.queue_size=128"], id="SEED", marks=pytest.mark.e2e),
         pytest.param(["SP"], id="SP", marks=pytest.mark.slow),
         pytest.param(["STKD"], id="STKD", marks=pytest.mark.slow),
     ],

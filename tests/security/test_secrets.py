@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_bad_input import KD
+from helpers.configs import KD
 
 from kd_lightning.cli import main
 from kd_lightning.config.checks import secret_field

@@ -1,4 +1,4 @@
-"""export: a finished student as files that run without this project's training code."""
+"""export: write a finished student to files that run without this project's training code."""
 
 from kd_lightning.commands.export.command import Export
 

@@ -1,81 +1,83 @@
-"""The model card: what a student is, in words, from what is known of its run and nothing else."""
+"""The model card of a student, generated from its run's recorded facts."""
 
 from typing import Any
 
-_TOLD = {
+_METRICS = {
     "test/acc": "accuracy on test images",
-    "test/acc_teacher": "the teacher's",
+    "test/acc_teacher": "the teacher's accuracy",
     "test/agreement": "agreement with the teacher",
     "test/top5": "top-5 accuracy",
     "test/ece": "expected calibration error",
     "test/knn": "accuracy by the nearest training images",
     "test/linear": "accuracy of a linear classifier on the embedding",
     "test/corrupted": "accuracy on corrupted images",
-    "test/neighbors_10": "share of each image's 10 nearest that are the teacher's too",
+    "test/neighbors_10": "share of each image's 10 nearest neighbours in common with the teacher",
 }
 
 
 def card(facts: dict[str, Any], side: int) -> str:
-    """The README.md of a timm folder, in Markdown; the licence is left to its owner."""
-    parts = [_head(facts), *_what(facts), *_found(facts), *_use(facts, side), *_limits(facts)]
+    """Return the README.md of a timm folder, in Markdown; the licence must be filled in by its owner."""
+    parts = [_head(facts), *_description(facts), *_results(facts), *_usage(facts, side), *_limits(facts)]
     return "\n".join(parts) + "\n"
 
 
 def _head(facts: dict[str, Any]) -> str:
     task = "image-classification" if "logits" in facts["outputs"] else "image-feature-extraction"
     tags = "\n".join(f"- {tag}" for tag in (task, "timm", "knowledge-distillation"))
-    return (
-        f"---\ntags:\n{tags}\nlibrary_name: timm\npipeline_tag: {task}\n# license: yours to choose and to fill in\n---"
-    )
+    return f"---\ntags:\n{tags}\nlibrary_name: timm\npipeline_tag: {task}\n# license: to be chosen and filled in\n---"
 
 
-def _what(facts: dict[str, Any]) -> list[str]:
-    run, data, own = facts["run"], facts["data"], facts["code"]["export"]
+def _description(facts: dict[str, Any]) -> list[str]:
+    run, data, export_code = facts["run"], facts["data"], facts["code"]["export"]
     title = run.get("name") or facts["architecture"]
-    gives = "class scores" if "logits" in facts["outputs"] else "an embedding; it has no classifier"
-    taught = (
+    output_text = "class scores" if "logits" in facts["outputs"] else "an embedding; it has no classifier"
+    teacher_text = (
         f" with {facts['teacher']} (weights {facts['teacher_fingerprint']}) as its teacher" if facts["teacher"] else ""
     )
     method = f" by {run['method']}" if run.get("method") else ""
-    lines = [f"# {title}", "", f"A {facts['architecture']} that takes images and gives {gives}."]
-    lines += ["", f"It was trained on {data['name']}{method}{taught}."]
+    lines = [f"# {title}", "", f"A {facts['architecture']} that maps images to {output_text}."]
+    lines += ["", f"It was trained on {data['name']}{method}{teacher_text}."]
     counts = [f"{data[part]:,} {word} images" for part, word in _SPLITS if data.get(part)]
     if counts:
-        lines += [f"There were {', '.join(counts)}."]
+        lines += [f"The data have {', '.join(counts)}."]
     if facts["class_names"]:
         names = facts["class_names"]
-        more = f", ... ({len(names)} in all)" if len(names) > 20 else ""
-        lines += ["", f"Classes: {', '.join(names[:20])}{more}."]
-    code = f"kd_lightning {own['version']}" + (f", commit {own['commit']}" if own["commit"] else "")
+        count_text = f", ... ({len(names)} in all)" if len(names) > 20 else ""
+        lines += ["", f"Classes: {', '.join(names[:20])}{count_text}."]
+    code = f"kd_lightning {export_code['version']}" + (
+        f", commit {export_code['commit']}" if export_code["commit"] else ""
+    )
     return [
         *lines,
         "",
-        f"Trained with seed {facts['seeds']['seed']}, exported by {code}. `config.json` holds the run's config.",
+        f"Trained with seed {facts['seeds']['seed']}, exported by {code}. `config.json` contains the run's config.",
     ]
 
 
 _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 
 
-def _found(facts: dict[str, Any]) -> list[str]:
-    lines = ["", "## What was measured", ""]
-    told = {name: facts["metrics"][name] for name in _TOLD if isinstance(facts["metrics"].get(name), float)}
-    if not told:
-        return [*lines, "Nothing is known of how good these weights are: their run was not evaluated by them."]
+def _results(facts: dict[str, Any]) -> list[str]:
+    lines = ["", "## Results", ""]
+    metrics = {name: facts["metrics"][name] for name in _METRICS if isinstance(facts["metrics"].get(name), float)}
+    if not metrics:
+        return [*lines, "These weights have not been evaluated."]
     protocol = facts["protocol"] or {}
-    chosen = {"last": "the last epoch", "best": "the best epoch by validation images"}.get(protocol.get("select"))
-    how = f" One run, one seed; the checkpoint was {chosen}, chosen without the test images." if chosen else ""
-    rows = [f"| {_TOLD[name]} | {value:.2%} |" for name, value in told.items()]
-    return [*lines, "| | |", "|---|---|", *rows, "", f"In PyTorch, float32.{how}"]
+    selection = {"last": "the last epoch", "best": "the best epoch by validation images"}.get(protocol.get("select"))
+    protocol_text = (
+        f" One run, one seed; the checkpoint was {selection}, chosen without the test images." if selection else ""
+    )
+    rows = [f"| {_METRICS[name]} | {value:.2%} |" for name, value in metrics.items()]
+    return [*lines, "| | |", "|---|---|", *rows, "", f"In PyTorch, float32.{protocol_text}"]
 
 
-def _use(facts: dict[str, Any], side: int) -> list[str]:
-    ours = facts["architecture"].startswith("cifar_")
-    first = ["import kd_lightning.models  # it registers this network's name with timm"] if ours else []
+def _usage(facts: dict[str, Any], side: int) -> list[str]:
+    is_own_network = facts["architecture"].startswith("cifar_")
+    first = ["import kd_lightning.models  # it registers this network's name with timm"] if is_own_network else []
     output = "logits, N x classes" if "logits" in facts["outputs"] else "embeddings, N x width"
     return [
         "",
-        "## How to load it",
+        "## Usage",
         "",
         "```python",
         *first,
@@ -87,11 +89,12 @@ def _use(facts: dict[str, Any], side: int) -> list[str]:
         f"out = model(transform(image).unsqueeze(0))  # a PIL image; {output}",
         "```",
         "",
-        *([f"`{facts['architecture']}` is no network of timm's own: `pip install kd_lightning` first.", ""] * ours),
-        f"The model does not normalise: it takes RGB images of {side} x {side} pixels in [0, 1], less the mean "
-        f"{_triple(facts['mean'])}, over the standard deviation {_triple(facts['std'])}. timm's transform does so.",
+        *([f"`{facts['architecture']}` is not in timm: `pip install kd_lightning` first.", ""] * is_own_network),
+        f"The model does not normalise its input: it takes RGB images of {side} x {side} pixels in [0, 1], minus the "
+        f"mean {_triple(facts['mean'])}, divided by the standard deviation {_triple(facts['std'])}; timm's transform "
+        "does this.",
         *(
-            ["It resizes other images by Pillow, not to the last bit as the training did."]
+            ["It resizes images of other sizes with Pillow, which differs slightly from the resizing during training."]
             if facts["input"]["shape"][-1] != side
             else []
         ),
@@ -104,23 +107,21 @@ def _triple(values: list[float]) -> str:
 
 def _limits(facts: dict[str, Any]) -> list[str]:
     side = facts["data"].get("side") or facts["input"]["shape"][-1]
-    lines = ["", "## What it is for, and what not", ""]
-    lines += [
-        f"Images like those of {facts['data']['name']}, {side} x {side} pixels, and comparing methods of distillation."
-    ]
+    lines = ["", "## Intended use and limitations", ""]
+    lines += [f"For images like those of {facts['data']['name']}, {side} x {side} pixels, and for comparing methods."]
     if facts["class_names"]:
-        lines += [f"It gives one of its {len(facts['class_names'])} classes to any image, whatever is on it."]
+        lines += [f"It predicts one of its {len(facts['class_names'])} classes for any image, whatever its content is."]
     if facts["teacher"]:
-        lines += ["What its teacher gets wrong, or was biased by, it may have learnt too."]
+        lines += ["It may have learnt its teacher's errors and biases."]
     unknown = [word for name, word in _UNKNOWN.items() if not any(key.startswith(name) for key in facts["metrics"])]
     if unknown:
         lines += [f"Not measured: {', '.join(unknown)}."]
-    return [*lines, "Nothing here says how it does for any group of people, or on other data. Measure it on your own."]
+    return [*lines, "Its performance for groups of people or on other data is unknown; evaluate it on your own data."]
 
 
 _UNKNOWN = {
-    "test/ece": "how far its confidence can be trusted",
+    "test/ece": "calibration of its confidence",
     "test/corrupted": "corrupted images",
-    "test/ood": "unknown images",
+    "test/ood": "out-of-distribution images",
     "test/shift": "other sources of the same classes",
 }

@@ -1,6 +1,5 @@
-"""Export: the command."""
+"""Export: the class of the command."""
 
-import json
 import math
 from collections.abc import Callable
 from functools import cached_property
@@ -12,13 +11,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kd_lightning.commands.export import hub, int8, latency, table
-from kd_lightning.commands.export.deployed import Deployed, Run
+from kd_lightning.commands.export.atomic_path import atomic_path
+from kd_lightning.commands.export.exported_model import ExportedModel, InferenceFn
 from kd_lightning.commands.export.format import Format
+from kd_lightning.commands.export.loaded_student import evenly_spaced, load, resize
 from kd_lightning.commands.export.onnx_graph import Onnx, session
-from kd_lightning.commands.export.parity import FIRST, Parity, compare, outputs_of
+from kd_lightning.commands.export.parity import FIRST_BATCH_SIZES, Parity, compare, run_in_batches
 from kd_lightning.commands.export.provenance import provenance, with_parity
-from kd_lightning.commands.export.source import load, resized, spread
-from kd_lightning.commands.export.staging import staged
 from kd_lightning.commands.export.timm_folder import Timm
 from kd_lightning.commands.export.torch_export import TorchExport
 from kd_lightning.commands.export.weights import Safetensors
@@ -26,49 +25,50 @@ from kd_lightning.errors import ConfigError, RunError, check_positive, nearest, 
 from kd_lightning.io.console import wide
 from kd_lightning.io.paths import check_writable, expand
 
-FORMATS: dict[str, type[Format]] = {kind.name: kind for kind in (Safetensors, Timm, TorchExport, Onnx)}
-_FLAGS = ("--overwrite", "--embedding", "--int8")
-_AGAIN = sum(FIRST)
-"""How many images the file that stays is held to once more, after its facts were put in."""
+FORMATS: dict[str, type[Format]] = {exporter.name: exporter for exporter in (Safetensors, Timm, TorchExport, Onnx)}
+RECHECKED_IMAGES = sum(FIRST_BATCH_SIZES)
+"""Number of images on which a file is compared again after the facts have been written into it."""
 
 
 class Export:
-    """Writes a finished run's student to files of other programs: `export --ckpt_path RUN --format onnx timm`.
+    """Writes a finished run's student to files for other programs: `export --ckpt_path RUN --format onnx timm`.
 
-    The student alone, normalisation and resize inside, for any number of images N,3,S,S of the data's side S: as
-    `student.safetensors` (weights for `Network`), `timm/` (a folder for `timm.create_model`, with a model card; timm
-    normalises outside), `student.pt2` (torch.export) and `student.onnx`. Each gets its name only after what was
-    written, read back, has given PyTorch's outputs on real images of the run's data. All say where they come from.
+    Only the student is exported, including normalisation and resize, for any number of images N,3,S,S with the data's
+    side S: as `student.safetensors` (weights for `Network`), `timm/` (a folder for `timm.create_model`, with a model
+    card; timm normalises outside), `student.pt2` (torch.export) and `student.onnx`. A file gets its name only after it
+    has been read back and has reproduced PyTorch's outputs on real images of the run's data. All files contain their
+    provenance.
 
     Args:
-        ckpt_path: a run's folder (then the selected checkpoint), or a checkpoint or student.safetensors in it.
-        format: safetensors, timm, torch_export, onnx; several in a row. The last needs
+        ckpt_path: a run's folder (its selected checkpoint is used), or a checkpoint or student.safetensors in it.
+        format: one or several of safetensors, timm, torch_export and onnx, which needs
             `pip install 'kd_lightning[export]'`.
-        path: the folder to write to; default: `export` in the run's.
-        overwrite: write over files that are there.
-        input: what torch_export's and onnx's graphs take: bytes as a decoder gives them (no scaling to get wrong, a
-            quarter of the memory), or float32 in [0, 1].
-        embedding: give the embedding too, as a second output. Where the classifier was not trained it is the only one.
-        side: of the images that the graphs take, in pixels; default: the data's. It is fixed, the batch is not.
-        images: how many real images each file is held to: of the test split, else val, else train.
-        tolerance: the largest difference allowed, as a share of PyTorch's largest output.
-        batch_sizes: that are timed beside PyTorch; default 1 and 32; [] for none.
+        path: output folder; default: `export` in the run's folder.
+        overwrite: overwrite existing files.
+        input: input of the graphs of torch_export and onnx: uint8 as decoded (no scaling needed, a quarter of the
+            memory), or float32 in [0, 1].
+        embedding: add the embedding as a second output. It is the only output if the classifier was not trained.
+        side: side of the graphs' input images in pixels; default: the data's. Only it is fixed.
+        images: number of real images for comparing each file with PyTorch: of the test split, else val, else train.
+        tolerance: largest allowed difference, as a share of PyTorch's largest output.
+        batch_sizes: batch sizes whose latency is measured; default: 1 and 32; [] for none.
         repeats: how often each batch is timed.
-        threads: that every format computes with.
-        int8: beside onnx, an int8 form of it, calibrated on training images and evaluated on all of that split.
-        calibration: how many training images that takes.
-        push_to_hub: OWNER/NAME on the Hugging Face hub, for the timm folder; by the hub library's own login.
-        private: whether that is seen by its owner alone.
+        threads: number of threads for every format.
+        int8: also write an int8 version of onnx, calibrated on training images and evaluated on the whole split.
+        calibration: number of training images for the calibration.
+        push_to_hub: OWNER/NAME on the Hugging Face hub, for the timm folder; uses the hub library's login.
+        private: create a private repository.
 
     Raises:
-        ConfigError: for a wrong value, a folder that is no run's, a file that is there, a package that is missing.
-        RunError: where a file differs from the checkpoint, or cannot be made or written; it is not left then.
+        ConfigError: for a wrong value, a folder without a run, an existing file, or a missing package.
+        RunError: if a file differs from the checkpoint, or cannot be created or written; it is then removed.
     """
 
     def __init__(
         self,
-        ckpt_path: str | None = None,
-        format: list[str] | None = None,
+        *,
+        ckpt_path: str,
+        format: list[str],
         path: str | None = None,
         overwrite: bool = False,
         input: Literal["uint8", "float32"] = "uint8",
@@ -84,8 +84,6 @@ class Export:
         push_to_hub: str | None = None,
         private: bool = True,
     ) -> None:
-        if ckpt_path is None:
-            raise ConfigError("ckpt_path: none given; name a run's folder: export --ckpt_path RUN --format onnx")
         self.formats = _formats(format)
         self.batch_sizes = [1, 32] if batch_sizes is None else batch_sizes
         counts = {"images": images, "repeats": repeats, "threads": threads, "calibration": calibration}
@@ -93,12 +91,12 @@ class Export:
         for size in self.batch_sizes:
             check_positive(batch_sizes=size)
         if not math.isfinite(tolerance) or tolerance < 0:
-            raise ConfigError(f"tolerance: {tolerance} is to be 0 or more")
+            raise ConfigError(f"tolerance: {tolerance} is not 0 or more")
         if int8 and "onnx" not in self.formats:
-            raise ConfigError("int8: it is made of onnx; add onnx to --format")
+            raise ConfigError("int8: it is created from onnx; add onnx to --format")
         if push_to_hub is not None:
             if "timm" not in self.formats:
-                raise ConfigError("push_to_hub: the timm folder is what is pushed; add timm to --format")
+                raise ConfigError("push_to_hub: it uploads the timm folder; add timm to --format")
             hub.check_name(push_to_hub)
         for name in self.formats:
             FORMATS[name].check()
@@ -110,29 +108,6 @@ class Export:
         self._check_target()
         self.console = wide()
 
-    @classmethod
-    def arguments(cls, args: list[str]) -> list[str]:
-        """The command line with the formats that stand in a row, or with commas, as one `--format=[...]`."""
-        formats: list[str] = []
-        others: list[str] = []
-        of_formats = False
-        for place, arg in enumerate(args):
-            if arg.startswith("-"):
-                key, _, value = arg.partition("=")
-                of_formats = key == "--format" and not value.startswith("[")
-                following = args[place + 1] if place + 1 < len(args) else "-"
-                if of_formats:
-                    formats += [part for part in value.split(",") if part]
-                else:
-                    others.append(f"{arg}=true" if arg in _FLAGS and following.startswith("-") else arg)
-            elif of_formats and arg.startswith("["):
-                others.append(f"--format={arg}")
-            elif of_formats:
-                formats += arg.split(",")
-            else:
-                others.append(arg)
-        return [f"--format={json.dumps(formats)}", *others] if formats else others
-
     def _check_target(self) -> None:
         check_writable(self.path, "path")
         if self.path.is_file():
@@ -141,32 +116,39 @@ class Export:
         there = [self.path / name for name in wanted if (self.path / name).exists()]
         if there and not self.overwrite:
             more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-            raise ConfigError(f"path: {there[0]}{more} is there already; --overwrite true writes over it")
+            raise ConfigError(f"path: {there[0]}{more} is there already; --overwrite writes over it")
         if (self.path / Timm.file).is_dir() and "timm" in self.formats:
-            others = sorted({each.name for each in (self.path / Timm.file).iterdir()} - set(Timm.files))
+            others = sorted({path.name for path in (self.path / Timm.file).iterdir()} - set(Timm.files))
             if others:
                 raise ConfigError(
-                    f"path: {self.path / Timm.file} holds {others[0]}, which no export wrote; choose another folder"
+                    f"path: {self.path / Timm.file} contains {others[0]}, which is not from an export; choose "
+                    "another folder"
                 )
 
     def __call__(self) -> Path:
-        """The folder with the files."""
+        """Export and return the folder with the files."""
         source = self.source
         if not source.results:
-            self._say(f"unfinished: {source.checkpoint.parent} has no results.json; {source.checkpoint.name} is taken")
+            self._say(f"unfinished: {source.checkpoint.parent} has no results.json; {source.checkpoint.name} is used")
         elif not source.evaluated:
-            self._say(f"{source.checkpoint.name} is not what results.json speaks of: no metrics go into the files")
+            self._say(f"results.json is not about {source.checkpoint.name}: no metrics are written into the files")
         if not source.knows_classes:
-            self._say("the student's classifier was not trained: the embedding is what is exported")
+            self._say("the student's classifier was not trained: the embedding is exported")
         with latency.threads_of_torch(self.threads):
             rows = [table.Row("PyTorch", None, None)]
-            runs: dict[str, tuple[Run, Tensor]] = {"PyTorch": (self.student.run, self.student.given(self.images))}
+            runs: dict[str, tuple[InferenceFn, Tensor]] = {
+                "PyTorch": (self.student.run, self.student.to_input(self.images))
+            }
             for name in self.formats:
-                kind = self._guarded(name, lambda name=name: FORMATS[name](self.student))
-                rows.append(table.Row(name, self.path / kind.file, self._exported(kind)))
-                run = kind.fast(rows[-1].path) if isinstance(kind, Timm) else kind.read(rows[-1].path, self.threads)
-                runs[name] = run, kind.given(resized(self.images, kind.side))
-            costs = self._quantized(rows, runs) if self.int8 else None
+                exporter = self._guarded(name, lambda name=name: FORMATS[name](self.student))
+                rows.append(table.Row(name, self.path / exporter.file, self._export(exporter)))
+                run = (
+                    exporter.read_batched(rows[-1].path)
+                    if isinstance(exporter, Timm)
+                    else exporter.read(rows[-1].path, self.threads)
+                )
+                runs[name] = run, exporter.to_input(resize(self.images, exporter.side))
+            costs = self._quantize(rows, runs) if self.int8 else None
             times = latency.latencies(runs, self.batch_sizes, self.repeats)
         self.console.print(table.table(rows, times, self.batch_sizes, self.threads))
         for line in table.notes(self.student, source, rows, costs):
@@ -177,7 +159,7 @@ class Export:
         return self.path
 
     @cached_property
-    def student(self) -> Deployed:
+    def student(self) -> ExportedModel:
         source, network = self.source, self.source.network
         outputs = ("logits", "embedding") if self.embedding else ("logits",)
         if not source.knows_classes:
@@ -186,95 +168,95 @@ class Export:
                 network.model.reset_classifier(0)
                 network.num_classes, network.class_names = 0, None
         side = self.side or self.source.images.side
-        return Deployed(network, outputs, side, self.input, source.class_names)
+        return ExportedModel(network, outputs, side, self.input, source.class_names)
 
     @cached_property
     def images(self) -> Tensor:
-        """uint8, N,3,S,S."""
-        return resized(spread(self.source.images, self.count), self.student.side)
+        """Images for the comparison, uint8, N,3,S,S."""
+        return resize(evenly_spaced(self.source.images, self.count), self.student.side)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         return provenance(self.source, self.student)
 
-    def _exported(self, kind: Format) -> Parity:
-        """Writes one file, holds it to PyTorch, writes what was found into it, and gives it its name."""
-        given = resized(self.images, kind.side)
-        reference = outputs_of(self.student.run, self.student.given(given))
+    def _export(self, exporter: Format) -> Parity:
+        """Write one file, compare it with PyTorch, write the comparison into it, and rename it to its name."""
+        images = resize(self.images, exporter.side)
+        reference = run_in_batches(self.student.run, self.student.to_input(images))
 
-        def held_to(path: Path, count: int) -> Parity:
-            part = [each[:count] for each in reference]
-            return compare(part, kind.read(path, self.threads), kind.given(given[:count]), self.student.outputs)
+        def compare_file(path: Path, count: int) -> Parity:
+            expected = [output[:count] for output in reference]
+            return compare(
+                expected, exporter.read(path, self.threads), exporter.to_input(images[:count]), self.student.outputs
+            )
 
-        def made() -> Parity:
-            with staged(self.path / kind.file) as path:
-                kind.write(path, self.facts)
-                parity = held_to(path, len(given))
-                parity.check(kind.name, self.tolerance)
-                kind.write(path, with_parity(self.facts, parity, self.source.split))
-                held_to(path, _AGAIN).check(kind.name, self.tolerance)
+        def export() -> Parity:
+            with atomic_path(self.path / exporter.file) as path:
+                exporter.write(path, self.facts)
+                parity = compare_file(path, len(images))
+                parity.check(exporter.name, self.tolerance)
+                exporter.write(path, with_parity(self.facts, parity, self.source.split))
+                compare_file(path, RECHECKED_IMAGES).check(exporter.name, self.tolerance)
             return parity
 
-        return self._guarded(kind.name, made)
+        return self._guarded(exporter.name, export)
 
-    def _quantized(self, rows: list[table.Row], runs: dict[str, tuple[Run, Tensor]]) -> dict[str, float]:
+    def _quantize(self, rows: list[table.Row], runs: dict[str, tuple[InferenceFn, Tensor]]) -> dict[str, float]:
         source, student = self.source, self.student
-        images = resized(spread(source.training_images(), self.calibration), student.side)
-        reference = outputs_of(student.run, student.given(self.images))
-        before = runs["onnx"][0]
+        images = resize(evenly_spaced(source.training_images(), self.calibration), student.side)
+        reference = run_in_batches(student.run, student.to_input(self.images))
+        float_run = runs["onnx"][0]
 
-        def ready(batch: Tensor) -> Tensor:
-            return student.given(resized(batch, student.side))
+        def prepare(batch: Tensor) -> Tensor:
+            return student.to_input(resize(batch, student.side))
 
-        def made() -> tuple[Parity, dict[str, float]]:
-            with staged(self.path / int8.FILE) as path:
-                int8.quantize(self.path / Onnx.file, student.given(images), path)
+        def export() -> tuple[Parity, dict[str, float]]:
+            with atomic_path(self.path / int8.FILE) as path:
+                int8.quantize(self.path / Onnx.file, student.to_input(images), path)
                 run = session(path, self.threads)
-                parity = compare(reference, run, student.given(self.images), student.outputs)
+                parity = compare(reference, run, student.to_input(self.images), student.outputs)
                 parity.check("int8", math.inf)
-                found = int8.evaluated(before, run, source.images, ready, student.outputs)
+                costs = int8.quantization_costs(float_run, run, source.images, prepare, student.outputs)
                 facts = with_parity(self.facts, parity, source.split)
-                calibrated = {"calibration_images": len(images), "split": source.split, **found}
+                calibrated = {"calibration_images": len(images), "split": source.split, **costs}
                 int8.rewrite(path, {**facts, "int8": calibrated})
                 compare(
-                    [each[:_AGAIN] for each in reference],
+                    [part[:RECHECKED_IMAGES] for part in reference],
                     session(path, self.threads),
-                    ready(self.images[:_AGAIN]),
+                    prepare(self.images[:RECHECKED_IMAGES]),
                     student.outputs,
                 )
-            return parity, found
+            return parity, costs
 
-        parity, found = self._guarded("int8", made)
+        parity, costs = self._guarded("int8", export)
         rows.append(table.Row("onnx int8", self.path / int8.FILE, parity))
         runs["onnx int8"] = session(rows[-1].path, self.threads), runs["onnx"][1]
-        return found
+        return costs
 
     def _guarded(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` gives; what goes wrong in it is said in one line."""
+        """Return the result of `make`; convert its exceptions to errors of one line."""
         try:
             return make()
         except (ConfigError, RunError):
             raise
         except (OSError, SafetensorError) as error:
             raise RunError(
-                f"{name}: it cannot be written to {self.path} ({one_line(error, 200)}); no file was left"
+                f"{name}: it cannot be written to {self.path} ({one_line(error, 200)}); no file was written"
             ) from error
-        except Exception as error:  # exporters fail in many ways
+        except Exception as error:  # exporters raise various errors
             network = self.student.network
-            hint = f"; --side {network.size} needs no resize, which may be what fails" * self.student.resizes
+            hint = f"; --side {network.size} needs no resize, which may be the cause" * self.student.resizes
             raise RunError(
                 f"{name}: {network.name} cannot be exported ({type(error).__name__}: {one_line(error, 200)}); "
-                f"no file was left{hint}"
+                f"no file was written{hint}"
             ) from error
 
     def _say(self, line: str) -> None:
         self.console.print(escape(line), soft_wrap=True, highlight=False)
 
 
-def _formats(given: list[str] | None) -> list[str]:
-    if not given:
-        raise ConfigError(f"format: none given; choices: {', '.join(FORMATS)}")
-    for name in given:
+def _formats(names: list[str]) -> list[str]:
+    for name in names:
         if name not in FORMATS:
             raise ConfigError(f"format: {name!r} is none{nearest(name, FORMATS)}")
-    return list(dict.fromkeys(given))
+    return list(dict.fromkeys(names))

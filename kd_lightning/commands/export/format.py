@@ -1,4 +1,4 @@
-"""Format: what every kind of exported file has in common."""
+"""Format: base class of the export formats."""
 
 from abc import ABC, abstractmethod
 from importlib.util import find_spec
@@ -7,52 +7,50 @@ from typing import Any, ClassVar
 
 import torch
 
-from kd_lightning.commands.export.deployed import Deployed, Run
+from kd_lightning.commands.export.exported_model import ExportedModel, InferenceFn
 from kd_lightning.errors import ConfigError
 
 
 class Format(ABC):
-    """One kind of file: made of a student once, written, and read back by what would read it elsewhere.
+    """An export format: created from a student, written, and read back by the library that would load it elsewhere.
 
     Args:
-        student: what is exported.
+        student: the exported model.
     """
 
     name: ClassVar[str]
     file: ClassVar[str]
-    """What it is called in the folder of exports."""
+    """Name of the file or folder."""
     needs: ClassVar[tuple[str, ...]] = ()
-    """Packages beyond the project's own."""
+    """Packages that are not installed with the project."""
 
-    def __init__(self, student: Deployed) -> None:
+    def __init__(self, student: ExportedModel) -> None:
         self.student = student
 
     @classmethod
     def check(cls) -> None:
-        """Refuses a format whose packages are not installed.
+        """Raise an error if the format's packages are not installed.
 
         Raises:
-            ConfigError: with the line that installs them.
+            ConfigError: with the command that installs them.
         """
         missing = [package for package in cls.needs if find_spec(package) is None]
         if missing:
-            raise ConfigError(
-                f"format: {cls.name} needs {', '.join(missing)}, not installed here: pip install 'kd_lightning[export]'"
-            )
+            raise ConfigError(f"format: {cls.name} needs {', '.join(missing)}: pip install 'kd_lightning[export]'")
 
     @property
     def side(self) -> int:
-        """Of the images that it takes."""
+        """Side of the input images."""
         return self.student.side
 
-    def given(self, images: torch.Tensor) -> torch.Tensor:
-        """Images uint8, N,3,S,S, as its `run` takes them."""
+    def to_input(self, images: torch.Tensor) -> torch.Tensor:
+        """Convert uint8 images, N,3,S,S, to the format's input."""
         return images
 
     @abstractmethod
     def write(self, path: Path, facts: dict[str, Any]) -> None:
-        """Writes it, with the facts in it."""
+        """Write the file with the facts."""
 
     @abstractmethod
-    def read(self, path: Path, threads: int) -> Run:
-        """What was written, ready to run with that many threads."""
+    def read(self, path: Path, threads: int) -> InferenceFn:
+        """Read the file and return a function that runs it with this number of threads."""

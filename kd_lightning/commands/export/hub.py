@@ -1,4 +1,4 @@
-"""The Hugging Face hub, by its own library and login."""
+"""Upload to the Hugging Face hub with its library and login."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from kd_lightning.errors import ConfigError, RunError, one_line
 
 
 def check_name(name: str) -> None:
-    """Refuses what is no OWNER/NAME.
+    """Raise an error for a name that is not OWNER/NAME.
 
     Raises:
-        ConfigError: saying what is.
+        ConfigError: with the reason.
     """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
@@ -18,16 +18,16 @@ def check_name(name: str) -> None:
     except HFValidationError as error:
         raise ConfigError(f"push_to_hub: {error}") from error
     if name.count("/") != 1:
-        raise ConfigError(f"push_to_hub: {name} is no OWNER/NAME")
+        raise ConfigError(f"push_to_hub: {name} is not OWNER/NAME")
 
 
 def push(folder: Path, name: str, *, private: bool) -> str:
-    """Uploads an exported timm folder to a model repository, made where there is none; its address.
+    """Upload an exported timm folder to a model repository, created if necessary; return its address.
 
-    Whoever is logged in (`hf auth login`, or HF_TOKEN) does it. A private push writes to no public repository.
+    The login is the hub library's (`hf auth login`, or HF_TOKEN). A private push never writes to a public repository.
 
     Raises:
-        RunError: where the hub refuses or cannot be reached; the files here stay.
+        RunError: if the hub rejects the upload or is unreachable; the local files remain.
     """
     from huggingface_hub import HfApi
 
@@ -36,13 +36,11 @@ def push(folder: Path, name: str, *, private: bool) -> str:
         address = api.create_repo(name, private=private, exist_ok=True)
         if private and not api.model_info(name).private:
             raise RunError(
-                f"push_to_hub: {name} is there and public; --private false publishes into it. Nothing was uploaded"
+                f"push_to_hub: {name} exists and is public; --private false uploads to it. Nothing was uploaded"
             )
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="A student, by kd_lightning export")
     except RunError:
         raise
-    except Exception as error:  # no login, no connection: the library's client has errors of its own
-        raise RunError(
-            f"push_to_hub: {name}: {one_line(error)}; the files are in {folder.name} all the same"
-        ) from error
+    except Exception as error:  # no login or no connection: the library raises various errors
+        raise RunError(f"push_to_hub: {name}: {one_line(error)}; the files are in {folder.name}") from error
     return str(address)

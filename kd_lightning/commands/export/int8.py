@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.commands.export.deployed import Run
+from kd_lightning.commands.export.exported_model import InferenceFn
 from kd_lightning.commands.export.onnx_graph import INPUT, describe
 from kd_lightning.commands.export.parity import CHUNK
 from kd_lightning.data.images import ImageDataset
@@ -18,15 +18,15 @@ FILE = "student_int8.onnx"
 OPERATORS = ["Conv", "MatMul", "Gemm"]
 
 
-def quantize(path: Path, calibration: Tensor, made: Path) -> None:
-    """Writes the int8 form of an ONNX file: weights int8 by channel, activations uint8, QDQ.
+def quantize(path: Path, calibration: Tensor, target: Path) -> None:
+    """Write the int8 version of an ONNX file: weights int8 per channel, activations uint8, QDQ.
 
-    Weights take 7 bits (`reduce_range`): sums of 8-bit products overflow on x86 processors without VNNI.
+    Weights use 7 bits (`reduce_range`): sums of 8-bit products overflow on x86 processors without VNNI.
 
     Args:
         path: the float file.
-        calibration: images as the file takes them, N,3,S,S.
-        made: the file to write.
+        calibration: input images of the file, N,3,S,S.
+        target: the file to write.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -41,14 +41,14 @@ def quantize(path: Path, calibration: Tensor, made: Path) -> None:
 
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # it warns, by the root logger, of what is done here already
+    root.setLevel(logging.ERROR)  # it logs a warning about preprocessing, although that is done here
     try:
         with TemporaryDirectory() as temporary:
-            ready = Path(temporary) / "ready.onnx"
-            quant_pre_process(path, ready, skip_symbolic_shape=True)
+            preprocessed = Path(temporary) / "ready.onnx"
+            quant_pre_process(path, preprocessed, skip_symbolic_shape=True)
             quantization.quantize_static(
-                ready,
-                made,
+                preprocessed,
+                target,
                 Reader(),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=OPERATORS,
@@ -62,7 +62,7 @@ def quantize(path: Path, calibration: Tensor, made: Path) -> None:
 
 
 def rewrite(path: Path, facts: dict[str, Any]) -> None:
-    """Puts facts into an ONNX file."""
+    """Write facts into an ONNX file."""
     import onnx
 
     model = onnx.load(path)
@@ -70,27 +70,29 @@ def rewrite(path: Path, facts: dict[str, Any]) -> None:
     onnx.save(model, path)
 
 
-def evaluated(before: Run, after: Run, images: ImageDataset, ready: Any, outputs: tuple[str, ...]) -> dict[str, float]:
-    """What quantisation costs, over all images of a set.
+def quantization_costs(
+    float_run: InferenceFn, int8_run: InferenceFn, images: ImageDataset, to_input: Any, outputs: tuple[str, ...]
+) -> dict[str, float]:
+    """Compare the int8 file with the float file on all images of a set.
 
     Returns:
-        `acc` and `acc_float` where the images have labels and there are logits; `agreement`, the share of images with
-        the same highest logit; `cosine`, the mean cosine of the first output of both.
+        `acc` and `acc_float` if there are labels and logits; `agreement`, the share of images with the same highest
+        logit; `cosine`, the mean cosine of both files' first output.
     """
-    right, right_float, same, cosine, labelled = 0, 0, 0, 0.0, 0
+    correct, correct_float, same_class, cosine, labelled = 0, 0, 0, 0.0, 0
     for rows in torch.arange(len(images)).split(8 * CHUNK):
         batch = images.take(rows)
-        given = ready(batch.images.cpu())
-        theirs, ours = after(given)[0], before(given)[0]
-        cosine += float(torch.cosine_similarity(theirs.double(), ours.double(), dim=1).sum())
-        same += int((theirs.argmax(1) == ours.argmax(1)).sum())
-        known, labels = batch.labels >= 0, batch.labels
-        labelled += int(known.sum())
-        right += int(((theirs.argmax(1) == labels) & known).sum())
-        right_float += int(((ours.argmax(1) == labels) & known).sum())
-    found = {"images": float(len(images)), "cosine": cosine / len(images)}
+        inputs = to_input(batch.images.cpu())
+        int8_output, float_output = int8_run(inputs)[0], float_run(inputs)[0]
+        cosine += float(torch.cosine_similarity(int8_output.double(), float_output.double(), dim=1).sum())
+        same_class += int((int8_output.argmax(1) == float_output.argmax(1)).sum())
+        has_label, labels = batch.labels >= 0, batch.labels
+        labelled += int(has_label.sum())
+        correct += int(((int8_output.argmax(1) == labels) & has_label).sum())
+        correct_float += int(((float_output.argmax(1) == labels) & has_label).sum())
+    costs = {"images": float(len(images)), "cosine": cosine / len(images)}
     if outputs[0] == "logits":
-        found["agreement"] = same / len(images)
+        costs["agreement"] = same_class / len(images)
         if labelled:
-            found |= {"acc": right / labelled, "acc_float": right_float / labelled}
-    return found
+            costs |= {"acc": correct / labelled, "acc_float": correct_float / labelled}
+    return costs

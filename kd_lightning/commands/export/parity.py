@@ -1,4 +1,4 @@
-"""Whether an exported file says what the checkpoint says in PyTorch, on real images."""
+"""Compare the outputs of an exported file with PyTorch's on real images."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_lightning.commands.export.deployed import Run
+from kd_lightning.commands.export.exported_model import InferenceFn
 from kd_lightning.errors import RunError
 
-FIRST = (1, 3, 7)
-"""Batch sizes that come first: one alone, and odd ones."""
+FIRST_BATCH_SIZES = (1, 3, 7)
+"""First batch sizes: a single image and odd sizes."""
 CHUNK = 32
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an exported file's outputs are from PyTorch's."""
+    """Differences between an exported file's outputs and PyTorch's."""
 
     images: int
     largest: float
@@ -24,7 +24,7 @@ class Parity:
     scale: float
     """The largest absolute value in PyTorch's outputs."""
     same_class: float | None
-    """The share of images with the same highest logit; None without logits."""
+    """Share of images with the same highest logit; None without logits."""
     batch_sizes: list[int]
 
     @property
@@ -32,16 +32,16 @@ class Parity:
         return self.largest / self.scale if self.scale else self.largest
 
     def check(self, name: str, tolerance: float) -> None:
-        """Refuses outputs that differ by more than `tolerance` times the largest, or that are no numbers.
+        """Raise an error for outputs that differ by more than `tolerance` times the largest, or are not finite.
 
         Raises:
-            RunError: saying by how much.
+            RunError: with the difference.
         """
         if not self.relative <= tolerance:
             raise RunError(
                 f"{name}: the exported file's outputs differ from PyTorch's by up to {self.largest:.2g} on "
-                f"{self.images} images, {self.relative:.2g} of the largest output {self.scale:.4g}, and tolerance is "
-                f"{tolerance:g}; no file was left"
+                f"{self.images} images, {self.relative:.2g} of the largest output {self.scale:.4g}; tolerance is "
+                f"{tolerance:g}; no file was written"
             )
 
     def facts(self) -> dict[str, Any]:
@@ -49,39 +49,39 @@ class Parity:
 
 
 def sizes(count: int) -> list[int]:
-    """How `count` images are shared out: 1, 3 and 7, then 32 each."""
-    shares, left = [], count
-    for size in FIRST:
-        if left >= size:
-            shares.append(size)
-            left -= size
-    return [*shares, *([CHUNK] * (left // CHUNK)), *([left % CHUNK] if left % CHUNK else [])]
+    """Return the sizes of the batches for `count` images: 1, 3 and 7, then 32 each."""
+    batch_sizes, remaining = [], count
+    for size in FIRST_BATCH_SIZES:
+        if remaining >= size:
+            batch_sizes.append(size)
+            remaining -= size
+    return [*batch_sizes, *([CHUNK] * (remaining // CHUNK)), *([remaining % CHUNK] if remaining % CHUNK else [])]
 
 
-def compare(reference: tuple[Tensor, ...], run: Run, images: Tensor, outputs: tuple[str, ...]) -> Parity:
-    """Holds `run` to PyTorch's outputs, N,... each, of images N,3,S,S, in batches of several sizes.
+def compare(reference: tuple[Tensor, ...], run: InferenceFn, images: Tensor, outputs: tuple[str, ...]) -> Parity:
+    """Compare `run` with PyTorch's outputs, N,... each, for images N,3,S,S, in batches of several sizes.
 
     Raises:
-        RunError: where the shapes or the number of outputs are others.
+        RunError: for different shapes or numbers of outputs.
     """
-    shares = sizes(len(images))
-    given = [run(part) for part in images.split(shares)]
-    found = [torch.cat([part[place] for part in given]).double() for place in range(len(given[0]))]
-    shapes = [tuple(each.shape) for each in found]
-    if shapes != [tuple(each.shape) for each in reference]:
-        raise RunError(f"export: the exported file gives {shapes}, not {[tuple(each.shape) for each in reference]}")
-    pairs = list(zip(reference, found, strict=True))
-    differences = torch.stack([(ours.double() - theirs).abs().max() for ours, theirs in pairs])
-    scale = max(float(ours.abs().max()) for ours in reference)
-    same = None
+    batch_sizes = sizes(len(images))
+    results = [run(part) for part in images.split(batch_sizes)]
+    exported = [torch.cat([part[place] for part in results]).double() for place in range(len(results[0]))]
+    shapes = [tuple(part.shape) for part in exported]
+    if shapes != [tuple(part.shape) for part in reference]:
+        raise RunError(f"export: the exported file returns {shapes}, not {[tuple(part.shape) for part in reference]}")
+    pairs = list(zip(reference, exported, strict=True))
+    differences = torch.stack([(expected.double() - actual).abs().max() for expected, actual in pairs])
+    scale = max(float(expected.abs().max()) for expected in reference)
+    same_class = None
     if "logits" in outputs:
-        ours, theirs = pairs[outputs.index("logits")]
-        same = float((ours.argmax(1) == theirs.argmax(1)).float().mean())
-    # torch's max keeps a NaN, which no tolerance lets pass
-    return Parity(len(images), float(differences.max()), scale, same, sorted(set(shares)))
+        expected, actual = pairs[outputs.index("logits")]
+        same_class = float((expected.argmax(1) == actual.argmax(1)).float().mean())
+    # torch's max propagates NaN, which exceeds every tolerance
+    return Parity(len(images), float(differences.max()), scale, same_class, sorted(set(batch_sizes)))
 
 
-def outputs_of(run: Run, images: Tensor) -> tuple[Tensor, ...]:
-    """All outputs for images N,3,S,S, N,... each, in the batches that `compare` makes."""
-    given = [run(part) for part in images.split(sizes(len(images)))]
-    return tuple(torch.cat(parts) for parts in zip(*given, strict=True))
+def run_in_batches(run: InferenceFn, images: Tensor) -> tuple[Tensor, ...]:
+    """Return all outputs for images N,3,S,S, N,... each, computed in the same batches as in `compare`."""
+    outputs = [run(part) for part in images.split(sizes(len(images)))]
+    return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))

@@ -1,26 +1,26 @@
-"""What an exported file says about itself: where it comes from, what it takes and gives, how good it was found."""
+"""Facts about an exported file: origin, inputs and outputs, and results."""
 
 import json
 import re
 from pathlib import PurePosixPath
 from typing import Any
 
-from kd_lightning.commands.export.deployed import Deployed
+from kd_lightning.commands.export.exported_model import ExportedModel
+from kd_lightning.commands.export.loaded_student import LoadedStudent
 from kd_lightning.commands.export.parity import Parity
-from kd_lightning.commands.export.source import Source
 from kd_lightning.runs.results.code import code
 
 SCHEMA = 1
 _NAMES = ("name", "group", "project")
-"""Fields of a config in which a slash need not be a path's."""
+"""Fields of a config whose values may contain a slash without being a path."""
 _SECRET = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
 _PLACE = re.compile(r"^(file:|local-dir:)?(/|~|\$|\.{1,2}/|[A-Za-z]:[\\/]|\\\\)")
 
 
-def provenance(source: Source, student: Deployed) -> dict[str, Any]:
-    """Everything but the parity, as JSON; no path of this machine is in it.
+def provenance(source: LoadedStudent, student: ExportedModel) -> dict[str, Any]:
+    """Return all facts except the parity as JSON, without paths of this machine.
 
-    Metrics are there where results.json speaks of these very weights.
+    Metrics are included if results.json is about these weights.
     """
     network, results = student.network, source.results
     run, seed = results.get("run", {}), source.config.get("seed_everything")
@@ -53,7 +53,7 @@ def provenance(source: Source, student: Deployed) -> dict[str, Any]:
 
 
 def with_parity(facts: dict[str, Any], parity: Parity, split: str) -> dict[str, Any]:
-    """The facts with what the file itself was found to be."""
+    """Return the facts with the comparison of the file with PyTorch."""
     return {**facts, "parity": {"against": "PyTorch float32", "split": split, **parity.facts()}}
 
 
@@ -62,11 +62,11 @@ def as_json(facts: dict[str, Any]) -> str:
 
 
 def _plain(value: Any, field: str = "") -> Any:
-    """A config's values as JSON, of paths their last part alone, without what may be secret."""
+    """Return a config's values as JSON; paths are reduced to their last part, possible secrets are removed."""
     if isinstance(value, dict):
-        return {str(key): _plain(each, str(key)) for key, each in value.items() if not _SECRET.search(str(key))}
+        return {str(key): _plain(item, str(key)) for key, item in value.items() if not _SECRET.search(str(key))}
     if isinstance(value, list | tuple):
-        return [_plain(each, field) for each in value]
+        return [_plain(item, field) for item in value]
     if isinstance(value, str):
         is_path = _PLACE.search(value) or "://" in value or (field not in _NAMES and re.search(r"[\\/]", value))
         return PurePosixPath(value.replace("\\", "/")).name if is_path else value

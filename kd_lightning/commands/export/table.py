@@ -1,18 +1,18 @@
-"""What an export prints: files, parity and latency, side by side."""
+"""The table that an export prints: files, parity and latency."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
-from kd_lightning.commands.export.deployed import Deployed
+from kd_lightning.commands.export.exported_model import ExportedModel
+from kd_lightning.commands.export.loaded_student import LoadedStudent
 from kd_lightning.commands.export.parity import Parity
-from kd_lightning.commands.export.source import Source
 
 
 @dataclass(frozen=True)
 class Row:
-    """One format."""
+    """A row of the table: one format."""
 
     name: str
     path: Path | None
@@ -20,16 +20,16 @@ class Row:
 
 
 def table(rows: list[Row], times: dict[str, list[float]], batch_sizes: list[int], threads: int) -> Table:
-    """The formats, PyTorch first, with their latencies in milliseconds, and how many times PyTorch's they are."""
+    """Return a table of the formats, PyTorch first, with latencies in milliseconds and relative to PyTorch's."""
     word = "thread" if threads == 1 else "threads"
-    shown = Table(
-        title="export: outputs held to PyTorch's" + (f"; ms a batch, {threads} {word}" if batch_sizes else "")
+    result = Table(
+        title="export: comparison with PyTorch" + (f"; ms per batch, {threads} {word}" if batch_sizes else "")
     )
-    shown.add_column("format")
+    result.add_column("format")
     for title in ("file", "MB", "largest difference", "of largest output", "same class"):
-        shown.add_column(title, justify="left" if title == "file" else "right")
+        result.add_column(title, justify="left" if title == "file" else "right")
     for size in batch_sizes:
-        shown.add_column(f"batch {size}", justify="right")
+        result.add_column(f"batch {size}", justify="right")
     for row in rows:
         parity = row.parity
         cells = [row.name, row.path.name if row.path else "", f"{_bytes(row.path) / 1e6:.3f}" if row.path else ""]
@@ -38,22 +38,24 @@ def table(rows: list[Row], times: dict[str, list[float]], batch_sizes: list[int]
         else:
             same = "" if parity.same_class is None else f"{parity.same_class:.2%}"
             cells += [f"{parity.largest:.1e}", f"{parity.relative:.1e}", same]
-        eager = times["PyTorch"]
-        for own, theirs in zip(times[row.name], eager, strict=True):
-            cells.append(f"{own:.2f}" + ("" if row.parity is None else f" ({own / theirs:.2f} x)"))
-        shown.add_row(*cells)
-    return shown
+        pytorch = times["PyTorch"]
+        for model_value, pytorch_value in zip(times[row.name], pytorch, strict=True):
+            cells.append(
+                f"{model_value:.2f}" + ("" if row.parity is None else f" ({model_value / pytorch_value:.2f} x)")
+            )
+        result.add_row(*cells)
+    return result
 
 
-def notes(student: Deployed, source: Source, rows: list[Row], costs: dict[str, float] | None) -> list[str]:
-    """What the table does not say, a line each."""
+def notes(student: ExportedModel, source: LoadedStudent, rows: list[Row], costs: dict[str, float] | None) -> list[str]:
+    """Return additional lines below the table."""
     side, parity = student.side, next(row.parity for row in rows if row.parity)
-    takes = "uint8" if student.dtype == "uint8" else "float32 in [0, 1]"
-    within = f", resized within to {student.network.size}" if student.resizes else ""
+    input_type = "uint8" if student.dtype == "uint8" else "float32 in [0, 1]"
+    resize_note = f", resized to {student.network.size}" if student.resizes else ""
     lines = [
-        f"held to {parity.images} {source.split} images of {source.data.name}, in batches of "
-        f"{', '.join(map(str, parity.batch_sizes))}; graphs take N,3,{side},{side} {takes}{within}, and give "
-        f"{' and '.join(student.outputs)}"
+        f"compared on {parity.images} {source.split} images of {source.data.name}, in batches of "
+        f"{', '.join(map(str, parity.batch_sizes))}; graphs take N,3,{side},{side} {input_type}{resize_note} "
+        f"and return {' and '.join(student.outputs)}"
     ]
     if costs:
         lines.append(_int8(costs, source.split))
@@ -61,15 +63,15 @@ def notes(student: Deployed, source: Source, rows: list[Row], costs: dict[str, f
 
 
 def _int8(costs: dict[str, float], split: str) -> str:
-    where = f"int8, on all {costs['images']:,.0f} {split} images:"
+    prefix = f"int8, on all {costs['images']:,.0f} {split} images:"
     if "acc" in costs:
         return (
-            f"{where} accuracy {costs['acc']:.2%}, in float32 {costs['acc_float']:.2%}; "
+            f"{prefix} accuracy {costs['acc']:.2%}, in float32 {costs['acc_float']:.2%}; "
             f"the same class in {costs['agreement']:.2%}"
         )
     if "agreement" in costs:
-        return f"{where} the same class as in float32 in {costs['agreement']:.2%} (there are no labels)"
-    return f"{where} cosine of the embedding to float32's {costs['cosine']:.4f} on average"
+        return f"{prefix} the same class as in float32 in {costs['agreement']:.2%} (there are no labels)"
+    return f"{prefix} cosine of the embedding to float32's {costs['cosine']:.4f} on average"
 
 
 def _bytes(path: Path) -> int:

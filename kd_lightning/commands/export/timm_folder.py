@@ -11,17 +11,17 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from kd_lightning.commands.export.card import card
-from kd_lightning.commands.export.deployed import Run
+from kd_lightning.commands.export.exported_model import InferenceFn
 from kd_lightning.commands.export.format import Format
 from kd_lightning.io.atomic import atomic_write, write_tensors
 
-_KEPT = ("first_conv", "classifier", "fixed_input_size", "pool_size")
+_COPIED_KEYS = ("first_conv", "classifier", "fixed_input_size", "pool_size")
 
 
 class Timm(Format):
     """`timm/`: model.safetensors, config.json, README.md.
 
-    timm's models take normalised images: mean, std and size are in config.json, where timm's own transforms find them.
+    timm's models take normalised images: mean, std and size are in config.json, where timm's transforms read them.
     """
 
     name, file = "timm", "timm"
@@ -29,7 +29,7 @@ class Timm(Format):
 
     @property
     def side(self) -> int:
-        """The side that the network itself takes: timm's transforms resize before it."""
+        """The network's input side: timm's transforms resize before it."""
         return self.student.network.size or self.student.side
 
     def write(self, path: Path, facts: dict[str, Any]) -> None:
@@ -40,35 +40,35 @@ class Timm(Format):
         with atomic_write(path / "README.md") as partial:
             partial.write_text(card(facts, self.side), encoding="utf-8")
 
-    def read(self, path: Path, threads: int) -> Run:
-        """timm's model behind timm's own transforms, image by image, as a stranger would use it."""
+    def read(self, path: Path, threads: int) -> InferenceFn:
+        """Return a function that runs timm's model after timm's transforms, image by image, as a user would."""
         model = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
         transform = create_transform(**resolve_model_data_config(model), is_training=False)
         outputs = self.student.outputs
 
         @torch.no_grad()
         def run(images: Tensor) -> tuple[Tensor, ...]:
-            return _seen(model, torch.stack([transform(to_pil_image(image)) for image in images]), outputs)
+            return _outputs(model, torch.stack([transform(to_pil_image(image)) for image in images]), outputs)
 
         return run
 
-    def fast(self, path: Path) -> Run:
-        """The same on whole batches, for its latency: an image's way through Pillow is not the network's time."""
+    def read_batched(self, path: Path) -> InferenceFn:
+        """Return a function that runs timm's model on whole batches, to measure latency without Pillow's transforms."""
         model = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
         data = resolve_model_data_config(model)
         mean, std = (torch.tensor(data[name]).view(3, 1, 1) for name in ("mean", "std"))
 
         @torch.no_grad()
         def run(images: Tensor) -> tuple[Tensor, ...]:
-            return _seen(model, (images.float() / 255 - mean) / std, self.student.outputs)
+            return _outputs(model, (images.float() / 255 - mean) / std, self.student.outputs)
 
         return run
 
     def _config(self, facts: dict[str, Any]) -> dict[str, Any]:
         network, model = self.student.network, self.student.network.model
-        before = model.pretrained_cfg
+        timm_config = model.pretrained_cfg
         config = {
-            **{key: before[key] for key in _KEPT if before.get(key) is not None},
+            **{key: timm_config[key] for key in _COPIED_KEYS if timm_config.get(key) is not None},
             "input_size": [3, self.side, self.side],
             "interpolation": network.interpolation,
             "crop_pct": 1.0,
@@ -89,9 +89,9 @@ class Timm(Format):
         }
 
 
-def _seen(model: torch.nn.Module, x: Tensor, outputs: tuple[str, ...]) -> tuple[Tensor, ...]:
+def _outputs(model: torch.nn.Module, x: Tensor, outputs: tuple[str, ...]) -> tuple[Tensor, ...]:
     if outputs == ("logits",) or model.num_classes == 0:
         return (model(x),)
     final = model.forward_features(x)
-    both = {"logits": model.forward_head(final), "embedding": model.forward_head(final, pre_logits=True)}
-    return tuple(both[name] for name in outputs)
+    by_name = {"logits": model.forward_head(final), "embedding": model.forward_head(final, pre_logits=True)}
+    return tuple(by_name[name] for name in outputs)

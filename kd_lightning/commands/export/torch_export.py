@@ -1,4 +1,4 @@
-"""torch_export: the student as a graph of torch's own, `student.pt2`."""
+"""torch_export: the student as a graph of torch.export, `student.pt2`."""
 
 import io
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from kd_lightning.commands.export.deployed import Deployed, Run, as_tuple
+from kd_lightning.commands.export.exported_model import ExportedModel, InferenceFn, as_tuple
 from kd_lightning.commands.export.format import Format
 from kd_lightning.commands.export.provenance import as_json
 
@@ -20,19 +20,19 @@ class TorchExport(Format):
 
     name, file = "torch_export", "student.pt2"
 
-    def __init__(self, student: Deployed) -> None:
+    def __init__(self, student: ExportedModel) -> None:
         super().__init__(student)
-        self.program = traced(student)
+        self.program = trace(student)
 
-    def given(self, images: Tensor) -> Tensor:
-        return self.student.given(images)
+    def to_input(self, images: Tensor) -> Tensor:
+        return self.student.to_input(images)
 
     def write(self, path: Path, facts: dict[str, Any]) -> None:
-        held = io.BytesIO()  # torch's own writer aborts the process where the disk is full
-        torch.export.save(self.program, held, extra_files={FACTS: as_json(facts)})
-        path.write_bytes(held.getbuffer())
+        buffer = io.BytesIO()  # torch's file writer aborts the process if the disk is full
+        torch.export.save(self.program, buffer, extra_files={FACTS: as_json(facts)})
+        path.write_bytes(buffer.getbuffer())
 
-    def read(self, path: Path, threads: int) -> Run:
+    def read(self, path: Path, threads: int) -> InferenceFn:
         module = torch.export.load(path).module()
 
         @torch.no_grad()
@@ -43,8 +43,8 @@ class TorchExport(Format):
 
 
 @torch.no_grad()
-def traced(student: Deployed) -> ExportedProgram:
-    """The student's graph for any number of images; the lines of code it came from, with their paths, left out."""
+def trace(student: ExportedModel) -> ExportedProgram:
+    """Return the student's graph for any number of images, without stack traces, which contain paths."""
     batch = Dim("batch", min=1)
     program = torch.export.export(student, (student.example(),), dynamic_shapes={"images": {0: batch}})
     for module in program.graph_module.modules():

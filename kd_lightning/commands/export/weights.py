@@ -1,28 +1,28 @@
-"""safetensors: the weights under timm's names, with the facts as metadata."""
+"""safetensors: the weights with timm's names, and the facts as metadata."""
 
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.commands.export.deployed import Deployed, Run
+from kd_lightning.commands.export.exported_model import ExportedModel, InferenceFn
 from kd_lightning.commands.export.format import Format
 from kd_lightning.io.atomic import write_tensors
 from kd_lightning.models import Network, checkpoints
 
 
 class Safetensors(Format):
-    """`student.safetensors`, which `Network(name, checkpoint=...)` reads with its mean, std and size."""
+    """`student.safetensors`, which `Network(name, checkpoint=...)` loads with its mean, std and size."""
 
     name, file = "safetensors", "student.safetensors"
 
     def write(self, path: Path, facts: dict[str, Any]) -> None:
         network = self.student.network
-        own = {**network.facts(), "class_names": self.student.class_names or None}
-        write_tensors(path, network.model.state_dict(), {"network": own, "kd_lightning": facts})
+        network_facts = {**network.facts(), "class_names": self.student.class_names or None}
+        write_tensors(path, network.model.state_dict(), {"network": network_facts, "kd_lightning": facts})
         self.model_kwargs = facts["model_kwargs"]
 
-    def read(self, path: Path, threads: int) -> Run:
-        ours = self.student
-        network = Network(ours.network.name, checkpoint=str(path.absolute()), model_kwargs=self.model_kwargs)
+    def read(self, path: Path, threads: int) -> InferenceFn:
+        model = self.student
+        network = Network(model.network.name, checkpoint=str(path.absolute()), model_kwargs=self.model_kwargs)
         state = checkpoints.read(path)[0]
-        network.model.load_state_dict(state)  # every name, nothing renamed
-        return Deployed(network.eval(), ours.outputs, ours.side, "uint8", []).run
+        network.model.load_state_dict(state)  # strict: all names must match
+        return ExportedModel(network.eval(), model.outputs, model.side, "uint8", []).run

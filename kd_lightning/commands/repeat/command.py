@@ -1,6 +1,5 @@
 """The command: every config with every seed, what is done skipped, what is unfinished gone on with."""
 
-import json
 import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,11 +41,9 @@ class Repeat:
     """
 
     def __init__(
-        self, configs: list[str], seeds: int | list[int] = 5, max_parallel: int = 1, dry_run: bool = False
+        self, *, configs: list[str], seeds: int | list[int] = 5, max_parallel: int = 1, dry_run: bool = False
     ) -> None:
         check_positive(max_parallel=max_parallel)
-        if not configs:
-            raise ConfigError("configs: which runs are to be repeated? give --configs a.yaml b.yaml")
         paths: dict[Path, str] = {}
         for given in configs:
             path = existing(given, "configs")
@@ -58,28 +55,6 @@ class Repeat:
         self.configs, self.seeds = [*paths.values()], _seeds(seeds)
         self.max_parallel, self.dry_run = max_parallel, dry_run
         self._go_on = ["--configs", *self.configs, f"--seeds={seeds}", f"--max_parallel={max_parallel}"]
-
-    @classmethod
-    def arguments(cls, args: list[str]) -> list[str]:
-        """The command line with configs and seeds that stand in a row as lists, and --dry_run as a switch."""
-        found: dict[str, list[str]] = {"configs": [], "seeds": []}
-        others: list[str] = []
-        key = "configs"  # those that stand on their own, before any option
-        for arg in args:
-            name, equals, value = arg.partition("=")
-            is_option = arg.startswith("-")
-            if is_option:
-                key = name.lstrip("-").rstrip("+")
-            if key not in found:
-                others.append("--dry_run=true" if arg == "--dry_run" else arg)
-            elif not is_option or equals:
-                found[key].append(value if is_option else arg)
-        for name, values in found.items():
-            alone = len(values) == 1 and (name == "seeds" or values[0].startswith("["))
-            texts = values if name == "seeds" else map(json.dumps, values)
-            if values:
-                others.append(f"--{name}=" + (values[0] if alone else f"[{', '.join(texts)}]"))
-        return others
 
     def __call__(self, arguments: list[str]) -> list[dict[str, Any]]:
         """What came of each run: config, seed, state, folder, result, minutes.

@@ -13,8 +13,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-
 from kd_lightning.commands.repeat.plan import Job, last_error
 from kd_lightning.runs.lock import Lock
 
@@ -174,6 +172,8 @@ def environments(max_parallel: int, *, gpus: int, each: int = 1) -> list[dict[st
 
 def count_gpus() -> int:
     """The GPUs that this process sees."""
+    import torch  # takes seconds
+
     return torch.cuda.device_count()
 
 

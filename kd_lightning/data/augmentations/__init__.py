@@ -1,4 +1,4 @@
-"""Augmentations of whole batches on the device they lie on. An import here makes the class's name known in YAML."""
+"""Augmentations of whole batches on their device. Importing a class here makes its name known in YAML."""
 
 from kd_lightning.data.augmentations.auto import RandAugment, TimmRandAugment, TrivialAugment
 from kd_lightning.data.augmentations.base import Augmentation, augment, view_keys

@@ -1,4 +1,4 @@
-"""Automatic augmentation: RandAugment, TrivialAugment, and timm's form of RandAugment."""
+"""Automatic augmentation: RandAugment, TrivialAugment, and timm's variant of RandAugment."""
 
 from abc import abstractmethod
 from typing import Literal
@@ -8,7 +8,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN
 from torch import Tensor
 
 from kd_lightning.batch import as_float
-from kd_lightning.data.augmentations.base import Augmentation, change_chosen, check_probability, drawn
+from kd_lightning.data.augmentations.base import Augmentation, apply_to_selected, check_probability, drawn
 from kd_lightning.data.augmentations.operations import table
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold_in, integers, normal
@@ -17,11 +17,11 @@ Fill = tuple[float, float, float]
 
 
 class _Policy(Augmentation):
-    """A few rounds, in each of which every image gets one operation of a list, drawn with equal chances."""
+    """Several rounds; in each, every image gets one operation of a list, drawn with equal probability."""
 
     names: tuple[str, ...]
     shear, rotation = 0.3, 30.0
-    """The strongest ones, rotation in degrees."""
+    """Largest shear, and largest rotation in degrees."""
 
     def __init__(self, rounds: int, probability: float, mode: str, fill: Fill) -> None:
         if rounds < 1:
@@ -30,18 +30,18 @@ class _Policy(Augmentation):
 
     @abstractmethod
     def strength(self, keys: Tensor) -> Tensor:
-        """N float32: 0 is the weakest change, 1 the strongest."""
+        """Return N float32: 0 is the weakest change, 1 the strongest."""
 
     @abstractmethod
     def shift(self, strength: Tensor, side: int) -> Tensor:
-        """N: pixels that images of a side are moved by."""
+        """Return N translations in pixels for images of this side."""
 
     @abstractmethod
     def colour(self, name: str, strength: Tensor, sign: Tensor) -> Tensor:
-        """N: the parameter of an operation that moves no pixels."""
+        """Return N parameters of an operation that does not move pixels."""
 
     def amount(self, name: str, strength: Tensor, sign: Tensor, height: int, width: int) -> Tensor:
-        """N: an operation's parameter from strengths and signs (1 or -1)."""
+        """Return N parameters of an operation from strengths and signs (1 or -1)."""
         if name.startswith("Shear"):
             return sign * strength * self.shear
         if name == "Rotate":
@@ -53,26 +53,26 @@ class _Policy(Augmentation):
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         images = as_float(images)
         for number in range(self.rounds):
-            own = fold_in(keys, number)
-            chosen, strength = integers(own, len(self.names), 0), self.strength(own)
-            sign = 1 - 2 * integers(own, 2, 1)
-            active = drawn(own, self.probability, 2)
-            for place, name in enumerate(self.names):
+            round_keys = fold_in(keys, number)
+            chosen, strength = integers(round_keys, len(self.names), 0), self.strength(round_keys)
+            sign = 1 - 2 * integers(round_keys, 2, 1)
+            active = drawn(round_keys, self.probability, 2)
+            for index, name in enumerate(self.names):
                 if name != "Identity":
                     amount = self.amount(name, strength, sign, *images.shape[-2:])
-                    change_chosen(images, active & (chosen == place), self.operations[name], amount)
+                    apply_to_selected(images, active & (chosen == index), self.operations[name], amount)
         return images
 
 
 class RandAugment(_Policy):
-    """Some operations of one magnitude (Cubuk et al. 2020), with torchvision's list and ranges.
+    """Several operations with one magnitude (Cubuk et al. 2020), with torchvision's list and ranges.
 
     Args:
-        num_ops: how many, one after another.
+        num_ops: number of operations, applied in order.
         magnitude: 0 to `bins` - 1.
         bins: number of magnitudes.
-        interpolation: of what moves pixels.
-        fill: the colour of what comes in from outside.
+        interpolation: interpolation of operations that move pixels.
+        fill: colour of pixels from outside the image.
     """
 
     names = tuple(
@@ -100,7 +100,7 @@ class RandAugment(_Policy):
         return torch.full(keys.shape, self.magnitude / (self.bins - 1), device=keys.device)
 
     def translation(self, side: int) -> float:
-        """The largest translation of an image of a side, in pixels."""
+        """Return the largest translation of an image of this side, in pixels."""
         return 150 / 331 * side
 
     def shift(self, strength: Tensor, side: int) -> Tensor:
@@ -115,12 +115,12 @@ class RandAugment(_Policy):
 
 
 class TrivialAugment(RandAugment):
-    """One operation of a random magnitude (Müller & Hutter 2021), torchvision's TrivialAugmentWide.
+    """One operation with a random magnitude (Müller & Hutter 2021), torchvision's TrivialAugmentWide.
 
     Args:
         bins: number of magnitudes.
-        interpolation: of what moves pixels.
-        fill: the colour of what comes in from outside.
+        interpolation: interpolation of operations that move pixels.
+        fill: colour of pixels from outside the image.
     """
 
     shear, rotation, enhancement, lost_bits = 0.99, 135.0, 0.99, 6
@@ -143,15 +143,15 @@ class TrivialAugment(RandAugment):
 class TimmRandAugment(_Policy):
     """timm's RandAugment with increasing severity; `rand-m9-mstd0.5-inc1`, DeiT's, by default.
 
-    Each operation of a round takes place with a probability of a half. timm interpolates with Pillow's bicubic;
-    grid_sample's, used here, has a = -0.75 instead of -0.5.
+    Each operation of a round is applied with probability 0.5. timm uses Pillow's bicubic interpolation; grid_sample's,
+    used here, has a = -0.75 instead of -0.5.
 
     Args:
         magnitude: mean magnitude, 0 to 10.
-        magnitude_std: its standard deviation.
-        num_ops: rounds.
-        interpolation: of what moves pixels.
-        fill: the colour of what comes in from outside; default: ImageNet's mean.
+        magnitude_std: standard deviation of the magnitude.
+        num_ops: number of rounds.
+        interpolation: interpolation of operations that move pixels.
+        fill: colour of pixels from outside the image; default: ImageNet's mean.
     """
 
     names = tuple(

@@ -1,4 +1,4 @@
-"""Colours, as batched functions of one parameter an image and as augmentations."""
+"""Colour changes as batched functions with one parameter per image, and as augmentations."""
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +8,8 @@ from torchvision.transforms.v2 import functional as tv
 from kd_lightning.batch import as_float
 from kd_lightning.data.augmentations.base import (
     Augmentation,
+    apply_to_selected,
     between,
-    change_chosen,
     check_probability,
     check_range,
     drawn,
@@ -17,37 +17,37 @@ from kd_lightning.data.augmentations.base import (
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold_in
 
-# what these get is theirs to overwrite
+# these functions may overwrite their input
 
 
 def blend(images: Tensor, reference: Tensor, factor: Tensor) -> Tensor:
-    """reference + factor (images - reference), clamped to [0, 1]: float N,3,H,W and N factors."""
+    """Return reference + factor (images - reference), clamped to [0, 1], for float N,3,H,W and N factors."""
     factor = factor[:, None, None, None]
     return images.mul_(factor).add_(reference * (1 - factor)).clamp_(0, 1)
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """0 is black, 1 no change."""
+    """Change the brightness: 0 is black, 1 no change."""
     return images.mul_(factor[:, None, None, None]).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """0 is the mean gray, 1 no change."""
+    """Change the contrast: 0 is the mean gray, 1 no change."""
     return blend(images, gray(images.flatten(2).mean(dim=2)[:, :, None, None]), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """0 is gray, 1 no change."""
+    """Change the saturation: 0 is gray, 1 no change."""
     return blend(images, gray(images), factor)
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """0 is smoothed by 3x3 pixels, 1 no change."""
+    """Change the sharpness: 0 is smoothed over 3x3 pixels, 1 no change."""
     return blend(images, tv.adjust_sharpness(images, 0.0), factor)
 
 
 def hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Colours turned by a share of the colour circle; 0 and 1 are no change."""
+    """Rotate hues by a share of the colour circle; 0 and 1 are no change."""
     red, green, blue = images.unbind(1)
     top = torch.maximum(torch.maximum(red, green), blue)
     chroma = top - torch.minimum(torch.minimum(red, green), blue)
@@ -58,7 +58,7 @@ def hue(images: Tensor, shift: Tensor) -> Tensor:
         torch.where(top == green, (blue - red).mul_(inverse).add_(2), (red - green).mul_(inverse).add_(4)),
     )
     angle += 6 * shift[:, None, None]  # in sixths of the circle
-    # a channel is at its lowest within a sixth of its opposite, at its highest three sixths away, and linear between
+    # a channel is minimal within a sixth of its opposite hue, maximal from two sixths away, and linear in between
     away = angle[:, None] + torch.tensor([3.0, 1.0, -1.0], device=images.device)[:, None, None]
     away -= (away / 6).round_().mul_(6)
     fall = away.abs_().neg_().add_(2).clamp_(0, 1).mul_(chroma[:, None])
@@ -66,13 +66,13 @@ def hue(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def gray(images: Tensor) -> Tensor:
-    """N,1,H,W: the luma of ITU-R 601, with torchvision's weights."""
+    """Return N,1,H,W: the luma of ITU-R 601, with torchvision's weights."""
     luma = images[:, :1] * 0.2989
     return luma.add_(images[:, 1:2], alpha=0.587).add_(images[:, 2:], alpha=0.114)
 
 
 def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Gaussian blur with a sigma in pixels for each image, mirrored at the borders."""
+    """Blur with a Gaussian of a sigma in pixels per image, with reflected borders."""
     count, channels, height, width = images.shape
     half = min(kernel_size // 2, height - 1, width - 1)
     x = torch.arange(-half, half + 1, device=images.device)
@@ -84,14 +84,14 @@ def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 
 
 class ColorJitter(Augmentation):
-    """Brightness, contrast, saturation and hue changed in random order, as torchvision's ColorJitter.
+    """Change brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter.
 
     Args:
-        brightness: b draws the factor from [1 - b, 1 + b], at least 0.
-        contrast: likewise.
-        saturation: likewise.
-        hue: h draws the turn from [-h, h] of the colour circle; at most 0.5.
-        probability: that an image is changed at all.
+        brightness: b: the factor is drawn from [1 - b, 1 + b], at least 0.
+        contrast: as brightness.
+        saturation: as brightness.
+        hue: h: the rotation is drawn from [-h, h] of the colour circle; at most 0.5.
+        probability: probability that an image is changed.
     """
 
     def __init__(
@@ -102,14 +102,14 @@ class ColorJitter(Augmentation):
         hue: float = 0.1,
         probability: float = 1.0,
     ) -> None:
-        for field, value, most in (
+        for field, value, largest in (
             ("brightness", brightness, float("inf")),
             ("contrast", contrast, float("inf")),
             ("saturation", saturation, float("inf")),
             ("hue", hue, 0.5),
         ):
-            if not 0 <= value <= most:
-                raise ConfigError(f"{field}: {value} is not from 0 to {most:g}")
+            if not 0 <= value <= largest:
+                raise ConfigError(f"{field}: {value} is not from 0 to {largest:g}")
         self.factors, self.hue = (brightness, contrast, saturation), hue
         self.probability = check_probability(probability)
 
@@ -127,37 +127,37 @@ class ColorJitter(Augmentation):
         for position in range(4):
             for number in active:
                 operation, parameter = steps[number]
-                change_chosen(images, changed & (order[:, position] == number), operation, parameter)
+                apply_to_selected(images, changed & (order[:, position] == number), operation, parameter)
         return images
 
 
 class RandomGrayscale(Augmentation):
-    """Three equal channels with a probability, as torchvision's RandomGrayscale.
+    """Convert to gray (three equal channels) with a probability, as torchvision's RandomGrayscale.
 
     Args:
-        probability: of the change.
+        probability: probability of the conversion.
     """
 
     def __init__(self, probability: float = 0.2) -> None:
         self.probability = check_probability(probability)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        return change_chosen(as_float(images), drawn(keys, self.probability), lambda x: gray(x).expand_as(x))
+        return apply_to_selected(as_float(images), drawn(keys, self.probability), lambda x: gray(x).expand_as(x))
 
 
 class GaussianBlur(Augmentation):
-    """Blur by a Gaussian of random width, as torchvision's GaussianBlur.
+    """Blur with a Gaussian of random width, as torchvision's GaussianBlur.
 
     Args:
         sigma: smallest and largest standard deviation in pixels.
-        kernel_size: pixels that the Gaussian is cut at, odd; less where the images are smaller.
-        probability: that an image is blurred.
+        kernel_size: size of the kernel in pixels, odd; smaller for small images.
+        probability: probability that an image is blurred.
     """
 
     def __init__(
         self, sigma: tuple[float, float] = (0.1, 2.0), kernel_size: int = 23, probability: float = 0.5
     ) -> None:
-        check_range("sigma", *sigma, least=1e-3)
+        check_range("sigma", *sigma, minimum=1e-3)
         if kernel_size < 3 or kernel_size % 2 == 0:
             raise ConfigError(f"kernel_size: {kernel_size} is not an odd number from 3 up")
         self.sigma, self.kernel_size, self.probability = sigma, kernel_size, check_probability(probability)
@@ -165,4 +165,4 @@ class GaussianBlur(Augmentation):
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         sigma = between(keys, *self.sigma, 1)
         blurred = drawn(keys, self.probability)
-        return change_chosen(as_float(images), blurred, lambda x, s: blur(x, s, self.kernel_size), sigma)
+        return apply_to_selected(as_float(images), blurred, lambda x, s: blur(x, s, self.kernel_size), sigma)

@@ -1,4 +1,4 @@
-"""Rectangles that are blotted out."""
+"""Augmentations that erase rectangles."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from kd_lightning.batch import as_float
 from kd_lightning.data.augmentations.base import (
     Augmentation,
-    change_chosen,
+    apply_to_selected,
     check_probability,
     check_range,
     drawn,
@@ -20,21 +20,21 @@ from kd_lightning.randomness import fold_in, integers, normal, uniform
 
 
 def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """N,1,H,W bool: the pixels of boxes N,4 (left, top, right, bottom)."""
+    """Return N,1,H,W bool: the pixels inside boxes N,4 (left, top, right, bottom)."""
     x, y = torch.arange(width, device=boxes.device), torch.arange(height, device=boxes.device)
     left, top, right, bottom = (edge[:, None] for edge in boxes.unbind(1))
     return (((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :])[:, None]
 
 
 class RandomErasing(Augmentation):
-    """A rectangle blotted out with a probability (Zhong et al. 2017; torchvision's and timm's RandomErasing).
+    """Erase a rectangle with a probability (Zhong et al. 2017; torchvision's and timm's RandomErasing).
 
     Args:
-        probability: of the change.
+        probability: probability of erasing.
         scale: smallest and largest share of the image's area.
         ratio: smallest and largest height over width.
-        fill: `black`; `mean`, ImageNet's; `noise`: normal noise around it in every pixel (timm's mode `pixel`, which
-            adds it after normalisation; here it is clamped to [0, 1]).
+        fill: `black`; `mean`: ImageNet's mean; `noise`: normal noise around the mean in every pixel (timm's mode
+            `pixel`, which adds it after normalisation; here it is clamped to [0, 1]).
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class RandomErasing(Augmentation):
         ratio: tuple[float, float] = (0.3, 1 / 0.3),
         fill: Literal["black", "mean", "noise"] = "noise",
     ) -> None:
-        check_range("scale", *scale, least=0.0, most=1.0)
-        check_range("ratio", *ratio, least=1e-6)
+        check_range("scale", *scale, minimum=0.0, maximum=1.0)
+        check_range("ratio", *ratio, minimum=1e-6)
         self.probability, self.scale, self.ratio, self.fill = check_probability(probability), scale, ratio, fill
 
     def boxes(self, keys: Tensor, height: int, width: int) -> Tensor:
-        """N,4: left, top, right, bottom; empty where none of ten tries is smaller than the image."""
+        """Return N,4: left, top, right, bottom; empty if none of ten tries is smaller than the image."""
         tries = fold_in(keys[:, None], torch.arange(10, device=keys.device))
         tall, wide = sizes(tries, height * width, self.scale, self.ratio)
         fits = (tall < height) & (wide < width)
@@ -60,7 +60,7 @@ class RandomErasing(Augmentation):
         return torch.stack([left, top, left + wide, top + tall], dim=1)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        return change_chosen(as_float(images), drawn(keys, self.probability), self._erase, keys)
+        return apply_to_selected(as_float(images), drawn(keys, self.probability), self._erase, keys)
 
     def _erase(self, images: Tensor, keys: Tensor) -> Tensor:
         channels, height, width = images.shape[1:]
@@ -74,11 +74,11 @@ class RandomErasing(Augmentation):
 
 
 class Cutout(Augmentation):
-    """A black square about a random pixel, cut off at the border (DeVries & Taylor 2017).
+    """Erase a square around a random pixel, clipped at the border (DeVries & Taylor 2017).
 
     Args:
-        size: side of the square in pixels; 16 is the paper's for CIFAR-10, 8 for CIFAR-100.
-        probability: of the change.
+        size: side of the square in pixels; the paper uses 16 for CIFAR-10, 8 for CIFAR-100.
+        probability: probability of erasing.
     """
 
     def __init__(self, size: int = 16, probability: float = 1.0) -> None:

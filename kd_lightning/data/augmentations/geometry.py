@@ -18,24 +18,24 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 class RandomCrop(Augmentation):
-    """A crop of the images' own size at a random offset after padding, as torchvision's RandomCrop(size, padding).
+    """Crop with the images' size at a random offset after padding, as torchvision's RandomCrop(size, padding).
 
     Args:
         padding: pixels added on each side.
-        mode: what fills them: zeros, or the image mirrored at its border.
+        mode: values of the padding: zeros, or the image reflected at its border.
     """
 
     def __init__(self, padding: int = 4, mode: Literal["zero", "reflect"] = "zero") -> None:
         if padding < 1:
-            raise ConfigError(f"padding: {padding} is not positive; leave RandomCrop out for no crop")
+            raise ConfigError(f"padding: {padding} is not positive; omit RandomCrop for no crop")
         self.padding, self.mode = padding, mode
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         pad, (height, width) = self.padding, images.shape[-2:]
         if self.mode == "reflect" and pad >= min(height, width):
-            raise ConfigError(f"padding: {pad} pixels cannot be mirrored from images of {width}x{height}")
+            raise ConfigError(f"padding: {pad} pixels cannot be reflected in images of {width}x{height}")
         down, right = integers(keys, 2 * pad + 1, 0), integers(keys, 2 * pad + 1, 1)
-        if images.device.type == "cpu":  # NumPy copies whole rows of pixels where torch gathers single ones
+        if images.device.type == "cpu":  # NumPy copies whole rows of pixels, torch would gather single ones
             if self.mode == "zero":
                 padded = np.zeros((*images.shape[:2], height + 2 * pad, width + 2 * pad), images.numpy().dtype)
                 padded[:, :, pad:-pad, pad:-pad] = images.numpy()
@@ -55,10 +55,10 @@ class RandomCrop(Augmentation):
 
 
 class HorizontalFlip(Augmentation):
-    """Left and right exchanged with a probability.
+    """Flip left and right with a probability.
 
     Args:
-        probability: of the exchange.
+        probability: probability of the flip.
     """
 
     def __init__(self, probability: float = 0.5) -> None:
@@ -75,22 +75,22 @@ class HorizontalFlip(Augmentation):
 
 
 def _mirrored(array: np.ndarray) -> np.ndarray:
-    """Reversed along the last axis; bytes by eights, which is several times faster."""
+    """Return the array reversed along the last axis; eight bytes at a time, which is several times faster."""
     if array.dtype == np.uint8 and array.shape[-1] % 8 == 0:
         return np.ascontiguousarray(array).view(np.uint64)[..., ::-1].byteswap().view(np.uint8)
     return array[..., ::-1]
 
 
 class RandomResizedCrop(Augmentation):
-    """A box of random area and shape, resized to a square (Szegedy et al. 2015; torchvision's RandomResizedCrop).
+    """Crop a box of random area and shape and resize it to a square (Szegedy et al. 2015; torchvision's class).
 
-    As the first augmentation of images that do not lie in memory, it is cut out of the file's own pixels.
+    As the first augmentation of images that are not in memory, it crops at the file's full resolution.
 
     Args:
         size: side of the result in pixels; default: that of the images.
         scale: smallest and largest share of the image's area.
         ratio: smallest and largest width over height.
-        interpolation: of the resizing, antialiased.
+        interpolation: interpolation of the resizing, antialiased.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class RandomResizedCrop(Augmentation):
     ) -> None:
         if size is not None and size < 1:
             raise ConfigError(f"size: {size} is not positive")
-        check_range("scale", *scale, least=1e-6, most=1.0)
-        check_range("ratio", *ratio, least=1e-6)
+        check_range("scale", *scale, minimum=1e-6, maximum=1.0)
+        check_range("ratio", *ratio, minimum=1e-6)
         self.size, self.scale, self.ratio, self.interpolation = size, scale, ratio, interpolation
         self.resample = Image.Resampling[interpolation.upper()]
 
     def boxes(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
-        """left, top, right, bottom in whole pixels: ...,4 float32 for keys ..., heights and widths that broadcast."""
+        """Return left, top, right, bottom in whole pixels: ...,4 float32 for keys ...; heights and widths broadcast."""
         tries = fold_in(keys[..., None], torch.arange(10, device=keys.device))
         heights, widths = (x.to(torch.float32)[..., None].expand(tries.shape) for x in (heights, widths))
         width, height = sizes(tries, heights * widths, self.scale, self.ratio)
@@ -117,7 +117,7 @@ class RandomResizedCrop(Augmentation):
         width, height, full_w, full_h, any_fits = (
             x.gather(-1, first).squeeze(-1) for x in (width, height, widths, heights, fits)
         )
-        # none of the ten fits: the largest box in the middle whose ratio is allowed
+        # fallback if none of the ten fits: the largest centred box with an allowed ratio
         fallback_w = torch.minimum(full_w, (full_h * self.ratio[1]).round()).clamp(min=1)
         fallback_h = torch.minimum(full_h, (full_w / self.ratio[0]).round()).clamp(min=1)
         width, height = torch.where(any_fits, width, fallback_w), torch.where(any_fits, height, fallback_h)
@@ -129,38 +129,38 @@ class RandomResizedCrop(Augmentation):
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        full = torch.tensor([height, width], device=keys.device)
-        boxes = self.boxes(keys, full[0], full[1])
+        size_hw = torch.tensor([height, width], device=keys.device)
+        boxes = self.boxes(keys, size_hw[0], size_hw[1])
         size = self.size or width
         if images.device.type != "cpu":
             return resize_boxes(as_float(images), boxes, size, self.interpolation)
-        cut = torch.empty((*images.shape[:2], size, size))
+        crops = torch.empty((*images.shape[:2], size, size))
         for start in range(0, len(images), CHUNK):
-            some = slice(start, start + CHUNK)
-            cut[some] = resize_boxes(as_float(images[some]), boxes[some], size, self.interpolation)
-        return cut
+            part = slice(start, start + CHUNK)
+            crops[part] = resize_boxes(as_float(images[part]), boxes[part], size, self.interpolation)
+        return crops
 
 
 def resize_boxes(images: Tensor, boxes: Tensor, size: int, interpolation: Interpolation) -> Tensor:
-    """A box of each image resized to `size` squared, antialiased: two matrix products an image.
+    """Resize a box of each image to `size` squared, antialiased, with two matrix products per image.
 
     Args:
         images: N,3,H,W float.
         boxes: N,4: left, top, right, bottom in pixels.
-        size: side of the results.
+        size: side of the result.
         interpolation: bilinear, or bicubic (a = -0.5, as in Pillow).
     """
     count, channels, height, width = images.shape
-    across = _resampling(boxes[:, 0], boxes[:, 2], width, size, interpolation)
-    down = _resampling(boxes[:, 1], boxes[:, 3], height, size, interpolation)
-    narrow = torch.bmm(images.reshape(count, channels * height, width), across.transpose(1, 2))
-    beside = narrow.view(count, channels, height, size).transpose(1, 2).reshape(count, height, channels * size)
-    resized = torch.bmm(down, beside).view(count, size, channels, size).transpose(1, 2).contiguous()
+    horizontal = _resampling(boxes[:, 0], boxes[:, 2], width, size, interpolation)
+    vertical = _resampling(boxes[:, 1], boxes[:, 3], height, size, interpolation)
+    narrow = torch.bmm(images.reshape(count, channels * height, width), horizontal.transpose(1, 2))
+    columns = narrow.view(count, channels, height, size).transpose(1, 2).reshape(count, height, channels * size)
+    resized = torch.bmm(vertical, columns).view(count, size, channels, size).transpose(1, 2).contiguous()
     return resized.clamp_(0, 1) if interpolation == "bicubic" else resized
 
 
 def _resampling(start: Tensor, stop: Tensor, size: int, out: int, interpolation: Interpolation) -> Tensor:
-    """N,out,size: how much of each of `size` pixels goes into each of `out`, for a range of pixels a sample."""
+    """Return N,out,size: weights of `size` pixels for each of `out` pixels, for a range of pixels per sample."""
     scale = ((stop - start) / out)[:, None, None]
     centers = start[:, None, None] + (torch.arange(out, device=start.device)[:, None] + 0.5) * scale
     pixels = torch.arange(size, device=start.device) + 0.5

@@ -1,4 +1,4 @@
-"""The operations of automatic augmentation: batched, one parameter an image, float N,3,H,W in [0, 1]."""
+"""Operations of automatic augmentation: batched, one parameter per image, float N,3,H,W in [0, 1]."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,28 +12,28 @@ from kd_lightning.data.augmentations import color
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """The highest bits of 8 are kept."""
+    """Keep the highest bits of 8."""
     step = 2.0 ** (8 - bits)[:, None, None, None]
     return torch.floor((images * 255).round() / step) * step / 255
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Values from the threshold (0 to 1) up are inverted."""
+    """Invert values at or above the threshold (0 to 1)."""
     return torch.where(images >= threshold[:, None, None, None] - 1e-6, 1 - images, images)
 
 
 def solarize_add(images: Tensor, added: Tensor) -> Tensor:
-    """Something is added to values below a half."""
+    """Add a value to pixels below 0.5."""
     return torch.where(images * 255 < 127.5, (images + added[:, None, None, None]).clamp_(max=1), images)
 
 
 def auto_contrast(images: Tensor, _: Tensor) -> Tensor:
-    """Each channel is stretched to the whole range."""
+    """Stretch each channel to the whole range."""
     return tv.autocontrast(images)
 
 
 def equalize(images: Tensor, _: Tensor) -> Tensor:
-    """Each channel's histogram is made flat."""
+    """Equalise each channel's histogram."""
     return tv.equalize((images * 255).round().to(torch.uint8)).float() / 255
 
 
@@ -68,10 +68,10 @@ def _rotate(degrees: Tensor, height: int, width: int) -> Tensor:
 
 
 def _matrix(**entries: Tensor) -> Tensor:
-    """N,2,3: where in the image a pixel of the result comes from; what is not given is the identity's."""
-    some = next(iter(entries.values()))
+    """Return N,2,3: map from a pixel of the result to its source; missing entries are those of the identity."""
+    first = next(iter(entries.values()))
     default = {"a": 1.0, "e": 1.0}
-    rows = [entries.get(name, torch.full_like(some, default.get(name, 0.0))) for name in "abcdef"]
+    rows = [entries.get(name, torch.full_like(first, default.get(name, 0.0))) for name in "abcdef"]
     return torch.stack(rows, dim=1).view(-1, 2, 3)
 
 
@@ -82,12 +82,12 @@ def warp(
     mode: str = "nearest",
     fill: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Tensor:
-    """Images moved by an affine map; what comes from outside is filled with a colour.
+    """Apply an affine map to images; pixels from outside are filled with a colour.
 
     Args:
         images: N,3,H,W.
         amount: N, the map's parameter.
-        matrix: gives N,2,3 in pixels from it and the images' height and width.
+        matrix: function of the parameter and the images' height and width that returns N,2,3 in pixels.
         mode: nearest, bilinear or bicubic.
         fill: the colour.
     """
@@ -126,5 +126,5 @@ WARPS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
 
 
 def table(mode: str, fill: tuple[float, float, float]) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """All operations by name, those that move pixels with an interpolation and a filling."""
+    """Return all operations by name; those that move pixels use this interpolation mode and fill colour."""
     return OPERATIONS | {name: partial(warp, matrix=m, mode=mode, fill=fill) for name, m in WARPS.items()}

@@ -12,7 +12,7 @@ Preset = Literal["cifar", "imagenet", "moco_v2", "deit"]
 
 
 def preset(name: Preset) -> list[Augmentation]:
-    """The augmentations of a published recipe; sizes are the images' own.
+    """Return the augmentations of a published recipe; crops have the size of the images.
 
     - cifar: crop after 4 pixels of padding, flip (He et al. 2016).
     - imagenet: RandomResizedCrop, flip (torchvision's reference training).

@@ -1,12 +1,12 @@
 """The 15 common corruptions of Hendrycks and Dietterich 2019, batched, as functions of the samples' keys.
 
 Benchmarking Neural Network Robustness to Common Corruptions and Perturbations (ICLR 2019): ImageNet-C, CIFAR-10-C and
-Tiny-ImageNet-C. The constants are those of the published code for images of 224, 32 and 64 pixels; other sides take
-those of the nearest of the three in ratio. What is drawn differs from the published images, its distribution does not;
-frost alone is inferred (see `frost`).
+Tiny-ImageNet-C. The constants are those of the published code for images of 224, 32 and 64 pixels; other sizes use
+those of the nearest of the three by ratio. The random numbers differ from those of the published images, but have the
+same distribution; only frost is inferred (see `frost`).
 
-A higher severity is not always more damage in squared error: the published constants of glass_blur, frost and
-elastic_transform do not grow with it in all their parts, nor, at 32 pixels, those of motion_blur from 3 to 4.
+A higher severity is not always more damage in squared error: not all published constants of glass_blur, frost and
+elastic_transform increase with it, nor, at 32 pixels, those of motion_blur from 3 to 4.
 """
 
 import torch
@@ -43,42 +43,44 @@ CORRUPTIONS: dict[str, Corruption] = {
         jpeg_compression,
     )
 }
-"""By name, in the paper's order."""
+"""Corruptions by name, in the paper's order."""
 SEVERITIES = (1, 2, 3, 4, 5)
-LEAST = 8
+MIN_SIDE = 8
 """Smallest side in pixels."""
-_VALUES = {"cpu": 1 << 17}
-_VALUES_ELSEWHERE = 1 << 22
+_CHUNK_VALUES = {"cpu": 1 << 17}
+_CHUNK_VALUES_GPU = 1 << 22
 
 
 def corrupt(images: Tensor, keys: Tensor, name: str, severity: int) -> Tensor:
-    """Corrupted images, uint8 N,3,H,W on the images' device; each a function of its image, key, name and severity.
+    """Return corrupted images, uint8 N,3,H,W; each is a function of its image, key, name and severity.
 
-    Values are cut off to whole levels as the published code cuts them (motion blur, pixelate and JPEG round, as their
-    libraries do); what lacks less than 1e-6 of a level counts as there, so that no rounding error decides.
+    Values are truncated to whole levels as in the published code (motion blur, pixelate and JPEG round, as their
+    libraries do); values less than 1e-6 below a level get that level, so that rounding errors have no effect.
 
     Args:
-        images: N,3,H,W, uint8 or float in [0, 1] (rounded to 255ths first); they are not changed.
+        images: N,3,H,W, uint8 or float in [0, 1] (rounded to multiples of 1/255 first); they are not changed.
         keys: N int64, the samples' keys.
-        name: of `CORRUPTIONS`.
+        name: name of a corruption in `CORRUPTIONS`.
         severity: 1 to 5.
 
     Raises:
         ConfigError: for an unknown name or severity, and for images below 8 pixels.
     """
     check_corruption(name, severity)
-    if min(images.shape[-2:]) < LEAST:
-        raise ConfigError(f"{name}: images of {images.shape[-1]}x{images.shape[-2]} pixels; the least side is {LEAST}")
+    if min(images.shape[-2:]) < MIN_SIDE:
+        raise ConfigError(
+            f"{name}: images of {images.shape[-1]}x{images.shape[-2]} pixels; the smallest side is {MIN_SIDE}"
+        )
     if images.dtype != torch.uint8:
         images = (images.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
-    own = fold_in(named_key(keys, name), severity)
-    some = max(1, _VALUES.get(images.device.type, _VALUES_ELSEWHERE) // images[0].numel()) if len(images) else 1
-    parts = zip(images.split(some), own.split(some), strict=True)
+    corruption_keys = fold_in(named_key(keys, name), severity)
+    chunk = max(1, _CHUNK_VALUES.get(images.device.type, _CHUNK_VALUES_GPU) // images[0].numel()) if len(images) else 1
+    parts = zip(images.split(chunk), corruption_keys.split(chunk), strict=True)
     return torch.cat([CORRUPTIONS[name](part, draws, severity) for part, draws in parts]) if len(images) else images
 
 
 def check_corruption(name: str, severity: int = 1) -> None:
-    """Refuses what is no corruption.
+    """Raise an error for an unknown corruption.
 
     Raises:
         ConfigError: for a name that is not in `CORRUPTIONS` or a severity that is not in `SEVERITIES`.

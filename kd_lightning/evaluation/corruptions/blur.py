@@ -18,13 +18,13 @@ DEFOCUS = {
     64: [(0.5, 0.6), (1, 0.1), (1.5, 0.1), (2.5, 0.01), (3, 0.1)],
     224: [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)],
 }
-"""Radius of the disk and sigma of its own blur, in pixels."""
+"""Radius of the disk and sigma of the blur of its edge, in pixels."""
 GLASS = {
     32: [(0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)],
     64: [(0.1, 1, 1), (0.5, 1, 1), (0.6, 1, 2), (0.7, 2, 1), (0.9, 2, 2)],
     224: [(0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)],
 }
-"""Sigma of the blur, farthest move, both in pixels, and passes."""
+"""Sigma of the blur and largest displacement, both in pixels, and number of passes."""
 MOTION = {
     32: [(6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)],
     64: [(10, 1), (10, 1.5), (10, 2), (10, 2.5), (12, 3)],
@@ -40,27 +40,27 @@ ZOOM = {
         for stop, step in ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
     ],
 }
-"""Factors of the enlargements."""
+"""Zoom factors."""
 
 
 def defocus_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Each point becomes a disk; the border is mirrored."""
+    """Convolve with a disk; the border is reflected."""
     kernel = _disk(*constants(DEFOCUS, images, severity)).to(images.device)
     reach, (height, width) = len(kernel) // 2, images.shape[-2:]
     padded = F.pad(images.double(), (reach,) * 4, mode="reflect")
     size = padded.shape[-2:]
-    # by way of frequencies, where 25 x 25 weights cost no more than 3 x 3; the kernel is its own mirror image
+    # by FFT, so that 25 x 25 weights cost no more than 3 x 3; the kernel is symmetric
     blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * torch.fft.rfft2(kernel, s=size), s=size)
     return levels(blurred[..., 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width])
 
 
 def glass_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Blurred, then pixels come from places nearby, then blurred again.
+    """Blur, replace pixels by neighbours, and blur again.
 
-    The published loop goes through the pixels from the lower right and means to exchange each with a neighbour; being
-    written with views of one array, it copies the neighbour and leaves it as it was, and so does this. What a pixel
-    copies may have been overwritten before: here all pixels point at once to where their copy comes from, and chains
-    of copies are followed by doubling, which gives what the loop gives.
+    The published loop runs over the pixels from the lower right and intends to swap each with a neighbour; because it
+    uses views of one array, it only copies the neighbour, and so does this function. A copied pixel may have been
+    overwritten before: here each pixel has a pointer to the source of its copy, and chains of copies are followed by
+    pointer doubling, with the same result as the loop.
     """
     sigma, reach, passes = constants(GLASS, images, severity)
     count, channels, height, width = images.shape
@@ -72,17 +72,19 @@ def glass_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 
 def _copied(keys: Tensor, height: int, width: int, reach: int) -> Tensor:
-    """N,H*W int64: whose value each pixel has after one pass of copying over the image."""
+    """Return N,H*W int64: the source of each pixel's value after one pass of copying over the image."""
     rows, columns = torch.arange(height, device=keys.device)[:, None], torch.arange(width, device=keys.device)
     right, down = (
         at_pixels(integers, named_key(keys, way), (height, width), high=2 * reach) - reach for way in ("right", "down")
     )
     place = rows * width + columns
-    # the loops end before the first `reach` rows and columns, and one more
+    # the published loops exclude the first `reach` + 1 rows and columns
     moved = (rows > reach) & (rows <= height - reach) & (columns > reach) & (columns <= width - reach)
     source = torch.where(moved, place + down * width + right, place)
     pending, source = (source > place).flatten(1), source.flatten(1)
-    while pending.any():  # a pending pixel has what its source has after the pass, the others what theirs had before
+    while (
+        pending.any()
+    ):  # pending pixels get their source's value after the pass, others their source's value before it
         pending, source = (
             pending & pending.gather(1, source),
             torch.where(pending, source.gather(1, source), source),
@@ -91,23 +93,23 @@ def _copied(keys: Tensor, height: int, width: int, reach: int) -> Tensor:
 
 
 def motion_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Moved within 45 degrees of the rows, one way, fading: ImageMagick's motion blur, rounded to the nearest level."""
+    """Motion blur in one direction, within 45 degrees of the rows, as ImageMagick's, rounded to the nearest level."""
     blurred = moving(images.float(), between(keys, -45, 45), *constants(MOTION, images, severity))
     return levels(blurred + 0.5)
 
 
 def moving(images: Tensor, angle: Tensor, radius: int, sigma: float) -> Tensor:
-    """ImageMagick's MotionBlurImage: the mean of whole-pixel shifts along a line, with the weights of half a Gaussian.
+    """ImageMagick's MotionBlurImage: mean of whole-pixel shifts along a line, with the weights of half a Gaussian.
 
     Args:
-        images: N,C,H,W float32; beyond the border lie the border's own pixels.
+        images: N,C,H,W float32; the border is replicated.
         angle: N, in degrees.
-        radius: the shifts go from 0 to twice the radius, in pixels.
-        sigma: of the weights, in pixels.
+        radius: shifts range from 0 to twice the radius, in pixels.
+        sigma: sigma of the weights, in pixels.
     """
     count, _, height, width = images.shape
     weights = np.exp(-0.5 * (np.arange(2 * radius + 1) / sigma) ** 2)
-    weights = [float(w) for w in weights / weights.sum() if w > 1e-7 * weights.sum()]  # the others reach no level
+    weights = [float(w) for w in weights / weights.sum() if w > 1e-7 * weights.sum()]  # smaller ones have no effect
     steps, angle = torch.arange(len(weights), device=images.device), angle.double().deg2rad()[:, None]
     down, right = (torch.ceil(steps * part - 0.5).long() + len(weights) for part in (angle.sin(), angle.cos()))
     padded = F.pad(images, (len(weights),) * 4, mode="replicate")
@@ -120,7 +122,7 @@ def moving(images: Tensor, angle: Tensor, radius: int, sigma: float) -> Tensor:
 
 
 def zoom_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """The mean of the image and its enlargements about the middle, the first of which is the image once more."""
+    """Average the image and its enlargements about the centre; the first enlargement is the image itself."""
     factors = constants(ZOOM, images, severity)
     values = images.double()
     total = values.clone()
@@ -131,7 +133,7 @@ def zoom_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _disk(radius: float, sigma: float) -> Tensor:
-    """An odd square, float64: the published disk, its edge softened by a Gaussian, without its empty margins."""
+    """Return a square kernel of odd size, float64: the published disk with a softened edge, without empty margins."""
     half, reach = (8, 1) if radius <= 8 else (radius, 2)
     line = np.arange(-half, half + 1)
     disk = (line**2 + line[:, None] ** 2 <= radius**2).astype(np.float64)

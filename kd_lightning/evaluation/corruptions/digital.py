@@ -1,4 +1,4 @@
-"""What handling does to a picture: contrast, elastic transform, pixels and JPEG."""
+"""Digital corruptions: contrast, elastic transform, pixelate and JPEG compression."""
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,8 @@ from kd_lightning.randomness import named_key, uniform
 
 _FLATTER = [0.4, 0.3, 0.2, 0.1, 0.05]
 CONTRAST = {32: [0.75, 0.5, 0.4, 0.3, 0.15], 64: _FLATTER, 224: _FLATTER}
-"""What is left of the distance to the mean."""
-_LARGE = 244 / 224  # so in the published code
+"""Factor of the distance to the mean."""
+_LARGE = 244 / 224  # as in the published code
 ELASTIC = {
     32: [(0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)],
     64: [(0, 0, 0.08), (0.05, 0.3, 0.06), (0.1, 0.08, 0.06), (0.1, 0.03, 0.03), (0.16, 0.03, 0.02)],
@@ -21,26 +21,26 @@ ELASTIC = {
         for row in ((2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02))
     ],
 }
-"""Strength and sigma of the moves, and how far the affine map's three points go: shares of the side."""
+"""Strength and sigma of the displacements, and displacement of the affine map's points, as shares of the side."""
 PIXELATE = {32: [0.95, 0.9, 0.85, 0.75, 0.65], 64: [0.9, 0.8, 0.7, 0.6, 0.5], 224: [0.6, 0.5, 0.4, 0.3, 0.25]}
-"""Side of the coarse image, where the image's own is 1."""
+"""Side of the coarse image as a share of the image's side."""
 JPEG = {32: [80, 65, 58, 50, 40], 64: [65, 58, 50, 40, 25], 224: [25, 18, 15, 10, 7]}
-"""libjpeg's quality."""
+"""Quality for libjpeg."""
 
 
 def contrast(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Each channel comes nearer to its mean over the image."""
-    kept = constants(CONTRAST, images, severity)
+    """Move each channel towards its mean over the image."""
+    factor = constants(CONTRAST, images, severity)
     pixels = images.shape[-2] * images.shape[-1]
-    mean = images.long().sum(dim=(2, 3), keepdim=True).double() / pixels  # whole numbers: the same sum in any order
-    return levels((images - mean) * kept + mean)
+    mean = images.long().sum(dim=(2, 3), keepdim=True).double() / pixels  # an integer sum does not depend on the order
+    return levels((images - mean) * factor + mean)
 
 
 def elastic_transform(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """A random affine map, then every pixel is taken from a place nearby that changes smoothly over the image.
+    """Apply a random affine map, then displacements that change smoothly over the image.
 
-    Both interpolate linearly and mirror the border. OpenCV's affine map, which the published code uses, rounds places
-    to 1/32 of a pixel, and this does not. The constants are shares of the side, so that they fit other sides as well.
+    Both interpolate linearly and reflect the border. OpenCV's affine map, which the published code uses, rounds
+    coordinates to 1/32 of a pixel; this function does not. The constants are shares of the side, for any image size.
     """
     strength, sigma, reach = constants(ELASTIC, images, severity)
     height, width = images.shape[-2:]
@@ -61,7 +61,7 @@ def elastic_transform(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 
 def _affine(offsets: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """N,H,W twice: from which x and y each pixel comes, when three fixed points have been moved by N,3,2 offsets."""
+    """Return x and y, N,H,W each, of every pixel's source when three fixed points are moved by offsets N,3,2."""
     height, width = x.shape
     right, down, half = width // 2, height // 2, min(height, width) // 3
     corners = [(right + half, down + half), (right + half, down - half), (right - half, down - half)]
@@ -75,7 +75,7 @@ def _affine(offsets: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sampled(images: Tensor, x: Tensor, y: Tensor, *, corners: bool) -> Tensor:
-    """Linear interpolation at places (N,H,W each, in pixels); mirrored at the border pixels' middles or outer edges."""
+    """Interpolate linearly at x and y (N,H,W, in pixels), reflected at the border pixels' centres or outer edges."""
     height, width = images.shape[-2:]
     if corners:
         grid = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], dim=-1)
@@ -85,14 +85,14 @@ def _sampled(images: Tensor, x: Tensor, y: Tensor, *, corners: bool) -> Tensor:
 
 
 def pixelate(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Made smaller and as large again by Pillow's BOX filter."""
+    """Reduce and enlarge the image with Pillow's BOX filter."""
     share = constants(PIXELATE, images, severity)
     height, width = images.shape[-2:]
     return filters.pillow_box(filters.pillow_box(images, int(height * share), int(width * share)), height, width)
 
 
 def jpeg_compression(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Through libjpeg with its defaults, colours at half the resolution; on the CPU, so that devices agree."""
+    """Compress with libjpeg's defaults (colours at half resolution); on the CPU, so that devices agree."""
     quality = constants(JPEG, images, severity)
     coded = (decode_jpeg(encode_jpeg(image, quality)) for image in images.cpu())
     return torch.stack([*coded]).to(images.device)

@@ -1,4 +1,4 @@
-"""Linear filters and resizings; where they are matrices, SciPy and Pillow say what the matrices hold."""
+"""Linear filters and resizing; the matrices are computed with SciPy and Pillow."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from torch import Tensor
 from kd_lightning.evaluation.corruptions.base import levels
 
 
-def apply(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """...,H,W to ...,H',W' by the matrices H',H and W',W; computed in float64, where rounding cannot reach a level."""
-    down, across = (matrix.to(images.device) for matrix in (down, across))
-    return torch.matmul(down, torch.matmul(images.double(), across.T))
+def apply(images: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
+    """Map ...,H,W to ...,H',W' by matrices H',H and W',W, in float64, so that rounding errors do not change a level."""
+    vertical, horizontal = (matrix.to(images.device) for matrix in (vertical, horizontal))
+    return torch.matmul(vertical, torch.matmul(images.double(), horizontal.T))
 
 
 def gaussian(images: Tensor, sigma: float, mode: str, truncate: float = 4.0) -> Tensor:
@@ -26,18 +26,18 @@ def gaussian(images: Tensor, sigma: float, mode: str, truncate: float = 4.0) -> 
     Args:
         images: ...,H,W.
         sigma: in pixels; 0 is no blur.
-        mode: SciPy's name of what lies beyond the border.
-        truncate: where the kernel ends, in sigmas.
+        mode: SciPy's name of the boundary mode.
+        truncate: radius of the kernel in sigmas.
     """
     height, width = images.shape[-2:]
     return apply(images, _gaussian(height, sigma, mode, truncate), _gaussian(width, sigma, mode, truncate))
 
 
 def zoom(images: Tensor, factor: float) -> Tensor:
-    """The middle of N,C,H,W enlarged to the whole by linear interpolation, in float64.
+    """Enlarge the centre of N,C,H,W to the whole size by linear interpolation, in float64.
 
-    As published: the middle ceil(side / factor) pixels go through scipy.ndimage.zoom, whose outermost pixels stay the
-    outermost (align_corners), and what is then too much is cut off on both sides.
+    As published: the central ceil(side / factor) pixels are enlarged by scipy.ndimage.zoom (with align_corners), and
+    the excess is cropped on both sides.
     """
     sides = images.shape[-2:]
     inner = [math.ceil(side / factor) for side in sides]
@@ -47,16 +47,16 @@ def zoom(images: Tensor, factor: float) -> Tensor:
 
 
 def _middle(images: Tensor, sides: Sequence[int]) -> Tensor:
-    top, left = ((have - want) // 2 for have, want in zip(images.shape[-2:], sides, strict=True))
+    top, left = ((size - target) // 2 for size, target in zip(images.shape[-2:], sides, strict=True))
     return images[..., top : top + sides[0], left : left + sides[1]]
 
 
 def pillow_box(images: Tensor, height: int, width: int) -> Tensor:
-    """Pillow's resize with BOX: uint8 to uint8, rounded after the rows and again after the columns."""
-    across = _box(images.shape[-1], width).to(images.device)
-    down = _box(images.shape[-2], height).to(images.device)
-    narrow = levels(torch.matmul(images.double(), across.T) + 0.5)
-    return levels(torch.matmul(down, narrow.double()) + 0.5)
+    """Resize as Pillow with BOX: uint8 to uint8, rounded after the rows and after the columns."""
+    horizontal = _box(images.shape[-1], width).to(images.device)
+    vertical = _box(images.shape[-2], height).to(images.device)
+    narrow = levels(torch.matmul(images.double(), horizontal.T) + 0.5)
+    return levels(torch.matmul(vertical, narrow.double()) + 0.5)
 
 
 @lru_cache(maxsize=64)

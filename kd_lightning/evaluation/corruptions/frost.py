@@ -1,4 +1,4 @@
-"""Frost, grown by numbers: the published one is made of photographs."""
+"""Procedural frost; the published corruption uses photographs."""
 
 import math
 
@@ -20,18 +20,18 @@ _FEATHERS = 24
 
 
 def frost(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Ice crystals are laid over the image, with the published weights.
+    """Blend ice crystals with the image, with the published weights.
 
     Inferred, and not comparable with published numbers: Hendrycks and Dietterich crop five photographs of frost, which
-    are not part of this package. This frost is drawn: feathers of ice over a plasma fractal. Its mean brightness (0.48
-    to 0.82), contrast (0.08 to 0.17) and blue tint are like those of the photographs.
+    are not part of this package. This frost is generated: feathers of ice over a plasma fractal. Its mean brightness
+    (0.48 to 0.82), contrast (0.08 to 0.17) and blue tint are similar to those of the photographs.
     """
     keep, cover = constants(FROST, images, severity)
     return levels(images * keep + ice(keys, *images.shape[-2:]) * (255 * cover))
 
 
 def ice(keys: Tensor, height: int, width: int) -> Tensor:
-    """N,3,H,W float64 in [0, 1]: a pane with frost, one for each key (N)."""
+    """Return N,3,H,W float64 in [0, 1]: an image of frost for each key (N)."""
     grown = feathers(named_key(keys, "feathers"), height, width).double()
     grown += 0.9 * plasma(named_key(keys, "pane"), max(height, width), 1.1)[:, :height, :width]
     grown -= grown.mean(dim=(1, 2), keepdim=True)
@@ -45,7 +45,7 @@ def ice(keys: Tensor, height: int, width: int) -> Tensor:
 
 
 def feathers(keys: Tensor, height: int, width: int) -> Tensor:
-    """N,H,W float32: at each pixel the brightest of the feathers of ice that cover it, 0 where there is none.
+    """Return N,H,W float32: at each pixel the brightest of the feathers of ice that cover it, 0 without a feather.
 
     A feather is widest at a third of its length and has a bright spine and barbs that lean forward.
     """
@@ -54,20 +54,20 @@ def feathers(keys: Tensor, height: int, width: int) -> Tensor:
     right = (torch.arange(width, device=keys.device) + 0.5) / side
     ranges = ((-0.1, 1.1), (-0.1, 1.1), (0, 2 * math.pi), (0.2, 0.6), (0.15, 0.4), (0.3, 1.0), (1.0, 2.0))
     brightest = torch.zeros(len(keys), height, width, device=keys.device)
-    for number in range(_FEATHERS):  # one at a time, so that a CPU keeps them in its cache
-        own = fold_in(keys, number)
+    for number in range(_FEATHERS):  # one at a time, to fit into a CPU's cache
+        feather_keys = fold_in(keys, number)
         x, y, angle, length, slimness, bright, spacing = (
-            between(own, low, high, draw)[:, None, None] for draw, (low, high) in enumerate(ranges)
+            between(feather_keys, low, high, draw)[:, None, None] for draw, (low, high) in enumerate(ranges)
         )
         cos, sin = angle.cos(), angle.sin()
         along = (right - x) * cos + (down - y) * sin
-        beside = ((down - y) * cos - (right - x) * sin).abs_()
-        wide = torch.minimum(length - along, 2 * along) * slimness  # below 0 beyond root and tip
-        half = wide.clamp_(min=1e-6)
-        inside = (1 - beside / half).clamp_(min=0)
-        turns = (along - 1.7 * beside).div_(spacing * max(0.016, 2.5 / side))  # no barb is narrower than 2.5 pixels
+        across = ((down - y) * cos - (right - x) * sin).abs_()
+        width_at = torch.minimum(length - along, 2 * along) * slimness  # below 0 beyond root and tip
+        half_width = width_at.clamp_(min=1e-6)
+        inside = (1 - across / half_width).clamp_(min=0)
+        turns = (along - 1.7 * across).div_(spacing * max(0.016, 2.5 / side))  # no barb is narrower than 2.5 pixels
         barbs = turns.sub_(turns.floor()).sub_(0.5).abs_()
-        spine = beside.div_(max(0.006, 0.6 / side)).square_().add_(1).reciprocal_().mul_(inside > 0)
+        spine = across.div_(max(0.006, 0.6 / side)).square_().add_(1).reciprocal_().mul_(inside > 0)
         shape = barbs.mul_(1.6).add_(0.2).mul_(inside.sqrt_()).add_(spine, alpha=0.5)
         brightest = torch.maximum(brightest, shape.mul_(bright))
     return brightest

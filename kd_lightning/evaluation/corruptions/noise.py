@@ -1,4 +1,4 @@
-"""Noise of every pixel and channel for itself: Gaussian, shot and impulse noise."""
+"""Independent noise in every pixel and channel: Gaussian, shot and impulse noise."""
 
 from functools import lru_cache
 
@@ -15,26 +15,26 @@ GAUSSIAN = {
     64: [0.04, 0.08, 0.12, 0.15, 0.18],
     224: [0.08, 0.12, 0.18, 0.26, 0.38],
 }
-"""Standard deviation, where white is 1."""
+"""Standard deviation; white is 1."""
 SHOT = {32: [500, 250, 100, 75, 50], 64: [250, 100, 50, 30, 15], 224: [60, 25, 12, 5, 3]}
-"""Photons that make white."""
+"""Number of photons of a white pixel."""
 IMPULSE = {
     32: [0.01, 0.02, 0.03, 0.05, 0.07],
     64: [0.01, 0.02, 0.05, 0.08, 0.14],
     224: [0.03, 0.06, 0.09, 0.17, 0.27],
 }
-"""Share of the values that are replaced."""
+"""Share of replaced values."""
 
 
 def gaussian_noise(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Normal noise is added."""
+    """Add normal noise."""
     deviation = constants(GAUSSIAN, images, severity)
     noise = at_pixels(normal, keys, tuple(images.shape[1:]))
     return levels(noise.mul_(255 * deviation).add_(images))
 
 
 def shot_noise(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Each value is a number of photons that arrive by chance: Poisson's distribution, by inversion of its sums."""
+    """Replace each value by a Poisson-distributed number of photons, sampled by inversion of the distribution."""
     white = constants(SHOT, images, severity)
     sums = _poisson_sums(white).to(images.device)
     values = images.double()
@@ -44,7 +44,7 @@ def shot_noise(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 
 def impulse_noise(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Values are replaced by white or by black, with the same chance."""
+    """Replace values by white or black, with equal probability."""
     share = constants(IMPULSE, images, severity)
     drawn = at_pixels(uniform, keys, tuple(images.shape[1:]))
     return images.masked_fill(drawn < share, 0).masked_fill_(drawn < share / 2, 255)
@@ -52,10 +52,10 @@ def impulse_noise(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _poisson_sums(white: int) -> Tensor:
-    """256 * white, float64, in rising order: level + P(fewer than k + 1 photons), for k below white.
+    """Return 256 * white float64 in ascending order: level + P(fewer than k + 1 photons), for k below `white`.
 
-    `white` photons and more all give white, so that the sums of one level need go no further, and those of all levels,
-    each shifted by its level, are one table for a single search.
+    `white` or more photons all give white, so that the sums of a level can end there; the sums of all levels, each
+    shifted by its level, form one table for a single search.
     """
     brightness = np.arange(256)[:, None]
     return torch.from_numpy(brightness + stats.poisson.cdf(np.arange(white), brightness * white / 255)).flatten()

@@ -27,28 +27,28 @@ SNOW = {
         (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
     ],
 }
-"""Mean and deviation of the flakes' noise, its enlargement, the least that is a flake, the fall's radius and sigma in
-pixels, and the share of the image that is not whitened."""
+"""Mean and deviation of the flakes' noise, its zoom factor, the threshold of a flake, radius and sigma of the motion
+blur in pixels, and the share of the image that is not whitened."""
 FOG = {
     32: [(0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)],
     64: [(0.4, 3), (0.7, 3), (1, 2.5), (1.5, 2), (2, 1.75)],
     224: [(1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)],
 }
-"""Thickness, where white is 1, and how fast the fractal's roughness falls."""
+"""Thickness (white is 1) and decay of the fractal's roughness."""
 _BRIGHTER = [0.1, 0.2, 0.3, 0.4, 0.5]
 BRIGHTNESS = {32: [0.05, 0.1, 0.15, 0.2, 0.3], 64: _BRIGHTER, 224: _BRIGHTER}
-"""What is added to HSV's value."""
+"""Increase of HSV's value."""
 
 
 def snow(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """The image is whitened, and flakes that fall within 45 degrees of upright lie on it, once and once turned round.
+    """Whiten the image and add flakes that fall within 45 degrees of vertical, and the same rotated by 180 degrees.
 
-    Flakes are what exceeds a threshold in enlarged normal noise; they are blurred as in `motion_blur`.
+    Flakes are values above a threshold in enlarged normal noise, blurred as in `motion_blur`.
     """
-    mean, deviation, factor, least, radius, sigma, keep = constants(SNOW, images, severity)
+    mean, deviation, factor, threshold, radius, sigma, keep = constants(SNOW, images, severity)
     noise = at_pixels(normal, keys, (1, *images.shape[2:])).double().mul_(deviation).add_(mean)
     flakes = filters.zoom(noise, factor)
-    flakes = levels(torch.where(flakes < least, 0.0, flakes) * 255)
+    flakes = levels(torch.where(flakes < threshold, 0.0, flakes) * 255)
     flakes = moving(flakes.float(), between(named_key(keys, "angle"), -135, -45), radius, sigma)
     flakes = levels(flakes + 0.5).double()
     image = images.double()
@@ -59,7 +59,7 @@ def snow(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 
 def fog(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """A plasma fractal is added, and the sum darkened so that the image's brightest value stays where it was."""
+    """Add a plasma fractal, and darken the sum so that the image's brightest value is unchanged."""
     thickness, decay = constants(FOG, images, severity)
     height, width = images.shape[-2:]
     image = images.double()
@@ -69,11 +69,11 @@ def fog(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 
 def plasma(keys: Tensor, side: int, decay: float) -> Tensor:
-    """N,M,M float64 from 0 to 1: the diamond-square fractal on a torus, M the power of two from `side` up.
+    """Return N,M,M float64 from 0 to 1: the diamond-square fractal on a torus; M is the next power of two from `side`.
 
-    Points of each finer grid are the mean of their four neighbours, plus uniform noise whose width, 100**2 at first,
-    is divided by the square of `decay` from grid to grid. The published loop draws by grids; here each point has a
-    draw of its own.
+    Points of each finer grid are the mean of their four neighbours, plus uniform noise whose width, initially 100**2,
+    is divided by the square of `decay` from grid to grid. The published loop draws random numbers per grid; here each
+    point has its own.
     """
     size = 1 << (side - 1).bit_length()
     noise = at_pixels(uniform, keys, (size, size)).double().mul_(2).sub_(1)
@@ -95,7 +95,7 @@ def plasma(keys: Tensor, side: int, decay: float) -> Tensor:
 
 
 def brightness(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """HSV's value grows, up to white; hue and saturation stay."""
+    """Increase HSV's value, up to white; hue and saturation are unchanged."""
     values = images.double()
     top = values.amax(dim=1, keepdim=True)
     raised = (top + 255 * constants(BRIGHTNESS, images, severity)).clamp_(max=255)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kd_lightning.data import ImageData
 from kd_lightning.evaluation import Evaluator
+from kd_lightning.io.schema import SCHEMA
 from kd_lightning.runs.results.code import code
-from kd_lightning.runs.results.files import SCHEMA
 
 
 def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoint: Path) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoi
     names = [network.name for network in (teacher, student) if network]
     details: dict[str, Any] = {}
     for evaluator in evaluators(trainer):
-        details |= evaluator.found.details
+        details |= evaluator.result.details
     found = {key: float(value) for key, value in trainer.callback_metrics.items()}
     return {
         "schema": SCHEMA,
@@ -87,7 +87,7 @@ def samples(trainer: Trainer) -> dict[str, Tensor]:
     """What the probes said of each test image."""
     found: dict[str, Tensor] = {}
     for evaluator in evaluators(trainer):
-        found |= evaluator.found.samples
+        found |= evaluator.result.samples
     return found
 
 

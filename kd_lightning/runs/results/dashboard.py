@@ -14,7 +14,9 @@ SHOWN = 32
 """Images in the table of disagreements."""
 
 
-def log_tables(logger: ResilientWandbLogger, found: Mapping[str, Any], each: Mapping[str, Tensor], data: ImageData) -> None:
+def log_tables(
+    logger: ResilientWandbLogger, found: Mapping[str, Any], each: Mapping[str, Tensor], data: ImageData
+) -> None:
     """Logs the result of a run so that a dashboard compares runs with no hand work.
 
     Config: what results.json says beside numbers, as `results`, so that `compare wandb:...` can read it back. Summary:

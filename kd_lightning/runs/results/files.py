@@ -10,11 +10,9 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from kd_lightning.io.atomic import write_tensors
-from kd_lightning.io.atomic import atomic_write
+from kd_lightning.io.atomic import atomic_write, write_tensors
+from kd_lightning.io.schema import check_schema
 
-SCHEMA = 1
-"""Raised where an older reader would misread a newer file."""
 FILE = "results.json"
 ADDED = ("metrics", "details", "probes", "probe_seconds")
 """The parts that a later test adds to."""
@@ -38,7 +36,7 @@ def record(folder: Path, found: Mapping[str, Any], each: Mapping[str, Tensor]) -
     elif path.exists():
         aside = path.with_name(f"{path.name}.unread")
         os.replace(path, aside)
-        rank_zero_warn(f"{path} cannot be read, or is of another version; it is kept as {aside.name}")
+        rank_zero_warn(f"{path} cannot be read; it is kept as {aside.name}")
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(_finite(found), indent=1, allow_nan=False) + "\n")
     if each:
@@ -47,13 +45,20 @@ def record(folder: Path, found: Mapping[str, Any], each: Mapping[str, Tensor]) -
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """A results.json that this version can add to; None where there is none."""
+    """Return the content of a results.json; None where there is none, or where it is damaged.
+
+    Raises:
+        ConfigError: for a file of another version.
+    """
     try:
         found = json.loads(path.read_text())
-        atomic_write = found["schema"] == SCHEMA and all(isinstance(found[part], dict) for part in ("run", "protocol", *ADDED))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError):
         return None
-    return found if atomic_write else None
+    if not isinstance(found, dict):
+        return None
+    check_schema(found, path, "results")
+    complete = all(isinstance(found.get(part), dict) for part in ("run", "protocol", *ADDED))
+    return found if complete else None
 
 
 def _merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

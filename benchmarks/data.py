@@ -1,0 +1,244 @@
+"""how fast training batches come, against what people use otherwise, in the same run."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from timm.data import IMAGENET_DEFAULT_MEAN as MEAN
+from timm.data import IMAGENET_DEFAULT_STD as STD
+from timm.data import ImageDataset, create_loader
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import datasets
+from torchvision.transforms import v2
+
+from kd_lightning.commands.running import run_class
+from kd_lightning.data.archives import folder_at
+from kd_lightning.data.augmentations import ColorJitter, HorizontalFlip, RandomCrop, RandomResizedCrop
+from kd_lightning.data.base import ImageData, Split
+from kd_lightning.data.folder import ImageFolder
+from kd_lightning.data.images import StoredImages
+from kd_lightning.data.loader import cores
+from kd_lightning.errors import ConfigError
+
+NORMALISED = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+Loader = Callable[[], Iterable[Any]]
+TableName = Literal["memory", "small", "large"]
+
+
+class DataBenchmark:
+    """Measures images a second of training batches, decoded and augmented, on the CPU.
+
+    Three tables, each against others on the same images, in turn within each round, after one round that does not
+    count: 32-pixel images in memory (crop and flip) against torchvision's CIFAR10 with Pillow transforms and against
+    torchvision v2 on tensors image by image, both normalised (here the networks do that on their device; a row of its
+    own says what it costs on the CPU); 64-pixel JPEGs (RandomResizedCrop, flip, colour jitter) against torchvision's
+    ImageFolder with Pillow transforms, none normalised; 224-pixel crops of large JPEGs against timm's loader with its
+    defaults, both normalised.
+
+    Args:
+        small: a folder or archive with JPEGs of one small size in class folders (Tiny-ImageNet's `train`); default:
+            3,000 made of noise.
+        large: the same with photographs; default: 400 of 500x375 pixels, made of noise.
+        batch_size: of all loaders.
+        rounds: timed rounds; their median counts, and the spread is given.
+        seconds: how long a loader is timed in each round at most.
+        tables: which of the three.
+    """
+
+    def __init__(
+        self,
+        small: str | None = None,
+        large: str | None = None,
+        batch_size: int = 128,
+        rounds: int = 5,
+        seconds: float = 4.0,
+        tables: list[TableName] | None = None,
+    ) -> None:
+        for field, value in (("batch_size", batch_size), ("rounds", rounds), ("seconds", seconds)):
+            if value <= 0:
+                raise ConfigError(f"{field}: {value} is not positive")
+        self.small, self.large = small, large
+        self.batch_size, self.rounds, self.seconds = batch_size, rounds, seconds
+        self.tables = tables or ["memory", "small", "large"]
+
+    def __call__(self) -> dict[str, dict[str, float]]:
+        """The median images a second of every loader, by table."""
+        workers = sorted({0, 1, cores()})
+        results = {}
+        with tempfile.TemporaryDirectory() as folder:
+            if "memory" in self.tables:
+                results["32 px in memory, crop and flip"] = self._measure(_memory(self.batch_size, workers))
+            if "small" in self.tables:
+                small = folder_at(self.small, "small") if self.small else _noise(Path(folder) / "small", 3000, (64, 64))
+                title = "64 px JPEGs, RandomResizedCrop, flip, colour jitter"
+                results[title] = self._measure(_small(small, self.batch_size, workers))
+            if "large" in self.tables:
+                large = (
+                    folder_at(self.large, "large") if self.large else _noise(Path(folder) / "large", 400, (500, 375))
+                )
+                title = "224 px of large JPEGs, RandomResizedCrop, flip"
+                results[title] = self._measure(_large(large, self.batch_size, cores()))
+        self._print(results)
+        return {
+            title: {name: statistics.median(speeds) for name, speeds in table.items()}
+            for title, table in results.items()
+        }
+
+    def _measure(self, loaders: dict[str, Loader]) -> dict[str, list[float]]:
+        speeds: dict[str, list[float]] = {name: [] for name in loaders}
+        for number in range(self.rounds + 1):
+            for name, loader in loaders.items():
+                speed = _images_a_second(loader, self.seconds)
+                if number:
+                    speeds[name].append(speed)
+        return speeds
+
+    def _print(self, results: dict[str, dict[str, list[float]]]) -> None:
+        console = Console()
+        for title, speeds in results.items():
+            table = Table(title=f"{title} (batch {self.batch_size}, {self.rounds} rounds)", title_justify="left")
+            for column in ("", "images/s, median", "lowest to highest", "kd_lightning is"):
+                table.add_column(column, justify="left" if not column else "right")
+            own = statistics.median(speeds["kd_lightning"])
+            for name, values in speeds.items():
+                median = statistics.median(values)
+                ratio = "" if name == "kd_lightning" else f"{own / median:.2f} x"
+                table.add_row(name, f"{median:,.0f}", f"{min(values):,.0f} to {max(values):,.0f}", ratio)
+            console.print(table)
+
+
+def _images_a_second(loader: Loader, seconds: float) -> float:
+    """Of one pass, begun anew for as long as there is time; starting workers counts, as in every epoch."""
+    count, started = 0, time.perf_counter()
+    while True:
+        for images in loader():
+            count += len(images)
+            if time.perf_counter() - started > seconds:
+                return count / (time.perf_counter() - started)
+
+
+def _ours(data: ImageData, *, normalise: bool = False) -> Loader:
+    data.setup("fit")
+    epochs = iter(range(10**9))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    loader = data.train_dataloader()
+
+    def batches() -> Iterator[Tensor]:
+        loader.sampler.set_epoch(next(epochs))
+        for batch in loader:
+            images = data.augmented(batch).images
+            yield images.float().div_(255).sub_(mean).div_(std) if normalise else images
+
+    return batches
+
+
+def _theirs(dataset: Dataset, batch_size: int, workers: int) -> Loader:
+    loader = DataLoader(
+        dataset, batch_size, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
+    )
+    return lambda: (images for images, _ in loader)
+
+
+class _Noise32(ImageData):
+    num_classes, class_names, name = 10, [str(n) for n in range(10)], "noise"
+
+    def load(self, split: Split) -> StoredImages | None:
+        pixels = np.random.default_rng(0).integers(0, 256, (50_000, 3, 32, 32), dtype=np.uint8)
+        return StoredImages(torch.from_numpy(pixels), torch.arange(50_000) % 10) if split == "train" else None
+
+
+class _OnTensors(Dataset):
+    """Image by image, as torchvision's documentation has it for tensors."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+        self.transform = v2.Compose([v2.RandomCrop(32, 4), v2.RandomHorizontalFlip(), NORMALISED])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        return self.transform(self.images[row]), 0
+
+
+def _memory(batch_size: int, workers: list[int]) -> dict[str, Loader]:
+    data = _Noise32(batch_size=batch_size, val_split=0, augmentations=[RandomCrop(4), HorizontalFlip()])
+    loaders = {"kd_lightning": _ours(data), "kd_lightning, normalised too": _ours(data, normalise=True)}
+    pixels = data.datasets["train"].images
+    reference = object.__new__(datasets.CIFAR10)  # its own __getitem__, without its files
+    reference.data, reference.targets = pixels.permute(0, 2, 3, 1).numpy(), [0] * len(pixels)
+    reference.target_transform = None
+    reference.transform = v2.Compose([v2.RandomCrop(32, 4), v2.RandomHorizontalFlip(), v2.PILToTensor(), NORMALISED])
+    for count in workers:
+        loaders[f"torchvision CIFAR10, Pillow, {count} workers"] = _theirs(reference, batch_size, count)
+        loaders[f"torchvision v2 on tensors, {count} workers"] = _theirs(_OnTensors(pixels), batch_size, count)
+    return loaders
+
+
+def _small(folder: Path, batch_size: int, workers: list[int]) -> dict[str, Loader]:
+    steps = [RandomResizedCrop(), HorizontalFlip(), ColorJitter()]
+    loaders = {"kd_lightning": _ours(_as_data(folder, batch_size, augmentations=steps))}
+    size = Image.open(datasets.ImageFolder(folder).samples[0][0]).size[0]
+    transform = v2.Compose(
+        [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.ColorJitter(0.4, 0.4, 0.4, 0.1), v2.PILToTensor()]
+    )
+    for count in workers:
+        reference = datasets.ImageFolder(folder, transform)
+        loaders[f"torchvision ImageFolder, Pillow, {count} workers"] = _theirs(reference, batch_size, count)
+    return loaders
+
+
+def _large(folder: Path, batch_size: int, workers: int) -> dict[str, Loader]:
+    steps = [RandomResizedCrop(), HorizontalFlip()]
+    data = _as_data(folder, batch_size, size=224, augmentations=steps, num_workers=workers)
+    reference = create_loader(
+        ImageDataset(str(folder)),
+        (3, 224, 224),
+        batch_size,
+        is_training=True,
+        color_jitter=0.0,
+        interpolation="bilinear",
+        num_workers=workers,
+        mean=MEAN,
+        std=STD,
+        device=torch.device("cpu"),
+    )
+    return {
+        "kd_lightning": _ours(data, normalise=True),
+        f"timm's loader, {workers} workers": lambda: (images for images, _ in reference),
+    }
+
+
+def _as_data(folder: Path, batch_size: int, **kwargs: Any) -> ImageFolder:
+    """All images of a folder of class folders for training: what is split off as the test is never loaded."""
+    return ImageFolder(
+        path=str(folder), batch_size=batch_size, val_split=0, test_split=2 * len(_classes(folder)), **kwargs
+    )
+
+
+def _classes(folder: Path) -> list[Path]:
+    return [entry for entry in folder.iterdir() if entry.is_dir()]
+
+
+def _noise(folder: Path, count: int, size: tuple[int, int]) -> Path:
+    """JPEGs of smooth noise, in four class folders."""
+    noise = np.random.default_rng(0)
+    for number in range(count):
+        place = folder / f"class{number % 4}"
+        place.mkdir(parents=True, exist_ok=True)
+        coarse = noise.integers(0, 256, (size[1] // 4, size[0] // 4, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(place / f"{number:05}.jpg", quality=90)
+    return folder
+
+
+if __name__ == "__main__":
+    run_class(DataBenchmark, prog="python -m benchmarks.data")

@@ -1,0 +1,197 @@
+"""what a training step of each method costs, beside KD's in the same run."""
+
+import inspect
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from kd_lightning import methods
+from kd_lightning.batch import Batch
+from kd_lightning.commands.running import run_class
+from kd_lightning.distillation import Distiller, StudentModule
+from kd_lightning.distillation.passes import as_inputs
+from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.io.console import wide
+from kd_lightning.models import Network, checkpoints
+
+METHODS: dict[str, type[StudentModule]] = {
+    name: kind for name, kind in vars(methods).items() if name in methods.__all__ and not inspect.isabstract(kind)
+}
+
+
+class MethodsBenchmark:
+    """Measures a training step of every method: both forward passes, the losses, the backward pass, the optimizer.
+
+    With the methods' default settings, on one batch of noise, in float32. The methods take turns within each round,
+    after one round that does not count. What the losses alone take, their gradient and what is trained beside the
+    student included, is measured on what both networks said of the batch.
+
+    Args:
+        teacher: any timm model; its weights are random.
+        student: any timm model.
+        size: height and width of the images.
+        classes: of both classifiers.
+        batch_size: images a step.
+        rounds: timed rounds; their median counts, and the spread is given.
+        steps: steps of a method in a round.
+        only: names of the methods; default: all. KD is always among them.
+        device: `cpu`, or `cuda`, where the most memory that a step takes is given too.
+    """
+
+    def __init__(
+        self,
+        teacher: str = "cifar_resnet56",
+        student: str = "cifar_resnet20",
+        size: int = 32,
+        classes: int = 100,
+        batch_size: int = 128,
+        rounds: int = 5,
+        steps: int = 3,
+        only: list[str] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        numbers = {"size": size, "classes": classes, "batch_size": batch_size, "rounds": rounds, "steps": steps}
+        for field, value in numbers.items():
+            if value < 1:
+                raise ConfigError(f"{field}: {value} is not positive")
+        for name in only or []:
+            if name not in METHODS:
+                raise ConfigError(f"only: there is no method {name!r}{nearest(name, METHODS)}")
+        if device != "cpu" and not torch.cuda.is_available():
+            raise ConfigError(f"device: {device} is not there; choose cpu")
+        self.teacher, self.student, self.size, self.classes = teacher, student, size, classes
+        self.batch_size, self.rounds, self.steps, self.device = batch_size, rounds, steps, torch.device(device)
+        self.names = [*dict.fromkeys(["KD", *(only or METHODS)])]
+
+    def __call__(self) -> dict[str, float]:
+        """The median seconds of a step of every method."""
+        with tempfile.TemporaryDirectory() as folder:
+            built = {name: self._build(METHODS[name], Path(folder) / "teacher.safetensors") for name in self.names}
+        steps = {name: Step(method, self._batch()) for name, method in built.items()}
+        times: dict[str, list[float]] = {name: [] for name in self.names}
+        alone: dict[str, list[float]] = {name: [] for name in self.names}
+        for number in range(self.rounds + 1):
+            for name, step in steps.items():
+                seconds, of_losses = step.seconds(self.steps), step.seconds(self.steps, losses_alone=True)
+                if number:
+                    times[name].append(seconds)
+                    alone[name].append(of_losses)
+        self._print(times, alone, built, {name: step.memory for name, step in steps.items()})
+        return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+    def _build(self, kind: type[StudentModule], weights: Path) -> StudentModule:
+        networks = {"student": Network(self.student, num_classes=self.classes)}
+        if issubclass(kind, Distiller):
+            if not weights.exists():
+                fresh = Network(self.teacher, num_classes=self.classes)
+                checkpoints.write(weights, fresh.model.state_dict(), fresh.facts())
+            networks["teacher"] = Network(self.teacher, checkpoint=str(weights))
+        method = kind(**networks).to(self.device).train()
+        if isinstance(method, Distiller):
+            method.check_batch_size(self.batch_size, "batch_size")
+        method.recording = False  # nobody reads the values
+        return method
+
+    def _batch(self) -> Batch:
+        rows = torch.arange(self.batch_size, device=self.device)
+        shape = (self.batch_size, 3, self.size, self.size)
+        return Batch(
+            torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device), rows % self.classes, rows, rows
+        )
+
+    def _print(
+        self,
+        times: dict[str, list[float]],
+        alone: dict[str, list[float]],
+        built: dict[str, StudentModule],
+        memory: dict[str, float],
+    ) -> None:
+        title = f"{self.teacher} to {self.student}, {self.size} px, batch {self.batch_size}, {self.rounds} rounds"
+        table = Table(title=title, title_justify="left")
+        columns = [
+            "",
+            "ms a step, median",
+            "lowest to highest",
+            "times KD's",
+            "losses, ms",
+            "share",
+            "parameters added",
+        ]
+        for column in columns + ["peak MiB"] * any(memory.values()):
+            table.add_column(column, justify="left" if not column else "right")
+        kd = statistics.median(times["KD"])
+        for name, seconds in sorted(times.items(), key=lambda item: statistics.median(item[1])):
+            median, spread = statistics.median(seconds), f"{min(seconds) * 1e3:,.0f} to {max(seconds) * 1e3:,.0f}"
+            parts = [part for child, part in built[name].named_children() if child not in ("student", "teacher")]
+            added = sum(parameter.numel() for part in parts for parameter in part.parameters())
+            losses = statistics.median(alone[name])
+            row = [name, f"{median * 1e3:,.0f}", spread, f"{median / kd:.2f}", f"{losses * 1e3:,.1f}"]
+            row += [f"{losses / median:.1%}", f"{added:,}"]
+            table.add_row(*row, *[f"{memory[name]:,.0f}"] * any(memory.values()))
+        wide().print(table)
+
+
+class Step:
+    """A method's training step on one batch."""
+
+    def __init__(self, method: StudentModule, batch: Batch) -> None:
+        self.method, self.batch, self.memory = method, batch, 0.0
+        self.optimizer = method.optimizer([p for p in method.parameters() if p.requires_grad])
+
+    def seconds(self, count: int, *, losses_alone: bool = False) -> float:
+        """The mean of some steps, or of their losses' forward and backward passes."""
+        if losses_alone:
+            with Replay(self.method, self.batch):
+                return self._seconds(count, lambda: None)
+        return self._seconds(count, self.optimizer.step)
+
+    def _seconds(self, count: int, update: Callable[[], Any]) -> float:
+        on_gpu = self.batch.images.is_cuda
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(count):
+            losses = self.method.training_terms(self.batch)
+            torch.stack([*losses.values()]).sum().backward()
+            update()
+            self.optimizer.zero_grad()
+        if on_gpu:
+            torch.cuda.synchronize()
+            self.memory = max(self.memory, torch.cuda.max_memory_allocated() / 2**20)
+        return (time.perf_counter() - started) / count
+
+
+class Replay:
+    """Computes a method's losses of a batch again and again, from one pass of its networks.
+
+    Args:
+        method: the method.
+        batch: the batch that the networks look at, once.
+    """
+
+    def __init__(self, method: StudentModule, batch: Batch) -> None:
+        self.method = method
+        seen = method.run_networks(as_inputs(method.inputs(batch)))
+        method.run_networks = lambda inputs: tree_map_only(Tensor, _leaf, seen)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None:
+        del self.method.run_networks
+
+
+def _leaf(x: Tensor) -> Tensor:
+    return x.detach().requires_grad_(x.requires_grad)
+
+
+if __name__ == "__main__":
+    run_class(MethodsBenchmark, prog="python -m benchmarks.methods")

@@ -1,0 +1,75 @@
+"""What it costs to start: user CPU seconds of short commands, as a share of importing the libraries."""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.table import Table
+
+from kd_lightning.commands.running import run_class
+from kd_lightning.errors import check_positive
+from kd_lightning.io.console import wide
+
+ROOT = Path(__file__).parents[1]
+LIBRARIES = ("-c", "import torch, lightning.pytorch.cli, timm, torchmetrics")
+_CONFIG = str(ROOT / "configs/digits/kd.yaml")
+COMMANDS: dict[str, tuple[tuple[str, ...], float]] = {
+    "--help": (("-m", "kd_lightning", "--help"), 0.35),
+    "list": (("-m", "kd_lightning", "list"), 0.35),
+    "compare --help": (("-m", "kd_lightning", "compare", "--help"), 0.35),
+    "fit --print_config": (("-m", "kd_lightning", "fit", "--config", _CONFIG, "--print_config"), 1.05),
+}
+"""Arguments of Python, and the largest share of the libraries' seconds."""
+
+
+class StartBenchmark:
+    """Measure user CPU seconds of short commands and of importing torch, Lightning, timm and torchmetrics.
+
+    Each is run once to write the bytecode, then all in turn, once per round.
+
+    Args:
+        rounds: timed rounds; the medians are printed.
+    """
+
+    def __init__(self, rounds: int = 5) -> None:
+        check_positive(rounds=rounds)
+        self.rounds = rounds
+
+    def __call__(self) -> dict[str, float]:
+        """Print a table, and return the share of each command."""
+        lines = {"libraries": LIBRARIES, **{name: line for name, (line, _) in COMMANDS.items()}}
+        seconds: dict[str, list[float]] = {name: [] for name in lines}
+        for number in range(self.rounds + 1):
+            for name, line in lines.items():
+                spent = user_seconds(line)
+                if number:
+                    seconds[name].append(spent)
+        medians = {name: statistics.median(times) for name, times in seconds.items()}
+        shares = {name: medians[name] / medians["libraries"] for name in COMMANDS}
+        table = Table(title=f"start-up, {self.rounds} rounds", title_justify="left")
+        for column in ("", "user CPU s, median", "lowest to highest", "share", "at most"):
+            table.add_column(column, justify="right" if column else "left")
+        for name, times in seconds.items():
+            share = (f"{shares[name]:.2f}", f"{COMMANDS[name][1]:.2f}") if name in COMMANDS else ("1.00", "")
+            table.add_row(name, f"{medians[name]:.2f}", f"{min(times):.2f} to {max(times):.2f}", *share)
+        wide().print(table)
+        return shares
+
+
+def user_seconds(line: tuple[str, ...]) -> float:
+    """Return the user CPU seconds of a Python process.
+
+    Raises:
+        subprocess.CalledProcessError: where it fails.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    subprocess.run([sys.executable, *line], check=True, capture_output=True, cwd=ROOT, env=environment)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+
+
+if __name__ == "__main__":
+    run_class(StartBenchmark, prog="python -m benchmarks.start")

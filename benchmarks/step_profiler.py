@@ -1,0 +1,101 @@
+"""Where the time of fit's steps goes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.profilers import Profiler
+
+from kd_lightning.distillation import StudentModule
+
+_PARTS = {
+    "train_dataloader_next": "data",
+    "batch_to_device": "data",
+    "batch_transfer": "data",
+    ".training_step": "loss",
+    ".backward": "backward",
+    "optimizer_step": "optimizer",
+    "optimizer_zero_grad": "optimizer",
+    "gradient_clipping": "optimizer",
+    "[Callback]": "callbacks",
+}
+ORDER = ("data", "teacher", "student", "loss", "backward", "optimizer", "logging", "callbacks", "Lightning's loop")
+
+
+class StepProfiler(Profiler):
+    """Lightning's profiler that gives each moment to the innermost part of the step that it falls in.
+
+    On a GPU it waits at every part's end, so that the parts' sum is more than a step takes without it.
+
+    Args:
+        clock: gives seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self.clock, self.inside, self.last = clock, [ORDER[-1]], clock()
+        self.seconds: dict[str, float] = {}
+        self.runs = False
+
+    def _turn(self) -> None:
+        now = self.clock()
+        if self.runs:
+            self.seconds[self.inside[-1]] = self.seconds.get(self.inside[-1], 0.0) + now - self.last
+        self.last = now
+
+    def start(self, action_name: str) -> None:
+        found = (part for words, part in _PARTS.items() if words in action_name)
+        self.enter(next(found, self.inside[-1]))
+
+    def enter(self, part: str) -> None:
+        self._turn()
+        self.inside.append(part)
+
+    def stop(self, action_name: str = "") -> None:
+        if len(self.inside) > 1:  # else it began before the watch did
+            self._turn()
+            self.inside.pop()
+
+    def go(self) -> None:
+        """From here on, time counts."""
+        self.last, self.runs = self.clock(), True
+
+    def halt(self) -> None:
+        """Until it is to go again, none does: between epochs, and until fit has settled."""
+        self._turn()
+        self.runs = False
+
+    @contextmanager
+    def on(self, trainer: Trainer, method: StudentModule) -> Iterator[None]:
+        """Watches the trainer's steps, the networks within the losses, and what is logged."""
+        before, trainer.profiler = trainer.profiler, self
+        places: list[tuple[Any, str, str]] = [
+            (method.student, "features", "student"),
+            (method.student, "forward", "student"),
+        ]
+        if hasattr(method, "teacher"):
+            places.append((method, "teach", "teacher"))
+        if "losses" in vars(method):
+            places = []  # compiled as one graph, in which no part has a beginning
+        places += [(method, "log", "logging")]
+        places += [(logger, name, "logging") for logger in trainer.loggers for name in ("log_metrics", "save")]
+        kept = [(owner, name, vars(owner).get(name)) for owner, name, _ in places]
+        for owner, name, part in places:
+            setattr(owner, name, self._watched(getattr(owner, name), part))
+        try:
+            yield
+        finally:
+            trainer.profiler = before
+            for owner, name, own in kept:
+                delattr(owner, name) if own is None else setattr(owner, name, own)
+
+    def _watched(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self.enter(part)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.stop()
+
+        return watched

@@ -1,0 +1,55 @@
+"""The registry of commands: each with a one-line description and a class that is imported when called."""
+
+from importlib import import_module
+from typing import Literal, NamedTuple
+
+
+class Command(NamedTuple):
+    """A command of `python -m kd_lightning`.
+
+    `lightning`: a subcommand of Lightning's CLI. `on_config`: takes the arguments of `fit` and its own, and is called
+    with the method, the data and the trainer. `alone`: takes its own arguments only. `around_fit`: takes its own
+    arguments, and is called with all others, which it passes on to `fit`.
+    """
+
+    kind: Literal["lightning", "on_config", "alone", "around_fit"]
+    description: str
+    class_path: str = ""
+
+    def load(self) -> type:
+        """Import and return the class, whose path is relative to `kd_lightning.commands`."""
+        module, _, name = self.class_path.rpartition(".")
+        return getattr(import_module(f"kd_lightning.commands.{module}"), name)
+
+
+COMMANDS = {
+    "fit": Command("lightning", "Train a student with a method, then test it."),
+    "validate": Command("lightning", "Evaluate a checkpoint on the validation images."),
+    "test": Command("lightning", "Evaluate a checkpoint on the test images."),
+    "predict": Command("lightning", "Write a checkpoint's logits and embeddings of images."),
+    "repeat": Command("around_fit", "Run each of several configs with several seeds.", "repeat.Repeat"),
+    "compare": Command("alone", "Compare finished runs in tables and on a page.", "compare.Compare"),
+    "export": Command("alone", "Export a run's student to timm, ONNX and other formats.", "export.Export"),
+    "list": Command("alone", "List methods, data sets, networks and evaluators.", "list_classes.ListClasses"),
+    "show-batch": Command("on_config", "Draw training images as the networks see them.", "show_batch.Show"),
+    "build-neighbors": Command("on_config", "Write a table of nearest neighbors.", "build_neighbors.MakeNeighbors"),
+}
+_HELP = """\
+usage: python -m kd_lightning COMMAND [ARGUMENTS]
+
+Knowledge distillation with PyTorch Lightning. Commands:
+
+{commands}
+
+To find arguments:
+  python -m kd_lightning list                         methods, data sets, networks and evaluators
+  python -m kd_lightning COMMAND --help               arguments of a command
+  python -m kd_lightning fit --model.help SP          arguments of a method
+  python -m kd_lightning fit --data.help ImageFolder  arguments of a data set
+"""
+
+
+def overview() -> str:
+    """Return the text of `python -m kd_lightning --help`."""
+    width = max(map(len, COMMANDS))
+    return _HELP.format(commands="\n".join(f"  {name:<{width}}  {c.description}" for name, c in COMMANDS.items()))

@@ -1,0 +1,153 @@
+"""What the source files of the package say of its classes, read as syntax trees: nothing is imported."""
+
+import ast
+import contextlib
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+_PAPER = re.compile(r"\(([^()]*\b(?:19|20)\d\d\b[^()]*)\)")
+Row = dict[str, str]
+
+
+def methods() -> list[Row]:
+    """Return a row for each method: name, paper, whether it needs labels by default, what it reads."""
+    return [
+        {"name": name, "paper": paper_of(name), "labels": _labels_of_method(name), "reads": ", ".join(reads_of(name))}
+        for name in exported("methods")
+    ]
+
+
+def data_sets() -> list[Row]:
+    """Return a row for each data set: name, what it is, arguments that have no default."""
+    names = [name for name in exported("data") if "ImageData" in ancestors(name)[1:]]
+    return [{"name": name, "images": summary(name), "required": ", ".join(required(name))} for name in names]
+
+
+def networks() -> list[Row]:
+    """Return a row for each family of networks for 32-pixel images: its models' names, what it is."""
+    rows = []
+    for path in sorted((PACKAGE / "models/cifar").glob("*.py")):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        for node in body:
+            call = node.value if isinstance(node, ast.Expr) else None
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "register":
+                models = eval(compile(ast.Expression(call.args[1]), path, "eval"), _constants(body))  # this file's own
+                rows.append({"name": ", ".join(models), "network": summary(call.args[0].id)})
+    return rows
+
+
+def _constants(body: list[ast.stmt]) -> dict[str, object]:
+    """Return the literals that a module assigns to names."""
+    found: dict[str, object] = {}
+    for node in body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            with contextlib.suppress(ValueError):
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+    return found
+
+
+def evaluators() -> list[Row]:
+    """Return a row for each evaluator: name, what it logs, whether labels are needed."""
+    names = [name for name in exported("evaluation") if "Evaluator" in ancestors(name)[1:]]
+    return [{"name": name, "logs": summary(name), "labels": _labels_of_evaluator(name)} for name in names]
+
+
+def exported(package: str) -> list[str]:
+    """Return the classes and functions of a package's `__all__`, sorted without regard to case."""
+    for node in ast.parse((PACKAGE / package / "__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
+            return sorted(ast.literal_eval(node.value), key=str.lower)
+    return []
+
+
+@cache
+def _classes() -> dict[str, ast.ClassDef]:
+    folders = ("methods", "distillation", "data", "evaluation", "models/cifar")
+    return {node.name: node for f in folders for node in _statements(f) if isinstance(node, ast.ClassDef)}
+
+
+def _statements(folder: str) -> Iterator[ast.stmt]:
+    for path in sorted((PACKAGE / folder).glob("*.py")):
+        yield from ast.parse(path.read_text(encoding="utf-8")).body
+
+
+def ancestors(name: str) -> list[str]:
+    """Return a class and its bases in the package, nearest first."""
+    node = _classes().get(name)
+    bases = [base.id for base in node.bases if isinstance(base, ast.Name)] if node else []
+    return [name, *(above for base in bases for above in ancestors(base))] if node else []
+
+
+def summary(name: str) -> str:
+    """Return the first paragraph of a class's docstring, on one line, without the markup of code."""
+    text = ast.get_docstring(_classes()[name]) or ""
+    return " ".join(text.split("\n\n")[0].split()).replace("`", "")
+
+
+def paper_of(name: str) -> str:
+    """Return the authors, year and title that the first line of a method's docstring has in parentheses."""
+    found = _PAPER.search(summary(name))
+    return found[1].replace('"', "") if found else ""
+
+
+def reads_of(name: str) -> list[str]:
+    """Return the features that a method's `reads` names, as a set of texts or as the arguments of `Reads(...)`."""
+    for node in _attribute(name, "reads"):
+        calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
+        typed = [key.arg for call in calls if getattr(call.func, "id", "") == "Reads" for key in call.keywords]
+        if found := [text for text in typed if text] or _texts(node):
+            return sorted(set(found))
+    return []
+
+
+def required(name: str) -> list[str]:
+    """Return the arguments of a class's own constructor that have no default."""
+    for above in ancestors(name):
+        for node in _classes()[above].body:
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                arguments = node.args
+                pairs = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+                positional = arguments.args[1 : len(arguments.args) - len(arguments.defaults)]
+                return [each.arg for each in positional] + [each.arg for each, default in pairs if default is None]
+    return []
+
+
+def default_of(name: str, argument: str) -> object:
+    """Return the default of a class's keyword argument, its own or its nearest base's; None if there is none."""
+    for above in ancestors(name):
+        for node in _classes()[above].body:
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                for each, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+                    if each.arg == argument and isinstance(default, ast.Constant):
+                        return default.value
+    return None
+
+
+def _labels_of_method(name: str) -> str:
+    """Return whether the cross-entropy with the labels has a weight by default."""
+    return "no" if default_of(name, "ce_weight") == 0 else "yes"
+
+
+def _labels_of_evaluator(name: str) -> str:
+    node = next(_attribute(name, "needs_labels"))
+    return "yes" if ast.literal_eval(node.value) else "no"
+
+
+def _attribute(name: str, attribute: str) -> Iterator[ast.stmt]:
+    """Yield what assigns or defines an attribute in a class and its bases, nearest first."""
+    for above in ancestors(name):
+        for node in _classes()[above].body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", node)
+            if getattr(target, "id", getattr(target, "name", "")) == attribute:
+                yield node
+
+
+def _texts(node: ast.stmt) -> list[str]:
+    if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+        return []
+    return [
+        each.value for each in ast.walk(node.value) if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    ]

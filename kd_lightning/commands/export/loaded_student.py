@@ -1,0 +1,160 @@
+"""LoadedStudent: a run's student and images, loaded without the teacher's weights."""
+
+import json
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kd_lightning.data import ImageData
+from kd_lightning.data.images import ImageDataset
+from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.io.paths import resolve
+from kd_lightning.models import Network
+from kd_lightning.runs.results import FILE as RESULTS
+
+ENDINGS = (".ckpt", ".safetensors")
+CHUNK = 64
+DEPTHS = ("*", "*/*", "*/*/*")
+"""Patterns of runs' folders below a folder of runs."""
+
+
+@dataclass(frozen=True)
+class LoadedStudent:
+    """A student and the images on which its exports are compared."""
+
+    checkpoint: Path
+    config: dict[str, Any]
+    results: dict[str, Any]
+    """results.json; {} for an unfinished run."""
+    network: Network
+    """The student in eval mode, float32."""
+    data: ImageData
+    knows_classes: bool
+    """Whether the student's classifier was trained; otherwise only its embedding is exported."""
+    split: str
+    """Split for the comparison: test, else val, else train."""
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether results.json is about these weights."""
+        evaluated_checkpoint = self.results.get("protocol", {}).get("checkpoint")
+        return self.checkpoint.name in (evaluated_checkpoint, "student.safetensors") and bool(self.results)
+
+    @property
+    def class_names(self) -> list[str]:
+        names = self.network.class_names or getattr(self.data, "class_names", [])
+        return list(names) if self.knows_classes and len(names) == self.network.num_classes else []
+
+    @property
+    def images(self) -> ImageDataset:
+        return self.data.datasets[self.split]
+
+    def training_images(self) -> ImageDataset:
+        """Return the training images without augmentation.
+
+        Raises:
+            ConfigError: if they cannot be read.
+        """
+        self.data.setup("fit")
+        return self.data.datasets["train"]
+
+
+def load(path: str, field: str = "ckpt_path") -> LoadedStudent:
+    """Load a run's student from the run's folder, or from a checkpoint or student.safetensors in it.
+
+    Raises:
+        ConfigError: for files that do not belong to a run, or unreadable data.
+    """
+    from kd_lightning.runs import loading  # imports the parser, which few commands need
+
+    resolved = resolve(path, field)
+    checkpoint = _in_folder(resolved, field) if resolved.is_dir() else resolved
+    if checkpoint.suffix not in ENDINGS:
+        siblings = sorted(file.name for file in checkpoint.parent.iterdir() if file.suffix in ENDINGS)
+        raise ConfigError(f"{field}: {checkpoint} is not a checkpoint{nearest(checkpoint.name, siblings)}")
+    config_path = checkpoint.with_name(loading.CONFIG)
+    config = loading.read_config(config_path, field)
+    student = _student(config, config_path)
+    with torch.random.fork_rng(devices=[]):
+        arguments = {key: value for key, value in student.items() if key not in ("pretrained", "checkpoint", "dtype")}
+        arguments.pop("num_classes", None)  # determined by the weights
+        network = Network(**arguments, checkpoint=str(checkpoint.absolute()))
+        method, data = _built_without_teacher(config, config_path, student, checkpoint)
+    data.batch_size, data.augmentations = 1, []  # any number of images, without augmentation
+    data.prepare_data()
+    knows_classes = method.trains_classifier and network.num_classes > 0
+    return LoadedStudent(checkpoint, config, _results(checkpoint), network.eval(), data, knows_classes, _split(data))
+
+
+def evenly_spaced(images: ImageDataset, count: int) -> Tensor:
+    """Return up to `count` evenly spaced images n,3,S,S uint8 of a set, including the first and the last."""
+    rows = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
+    return torch.cat([images.take(part).images.cpu() for part in rows.split(CHUNK)])
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """Resize images N,3,H,W uint8 to another side; the result is uint8."""
+    if images.shape[-2:] == (side, side):
+        return images
+    return F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+
+
+def _in_folder(folder: Path, field: str) -> Path:
+    from kd_lightning.runs.loading import find_checkpoint
+
+    try:
+        return find_checkpoint(folder, field)
+    except ConfigError as error:
+        runs = sorted({file.parent for depth in DEPTHS for file in folder.glob(f"{depth}/*.ckpt")})
+        names = ", ".join(str(path.relative_to(folder)) for path in runs[:3])
+        raise ConfigError(f"{error}" + (f"; runs below it: {names}" if names else "")) from error
+
+
+def _student(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    student = (config["model"].get("init_args") or {}).get("student")
+    if not (isinstance(student, dict) and isinstance(student.get("name"), str)):
+        raise ConfigError(f"{path}: it names no student (model.init_args.student.name)")
+    return student
+
+
+def _built_without_teacher(config: dict[str, Any], path: Path, student: dict[str, Any], checkpoint: Path) -> tuple:
+    """Return method and data, with the student instead of the teacher, whose weights are not needed."""
+    from kd_lightning.runs.loading import build
+
+    arguments = config["model"].get("init_args") or {}
+    if not isinstance(arguments.get("teacher"), dict):
+        return build(config, path)
+    student_as_teacher = {"name": student["name"], "checkpoint": str(checkpoint.absolute())}
+    student_as_teacher |= {"model_kwargs": student.get("model_kwargs")}
+    changed = deepcopy(config)
+    changed["model"]["init_args"]["teacher"] = student_as_teacher
+    try:
+        return build(changed, path)
+    except ConfigError:  # some methods have requirements that only the teacher meets
+        return build(config, path)
+
+
+def _results(checkpoint: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        content = json.loads(checkpoint.with_name(RESULTS).read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _split(data: ImageData) -> str:
+    problems = []
+    for split, stage in (("test", "test"), ("val", "validate"), ("train", "fit")):
+        try:
+            data.setup(stage)
+        except ConfigError as error:
+            problems.append(error)
+            continue
+        if len(data.datasets.get(split, ())):
+            return split
+    raise problems[0] if problems else ConfigError(f"data: {data.name} has no images")

@@ -1,0 +1,42 @@
+"""list: methods, data sets, networks and evaluators, read from their source files without importing torch."""
+
+from typing import Literal
+
+from rich.markup import escape
+from rich.table import Table
+
+from kd_lightning.commands import catalog
+from kd_lightning.io.console import wide
+
+Kind = Literal["methods", "data", "networks", "evaluators"]
+_TABLES = {
+    "methods": ("methods: --model NAME", catalog.methods),
+    "data": ("data sets: --data NAME", catalog.data_sets),
+    "networks": ("networks for 32 px: --model.student.name NAME (or any timm model)", catalog.networks),
+    "evaluators": ("evaluators: --trainer.callbacks+=NAME", catalog.evaluators),
+}
+
+
+class ListClasses:
+    """List what a config can name: `list` prints all tables, `list methods` one of them.
+
+    Args:
+        kinds: which tables: methods, data, networks, evaluators; default: all.
+    """
+
+    def __init__(self, kinds: list[Kind]) -> None:
+        self.kinds = kinds or [*_TABLES]
+
+    def __call__(self) -> dict[str, list[dict[str, str]]]:
+        """Print the tables, and return their rows by kind."""
+        console, found = wide(), {}
+        for kind in self.kinds:
+            title, rows_of = _TABLES[kind]
+            found[kind] = rows_of()
+            table = Table(title=title, title_justify="left")
+            for column in found[kind][0]:
+                table.add_column(column, no_wrap=column == "name" and kind != "networks")
+            for row in found[kind]:
+                table.add_row(*map(escape, row.values()))
+            console.print(table)
+        return found

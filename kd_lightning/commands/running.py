@@ -1,0 +1,105 @@
+"""Run a class from a command line: its arguments are the class's own. Nothing here imports torch or Lightning."""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, get_args, get_origin
+
+import docstring_parser
+from jsonargparse import ArgumentParser, Namespace
+
+from kd_lightning.config.messages import config_error
+from kd_lightning.config.one_line_errors import OneLineErrors
+from kd_lightning.errors import ConfigError, RunError, StoppedError
+
+
+def run_class(kind: type, args: list[str] | None = None, *, prog: str, around_fit: bool = False) -> Any:
+    """Build a class from a command line, call the object, and return what it returns.
+
+    Args:
+        kind: its signature is the command line's.
+        args: default: those of this process.
+        prog: how the command is called, for its help.
+        around_fit: whether the object is called with all arguments that are not its own.
+    """
+    with exit_on_error():
+        parser = CommandParser(prog=prog, epilog="All other arguments are passed on to fit." if around_fit else None)
+        parser.add_command(kind)
+        if not around_fit:
+            return kind(**parser.parse_args(args).as_dict())()
+        config, others = parser.parse_own_args(sys.argv[1:] if args is None else args)
+        return kind(**config.as_dict())(others)
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Turn an error into one line on stderr and an exit status.
+
+    Raises:
+        SystemExit: with status 2 for a user's mistake, 1 for a run that failed, and 128 plus the number of the signal
+            that stopped it.
+    """
+    try:
+        yield
+    except (Exception, StoppedError) as error:
+        known = _known_error(error)
+        if known is None:
+            raise
+        status = getattr(known, "status", 2)
+        if status:
+            line = " ".join(str(known).split())
+            print(line if isinstance(known, StoppedError) else f"error: {line}", file=sys.stderr)
+        raise SystemExit(status) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _known_error(error: BaseException) -> BaseException | None:
+    """Return the error to print in one line, None for a defect of this package; import torch only if it is there."""
+    if isinstance(error, ConfigError | RunError | StoppedError) or "lightning" not in sys.modules:
+        return config_error(error) or (error if isinstance(error, RunError | StoppedError) else None)
+    from kd_lightning.callbacks.known_errors import known_error
+
+    return known_error(error)
+
+
+class CommandParser(OneLineErrors, ArgumentParser):
+    """The arguments of a command's class.
+
+    A parameter of type list takes its values in a row, without a name where it may be given by position; a bool whose
+    default is False is a flag.
+    """
+
+    def add_command(self, kind: type) -> None:
+        """Add the arguments of a class, described by its docstring."""
+        described = docstring_parser.parse(kind.__doc__ or "")
+        self.description = described.description
+        texts = {param.arg_name: param.description for param in described.params}
+        special = set()
+        for name, parameter in inspect.signature(kind).parameters.items():
+            if get_origin(parameter.annotation) is list:
+                by_name = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+                required: dict[str, Any] = {"nargs": "+", "required": True} if by_name else {"nargs": "*"}
+                (element,) = get_args(parameter.annotation)
+                self.add_argument(f"--{name}" if by_name else name, type=element, help=texts.get(name), **required)
+            elif parameter.annotation is bool and parameter.default is False:
+                self.add_argument(f"--{name}", action="store_true", help=texts.get(name))
+            else:
+                continue
+            special.add(name)
+        self.add_class_arguments(kind, as_group=False, skip=special)
+
+    def parse_own_args(self, args: list[str]) -> tuple[Namespace, list[str]]:
+        """Return the values of the class's own arguments, and all other arguments.
+
+        (jsonargparse has no public `parse_known_args`, because a misspelt name would go unnoticed. Here, the command
+        that gets the other arguments raises an error for it.)
+        """
+        try:
+            config, others = self._parse_known_args_internal(args, self.get_defaults())
+            self.validate(config)
+        except (TypeError, KeyError, argparse.ArgumentError) as error:
+            self.error(str(error), error)
+        return config, others

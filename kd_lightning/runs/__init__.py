@@ -1,0 +1,1 @@
+"""The folder of a run: its name, status, lock, checkpoints, resume and results."""

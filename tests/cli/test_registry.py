@@ -1,0 +1,69 @@
+"""The registry of commands, the help that lists them, and what a command may import before it runs."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kd_lightning.cli import main
+from kd_lightning.cli.registry import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("args", [[], ["-h"], ["--help"]])
+def test_help_lists_every_command_and_where_to_look(args: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    named = [line.split()[0] for line in text.splitlines() if line.startswith("  ") and "python" not in line]
+    assert named == [*COMMANDS]
+    assert named[0] == "fit"
+    for command in COMMANDS.values():
+        assert command.description in text
+    for words in ("fit --model.help SP", "fit --data.help ImageFolder", "COMMAND --help", "kd_lightning list"):
+        assert words in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_every_command_has_its_class() -> None:
+    for name, command in COMMANDS.items():
+        assert bool(command.class_path) == (command.kind != "lightning"), name
+        if command.class_path:
+            kind = command.load()
+            assert inspect.isclass(kind)
+            assert "__call__" in vars(kind)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("fti", "there is no command 'fti'; nearest: fit"),
+        ("comapre", "nearest: compare"),
+        ("neighbors", "nearest: build-neighbors"),
+        ("bench", "there is no command 'bench'"),
+    ],
+)
+def test_a_misspelt_command_is_one_line(given: str, words: str, capfd: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([given, "--config=x.yaml"])
+    assert stopped.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], ["list"], ["compare", "--help"], ["repeat", "--help"], ["compare"], ["list", "x"], ["fti"]]
+)
+def test_short_commands_import_no_large_library(args: list[str]) -> None:
+    code = (
+        "import sys\nfrom kd_lightning.cli import main\n"
+        f"try:\n    main({args!r})\nexcept SystemExit:\n    pass\n"
+        "large = {'torch', 'lightning', 'timm', 'torchmetrics', 'pandas', 'matplotlib', 'scipy', 'wandb', 'numpy'}\n"
+        "sys.exit(', '.join(sorted(large & {*sys.modules})) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
