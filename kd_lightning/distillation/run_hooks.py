@@ -1,0 +1,52 @@
+"""Lightning's hooks around the steps of a student: random numbers, optimizer, checkpoint."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule
+
+from kd_lightning import optim
+from kd_lightning.batch import Batch
+from kd_lightning.distillation import checks
+from kd_lightning.models import Network
+from kd_lightning.randomness import reseed
+
+
+class RunHooks(LightningModule):
+    """The hooks of `StudentModule` that belong to the run and not to the step."""
+
+    student: Network
+    trained_by: str
+
+    def on_fit_start(self) -> None:
+        self.train()  # Lightning would keep eval mode where a caller has looked at the student in it
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Random numbers of a step (dropout) are a function of its place, so that a resumed run draws the same."""
+        seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
+        reseed(seed, self.current_epoch, batch_idx, self.global_rank)
+
+    def on_after_backward(self) -> None:
+        if not (self.trainer.global_step or self.trainer.fit_loop.epoch_loop.batch_idx):
+            checks.warn_about_idle_parameters(self)
+
+    @property
+    def global_batch(self) -> int:
+        """The number of images of an optimizer step: of all devices and all accumulated batches."""
+        data, trainer = self.trainer.datamodule, self.trainer
+        return data.batch_size * data.world * trainer.accumulate_grad_batches
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return the optimizer of all parameters that require a gradient, student and adapters, and its schedule."""
+        return optim.configure(self)
+
+    def student_facts(self) -> dict[str, Any]:
+        """Return what a file states beside the student's weights: `Network.facts`, and the names of its classes."""
+        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", [])
+        return {**self.student.facts(), "class_names": list(names)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["network"] = self.student_facts()
+        checkpoint["trained_by"] = self.trained_by
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checks.check_checkpoint(self, checkpoint)
