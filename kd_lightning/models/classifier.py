@@ -6,6 +6,8 @@ from timm.layers import ClassifierHead
 from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.models.extraction import extract
+from kd_lightning.models.features import Reads
 
 
 def weight_and_bias(name: str, model: nn.Module) -> tuple[Tensor, Tensor | None]:
@@ -48,33 +50,39 @@ def classify(name: str, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tenso
 
 @torch.compiler.disable
 @torch.no_grad()
-def reads_maps(model: nn.Module, width: int) -> bool:
-    """Tell whether nothing but pooling lies between the last map of `width` channels and the classifier.
+def reads_maps(name: str, model: nn.Module, x: Tensor) -> bool:
+    """Tell whether only pooling lies between a model's last map and its classifier, by one pass in eval mode.
 
-    A small made-up map is sent through the model's head, as N,C,H,W, as N,H,W,C and as tokens: average pooling gives
-    its mean, and a class token passes as it is. A norm after pooling (ConvNeXt), a hidden layer, attention pooling or
-    another pooling changes it.
+    Average pooling gives the embedding, or a class token is the embedding and the map is the other tokens. A norm after
+    pooling (ConvNeXt) or before it, an activation or convolution (NFNet), a hidden layer or attention pooling differs.
+    Where the last map has other channels than the embedding (a head convolution), pooling's input is compared instead.
+
+    Args:
+        x: a normalised image of 1,3,H,W.
+
+    Raises:
+        ConfigError: in one line, if timm gives no maps of this model.
     """
     modes = [(module, module.training) for module in model.modules()]
-    like = next(model.parameters())
-    positions = torch.arange(4 * width, device=like.device, dtype=torch.float32).mul(0.7).sin().to(like.dtype)
-    positions = positions.view(1, 4, width)
-    prefix = getattr(model, "num_prefix_tokens", 0)
-    tokens = torch.cat([2 - positions[:, :1].expand(-1, prefix, -1), positions], 1)
-    grid = positions.view(1, 2, 2, width)
-    mean = positions.mean(1)
-    expected = [mean, tokens.mean(1)] + ([tokens[:, 0]] if prefix else [])
     try:
         model.eval()
-        for final in (grid.permute(0, 3, 1, 2).contiguous(), grid, tokens):
-            try:
-                with torch.autocast(like.device.type, enabled=False):
-                    vector = model.forward_head(final, pre_logits=True)
-            except Exception:  # heads refuse what they were not made for in many ways
-                continue
-            if any(vector.shape == one.shape and torch.allclose(vector, one, rtol=0.02, atol=0.02) for one in expected):
-                return True
+        seen = extract(name, model, x, Reads(maps=1, tokens=True, embedding=True))
+        last, embedding = seen.maps[-1], seen.embedding
+        if last.shape[1] != embedding.shape[1]:
+            last = model.forward_features(x)
     finally:
         for module, mode in modes:
             module.training = mode
-    return False
+    if not isinstance(last, Tensor) or last.ndim != 4 or last.shape[1] != embedding.shape[1]:
+        return False
+    if _close(last.mean((2, 3)), embedding):
+        return True
+    if seen.tokens is None:
+        return False
+    patches = last.flatten(2).transpose(1, 2)
+    return _close(seen.tokens[:, 0], embedding) and _close(seen.tokens[:, -patches.shape[1] :], patches)
+
+
+def _close(given: Tensor, expected: Tensor) -> bool:
+    """Tell whether two tensors agree to 2 %, which half precision keeps."""
+    return bool((given - expected).float().norm() <= 0.02 * expected.float().norm())

@@ -176,20 +176,25 @@ class Network(nn.Module):
         which has other channels than `maps[-1]`. Of ViTs that pool a class token x is `maps[-1]`, the patch tokens.
 
         Raises:
-            ConfigError: as for `classifier`; for another shape or width; for maps of a network whose head does more
-                between map and classifier than pooling (ConvNeXt's norm, a hidden layer, attention pooling).
+            ConfigError: as for `classifier`; for another shape or width; for maps of a network that has more between
+                its last map and the classifier than pooling (ConvNeXt's norm, NFNet's activation, a hidden layer,
+                attention pooling), which one image shows when maps are first classified.
         """
         weight, bias = classifier.weight_and_bias(self.name, self.model)
         if x.ndim == 4 and x.shape[1] == weight.shape[1] and not self._classifies_maps:
             raise ConfigError(
-                f"{self.name}: no class maps: its head does more than pooling before the classifier; classify vectors"
+                f"{self.name}: this network has no class maps: more than pooling lies between its last map and the "
+                "classifier; classify vectors"
             )
         with self._precision(x):
             return self._given(classifier.classify(self.name, weight, bias, x.to(self.dtype or x.dtype)))
 
     @cached_property
     def _classifies_maps(self) -> bool:
-        return classifier.reads_maps(self.model, self.embedding_width)
+        side = self.size or self.model.pretrained_cfg["input_size"][-1]
+        ramp = torch.arange(3 * side * side, device=self.mean.device).remainder(256).to(torch.uint8)
+        with self._precision(ramp):
+            return classifier.reads_maps(self.name, self.model, self.normalize(ramp.view(1, 3, side, side)))
 
     def _precision(self, images: Tensor) -> AbstractContextManager:
         return torch.autocast(images.device.type, enabled=False) if self.dtype else nullcontext()
