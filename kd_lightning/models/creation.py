@@ -12,6 +12,12 @@ from kd_lightning.models import checkpoints
 
 
 def create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+    """Return a new timm model, with the weights that timm has for the name if `pretrained`.
+
+    Raises:
+        ConfigError: in one line, for an unknown name (with the nearest), arguments that the model does not take, or
+            weights that cannot be had.
+    """
     local = not name.startswith(("hf_hub:", "hf-hub:", "local-dir:"))
     base, _, tag = name.partition(".")
     if local and not timm.is_model(base):
@@ -34,7 +40,15 @@ def create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
 
 
 def load(model: nn.Module, name: str, checkpoint: str) -> tuple[dict[str, Any], int]:
-    """Loads a checkpoint into the model, which takes on its number of classes; returns the file's facts and that."""
+    """Load a checkpoint into a model, which takes on its number of classes.
+
+    Returns:
+        What the file says of its network (mean, std, size, class_names, ...), and its number of classes.
+
+    Raises:
+        ConfigError: in one line, if the file cannot be read, is another architecture's, or holds numbers that are not
+            finite.
+    """
     field = f"{name}: checkpoint"
     path = resolve(checkpoint, field)
     state, facts = checkpoints.read(path, field)
@@ -58,14 +72,14 @@ def load(model: nn.Module, name: str, checkpoint: str) -> tuple[dict[str, Any], 
 
 
 def class_names(model: nn.Module, facts: dict[str, Any], pretrained: bool) -> list[str] | None:
-    """The classes in the classifier's order: as the file says, or ImageNet-1k's WordNet ids where timm's tag does."""
+    """Return the classes in the classifier's order: the file's, or ImageNet-1k's WordNet ids by timm's tag."""
     if pretrained and model.num_classes == 1000 and str(model.pretrained_cfg.get("tag")).endswith("in1k"):
         return ImageNetInfo("imagenet-1k").label_names()
     return facts.get("class_names")
 
 
 def own_size(model: nn.Module, pretrained: bool) -> int | None:
-    """The side that the model must have (its patch embedding says so) or that its weights were trained at."""
+    """Return the side in pixels that a model needs (by its patch embedding) or that its weights were trained at."""
     patches = getattr(model, "patch_embed", None)
     if getattr(patches, "img_size", None) and getattr(patches, "strict_img_size", True):
         return patches.img_size[0]

@@ -131,7 +131,7 @@ class Network(nn.Module):
         embedding: bool = False,
         logits: bool = False,
     ) -> Features:
-        """What is asked for of images N,3,H,W, in one forward pass that computes nothing else.
+        """Return what is asked for of images N,3,H,W, from one forward pass that computes nothing else.
 
         Args:
             images: uint8, or float in [0, 1].
@@ -159,7 +159,7 @@ class Network(nn.Module):
 
     @property
     def classifier(self) -> tuple[Tensor, Tensor | None]:
-        """The linear classifier's weight K,D and bias K (None where it has none): parameters, with gradient.
+        """Return the linear classifier's weight K,D and bias K (None where it has none), with gradient.
 
         Raises:
             ConfigError: if it has no classifier (num_classes 0), two (distilled DeiT), or one that is not linear.
@@ -200,7 +200,7 @@ class Network(nn.Module):
         return torch.autocast(images.device.type, enabled=False) if self.dtype else nullcontext()
 
     def _given(self, x: Any) -> Any:
-        """An output of a network with a dtype of its own, in what the rest of the run computes in; None stays None."""
+        """Return an output in what the run computes in, where the network has a dtype of its own; None stays None."""
         return x.to(self.mean.dtype) if self.dtype and x is not None else x
 
     def facts(self) -> dict[str, Any]:
