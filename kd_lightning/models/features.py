@@ -31,11 +31,11 @@ class Features(NamedTuple):
     maps: list[Tensor] = []
     """The last n stages, N,C,H,W each; a ViT's blocks too: patch tokens only, after its final norm."""
     preactivations: list[Tensor] = []
-    """The last n stages before their last activation, N,C,H,W each."""
+    """The last n stages before their last activation, N,C,H,W each; of cifar_* and timm's ResNets."""
     tokens: Tensor | None = None
     """N,M,D: prefix tokens (CLS, registers) first; None where the model has no tokens."""
     attention: Tensor | None = None
-    """N,heads,M,M: the attention probabilities of the last block."""
+    """N,heads,M,M: the attention probabilities of the last block, before dropout; of ViTs."""
     embedding: Tensor | None = None
     """N,D: the classifier's input."""
     logits: Tensor | None = None

@@ -2,21 +2,21 @@
 
 import json
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal, final
 
-import timm
 import torch
 import torch.nn.functional as F
-from timm.data import ImageNetInfo, resolve_model_data_config
+from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kd_lightning.batch import LARGEST_SIDE, as_float
-from kd_lightning.errors import ConfigError, nearest, one_line
-from kd_lightning.io.paths import resolve
-from kd_lightning.models import checkpoints
-from kd_lightning.models.features import Features
+from kd_lightning.errors import ConfigError
+from kd_lightning.models import classifier, creation
+from kd_lightning.models.extraction import extract
+from kd_lightning.models.features import Features, Reads
 
 Channels = tuple[float, float, float]
 
@@ -75,15 +75,17 @@ class Network(nn.Module):
         # weights that are loaded cost no random numbers: a seed gives the same student whatever its teacher is
         with torch.random.fork_rng(devices=[], enabled=self.has_weights):
             if checkpoint is None:
-                self.model = _create(name, pretrained, {**own_classes, **(model_kwargs or {})})
+                self.model = creation.create(name, pretrained, {**own_classes, **(model_kwargs or {})})
                 trained_for = self.model.pretrained_cfg.get("num_classes")
             else:
-                self.model = _create(name, False, model_kwargs or {})
-                facts, trained_for = _load(self.model, name, checkpoint)
+                self.model = creation.create(name, False, model_kwargs or {})
+                facts, trained_for = creation.load(self.model, name, checkpoint)
                 if num_classes is not None and num_classes != trained_for:
                     self.model.reset_classifier(num_classes)
         self.num_classes: int = self.model.num_classes
-        self.class_names = _class_names(self.model, facts, pretrained) if self.num_classes == trained_for else None
+        self.class_names = (
+            creation.class_names(self.model, facts, pretrained) if self.num_classes == trained_for else None
+        )
         self.fresh_classifier = not self.has_weights or self.num_classes != trained_for
         self.embedding_width: int = self.model.head_hidden_size
         config = resolve_model_data_config(self.model)
@@ -91,7 +93,7 @@ class Network(nn.Module):
         self.std: Tensor
         self.register_buffer("mean", _channels(mean or facts.get("mean") or config["mean"]), persistent=False)
         self.register_buffer("std", _channels(std or facts.get("std") or config["std"]), persistent=False)
-        self.size = size or facts.get("size") or _own_size(self.model, pretrained)
+        self.size = size or facts.get("size") or creation.own_size(self.model, pretrained)
         self.interpolation = "bicubic" if config["interpolation"] == "bicubic" else "bilinear"
         self.dtype = getattr(torch, dtype) if dtype else None
         if dtype:
@@ -129,51 +131,77 @@ class Network(nn.Module):
         embedding: bool = False,
         logits: bool = False,
     ) -> Features:
-        """What is asked for of images N,3,H,W, in one forward pass that computes nothing else.
+        """Return what is asked for of images N,3,H,W, from one forward pass that computes nothing else.
 
         Args:
             images: uint8, or float in [0, 1].
             maps: how many of the last stages' feature maps; the last one is what pooling reads, or, where a
                 network widens it first (EfficientNet's head convolution), the last stage before that.
+            preactivations: how many of the last stages' maps before their last activation: `maps` are the activation
+                of these, with exceptions that the networks' docstrings name (`cifar_wrn_*`, `cifar_shufflenetv2`;
+                linear bottlenecks have none, so the map itself). Of `cifar_*` and timm's ResNets, whose last
+                activations do not work in place in this pass.
             tokens: the token sequence after the final norm.
+            attention: the probabilities of the last block's attention before dropout, of ViTs. That block does not use
+                fused attention in this pass, so that its other outputs may differ in rounding.
             embedding: what the classifier reads.
             logits: the classifier's output.
 
         Raises:
-            ConfigError: if timm cannot give maps of this model.
+            ConfigError: if this network has no maps, pre-activations or attention that can be read.
         """
-        if maps and not hasattr(self.model, "forward_intermediates"):
-            raise ConfigError(f"{self.name}: timm gives no feature maps of this model; choose another network")
+        reads = Reads(maps, preactivations, tokens, attention, embedding, logits)
         with self._precision(images):
-            seen = self._seen(images, maps, tokens, embedding, logits)
-        maps_given = [self._given(part) for part in seen.maps]
-        others = {name: self._given(part) for name, part in seen._asdict().items() if isinstance(part, Tensor)}
-        return seen._replace(maps=maps_given, **others)
+            seen = extract(self.name, self.model, self.normalize(images), reads)
+        if not self.dtype:
+            return seen
+        return Features(*([*map(self._given, part)] if isinstance(part, list) else self._given(part) for part in seen))
 
-    def _seen(self, images: Tensor, maps: int, tokens: bool, embedding: bool, logits: bool) -> Features:
-        x, model = self.normalize(images), self.model
-        if not (maps or tokens or embedding or logits):
-            return Features()
-        if not (tokens or embedding or logits):
-            return Features(_intermediates(model, x, maps, only=True))
-        if not (maps or tokens or embedding):
-            return Features(logits=model(x))
-        final, taken = _intermediates(model, x, maps) if maps else (model.forward_features(x), [])
-        vectors = model.forward_head(final, pre_logits=True) if embedding else None
-        scores = None
-        if logits:
-            classifier = model.get_classifier()
-            reads_vectors = isinstance(classifier, nn.Linear) and vectors is not None
-            scores = classifier(vectors) if reads_vectors else model.forward_head(final)
-        sequence = final if tokens and final.ndim == 3 else None
-        return Features(taken, tokens=sequence, embedding=vectors, logits=scores)
+    @property
+    def classifier(self) -> tuple[Tensor, Tensor | None]:
+        """Return the linear classifier's weight K,D and bias K (None where it has none), with gradient.
+
+        Raises:
+            ConfigError: if it has no classifier (num_classes 0), two (distilled DeiT), or one that is not linear.
+        """
+        weight, bias = classifier.weight_and_bias(self.name, self.model)
+        return self._given(weight), self._given(bias)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Return the logits N,K of vectors N,D (`embedding`), or the class maps N,K,H,W of maps N,D,H,W.
+
+        Class maps are the classifier as a 1x1 convolution (Zhou et al. 2016), with its bias. Where the head is average
+        pooling, their mean over the positions is the logits if x is what pooling reads: `maps[-1]` for most networks;
+        for one with a head convolution (EfficientNet, cifar_mobilenetv2, cifar_shufflenetv2) that convolution's output,
+        which has other channels than `maps[-1]`. Of ViTs that pool a class token x is `maps[-1]`, the patch tokens.
+
+        Raises:
+            ConfigError: as for `classifier`; for another shape or width; for maps of a network that has more between
+                its last map and the classifier than pooling (ConvNeXt's norm, NFNet's activation, a hidden layer,
+                attention pooling), which one image shows when maps are first classified.
+        """
+        weight, bias = classifier.weight_and_bias(self.name, self.model)
+        if x.ndim == 4 and x.shape[1] == weight.shape[1] and not self._classifies_maps:
+            raise ConfigError(
+                f"{self.name}: this network has no class maps: more than pooling lies between its last map and the "
+                "classifier; classify vectors"
+            )
+        with self._precision(x):
+            return self._given(classifier.classify(self.name, weight, bias, x.to(self.dtype or x.dtype)))
+
+    @cached_property
+    def _classifies_maps(self) -> bool:
+        side = self.size or self.model.pretrained_cfg["input_size"][-1]
+        ramp = torch.arange(3 * side * side, device=self.mean.device).remainder(256).to(torch.uint8)
+        with self._precision(ramp):
+            return classifier.reads_maps(self.name, self.model, self.normalize(ramp.view(1, 3, side, side)))
 
     def _precision(self, images: Tensor) -> AbstractContextManager:
         return torch.autocast(images.device.type, enabled=False) if self.dtype else nullcontext()
 
-    def _given(self, x: Tensor) -> Tensor:
-        """An output of a network with a dtype of its own, in what the rest of the run computes in."""
-        return x.to(self.mean.dtype) if self.dtype else x
+    def _given(self, x: Any) -> Any:
+        """Return an output in what the run computes in, where the network has a dtype of its own; None stays None."""
+        return x.to(self.mean.dtype) if self.dtype and x is not None else x
 
     def facts(self) -> dict[str, Any]:
         """What a file must say beside the weights so that they are used as they were trained."""
@@ -206,73 +234,6 @@ class Network(nn.Module):
             self(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.mean.device))
         self.train(was_training)
         return counter.get_total_flops() // 2
-
-
-def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
-    local = not name.startswith(("hf_hub:", "hf-hub:", "local-dir:"))
-    base, _, tag = name.partition(".")
-    if local and not timm.is_model(base):
-        raise ConfigError(f"name: timm has no model {name!r}{nearest(base, timm.list_models())}")
-    if local and tag and not timm.is_model_pretrained(name):
-        raise ConfigError(f"name: timm has no weights {name!r}{nearest(name, timm.list_pretrained(f'{base}.*'))}")
-    try:
-        return timm.create_model(name, pretrained=pretrained, **kwargs)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"{name}: timm refuses model_kwargs {kwargs}: {error}") from error
-    except (OSError, RuntimeError) as error:
-        if not pretrained and local and not kwargs:
-            raise
-        if not pretrained and local:
-            raise ConfigError(f"{name}: timm refuses model_kwargs {kwargs}: {error}") from error
-        reason = one_line(error)
-        raise ConfigError(
-            f"{name}: its weights cannot be had ({reason}); give a local file as checkpoint instead"
-        ) from error
-
-
-def _load(model: nn.Module, name: str, checkpoint: str) -> tuple[dict[str, Any], int]:
-    """Loads a checkpoint into the model, which takes on its number of classes; returns the file's facts and that."""
-    field = f"{name}: checkpoint"
-    path = resolve(checkpoint, field)
-    state, facts = checkpoints.read(path, field)
-    state = checkpoints.clean(state, model, f"{field}: {path}")
-    classifier = model.default_cfg.get("classifier")
-    head = state.get(f"{classifier}.weight")
-    classes = model.num_classes if head is None else head.shape[0]
-    if head is None and isinstance(classifier, str):
-        classes = 0  # a backbone alone, as self-supervised teachers are
-    if classes != model.num_classes:
-        model.reset_classifier(classes)
-    differs = checkpoints.mismatch(model.state_dict(), state)
-    if differs:
-        written_by = f" (it is a {facts['name']})" if facts.get("name", name) != name else ""
-        raise ConfigError(f"{field}: {path} does not fit this model{written_by}: {differs}")
-    masks = {name for name, _ in model.named_buffers() if "running_" not in name}  # these may well hold infinities
-    if broken := checkpoints.not_finite({name: value for name, value in state.items() if name not in masks}):
-        raise ConfigError(f"{field}: {path} holds numbers that are not finite, in {broken}")
-    model.load_state_dict(state)
-    return facts, classes
-
-
-def _class_names(model: nn.Module, facts: dict[str, Any], pretrained: bool) -> list[str] | None:
-    """The classes in the classifier's order: as the file says, or ImageNet-1k's WordNet ids where timm's tag does."""
-    if pretrained and model.num_classes == 1000 and str(model.pretrained_cfg.get("tag")).endswith("in1k"):
-        return ImageNetInfo("imagenet-1k").label_names()
-    return facts.get("class_names")
-
-
-def _own_size(model: nn.Module, pretrained: bool) -> int | None:
-    """The side that the model must have (its patch embedding says so) or that its weights were trained at."""
-    patches = getattr(model, "patch_embed", None)
-    if getattr(patches, "img_size", None) and getattr(patches, "strict_img_size", True):
-        return patches.img_size[0]
-    if pretrained or model.pretrained_cfg.get("fixed_input_size"):
-        return model.pretrained_cfg["input_size"][-1]
-    return None
-
-
-def _intermediates(model: nn.Module, x: Tensor, count: int, only: bool = False) -> Any:
-    return model.forward_intermediates(x, indices=count, norm=True, stop_early=only, intermediates_only=only)
 
 
 def _channels(values: Any) -> Tensor:

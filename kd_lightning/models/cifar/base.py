@@ -18,7 +18,8 @@ class CifarModel(nn.Module):
     """A stem and stages, each of which gives a feature map; average pooling; a linear classifier.
 
     A family builds its layers in its constructor and ends that with `complete`. Where its stem is not `conv1` and
-    `bn1`, or its stages are not `layer1`, `layer2`, ..., it lists its own `steps`.
+    `bn1`, or its stages are not `layer1`, `layer2`, ..., it lists its own `steps`; where these do not end in a ReLU
+    after blocks that have a `preactivation`, it defines its own `preactivation` and `activate`.
 
     Args:
         num_classes: width of the classifier; 0 gives the embedding as logits, as everywhere in timm.
@@ -105,6 +106,37 @@ class CifarModel(nn.Module):
         if intermediates_only:
             return taken
         return (x if stop_early and last + 1 < len(steps) else self.widen(x)), taken
+
+    def preactivation(self, number: int, x: Tensor) -> Tensor:
+        """Return what step `number` gives before its last activation, N,C,H,W, where x is the map before the step."""
+        if number == 0:
+            return self.bn1(self.conv1(x))
+        *blocks, last = self.get_submodule(f"layer{number}")
+        for block in blocks:
+            x = block(x)
+        return last.preactivation(x)
+
+    def activate(self, number: int, x: Tensor) -> Tensor:
+        """Return the map of step `number`, where x is its pre-activation."""
+        return F.relu(x)
+
+    def forward_preactivations(
+        self, x: Tensor, count: int, intermediates_only: bool = False
+    ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
+        """Compute the maps of the last `count` steps before and after their last activation, in one pass.
+
+        Returns:
+            What pooling reads (None if `intermediates_only`), the maps, the pre-activations. Maps and pooling's input
+            are bit for bit those of `forward_intermediates`.
+        """
+        maps, before = [], []
+        for number in range(len(self.feature_info)):
+            inner = self.preactivation(number, x)
+            x = self.activate(number, inner)
+            maps.append(x)
+            before.append(inner)
+            del maps[:-count], before[:-count]
+        return (None if intermediates_only else self.widen(x)), maps, before
 
     def forward_features(self, x: Tensor) -> Tensor:
         for step in self.steps():

@@ -36,7 +36,7 @@ class CifarMobileNetV2(CifarModel):
     """MobileNetV2 as RepDistiller has it for CIFAR: at half, half, quarter, eighth and sixteenth resolution.
 
     Maps: the stem's after its ReLU; four stages', whose linear bottlenecks have none. The last is the one before the
-    head convolution, which widens it to the embedding's 1280 channels.
+    head convolution, which widens it to the embedding's 1280 channels. The stages' pre-activations are their maps.
 
     Args:
         width_mult: factor on all widths (rounded down, to no multiple); the head's 1280 only grow with it.
@@ -81,6 +81,15 @@ class CifarMobileNetV2(CifarModel):
 
     def steps(self) -> list[Step]:
         return [self.conv1, *(partial(self.stage, first, end) for first, end in _STAGES)]
+
+    def preactivation(self, number: int, x: Tensor) -> Tensor:
+        if number:
+            return self.steps()[number](x)
+        convolution, norm, _ = self.conv1
+        return norm(convolution(x))
+
+    def activate(self, number: int, x: Tensor) -> Tensor:
+        return x if number else self.conv1[-1](x)
 
     def widen(self, x: Tensor) -> Tensor:
         return self.conv2(x)

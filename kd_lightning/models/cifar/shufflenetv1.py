@@ -35,11 +35,14 @@ class ShuffleUnit(nn.Module):
         self.conv3 = nn.Conv2d(inner, channels, 1, groups=groups, bias=False)
         self.bn3 = nn.BatchNorm2d(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def preactivation(self, x: Tensor) -> Tensor:
         out = shuffle_channels(F.relu(self.bn1(self.conv1(x))), self.groups)
         out = F.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return F.relu(torch.cat([out, F.avg_pool2d(x, 3, 2, 1)], 1) if self.stride == 2 else out + x)
+        return torch.cat([out, F.avg_pool2d(x, 3, 2, 1)], 1) if self.stride == 2 else out + x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.preactivation(x))
 
 
 class CifarShuffleNetV1(CifarModel):

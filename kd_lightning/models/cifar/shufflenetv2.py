@@ -31,11 +31,17 @@ class SplitUnit(nn.Module):
         self.conv3 = nn.Conv2d(half, half, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(half)
 
+    def branch(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return self.bn3(self.conv3(out))
+
+    def preactivation(self, x: Tensor) -> Tensor:
+        kept, out = x.chunk(2, 1)
+        return torch.cat([kept, self.branch(out)], 1)
+
     def forward(self, x: Tensor) -> Tensor:
         kept, out = x.chunk(2, 1)
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(out)))))
-        out = F.relu(self.bn3(self.conv3(out)))
-        return shuffle_channels(torch.cat([kept, out], 1), 2)
+        return shuffle_channels(torch.cat([kept, F.relu(self.branch(out))], 1), 2)
 
 
 class DownUnit(nn.Module):
@@ -66,7 +72,9 @@ class CifarShuffleNetV2(CifarModel):
     """ShuffleNetV2 as RepDistiller has it for CIFAR: a 1x1 stem at full resolution, then three stages, each halving it.
 
     Maps: the stem's and the stages', each after its ReLU. The last is the one before the head convolution, which
-    widens it to the embedding's 1024 (size 2: 2048) channels.
+    widens it to the embedding's 1024 (size 2: 2048) channels. Pre-activations, as in RepDistiller: the half of the
+    channels that the last unit passes on, then the other half before its ReLU, not shuffled; a map is the shuffled
+    ReLU of them.
 
     Args:
         size: 0.5, 1, 1.5 or 2; the stages' widths follow.
@@ -93,6 +101,9 @@ class CifarShuffleNetV2(CifarModel):
         self.conv2 = nn.Conv2d(before, wide, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(wide)
         self.complete(maps, wide)
+
+    def activate(self, number: int, x: Tensor) -> Tensor:
+        return shuffle_channels(F.relu(x), 2) if number else F.relu(x)
 
     def widen(self, x: Tensor) -> Tensor:
         return F.relu(self.bn2(self.conv2(x)))

@@ -47,9 +47,16 @@ class CifarVGG(CifarModel):
             self.add_module(f"block{stage}", nn.Sequential(*layers))
         self.complete((f"block{stage}", _WIDTHS[stage], 2 ** min(stage, 3)) for stage in range(5))
 
-    def stage(self, number: int, x: Tensor) -> Tensor:
+    def preactivation(self, number: int, x: Tensor) -> Tensor:
         pooled = 0 < number < 4 or (number == 4 and x.shape[-1] >= 8)
-        return self.get_submodule(f"block{number}")(F.max_pool2d(x, 2) if pooled else x)
+        x = F.max_pool2d(x, 2) if pooled else x
+        *layers, _ = self.get_submodule(f"block{number}")
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    def stage(self, number: int, x: Tensor) -> Tensor:
+        return self.activate(number, self.preactivation(number, x))
 
     def steps(self) -> list[Step]:
         return [partial(self.stage, number) for number in range(5)]

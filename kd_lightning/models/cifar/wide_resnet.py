@@ -26,7 +26,11 @@ class PreactivationBlock(nn.Module):
         self.convShortcut = None if same else nn.Conv2d(in_channels, channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(self.bn1(x))
+        return self.after_norm(self.bn1(x), x)
+
+    def after_norm(self, normed: Tensor, x: Tensor) -> Tensor:
+        """Return the block's sum N,C,H,W of its input x, where `normed` is bn1(x)."""
+        active = F.relu(normed)
         out = self.conv2(F.relu(self.bn2(self.conv1(active))))
         return out + (x if self.convShortcut is None else self.convShortcut(active))
 
@@ -35,7 +39,9 @@ class CifarWideResNet(CifarModel):
     """Wide ResNet: three stages of `widen` times 16, 32 and 64 channels at full, half and quarter resolution.
 
     Maps: the stem's and the first two stages' as the next stage takes them, which are sums without a ReLU since the
-    network is pre-activation; the last stage's after the final BN and ReLU, as pooling reads it.
+    network is pre-activation; the last stage's after the final BN and ReLU, as pooling reads it. Pre-activations: the
+    sum of each stage (and the stem's map) after the batch norm that follows it, before the ReLU: the next block's
+    first, the network's own after the last stage (as in RepDistiller for AB and OFD).
 
     Args:
         depth: 6n + 4 layers with n blocks a stage.
@@ -65,6 +71,23 @@ class CifarWideResNet(CifarModel):
 
     def last(self, x: Tensor) -> Tensor:
         return F.relu(self.bn1(self.block3(x)))
+
+    def forward_preactivations(
+        self, x: Tensor, count: int, intermediates_only: bool = False
+    ) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:
+        maps, before = [], []
+        x = self.conv1(x)
+        for stage in (self.block1, self.block2, self.block3):
+            first, *others = stage.layer
+            normed = first.bn1(x)  # used by the block too, so that its running statistics are updated once
+            maps.append(x)
+            before.append(normed)
+            x = first.after_norm(normed, x)
+            for block in others:
+                x = block(x)
+        before.append(self.bn1(x))
+        maps.append(F.relu(before[-1]))
+        return (None if intermediates_only else self.widen(maps[-1])), maps[-count:], before[-count:]
 
     def steps(self) -> list[Step]:
         return [self.conv1, self.block1, self.block2, self.last]

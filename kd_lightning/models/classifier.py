@@ -1,0 +1,88 @@
+"""Classifier: the linear classifier of a timm model, and its logits of vectors and class maps of maps."""
+
+import torch
+import torch.nn.functional as F
+from timm.layers import ClassifierHead
+from torch import Tensor, nn
+
+from kd_lightning.errors import ConfigError
+from kd_lightning.models.extraction import extract
+from kd_lightning.models.features import Reads
+
+
+def weight_and_bias(name: str, model: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Return the weight K,D and the bias K (None where it has none) of a model's linear classifier.
+
+    Raises:
+        ConfigError: in one line, if the model has no classifier, two, or one that is not linear.
+    """
+    layer = model.get_classifier()
+    if isinstance(layer, ClassifierHead):
+        layer = layer.fc
+    if not model.num_classes or isinstance(layer, nn.Identity):
+        raise ConfigError(f"{name}: this network has no classifier (num_classes is 0)")
+    if isinstance(layer, tuple | list | nn.ModuleList):
+        raise ConfigError(f"{name}: this network has {len(layer)} classifiers; choose a network with one")
+    if isinstance(layer, nn.Linear):
+        return layer.weight, layer.bias
+    if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1:
+        return layer.weight.flatten(1), layer.bias
+    raise ConfigError(
+        f"{name}: the classifier of this network is a {type(layer).__name__}; choose one with a linear layer"
+    )
+
+
+def classify(name: str, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+    """Return the logits N,K of vectors N,D or the class maps N,K,H,W of maps N,D,H,W.
+
+    Raises:
+        ConfigError: in one line, if x is neither or has another width than the classifier.
+    """
+    if x.ndim not in (2, 4):
+        raise ConfigError(f"{name}: classify takes vectors N,D or maps N,D,H,W, not a tensor of shape {tuple(x.shape)}")
+    if x.shape[1] != weight.shape[1]:
+        raise ConfigError(
+            f"{name}: the classifier reads {weight.shape[1]} channels and was given {x.shape[1]}; the map must be what "
+            "pooling reads, after a head convolution where the network has one"
+        )
+    return F.linear(x, weight, bias) if x.ndim == 2 else F.conv2d(x, weight[:, :, None, None], bias)
+
+
+@torch.compiler.disable
+@torch.no_grad()
+def reads_maps(name: str, model: nn.Module, x: Tensor) -> bool:
+    """Tell whether only pooling lies between a model's last map and its classifier, by one pass in eval mode.
+
+    Average pooling gives the embedding, or a class token is the embedding and the map is the other tokens. A norm after
+    pooling (ConvNeXt) or before it, an activation or convolution (NFNet), a hidden layer or attention pooling differs.
+    Where the last map has other channels than the embedding (a head convolution), pooling's input is compared instead.
+
+    Args:
+        x: a normalised image of 1,3,H,W.
+
+    Raises:
+        ConfigError: in one line, if timm gives no maps of this model.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        seen = extract(name, model, x, Reads(maps=1, tokens=True, embedding=True))
+        last, embedding = seen.maps[-1], seen.embedding
+        if last.shape[1] != embedding.shape[1]:
+            last = model.forward_features(x)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if not isinstance(last, Tensor) or last.ndim != 4 or last.shape[1] != embedding.shape[1]:
+        return False
+    if _close(last.mean((2, 3)), embedding):
+        return True
+    if seen.tokens is None:
+        return False
+    patches = last.flatten(2).transpose(1, 2)
+    return _close(seen.tokens[:, 0], embedding) and _close(seen.tokens[:, -patches.shape[1] :], patches)
+
+
+def _close(given: Tensor, expected: Tensor) -> bool:
+    """Tell whether two tensors agree to 2 %, which half precision keeps."""
+    return bool((given - expected).float().norm() <= 0.02 * expected.float().norm())

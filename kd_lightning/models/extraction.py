@@ -1,0 +1,149 @@
+"""Extraction: the features of one forward pass of a timm model, each computed only when it is asked for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from timm.layers import Attention, AttentionRope
+from timm.models import FeatureHooks, beit, convit, eva, res2net, resnest, resnet, sknet, vision_transformer_relpos
+from timm.models.hiera import Hiera
+from timm.models.hieradet_sam2 import HieraDet
+from timm.models.vision_transformer import ParallelScalingBlock
+from torch import Tensor, nn
+
+from kd_lightning.errors import ConfigError
+from kd_lightning.models.cifar import CifarModel
+from kd_lightning.models.features import Features, Reads
+
+# the last activation of timm's residual blocks; of Res2Net's it is used several times, last at the end
+_LAST_ACTIVATION = {
+    resnet.BasicBlock: "act2",
+    resnet.Bottleneck: "act3",
+    resnest.ResNestBottleneck: "act3",
+    res2net.Bottle2neck: "relu",
+    sknet.SelectiveKernelBasic: "act",
+    sknet.SelectiveKernelBottleneck: "act",
+}
+# attention whose dropout reads probabilities N,heads,M,M (CaiT mixes the heads before, Swin has windows, ...)
+_ATTENTION = (
+    Attention,
+    AttentionRope,
+    ParallelScalingBlock,
+    beit.Attention,
+    convit.MHSA,
+    eva.EvaAttention,
+    vision_transformer_relpos.RelPosAttention,
+)
+
+
+def extract(name: str, model: nn.Module, x: Tensor, reads: Reads) -> Features:
+    """Return the features of normalised images x of N,3,H,W that `reads` names, from one forward pass.
+
+    Raises:
+        ConfigError: in one line, if timm gives no maps of this model, or if it has no pre-activations (or fewer stages
+            than asked for) or no attention that can be read.
+    """
+    if not any(reads):
+        return Features()
+    if reads.maps and not hasattr(model, "forward_intermediates"):
+        raise ConfigError(f"{name}: timm gives no feature maps of this model; choose another network")
+    activations = _last_activations(name, model, reads.preactivations) if reads.preactivations else {}
+    attention = _last_attention(name, model) if reads.attention else {}
+    with _inputs_of(model, {**activations, **attention}) as hooks:
+        seen = _forward(model, x, reads)
+        inner = hooks.get_output(x.device) if hooks else {}
+    if activations:
+        seen = seen._replace(preactivations=[inner[layer] for layer in activations])
+    return seen._replace(attention=inner[next(iter(attention))]) if attention else seen
+
+
+def _forward(model: nn.Module, x: Tensor, reads: Reads) -> Features:
+    """Return what the model's own interface gives: everything but attention and the pre-activations of timm's."""
+    final, maps, preactivations = None, [], []
+    after_maps = reads.tokens or reads.embedding or reads.logits
+    if reads.preactivations and isinstance(model, CifarModel):
+        count = max(reads.maps, reads.preactivations)
+        final, maps, preactivations = model.forward_preactivations(x, count, intermediates_only=not after_maps)
+        maps, preactivations = maps[count - reads.maps :], preactivations[count - reads.preactivations :]
+    elif reads.maps:
+        only = not after_maps
+        norm = not isinstance(model, Hiera | HieraDet)  # timm normalises the last map of all others that have a norm
+        given = model.forward_intermediates(x, indices=reads.maps, norm=norm, stop_early=only, intermediates_only=only)
+        final, maps = (None, given) if only else given
+    elif reads.logits and not (reads.tokens or reads.embedding):
+        return Features(logits=model(x))
+    else:
+        final = model.forward_features(x)
+    seen = Features(maps, preactivations)
+    if reads.tokens and isinstance(final, Tensor) and final.ndim == 3:
+        seen = seen._replace(tokens=final)
+    if reads.embedding:
+        seen = seen._replace(embedding=model.forward_head(final, pre_logits=True))
+    if reads.logits:
+        classifier = model.get_classifier()
+        reads_embedding = isinstance(classifier, nn.Linear) and reads.embedding
+        seen = seen._replace(logits=classifier(seen.embedding) if reads_embedding else model.forward_head(final))
+    return seen
+
+
+def _last_activations(name: str, model: nn.Module, count: int) -> dict[str, nn.Module]:
+    """Return the last activation of each of timm's last `count` stages by name; none for our own networks."""
+    if not isinstance(model, CifarModel | resnet.ResNet):
+        raise ConfigError(_NO_PREACTIVATIONS.format(name=name))
+    if not 0 < count <= len(model.feature_info):
+        raise ConfigError(f"{name}: preactivations is {count}; this network has {len(model.feature_info)} stages")
+    if isinstance(model, CifarModel):
+        return {}
+    found = {"act1": model.act1}
+    for number in range(1, len(model.feature_info)):
+        stage = model.get_submodule(f"layer{number}")
+        activation = _LAST_ACTIVATION.get(type(stage[-1]))
+        if activation is None:
+            raise ConfigError(_NO_PREACTIVATIONS.format(name=name))
+        found[f"layer{number}.{len(stage) - 1}.{activation}"] = getattr(stage[-1], activation)
+    return dict([*found.items()][-count:])
+
+
+_NO_PREACTIVATIONS = (
+    "{name}: this network has no pre-activation maps; networks that have them: cifar_* "
+    "(cifar_resnet20, cifar_wrn_16_2, cifar_vgg8, ...) and timm's ResNets (resnet18, resnet50, resnext50_32x4d, ...)"
+)
+
+
+def _last_attention(name: str, model: nn.Module) -> dict[str, nn.Module]:
+    """Return the attention dropout of the last block by name: its input is the attention probabilities."""
+    blocks = getattr(model, "blocks", None)
+    block = blocks[-1] if isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) else None
+    for path, layer in (("", block), (".attn", getattr(block, "attn", None))):
+        if type(layer) in _ATTENTION:
+            return {f"blocks.{len(blocks) - 1}{path}.attn_drop": layer}
+    raise ConfigError(
+        f"{name}: this network has no attention between all tokens of an image that can be read; networks that have "
+        "it: ViTs (vit_*, deit_*, deit3_*, eva02_*, beit_*)"
+    )
+
+
+@contextmanager
+def _inputs_of(model: nn.Module, layers: dict[str, nn.Module]) -> Iterator[FeatureHooks | None]:
+    """Collect the inputs of layers in a forward pass by timm's FeatureHooks, which are removed after it.
+
+    Meanwhile the modules given for these names do not work in place and use no fused attention, so that the inputs
+    are computed and are not overwritten.
+    """
+    if not layers:
+        yield None
+        return
+    flags = [
+        (module, flag) for module in layers.values() for flag in ("inplace", "fused_attn") if hasattr(module, flag)
+    ]
+    before = [getattr(module, flag) for module, flag in flags]
+    modules = [(layer, model.get_submodule(layer)) for layer in layers]
+    hooks = FeatureHooks([*layers], modules, default_hook_type="forward_pre")
+    try:
+        for module, flag in flags:
+            setattr(module, flag, False)
+        yield hooks
+    finally:
+        for (module, flag), value in zip(flags, before, strict=True):
+            setattr(module, flag, value)
+        for handle in hooks._handles:  # timm has no method for it
+            handle.remove()
