@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers.factories import METHODS, method
+from helpers.ranks import start_ranks
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -158,7 +159,7 @@ def alone(folder: Path) -> dict[str, dict]:
 def ranks(folder: Path) -> dict[int, list[dict[str, dict]]]:
     """What each rank of two and of three found."""
     for world in (2, 3):
-        torch.multiprocessing.spawn(process, (world, folder), nprocs=world)
+        start_ranks(process, (world, folder), world)
     return {world: [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)] for world in (2, 3)}
 
 
