@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.factories import method
+from helpers.ranks import start_ranks
 from torch import nn
 
 from kd_lightning import distributed
@@ -35,7 +36,7 @@ def _gather_unevenly(rank: int, folder: str) -> None:
 
 
 def test_shares_of_unequal_length_come_together_in_order(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_gather_unevenly, (str(tmp_path),), 3)
+    start_ranks(_gather_unevenly, (str(tmp_path),), 3)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     for whole, pairs, counts in zip(found[::2], found[1::2], SHARES, strict=True):
         assert whole.tolist() == list(range(sum(counts)))

@@ -1,10 +1,12 @@
 """A table of the seconds that each method costs a run of the tests; the aim is at most 3 in the default run.
 
-The calls of tests that are parametrized by method, and of `methods/test_<method>.py`, are summed by method. Fixtures
-that these tests share are summed in the last line. Seconds are wall time: other work on the machine is in them.
+The calls of tests that are parametrized by method, and of `methods/test_<method>.py`, are summed by method, in CPU
+seconds with those of child processes. The last line has the fixtures that these tests share, in seconds of wall time.
 """
 
+import os
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +34,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.user_properties.append(("method", name))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    before = sum(os.times()[:4])
+    try:
+        return (yield)
+    finally:
+        item.user_properties.append(("cpu_seconds", sum(os.times()[:4]) - before))
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     seconds: dict[str, float] = defaultdict(float)
     shared = 0.0
     for report in (report for reports in terminalreporter.stats.values() for report in reports):
-        if not isinstance(report, pytest.TestReport) or "method" not in dict(report.user_properties):
-            continue
-        if report.when == "call":
-            seconds[dict(report.user_properties)["method"]] += report.duration
-        else:
+        facts = dict(report.user_properties) if isinstance(report, pytest.TestReport) else {}
+        if "method" in facts and report.when == "call":
+            seconds[facts["method"]] += facts["cpu_seconds"]
+        elif "method" in facts:
             shared += report.duration
     if seconds:
         terminalreporter.section("seconds by method")

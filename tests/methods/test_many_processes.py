@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers.factories import EVERY_METHOD, method
+from helpers.ranks import start_ranks
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -158,7 +159,7 @@ def alone(folder: Path) -> dict[str, dict]:
 def ranks(folder: Path) -> dict[int, list[dict[str, dict]]]:
     """What each rank of two and of three found."""
     for world in (2, 3):
-        torch.multiprocessing.spawn(process, (world, folder), nprocs=world)
+        start_ranks(process, (world, folder), world)
     return {world: [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)] for world in (2, 3)}
 
 
@@ -171,8 +172,9 @@ def apart(found: Tensor, expected: Tensor) -> float:
 def test_gradients_and_losses_are_those_of_one_process(name: str, world: int, alone: dict, ranks: dict) -> None:
     exact, single = alone[f"{name} torch.float64"], alone[f"{name} torch.float32"]
     for dtype, expected, most in (
-        # twice what one process errs by itself in float32, where that is more than 1e-6
-        (torch.float32, single, max(1e-6, 2 * apart(single["gradient"], exact["gradient"]))),
+        # twice one process's own error in float32, where that is more than 4e-6: rounding differs with torch's version
+        # and the processor, and a wrong gather is off by more than 1e-3
+        (torch.float32, single, max(4e-6, 2 * apart(single["gradient"], exact["gradient"]))),
         (torch.float64, exact, 1e-12),
     ):
         if f"{name} {dtype}" not in ranks[world][0]:

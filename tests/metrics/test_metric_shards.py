@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.ranks import start_ranks
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -96,7 +97,7 @@ def process(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("shards")
-    torch.multiprocessing.spawn(process, (folder,), nprocs=2)
+    start_ranks(process, (folder,), 2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
