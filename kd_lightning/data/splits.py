@@ -1,7 +1,6 @@
 """Drawing some of the images, class by class."""
 
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from kd_lightning.errors import ConfigError
@@ -30,6 +29,8 @@ def draw(
             f"data.{field}: {share:g} means {count} of {len(rows)} images; with {classes} "
             f"class{'es' * (classes > 1)} it can be {classes} to {len(rows) - classes}, {otherwise}"
         )
+    from sklearn.model_selection import train_test_split  # takes a second
+
     try:
         left, drawn = train_test_split(
             rows.numpy(), test_size=count, random_state=seed, stratify=labels[rows].numpy() if classes > 1 else None
