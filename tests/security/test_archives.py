@@ -219,7 +219,7 @@ def test_extract_goes_over_old_files_only_when_whole(tmp_path: Path) -> None:
     target = tmp_path / "target"
     (target / "a").mkdir(parents=True)
     (target / "a" / "1.png").write_text("before")
-    with pytest.raises(ConfigError, match=r"data\.root"):
+    with pytest.raises(ConfigError, match=r"data\.path"):
         extract(tar(tmp_path / "bad.tar", "a/1.png", "../x"), target, "data.path")
     assert (target / "a" / "1.png").read_text() == "before"
     extract(tar(tmp_path / "good.tar", "a/1.png", "b/2.png"), target, "data.path")
