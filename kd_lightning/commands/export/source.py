@@ -71,7 +71,7 @@ def load(path: str, field: str = "ckpt_path") -> Source:
     Raises:
         ConfigError: for what is no run's, or whose data cannot be read.
     """
-    from kd_lightning.analysis import loading  # it needs the parser, which knows all commands
+    from kd_lightning.runs import loading
 
     found = resolve(path, field)
     checkpoint = _in_folder(found, field) if found.is_dir() else found
