@@ -20,7 +20,7 @@ def main(args: "ArgsType" = None) -> Any:
     if args in ([], ["-h"], ["--help"]):
         print(overview(), end="")
         raise SystemExit(0)
-    from kd_lightning.commands.running import exit_on_error, run_class
+    from kd_lightning.commands.running import exit_on_error, run_class, without_gc
 
     with exit_on_error():
         name = args[0] if isinstance(args, list) and not args[0].startswith("-") else "fit"  # else Lightning finds it
@@ -29,8 +29,8 @@ def main(args: "ArgsType" = None) -> Any:
         command, prog = COMMANDS[name], f"python -m kd_lightning {name}"
         if command.kind in ("alone", "around_fit"):
             return run_class(command.load(), args[1:], prog=prog, around_fit=command.kind == "around_fit")
-        from kd_lightning.cli.app import run
-
+        with without_gc():
+            from kd_lightning.cli.app import run
         return run(name, command, args)
 
 

@@ -7,9 +7,8 @@ from typing import Literal, NamedTuple
 class Command(NamedTuple):
     """A command of `python -m kd_lightning`.
 
-    `lightning`: a subcommand of Lightning's CLI. `on_config`: takes the arguments of `fit` and its own, and is called
-    with the method, the data and the trainer. `alone`: takes its own arguments only. `around_fit`: takes its own
-    arguments, and is called with all others, which it passes on to `fit`.
+    `lightning`: a subcommand of Lightning's CLI. `on_config`: takes the arguments of `fit` and its own. `alone`: takes
+    its own arguments only. `around_fit`: takes its own arguments and passes all others on to `fit`.
     """
 
     kind: Literal["lightning", "on_config", "alone", "around_fit"]

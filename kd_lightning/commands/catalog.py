@@ -3,9 +3,10 @@
 import ast
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 _PAPER = re.compile(r"\(([^()]*\b(?:19|20)\d\d\b[^()]*)\)")
@@ -34,14 +35,35 @@ def networks() -> list[Row]:
         for node in body:
             call = node.value if isinstance(node, ast.Expr) else None
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "register":
-                models = eval(compile(ast.Expression(call.args[1]), path, "eval"), _constants(body))  # this file's own
-                rows.append({"name": ", ".join(models), "network": summary(call.args[0].id)})
+                names = ", ".join(_keys(call.args[1], _constants(body)))
+                rows.append({"name": names, "network": summary(call.args[0].id)})
     return rows
 
 
-def _constants(body: list[ast.stmt]) -> dict[str, object]:
+def _keys(node: ast.expr, constants: dict[str, Any]) -> Iterator[str]:
+    """Yield the keys of a table that is written as a literal, as a comprehension with f-strings, or as both."""
+    if isinstance(node, ast.Dict):
+        for key, value in zip(node.keys, node.values, strict=True):
+            yield from _keys(value, constants) if key is None else [ast.literal_eval(key)]
+    elif isinstance(node, ast.DictComp) and isinstance(node.key, ast.JoinedStr):
+        (loop,) = node.generators
+        names = loop.target.elts if isinstance(loop.target, ast.Tuple) else [loop.target]
+        for given in _values(loop.iter, constants):
+            scope = dict(zip([name.id for name in names], given if len(names) > 1 else [given], strict=True))
+            parts = (part.value if isinstance(part, ast.Constant) else scope[part.value.id] for part in node.key.values)
+            yield "".join(map(str, parts))
+
+
+def _values(node: ast.expr, constants: dict[str, Any]) -> Iterable[Any]:
+    """Return what a loop runs over: a literal, a constant of the module, or the items of one."""
+    if isinstance(node, ast.Call):
+        return constants[node.func.value.id].items()
+    return constants[node.id] if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+
+def _constants(body: list[ast.stmt]) -> dict[str, Any]:
     """Return the literals that a module assigns to names."""
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for node in body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             with contextlib.suppress(ValueError):

@@ -1,6 +1,7 @@
 """Run a class from a command line: its arguments are the class's own. Nothing here imports torch or Lightning."""
 
 import argparse
+import gc
 import inspect
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,18 @@ def run_class(kind: type, args: list[str] | None = None, *, prog: str, around_fi
             return kind(**parser.parse_args(args).as_dict())()
         config, others = parser.parse_own_args(sys.argv[1:] if args is None else args)
         return kind(**config.as_dict())(others)
+
+
+@contextmanager
+def without_gc() -> Iterator[None]:
+    """Import libraries without the garbage collector, which takes a tenth of the time and finds nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextmanager

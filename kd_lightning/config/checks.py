@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch.strategies import StrategyRegistry
 
 from kd_lightning.config.messages import arguments_of, import_class
 from kd_lightning.config.precision import check_precision
@@ -67,6 +68,9 @@ def check(command: str | None, config: Namespace) -> None:
                 f"{part}.{given} is not an argument of {kind}{nearest(given, arguments_of(import_class(kind)))}"
             )
     _check_trainer(content["trainer"])
+    known = {"auto", *StrategyRegistry.available_strategies()}
+    if isinstance(strategy := config.trainer.strategy, str) and strategy not in known:
+        raise ConfigError(f"trainer.strategy: there is no {strategy[:60]!r}{nearest(strategy, known)}")
     check_precision(config.trainer.precision, config.trainer.accelerator)
     if config.trainer.max_epochs == config.trainer.max_steps == -1:
         raise ConfigError("trainer.max_epochs: -1 has no end; give a number, or trainer.max_steps")

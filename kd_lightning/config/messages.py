@@ -22,6 +22,7 @@ _UNKNOWN_CLASS = (
     r"Import path (?:(?P<given>\S+) )?does not correspond to a subclass of (?P<base>\w+)",
     r"Expected '(?P<given>[\w.]+)' to be a (?:subclass of|function that returns) .*?(?P<base>\w+)[\]'>]",
     r"Expected a dot import path string: (?P<given>\S+)",
+    r"module '[\w.]+' has no attribute '(?P<given>\w+)'",
     r"but (?P<given>\w+) is abstract",
     r"Problem with given class_path '(?P<given>[^']+)'[\s\S]*No module named",
 )
@@ -81,6 +82,8 @@ def _unknown_class(message: str, field: str, options: set[str]) -> str:
     if not found or not (choices or "base" in found.groupdict()):
         return ""
     given = found["given"] or _last(r"Given value: (.+)", message)
+    if "is abstract" in found[0]:
+        return f"{field}: {given} is abstract; choices: {', '.join(sorted(choices))}"
     base = found.groupdict().get("base")
     what = f"{given} is no {base}" if base else f"there is no class {given!r}"
     return f"{field}: {what}{nearest(given.split('.')[-1], choices)}"
@@ -103,11 +106,11 @@ def _wrong_type(message: str, field: str, options: set[str]) -> str:
         return ""
     given = _last(r"Got value: (.+)", message) or _last(r"val='?([^')]+)'?\)", message)
     given = (given or _last(r"Given value: (.+)", message) or "nothing").split(". Got value: ")[0][:160]
-    if given.startswith(("Namespace(", "NestedArg(")):  # what holds the value
-        inner = re.search(rf"(?:\b{field.split('.')[-1]}|val)='?([^',()]+)", given)
-        given = inner[1] if inner else given
+    holder = rf"NestedArg\(key='[^']*', val=(.+)\)|Namespace\(.*\b{field.split('.')[-1]}='?([^',()]+).*"
+    if inner := re.fullmatch(holder, given):  # what holds the value
+        given = inner[1] or inner[2]
     names = [name for kind in kinds if "Literal[" in kind for name in re.findall(r"'([^']+)'", kind)]
-    if names and given not in ("True", "False"):
+    if names and re.search("[A-Za-z]", given) and given not in ("True", "False"):
         return f"{field}: there is no {given!r}{nearest(given, names)}"
     return f"{field}: {given} is not {' or '.join(kinds)}"
 

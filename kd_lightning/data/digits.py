@@ -1,8 +1,6 @@
 """Digits: a data set that needs no download."""
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from kd_lightning.data.augmentations import Augmentation, RandomCrop
 from kd_lightning.data.base import ImageData, Split
@@ -25,6 +23,9 @@ class Digits(ImageData):
     def load(self, split: Split) -> StoredImages | None:
         if split == "val":
             return None
+        from sklearn.datasets import load_digits  # takes a second
+        from sklearn.model_selection import train_test_split
+
         digits = load_digits()
         images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)
         labels = torch.from_numpy(digits.target).long()

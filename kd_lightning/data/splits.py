@@ -1,7 +1,6 @@
 """Draw a subset of images, stratified by class."""
 
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from kd_lightning.errors import ConfigError
@@ -30,6 +29,8 @@ def stratified_split(
             f"data.{field}: {share:g} means {count} of {len(rows)} images; with {classes} "
             f"class{'es' * (classes > 1)} it must be {classes} to {len(rows) - classes}, {hint}"
         )
+    from sklearn.model_selection import train_test_split  # takes a second
+
     try:
         remaining, drawn = train_test_split(
             rows.numpy(), test_size=count, random_state=seed, stratify=labels[rows].numpy() if classes > 1 else None

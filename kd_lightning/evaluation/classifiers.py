@@ -2,16 +2,15 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
+
+if TYPE_CHECKING:  # scikit-learn takes a second
+    from sklearn.pipeline import Pipeline
 
 STRENGTHS = tuple(np.logspace(-4, 2, 7).tolist())
 
@@ -47,6 +46,8 @@ def logistic_scores(
 
 
 def _best_strength(vectors: np.ndarray, labels: np.ndarray, strengths: Sequence[float], max_iter: int) -> float:
+    from sklearn.model_selection import train_test_split
+
     counts = np.unique(labels, return_counts=True)[1]
     num_held_out = max(len(labels) // 5, len(counts))
     stratify = labels if counts.min() > 1 and len(labels) - num_held_out >= len(counts) else None
@@ -55,7 +56,12 @@ def _best_strength(vectors: np.ndarray, labels: np.ndarray, strengths: Sequence[
     return max(fits, key=lambda strength: fits[strength].score(parts[1], parts[3]))
 
 
-def _fit(vectors: np.ndarray, labels: np.ndarray, strength: float, max_iter: int) -> Pipeline:
+def _fit(vectors: np.ndarray, labels: np.ndarray, strength: float, max_iter: int) -> "Pipeline":
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=max_iter))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # large C may not converge; it is evaluated as it is

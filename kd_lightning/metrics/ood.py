@@ -3,7 +3,6 @@
 import math
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from kd_lightning.errors import ConfigError, check_positive
@@ -103,6 +102,8 @@ def auroc(known: Tensor, unknown: Tensor) -> float:
     if not len(known) or not len(unknown) or scores.isnan().any():
         return math.nan
     truth = torch.arange(len(scores)) < len(known)
+    from sklearn.metrics import roc_auc_score  # its import takes a second
+
     ranks = scores.unique(return_inverse=True)[1]  # equal for equal scores; scipy 1.11's ranks are NaN for inf and -inf
     return float(roc_auc_score(truth.numpy(), ranks.numpy()))
 

@@ -185,7 +185,7 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--trainer.accelerator=tpu", lambda: trainers(accelerator="tpu")),
     ("--trainer.accelerator=", "trainer: "),
     ("--trainer.strategy=fsdp", lambda: trainers(strategy="fsdp")),
-    ("--trainer.strategy=dp", lambda: trainers(strategy="dp")),
+    ("--trainer.strategy=dp", "trainer.strategy: there is no 'dp'; nearest: ddp"),
     ("--trainer.precision=", "trainer.precision: there is no 'nothing'; choices: 16, 16-mixed"),
     ("--trainer.profiler=clock", lambda: trainers(profiler="clock")),
     ("--trainer.callbacks=EarlyStoping", "trainer.callbacks: there is no class 'EarlyStoping'; nearest: EarlyStopping"),

@@ -37,7 +37,7 @@ def refused(tmp_path: Path, capfd: pytest.CaptureFixture):
     [
         (changed(model__class_path="KDD"), [], ["model", "'KDD'", "nearest: KD"]),
         (changed(data__class_path="Digit"), [], ["data", "'Digit'", "Digits"]),
-        (changed(model__class_path="nowhere.KD"), [], ["model", "nowhere.KD cannot be imported", "KD"]),
+        (changed(model__class_path="nowhere.KD"), [], ["model", "no class 'nowhere.KD'", "KD"]),
         (changed(model__init_args__temprature=4), [], ["model.temprature", "KD", "temperature"]),
         (changed(model__init_args__student__nme="x"), [], ["model.student.nme", "Network", "name"]),
         (changed(trainer__max_epoch=4), [], ["trainer.max_epoch", "trainer.max_epochs"]),
@@ -74,7 +74,11 @@ def refused(tmp_path: Path, capfd: pytest.CaptureFixture):
         (KD, ["--ckpt_path=/nowhere/last.ckpt"], ["ckpt_path", "/nowhere/last.ckpt"]),
         (changed(model__init_args__teacher={"name": "cifar_resnet8"}), [], ["teacher", "checkpoint", "pretrained"]),
         (changed(model__init_args__teacher__num_classes=7), [], ["teacher.num_classes", "7"]),
-        (changed(model__class_path="Distiller"), [], ["model", "Distiller", "choices: ", "KD, ", "SP, ", "Supervised"]),
+        (
+            changed(model__class_path="Distiller"),
+            [],
+            ["model", "Distiller is abstract", "choices: ", "KD, ", "SP, ", "Supervised"],
+        ),
         (KD, ["--model.optimizer.lr=-1"], ["model.optimizer", "-1"]),
         (KD, ["--model.optimizer.lr=abc"], ["model.optimizer.lr", "abc", "float"]),
         (KD, ["--model.lr_scheduler=WarmupMultiStep"], ["model.lr_scheduler.milestones", "required"]),
@@ -88,7 +92,7 @@ def refused(tmp_path: Path, capfd: pytest.CaptureFixture):
         (KD, ["--trainer.max_epochs=-1"], ["trainer.max_epochs", "-1", "max_steps"]),
         (KD, ["--run.name=../x"], ["run.name", "'../x'"]),
         (KD, ["--run.output_dir=/etc/hostname/x"], ["run.output_dir", "/etc/hostname"]),
-        ("model: {class_path: KD\ndata: Digits\n", [], ["config", "YAML"]),
+        ("model: {class_path: KD\ndata: Digits\n", [], ["config", "line 2, column 5"]),
         ({"model": KD["model"]}, [], ["data", "required"]),
         (changed(data={"class_path": "ImageFolder", "init_args": {"path": "/nowhere"}}), [], ["data.path", "/nowhere"]),
         (
@@ -110,7 +114,7 @@ def test_refusals(refused, config: dict | str, args: list[str], words: list[str]
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_where_there_is_none(refused) -> None:
-    assert "trainer.accelerator: gpu" in refused(changed(trainer__accelerator="gpu"))
+    assert "trainer: No supported gpu" in refused(changed(trainer__accelerator="gpu"))
 
 
 class Evil:
@@ -180,15 +184,6 @@ def test_a_runs_checkpoint_for_another_student(refused, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["test", "validate", "predict"])
 def test_a_student_that_nobody_trained_is_not_evaluated(refused, command: str) -> None:
     assert f"ckpt_path: {command} needs a trained student" in refused(KD, command=command)
-
-
-def test_no_command_and_a_wrong_one(capfd: pytest.CaptureFixture) -> None:
-    for args, words in (([], "fit"), (["fti"], "nearest: fit")):
-        with pytest.raises(SystemExit) as stopped:
-            main(args)
-        assert stopped.value.code == 2
-        (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert words in line
 
 
 def test_a_teacher_of_other_classes(refused, tmp_path: Path) -> None:

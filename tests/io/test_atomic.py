@@ -53,8 +53,8 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from kd_lightning.io.atomic import whole
-with whole(Path({str(path)!r})) as partial:
+from kd_lightning.io.atomic import atomic_write
+with atomic_write(Path({str(path)!r})) as partial:
     partial.write_text("ne")
     os.kill(os.getpid(), signal.SIGKILL)
 """

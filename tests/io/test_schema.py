@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from kd_lightning.cli import main
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.schema import SCHEMA, check_schema, schema_problem
+from kd_lightning.reports.config import read_config
 from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO, check_checkpoint
+from kd_lightning.runs.loading import build
 from kd_lightning.runs.results import read
+from kd_lightning.runs.resume import check_config_matches
 
 
 @pytest.mark.parametrize(
@@ -57,3 +61,26 @@ def test_results_of_another_version(tmp_path: Path) -> None:
         read(path)
     path.write_text('{"schema": 2, "run": {}}')
     assert read(path) is None
+
+
+def test_configs_of_another_version(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    path, content = tmp_path / "config.yaml", "data: {class_path: Digits}\nmodel: {class_path: KD}\n"
+    path.write_text(content)
+    (tmp_path / "last.ckpt").touch()
+    assert "config.yaml cannot be read (has no schema" in read_config(path)[1]
+    with pytest.raises(ConfigError, match=r"ckpt_path: .*config.yaml has no schema, .*older version"):
+        check_config_matches(tmp_path / "last.ckpt", {"schema": SCHEMA})
+    with pytest.raises(ConfigError, match=r"run: .*config.yaml has no schema, .*older version"):
+        build({"model": {"class_path": "KD"}, "data": {"class_path": "Digits"}}, path)
+    path.write_text(f"schema: 1\n{content}")
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", f"--config={path}", "--model.teacher.name=cifar_resnet8", "--model.student.name=cifar_resnet8"])
+    assert stopped.value.code == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: config: {path} has schema 1, this version reads 2: it was written by an older")
+
+
+def test_print_config_carries_it(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--data=Digits", "--model=Supervised", "--model.student.name=cifar_resnet8", "--print_config"])
+    assert f"\nschema: {SCHEMA}\n" in capsys.readouterr().out
