@@ -17,6 +17,7 @@ from torch import nn
 
 from kd_lightning import methods
 from kd_lightning.batch import Batch
+from kd_lightning.commands import catalog
 from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.errors import ConfigError
 from kd_lightning.models import Network
@@ -63,7 +64,7 @@ def facts(name: str) -> Facts:
     signature = inspect.signature(kind.__init__).parameters.values()
     own = {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY and p.name not in BASE - {"ce_weight"}}
     return Facts(
-        name, _paper(kind), _labels(kind), _reads(built), _trains(built), bool(asked), own, configs().get(name, [])
+        name, _paper(kind), _labels(kind), _reads(kind), _trains(built), bool(asked), own, configs().get(name, [])
     )
 
 
@@ -97,9 +98,9 @@ def _labels(kind: type[StudentModule]) -> str:
     return "optional"
 
 
-def _reads(built: StudentModule) -> str:
-    """What a method reads of its teacher, KD's soft targets included."""
-    return str(built.reads_teacher) if isinstance(built, Distiller) else "-"
+def _reads(kind: type[StudentModule]) -> str:
+    """The features that a method's losses read, by any of its arguments."""
+    return ", ".join(catalog.reads_of(kind.__name__)) or "-"
 
 
 def _trains(built: StudentModule) -> str:

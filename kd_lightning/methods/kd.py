@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
-from kd_lightning.models import Features
+from kd_lightning.models import Features, Reads
 
 
 class KD(Distiller):
@@ -27,6 +27,10 @@ class KD(Distiller):
         self, *, temperature: float = 4.0, ce_weight: float = 0.1, kd_weight: float = 0.9, **kwargs: Any
     ) -> None:
         super().__init__(ce_weight=ce_weight, kd_weight=kd_weight, kd_temperature=temperature, **kwargs)
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(logits=True)
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         return {}

@@ -154,10 +154,10 @@ def test_the_bare_loop_takes_the_same_steps_as_fit(kind: type[StudentModule], tm
     trained.lr_scheduler = lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0)
     state = {name: value.clone() for name, value in trained.state_dict().items()}
     run = trainer(tmp_path, max_epochs=1)
-    losses = trained.losses
-    trained.losses = lambda batch: (seen.append(batch), losses(batch))[1]
+    terms = trained.training_terms
+    trained.training_terms = lambda batch: (seen.append(batch), terms(batch))[1]
     run.fit(trained, datamodule=Digits(batch_size=25, max_train_samples=100, val_split=0))
-    del trained.losses
+    del trained.training_terms
     after = {name: value.clone() for name, value in trained.state_dict().items()}
     trained.load_state_dict(state)
     Loop(trained, run, seen).run(len(seen))

@@ -90,7 +90,7 @@ def test_a_teacher_with_the_classes_in_another_order_is_refused(tmp_path: Path, 
             with pytest.raises(SystemExit):
                 fit(tmp_path, *args)
             line = capfd.readouterr().err
-            assert "the data's classes in another order: class 0 is cat to it and bird in the data" in line
+            assert "the data's classes in another order: class 0 is cat for the teacher and bird in the data" in line
             assert not (tmp_path / "runs").exists()
         else:
             fit(tmp_path, *args)

@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix, log_loss,
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from kd_lightning.callbacks import TeacherAgreement
 from kd_lightning.data import Digits, ImageFolder, RandomImages
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
@@ -51,8 +52,7 @@ def evaluated(
 ) -> dict[str, float]:
     run = trainer(folder, *evaluators)
     data = data or digits(max_train_samples=400)
-    for evaluator in evaluators:
-        data.checks.append(evaluator.prepare)
+    data.checks += [evaluator.prepare for evaluator in evaluators if isinstance(evaluator, Evaluator)]
     run.test(built, data, verbose=False)
     return {key: float(value) for key, value in run.callback_metrics.items()}
 
@@ -103,7 +103,7 @@ def test_the_temperature_is_fitted_on_validation_images(tmp_path: Path, trained:
 
 
 def test_faithfulness(tmp_path: Path, trained: StudentModule) -> None:
-    found = evaluated(tmp_path, trained, Faithfulness(k=[1, 7], batch_size=90))
+    found = evaluated(tmp_path, trained, Faithfulness(k=[1, 7], batch_size=90), TeacherAgreement())
     ours, logits, labels, _ = seen(trained)
     theirs, teacher, *_ = seen(trained, network="teacher")
     shares, others = softmax(teacher, axis=1), logits - logsumexp(logits, axis=1, keepdims=True)

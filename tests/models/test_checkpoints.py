@@ -5,11 +5,11 @@ import pickle
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.io import atomic
 from kd_lightning.io.paths import resolve
 from kd_lightning.models import Network, checkpoints
 
@@ -125,7 +125,7 @@ def test_writing_never_leaves_half_a_file(network: Network, tmp_path: Path, monk
         Path(file).write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(atomic, "save_file", full_disk)
+    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
     with pytest.raises(OSError, match="no space"):
         checkpoints.write(path, network.model.state_dict(), network.facts())
     assert path.read_bytes() == before
