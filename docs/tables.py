@@ -62,7 +62,11 @@ def facts(name: str) -> Facts:
         torch.manual_seed(0)
         built.training_terms(Batch(torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), rows % 10, rows, rows))
     signature = inspect.signature(kind.__init__).parameters.values()
-    own = {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY and p.name not in BASE - {"ce_weight", "kd_weight"}}
+    own = {
+        p.name: p.default
+        for p in signature
+        if p.kind is p.KEYWORD_ONLY and p.name not in BASE - {"ce_weight", "kd_weight"}
+    }
     return Facts(
         name, _paper(kind), _labels(kind), _reads(kind), _trains(built), bool(asked), own, configs().get(name, [])
     )

@@ -64,8 +64,8 @@ class PreemptionHandler(Checkpoint):  # which have their turn behind all other c
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if not self._trains or self.told is not None:
-            resume_path = f"; --ckpt_path last with --run.id {self.folder.name} goes on" if self.folder else ""
-            raise _stopped(number, f"stopped by {signal.Signals(number).name}{resume_path}")
+            hint = f"; --ckpt_path last with --run.id {self.folder.name} goes on" if self.folder else ""
+            raise _stopped(number, f"stopped by {signal.Signals(number).name}{hint}")
         self.told = number
         if rank_zero_only.rank == 0:
             print(f"{signal.Signals(number).name}: stopping after this step; once more ends at once", flush=True)

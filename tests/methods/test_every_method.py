@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.factories import EVERY_METHOD, METHODS, CombinedOfThree, digits, method, student, trainer, weights
+from helpers.factories import (
+    EVERY_METHOD,
+    METHODS,
+    CombinedOfThree,
+    digits,
+    method,
+    some_by_default,
+    student,
+    trainer,
+    weights,
+)
 from torch import Tensor
 
 from kd_lightning import methods
@@ -106,7 +116,7 @@ def test_every_term_but_the_labels_asks_the_teacher(kind: type[Distiller]) -> No
         assert (before[name] - after[name]).abs() > 1e-4 * before[name].abs(), name
 
 
-@every_method
+@pytest.mark.parametrize("kind", some_by_default(EVERY_METHOD, "KD"))
 def test_a_resumed_run_ends_bit_equal_to_one_that_never_stopped(kind: type[StudentModule], tmp_path: Path) -> None:
     def fit(epochs: int, resume: Path | None = None) -> StudentModule:
         torch.manual_seed(0)

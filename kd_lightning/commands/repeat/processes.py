@@ -105,8 +105,8 @@ class Processes:
             )
         lock.sign(process.pid)
         self.running.append(_Running(job, folder, lock, place, state, process, time.monotonic()))
-        resume_path = f" goes on from {job.checkpoint()}" if state == "resumed" else ""
-        self.say(f"{job.config.path}, seed {job.seed}:{resume_path} -> {folder}")
+        hint = f" goes on from {job.checkpoint()}" if state == "resumed" else ""
+        self.say(f"{job.config.path}, seed {job.seed}:{hint} -> {folder}")
         return None
 
     def _end(self, one: _Running) -> Outcome:
