@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.factories import (
+    (,
+)
     EVERY_METHOD,
     METHODS,
     CombinedOfThree,
