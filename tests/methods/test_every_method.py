@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.factories import (
-    (,
-)
     EVERY_METHOD,
     METHODS,
     CombinedOfThree,
