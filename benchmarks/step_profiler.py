@@ -75,10 +75,10 @@ class StepProfiler(Profiler):
             (method.student, "forward", "student"),
         ]
         if hasattr(method, "teacher"):
-            places.append((method, "teach", "teacher"))
-        if "losses" in vars(method):
+            places.append((method, "teacher_features", "teacher"))
+        if "training_terms" in vars(method):
             places = []  # compiled as one graph, in which no part has a beginning
-        places += [(method, "log", "logging")]
+        places += [(method, "log_dict", "logging")]
         places += [(logger, name, "logging") for logger in trainer.loggers for name in ("log_metrics", "save")]
         kept = [(owner, name, vars(owner).get(name)) for owner, name, _ in places]
         for owner, name, part in places:

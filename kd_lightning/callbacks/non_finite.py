@@ -1,4 +1,4 @@
-"""Guard: what happens at a loss that is not finite."""
+"""NonFiniteGuard: what happens at a loss that is not finite."""
 
 import math
 from typing import Any, Literal, NamedTuple

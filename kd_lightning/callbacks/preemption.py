@@ -1,4 +1,4 @@
-"""Stop: a run that is told to end saves where it is, and says how it goes on."""
+"""PreemptionHandler: a run that is told to end saves where it is, and says how it goes on."""
 
 import signal
 import threading

@@ -205,7 +205,7 @@ EVALUATED_BY = (
     ),
     "data.class_path",
     *(f"data.init_args.{name}" for name in ("path", "size", "crop_ratio", "test_split", "labels", "labeled")),
-    *(f"data.init_args.{name}" for name in ("split_seed", "val_split", "train_images")),
+    *(f"data.init_args.{name}" for name in ("split_seed", "val_split", "max_train_samples")),
 )
 """What a test must have in common with the run whose result it says."""
 

@@ -1,4 +1,4 @@
-"""Watch: a run's folder says what became of the run, and one process at a time works in it."""
+"""RunStatus: a run's folder says what became of the run, and one process at a time works in it."""
 
 import contextlib
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class RunStatus(Callback):
 
     Args:
         folder: the run's own.
-        goes_on: whether the run is there already.
+        resume_path: whether the run is there already.
         writes: false on all processes but the first, and where nothing is kept (fast_dev_run).
         explain: an error's one line, where there is one.
     """

@@ -1,4 +1,4 @@
-"""Overview: what is about to run, as a table."""
+"""RunSummary: what is about to run, as a table."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console

@@ -9,6 +9,7 @@ from kd_lightning.errors import ConfigError, nearest
 
 _BASES = {
     "model": ("kd_lightning.distillation.StudentModule",),
+    "parts": ("kd_lightning.distillation.Distiller",),
     "data": ("kd_lightning.data.ImageData",),
     "augmentations": ("kd_lightning.data.Augmentation",),
     "lr_scheduler": ("kd_lightning.optim.RunSchedule", "torch.optim.lr_scheduler.LRScheduler"),

@@ -8,13 +8,14 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
-from kd_lightning.distillation import checks
+from kd_lightning.distillation import checks, passes
 from kd_lightning.distillation.distiller import Distiller
-from kd_lightning.distillation.passes import FurtherNetwork, Images, Inputs, Seen
+from kd_lightning.distillation.passes import FurtherNetwork, Seen
+from kd_lightning.distillation.student import StudentModule
 from kd_lightning.errors import ConfigError
 from kd_lightning.models import Features, Network, Reads
 
-_SHARED = ("ce_weight", "kd_weight", "kd_temperature", "check_teacher")
+_SHARED = ("ce_weight", "kd_weight", "kd_temperature", "check_teacher", "gather", "lr_batch_size", "lr_scaling")
 """Arguments of the base that `Combined` has for all its parts."""
 
 
@@ -31,8 +32,8 @@ class Combined(Distiller):
     the labels and of KD belong to the combination.
 
     Args:
-        parts: distillers, each with its own arguments; no two of one class. Their student, teacher, optimizer and
-            lr_scheduler are the combination's.
+        parts: distillers, each with its own arguments; no two of one class. Whatever they share is the combination's:
+            networks, optimizer, schedule, the terms of labels and soft targets, gather.
         part_weights: one factor for each part, on all its terms; default: 1 for each.
         ce_weight: weight of the cross-entropy with the labels.
         kd_weight: weight of KD's soft targets; KD itself cannot be a part, since it has no other term.
@@ -40,8 +41,8 @@ class Combined(Distiller):
         **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
 
     Raises:
-        ConfigError: for an empty list, two parts of one class, a part without terms of its own (KD), parts with
-            different `inputs`, or a part whose ce_weight, kd_weight, kd_temperature or check_teacher is set.
+        ConfigError: for an empty list, two parts of one class, a part without terms of its own (KD), a part
+            with `inputs` of its own (STKD), or a part in which an argument of the combination is set.
     """
 
     def __init__(
@@ -62,10 +63,14 @@ class Combined(Distiller):
             raise ConfigError(f"model.part_weights: {len(factors)} weights are given for {len(parts)} parts")
         self.parts = nn.ModuleDict()
         trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
-        for factory in parts:
-            part = factory(student=self.student, teacher=self.teacher)
+        for number, factory in enumerate(parts, start=1):
+            try:
+                part = factory(student=self.student, teacher=self.teacher)
+            except ConfigError as error:
+                raise ConfigError(f"model.parts, number {number}: {error}") from error
             name = _check_part(part, self.parts)
-            self.parts[name] = _without_networks(part)
+            part.check_terms(ce_weight=ce_weight, kd_weight=kd_weight)
+            self.parts[name] = _without_networks(part, gather=self.gather)
         for parameter in trained:  # a label-free part has frozen the classifier, which other terms may train
             parameter.requires_grad_(True)
         self.factors = dict(zip(self.parts, factors, strict=True))
@@ -87,34 +92,31 @@ class Combined(Distiller):
         }
 
     @property
-    def min_batch_size(self) -> int:
-        return max(part.min_batch_size for part in self.parts.values())
-
-    @property
     def needs_labels(self) -> bool:
         return self.ce_weight != 0 or any(part.needs_labels for part in self.parts.values())
-
-    def inputs(self, batch: Batch) -> Images | Inputs:
-        return next(iter(self.parts.values())).inputs(batch)
 
     def losses(self, student: Seen, teacher: Seen, batch: Batch, **further: Seen) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         for name, part in self.parts.items():
             part.recording, part.recorded = self.recording, {}
             own = {each: further[f"{name}_{each}"] for each in part.further}
-            for term, loss in part.losses(student, teacher, batch, **own).items():
+            seen = (passes.only(each, part.reads) for each in (student, teacher))
+            for term, loss in part.losses(*seen, batch, **own).items():
                 terms[_joined(name, term)] = self.factors[name] * loss
             self.recorded |= {_joined(name, each): value for each, value in part.recorded.items()}
         return terms
 
     def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
-        pairs = (part.aligned_pair(student, teacher) for part in self.parts.values())
+        pairs = (p.aligned_pair(student.only(p.reads), teacher.only(p.reads)) for p in self.parts.values())
         return next((pair for pair in pairs if pair is not None), None)
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
         for part in self.parts.values():
-            part.check_data(data)
+            try:
+                part.check_data(data)
+            except ConfigError as error:
+                raise ConfigError(f"model.parts: {type(part).__name__}: {error}") from error
 
     def setup(self, stage: str) -> None:
         for part in self.parts.values():
@@ -139,17 +141,15 @@ def _check_part(part: Distiller, before: Mapping[str, nn.Module]) -> str:
         raise ConfigError(f"{where} is given twice; give one part of each class")
     if isinstance(part, Combined):
         raise ConfigError(f"{where} cannot be a part; give its parts instead")
+    if type(part).inputs is not StudentModule.inputs:
+        raise ConfigError(f"{where} makes its own images for the networks, which other parts do not take; leave it out")
     if not {*part.weights} - {"ce_weight", "kd_weight"}:
         raise ConfigError(
             f"{where} has no terms but those of the labels and the soft targets, which the combination has; leave it "
             "out and give model.ce_weight and model.kd_weight"
         )
-    for other in before.values():
-        if type(other).inputs is not type(part).inputs:
-            raise ConfigError(
-                f"{where} and {type(other).__name__} make different inputs for the networks; combine methods whose "
-                "inputs are the same"
-            )
+    if not any(weight for name, weight in part.weights.items() if name not in ("ce_weight", "kd_weight")):
+        raise ConfigError(f"{where}: all its weights are 0; leave it out")
     defaults = checks.default_arguments(type(part))
     for field in _SHARED:
         if getattr(part, field) != defaults[field]:
@@ -157,12 +157,13 @@ def _check_part(part: Distiller, before: Mapping[str, nn.Module]) -> str:
     return kind.lower()
 
 
-def _without_networks(part: Distiller) -> Distiller:
+def _without_networks(part: Distiller, *, gather: bool) -> Distiller:
     """Return a part that refers to student and teacher, and holds only its own modules; its base adds no terms."""
     networks = {name: part._modules.pop(name) for name in ("student", "teacher")}
     vars(part).update(networks)
     del part.accuracy
     part.ce_weight = part.kd_weight = 0.0
+    part.gather = gather
     return part
 
 

@@ -70,10 +70,14 @@ class Distiller(StudentModule, ABC):
         self.reads_teacher = self.reads | soft_targets
         """The teacher's features that a step computes: what `losses` and the soft targets read."""
         checks.check_teacher(type(self).__name__, self.student, self.teacher, logits=self.reads_teacher.logits)
+        self.check_terms(ce_weight=self.ce_weight, kd_weight=self.kd_weight)
         if not self.trains_classifier:  # it gets no gradient, and DistributedDataParallel would wait for one
             heads = self.student.model.get_classifier()
             for head in heads if isinstance(heads, tuple) else (heads,):  # DeiT's distilled networks have two
                 head.requires_grad_(False)
+
+    def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
+        """Raise an error for arguments with which the terms, and the base's of these weights, train too little."""
 
     @property
     def trains_classifier(self) -> bool:

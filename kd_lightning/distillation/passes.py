@@ -43,6 +43,11 @@ def run(network: Network, images: Images, reads: Reads) -> Seen:
     return network.features(images, **reads._asdict())
 
 
+def only(seen: Seen, reads: Reads) -> Seen:
+    """Return the features that `reads` asks for, of one pass or of each."""
+    return [each.only(reads) for each in seen] if isinstance(seen, list) else seen.only(reads)
+
+
 def first(seen: Seen) -> Features:
     """Return the features of the first pass."""
     return seen[0] if isinstance(seen, list) else seen

@@ -122,7 +122,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
     @property
     def trains_classifier(self) -> bool:
         """Whether a term reads the student's logits; otherwise no accuracy is logged."""
-        return self.needs_labels or self.reads.logits
+        return self.ce_weight != 0 or self.reads.logits
 
     def check_data(self, data: Any) -> None:
         """Raise an error, before any image is read, for data that the terms cannot be computed on.

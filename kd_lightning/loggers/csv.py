@@ -22,7 +22,7 @@ class ResumableCSVLogger(DeduplicatedLogging, CSVLogger):
 
     Args:
         folder: the run's own.
-        begins_at: the first step that this session logs; rows of later ones, written before the run was killed behind
+        first_step: the first step that this session logs; rows of later ones, written before the run was killed behind
             its last checkpoint, are dropped.
     """
 
@@ -54,7 +54,7 @@ class _Rows(_ExperimentWriter):
 
     Args:
         folder: of the file.
-        begins_at: rows of this step and later ones are dropped.
+        first_step: rows of this step and later ones are dropped.
     """
 
     def __init__(self, folder: str, first_step: int) -> None:

@@ -1,4 +1,4 @@
-"""Once: each value of a run is logged once, by whichever of its sessions."""
+"""DeduplicatedLogging: each value of a run is logged once, by whichever of its sessions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ class DeduplicatedLogging:
     """Beside a Lightning logger: leaves out what was logged just before, and what a run had logged before it went on.
 
     Args:
-        begins_at: the first step that is logged: those before are there already.
+        first_step: the first step that is logged: those before are there already.
         **kwargs: the logger's own.
     """
 

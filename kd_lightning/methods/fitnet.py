@@ -35,15 +35,17 @@ class FitNet(Distiller):
     def __init__(self, *, layer: int = 2, relu: bool = True, fitnet_weight: float = 100.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.check_layer("layer", layer)
-        if layer > 1 and not (self.ce_weight or self.kd_weight):
-            raise ConfigError(
-                f"layer: {layer}; without labels and soft targets, the stages after it would learn nothing; give 1"
-            )
         self.set_weights(fitnet_weight=fitnet_weight)
         self.layer = layer
         width, teacher_width = (n.model.feature_info[-layer]["num_chs"] for n in (self.student, self.teacher))
         layers = [nn.Conv2d(width, teacher_width, 1, bias=False), nn.BatchNorm2d(teacher_width)]
         self.regressor = nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+
+    def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
+        if self.layer > 1 and not (ce_weight or kd_weight):
+            raise ConfigError(
+                f"layer: {self.layer}; without labels and soft targets, the stages after it would learn nothing; give 1"
+            )
 
     @property
     def reads(self) -> Reads:

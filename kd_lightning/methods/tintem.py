@@ -102,10 +102,11 @@ class TinTeM(Distiller):
         self.head = nn.Linear(teacher_width, width, bias=layer_norm)
         self.norm: nn.Module = nn.LayerNorm(teacher_width) if layer_norm else nn.Identity()
 
-    def on_built(self) -> None:
-        super().on_built()
-        if not (self.token_weight or self.map_weight or self.ce_weight or self.kd_weight):
+    def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
+        if not (self.token_weight or self.map_weight or ce_weight or kd_weight):
             raise ConfigError("token_weight, map_weight: where both are 0, the student learns nothing")
+        if not (self.local_weight or self.global_weight):
+            raise ConfigError("local_weight, global_weight: where both are 0, the head learns nothing")
 
     @property
     def reads(self) -> Reads:

@@ -40,3 +40,11 @@ class Features(NamedTuple):
     """N,D: the classifier's input."""
     logits: Tensor | None = None
     """N,K."""
+
+    def only(self, reads: Reads) -> "Features":
+        """Return the features that `reads` asks for, where more were computed."""
+        return Features(
+            self.maps[len(self.maps) - reads.maps :],
+            self.preactivations[len(self.preactivations) - reads.preactivations :],
+            *(getattr(self, name) if getattr(reads, name) else None for name in self._fields[2:]),
+        )

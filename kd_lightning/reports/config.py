@@ -1,5 +1,6 @@
 """A run's config.yaml as flat settings, without those that are irrelevant for a comparison."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +84,21 @@ def _scalar(value: Any) -> Any:
 
 
 def _in_words(value: Any) -> str:
-    """Return an item of a list as text: RandomCrop(padding=4)."""
+    """Return an item of a list as text: RandomCrop(padding=4). A long text ends in a hash of the whole."""
+    text = _as_text(value)
+    return text if len(text) <= 400 else f"{text[:380]}... {sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _as_text(value: Any) -> str:
     if isinstance(value, list):
-        return printable(f"[{', '.join(map(_in_words, value))}]", 400)
+        return printable(f"[{', '.join(map(_as_text, value))}]", 100_000)
     if not isinstance(value, dict):
         return printable(_scalar(value), 400)
     class_path = value.get("class_path")
     arguments = value.get("init_args", {}) if class_path else value
     items = arguments.items() if isinstance(arguments, dict) else ()
-    words = ", ".join(f"{printable(key, 40)}={_in_words(item)}" for key, item in items if item is not None)
-    return printable(f"{_scalar(class_path)}({words})" if class_path else f"{{{words}}}", 400)
+    words = ", ".join(f"{printable(key, 40)}={_as_text(item)}" for key, item in items if item is not None)
+    return printable(f"{_scalar(class_path)}({words})" if class_path else f"{{{words}}}", 100_000)
 
 
 def _file_name(value: Any) -> Any:

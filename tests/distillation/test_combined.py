@@ -11,7 +11,7 @@ from torch import Tensor
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Combined, Distiller
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import AT, KD, RKD, SEED, SP, STKD, CoSS, TinTeM
+from kd_lightning.methods import AT, KD, RKD, SEED, SP, STKD, CoSS, FitNet, TinTeM
 from kd_lightning.models import Features, Network, Reads
 
 
@@ -28,17 +28,17 @@ def combined(*parts: object, **kwargs: object) -> Combined:
 
 def test_its_terms_are_those_of_its_parts_alone() -> None:
     network, given = student().eval(), batch()
-    built = combined(
-        SP, partial(RKD, angle_weight=0.0), CoSS, student=network, part_weights=[1.0, 0.5, 2.0], kd_weight=0.9
-    )
+    parts, weights = (SP, partial(AT, layers=3), partial(RKD, angle_weight=0.0), CoSS), [1.0, 1.0, 0.5, 2.0]
+    built = combined(*parts, student=network, part_weights=weights, kd_weight=0.9)
     torch.manual_seed(1)
     terms = built.eval().training_terms(given)
-    alone = {kind: method(kind, student=network).eval() for kind in (SP, RKD, CoSS, KD)}
+    alone = {kind: method(kind, student=network).eval() for kind in (SP, AT, RKD, CoSS, KD)}
     alone[CoSS].head.load_state_dict(built.parts["coss"].head.state_dict())
     expected = {kind: one.training_terms(given) for kind, one in alone.items()}
-    assert [*terms] == ["ce", "sp", "rkd_distance", "coss_feature", "coss_space", "kd"]
+    assert [*terms] == ["ce", "sp", "at", "rkd_distance", "coss_feature", "coss_space", "kd"]
     torch.testing.assert_close(terms["ce"], expected[SP]["ce"])
     torch.testing.assert_close(terms["sp"], expected[SP]["sp"])
+    torch.testing.assert_close(terms["at"], expected[AT]["at"])  # of three stages, where SP reads the last alone
     torch.testing.assert_close(terms["rkd_distance"], 0.5 * expected[RKD]["distance"])
     torch.testing.assert_close(terms["coss_space"], 2 * expected[CoSS]["space"])
     torch.testing.assert_close(terms["kd"], expected[KD]["kd"])
@@ -126,19 +126,36 @@ class Doubled(SP):
     [
         ([], {}, r"model.parts: the list is empty; give one method or more"),
         ([SP, AT, SP], {}, r"model.parts: SP is given twice; .*"),
+        (
+            [partial(RKD, distance_weight=0.0, angle_weight=0.0)],
+            {},
+            r"model.parts: RKD: all its weights are 0; leave it out",
+        ),
         ([KD], {}, r"model.parts: KD has no terms but .*; leave it out and give model.ce_weight and model.kd_weight"),
-        ([STKD], {}, r"model.parts: STKD has no terms but .*"),
-        ([AT, Doubled], {}, r"model.parts: Doubled and AT make different inputs .*"),
+        ([STKD], {}, r"model.parts: STKD makes its own images .*"),
+        ([AT, Doubled], {}, r"model.parts: Doubled makes its own images .*"),
         ([partial(SP, ce_weight=0.5)], {}, r"model.parts: SP.ce_weight: 0.5; the parts share it, give model.ce_weight"),
         ([partial(SP, kd_weight=0.5)], {}, r"model.parts: SP.kd_weight: 0.5; .*"),
         ([SP, AT], {"part_weights": [1.0]}, r"model.part_weights: 1 weights are given for 2 parts"),
         ([SP, AT], {"part_weights": [1.0, -1.0]}, r"model.part_weights, at: -1.0 is not a weight; .*"),
-        ([partial(AT, layers=9)], {}, r"layers: 9; cifar_resnet8 has 1 to 4"),
+        ([partial(AT, layers=9)], {}, r"model.parts, number 1: layers: 9; cifar_resnet8 has 1 to 4"),
     ],
 )
 def test_parts_that_do_not_fit(parts: list, kwargs: dict, line: str) -> None:
     with pytest.raises(ConfigError, match=f"^{line}$"):
         combined(*parts, **kwargs)
+
+
+def test_a_hint_within_the_student_needs_the_combinations_labels() -> None:
+    combined(partial(FitNet, layer=2), AT)
+    with pytest.raises(ConfigError, match=r"layer: 2; without labels and soft targets"):
+        combined(partial(FitNet, layer=2), AT, ce_weight=0.0)
+
+
+def test_a_part_names_itself_where_the_data_do_not_fit() -> None:
+    with pytest.raises(ConfigError, match=r"model.parts: RKD: data.batch_size: RKD takes 3 images"):
+        combined(SP, RKD).check_data(digits(batch_size=2))
+    assert not combined(SP, gather=False).parts["sp"].gather
 
 
 def test_a_part_that_reads_labels_needs_labelled_data() -> None:
