@@ -169,8 +169,9 @@ def apart(found: Tensor, expected: Tensor) -> float:
 def test_gradients_and_losses_are_those_of_one_process(name: str, world: int, alone: dict, ranks: dict) -> None:
     exact, single = alone[f"{name} torch.float64"], alone[f"{name} torch.float32"]
     for dtype, expected, most in (
-        # twice what one process errs by itself in float32, where that is more than 1e-6
-        (torch.float32, single, max(1e-6, 2 * apart(single["gradient"], exact["gradient"]))),
+        # twice one process's own error in float32, where that is more than 4e-6: rounding differs with torch's version
+        # and the processor, and a wrong gather is off by more than 1e-3
+        (torch.float32, single, max(4e-6, 2 * apart(single["gradient"], exact["gradient"]))),
         (torch.float64, exact, 1e-12),
     ):
         if f"{name} {dtype}" not in ranks[world][0]:
