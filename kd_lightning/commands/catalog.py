@@ -17,7 +17,7 @@ def methods() -> list[Row]:
     """Return a row for each method: name, paper, whether it needs labels by default, what it reads."""
     return [
         {"name": name, "paper": paper_of(name), "labels": _labels_of_method(name), "reads": ", ".join(reads_of(name))}
-        for name in exported("methods")
+        for name in [*exported("methods"), "Combined"]
     ]
 
 

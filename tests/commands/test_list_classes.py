@@ -32,7 +32,7 @@ def default_of(kind: type, name: str) -> object:
 
 def test_methods() -> None:
     rows = {row["name"]: row for row in catalog.methods()}
-    assert {*rows} == {*BY_NAME}
+    assert {*rows} == {*BY_NAME, "Combined"}
     for name, kind in BY_NAME.items():
         row = rows[name]
         weight = default_of(kind, "ce_weight")
