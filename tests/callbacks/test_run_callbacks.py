@@ -1,6 +1,7 @@
 """What happens around a run: the checkpoints that are kept, the table at the start, the lines of an epoch."""
 
 import csv
+import inspect
 import re
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
+from kd_lightning import data
 from kd_lightning.callbacks import Progress, Protocol, RunSummary
 from kd_lightning.callbacks.checkpoints import BestCheckpoint
+from kd_lightning.callbacks.protocol import EVALUATED_BY
 from kd_lightning.data import Digits
 from kd_lightning.methods import KD, SP, Supervised
 from kd_lightning.models import Network
@@ -150,3 +153,10 @@ def test_the_bar_and_the_lines_show_each_term_accuracy_pace_and_time(
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2
     assert re.search(r"epoch 2/2: .*train/ce .*train/kd .*val/acc .*; [\d.]+ s, \d+ images/s, 0:00:00 left", lines[1])
+
+
+def test_what_a_test_shares_with_its_run_are_arguments_that_exist() -> None:
+    kinds = [getattr(data, name) for name in data.__all__]
+    arguments = {argument for kind in kinds for argument in inspect.signature(kind).parameters}
+    named = {key.rpartition(".")[2] for key in EVALUATED_BY if key.startswith("data.init_args.")}
+    assert named <= arguments | {*inspect.signature(data.ImageData.__init__).parameters}

@@ -223,3 +223,8 @@ def test_it_learns_and_its_map_keeps_the_angles(tmp_path: Path) -> None:
     assert last["train/global"] < first["train/global"] / 1.5
     assert last["head/cosine_error"] < first["head/cosine_error"]
     assert 0 <= last["head/not_orthogonal"] < 1
+
+
+def test_a_head_that_learns_nothing_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="local_weight, global_weight: where both are 0, the head learns nothing"):
+        method(TinTeM, global_weight=0.0)
