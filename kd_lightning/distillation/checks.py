@@ -18,11 +18,13 @@ _CASTS = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torc
 class CheckedWhenBuilt(ABCMeta):
     """Metaclass that calls `on_built` once the outermost `__init__` of an object has returned.
 
-    A base class can so check, and act on, what its subclasses declare from their own arguments.
+    A base class can so check, and act on, what its subclasses declare from their own arguments. An object's `given` is
+    the set of the names of the arguments that it was built with, without those that a class fixes for its base.
     """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         built = super().__call__(*args, **kwargs)
+        built.given = {*kwargs}
         built.on_built()
         return built
 
@@ -142,9 +144,3 @@ def warn_about_idle_parameters(method: LightningModule) -> None:
             f"model: {len(idle)} trainable parameters of {type(method).__name__} receive no gradient and keep their "
             f"initial values: {', '.join(idle[:3])}"
         )
-
-
-def default_arguments(kind: type) -> dict[str, Any]:
-    """Return the default values of a class's arguments, its bases' included, by name."""
-    signatures = (inspect.signature(base.__init__) for base in reversed(kind.__mro__) if "__init__" in vars(base))
-    return {name: each.default for signature in signatures for name, each in signature.parameters.items()}

@@ -3,33 +3,26 @@
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
 from kd_lightning.distillation.distiller import Distiller
+from kd_lightning.distillation.part_hooks import HOOKS, forward_hooks, own_checkpoint
+from kd_lightning.distillation.parts import PartFactory, build, name_of, overridden, without_networks
 from kd_lightning.distillation.passes import FurtherNetwork, Seen
-from kd_lightning.distillation.student import StudentModule
 from kd_lightning.errors import ConfigError
-from kd_lightning.models import Features, Network, Reads
-
-_SHARED = ("ce_weight", "kd_weight", "kd_temperature", "check_teacher", "gather", "lr_batch_size", "lr_scaling")
-"""Arguments of the base that `Combined` has for all its parts."""
+from kd_lightning.models import Features, Reads
 
 
-class PartFactory(Protocol):
-    """A method's class with its own arguments, in a config; student and teacher are given by `Combined`."""
-
-    def __call__(self, *, student: Network, teacher: Network) -> Distiller: ...
-
-
+@forward_hooks
 class Combined(Distiller):
     """Several methods at once: the student minimises the weighted sum of their terms.
 
-    Each network runs once a step, for all parts. Every part keeps its own arguments, adapters and queues; the terms of
-    the labels and of KD belong to the combination.
+    Each network runs once a step, for all parts. Every part keeps its own arguments, adapters, queues and hooks; the
+    terms of the labels and of KD belong to the combination.
 
     Args:
         parts: distillers, each with its own arguments; no two of one class. Whatever they share is the combination's:
@@ -41,8 +34,9 @@ class Combined(Distiller):
         **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
 
     Raises:
-        ConfigError: for an empty list, two parts of one class, a part without terms of its own (KD), a part
-            with `inputs` of its own (STKD), or a part in which an argument of the combination is set.
+        ConfigError: for an empty list, two parts of one class, a part without a teacher (Supervised), without terms of
+            its own (KD), with `inputs` of its own (STKD) or another method that a combination does not call, or a part
+            in which an argument of the combination is set.
     """
 
     def __init__(
@@ -64,15 +58,15 @@ class Combined(Distiller):
         self.parts = nn.ModuleDict()
         trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         for number, factory in enumerate(parts, start=1):
-            try:
-                part = factory(student=self.student, teacher=self.teacher)
-            except ConfigError as error:
-                raise ConfigError(f"model.parts, number {number}: {error}") from error
-            name = _check_part(part, self.parts)
+            part = build(factory, number, student=self.student, teacher=self.teacher)
+            name = name_of(part, self.parts)
             part.check_terms(ce_weight=ce_weight, kd_weight=kd_weight)
-            self.parts[name] = _without_networks(part, gather=self.gather)
+            self.parts[name] = without_networks(part, gather=self.gather)
         for parameter in trained:  # a label-free part has frozen the classifier, which other terms may train
             parameter.requires_grad_(True)
+        self.parts_with = {
+            hook: [part for part in self.parts.values() if hook in overridden(type(part))] for hook in HOOKS
+        }
         self.factors = dict(zip(self.parts, factors, strict=True))
         for name, factor in self.factors.items():
             checks.check_weight(f"model.part_weights, {name}", factor)
@@ -94,6 +88,10 @@ class Combined(Distiller):
     @property
     def needs_labels(self) -> bool:
         return self.ce_weight != 0 or any(part.needs_labels for part in self.parts.values())
+
+    @property
+    def trains_classifier(self) -> bool:
+        return super().trains_classifier or any(part.trains_classifier for part in self.parts.values())
 
     def losses(self, student: Seen, teacher: Seen, batch: Batch, **further: Seen) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
@@ -123,48 +121,17 @@ class Combined(Distiller):
             part.trainer = self.trainer
             part.setup(stage)
 
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        for part in self.parts.values():
-            part.on_fit_start()
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        for name, part in self.parts.items():
+            with own_checkpoint(checkpoint, name) as own:
+                part.on_save_checkpoint(own)
 
-
-def _check_part(part: Distiller, before: Mapping[str, nn.Module]) -> str:
-    """Return the name of a part.
-
-    Raises:
-        ConfigError: naming the part.
-    """
-    kind = type(part).__name__
-    where = f"model.parts: {kind}"
-    if kind.lower() in before:
-        raise ConfigError(f"{where} is given twice; give one part of each class")
-    if isinstance(part, Combined):
-        raise ConfigError(f"{where} cannot be a part; give its parts instead")
-    if type(part).inputs is not StudentModule.inputs:
-        raise ConfigError(f"{where} makes its own images for the networks, which other parts do not take; leave it out")
-    if not {*part.weights} - {"ce_weight", "kd_weight"}:
-        raise ConfigError(
-            f"{where} has no terms but those of the labels and the soft targets, which the combination has; leave it "
-            "out and give model.ce_weight and model.kd_weight"
-        )
-    if not any(weight for name, weight in part.weights.items() if name not in ("ce_weight", "kd_weight")):
-        raise ConfigError(f"{where}: all its weights are 0; leave it out")
-    defaults = checks.default_arguments(type(part))
-    for field in _SHARED:
-        if getattr(part, field) != defaults[field]:
-            raise ConfigError(f"{where}.{field}: {getattr(part, field)}; the parts share it, give model.{field}")
-    return kind.lower()
-
-
-def _without_networks(part: Distiller, *, gather: bool) -> Distiller:
-    """Return a part that refers to student and teacher, and holds only its own modules; its base adds no terms."""
-    networks = {name: part._modules.pop(name) for name in ("student", "teacher")}
-    vars(part).update(networks)
-    del part.accuracy
-    part.ce_weight = part.kd_weight = 0.0
-    part.gather = gather
-    return part
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name, part in self.parts.items():
+            with own_checkpoint(checkpoint, name) as own:
+                part.on_load_checkpoint(own)
+        super().on_load_checkpoint(checkpoint)
 
 
 def _joined(part: str, term: str) -> str:

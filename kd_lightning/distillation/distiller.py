@@ -10,6 +10,7 @@ from kd_lightning import distributed
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
 from kd_lightning.distillation.passes import Inputs, Seen
+from kd_lightning.distillation.run_hooks import once_a_run
 from kd_lightning.distillation.student import StudentModule
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import kd_loss
@@ -150,11 +151,13 @@ class Distiller(StudentModule, ABC):
     def evaluation_reads(self) -> Reads:
         return Reads(logits=True) if self.trains_classifier else self.reads | Reads(embedding=True)
 
+    @once_a_run
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         kept = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("teacher.")}
         checkpoint["state_dict"] = kept
 
+    @once_a_run
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         teacher = {f"teacher.{name}": value for name, value in self.teacher.state_dict().items()}
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **teacher}

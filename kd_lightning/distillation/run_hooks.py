@@ -1,5 +1,7 @@
 """Lightning's hooks around the steps of a student: random numbers, optimizer, checkpoint."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -11,20 +13,36 @@ from kd_lightning.models import Network
 from kd_lightning.randomness import reseed
 
 
+def once_a_run(hook: Callable[..., None]) -> Callable[..., None]:
+    """Have a hook of a base do nothing in a part of `Combined`, whose own hook has done it."""
+
+    @wraps(hook)
+    def run(self: "RunHooks", *args: Any, **kwargs: Any) -> None:
+        if not self.is_part:
+            hook(self, *args, **kwargs)
+
+    return run
+
+
 class RunHooks(LightningModule):
     """The hooks of `StudentModule` that belong to the run and not to the step."""
 
     student: Network
     trained_by: str
+    is_part: bool = False
+    """Whether this is a part of `Combined`."""
 
+    @once_a_run
     def on_fit_start(self) -> None:
         self.train()  # Lightning would keep eval mode where a caller has looked at the student in it
 
+    @once_a_run
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Random numbers of a step (dropout) are a function of its place, so that a resumed run draws the same."""
         seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
         reseed(seed, self.current_epoch, batch_idx, self.global_rank)
 
+    @once_a_run
     def on_after_backward(self) -> None:
         if not (self.trainer.global_step or self.trainer.fit_loop.epoch_loop.batch_idx):
             checks.warn_about_idle_parameters(self)
@@ -44,9 +62,11 @@ class RunHooks(LightningModule):
         names = getattr(getattr(self.trainer, "datamodule", None), "class_names", [])
         return {**self.student.facts(), "class_names": list(names)}
 
+    @once_a_run
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["network"] = self.student_facts()
         checkpoint["trained_by"] = self.trained_by
 
+    @once_a_run
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checks.check_checkpoint(self, checkpoint)
