@@ -110,6 +110,8 @@ class CommandParser(OneLineErrors, ArgumentParser):
         (jsonargparse has no public `parse_known_args`, because a misspelt name would go unnoticed. Here, the command
         that gets the other arguments raises an error for it.)
         """
+        if args and not args[0].startswith("-"):
+            self.error(f"unrecognized arguments: {args[0]}")
         try:
             config, others = self._parse_known_args_internal(args, self.get_defaults())
             self.validate(config)

@@ -1,5 +1,6 @@
 """Checks of a config before anything is built."""
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch.strategies import StrategyRegistry
 
-from kd_lightning.config.messages import arguments_of, import_class
+from kd_lightning.config.classes import arguments_of, classes_of, import_class
 from kd_lightning.config.precision import check_precision
 from kd_lightning.errors import ConfigError, nearest, secret_field
 from kd_lightning.io.schema import check_schema
@@ -60,13 +61,7 @@ def check(command: str | None, config: Namespace) -> None:
             "environment variable (WANDB_API_KEY, HF_TOKEN) or by `wandb login`"
         )
     _check_numbers(content)
-    for part in ("model", "data"):
-        if surplus := content[part].get("dict_kwargs"):
-            kind = content[part]["class_path"]
-            given = str(next(iter(surplus)))
-            raise ConfigError(
-                f"{part}.{given} is not an argument of {kind}{nearest(given, arguments_of(import_class(kind)))}"
-            )
+    _check_classes(content)
     _check_trainer(content["trainer"])
     known = {"auto", *StrategyRegistry.available_strategies()}
     if isinstance(strategy := config.trainer.strategy, str) and strategy not in known:
@@ -95,6 +90,18 @@ def _check_numbers(value: Any, field: str = "") -> None:
             _check_numbers(inner, field)
     elif isinstance(value, float) and not math.isfinite(value) and not field.startswith(_ENDLESS):
         raise ConfigError(f"{_short(field)}: {value} is not a finite number")
+
+
+def _check_classes(content: dict[str, Any]) -> None:
+    """Check the classes of method, parts of `Combined`, and data: surplus arguments, and parts that are abstract."""
+    parts = content["model"]["init_args"].get("parts")
+    parts = [("model.parts", part) for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    for field, given in [("model", content["model"]), ("data", content["data"]), *parts]:
+        kind, surplus = given.get("class_path", ""), str(next(iter(given.get("dict_kwargs") or []), ""))
+        if surplus:
+            raise ConfigError(f"{field}.{surplus} is not an argument of {kind}{nearest(surplus, arguments_of(kind))}")
+        if inspect.isabstract(import_class(kind)):
+            raise ConfigError(f"{field}: {kind} is abstract; choices: {', '.join(sorted(classes_of(field)))}")
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:

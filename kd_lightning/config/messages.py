@@ -1,32 +1,21 @@
 """What is wrong in a config or on the command line, in one line with the nearest choices."""
 
-import importlib
-import inspect
 import re
-from collections.abc import Iterator
 
+from kd_lightning.config.classes import arguments_of, classes_of
 from kd_lightning.errors import ConfigError, nearest
 
-_BASES = {
-    "model": ("kd_lightning.distillation.StudentModule",),
-    "parts": ("kd_lightning.distillation.Distiller",),
-    "data": ("kd_lightning.data.ImageData",),
-    "augmentations": ("kd_lightning.data.Augmentation",),
-    "lr_scheduler": ("kd_lightning.optim.RunSchedule", "torch.optim.lr_scheduler.LRScheduler"),
-    "optimizer": ("torch.optim.Optimizer",),
-    "callbacks": ("lightning.pytorch.callbacks.Callback",),
-    "logger": ("lightning.pytorch.loggers.Logger",),
-}
-"""Base classes of what a field takes; imported only where the field is wrong."""
-_NETWORKS = ("teacher", "student")
+_NETWORKS, _NETWORK = ("teacher", "student"), "kd_lightning.models.Network"
 _UNKNOWN_CLASS = (
     r"Import path (?:(?P<given>\S+) )?does not correspond to a subclass of (?P<base>\w+)",
     r"Expected '(?P<given>[\w.]+)' to be a (?:subclass of|function that returns) .*?(?P<base>\w+)[\]'>]",
-    r"Expected a dot import path string: (?P<given>\S+)",
+    r"(?:Expected a dot import path string|Unexpected import path format): (?P<given>\S+)",
     r"module '[\w.]+' has no attribute '(?P<given>\w+)'",
     r"but (?P<given>\w+) is abstract",
     r"Problem with given class_path '(?P<given>[^']+)'[\s\S]*No module named",
 )
+_BUILT_LATER = r"expects a function or a callable class: [\s\S]*?Got value: Namespace\(class_path='([\w.]+)'"
+"""A class that a field keeps with its arguments: an optimizer, a part of `Combined`."""
 
 
 def config_error(error: BaseException | None) -> ConfigError | None:
@@ -46,7 +35,9 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
         message: as jsonargparse words it.
         options: the parser's own keys (`trainer.max_epochs`, `run.name`, ...).
     """
-    field = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
+    field = ".".join(dict.fromkeys(re.findall(r'(?:Parser key "|^--(?=\S+\.help:))([\w.]+?)(?:"|\.help:)', message)))
+    if part := _last(_BUILT_LATER, message).rpartition(".")[2]:
+        field = re.sub(r"\bparts\b", f"parts: {part}", field, count=1)
     for kind in (_unknown_field, _unknown_class, _missing, _wrong_type):
         if line := kind(message, field, options):
             return line
@@ -55,37 +46,47 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
 
 
 def _unknown_field(message: str, field: str, options: set[str]) -> str:
+    groups = {option.split(".")[0] for option in options}
     found = re.search(r"(?:unrecognized arguments: --|^Subcommand .+ does not accept option ')([^\s=']+)", message)
     if found:
         given = found[1]
         first, last = given.split(".")[0], given.split(".")[-1]
         if first in _NETWORKS:  # jsonargparse cuts the model's name off
-            return f"model.{given} is not an argument of Network{nearest(last, _network_arguments())}"
-        groups = {option.split(".")[0] for option in options}
-        known = options if first in groups else groups
-        return (
-            f"{given if first in groups else first} is not a field{nearest(given if first in groups else first, known)}"
-        )
+            return f"model.{given} is not an argument of Network{nearest(last, arguments_of(_NETWORK))}"
+        if inner := {option for option in options if option.startswith(f"{first}.")}:
+            return f"{given} is not a field{nearest(given, inner)}"
+        return f"{first} is not a field{nearest(first, groups)}"
+    if found := re.search(r"unrecognized arguments: (.+)", message):
+        return f"{found[1]} is given without a name; choices: {', '.join(f'--{group}' for group in sorted(groups))}"
     found = re.search(r"(?:Group '([\w.]+)' does not accept option|Option) '([^']+)'(?: is not accepted)?", message)
     if not found:
         return ""
-    group, given, class_path = found[1], found[2], _last(r"Problem with given class_path '([^']+)'", message)
+    group, given = found[1], found[2]
+    class_path = _last(_BUILT_LATER, message) or _last(r"Problem with given class_path '([^']+)'", message)
     is_network = bool(group) and group.split(".")[-1] in _NETWORKS
-    choices = _network_arguments() if is_network else arguments_of(import_class(class_path))
+    choices = arguments_of(_NETWORK) if is_network else arguments_of(class_path)
     where = ".".join(filter(None, [field, group, given]))
+    if "parts: " in field:
+        if (argument := given.split(".")[0]) in (shared := arguments_of("kd_lightning.distillation.Combined")):
+            return f"{field}.{argument}: the parts share the combination's; give model.{argument}"
+        choices -= shared
     owner = "Network" if is_network else class_path.rpartition(".")[2] or "it"
     return f"{where} is not an argument of {owner}{nearest(given, choices)}"
 
 
 def _unknown_class(message: str, field: str, options: set[str]) -> str:
-    found = next((found for pattern in _UNKNOWN_CLASS if (found := re.search(pattern, message))), None)
     choices = classes_of(field)
+    if found := re.search(r"(?:spec|init_args), but got (.+?)(?:\. Got value|$)", message, re.MULTILINE):
+        return f"{field}: {found[1]} is neither a class nor a table of class_path and init_args{nearest('', choices)}"
+    found = next((found for pattern in _UNKNOWN_CLASS if (found := re.search(pattern, message))), None)
     if not found or not (choices or "base" in found.groupdict()):
         return ""
     given = found["given"] or _last(r"Given value: (.+)", message)
     if "is abstract" in found[0]:
         return f"{field}: {given} is abstract; choices: {', '.join(sorted(choices))}"
     base = found.groupdict().get("base")
+    if not base and field.endswith("parts") and given in classes_of("model"):
+        base = "Distiller"
     what = f"{given} is no {base}" if base else f"there is no class {given!r}"
     return f"{field}: {what}{nearest(given.split('.')[-1], choices)}"
 
@@ -119,33 +120,3 @@ def _wrong_type(message: str, field: str, options: set[str]) -> str:
 def _last(pattern: str, message: str) -> str:
     found = re.findall(pattern, message)
     return found[-1].strip() if found else ""
-
-
-def import_class(class_path: str) -> type | None:
-    """Return the class of an import path, None if there is none."""
-    module, _, name = class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name, None) if module else None
-
-
-def arguments_of(owner: type | None) -> set[str]:
-    """Return the arguments of a class, and those of its bases where it passes **kwargs on."""
-    bases = inspect.getmro(owner) if owner else ()
-    names = {n for base in bases if "__init__" in vars(base) for n in inspect.signature(base.__init__).parameters}
-    return names - {"self", "args", "kwargs"}
-
-
-def _network_arguments() -> set[str]:
-    return arguments_of(import_class("kd_lightning.models.Network"))
-
-
-def classes_of(field: str) -> set[str]:
-    """Return the names of the classes that a field takes."""
-    bases = [import_class(path) for path in _BASES.get(field.split(".")[-1], ())]
-    subs = {sub for base in bases for sub in _subclasses(base) if not inspect.isabstract(sub)}
-    return {sub.__name__ for sub in subs if not sub.__name__.startswith("_")}
-
-
-def _subclasses(base: type) -> Iterator[type]:
-    for sub in base.__subclasses__():
-        yield sub
-        yield from _subclasses(sub)

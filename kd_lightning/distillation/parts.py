@@ -41,7 +41,7 @@ _SHARED = {*inspect.signature(PartFactory.__call__).parameters} - {"self", "stud
 _CALLED = {
     *("reads", "further", "losses", "aligned_pair", "needs_labels", "trains_classifier", "on_built", "setup", "record"),
     *("check_data", "check_terms", "check_layer", "check_batch_size", "min_batch_size", "effective_batch_size"),
-    *("set_weights", "all_gather", "local_rows", "log", "log_dict", "print"),
+    *("set_weights", "all_gather", "local_rows", "log", "log_dict", "on_save_checkpoint", "on_load_checkpoint"),
 }
 """What else a part may define: the combination or the part itself calls it."""
 
@@ -54,9 +54,13 @@ def build(factory: PartFactory, number: int, *, student: Network, teacher: Netwo
     """
     where, kind = f"model.parts, number {number}", getattr(factory, "func", factory)
     if not callable(factory) or isinstance(factory, nn.Module):
-        raise ConfigError(f"{where}: {type(factory).__name__} is given as an object; give the method's class (SP)")
+        raise ConfigError(
+            f"{where}: {type(factory).__name__} is given as an object; give the method's class (SP, AT, ...)"
+        )
     if inspect.isclass(kind) and not issubclass(kind, Distiller):
         raise ConfigError(f"{where}: {kind.__name__} is no distiller; a part is a method with a teacher (SP, AT, ...)")
+    if inspect.isabstract(kind):
+        raise ConfigError(f"{where}: {kind.__name__} is abstract; give a method's class (SP, AT, ...)")
     try:
         part = factory(student=student, teacher=teacher)
     except ConfigError as error:

@@ -6,10 +6,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from kd_lightning.models import Features, Network, Reads
+from kd_lightning.models import Features, Masked, Network, Reads
 
-Images = Tensor | list[Tensor]
-"""N,3,H,W: one pass of a network; or a list: one pass for each element, which may differ in N, H and W."""
+Images = Tensor | Masked | list[Tensor | Masked]
+"""N,3,H,W: one pass of a network; or a list: one pass for each element, which may differ in N, H and W.
+
+`Masked` images are a pass of a ViT in which a learnable token of the method replaces those of some patches.
+"""
 Seen = Features | list[Features]
 """The features of one pass, or of each pass of a list."""
 

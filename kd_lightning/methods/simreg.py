@@ -20,12 +20,12 @@ def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class SimReg(EmbeddingDistiller):
-    """SimReg, regression of the teacher's embedding (Navaneet et al. 2021).
+    """Regression (Navaneet et al. 2021, "SimReg: Regression as a Simple Yet Effective Tool for Self-supervised
+    Knowledge Distillation").
 
-    "SimReg: Regression as a Simple Yet Effective Tool for Self-supervised Knowledge Distillation": the student's
-    embedding, through a deep head that is dropped afterwards, is to point where the teacher's does. That the head is
-    deep is the paper's finding; its widths, BatchNorm and ReLU are its released code's. The plainest form, cosines and
-    no head, is CoSS with `space_weight: 0`.
+    The student's embedding, through a deep head that is dropped afterwards, is to point where the teacher's does. That
+    the head is deep is the paper's finding; its widths, BatchNorm and ReLU are its released code's. The plainest form,
+    cosines and no head, is CoSS with `space_weight: 0`.
 
     Args:
         hidden: widths of the head's middle layers; default: the paper's, twice the student's embedding, once, twice.

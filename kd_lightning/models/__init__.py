@@ -2,6 +2,7 @@
 
 from kd_lightning.models import cifar as cifar  # registers cifar_* with timm
 from kd_lightning.models.features import Features, Reads
+from kd_lightning.models.masking import Masked
 from kd_lightning.models.network import Network
 
-__all__ = ["Features", "Network", "Reads"]
+__all__ = ["Features", "Masked", "Network", "Reads"]

@@ -17,6 +17,7 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.models import classifier, creation
 from kd_lightning.models.extraction import extract
 from kd_lightning.models.features import Features, Reads
+from kd_lightning.models.masking import Masked, mask_token, masked_patches
 
 Channels = tuple[float, float, float]
 
@@ -122,7 +123,7 @@ class Network(nn.Module):
 
     def features(
         self,
-        images: Tensor,
+        images: Tensor | Masked,
         *,
         maps: int = 0,
         preactivations: int = 0,
@@ -134,7 +135,7 @@ class Network(nn.Module):
         """Return what is asked for of images N,3,H,W, from one forward pass that computes nothing else.
 
         Args:
-            images: uint8, or float in [0, 1].
+            images: uint8, or float in [0, 1]; or `Masked`, for a ViT some of whose patch tokens are replaced.
             maps: how many of the last stages' feature maps; the last one is what pooling reads, or, where a
                 network widens it first (EfficientNet's head convolution), the last stage before that.
             preactivations: how many of the last stages' maps before their last activation: `maps` are the activation
@@ -148,14 +149,27 @@ class Network(nn.Module):
             logits: the classifier's output.
 
         Raises:
-            ConfigError: if this network has no maps, pre-activations or attention that can be read.
+            ConfigError: if this network has no maps, pre-activations or attention that can be read, or no patch tokens
+                for a mask.
         """
         reads = Reads(maps, preactivations, tokens, attention, embedding, logits)
-        with self._precision(images):
+        masking: AbstractContextManager = nullcontext()
+        if isinstance(images, Masked):
+            images, mask, token = images
+            masking = masked_patches(self.name, self.model, mask, token)
+        with self._precision(images), masking:
             seen = extract(self.name, self.model, self.normalize(images), reads)
         if not self.dtype:
             return seen
         return Features(*([*map(self._given, part)] if isinstance(part, list) else self._given(part) for part in seen))
+
+    def mask_token(self) -> nn.Parameter:
+        """Return a new learnable token for `Masked` images, which a method keeps as a parameter of its own.
+
+        Raises:
+            ConfigError: if this network has no patch tokens.
+        """
+        return mask_token(self.name, self.model)
 
     @property
     def classifier(self) -> tuple[Tensor, Tensor | None]:

@@ -7,10 +7,10 @@ import yaml
 from jsonargparse import Namespace
 
 from kd_lightning.config.checks import fixed_seed
-from kd_lightning.config.flatten import differences, in_words
 from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.io.schema import check_schema
+from kd_lightning.runs.differences import differences, in_words
 from kd_lightning.runs.directory import Run
 
 MUTABLE_ON_RESUME = (

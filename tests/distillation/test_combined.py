@@ -1,4 +1,4 @@
-"""Combined: one pass of each network, the terms of all parts, one error line for parts that do not fit."""
+"""Combined: one pass of each network, the terms of all parts."""
 
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Combined, Distiller
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import AT, KD, RKD, SEED, SP, STKD, CoSS, FitNet, TinTeM
+from kd_lightning.methods import AT, KD, RKD, SEED, SP, CoSS, FitNet, TinTeM
 from kd_lightning.models import Features, Network, Reads
 
 
@@ -114,38 +114,6 @@ class ReadsLabels(Distiller):
         return {"own": student.logits.gather(1, batch.labels[:, None]).mean()}
 
 
-class Doubled(SP):
-    """A method with images of its own."""
-
-    def inputs(self, batch: Batch) -> Tensor:
-        return torch.cat([batch.images, batch.images])
-
-
-@pytest.mark.parametrize(
-    ("parts", "kwargs", "line"),
-    [
-        ([], {}, r"model.parts: the list is empty; give one method or more"),
-        ([SP, AT, SP], {}, r"model.parts: SP is given twice; .*"),
-        (
-            [partial(RKD, distance_weight=0.0, angle_weight=0.0)],
-            {},
-            r"model.parts: RKD: all its weights are 0; leave it out",
-        ),
-        ([KD], {}, r"model.parts: KD has no terms but .*; leave it out and give model.ce_weight and model.kd_weight"),
-        ([STKD], {}, r"model.parts: STKD makes its own images .*"),
-        ([AT, Doubled], {}, r"model.parts: Doubled makes its own images .*"),
-        ([partial(SP, ce_weight=0.5)], {}, r"model.parts: SP.ce_weight: 0.5; the parts share it, give model.ce_weight"),
-        ([partial(SP, kd_weight=0.5)], {}, r"model.parts: SP.kd_weight: 0.5; .*"),
-        ([SP, AT], {"part_weights": [1.0]}, r"model.part_weights: 1 weights are given for 2 parts"),
-        ([SP, AT], {"part_weights": [1.0, -1.0]}, r"model.part_weights, at: -1.0 is not a weight; .*"),
-        ([partial(AT, layers=9)], {}, r"model.parts, number 1: layers: 9; cifar_resnet8 has 1 to 4"),
-    ],
-)
-def test_parts_that_do_not_fit(parts: list, kwargs: dict, line: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{line}$"):
-        combined(*parts, **kwargs)
-
-
 def test_a_hint_within_the_student_needs_the_combinations_labels() -> None:
     combined(partial(FitNet, layer=2), AT)
     with pytest.raises(ConfigError, match=r"layer: 2; without labels and soft targets"):
@@ -163,3 +131,26 @@ def test_a_part_that_reads_labels_needs_labelled_data() -> None:
     unlabelled.labeled = False
     with pytest.raises(ConfigError, match=r"data.labeled: Combined reads labels"):
         combined(SP, ReadsLabels, ce_weight=0.0).check_data(unlabelled)
+
+
+class ReadsByItself(SP):
+    """A method whose term reads the student's classifier, without logits."""
+
+    trains_classifier = True
+
+
+def test_the_classifier_is_trained_where_a_part_says_so() -> None:
+    for kind, trained in ((ReadsByItself, True), (SP, False)):
+        built = combined(kind, ce_weight=0.0)
+        assert built.trains_classifier is trained
+        assert built.student.model.fc.weight.requires_grad is trained
+
+
+@pytest.mark.parametrize(("ce_weight", "logged"), [(0.0, set()), (1.0, {"val/acc", "val/ce"})])
+def test_accuracy_is_logged_where_the_classifier_is_trained(ce_weight: float, logged: set, tmp_path: Path) -> None:
+    built = combined(CoSS, ce_weight=ce_weight, check_teacher=False)
+    before = built.student.model.fc.weight.clone()
+    run = trainer(tmp_path, limit_train_batches=1, limit_val_batches=1)
+    run.fit(built, digits())
+    assert {*run.callback_metrics} & {"val/acc", "val/ce"} == logged
+    assert torch.equal(built.student.model.fc.weight, before) is not bool(logged)

@@ -9,7 +9,7 @@ from torch import Tensor
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller, FurtherNetwork, Inputs, StudentModule
 from kd_lightning.functional import kd_loss
-from kd_lightning.models import Features, Reads
+from kd_lightning.models import Features, Masked, Network, Reads
 
 
 class Mutual(StudentModule):
@@ -51,6 +51,36 @@ class Crops(Distiller):
     def losses(self, student: list[Features], teacher: list[Features], batch: Batch) -> dict[str, Tensor]:
         self.sizes = [len(seen.embedding) for seen in student], len(teacher)
         return {"crop": sum(seen.embedding.square().mean() for seen in student)}
+
+
+class Restored(StudentModule):
+    """The student learns to see an image with masked patches as it sees the whole image."""
+
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__(ce_weight=0.0, **kwargs)
+        self.set_weights(restored_weight=1.0)
+        self.token = self.student.mask_token()
+
+    @property
+    def reads(self) -> Reads:
+        return Reads(embedding=True)
+
+    def inputs(self, batch: Batch) -> list[Tensor | Masked]:
+        mask = (torch.arange(4) % 2 == 0).expand(len(batch.images), 4)
+        return [batch.images, Masked(batch.images, mask, self.token)]
+
+    def losses(self, student: list[Features], batch: Batch) -> dict[str, Tensor]:
+        whole, masked = student
+        return {"restored": (masked.embedding - whole.embedding.detach()).square().mean()}
+
+
+def test_a_pass_of_masked_tokens(tmp_path: Path) -> None:
+    small = {"img_size": 8, "patch_size": 4, "depth": 1, "embed_dim": 12, "num_heads": 2}
+    built = Restored(student=Network("vit_tiny_patch16_224", model_kwargs=small))
+    before = built.token.detach().clone()
+    trainer(tmp_path, limit_train_batches=2, limit_val_batches=0).fit(built, digits())
+    assert not torch.equal(built.token, before)
+    assert not [name for name in built.student.state_dict() if "token" in name and "cls" not in name]
 
 
 def test_a_further_network_is_run_trained_and_kept(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """The command: every config with every seed, what is done skipped, what is unfinished gone on with."""
 
+import inspect
 import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from rich.table import Table
 from kd_lightning.commands.repeat.comparability import differences
 from kd_lightning.commands.repeat.plan import Config, Job, resolve
 from kd_lightning.commands.repeat.processes import Outcome, Processes, count_gpus, environments
-from kd_lightning.errors import ConfigError, RunError, check_positive
+from kd_lightning.errors import ConfigError, RunError, check_positive, nearest
 from kd_lightning.io.console import wide
 from kd_lightning.io.paths import check_writable
 from kd_lightning.io.paths import resolve as existing
@@ -70,6 +72,9 @@ class Repeat:
             name = argument.partition("=")[0].lstrip("-").rstrip("+")
             if argument.startswith("--") and name in _ITS_OWN:
                 raise ConfigError(f"{name}: {_ITS_OWN[name]}")
+            own = inspect.signature(Repeat).parameters
+            if argument.startswith("--") and name != "config" and get_close_matches(name, own, cutoff=0.8):
+                raise ConfigError(f"{name} is not a field{nearest(name, own)}")
         configs = self._resolve(arguments)
         if unequal := differences(configs):
             self._say(f"warning: not of equal budget: {unequal}")

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from kd_lightning.config.flatten import differences, in_words
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.safe_yaml import load_yaml
+from kd_lightning.runs.differences import differences, in_words
 
 FIT = (sys.executable, "-m", "kd_lightning", "fit")
 """How a run is started."""
