@@ -95,6 +95,8 @@ def _missing(message: str, field: str, options: set[str]) -> str:
     found = re.search(r"the following arguments are required: (.+?)(?:\. Got value|$)", message, re.MULTILINE)
     if not found:
         return ""
+    if field.endswith("parts: Combined"):
+        return f"{field} cannot be a part; give its parts instead"
     names = re.sub(r"\b(?:fit|validate|test|predict)\.", "", found[1].strip()).replace("--", "")
     return f"{'.'.join(filter(None, [field, names]))} is required and not given"
 

@@ -38,6 +38,12 @@ def of(kind: str, **kwargs: object) -> dict:
     return changed(data={"class_path": kind, "init_args": kwargs}, model__init_args__teacher={"name": "cifar_resnet8"})
 
 
+def parts(*given: object) -> dict:
+    """A config of the digits with these parts; a pair is a method and its arguments."""
+    listed = [{"class_path": p[0], "init_args": p[1]} if isinstance(p, tuple) else p for p in given]
+    return changed(model__class_path="Combined", model__init_args__parts=listed)
+
+
 def schedule(**kwargs: object) -> dict:
     return changed(model__init_args__lr_scheduler={"class_path": "WarmupCosine", "init_args": kwargs})
 
@@ -158,6 +164,44 @@ WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
         "data.labels: there is no 'medium'; choices: coarse, fine",
     ),
     ("no path", of("HFDataset"), "data.path is required"),
+    (
+        "an optimizer of a part",
+        parts("AT", ("SP", {"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}}})),
+        "model.parts: SP.optimizer: the parts share the combination's; give model.optimizer",
+    ),
+    (
+        "a schedule of a part",
+        parts(("SP", {"lr_scheduler": "WarmupCosine"})),
+        "model.parts: SP.lr_scheduler: the parts",
+    ),
+    ("a weight of a part's labels", parts(("SP", {"ce_weight": 1})), "model.parts: SP.ce_weight: the parts share"),
+    (
+        "a part's misspelt argument",
+        parts("AT", ("SP", {"wieght": 3})),
+        "model.parts: SP.wieght is not an argument of SP; nearest: sp_weight",
+    ),
+    ("a part's wrong type", parts(("SP", {"layers": "many"})), "model.parts: SP.layers: many is not int"),
+    (
+        "a part's wrong choice",
+        parts(("TinTeM", {"style": "jont"})),
+        "model.parts: TinTeM.style: there is no 'jont'; nearest: joint",
+    ),
+    ("a misspelt part", parts("SPP"), "model.parts: there is no class 'SPP'; nearest: SP"),
+    ("a part without a teacher", parts("Supervised"), "model.parts: Supervised is no Distiller"),
+    ("an abstract part", parts({"class_path": "Distiller"}), "Distiller is abstract; choices: AT, "),
+    (
+        "a combination in a combination",
+        parts("SP", "Combined"),
+        "model.parts: Combined cannot be a part; give its parts",
+    ),
+    ("KD as a part", parts("SP", "KD"), "model.parts: KD has no terms but those of the labels"),
+    ("a number as a part", parts(3), "model.parts: 3 is neither a class nor a table of class_path and init_args"),
+    ("a part with init_arg", parts({"class_path": "SP", "init_arg": {}}), "is neither a class nor a table"),
+    (
+        "surplus arguments of a part",
+        parts({"class_path": "SP", "dict_kwargs": {"foo": 1}}),
+        "model.parts.foo is not an argument of kd_lightning.methods.SP",
+    ),
 ]
 GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--config=", "config:"),
@@ -249,14 +293,17 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--run.wandb=maybe", "run.wandb: there is no 'maybe'; choices: auto, off"),
     ("--run.output_dir=", "run.output_dir: '' is no folder"),
     ("--run.output_dir=HERE/plain.txt", "plain.txt' is no folder"),
-    ("--protocol.jugde=best", "protocol.jugde is not a field; nearest: protocol."),
+    ("--protocol.jugde=best", "protocol.jugde is not a field; nearest: protocol.test, protocol.select"),
+    ("--model.optimizer.lrr=3", "model.optimizer.lrr is not an argument of SGD; nearest: lr"),
+    ("--model.help=SPP", "model: there is no class 'SPP'; nearest: SP"),
+    ("--data.help=Digit", "data: there is no class 'Digit'; nearest: Digits"),
     ("--speed.compile=fast", "speed.compile: there is no 'fast'; nearest: default"),
     ("--ckpt_path=", "ckpt_path: '' is no path"),
     ("--ckpt_path=HERE", "is a folder; give the file in it"),
     ("--ckpt_path=http://127.0.0.1:9/x.ckpt", "ckpt_path: http:/127.0.0.1:9/x.ckpt does not exist"),
     (f"--ckpt_path={LONG}", f"cannot be read: {TOO_LONG}"),
     ("--weights_only=false", "weights_only: false would let a checkpoint run code"),
-    ("stray", "stray"),
+    ("stray", "stray is given without a name; choices: --ckpt_path, --config"),
     ("--run", lambda: argparses("--run")),
 ]
 OTHERS: list[tuple[str, str]] = [
@@ -274,6 +321,9 @@ OTHERS: list[tuple[str, str]] = [
     ("repeat --configs HERE/kd.yaml --seeds=[1,1]", "seeds"),
     ("repeat --configs HERE/kd.yaml --seeds=-3", "seeds"),
     ("repeat --configs HERE/kd.yaml --max_parallel=0", "max_parallel: 0 is not above 0"),
+    ("repeat --configs HERE/kd.yaml --max_paralel 3", "max_paralel is not a field; nearest: max_parallel"),
+    ("repeat HERE/kd.yaml", "HERE/kd.yaml is given without a name; choices: --configs, --dry_run"),
+    ("export HERE/ok", "HERE/ok is given without a name; choices: --batch_sizes, --calibration, --ckpt_path"),
     ("repeat --configs HERE/kd.yaml --run.id=x", "run.id: repeat names each run"),
     ("show-batch --config HERE/kd.yaml --path=show.jpg", "path: show.jpg must end in .png"),
     ("show-batch --config HERE/kd.yaml --rows=0", "rows: 0"),

@@ -184,3 +184,15 @@ def test_how_many_images_are_too_few_is_a_question_of_all_devices(gather: bool) 
         method(SimReg, gather=gather).check_data(data)
     with pytest.raises(ConfigError, match="queue_size: 1 is less than the 2 images") if gather else nullcontext():
         method(SEED, gather=gather, queue_size=1).check_data(data)
+
+
+@pytest.mark.parametrize(("ce_weight", "logged"), [(0.0, set()), (1.0, {"val/acc", "val/ce"})])
+def test_accuracy_is_logged_where_the_classifier_is_trained(ce_weight: float, logged: set, tmp_path: Path) -> None:
+    built = method(CoSS, ce_weight=ce_weight, check_teacher=False)
+    assert built.trains_classifier is bool(logged)
+    assert built.student.model.fc.weight.requires_grad is bool(logged)
+    before = built.student.model.fc.weight.clone()
+    run = trainer(tmp_path, limit_train_batches=1, limit_val_batches=1)
+    run.fit(built, digits())
+    assert {*run.callback_metrics} & {"val/acc", "val/ce"} == logged
+    assert torch.equal(built.student.model.fc.weight, before) is not bool(logged)

@@ -9,7 +9,7 @@ import yaml
 from helpers.fake_runs import config, write_run, write_runs
 
 from kd_lightning.reports import Runs, frame, read_runs
-from kd_lightning.reports.config import comparable_settings, flatten_config, read_config
+from kd_lightning.reports.config import comparable_settings, differing_settings, flatten_config, read_config
 from kd_lightning.reports.groups import without_seed
 
 
@@ -227,6 +227,22 @@ def test_settings_are_flat_and_their_own_left_out() -> None:
     assert kept["model.teacher.checkpoint"] == "t.safetensors"
     assert not {key for key in kept if key.startswith(("run", "seed", "ckpt"))}
     assert "protocol.select" not in kept
+
+
+def test_long_lists_that_differ_late_are_told_apart() -> None:
+    one, other = config("Combined", "combined", 0), config("Combined", "combined", 0)
+    for given, last in ((one, 3.0), (other, 4.0)):
+        weights = [1.0] * 40 + [last]
+        given["model"]["init_args"]["parts"] = [
+            {"class_path": "kd_lightning.methods.SP", "init_args": {"sp_weight": weight}} for weight in weights
+        ]
+    settings = {name: comparable_settings(given) for name, given in (("one", one), ("other", other))}
+    differ = differing_settings(settings)
+    assert [*differ] == ["model.parts"]
+    first, second = differ["model.parts"].values()
+    assert first[:380] == second[:380]
+    assert max(len(first), len(second)) <= 400
+    assert comparable_settings(one) == settings["one"]
 
 
 def test_broken_histories_and_places_without_runs(tmp_path: Path) -> None:
