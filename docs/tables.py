@@ -25,19 +25,19 @@ from kd_lightning.models import Network
 DOCS = Path(__file__).resolve().parent
 CONFIGS = DOCS.parent / "configs"
 BASE = {*inspect.signature(Distiller.__init__).parameters, *inspect.signature(StudentModule.__init__).parameters}
-logging.getLogger("timm").setLevel(logging.WARNING)  # it tells of every file of weights
+logging.getLogger("timm").setLevel(logging.WARNING)  # it logs every file of weights
 METHODS: dict[str, type[StudentModule]] = {
     name: kind for name, kind in vars(methods).items() if name in methods.__all__ and not inspect.isabstract(kind)
 }
 
 
 def ordered() -> list["Facts"]:
-    """The methods by their papers' years; the baseline first."""
+    """Return the methods, sorted by the year of their paper; the baseline is first."""
     return sorted(map(facts, METHODS), key=lambda each: (re.findall(r"(\d{4})", each.paper), each.paper))
 
 
 class Facts(NamedTuple):
-    """What the code says of a method."""
+    """Properties of a method, from its code."""
 
     name: str
     paper: str
@@ -51,7 +51,7 @@ class Facts(NamedTuple):
 
 @cache
 def facts(name: str) -> Facts:
-    """Asks a method itself: its signature, one tiny instance of it, and one batch."""
+    """Return the properties of a method, from its signature and from one batch through a tiny instance."""
     kind = METHODS[name]
     built = _build(kind)
     asked: list[bool] = []
@@ -73,7 +73,7 @@ def facts(name: str) -> Facts:
 
 
 def _build(kind: type[StudentModule], **kwargs: Any) -> StudentModule:
-    """With a student narrower than its teacher, so that what must bridge the widths is there."""
+    """Return a method whose student is narrower than its teacher, so that it has a head if it can have one."""
     if issubclass(kind, Distiller):
         kwargs["teacher"] = Network("cifar_resnet20.digits", pretrained=True)
     student = Network("cifar_resnet8", num_classes=10, model_kwargs={"channels": [4, 4, 8, 16]})
@@ -81,7 +81,7 @@ def _build(kind: type[StudentModule], **kwargs: Any) -> StudentModule:
 
 
 def _paper(kind: type) -> str:
-    """Authors, year and title as the docstring gives them."""
+    """Return authors, year and title from the docstring."""
     text = " ".join(inspect.getdoc(kind).split("Args:")[0].split())
     authors = re.search(r"\(([^()]*?\d{4})[^()]*\)?", text)
     title = re.search(r'"([^"]+)"', text)
@@ -103,12 +103,12 @@ def _labels(kind: type[StudentModule]) -> str:
 
 
 def _reads(kind: type[StudentModule]) -> str:
-    """The features that a method's losses read, by any of its arguments."""
+    """Return the features that a method's losses may read, for any arguments."""
     return ", ".join(catalog.reads_of(kind.__name__)) or "-"
 
 
 def _trains(built: StudentModule) -> str:
-    """What is trained or kept beside the student, by name."""
+    """Return the parts that are trained or stored in addition to the student, by name."""
     parts = []
     for name, part in built.named_children():
         layers = [type(m).__name__ for m in part.modules() if not [*m.children()] and not isinstance(m, nn.Dropout)]
@@ -122,7 +122,7 @@ def _trains(built: StudentModule) -> str:
 
 @cache
 def configs() -> dict[str, list[str]]:
-    """The configs of each method, relative to configs/."""
+    """Return the paths of each method's configs, relative to configs/."""
     found: dict[str, list[str]] = {}
     for path in sorted(CONFIGS.rglob("*.yaml")):
         kind = (yaml.safe_load(path.read_text()) or {}).get("model", {}).get("class_path")
@@ -132,7 +132,7 @@ def configs() -> dict[str, list[str]]:
 
 
 def costs() -> dict[str, str]:
-    """A training step of each method in units of KD's, as `benchmarks.methods` printed it: method-costs.csv."""
+    """Return the time of a training step of each method in units of KD's, from method-costs.csv."""
     lines = [line for line in (DOCS / "method-costs.csv").read_text().splitlines() if not line.startswith("#")]
     return {row["method"]: row["times_kd"] for row in csv.DictReader(lines)}
 
@@ -147,7 +147,7 @@ def methods_table() -> list[str]:
         [f"`{f.name}`", f.paper, f.labels, f.reads, "yes" if f.relates else "-", costs().get(f.name, "-")]
         for f in ordered()
     ]
-    return _table(["method", "paper", "labels", "reads of the teacher", "relates samples", "cost"], rows)
+    return _table(["method", "paper", "labels", "reads of the teacher", "compares samples", "cost"], rows)
 
 
 def arguments_table() -> list[str]:
@@ -156,7 +156,7 @@ def arguments_table() -> list[str]:
         given = ", ".join(f"`{key}={_short(value)}`" for key, value in f.arguments.items()) or "-"
         some = ", ".join(dict.fromkeys(path.partition("/")[0].removesuffix(".yaml") for path in f.configs)) or "-"
         rows.append([f"`{f.name}`", given, f.trains, some])
-    return _table(["method", "arguments and their defaults", "trained beside the student", "configs"], rows)
+    return _table(["method", "arguments and their defaults", "trained with the student", "configs"], rows)
 
 
 def _short(value: Any) -> str:
@@ -231,7 +231,7 @@ def _by_folder(rows: list[Claim], columns: list[str], cells: Callable[[Claim], l
 
 
 class Made(SphinxDirective):
-    """A table that a function of this file makes, parsed as the page's own text."""
+    """Directive that inserts a table from a function of this file."""
 
     make = staticmethod(methods_table)
 
@@ -242,7 +242,7 @@ class Made(SphinxDirective):
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Makes the directives known."""
+    """Register the directives."""
     tables = {"methods": methods_table, "arguments": arguments_table, "not-run": not_run_table}
     for name, make in (*tables.items(), ("measured", measured_table)):
         app.add_directive(name, type(make.__name__, (Made,), {"make": staticmethod(make)}))
