@@ -148,7 +148,7 @@ def test_parts_that_do_not_fit(parts: list, kwargs: dict, line: str) -> None:
 
 def test_a_hint_within_the_student_needs_the_combinations_labels() -> None:
     combined(partial(FitNet, layer=2), AT)
-    with pytest.raises(ConfigError, match=r"layer: 2; without labels and soft targets"):
+    with pytest.raises(ConfigError, match=r"layer: 2 is given, but without labels and soft targets"):
         combined(partial(FitNet, layer=2), AT, ce_weight=0.0)
 
 

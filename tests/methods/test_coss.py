@@ -106,7 +106,7 @@ def test_the_terms_sum_to_the_loss() -> None:
 def test_small_batches(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="and 1 is too few"):
         trainer(tmp_path).fit(taught(student=network()), digits(batch_size=1))
-    with pytest.warns(UserWarning, match="over 16 images are noisy"):
+    with pytest.warns(UserWarning, match="over 16 images is noisy"):
         taught(student=network()).check_data(digits(batch_size=16))
 
 

@@ -226,5 +226,5 @@ def test_it_learns_and_its_map_keeps_the_angles(tmp_path: Path) -> None:
 
 
 def test_a_head_that_learns_nothing_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="local_weight, global_weight: where both are 0, the head learns nothing"):
+    with pytest.raises(ConfigError, match="local_weight, global_weight: both are 0, so the head learns nothing"):
         method(TinTeM, global_weight=0.0)
