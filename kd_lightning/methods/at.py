@@ -14,11 +14,11 @@ from kd_lightning.models import Features, Reads
 
 @full_precision
 def at_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Return the mean squared difference between the attention maps of student and teacher (Eq. 2 of the paper).
+    """Return the mean squared difference between the attention maps of student and teacher (after Eq. 2).
 
     A sample's attention map is the mean over the channels of its squared features. It is flattened to a vector over the
-    positions and normalised to length 1. Eq. 2 takes the L2 norm of the difference. The mean square is from the
-    authors' released code, and all later codes use it.
+    positions and normalised to length 1. The paper's Eq. 2 takes the L2 norm of the difference. The mean square is from
+    the authors' released code, and all later codes use it.
 
     Args:
         student_map: Feature map of the student, N,C,H,W.

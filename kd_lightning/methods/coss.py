@@ -16,7 +16,7 @@ PAPER_SCALE, RELEASED_SCALE = 70.0, 1 / (0.07 * 0.1)
 
 @full_precision
 def feature_similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return L_co: minus the mean over the N samples of the cosine between the student's row and the teacher's row.
+    """Return L_co: minus the mean over the N samples of the cosine between the student's and the teacher's embedding.
 
     Args:
         student: Embeddings of the student, N,D.
@@ -59,7 +59,7 @@ class CoSS(EmbeddingDistiller):
     dimension of the embedding learns to vary over the batch as the teacher's dimension does. The student thus preserves
     the shape of the teacher's embedding space. The method needs no labels.
 
-    A batch of the paper consists of anchors, each with 15 of its 31 nearest neighbours in the teacher's embedding
+    In the paper, a batch consists of anchors, each with 15 of its 31 nearest neighbours in the teacher's embedding
     space; `data.neighbors` makes such batches. The head is that of the authors' released code. That code compares only
     the images of each GPU's own batch, as `gather: false` does here.
 

@@ -26,7 +26,7 @@ def correlation_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperat
         student_logits: Logits of the student, N,K.
         teacher_logits: Logits of the teacher, N,K.
         temperature: Temperature T of both softmaxes, above 0.
-        dim: Dimension that is correlated, 0 or 1.
+        dim: Dimension along which the correlation is computed, 0 or 1.
     """
     student, teacher = (torch.softmax(logits / temperature, dim=1) for logits in (student_logits, teacher_logits))
     student, teacher = (x - x.mean(dim=dim, keepdim=True) for x in (student, teacher))

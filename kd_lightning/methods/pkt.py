@@ -16,9 +16,9 @@ _EPSILON = 1e-7
 def pkt_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean of p log(p / q) over the N x N pairs of samples (Passalis & Tefas 2018).
 
-    p (teacher) and q (student) are N,N probabilities. Row i holds (1 + cosine) / 2 between sample i and each of the N
-    samples, including sample i, divided by the sum of the row. The mean, and the 1e-7 that is added to p and q in the
-    logarithm, are those of the authors' released code. The mean KL divergence of a row would be N times this value.
+    p (teacher) and q (student) are N,N probabilities. Row i holds (1 + cosine) / 2 of sample i and each of the N
+    samples, also of sample i itself. Each row is divided by its sum. The mean, and the 1e-7 that is added to p and q in
+    the logarithm, are those of the authors' released code. The mean KL divergence of a row would be N times this value.
 
     Args:
         student: Embeddings of the student, N,D.
@@ -37,8 +37,8 @@ def _neighbor_probabilities(vectors: Tensor) -> Tensor:
 class PKT(Distiller):
     """Probabilities (Passalis & Tefas 2018, "Learning Deep Representations with Probabilistic Knowledge Transfer").
 
-    The student learns the teacher's probabilities that two samples are neighbours. They are computed from the cosines
-    between the embeddings of a batch.
+    The student learns the teacher's probabilities that two samples are neighbours. The probabilities are computed from
+    the cosines between the embeddings of a batch.
 
     Args:
         pkt_weight: Weight of the divergence. The default is that of the authors' released code and of RepDistiller.

@@ -45,8 +45,8 @@ class SEED(EmbeddingDistiller):
     """Similarities to a queue (Fang et al. 2021, "SEED: Self-supervised Distillation for Visual Representation").
 
     The student learns how similar an image is to the most recent images in the teacher's embedding space. A queue
-    stores the teacher's embeddings of these images. It starts with random unit vectors. All devices have the same
-    queue, unless `gather` is false.
+    stores the teacher's embeddings of these images. The queue starts with random unit vectors. All devices have the
+    same queue, unless `gather` is false.
 
     The teacher's embedding is the input of its classifier, whereas the paper's teachers have a projection to 128
     dimensions. A head maps the student's embedding to the width of the teacher's embedding. The head is dropped after
@@ -54,8 +54,8 @@ class SEED(EmbeddingDistiller):
 
     Args:
         queue_size: Number of embeddings in the queue. The default is that of the authors' released code. If there are
-            fewer training images, the queue also contains an earlier embedding of the image itself. The queue is copied
-            in every step and saved in checkpoints: 65,536 embeddings of 2,048 numbers take 0.5 GB.
+            fewer training images than this, the queue also contains an earlier embedding of the image itself. The queue
+            is copied in every step and saved in checkpoints: 65,536 embeddings of 2,048 numbers take 0.5 GB.
         student_temperature: Temperature of the student's softmax.
         teacher_temperature: Temperature of the teacher's softmax. The default is that of the authors' released code. It
             is so low that only the image's own embedding counts, unless the queue contains a nearly equal one. As we

@@ -47,11 +47,11 @@ def virtual_samples(keys: Tensor, *, images: int, alpha: float, per: Literal["ba
 
 @full_precision
 def mix(tensor: Tensor, virtual: Virtual) -> Tensor:
-    """Return the weighted sums of rows of a tensor, N,...
+    """Return weighted sums of the rows of a tensor.
 
     Args:
-        tensor: Float tensor whose first dimension holds the samples.
-        virtual: Rows and weights of each sum.
+        tensor: Float tensor N,...
+        virtual: Rows and weights of the sums.
     """
     weighted = [
         tensor[rows] * weight.view(-1, *[1] * (tensor.ndim - 1)).to(tensor.dtype)
@@ -82,7 +82,8 @@ class STKD(Distiller):
     teacher and student should have similar distributions for them, and that mixed labels use the similarities of the
     wrong classes. All constants here, and the forms of the two terms, are inferred. The mixture is mixup: two images
     have the weights lambda and 1 - lambda, with lambda from Beta(alpha, alpha). The terms are KD's soft targets of the
-    mixed images and the cross-entropy with both labels, with the same weights. With lambda = 1, STKD is KD.
+    mixed images and the cross-entropy with the two labels, weighted by lambda and 1 - lambda. With lambda = 1, STKD is
+    KD.
 
     Args:
         alpha: Parameter of the distribution Beta(alpha, alpha) of lambda.
@@ -171,7 +172,7 @@ class STKD(Distiller):
         if self.labels == "hard":
             largest = virtual.weights.argmax(dim=1, keepdim=True)
             return cross_entropy(logits, labels.gather(1, largest)[:, 0])
-        if self.per == "batch":  # a weighted sum of means, so that with lambda = 1 it is bit-equal to the loss of KD
+        if self.per == "batch":  # a weighted sum of means, so that lambda = 1 gives exactly KD's cross-entropy
             means = torch.stack([cross_entropy(logits, column) for column in labels.unbind(1)])
             return (means * virtual.weights[0]).sum()
         sample_losses = [cross_entropy(logits, column, reduction="none") for column in labels.unbind(1)]

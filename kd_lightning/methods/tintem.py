@@ -48,9 +48,10 @@ def cosine_error(mapped: Tensor, teacher: Tensor) -> Tensor:
 class TinTeM(Distiller):
     """Teacher in the Middle (Mannix et al. 2024, arXiv 2411.15239v1, "Faithful Label-free Knowledge Distillation").
 
-    A head maps the teacher's vectors to the student's width and learns to preserve the angles between them (SNE). The
-    student's vectors learn to point in the direction of the mapped vectors. The head and the student share no gradient:
-    the head learns only from SNE, and the student only from cosines. One optimizer trains both.
+    A head maps the teacher's vectors to the student's width. It learns to preserve the angles between them by
+    stochastic neighbour embedding (SNE). The student's vectors learn to point in the direction of the mapped vectors.
+    The head and the student share no gradient: the head learns only from SNE, and the student only from cosines. One
+    optimizer trains both.
 
     There are four terms. `local` is SNE over the tokens of each image, and `global` is SNE over the first tokens of the
     batch. `token` is the cosine of the student's first token, and `map` is the cosine of all its tokens as one vector.
