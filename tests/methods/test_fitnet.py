@@ -1,4 +1,4 @@
-"""FitNet: its loss, its regressor, stages of other sizes, and what has no labels."""
+"""FitNet: golden value, regressor, feature maps of different sizes, and training without labels."""
 
 import pytest
 import torch
