@@ -46,7 +46,7 @@ def coss_loss(student: Tensor, teacher: Tensor, *, scale: float = PAPER_SCALE, s
     Args:
         student: Embeddings of the student, N,D.
         teacher: Embeddings of the teacher, N,D.
-        scale: Factor of the whole loss.
+        scale: Factor of both terms.
         space_weight: Weight of L_ss, the paper's lambda.
     """
     return scale * (feature_similarity_loss(student, teacher) + space_weight * space_similarity_loss(student, teacher))
@@ -64,7 +64,7 @@ class CoSS(EmbeddingDistiller):
     the images of each GPU's own batch, as `gather: false` does here.
 
     Args:
-        scale: Factor of the whole loss. 70 is the paper's value; `released` is 1 / (0.07 x 0.1), the value of the
+        scale: Factor of both terms. 70 is the paper's value; `released` is 1 / (0.07 x 0.1), the value of the
             authors' released code. With weight decay in the optimizer, the factor changes the result.
         space_weight: Weight of the space-similarity term relative to the feature-similarity term; the paper's lambda. 0
             disables the space-similarity term and leaves the cosine of each image's embeddings, the paper's L_co.

@@ -40,7 +40,7 @@ def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     count = len(student)
     floats_each = count * (count + student.shape[1] + teacher.shape[1])
     pair = (student, teacher)
-    return chunked_sum(_summed_angle_loss, *pair, floats_each=floats_each, whole=pair) / count**3
+    return chunked_sum(_sum_angle_losses, *pair, floats_each=floats_each, whole=pair) / count**3
 
 
 def _distances(vectors: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def _distances(vectors: Tensor) -> Tensor:
     return distances / torch.where(mean > 0, mean, 1.0)
 
 
-def _summed_angle_loss(student_corners: Tensor, teacher_corners: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
+def _sum_angle_losses(student_corners: Tensor, teacher_corners: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
     return F.smooth_l1_loss(_angles(student_corners, student), _angles(teacher_corners, teacher), reduction="sum")
 
 

@@ -34,7 +34,7 @@ def virtual_samples(keys: Tensor, *, images: int, alpha: float, per: Literal["ba
         keys: Keys of the samples, N int64.
         images: Number of images per virtual sample.
         alpha: Parameter of the Beta distribution.
-        per: Scope of a draw of lambda: one for the `batch`, or one for each `sample`.
+        per: Number of draws of lambda: one per `batch`, or one per `sample`.
     """
     rows, weights = [torch.arange(len(keys), device=keys.device)], torch.ones((len(keys), 1), device=keys.device)
     for number in range(1, images):
@@ -87,7 +87,7 @@ class STKD(Distiller):
 
     Args:
         alpha: Parameter of the distribution Beta(alpha, alpha) of lambda.
-        per: Scope of a draw of lambda: one for each `batch`, or one for each `sample`.
+        per: Number of draws of lambda: one per `batch`, or one per `sample`.
         images: Number of images per virtual sample. A third image is mixed with the mixture of the first two, and so
             on.
         labels: Labels of a virtual sample. `mixed`: the labels of all its images, with their weights. `hard`: only the

@@ -25,7 +25,7 @@ CASES = [
     for kind in METHODS
     for pair in PAIRS
 ]
-"""The default run has each method with one pair, and SP with all four pairs."""
+"""Each method with one pair, and SP with all four, are in the default run; the other cases are in `e2e`."""
 BRIEF = ["--data=Digits", "--data.max_train_samples=100", "--data.batch_size=25", "--trainer.limit_train_batches=2"]
 BRIEF += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--run.wandb=off"]
 

@@ -58,7 +58,7 @@ class Step(NamedTuple):
 
 
 def step(built: StudentModule, given: Batch, precision: str) -> Step:
-    """Return a step as Lightning computes it. As its scaler, 16-mixed lowers the scale until no gradient overflows."""
+    """Return a step as Lightning computes it. For 16-mixed, lower the scale until no gradient overflows."""
     plugin = PLUGINS[precision]()
     built = plugin.convert_module(built)
     built.log = built.log_dict = lambda *args, **kwargs: None  # there is no trainer
