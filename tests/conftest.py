@@ -1,4 +1,4 @@
-"""What all tests share: one thread each, seeds, the folder of real data, the parser, and one finished run."""
+"""Settings and fixtures of all tests: one thread, seeds, the folder of real data, the parser, a finished run."""
 
 import os
 import random
@@ -11,8 +11,8 @@ import torch
 
 pytest_plugins = ["helpers.method_times"]
 os.environ["WANDB_MODE"] = "offline"
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
-_CACHE = tempfile.TemporaryDirectory()  # gone when the tests end
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
+_CACHE = tempfile.TemporaryDirectory()  # deleted when the tests end
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
 torch.set_num_threads(1)
 
@@ -27,7 +27,7 @@ def _same_random_numbers() -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with real images and weights (KD_SHARED); tests that need it are skipped where it is missing."""
+    """Return the folder with real images and weights (KD_SHARED); without it, the tests that need it are skipped."""
     folder = Path(os.environ.get("KD_SHARED", Path(__file__).parents[2] / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no real images and weights at {folder}; KD_SHARED names another place")
@@ -45,7 +45,7 @@ def _shared_parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished KD run on the digits, shared by all tests: read it or copy it, do not change it."""
+    """Return the folder of a finished KD run on the digits. All tests share it: copy it instead of changing it."""
     from helpers.finished_run import fit_once
 
     return fit_once(tmp_path_factory)

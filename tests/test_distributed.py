@@ -1,4 +1,4 @@
-"""What processes share; the losses themselves are compared in methods/test_many_processes.py."""
+"""Gathering and SyncBatchNorm of several processes; methods/test_many_processes.py compares the losses."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from kd_lightning.methods import SP
 from kd_lightning.models import Network
 
 
-def test_alone_nothing_is_gathered() -> None:
+def test_one_process_gathers_nothing() -> None:
     rows = torch.randn(3, 2, requires_grad=True)
     assert distributed.gather(rows) is rows
     assert torch.equal(distributed.share(rows), rows)
@@ -28,14 +28,14 @@ def _gather_unevenly(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     found = []
     for counts in SHARES:
-        mine = torch.arange(counts[rank]) * 3 + rank  # as the samples of an epoch are shared out
+        mine = torch.arange(counts[rank]) * 3 + rank  # the order in which ranks get an epoch's samples
         found += [distributed.gather_all(mine), distributed.gather_all(torch.stack([mine, -mine], dim=1).half())]
     if rank == 0:
         torch.save(found, Path(folder) / "found.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_shares_of_unequal_length_come_together_in_order(tmp_path: Path) -> None:
+def test_gather_all_restores_the_order_of_unequal_shares(tmp_path: Path) -> None:
     start_ranks(_gather_unevenly, (str(tmp_path),), 3)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     for whole, pairs, counts in zip(found[::2], found[1::2], SHARES, strict=True):
@@ -45,10 +45,10 @@ def test_shares_of_unequal_length_come_together_in_order(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "cifar_resnet8"])
-def test_sync_batchnorm_leaves_the_student_what_it_was(name: str) -> None:
-    """Lightning's own drops the activations inside timm's norms."""
+def test_sync_batchnorm_does_not_change_the_student(name: str) -> None:
+    """Lightning's SyncBatchNorm would drop the activations in timm's normalisation layers."""
     built = method(SP, student=Network(name, num_classes=10)).train()
-    built.student(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))  # statistics that are not 0 and 1
+    built.student(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))  # so that the statistics are not 0 and 1
     built.eval()
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     before, keys = built.student(images), [*built.state_dict()]
@@ -60,7 +60,7 @@ def test_sync_batchnorm_leaves_the_student_what_it_was(name: str) -> None:
     assert all(name.startswith("student.") for name in synced)
     assert torch.equal(built.student(images), before)
     assert [*built.state_dict()] == keys
-    built.to(torch.float64)  # makes new buffers
+    built.to(torch.float64)  # creates new buffers
     with torch.no_grad():
         built.student.model.get_submodule(next(iter(synced)).removeprefix("student.model.")).running_mean += 1
     built.train()

@@ -1,4 +1,4 @@
-"""full_precision: what a loss sees, whatever it is given."""
+"""full_precision: the types that a loss gets, for all types of inputs."""
 
 import inspect
 
@@ -11,7 +11,7 @@ from kd_lightning.functional import full_precision
 
 @full_precision
 def seen(student: Tensor, teacher: Tensor, labels: Tensor | None = None, *, scale: float = 1.0) -> dict:
-    """Its arguments' types and a product's, which autocast would lower."""
+    """Return the types of the arguments and of a product, which autocast would lower."""
     return {
         "student": student.dtype,
         "teacher": teacher.dtype,
@@ -25,7 +25,7 @@ def seen(student: Tensor, teacher: Tensor, labels: Tensor | None = None, *, scal
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("lowered", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("by_name", [False, True])
-def test_it_sees_float32_without_autocast(dtype: torch.dtype, lowered: torch.dtype, by_name: bool) -> None:
+def test_the_loss_gets_float32_without_autocast(dtype: torch.dtype, lowered: torch.dtype, by_name: bool) -> None:
     pair = {"student": torch.rand(3, 4, dtype=dtype), "teacher": torch.rand(3, 4, dtype=dtype)}
     with torch.autocast("cpu", lowered):
         found = seen(**pair) if by_name else seen(*pair.values())
@@ -41,13 +41,13 @@ def test_float64_stays() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8])
-def test_labels_and_masks_stay_what_they_are(dtype: torch.dtype) -> None:
+def test_labels_and_masks_are_not_converted(dtype: torch.dtype) -> None:
     rows = torch.ones(3, dtype=dtype)
     assert seen(torch.rand(3, 4), torch.rand(3, 4), rows)["labels"] == dtype
     assert seen(torch.rand(3, 4), torch.rand(3, 4), labels=rows)["labels"] == dtype
 
 
-def test_the_gradient_returns_in_the_type_that_came() -> None:
+def test_the_gradient_has_the_type_of_the_input() -> None:
     student = torch.rand(3, 4, dtype=torch.float16, requires_grad=True)
     full_precision(lambda given: given.square().sum())(student).backward()
     assert student.grad.dtype == torch.float16
@@ -57,4 +57,4 @@ def test_the_gradient_returns_in_the_type_that_came() -> None:
 def test_the_loss_keeps_its_name_signature_and_docstring() -> None:
     assert seen.__name__ == "seen"
     assert [*inspect.signature(seen).parameters] == ["student", "teacher", "labels", "scale"]
-    assert seen.__doc__.startswith("Its arguments")
+    assert seen.__doc__.startswith("Return the types")

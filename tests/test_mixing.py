@@ -1,4 +1,4 @@
-"""Mixup and CutMix: partners, shares and pixels against the plain formulas and timm's draws."""
+"""Mixup and CutMix: partners, shares and pixels compared with the formulas and with timm's draws."""
 
 import numpy as np
 import pytest
@@ -55,9 +55,9 @@ def test_mixup_is_the_plain_formula(images: Tensor) -> None:
     assert torch.equal(mixed.mix_lambda, parts)
 
 
-def test_cutmix_cuts_one_box_of_the_area_that_it_says() -> None:
+def test_cutmix_pastes_one_box_of_the_returned_area() -> None:
     images, keys = IMAGES.clone(), KEYS[:COUNT]
-    images[:, 0] = torch.arange(COUNT, dtype=torch.uint8)[:, None, None]  # tells whose pixel it is
+    images[:, 0] = torch.arange(COUNT, dtype=torch.uint8)[:, None, None]  # the red value identifies the image
     rows, parts, plain = partners(keys), mix_lambda(keys, 1.0), images.float() / 255
     parts[0] = 1.0
     mixed = cutmix(images, keys, rows, parts)
@@ -72,7 +72,7 @@ def test_cutmix_cuts_one_box_of_the_area_that_it_says() -> None:
 
 
 def test_cutmix_areas_are_the_papers() -> None:
-    """Those of the authors' code; timm 1.0.31 has boxes of odd sides too, larger by a row or column."""
+    """The areas are those of the authors' code. timm 1.0.31 also has odd sides, larger by one row or column."""
     ours = cutmix(torch.zeros((5000, 1, 12, 16)), KEYS, partners(KEYS), mix_lambda(KEYS, 1.0)).mix_lambda
     noise, area = np.random.default_rng(0), 1
     side = np.sqrt(1 - noise.beta(1, 1, 100_000))
@@ -82,8 +82,8 @@ def test_cutmix_areas_are_the_papers() -> None:
     assert stats.ks_2samp(((1 - ours) * 12 * 16).round().numpy(), area).pvalue > 1e-3
 
 
-def test_the_shares_of_batches_are_timms() -> None:
-    np.random.seed(0)  # timm draws from NumPy's own generator
+def test_shares_have_the_distribution_of_timm() -> None:
+    np.random.seed(0)  # timm draws from NumPy's generator
     theirs = [Mixup(mixup_alpha=0.8)._params_per_batch()[0] for _ in range(5000)]
     for per, size, total in (("batch", 1, 1000), ("batch", 2, 2000), ("sample", 5000, 5000)):
         mixing, pixels = Mixing(mixup=0.8, per=per), torch.zeros((size, 3, 1, 1))
@@ -93,7 +93,7 @@ def test_the_shares_of_batches_are_timms() -> None:
         assert stats.kstest(ours, "beta", (0.8, 0.8)).pvalue > 1e-3
 
 
-def test_a_batch_shares_its_choice_and_samples_have_their_own() -> None:
+def test_one_share_per_batch_or_per_sample() -> None:
     for mixing in (Mixing(mixup=0.8), Mixing(cutmix=1.0), Mixing(mixup=0.8, cutmix=1.0)):
         seen = [mixing(a_batch(some)).mix_lambda for some in KEYS[: 20 * COUNT].split(COUNT)]
         assert all((parts == parts[0]).all() for parts in seen)
@@ -113,10 +113,10 @@ def test_how_often_images_are_mixed_and_cut(per: str, count: int) -> None:
         mixed, blended = mixed + int((~untouched).sum()), blended + int((~is_cut).sum())
     spread = 4 * 0.5 / (1000 if per == "batch" else 4000) ** 0.5
     assert blended / 4000 == pytest.approx(0.6 * 0.7, abs=spread)
-    assert 0.6 * 0.7 < mixed / 4000 < 0.6 + spread  # a small or clipped box can leave nothing cut
+    assert 0.6 * 0.7 < mixed / 4000 < 0.6 + spread  # a small or clipped box can be empty
 
 
-def test_further_views_labels_and_the_rest_stay() -> None:
+def test_views_and_labels_do_not_change() -> None:
     mixed = Mixing(mixup=0.2)(batch := a_batch()._replace(views=(IMAGES.flip(-1),)))
     assert mixed.views is batch.views
     assert mixed.labels is batch.labels
@@ -127,7 +127,7 @@ def test_further_views_labels_and_the_rest_stay() -> None:
 
 
 @pytest.mark.parametrize("per", ["batch", "sample"])
-def test_cross_entropy_with_shares_is_that_of_soft_targets(per: str) -> None:
+def test_mixed_cross_entropy_equals_the_one_with_soft_targets(per: str) -> None:
     batch = Mixing(mixup=0.8, cutmix=1.0, per=per)(a_batch())
     logits = torch.randn((COUNT, 10), generator=torch.Generator().manual_seed(1))
     own, partner = (F.one_hot(labels, 10).float() for labels in (batch.labels, batch.partner_labels))
@@ -142,6 +142,6 @@ def test_cross_entropy_with_shares_is_that_of_soft_targets(per: str) -> None:
     + [({"mixup": 1.0, "switch": 1.5}, r"data.mixing.switch: 1.5 is not in \[0, 1\]")]
     + [({"mixup": 1.0, "probability": -0.5}, "data.mixing.probability: -0.5")],
 )
-def test_refusals(kwargs: dict, words: str) -> None:
+def test_invalid_values_raise_an_error(kwargs: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Mixing(**kwargs)

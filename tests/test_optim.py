@@ -1,4 +1,4 @@
-"""Schedules against their closed forms, over real runs, and after a resume."""
+"""Schedules: closed forms, real runs and resumed runs."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from kd_lightning.optim import RunSchedule, WarmupCosine, WarmupMultiStep
 
 
 def rates(make: Callable[[torch.optim.Optimizer], RunSchedule], epochs: int, per_epoch: int) -> list[float]:
-    """The learning rate of each step of a run, for a base rate of 2."""
+    """Return the learning rate of each step of a run with a base rate of 2."""
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
     schedule, seen = make(optimizer), []
     schedule.begin(epochs * per_epoch, per_epoch)
@@ -41,7 +41,7 @@ def test_cosine_with_warmup_is_its_closed_form() -> None:
     assert rates(lambda o: WarmupCosine(o), 3, 5)[0] == 2.0
 
 
-def test_each_group_keeps_its_own_base_rate() -> None:
+def test_each_parameter_group_has_its_own_base_rate() -> None:
     groups = [{"params": nn.Linear(1, 1).parameters(), "lr": rate} for rate in (2.0, 0.5)]
     optimizer = torch.optim.SGD(groups, lr=1.0)
     schedule = WarmupCosine(optimizer, warmup_epochs=1, warmup_from=0.5)
@@ -55,15 +55,15 @@ def test_each_group_keeps_its_own_base_rate() -> None:
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
 
 
-def test_a_warmup_longer_than_the_run_never_falls_and_a_negative_one_is_refused() -> None:
+def test_a_warmup_longer_than_the_run_only_rises_and_a_negative_one_raises_an_error() -> None:
     assert rates(lambda o: WarmupCosine(o, warmup_epochs=4), 2, 2) == pytest.approx([0.0, 0.25, 0.5, 0.75])
     with pytest.raises(ConfigError, match=r"^warmup_epochs: -1"):
         rates(lambda o: WarmupCosine(o, warmup_epochs=-1), 2, 2)
 
 
 @pytest.mark.parametrize("epochs", [7, 100])
-def test_a_fraction_of_the_run_is_reached_in_its_very_epoch(epochs: int) -> None:
-    """0.55 * 100 is 55.00000000000001 in floating point."""
+def test_a_milestone_as_a_fraction_takes_effect_at_the_exact_epoch(epochs: int) -> None:
+    """In floating point, 0.55 * 100 is 55.00000000000001."""
     for epoch in range(1, epochs):
         seen = rates(lambda o, m=epoch / epochs: WarmupMultiStep(o, milestones=[m]), epochs, 1)
         assert seen == pytest.approx([2.0] * epoch + [0.2] * (epochs - epoch))
@@ -78,12 +78,12 @@ def test_multi_step_drops_at_its_milestones() -> None:
 
 
 @pytest.mark.parametrize("milestones", [[5, 3], [0.0, 2], [-1]])
-def test_milestones_out_of_order_are_refused(milestones: list[float]) -> None:
+def test_milestones_out_of_order_raise_an_error(milestones: list[float]) -> None:
     with pytest.raises(ConfigError, match="milestones"):
         rates(lambda o: WarmupMultiStep(o, milestones=milestones), 1, 1)
 
 
-def test_a_resume_keeps_the_place_and_obeys_the_new_length() -> None:
+def test_a_resumed_schedule_continues_at_its_step_with_the_new_length() -> None:
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
     before = WarmupCosine(optimizer)
     before.begin(10, 5)
@@ -99,7 +99,7 @@ def test_a_resume_keeps_the_place_and_obeys_the_new_length() -> None:
 
 
 class Rates(Callback):
-    """The learning rate of each optimizer step."""
+    """Records the learning rate of each optimizer step."""
 
     def __init__(self) -> None:
         self.seen: list[float] = []
@@ -114,24 +114,24 @@ def run(
     watch, student = Rates(), Network("cifar_resnet8", model_kwargs={"channels": [2, 2, 2, 2]})
     method = Supervised(student=student, optimizer=lambda p: torch.optim.SGD(p, lr=lr), lr_scheduler=scheduler)
     fit = trainer(folder, watch, max_epochs=epochs, **kwargs)
-    fit.fit(method, Digits(max_train_samples=100, batch_size=20), ckpt_path=resume)  # 5 steps an epoch
+    fit.fit(method, Digits(max_train_samples=100, batch_size=20), ckpt_path=resume)  # 5 steps per epoch
     if resume is None:
         fit.save_checkpoint(folder / "run.ckpt")
     return watch.seen
 
 
-def test_in_a_run_the_length_is_the_trainers(tmp_path: Path) -> None:
+def test_the_length_of_a_run_comes_from_the_trainer(tmp_path: Path) -> None:
     expected = [1 + math.cos(math.pi * step / 10) for step in range(10)]
     assert run(tmp_path, WarmupCosine, epochs=2) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("epochs", "limits"), [(-1, {"max_steps": 7}), (3, {"max_steps": 7})])
-def test_a_run_that_steps_end_is_as_long_as_they_say(epochs: int, limits: dict[str, int], tmp_path: Path) -> None:
+def test_max_steps_limits_the_length(epochs: int, limits: dict[str, int], tmp_path: Path) -> None:
     expected = [1 + math.cos(math.pi * step / 7) for step in range(7)]
     assert run(tmp_path, WarmupCosine, epochs=epochs, **limits) == pytest.approx(expected)
 
 
-def test_a_resumed_run_goes_on_in_place_and_obeys_its_own_length_and_rate(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_at_its_step_with_its_own_length_and_rate(tmp_path: Path) -> None:
     def warm(optimizer: torch.optim.Optimizer) -> WarmupCosine:
         return WarmupCosine(optimizer, warmup_epochs=1)
 
@@ -145,12 +145,12 @@ def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
     assert seen == pytest.approx([2.0] * 3 + [0.2] * 3)
 
 
-def test_torchs_own_schedules_are_stepped_once_an_epoch(tmp_path: Path) -> None:
+def test_schedules_of_torch_step_once_per_epoch(tmp_path: Path) -> None:
     seen = run(tmp_path, lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [1], gamma=0.5), epochs=2)
     assert seen == [2.0] * 5 + [1.0] * 5
 
 
-def test_a_plateau_is_watched_in_the_metric_it_names(tmp_path: Path) -> None:
+def test_reduce_on_plateau_reads_its_metric(tmp_path: Path) -> None:
     def schedule(optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
         return ReduceLROnPlateau(optimizer, monitor="val/acc", mode="max", threshold=10.0, patience=0, factor=0.5)
 

@@ -1,4 +1,4 @@
-"""The package's public names, which are imported when they are used."""
+"""Public names of the package, which are imported when they are used."""
 
 import subprocess
 import sys
@@ -22,6 +22,6 @@ def test_public_names() -> None:
         from kd_lightning import Nothing  # noqa: F401
 
 
-def test_the_package_alone_imports_no_torch() -> None:
+def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, kd_lightning; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""What holds for whatever comes in: losses, error lines, random numbers, schedules, samplers, numbers in tables."""
+"""Properties for random inputs: losses, error messages, random numbers, schedules, samplers, numbers in tables."""
 
 import contextlib
 import math
@@ -20,14 +20,14 @@ from kd_lightning.reports.values import MAX_MAGNITUDE, finite_array, number, pri
 
 QUICK = settings(deadline=None, max_examples=30, derandomize=True, database=None)
 UNSCALED = "at_loss sp_loss coss_loss pkt_loss rkd_distance_loss rkd_angle_loss cosine_loss regression_loss".split()
-"""Of cosines, or divided by their own mean: the student's scale does not count."""
+"""Losses that do not depend on the scale of the student's features."""
 TURNED = "sp_loss pkt_loss rkd_distance_loss rkd_angle_loss".split()
-"""Of relations among samples: a rotation of the student's space does not count."""
+"""Losses that do not depend on a rotation of the student's features."""
 
 
 @st.composite
 def pairs(draw: st.DrawFn, least: int = 1, scale: int = 4) -> tuple[Tensor, Tensor]:
-    """Two N,D float32 of any small shape and of sizes from 1e-4 to 1e4, some rows zero or the same."""
+    """Draw two float32 tensors N,D of a small shape and scales of 1e-4 to 1e4, with some zero or equal rows."""
     rows, columns = draw(st.integers(least, 7)), draw(st.integers(2, 6))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     made = []
@@ -53,7 +53,7 @@ def test_losses_are_finite_with_finite_gradients(name: str, pair: tuple[Tensor, 
 @pytest.mark.parametrize("name", LOSSES)
 @QUICK
 @given(pair=pairs(scale=1), seed=st.integers(0, 2**31))
-def test_losses_do_not_see_the_order_of_the_batch(name: str, pair: tuple[Tensor, Tensor], seed: int) -> None:
+def test_losses_do_not_depend_on_the_order_of_the_batch(name: str, pair: tuple[Tensor, Tensor], seed: int) -> None:
     order = torch.randperm(len(pair[0]), generator=torch.Generator().manual_seed(seed))
     student, teacher = (x.double() for x in pair)
     here, there = call(name, student, teacher), call(name, student[order], teacher[order])
@@ -67,7 +67,7 @@ def directions(seed: int, rows: int = 6, columns: int = 5) -> Tensor:
 @pytest.mark.parametrize("name", UNSCALED)
 @QUICK
 @given(seed=st.integers(0, 2**20), factor=st.floats(0.01, 100))
-def test_losses_of_cosines_do_not_see_the_scale(name: str, seed: int, factor: float) -> None:
+def test_losses_do_not_depend_on_the_scale(name: str, seed: int, factor: float) -> None:
     student, teacher = directions(seed), directions(seed + 1)
     assert call(name, student * factor, teacher).item() == pytest.approx(call(name, student, teacher).item(), rel=1e-3)
 
@@ -75,7 +75,7 @@ def test_losses_of_cosines_do_not_see_the_scale(name: str, seed: int, factor: fl
 @pytest.mark.parametrize("name", TURNED)
 @QUICK
 @given(seed=st.integers(0, 2**20))
-def test_losses_of_relations_do_not_see_a_rotation(name: str, seed: int) -> None:
+def test_relational_losses_do_not_depend_on_a_rotation(name: str, seed: int) -> None:
     student, teacher = directions(seed), directions(seed + 1)
     turn = torch.linalg.qr(directions(seed + 2, 5, 5))[0]
     assert call(name, student @ turn, teacher).item() == pytest.approx(call(name, student, teacher).item(), rel=1e-4)
@@ -95,7 +95,7 @@ TEXTS = st.text(max_size=60) | st.sampled_from(
 
 @QUICK
 @given(text=st.text(max_size=40), choices=st.lists(st.text(max_size=20), max_size=15))
-def test_nearest_gives_choices_and_nothing_else(text: str, choices: list[str]) -> None:
+def test_nearest_returns_only_choices(text: str, choices: list[str]) -> None:
     said = nearest(text, choices)
     assert said == "" or said.startswith(("; nearest: ", "; choices: "))
     assert bool(said) <= bool(choices)
@@ -111,7 +111,7 @@ def test_explain_never_raises(parts: list[str], options: set[str]) -> None:
 
 @settings(QUICK, max_examples=200)
 @given(text=st.text(max_size=200))
-def test_any_text_is_yaml_or_refused_by_its_own_error(text: str) -> None:
+def test_any_text_is_yaml_or_raises_a_yaml_error(text: str) -> None:
     with contextlib.suppress(yaml.YAMLError):
         check_yaml(text)
 
@@ -126,7 +126,7 @@ def test_redacting_twice_is_redacting_once(text: str) -> None:
 @given(
     value=st.text() | st.floats() | st.integers() | st.none() | st.binary() | st.booleans(), most=st.integers(3, 200)
 )
-def test_values_of_strangers(value: object, most: int) -> None:
+def test_values_of_any_type_are_printed_or_rejected(value: object, most: int) -> None:
     line = printable(value, most)
     assert len(line) <= most
     assert line.isprintable()

@@ -1,4 +1,4 @@
-"""Normal, Gamma, Beta and choices against scipy's distributions; the path of GPUs bit for bit against that of CPUs."""
+"""Normal, Gamma, Beta and choices compared with scipy; the GPU path of the hash gives the same bits as the CPU path."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Device(str):
 
 
 class Elsewhere(Tensor):
-    """A tensor on the CPU that says it lies on another device, so that `fold` takes the path of GPUs."""
+    """CPU tensor that reports another device, so that `fold_in` takes the GPU path."""
 
     @property
     def device(self) -> Device:
@@ -55,7 +55,7 @@ def test_gamma(shape: float) -> None:
 
 @pytest.mark.parametrize(("a", "b"), [(0.2, 0.2), (0.8, 0.8), (1.0, 1.0), (4.0, 4.0), (0.5, 3.0), (2.0, 1.0)])
 def test_beta(a: float, b: float) -> None:
-    """Against scipy's, rounded to float32 as ours are: of Beta(0.2, 0.2), 2% are so close to 1 that they become it."""
+    """scipy's values are rounded to float32, too: 2% of Beta(0.2, 0.2) are so close to 1 that they are rounded to 1."""
     values = beta(KEYS, a, b)
     assert values.min() >= 0
     assert values.max() <= 1
@@ -122,7 +122,7 @@ def test_streams_on_a_gpu_give_the_same_bits(name: str) -> None:
     assert torch.equal(named_key(keys.as_subclass(Elsewhere), name).as_subclass(Tensor), named_key(keys, name))
 
 
-# pow gives another last bit to what is left over beyond a multiple of the vector's width
+# pow can differ in the last bit for the elements after the last full SIMD vector
 @pytest.mark.parametrize(
     ("draw", "tolerance"),
     [

@@ -1,4 +1,4 @@
-"""Stateless random numbers: uniform, independent, and a function of their arguments alone."""
+"""Stateless random numbers: uniform, independent, and a function of their arguments only."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def test_a_key_does_not_depend_on_the_batch_it_is_drawn_in(keys: Tensor) -> None
 
 
 def test_known_values() -> None:
-    """They must never change: a resumed or repeated run of another version would see other images."""
+    """These values must never change, or a run that is resumed with another version would get other images."""
     keys = sample_keys(0, 0, torch.arange(3))
     assert keys.tolist() == KNOWN_KEYS
     assert integers(keys, 1000).tolist() == KNOWN_INTEGERS

@@ -1,4 +1,4 @@
-"""Distillation methods: one paper, one file, one class. An import here makes the class's name known in YAML."""
+"""Distillation methods, one paper per file. A config can name a class that is imported here without its module."""
 
 from kd_lightning.methods.at import AT
 from kd_lightning.methods.coss import CoSS

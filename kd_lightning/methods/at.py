@@ -14,14 +14,16 @@ from kd_lightning.models import Features, Reads
 
 @full_precision
 def at_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """The mean squared difference of the two attention maps, each brought to length 1.
+    """Return the mean squared difference between the attention maps of student and teacher (after Eq. 2).
 
-    A sample's attention is the mean over channels of its squared features, as one vector over the positions. The
-    paper's Eq. 2 has the length of the difference; its released code, and all that followed, the mean square.
+    A sample's attention map is the mean over the channels of its squared features. It is flattened to a vector over the
+    positions and normalised to length 1. The paper's Eq. 2 takes the L2 norm of the difference. The mean square is from
+    the authors' released code, and all later codes use it.
 
     Args:
-        student_map: N,C,H,W.
-        teacher_map: N,D,h,w; where the sizes differ, the larger is pooled to the smaller.
+        student_map: Feature map of the student, N,C,H,W.
+        teacher_map: Feature map of the teacher, N,D,h,w. If the two sizes differ, the larger map is pooled to the
+            smaller.
     """
     student, teacher = (normalize(x.square().mean(dim=1).flatten(1)) for x in match_spatial(student_map, teacher_map))
     return F.mse_loss(student, teacher)
@@ -30,12 +32,14 @@ def at_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 class AT(Distiller):
     """Attention transfer (Zagoruyko & Komodakis 2017, "Paying More Attention to Attention").
 
-    The student is to be active where in the image the teacher is, whatever in.
+    The student learns to be active at the positions of an image where the teacher is active. The channels may differ.
 
     Args:
-        layers: how many of the last stages' maps are matched, the last with the last and so on; their losses are added.
-        at_weight: weight of that sum; the paper's beta and RepDistiller's.
-        **kwargs: teacher, ce_weight, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
+        layers: Number of stages whose feature maps are matched, counted back from the last stage. The last stage of the
+            student is matched with the last stage of the teacher, and so on. The losses of all pairs are added.
+        at_weight: Weight of the summed loss. The default is the paper's beta and RepDistiller's value.
+        **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
+            lr_scheduler.
     """
 
     def __init__(self, *, layers: int = 3, at_weight: float = 1000.0, **kwargs: Any) -> None:
@@ -49,5 +53,5 @@ class AT(Distiller):
         return Reads(maps=self.layers)
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
-        each = torch.stack([at_loss(*maps) for maps in zip(student.maps, teacher.maps, strict=True)])
-        return {"at": self.at_weight * each.sum()}
+        stage_losses = torch.stack([at_loss(*maps) for maps in zip(student.maps, teacher.maps, strict=True)])
+        return {"at": self.at_weight * stage_losses.sum()}

@@ -1,4 +1,4 @@
-"""CoSS: space similarity, distillation without labels (Singh & Wang 2024)."""
+"""CoSS: distillation by space similarity, without labels (Singh & Wang 2024)."""
 
 from typing import Any, Literal
 
@@ -16,42 +16,62 @@ PAPER_SCALE, RELEASED_SCALE = 70.0, 1 / (0.07 * 0.1)
 
 @full_precision
 def feature_similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """L_co: minus the mean cosine of the rows of N,D and N,D, each sample's features in both networks."""
+    """Return L_co: minus the mean over the N samples of the cosine between the student's and the teacher's embedding.
+
+    Args:
+        student: Embeddings of the student, N,D.
+        teacher: Embeddings of the teacher, N,D.
+    """
     return -cosine(student, teacher, dim=1).mean()
 
 
 @full_precision
 def space_similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """L_ss: minus the mean cosine of the columns of N,D and N,D, each dimension over the batch.
+    """Return L_ss: minus the mean over the D dimensions of the cosine between the student's and the teacher's column.
 
-    The columns of the features as they are: not centred, and not of rows that were normalised before. With one
-    sample every column is a single number, and nothing is left to learn.
+    A column holds the values of one dimension for the samples of the batch. The columns are not centred, and the rows
+    are not normalised first. With one sample, each column is a single number, and the gradient is 0.
+
+    Args:
+        student: Embeddings of the student, N,D.
+        teacher: Embeddings of the teacher, N,D.
     """
     return -cosine(student, teacher, dim=0).mean()
 
 
 @full_precision
 def coss_loss(student: Tensor, teacher: Tensor, *, scale: float = PAPER_SCALE, space_weight: float = 1.0) -> Tensor:
-    """scale (L_co + space_weight L_ss) of N,D and N,D features (CoSS, section 3)."""
+    """Return scale (L_co + space_weight L_ss) (CoSS, section 3).
+
+    Args:
+        student: Embeddings of the student, N,D.
+        teacher: Embeddings of the teacher, N,D.
+        scale: Factor of both terms.
+        space_weight: Weight of L_ss, the paper's lambda.
+    """
     return scale * (feature_similarity_loss(student, teacher) + space_weight * space_similarity_loss(student, teacher))
 
 
 class CoSS(EmbeddingDistiller):
     """Space similarity (Singh & Wang 2024, "Simple Unsupervised Knowledge Distillation With Space Similarity").
 
-    The student's embedding is to lie where the teacher's does, and each of its dimensions is to vary over the batch as
-    the teacher's does, so that the shape of the teacher's whole space is kept. It needs no labels. The paper's batches
-    are anchors with 15 of their 31 nearest neighbours by the teacher: `data.neighbors`. The head is that of its
-    released code, which compares within each GPU's own batch (`gather: false`).
+    The student's embedding of each image learns to point in the direction of the teacher's embedding. In addition, each
+    dimension of the embedding learns to vary over the batch as the teacher's dimension does. The student thus preserves
+    the shape of the teacher's embedding space. The method needs no labels.
+
+    In the paper, a batch consists of anchors, each with 15 of its 31 nearest neighbours in the teacher's embedding
+    space; `data.neighbors` makes such batches. The head is that of the authors' released code. That code compares only
+    the images of each GPU's own batch, as `gather: false` does here.
 
     Args:
-        scale: of the whole loss, which is not without effect beside a weight decay: 70 is the paper's, `released` the
-            1 / (0.07 x 0.1) of its released code.
-        space_weight: of the dimensions' term beside the samples'; the paper's lambda. 0 leaves cosines alone, its L_co.
-        hidden: width of the head's middle layer. There is a head, Linear, ReLU, Linear on the student's embedding, only
-            where the two widths differ; it is not part of the student that is kept.
-        ce_weight: weight of the cross-entropy with the labels; the paper has none.
-        **kwargs: teacher, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
+        scale: Factor of both terms. 70 is the paper's value; `released` is 1 / (0.07 x 0.1), the value of the
+            authors' released code. With weight decay in the optimizer, the factor changes the result.
+        space_weight: Weight of the space-similarity term relative to the feature-similarity term; the paper's lambda. 0
+            disables the space-similarity term and leaves the cosine of each image's embeddings, the paper's L_co.
+        hidden: Width of the hidden layer of the head. The head (Linear, ReLU, Linear) is used only if the student's and
+            the teacher's embeddings differ in width. It is not part of the saved student.
+        ce_weight: Weight of the cross-entropy with the labels. The paper has no such term.
+        **kwargs: Arguments of every distiller, such as teacher, kd_weight, student, optimizer and lr_scheduler.
     """
 
     def __init__(
@@ -80,7 +100,10 @@ class CoSS(EmbeddingDistiller):
         super().check_data(data)
         images = self.effective_batch_size(data)
         if self.space_weight and images < 32:
-            rank_zero_warn(f"data.batch_size: CoSS's dimensions over {images} images are noisy; the paper has 1,024")
+            rank_zero_warn(
+                f"data.batch_size: the space-similarity term of CoSS over {images} images is noisy; use a larger batch "
+                "(the paper has 1,024 images)"
+            )
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         pair = self.aligned_pair(student, teacher)

@@ -1,4 +1,4 @@
-"""DIST: correlations in place of a divergence (Huang et al. 2022)."""
+"""DIST: correlations instead of a divergence (Huang et al. 2022)."""
 
 from typing import Any
 
@@ -16,16 +16,17 @@ _EPSILON = 1e-8
 
 @full_precision
 def correlation_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, dim: int) -> Tensor:
-    """T^2 (1 - mean Pearson correlation) of the two softmaxes along a dimension (DIST, Eq. 6, 8, 9).
+    """Return T^2 (1 - mean Pearson correlation) of the student's and the teacher's softmax along a dimension.
 
-    Along 1, a sample's classes (inter-class); along 0, a class over the batch (intra-class). A row or column that
-    does not vary correlates with nothing: 0, by the released code's 1e-8 in the denominator.
+    DIST, Eqs. 6, 8 and 9. `dim=1` correlates the classes of each sample (inter-class). `dim=0` correlates the samples
+    of the batch for each class (intra-class). The denominator has 1e-8 added, as in the authors' released code. The
+    correlation of a row or column that does not vary is therefore 0.
 
     Args:
-        student_logits: N,K.
-        teacher_logits: N,K.
-        temperature: T, above 0.
-        dim: 0 or 1.
+        student_logits: Logits of the student, N,K.
+        teacher_logits: Logits of the teacher, N,K.
+        temperature: Temperature T of both softmaxes, above 0.
+        dim: Dimension along which the correlation is computed, 0 or 1.
     """
     student, teacher = (torch.softmax(logits / temperature, dim=1) for logits in (student_logits, teacher_logits))
     student, teacher = (x - x.mean(dim=dim, keepdim=True) for x in (student, teacher))
@@ -36,14 +37,16 @@ def correlation_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperat
 class DIST(Distiller):
     """Correlations (Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher").
 
-    The student is to keep the order of what the teacher says, not its values: a sample's classes, and a class's
-    samples. The weights of 2 and the temperatures are the released code's.
+    The student learns the order of the teacher's probabilities instead of their values. It learns the order of the
+    classes for each sample, and the order of the samples for each class. The default weights of 2 and the temperatures
+    are those of the authors' released code.
 
     Args:
-        temperature: of both softmaxes: 4 on CIFAR, 1 on ImageNet.
-        inter_weight: weight of the correlation of each sample's classes.
-        intra_weight: weight of the correlation of each class's samples, in the batch.
-        **kwargs: teacher, ce_weight, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
+        temperature: Temperature of both softmaxes: 4 on CIFAR, 1 on ImageNet.
+        inter_weight: Weight of the correlation over the classes of each sample.
+        intra_weight: Weight of the correlation over the samples of the batch for each class.
+        **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
+            lr_scheduler.
     """
 
     min_batch_size = 2

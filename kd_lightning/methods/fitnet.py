@@ -1,4 +1,4 @@
-"""FitNet: a stage of the teacher as a hint (Romero et al. 2015)."""
+"""FitNet: a feature map of the teacher as a hint (Romero et al. 2015)."""
 
 from typing import Any
 
@@ -14,22 +14,31 @@ from kd_lightning.models import Features, Reads
 
 @full_precision
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean squared difference of two tensors of one shape (FitNets, Eq. 3, as a mean)."""
+    """Return the mean squared difference of two feature maps (FitNets, Eq. 3, as a mean over all elements).
+
+    Args:
+        student: Feature map of the student, mapped to the shape of the teacher's, N,C,H,W.
+        teacher: Feature map of the teacher, N,C,H,W.
+    """
     return F.mse_loss(student, teacher)
 
 
 class FitNet(Distiller):
     """Hints (Romero et al. 2015, "FitNets: Hints for Thin Deep Nets").
 
-    A 1x1 convolution with BatchNorm (and ReLU) maps a stage of the student to the teacher's channels; where the
-    two sizes differ, the larger map is pooled to the smaller. In one phase, beside the cross-entropy, as RepDistiller
-    does it; the paper first trains up to the stage by the hint alone, and then by KD.
+    The student learns to predict a feature map of the teacher, called the hint. A 1x1 convolution with BatchNorm (and
+    ReLU) maps the student's feature map of the same stage to the teacher's number of channels. If the sizes of the two
+    maps differ, the larger map is pooled to the smaller.
+
+    As in RepDistiller, there is one phase, and the hint is added to the cross-entropy. The paper has two phases: it
+    first trains the student's layers up to this stage with the hint only, and then the student with KD.
 
     Args:
-        layer: which stage, counted from the last, which is 1; 2 is the middle of three.
-        relu: whether the mapped features end in a ReLU, as the teacher's do where it is a convolutional network.
-        fitnet_weight: weight of the hint; RepDistiller's.
-        **kwargs: teacher, ce_weight, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
+        layer: Stage of the hint, counted back from the last stage, which is 1; 2 is the middle of three stages.
+        relu: Whether a ReLU follows the BatchNorm. The stages of a convolutional teacher end in a ReLU, too.
+        fitnet_weight: Weight of the hint. The default is RepDistiller's.
+        **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
+            lr_scheduler.
     """
 
     def __init__(self, *, layer: int = 2, relu: bool = True, fitnet_weight: float = 100.0, **kwargs: Any) -> None:
@@ -37,14 +46,16 @@ class FitNet(Distiller):
         self.check_layer("layer", layer)
         self.set_weights(fitnet_weight=fitnet_weight)
         self.layer = layer
-        width, teacher_width = (n.model.feature_info[-layer]["num_chs"] for n in (self.student, self.teacher))
+        networks = (self.student, self.teacher)
+        width, teacher_width = (network.model.feature_info[-layer]["num_chs"] for network in networks)
         layers = [nn.Conv2d(width, teacher_width, 1, bias=False), nn.BatchNorm2d(teacher_width)]
         self.regressor = nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
 
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
         if self.layer > 1 and not (ce_weight or kd_weight):
             raise ConfigError(
-                f"layer: {self.layer}; without labels and soft targets, the stages after it would learn nothing; give 1"
+                f"layer: {self.layer} is given, but without labels and soft targets the stages after it would learn "
+                "nothing; give 1, or a ce_weight or kd_weight above 0"
             )
 
     @property

@@ -1,4 +1,4 @@
-"""KD: soft targets (Hinton, Vinyals, Dean 2015). Their loss is `functional.kd_loss`, since every distiller has it."""
+"""KD: soft targets (Hinton, Vinyals, Dean 2015). The loss is `functional.kd_loss`, because every distiller uses it."""
 
 from typing import Any
 
@@ -12,15 +12,16 @@ from kd_lightning.models import Features, Reads
 class KD(Distiller):
     """Soft targets (Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network").
 
-    The student learns the teacher's softened class probabilities. Every distiller has this term (`kd_weight`); here it
-    is enabled by default, and it is the only one beside the labels'.
+    The student learns the teacher's class probabilities, softened by a temperature. Every distiller has this term
+    (`kd_weight`). In KD it is enabled by default, and the only other term is the cross-entropy with the labels.
 
     Args:
-        temperature: temperature of both softmaxes, another name of kd_temperature; the defaults of the weights belong
-            to 4.
-        ce_weight: weight of the cross-entropy with the labels; 0 learns from the teacher alone.
-        kd_weight: weight of the soft targets; 0.1 and 0.9 are RepDistiller's (Tian et al. 2020), the paper gives none.
-        **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        temperature: Temperature of both softmaxes, called `kd_temperature` in other distillers. The default weights are
+            meant for a temperature of 4.
+        ce_weight: Weight of the cross-entropy with the labels. With 0, the student learns only from the teacher.
+        kd_weight: Weight of the soft targets. The default weights of 0.1 and 0.9 are RepDistiller's (Tian et al. 2020);
+            the paper gives none.
+        **kwargs: Arguments of every distiller, such as teacher, check_teacher, student, optimizer and lr_scheduler.
     """
 
     def __init__(

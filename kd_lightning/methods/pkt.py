@@ -14,33 +14,36 @@ _EPSILON = 1e-7
 
 @full_precision
 def pkt_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean over N,N of p log(p / q), p the teacher's and q the student's probabilities of each other sample.
+    """Return the mean of p log(p / q) over the N x N pairs of samples (Passalis & Tefas 2018).
 
-    A row of probabilities is (1 + cosine) / 2 of a sample with all, itself included, divided by their sum. The mean,
-    and 1e-7 in the logarithm, are the released code's; a divergence would be N times that.
+    p (teacher) and q (student) are N,N probabilities. Row i holds (1 + cosine) / 2 of sample i and each of the N
+    samples, also of sample i itself. Each row is divided by its sum. The mean, and the 1e-7 that is added to p and q in
+    the logarithm, are those of the authors' released code. The mean KL divergence of a row would be N times this value.
 
     Args:
-        student: N,D.
-        teacher: N,E.
+        student: Embeddings of the student, N,D.
+        teacher: Embeddings of the teacher, N,E.
     """
-    q, p = (_neighborhoods(x) for x in (student, teacher))
+    q, p = (_neighbor_probabilities(x) for x in (student, teacher))
     return (p * ((p + _EPSILON).log() - (q + _EPSILON).log())).mean()
 
 
-def _neighborhoods(vectors: Tensor) -> Tensor:
+def _neighbor_probabilities(vectors: Tensor) -> Tensor:
     vectors = normalize(vectors)
-    likeness = (vectors @ vectors.T + 1) / 2
-    return likeness / likeness.sum(dim=1, keepdim=True)
+    similarities = (vectors @ vectors.T + 1) / 2
+    return similarities / similarities.sum(dim=1, keepdim=True)
 
 
 class PKT(Distiller):
     """Probabilities (Passalis & Tefas 2018, "Learning Deep Representations with Probabilistic Knowledge Transfer").
 
-    The student's embeddings are to be neighbours of each other as probably as the teacher's are.
+    The student learns the teacher's probabilities that two samples are neighbours. The probabilities are computed from
+    the cosines between the embeddings of a batch.
 
     Args:
-        pkt_weight: weight of the divergence; the released code's and RepDistiller's.
-        **kwargs: teacher, ce_weight, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
+        pkt_weight: Weight of the divergence. The default is that of the authors' released code and of RepDistiller.
+        **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
+            lr_scheduler.
     """
 
     min_batch_size = 2

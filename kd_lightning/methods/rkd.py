@@ -14,58 +14,63 @@ from kd_lightning.models import Features, Reads
 
 @full_precision
 def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """RKD-D: the smooth L1 difference of all distances N,N, each network's in units of its own mean (Eq. 7, 8).
+    """Return RKD-D: the mean smooth L1 difference between the N,N distances of student and teacher (paper: Eqs. 7, 8).
 
-    The mean is over the distances above 0; the loss over all pairs, a sample with itself included.
+    The distances of each network are divided by their mean over all distances above 0. The loss is the mean over all
+    pairs of samples, including the pairs of a sample with itself.
 
     Args:
-        student: N,D.
-        teacher: N,E.
+        student: Embeddings of the student, N,D.
+        teacher: Embeddings of the teacher, N,E.
     """
     return F.smooth_l1_loss(_distances(student), _distances(teacher))
 
 
 @full_precision
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """RKD-A: the smooth L1 difference of the cosines of all angles N,N,N between three samples (Eq. 9, 10).
+    """Return RKD-A: the mean smooth L1 difference between the cosines of the N,N,N angles (paper: Eqs. 9, 10).
 
-    The angles at some samples at a time are held, not all.
+    Each angle is between the lines from one sample to two samples. To save memory, the angles are computed for some
+    samples at a time.
 
     Args:
-        student: N,D.
-        teacher: N,E.
+        student: Embeddings of the student, N,D.
+        teacher: Embeddings of the teacher, N,E.
     """
     count = len(student)
     floats_each = count * (count + student.shape[1] + teacher.shape[1])
-    every = (student, teacher)
-    return chunked_sum(_angles_apart, *every, floats_each=floats_each, whole=every) / count**3
+    pair = (student, teacher)
+    return chunked_sum(_sum_angle_losses, *pair, floats_each=floats_each, whole=pair) / count**3
 
 
 def _distances(vectors: Tensor) -> Tensor:
-    # not by matrix products, which lose the small distances
+    # cdist's matrix products would be inaccurate for small distances
     distances = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
-    apart = distances > 0
-    mean = (distances * apart).sum() / apart.sum().clamp(min=1)
+    positive = distances > 0
+    mean = (distances * positive).sum() / positive.sum().clamp(min=1)
     return distances / torch.where(mean > 0, mean, 1.0)
 
 
-def _angles_apart(students: Tensor, teachers: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
-    return F.smooth_l1_loss(_angles(students, student), _angles(teachers, teacher), reduction="sum")
+def _sum_angle_losses(student_corners: Tensor, teacher_corners: Tensor, student: Tensor, teacher: Tensor) -> Tensor:
+    return F.smooth_l1_loss(_angles(student_corners, student), _angles(teacher_corners, teacher), reduction="sum")
 
 
 def _angles(corners: Tensor, vectors: Tensor) -> Tensor:
-    """M,N,N cosines of the angles at M corners between the lines to any two of N vectors."""
+    """Return M,N,N: at each of M corners, the cosine of the angle between the lines to two of N vectors."""
     lines = normalize(vectors[None] - corners[:, None])
     return lines @ lines.transpose(1, 2)
 
 
 class RKD(Distiller):
-    """Relations (Park et al. 2019, "Relational Knowledge Distillation"), between embeddings.
+    """Relations between embeddings (Park et al. 2019, "Relational Knowledge Distillation").
+
+    The student learns the teacher's distances between two samples of a batch, and the teacher's angles between three.
 
     Args:
-        distance_weight: weight of the distances; the paper's and RepDistiller's.
-        angle_weight: weight of the angles, whose cost grows with the cube of the batch.
-        **kwargs: teacher, ce_weight, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
+        distance_weight: Weight of the distances. The default is that of the paper and of RepDistiller.
+        angle_weight: Weight of the angles. Their cost grows with the cube of the batch size.
+        **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
+            lr_scheduler.
     """
 
     min_batch_size = 3

@@ -1,4 +1,4 @@
-"""SEED: the teacher's similarities to a queue, without labels (Fang et al. 2021)."""
+"""SEED: similarities to a queue of the teacher's embeddings, without labels (Fang et al. 2021)."""
 
 from typing import Any
 
@@ -18,17 +18,18 @@ from kd_lightning.models import Features
 def seed_loss(
     student: Tensor, teacher: Tensor, *, queue: Tensor, student_temperature: float, teacher_temperature: float
 ) -> Tensor:
-    """Cross-entropy of the student's similarities with the teacher's, both to the teacher's embeddings (Eq. 4).
+    """Return the mean cross-entropy of the student's similarities with the teacher's as targets (paper: Eq. 4).
 
-    For each sample they are to its own embedding by the teacher, then to the queue's. It is not least where student is
-    teacher, for the two temperatures differ.
+    Each network has 1 + Q similarities for a sample. They are the cosines of its embedding to the teacher's embedding
+    of the same sample and to the Q embeddings of the queue. They are divided by the network's temperature and
+    normalised by a softmax. The loss is not minimal at student = teacher, because the two temperatures differ.
 
     Args:
-        student: N,D.
-        teacher: N,D.
-        queue: Q,D, of unit vectors.
-        student_temperature: of the student's softmax.
-        teacher_temperature: of the teacher's.
+        student: Embeddings of the student, N,D.
+        teacher: Embeddings of the teacher, N,D.
+        queue: Unit vectors Q,D.
+        student_temperature: Temperature of the student's softmax.
+        teacher_temperature: Temperature of the teacher's softmax.
     """
     student, teacher = normalize(student), normalize(teacher)
     target = torch.softmax(_similarities(teacher, teacher, queue) / teacher_temperature, dim=1)
@@ -36,27 +37,32 @@ def seed_loss(
     return -(target * log_probabilities).sum(dim=1).mean()
 
 
-def _similarities(vectors: Tensor, own: Tensor, queue: Tensor) -> Tensor:
-    return torch.cat([(vectors * own).sum(dim=1, keepdim=True), vectors @ queue.T], dim=1)
+def _similarities(vectors: Tensor, teacher: Tensor, queue: Tensor) -> Tensor:
+    return torch.cat([(vectors * teacher).sum(dim=1, keepdim=True), vectors @ queue.T], dim=1)
 
 
 class SEED(EmbeddingDistiller):
     """Similarities to a queue (Fang et al. 2021, "SEED: Self-supervised Distillation for Visual Representation").
 
-    The queue, the same on every device, holds the teacher's embeddings of the last images, and first random unit
-    vectors. The teacher's embedding is what its classifier reads (the paper's teachers have a projection to 128
-    dimensions); the head on the student's, dropped afterwards, is Linear, ReLU, Linear, [inferred].
+    The student learns how similar an image is to the most recent images in the teacher's embedding space. A queue
+    stores the teacher's embeddings of these images. The queue starts with random unit vectors. All devices have the
+    same queue, unless `gather` is false.
+
+    The teacher's embedding is the input of its classifier, whereas the paper's teachers have a projection to 128
+    dimensions. A head maps the student's embedding to the width of the teacher's embedding. The head is dropped after
+    training. Its layers (Linear, ReLU, Linear) are inferred.
 
     Args:
-        queue_size: length of the queue; the released code's. Where there are fewer images, an image meets its own
-            earlier self in it. It is copied in every step and kept in checkpoints: 65,536 embeddings of 2,048 numbers
-            are 0.5 GB.
-        student_temperature: of the student's softmax.
-        teacher_temperature: of the teacher's softmax, as in the released code: so low that an image's own embedding
-            is all that counts, unless the queue holds one that is nearly the same. We recall 0.01 from the paper.
-        seed_weight: weight of the cross-entropy of similarities.
-        ce_weight: weight of the cross-entropy with the labels; the paper has none.
-        **kwargs: teacher, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
+        queue_size: Number of embeddings in the queue. The default is that of the authors' released code. If there are
+            fewer training images than this, the queue also contains an earlier embedding of the image itself. The queue
+            is copied in every step and saved in checkpoints: 65,536 embeddings of 2,048 numbers take 0.5 GB.
+        student_temperature: Temperature of the student's softmax.
+        teacher_temperature: Temperature of the teacher's softmax. The default is that of the authors' released code. It
+            is so low that only the image's own embedding counts, unless the queue contains a nearly equal one. As we
+            recall, the paper has 0.01.
+        seed_weight: Weight of the cross-entropy of the similarities.
+        ce_weight: Weight of the cross-entropy with the labels. The paper has no such term.
+        **kwargs: Arguments of every distiller, such as teacher, kd_weight, student, optimizer and lr_scheduler.
     """
 
     def __init__(
@@ -86,7 +92,9 @@ class SEED(EmbeddingDistiller):
         super().check_data(data)
         images = self.effective_batch_size(data)
         if images > len(self.queue):
-            raise ConfigError(f"queue_size: {len(self.queue)} is less than the {images} images of a batch")
+            raise ConfigError(
+                f"queue_size: {len(self.queue)} is less than the {images} images of a batch; give {images} or more"
+            )
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -94,7 +102,7 @@ class SEED(EmbeddingDistiller):
             distributed.from_first(self.queue)
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
-        queue = self.queue.clone()  # the backward pass comes after the queue has changed
+        queue = self.queue.clone()  # _enqueue changes the queue before the backward pass
         loss = seed_loss(*self.aligned_pair(student, teacher), queue=queue, **self.temperatures)
         (embeddings,) = self.all_gather(teacher.embedding.float())
         self._enqueue(normalize(embeddings))
@@ -102,9 +110,10 @@ class SEED(EmbeddingDistiller):
 
     @torch.no_grad()
     def _enqueue(self, embeddings: Tensor) -> None:
-        """The oldest embeddings make room; in place, so that the checkpoint has them.
+        """Replace the oldest embeddings of the queue by new ones, in place, so that checkpoints contain them.
 
-        One that is not finite becomes zeros, alike to nothing: a step can be skipped, what the queue holds stays.
+        An embedding that is not finite is stored as zeros, so that its cosine to every embedding is 0. Skipping the
+        step would not remove it from the queue.
         """
         count = len(self.queue)
         rows = (self.place + torch.arange(len(embeddings), device=self.place.device)) % count

@@ -15,7 +15,12 @@ from kd_lightning.models import Features
 
 @full_precision
 def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """2 - 2 mean cosine of the rows of N,D and N,D: the squared distance of the two unit vectors."""
+    """Return 2 - 2 mean cosine of the rows: the mean squared distance between the rows as unit vectors (SimReg).
+
+    Args:
+        student: Embeddings of the student after the head, N,D.
+        teacher: Embeddings of the teacher, N,D.
+    """
     return 2 - 2 * cosine(student, teacher).mean()
 
 
@@ -23,15 +28,17 @@ class SimReg(EmbeddingDistiller):
     """Regression (Navaneet et al. 2021, "SimReg: Regression as a Simple Yet Effective Tool for Self-supervised
     Knowledge Distillation").
 
-    The student's embedding, through a deep head that is dropped afterwards, is to point where the teacher's does. That
-    the head is deep is the paper's finding; its widths, BatchNorm and ReLU are its released code's. The plainest form,
-    cosines and no head, is CoSS with `space_weight: 0`.
+    The student's embedding, mapped by a deep head, learns to point in the direction of the teacher's embedding. The
+    head is dropped after training. The paper found that the head should be deep. The widths of the head are those of
+    the authors' released code. BatchNorm and ReLU follow each hidden layer; in the released code, they do not follow
+    the second one. For the simplest form, the cosine without a deep head, use CoSS with `space_weight: 0`.
 
     Args:
-        hidden: widths of the head's middle layers; default: the paper's, twice the student's embedding, once, twice.
-        simreg_weight: weight of the regression.
-        ce_weight: weight of the cross-entropy with the labels; the paper has none.
-        **kwargs: teacher, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
+        hidden: Widths of the hidden layers of the head. Default: the paper's, which are 2, 1 and 2 times the width of
+            the student's embedding.
+        simreg_weight: Weight of the regression.
+        ce_weight: Weight of the cross-entropy with the labels. The paper has no such term.
+        **kwargs: Arguments of every distiller, such as teacher, kd_weight, student, optimizer and lr_scheduler.
     """
 
     min_batch_size = 2
@@ -47,14 +54,14 @@ class SimReg(EmbeddingDistiller):
         super().__init__(ce_weight=ce_weight, **kwargs)
         width = self.student.embedding_width
         widths = [2 * width, width, 2 * width] if hidden is None else list(hidden)
-        if any(middle < 1 for middle in widths):
-            raise ConfigError(f"hidden: {widths} is to hold positive widths alone")
+        if any(hidden_width < 1 for hidden_width in widths):
+            raise ConfigError(f"hidden: {widths} contains a width below 1; give widths of 1 or more")
         self.head = MLP(width, [*widths, self.teacher.embedding_width], norm_layer=nn.BatchNorm1d)
         self.set_weights(simreg_weight=simreg_weight)
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
-        self.check_batch_size(data.batch_size)  # of each device: for BatchNorm's sake
+        self.check_batch_size(data.batch_size)  # the head's BatchNorm uses each device's own batch
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         return {"simreg": self.simreg_weight * regression_loss(*self.aligned_pair(student, teacher))}

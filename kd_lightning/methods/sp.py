@@ -13,14 +13,16 @@ from kd_lightning.models import Features, Reads
 
 @full_precision
 def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """|G_teacher - G_student|^2 / N^2, G the N,N Gram matrix of the flattened features with each row of length 1.
+    """Return |G_teacher - G_student|^2 / N^2 (Tung & Mori 2019, Eqs. 2-4).
 
-    Tung & Mori 2019, Eqs. 2-4. It is the rows of the Gram matrix that are normalised: neither the features before it
-    nor the matrix as a whole (two variants in circulation, both with other values).
+    G is the N,N Gram matrix of a network's flattened features, with each row normalised to length 1. Two other variants
+    in circulation give other values: one normalises the features instead of the Gram matrix, the other normalises the
+    Gram matrix by its Frobenius norm.
 
     Args:
-        student: N,... of any shape behind N; for the paper, the last feature map before pooling, N,C,H,W.
-        teacher: N,... ; its channels and size may differ from the student's.
+        student: Features of the student, N,... of any shape. The paper uses the last feature map before pooling,
+            N,C,H,W.
+        teacher: Features of the teacher, N,... Their channels and size may differ from the student's.
     """
     return (row_normalised_gram(teacher) - row_normalised_gram(student)).square().mean()
 
@@ -28,13 +30,17 @@ def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class SP(Distiller):
     """Similarity-preserving distillation (Tung & Mori 2019, "Similarity-Preserving Knowledge Distillation").
 
-    Images that are alike to the teacher shall be alike to the student: the batch's N,N similarities of the last
-    feature maps are matched. No projection is needed, whatever the two shapes are.
+    The student learns to have similar features for images with similar teacher features. The loss compares the N,N
+    similarities between the images of a batch, computed from the last feature maps. No projection is needed, whatever
+    the shapes of the two maps.
 
     Args:
-        sp_weight: the paper's gamma; 3000 belongs to batches of about 128, for the loss itself falls as 1/N.
-        layers: how many of the last stages' maps are matched, the last with the last and so on; their losses are added.
-        **kwargs: teacher, ce_weight, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
+        sp_weight: Weight of the loss; the paper's gamma. 3000 is meant for batches of about 128 images, because the
+            loss decreases as 1/N with the batch size N.
+        layers: Number of stages whose feature maps are matched, counted back from the last stage. The last stage of the
+            student is matched with the last stage of the teacher, and so on. The losses of all pairs are added.
+        **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
+            lr_scheduler.
     """
 
     min_batch_size = 2

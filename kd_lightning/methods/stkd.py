@@ -16,42 +16,59 @@ from kd_lightning.randomness import named_key
 
 
 class Virtual(NamedTuple):
-    """How N virtual samples are made of M images of the batch each."""
+    """The M images of the batch that are mixed into each of N virtual samples, and their weights."""
 
     rows: Tensor
-    """N,M int64: rows of all images; the first is the sample's own."""
+    """Rows of the images in the batch, N,M int64; the first one is the sample's own."""
     weights: Tensor
-    """N,M float32, each row's sum 1."""
+    """Weights of the images, N,M float32; each row sums to 1."""
 
 
 def virtual_samples(keys: Tensor, *, images: int, alpha: float, per: Literal["batch", "sample"]) -> Virtual:
-    """Which images of the batch are mixed, and how, from the samples' keys (N int64).
+    """Return the images and weights of N virtual samples, drawn from the samples' keys.
 
-    Two images have the weights share and 1 - share, share from Beta(alpha, alpha); each further one takes a share of
-    its own from what there is so far.
+    Two images have the weights lambda and 1 - lambda, with lambda from Beta(alpha, alpha). Each further image has its
+    own lambda: its weight is 1 - lambda, and the weights of the images before it are multiplied by lambda.
+
+    Args:
+        keys: Keys of the samples, N int64.
+        images: Number of images per virtual sample.
+        alpha: Parameter of the Beta distribution.
+        per: Number of draws of lambda: one per `batch`, or one per `sample`.
     """
     rows, weights = [torch.arange(len(keys), device=keys.device)], torch.ones((len(keys), 1), device=keys.device)
     for number in range(1, images):
-        own = named_key(keys, f"STKD image {number}")
-        share = mix_lambda(own, alpha, per=per)[:, None]
-        rows.append(partners(own))
+        image_keys = named_key(keys, f"STKD image {number}")
+        share = mix_lambda(image_keys, alpha, per=per)[:, None]
+        rows.append(partners(image_keys))
         weights = torch.cat([weights * share, 1 - share], dim=1)
     return Virtual(torch.stack(rows, dim=1), weights)
 
 
 @full_precision
 def mix(tensor: Tensor, virtual: Virtual) -> Tensor:
-    """The weighted sums of rows N,... of a float tensor."""
-    parts = [
+    """Return weighted sums of the rows of a tensor.
+
+    Args:
+        tensor: Float tensor N,...
+        virtual: Rows and weights of the sums.
+    """
+    weighted = [
         tensor[rows] * weight.view(-1, *[1] * (tensor.ndim - 1)).to(tensor.dtype)
         for rows, weight in zip(virtual.rows.unbind(1), virtual.weights.unbind(1), strict=True)
     ]
-    return torch.stack(parts).sum(dim=0)
+    return torch.stack(weighted).sum(dim=0)
 
 
 @full_precision
 def divergence(student_logits: Tensor, target: Tensor, *, temperature: float) -> Tensor:
-    """T^2 KL(target || softmax(student / T)) for a target N,K of probabilities: mean over N."""
+    """Return T^2 KL(target || softmax(student / T)), the mean over the N samples.
+
+    Args:
+        student_logits: Logits of the student, N,K.
+        target: Probabilities, N,K.
+        temperature: Temperature T of the student's softmax, above 0.
+    """
     log_probabilities = F.log_softmax(student_logits / temperature, dim=1)
     return F.kl_div(log_probabilities, target, reduction="batchmean") * temperature**2
 
@@ -59,22 +76,29 @@ def divergence(student_logits: Tensor, target: Tensor, *, temperature: float) ->
 class STKD(Distiller):
     """Similarity transfer (Zhao et al. 2021, "Similarity Transfer for Knowledge Distillation").
 
-    Of the paper, the abstract could be had, and says: virtual samples are weighted sums of several images; teacher and
-    student are to have alike distributions on them; mixed labels make use of the wrong classes' similarities. All
-    constants here, and the forms of the two terms, are inferred: mixup with Beta(alpha, alpha), KD's soft targets of
-    the mixed images, cross-entropy with both labels by their shares. With a share of 1, it is KD.
+    The student learns the teacher's class probabilities for virtual samples, which are weighted sums of images.
+
+    Only the abstract of the paper was available. It says that virtual samples are weighted sums of several images, that
+    teacher and student should have similar distributions for them, and that mixed labels use the similarities of the
+    wrong classes. All constants here, and the forms of the two terms, are inferred. The mixture is mixup: two images
+    have the weights lambda and 1 - lambda, with lambda from Beta(alpha, alpha). The terms are KD's soft targets of the
+    mixed images and the cross-entropy with the two labels, weighted by lambda and 1 - lambda. With lambda = 1, STKD is
+    KD.
 
     Args:
-        alpha: of the shares' Beta(alpha, alpha).
-        per: a share for the whole batch, or for each sample.
-        images: how many images a virtual sample is made of; three are a mixture of two, mixed with a third, and so on.
-        labels: `mixed` by the shares, or `hard`: the label of the larger share.
-        plain: also the images themselves, with KD's loss; it doubles the time.
-        targets: the soft ones: of the `mixed` images by the teacher, or mixed from what it says of the `sources`.
-        temperature: of both softmaxes.
-        kd_weight: weight of the soft targets.
-        ce_weight: weight of the cross-entropy with the labels; 0 needs none.
-        **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        alpha: Parameter of the distribution Beta(alpha, alpha) of lambda.
+        per: Number of draws of lambda: one per `batch`, or one per `sample`.
+        images: Number of images per virtual sample. A third image is mixed with the mixture of the first two, and so
+            on.
+        labels: Labels of a virtual sample. `mixed`: the labels of all its images, with their weights. `hard`: only the
+            label of the image with the largest weight.
+        plain: Whether the student also learns from the unmixed images, with KD's loss. This doubles the time of a step.
+        targets: Source of the soft targets. `mixed`: the teacher's probabilities for the mixed images. `sources`: the
+            mixture of the teacher's probabilities for the unmixed images.
+        temperature: Temperature of both softmaxes.
+        ce_weight: Weight of the cross-entropy with the labels. With 0, no labels are needed.
+        kd_weight: Weight of the soft targets.
+        **kwargs: Arguments of every distiller, such as teacher, check_teacher, student, optimizer and lr_scheduler.
     """
 
     def __init__(
@@ -94,7 +118,7 @@ class STKD(Distiller):
         super().__init__(ce_weight=ce_weight, kd_weight=kd_weight, kd_temperature=temperature, **kwargs)
         check_positive(alpha=alpha)
         if images < 2:
-            raise ConfigError(f"images: {images} is less than the 2 that can be mixed")
+            raise ConfigError(f"images: {images} is given, but a virtual sample needs 2 or more images")
         self.alpha, self.per, self.images, self.labels = alpha, per, images, labels
         self.plain, self.targets = plain, targets
 
@@ -106,11 +130,14 @@ class STKD(Distiller):
         super().check_data(data)
         if data.mixing:
             raise ConfigError(
-                "data.mixing: STKD mixes the images itself, and does not take images that were mixed before"
+                "data.mixing: STKD mixes the images itself and needs unmixed images; leave data.mixing out"
             )
 
     def inputs(self, batch: Batch) -> Inputs:
-        """Return the virtual images, then, with `plain`, the plain ones; with `sources`, the teacher's are plain."""
+        """Return the images of student and teacher: the mixed images, and with `plain` also the unmixed images.
+
+        With `targets: sources`, the teacher's images are only the unmixed ones.
+        """
         keys, images = self.all_gather(batch.keys, batch.images)
         plain, mixed = as_float(batch.images), mix(as_float(images), self._virtual(keys))
         student = [mixed, plain] if self.plain else [mixed]
@@ -145,8 +172,8 @@ class STKD(Distiller):
         if self.labels == "hard":
             largest = virtual.weights.argmax(dim=1, keepdim=True)
             return cross_entropy(logits, labels.gather(1, largest)[:, 0])
-        if self.per == "batch":  # a mean for each column, as in KD's own, of which this is then a weighted sum
-            each = torch.stack([cross_entropy(logits, column) for column in labels.unbind(1)])
-            return (each * virtual.weights[0]).sum()
-        each = torch.stack([cross_entropy(logits, c, reduction="none") for c in labels.unbind(1)], dim=1)
-        return (each * virtual.weights).sum(dim=1).mean()
+        if self.per == "batch":  # a weighted sum of means, so that lambda = 1 gives exactly KD's cross-entropy
+            means = torch.stack([cross_entropy(logits, column) for column in labels.unbind(1)])
+            return (means * virtual.weights[0]).sum()
+        sample_losses = [cross_entropy(logits, column, reduction="none") for column in labels.unbind(1)]
+        return (torch.stack(sample_losses, dim=1) * virtual.weights).sum(dim=1).mean()

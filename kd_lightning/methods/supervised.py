@@ -1,4 +1,4 @@
-"""Supervised: labels alone."""
+"""Supervised: training with labels and without a teacher."""
 
 from torch import Tensor
 
@@ -8,10 +8,10 @@ from kd_lightning.models import Features
 
 
 class Supervised(StudentModule):
-    """Cross-entropy with the labels: the baseline without distillation, and how teachers are trained.
+    """Cross-entropy with the labels: the baseline without distillation, and the way to train a teacher.
 
     Args:
-        **kwargs: student, ce_weight, optimizer and lr_scheduler, as for every method.
+        **kwargs: Arguments of every method, such as student, ce_weight, optimizer and lr_scheduler.
     """
 
     def losses(self, student: Features, batch: Batch) -> dict[str, Tensor]:

@@ -17,13 +17,21 @@ from kd_lightning.models import Features, Network, Reads
 
 @full_precision
 def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - mean cosine of N,... and N,..., each sample flattened to one vector."""
+    """Return 1 - the mean cosine over N samples, each flattened to one vector.
+
+    Args:
+        student: Vectors of the student, N,...
+        teacher: Vectors of the teacher, mapped to the student's width, in the same shape.
+    """
     return 1 - cosine(student.flatten(1), teacher.flatten(1)).mean()
 
 
 @torch.no_grad()
 def orthogonality_error(weight: Tensor) -> Tensor:
-    """Return |G - s I| / |G| of a linear map D,E: 0 if it keeps angles: G its Gram matrix, s G's mean diagonal."""
+    """Return |G - s I| / |G| for the weight D,E of a linear map, which is 0 if the map preserves angles.
+
+    G is the smaller of the weight's two Gram matrices, D,D or E,E, and s is the mean of G's diagonal.
+    """
     weight = weight.float()
     gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
     scale = gram.diagonal().mean()
@@ -32,7 +40,7 @@ def orthogonality_error(weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def cosine_error(mapped: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean absolute difference of the cosines of all pairs of N,D and of N,E."""
+    """Return the mean absolute difference between the N,N cosines of the vectors N,D and those of the vectors N,E."""
     mapped, teacher = (normalize(x.float()) @ normalize(x.float()).T for x in (mapped, teacher))
     return (mapped - teacher).abs().mean()
 
@@ -40,30 +48,38 @@ def cosine_error(mapped: Tensor, teacher: Tensor) -> Tensor:
 class TinTeM(Distiller):
     """Teacher in the Middle (Mannix et al. 2024, arXiv 2411.15239v1, "Faithful Label-free Knowledge Distillation").
 
-    A head on the teacher's side maps its vectors to the student's width and learns to keep the angles between them
-    (SNE); the student learns to point where the mapped teacher does. The two share no gradient: the head learns from
-    SNE alone, the student from cosines alone, by one optimizer. Terms: `local`, over each image's tokens; `global`,
-    over the batch's first tokens; `token`, the student's first token; `map`, all its tokens as one vector. Where one of
-    the networks has no tokens, [inferred], `global` and `token` are of the embeddings and there are no others; the
-    student's is then compared after a LayerNorm without parameters (ViTs end in one), since pooled ReLUs are nowhere
-    negative and could not point where the map does. The equations are those of the authors' released code, for the
-    paper's text could not be had.
+    A head maps the teacher's vectors to the student's width. It learns to preserve the angles between them by
+    stochastic neighbour embedding (SNE). The student's vectors learn to point in the direction of the mapped vectors.
+    The head and the student share no gradient: the head learns only from SNE, and the student only from cosines. One
+    optimizer trains both.
+
+    There are four terms. `local` is SNE over the tokens of each image, and `global` is SNE over the first tokens of the
+    batch. `token` is the cosine of the student's first token, and `map` is the cosine of all its tokens as one vector.
+
+    If one of the networks has no tokens, `global` and `token` use the embeddings, and the other two terms are disabled.
+    The student's embedding is then normalised by a LayerNorm without parameters, as ViTs end in a LayerNorm. Without
+    it, pooled ReLU features would never be negative and could not point in the direction of the mapped vectors. This
+    form (`pooled`) is inferred. All other equations are those of the authors' released code, because the paper's text
+    was not available.
 
     Args:
-        form: `tokens` or `pooled`; default: tokens where both networks have them, with one for the image that the
-            student's classifier reads, else pooled.
-        temperatures: the temperatures that SNE is averaged over.
-        style: how SNE's distributions are made; `joint` is the paper's.
-        layer_norm: whether the head's linear map, with a bias, follows a LayerNorm (the paper), or is linear alone.
-        local_weight: weight of SNE within images.
-        global_weight: weight of SNE over the batch.
-        token_weight: weight of the first token's, or the embedding's, cosine.
-        map_weight: weight of the cosine of all tokens.
-        ce_weight: weight of the cross-entropy with the labels; the paper has none.
-        **kwargs: teacher, kd_weight, student, optimizer and lr_scheduler, as for every distiller.
+        form: Vectors that are compared: `tokens`, or `pooled` for the embeddings. Default: `tokens` if both networks
+            have a class token and the student's classifier reads it, otherwise `pooled`.
+        temperatures: Temperatures over which SNE is averaged.
+        style: Form of SNE. `joint`, the paper's form, has one distribution over all pairs of vectors. `half` has one
+            distribution for each vector.
+        layer_norm: Whether the head is a LayerNorm and a linear map with bias (the paper's head). If false, the head is
+            a linear map without bias.
+        local_weight: Weight of SNE over the tokens of each image. `pooled` does not use it.
+        global_weight: Weight of SNE over the batch.
+        token_weight: Weight of the cosine of the first token, or of the embedding.
+        map_weight: Weight of the cosine of all tokens. `pooled` does not use it.
+        ce_weight: Weight of the cross-entropy with the labels. The paper has no such term.
+        **kwargs: Arguments of every distiller, such as teacher, kd_weight, student, optimizer and lr_scheduler.
 
     Raises:
-        ConfigError: for tokens where there are none, or on another grid than the teacher's.
+        ConfigError: for `tokens` if a network has no class token, or if the two networks differ in the number of
+            patches.
     """
 
     def __init__(
@@ -82,7 +98,7 @@ class TinTeM(Distiller):
     ) -> None:
         super().__init__(ce_weight=ce_weight, **kwargs)
         if not temperatures:
-            raise ConfigError("temperatures: it is to hold one at least")
+            raise ConfigError("temperatures: the list is empty; give one temperature or more")
         for temperature in temperatures:
             check_positive(temperatures=temperature)
         self.temperatures, self.style = tuple(temperatures), style
@@ -104,9 +120,15 @@ class TinTeM(Distiller):
 
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
         if not (self.token_weight or self.map_weight or ce_weight or kd_weight):
-            raise ConfigError("token_weight, map_weight: where both are 0, the student learns nothing")
+            raise ConfigError(
+                "token_weight, map_weight: both are 0, so the student learns nothing; give one of them a value above 0 "
+                "(form pooled uses only token_weight)"
+            )
         if not (self.local_weight or self.global_weight):
-            raise ConfigError("local_weight, global_weight: where both are 0, the head learns nothing")
+            raise ConfigError(
+                "local_weight, global_weight: both are 0, so the head learns nothing; give one of them a value above 0 "
+                "(form pooled uses only global_weight)"
+            )
 
     @property
     def reads(self) -> Reads:
@@ -114,16 +136,17 @@ class TinTeM(Distiller):
 
     @property
     def min_batch_size(self) -> int:
-        return 1 if self.form == "tokens" else 3  # the divergence of two vectors is 0, and the head would learn nothing
+        return 1 if self.form == "tokens" else 3  # SNE of 1 or 2 vectors is 0: the head would learn nothing
 
     def _check_grids(self, student: tuple[int, int] | None, teacher: tuple[int, int] | None) -> None:
         for network, shape in ((self.student, student), (self.teacher, teacher)):
             if shape is None:
-                raise ConfigError(f"form: {network.name} has no tokens with a first one for the image; choose pooled")
+                raise ConfigError(f"form: {network.name} has no tokens, or no class token; choose pooled")
         if student[0] != teacher[0]:
             raise ConfigError(
                 f"form: the student {self.student.name} has {student[0] - 1} patches and the teacher "
-                f"{self.teacher.name} {teacher[0] - 1}; give them the same grid (size, patch_size), or choose pooled"
+                f"{self.teacher.name} has {teacher[0] - 1}; give them the same grid (size, patch_size), or "
+                "choose pooled"
             )
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
@@ -147,7 +170,7 @@ class TinTeM(Distiller):
         return vectors[:, 0], self.head(self.norm(teacher_vectors[:, 0]))
 
     def _vectors(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
-        """Return N,M,D and N,M,E: the tokens that are compared, or the embedding as the only one."""
+        """Return N,M,D and N,M,E: the vectors that are compared, which are the tokens or a single embedding."""
         if self.form == "pooled":
             vectors = F.layer_norm(student.embedding, student.embedding.shape[1:])
             return vectors[:, None], teacher.embedding[:, None]
@@ -155,15 +178,15 @@ class TinTeM(Distiller):
 
 
 def _first_and_patches(network: Network, tokens: Tensor) -> Tensor:
-    """N,1+M,D: the token of the image, then the patches', without registers."""
+    """Return N,1+M,D: the class token, then the tokens of the patches, without registers."""
     prefix = getattr(network.model, "num_prefix_tokens", 0)
     return torch.cat([tokens[:, :1], tokens[:, prefix:]], dim=1)
 
 
 @torch.no_grad()
 def _token_shape(network: Network) -> tuple[int, int] | None:
-    """How many tokens there are, without registers, and their width; None without a token of the whole image."""
-    if getattr(network.model, "cls_token", None) is None:  # registers alone are of no image
+    """Return the number of tokens without registers and their width, or None if there is no class token."""
+    if getattr(network.model, "cls_token", None) is None:  # register tokens do not represent the image
         return None
     was_training = network.training
     network.eval()

@@ -38,7 +38,7 @@ def test_its_terms_are_those_of_its_parts_alone() -> None:
     assert [*terms] == ["ce", "sp", "at", "rkd_distance", "coss_feature", "coss_space", "kd"]
     torch.testing.assert_close(terms["ce"], expected[SP]["ce"])
     torch.testing.assert_close(terms["sp"], expected[SP]["sp"])
-    torch.testing.assert_close(terms["at"], expected[AT]["at"])  # of three stages, where SP reads the last alone
+    torch.testing.assert_close(terms["at"], expected[AT]["at"])  # AT reads three stages, SP only the last
     torch.testing.assert_close(terms["rkd_distance"], 0.5 * expected[RKD]["distance"])
     torch.testing.assert_close(terms["coss_space"], 2 * expected[CoSS]["space"])
     torch.testing.assert_close(terms["kd"], expected[KD]["kd"])
@@ -64,7 +64,7 @@ def test_what_its_parts_train_is_trained_kept_and_loaded(tmp_path: Path) -> None
     run.fit(built, digits())
     moved = [name for name, value in built.state_dict().items() if not torch.equal(value, before[name])]
     assert {"parts.coss.head.0.weight", "parts.seed.head.0.weight", "parts.seed.queue"} <= {*moved}
-    assert "student.model.fc.weight" in moved  # label-free parts freeze the classifier; the labels train it here
+    assert "student.model.fc.weight" in moved  # label-free parts freeze the classifier, but here the labels train it
     run.save_checkpoint(tmp_path / "run.ckpt")
     saved = torch.load(tmp_path / "run.ckpt", weights_only=True)["state_dict"]
     assert {name.split(".")[0] for name in saved} == {"student", "parts"}
@@ -96,7 +96,7 @@ def test_without_labels() -> None:
 
 
 class ReadsLabels(Distiller):
-    """A method whose own term reads labels."""
+    """Method with a term that reads labels."""
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
@@ -116,7 +116,7 @@ class ReadsLabels(Distiller):
 
 def test_a_hint_within_the_student_needs_the_combinations_labels() -> None:
     combined(partial(FitNet, layer=2), AT)
-    with pytest.raises(ConfigError, match=r"layer: 2; without labels and soft targets"):
+    with pytest.raises(ConfigError, match=r"layer: 2 is given, but without labels and soft targets"):
         combined(partial(FitNet, layer=2), AT, ce_weight=0.0)
 
 

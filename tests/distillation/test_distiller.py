@@ -1,4 +1,4 @@
-"""The teacher's contract: a constant, whatever anyone does to it."""
+"""The teacher is frozen, whatever a caller does to it."""
 
 import re
 from contextlib import nullcontext
@@ -20,7 +20,7 @@ IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torc
 
 @pytest.fixture
 def teacher(tmp_path: Path) -> Network:
-    """BatchNorm, dropout and stochastic depth in one network."""
+    """Return a teacher with BatchNorm, dropout and stochastic depth."""
     network = with_weights(tmp_path, "tf_efficientnet_lite0", drop_rate=0.5, drop_path_rate=0.5)
     kinds = {type(module).__name__ for module in network.modules()}
     assert {"DropPath"} <= kinds
@@ -29,7 +29,7 @@ def teacher(tmp_path: Path) -> Network:
 
 
 def state(network: Network) -> dict[str, Tensor]:
-    """All its tensors, those that no state_dict holds too."""
+    """Return all tensors of a network, including those that are not in its state_dict."""
     return {name: value.detach().clone() for name, value in (*network.named_parameters(), *network.named_buffers())}
 
 
@@ -65,7 +65,7 @@ def test_it_gives_no_gradient(teacher: Network) -> None:
     method = KD(teacher=teacher, student=student())
     seen = method.teacher_features(IMAGES, Reads(maps=2, embedding=True, logits=True))
     assert not any(tensor.requires_grad for tensor in (*seen.maps, seen.embedding, seen.logits))
-    assert not seen.logits.is_inference()  # such a tensor could not be saved for the student's backward
+    assert not seen.logits.is_inference()  # an inference tensor cannot be saved for the student's backward pass
 
 
 def test_it_is_out_of_the_checkpoint_and_loading_is_strict(teacher: Network, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_refusals(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as refused:
             kind(teacher=teacher, student=student())
         assert re.fullmatch(line, str(refused.value)), refused.value
-    for other in (seven, fresh):  # SP does not read logits: any classes will do, and agreement means nothing
+    for other in (seven, fresh):  # SP does not read logits, so it accepts any classes and logs no agreement
         method = SP(teacher=other, student=student())
         run = trainer(tmp_path, TeacherAgreement(), limit_train_batches=1)
         run.fit(method, digits())
@@ -142,7 +142,7 @@ def test_any_part_that_trains_is_in_the_optimizer(teacher: Network, tmp_path: Pa
 
 @pytest.mark.parametrize("kind", [KD, SP])
 def test_it_may_be_of_another_family_and_size(kind: type[KD | SP], tmp_path: Path) -> None:
-    """A vision transformer that takes 32 pixels alone beside a convolutional student on 8."""
+    """The teacher is a vision transformer for 32 pixels only, the student a convolutional network on 8 pixels."""
     small = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
     noise = {"drop_rate": 0.5, "drop_path_rate": 0.5, "proj_drop_rate": 0.5}
     method = kind(teacher=with_weights(tmp_path, "vit_tiny_patch16_224", **small, **noise), student=student())
@@ -180,7 +180,7 @@ def test_how_many_images_are_too_few_is_a_question_of_all_devices(gather: bool) 
     assert built.effective_batch_size(data) == 1 + gather
     with nullcontext() if gather else pytest.raises(ConfigError, match=r"SP takes 2 images .* and 1 is too few"):
         built.check_data(data)
-    with pytest.raises(ConfigError, match=r"SimReg takes 2 images .* and 1 is too few"):  # each device's BatchNorm
+    with pytest.raises(ConfigError, match=r"SimReg takes 2 images .* and 1 is too few"):  # for its BatchNorm
         method(SimReg, gather=gather).check_data(data)
     with pytest.raises(ConfigError, match="queue_size: 1 is less than the 2 images") if gather else nullcontext():
         method(SEED, gather=gather, queue_size=1).check_data(data)

@@ -1,4 +1,4 @@
-"""Further networks and further passes: declared by a method, run by the base."""
+"""Further networks and further passes, which a method declares and the base runs."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from kd_lightning.models import Features, Masked, Network, Reads
 
 
 class Mutual(StudentModule):
-    """Two students that teach each other; the second is a further network."""
+    """Two students that learn from each other; the second one is a further network."""
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
@@ -35,7 +35,7 @@ class Mutual(StudentModule):
 
 
 class Crops(Distiller):
-    """The student sees two views of unequal size, the teacher the images alone."""
+    """The student gets views of different sizes, the teacher only the images of the batch."""
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
@@ -99,4 +99,4 @@ def test_passes_of_unequal_size(tmp_path: Path) -> None:
     built = method(Crops, kd_weight=1.0)
     trainer(tmp_path, limit_train_batches=1).fit(built, digits(batch_size=10))
     assert built.sizes == ([10, 10, 4], 1)
-    assert {*built.loss_terms} == {"ce", "crop", "kd"}  # of the first pass, the batch's own images
+    assert {*built.loss_terms} == {"ce", "crop", "kd"}  # ce and kd use the first pass, the images of the batch

@@ -1,4 +1,4 @@
-"""The one training step, how a student is evaluated, and what is predicted."""
+"""StudentModule: the training step, evaluation and predictions."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def teacher() -> Network:
 
 
 class Terms(StudentModule):
-    """Two terms whose gradients are known."""
+    """Has two terms whose gradients are known."""
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
@@ -60,7 +60,7 @@ def test_evaluating_equals_an_independent_computation_over_uneven_batches(
     teacher: Network, tmp_path: Path, stage: str
 ) -> None:
     method = KD(teacher=teacher, student=student())
-    data = digits(eval_batch_size=100)  # 144 and 360 images: the last batch is smaller
+    data = digits(eval_batch_size=100)  # the last batches of 144 and 360 images are smaller
     (metrics,) = getattr(trainer(tmp_path, TeacherAgreement()), stage)(method, data, verbose=False)
     split = {"validate": "val", "test": "test"}[stage]
     images, labels = whole(data.datasets[split]), data.datasets[split].labels
@@ -88,7 +88,7 @@ def test_predictions_are_the_students(tmp_path: Path) -> None:
 def test_the_learning_rate_is_scaled_to_what_a_step_learns_from(
     tmp_path: Path, scaling: str, rate: float, schedule: type
 ) -> None:
-    """0.2 for 25 images; 50 a batch, two batches accumulated."""
+    """The rate is 0.2 for 25 images; a step has two accumulated batches of 50 images."""
     method = Supervised(
         student=student(),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.2),
@@ -109,7 +109,7 @@ def test_a_batch_to_scale_from_is_positive() -> None:
 
 
 class Counting(Supervised):
-    """Logs what is of the epoch beside what is of the step."""
+    """Logs a value per epoch in addition to a value per step."""
 
     def losses(self, student: Features, batch: Batch) -> dict[str, Tensor]:
         self.log("train/images", float(len(batch.images)), on_step=False, on_epoch=True, reduce_fx="sum")
@@ -118,7 +118,7 @@ class Counting(Supervised):
 
 
 def test_values_of_the_epoch_are_of_all_its_steps(tmp_path: Path) -> None:
-    """Values of a step that nobody reads are not logged; those of an epoch are."""
+    """Values of a step are logged only if they are read; values of an epoch are always logged."""
     run = trainer(tmp_path, log_every_n_steps=4)
     run.fit(Counting(student=student()), digits(batch_size=10))
     assert run.callback_metrics["train/images"] == 100

@@ -1,4 +1,4 @@
-"""teacher/acc: measured once before the first step, right, without a trace on the run, warned of where it is low."""
+"""teacher/acc: measured once before the first step, without an effect on training; a warning if it is low."""
 
 import warnings
 from pathlib import Path
@@ -17,7 +17,7 @@ from kd_lightning.models import Network, Reads
 
 
 class Record(Logger):
-    """What is logged, in order, and the student's weights at that time."""
+    """Records the logged values in order, with the student's weights at that time."""
 
     name, version = "record", 0
 
@@ -43,7 +43,7 @@ def fit(folder: Path, method: KD, *, epochs: int = 1, **data: object) -> list[tu
 
 @pytest.fixture
 def middling() -> Network:
-    """A teacher that is right often, not always, so that another set of images gives another accuracy."""
+    """Return a teacher with some errors, so that its accuracy differs between sets of images."""
     network = Network("cifar_resnet20.digits", pretrained=True)
     with torch.no_grad():
         noise = torch.randn(network.model.fc.weight.shape, generator=torch.Generator().manual_seed(0))

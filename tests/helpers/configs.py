@@ -1,4 +1,4 @@
-"""A config of the digits as a dictionary, and changes to it."""
+"""A config of KD on the digits as a dictionary, and a function that changes it."""
 
 from typing import Any
 

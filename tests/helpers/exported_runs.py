@@ -1,4 +1,4 @@
-"""Made-up finished runs of digits, with checkpoints and no teacher, for what exports them."""
+"""Made-up finished runs on the digits, with checkpoints and without a teacher, for tests of export."""
 
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ SMALL = {"name": "cifar_resnet8", "model_kwargs": {"channels": [4, 4, 8, 16]}}
 
 
 def finished(folder: Path, student: dict[str, Any] = SMALL, *, method: str = "KD", unfinished: bool = False) -> Path:
-    """A run's folder whose student has random weights, and whose teacher's weights are gone."""
+    """Return a run's folder whose student has random weights and whose teacher's weights are missing."""
     there = reports.write_run(folder, "kd")
     torch.manual_seed(0)
     network = Network(student["name"], num_classes=10, model_kwargs=student["model_kwargs"])
-    for each in network.model.modules():  # statistics that eval mode would show
+    for each in network.model.modules():  # eval mode uses these statistics
         if isinstance(each, torch.nn.BatchNorm2d):
             each.running_mean.normal_(0, 0.1)
             each.running_var.uniform_(0.5, 2)
@@ -41,7 +41,7 @@ def finished(folder: Path, student: dict[str, Any] = SMALL, *, method: str = "KD
 
 
 def refusal(args: list[str], capfd: pytest.CaptureFixture, status: int = 2) -> str:
-    """The one line that an export is refused with."""
+    """Return the one-line error of an export that fails."""
     capfd.readouterr()
     with pytest.raises(SystemExit) as stopped:
         main(["export", *args])

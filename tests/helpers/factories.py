@@ -1,4 +1,4 @@
-"""Tiny networks, data and trainers, and every method that there is."""
+"""Tiny networks, data and trainers, and lists of all methods."""
 
 import importlib
 import inspect
@@ -31,7 +31,7 @@ METHODS: list[type[StudentModule]] = [
 
 
 class CombinedOfThree(Combined):
-    """A combination of a method on maps, one on embeddings and one with a queue."""
+    """Combination of a method on feature maps, a method on embeddings and a method with a queue."""
 
     def __init__(self, *, ce_weight: float = 1.0, kd_weight: float = 0.9, **kwargs: object) -> None:
         parts = [methods.SP, methods.RKD, partial(methods.SEED, queue_size=64)]
@@ -42,24 +42,24 @@ EVERY_METHOD = [*METHODS, CombinedOfThree]
 
 
 def some_by_default(kinds: list[type[StudentModule]], *default: str) -> list[ParameterSet]:
-    """All methods as parameters of a test, of which the named ones are in the default run and the others in `e2e`."""
+    """Return methods as parameters of a test: the named ones are in the default run, the others in `e2e`."""
     return [pytest.param(kind, marks=[] if kind.__name__ in default else pytest.mark.e2e) for kind in kinds]
 
 
 def method(kind: type[StudentModule], teacher: Network | None = None, **kwargs: object) -> StudentModule:
-    """A method with a tiny student and, where it has one, a teacher that knows the digits."""
+    """Return a method with a tiny student and, if it is a distiller, a teacher that was trained on the digits."""
     if issubclass(kind, Distiller):
         kwargs["teacher"] = teacher or Network("cifar_resnet20.digits", pretrained=True)
     return kind(**{"student": student(), **kwargs})
 
 
 def whole(images: ImageDataset) -> torch.Tensor:
-    """All images of a set, not augmented."""
+    """Return all images of a data set without augmentation."""
     return images.take(torch.arange(len(images))).images
 
 
 def weights(trained: StudentModule) -> torch.Tensor:
-    """All numbers of a student in one vector: parameters and BatchNorm's statistics."""
+    """Return the student's parameters and BatchNorm statistics as one vector."""
     return torch.cat([value.flatten().double() for value in trained.student.state_dict().values()])
 
 
@@ -68,7 +68,7 @@ def student(classes: int = 10, **kwargs: object) -> Network:
 
 
 def with_weights(folder: Path, name: str, classes: int = 10, **model_kwargs: object) -> Network:
-    """A network whose weights come from a file, as a teacher's must."""
+    """Return a network with weights from a file; a teacher needs such weights."""
     path = folder / f"{name}.safetensors"
     fresh = Network(name, num_classes=classes, model_kwargs=model_kwargs)
     checkpoints.write(path, fresh.model.state_dict(), fresh.facts())

@@ -1,4 +1,4 @@
-"""A script that writes what `fit` writes, in no time; its config says whether it fails, sleeps or cannot be stopped."""
+"""A fast script that writes the files of `fit`. Its config sets whether it fails, sleeps or ignores SIGTERM."""
 
 import sys
 from pathlib import Path
@@ -53,14 +53,14 @@ if seed not in fake.get("silent", []):
 
 
 def install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts the script in place of `fit`, into a folder."""
+    """Write the script into a folder and let `repeat` run it instead of `fit`."""
     script = path / "fake.py"
     script.write_text(FAKE)
     monkeypatch.setattr(plan, "FIT", (sys.executable, str(script), "fit"))
 
 
 def write(path: Path, name: str, *, trainer: dict | None = None, data: dict | None = None, **more: Any) -> str:
-    """A config of the script's, as `fit --print_config` shows one."""
+    """Write a config for the script, in the form of `fit --print_config`, and return its path."""
     trainer = {
         "accelerator": "cpu", "devices": "auto", "max_epochs": 3, "max_steps": -1, "limit_train_batches": None,
         "accumulate_grad_batches": 1, **(trainer or {}),
@@ -79,6 +79,6 @@ def folders(path: Path) -> list[str]:
 
 
 def began(path: Path) -> list[str]:
-    """The names of the runs, in the order in which they began."""
+    """Return the names of the runs in the order of their start."""
     files = sorted(path.glob("runs/p/*/*/began"), key=lambda file: float(file.read_text()))
     return [file.parent.parent.name for file in files]

@@ -1,4 +1,4 @@
-"""Made-up finished runs of digits: folders as `fit` and its evaluators leave them."""
+"""Made-up finished runs on the digits: folders with the files that `fit` and its evaluators write."""
 
 import json
 from pathlib import Path
@@ -16,9 +16,9 @@ TEACHER = 0.97
 
 
 def write_run(folder: Path, name: str = "kd", seed: int = 0, *, data: str = "digits", **changed: Any) -> Path:
-    """One run's folder, `<folder>/digits/<name>-s<seed>/a`; what is `changed` is put into its results.json.
+    """Write a run's folder, `<folder>/digits/<name>-s<seed>/a`, with the values of `changed` in its results.json.
 
-    Metrics are those of METHODS plus noise by method and seed, the same for each call.
+    Metrics are those of METHODS plus noise, which is a function of the method and the seed.
     """
     method, level = METHODS.get(name, ("KD", 0.92))
     noise = np.random.default_rng([seed, *name.encode()])
@@ -83,7 +83,7 @@ def write_run(folder: Path, name: str = "kd", seed: int = 0, *, data: str = "dig
 def write_runs(
     folder: Path, names: tuple[str, ...] = (*METHODS,), seeds: int = 3, *, predictions: bool = False
 ) -> Path:
-    """Several methods by several seeds; the folder above them."""
+    """Write the runs of several methods and seeds, and return the folder that contains them."""
     for name in names:
         for seed in range(seeds):
             there = write_run(folder, name, seed)
@@ -113,7 +113,7 @@ def config(method: str, name: str, seed: int) -> dict[str, Any]:
 
 
 def write_predictions(folder: Path, seed: int, wrong: int) -> None:
-    """Of the digits' test images, the first `wrong` + `seed` called by the next class."""
+    """Write predictions for the digits' test images; the first `wrong` + `seed` images get the next class."""
     data = Digits()
     data.setup("test")
     images = data.datasets["test"]
@@ -217,7 +217,7 @@ def _details(level: float, noise: np.random.Generator) -> dict[str, Any]:
 
 
 def _history(reached: float, noise: np.random.Generator) -> str:
-    """As Lightning's CSVLogger writes it: sparse, teacher/acc first, validation in rows of its own."""
+    """Return a metrics.csv as Lightning's CSVLogger writes it: sparse, with separate rows for validation."""
     lines = ["epoch,step,teacher/acc,train/loss,val/acc", ",0,0.98,,"]
     for epoch in range(6):
         for step in range(3):

@@ -1,4 +1,4 @@
-"""A short real run: what `fit` leaves, for all tests that read a finished run."""
+"""A short real run of `fit` for all tests that read a finished run."""
 
 from pathlib import Path
 

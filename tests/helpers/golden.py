@@ -1,4 +1,4 @@
-"""The inputs of the golden values: fixed matrices, float64."""
+"""Inputs of the golden values: fixed float64 matrices."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Other libraries' messages, asked of the libraries: no test knows their words by heart."""
+"""Error messages of other libraries, read from the libraries so that no test repeats their wording."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,7 @@
-"""A table of the seconds that each method costs a run of the tests; the aim is at most 3 in the default run.
+"""A table of the seconds that the tests of each method take; the aim is at most 3 in the default run.
 
 The calls of tests that are parametrized by method, and of `methods/test_<method>.py`, are summed by method, in CPU
-seconds with those of child processes. The last line has the fixtures that these tests share, in seconds of wall time.
+seconds with those of child processes. The last line has the wall-clock seconds of the fixtures that these tests share.
 """
 
 import os

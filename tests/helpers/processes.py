@@ -1,4 +1,4 @@
-"""Runs of `fit` as processes of their own that are killed, or told to stop, at a moment of an epoch."""
+"""Runs of `fit` in separate processes that are killed or signalled to stop at a given moment of an epoch."""
 
 import logging
 import os
@@ -19,19 +19,19 @@ from kd_lightning.cli.app import CLI
 from kd_lightning.runs import checkpoint_io
 
 STEPS = 4
-"""An epoch's."""
+"""Steps of an epoch."""
 PATIENCE = 400.0
 """Seconds that a run may take."""
 MOMENTS = ("first step", "middle step", "last step", "validating", "saving the last", "saving the best", "epoch's end")
 
 
 class End(Callback):
-    """Sends its own process a signal at a moment of an epoch.
+    """Sends a signal to its own process at a given moment of an epoch.
 
     Args:
-        moment: one of MOMENTS; `<step> twice`: two signals; `test`: in the test.
-        number: the signal.
-        epoch: which one.
+        moment: One of MOMENTS. `<step> twice` sends two signals; `test` sends the signal during the test.
+        number: Number of the signal.
+        epoch: Number of the epoch.
     """
 
     def __init__(self, moment: str, number: int = signal.SIGKILL, epoch: int = 1) -> None:
@@ -75,7 +75,7 @@ class End(Callback):
 
 
 def run(work: Callable[[], Any], log: Path) -> int:
-    """The exit status of a forked process that does some work, minus the signal's number where one has killed it."""
+    """Call `work` in a forked process and return its exit status, or minus the number of the signal that killed it."""
     sys.stdout.flush()
     process = os.fork()
     if process:
@@ -86,10 +86,10 @@ def run(work: Callable[[], Any], log: Path) -> int:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-            logging.captureWarnings(True)  # pytest would keep them to itself
+            logging.captureWarnings(True)  # pytest would capture the warnings
             logging.getLogger("py.warnings").addHandler(logging.StreamHandler(sys.stderr))
             torch.set_num_threads(1)
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore SIGINT
             try:
                 work()
                 status = 0
@@ -116,17 +116,17 @@ def _ended(process: int, log: Path) -> int:
 
 
 def fit(folder: Path, args: list[str], *, name: str, end: tuple[Any, ...] | None = None, epochs: int = 3) -> int:
-    """Begins or goes on with a `fit` of some epochs in `<folder>/runs/kd_lightning/run/<name>/`; its exit status."""
+    """Start or resume a `fit` in `<folder>/runs/kd_lightning/run/<name>/` and return its exit status."""
     fixed = [f"--run.output_dir={folder / 'runs'}", "--run.name=run", f"--run.id={name}"]
     fixed += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", f"--trainer.max_epochs={epochs}"]
     fixed += ["--trainer.log_every_n_steps=1", "--ckpt_path=last"]
 
     log = folder / f"{name}.log"
-    if "--run.wandb=offline" in args:  # its service does not outlive a fork
+    if "--run.wandb=offline" in args:  # W&B's service does not work after a fork
         plain = end and (end[0], *map(int, end[1:]))
         code = f"from helpers import processes; processes.begin({['fit', *args, *fixed]!r}, {plain!r})"
         with log.open("a") as file:
-            known = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # this process's own
+            known = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}  # the parent's service
             known["PYTHONPATH"] = os.pathsep.join(sys.path)
             return subprocess.run(
                 [sys.executable, "-c", code], stdout=file, stderr=file, env=known, check=False, timeout=PATIENCE
@@ -135,7 +135,7 @@ def fit(folder: Path, args: list[str], *, name: str, end: tuple[Any, ...] | None
 
 
 def begin(args: list[str], end: tuple[Any, ...] | None) -> None:
-    """`main` with these arguments, and an End among the callbacks."""
+    """Call `main` with these arguments, and add an End callback."""
     build = CLI.instantiate_trainer
 
     def with_end(self: CLI, **kwargs: Any) -> Trainer:
@@ -149,5 +149,5 @@ def begin(args: list[str], end: tuple[Any, ...] | None) -> None:
 
 
 def place(folder: Path, name: str) -> Path:
-    """The folder of a run by `fit`."""
+    """Return the folder of a run that `fit` started."""
     return folder / "runs" / "kd_lightning" / "run" / name

@@ -1,4 +1,4 @@
-"""Reading back what W&B has written offline."""
+"""Functions that read the files of offline W&B runs."""
 
 import struct
 import time
@@ -8,18 +8,18 @@ from wandb.proto import wandb_internal_pb2
 
 
 def records(folder: Path) -> list[wandb_internal_pb2.Record]:
-    """What the one offline W&B run below a folder has written."""
+    """Return the records of the single offline W&B run below a folder."""
     (session,) = sessions(folder)
     return session
 
 
 def sessions(folder: Path) -> list[list[wandb_internal_pb2.Record]]:
-    """What each of the offline sessions of a run has written, in their order."""
+    """Return the records of each offline session of a run, in order."""
     return [_read(file) for file in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
 
 
 def _read(file: Path) -> list[wandb_internal_pb2.Record]:
-    """LevelDB's log format behind a header of 7 bytes."""
+    """Return the records of a file in LevelDB's log format, after a header of 7 bytes."""
     for _ in range(50):  # W&B's own process may still be writing when finish() returns
         if file.stat().st_size > 7:
             break

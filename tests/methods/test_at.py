@@ -1,4 +1,4 @@
-"""AT: golden value, a loop over positions, pooling, what it does and does not see."""
+"""AT: golden value, a reference with a loop over positions, pooling, and its invariances."""
 
 import pytest
 import torch

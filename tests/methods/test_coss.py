@@ -1,4 +1,4 @@
-"""CoSS's losses: golden values, wrong variants told apart, what each term cannot see, and training without labels."""
+"""CoSS: golden values, two wrong variants, the invariances of each term, and training without labels."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_each_term_is_blind_to_what_the_other_sees() -> None:
 
 
 def test_columns_are_of_features_as_they_are() -> None:
-    """Two variants in circulation normalise the rows first, or centre (Pearson's correlation): other values."""
+    """Two variants in circulation have other values: they normalise the rows first or centre the columns (Pearson)."""
     ours, theirs = student(6, 4), teacher(6, 4)
     rows = -F.cosine_similarity(F.normalize(ours), F.normalize(theirs), dim=0).mean().item()
     centred = -F.cosine_similarity(ours - ours.mean(0), theirs - theirs.mean(0), dim=0).mean().item()
@@ -106,7 +106,7 @@ def test_the_terms_sum_to_the_loss() -> None:
 def test_small_batches(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="and 1 is too few"):
         trainer(tmp_path).fit(taught(student=network()), digits(batch_size=1))
-    with pytest.warns(UserWarning, match="over 16 images are noisy"):
+    with pytest.warns(UserWarning, match="over 16 images is noisy"):
         taught(student=network()).check_data(digits(batch_size=16))
 
 
@@ -118,7 +118,7 @@ def agreement_of_neighbours(one: Tensor, other: Tensor) -> float:
 @pytest.mark.e2e
 def test_without_labels_the_student_comes_to_have_the_teachers_neighbours(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    # SGD at a learning rate for long runs lets the weights of this small head grow until nothing moves
+    # with SGD at the learning rate of long runs, this small head's weights grow until training stalls
     method = taught(student=network(32), optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=2e-3))
     data = Digits(batch_size=64)
     data.setup("test")

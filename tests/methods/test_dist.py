@@ -1,4 +1,4 @@
-"""DIST: golden values, scipy's own correlations, what it leaves free."""
+"""DIST: golden values, scipy's correlations as a reference, and its invariances."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from kd_lightning.models import Reads
 def test_golden_values() -> None:
     ours, theirs = 3 * student(6, 5), 3 * teacher(6, 5)
     rows, columns = (correlation_loss(ours, theirs, temperature=4, dim=dim).item() for dim in (1, 0))
-    assert rows == pytest.approx(7.9778443847, abs=1e-5)  # 1e-8 beside the lengths is in the sixth digit
+    assert rows == pytest.approx(7.9778443847, abs=1e-5)  # the 1e-8 in the denominator changes the sixth digit
     assert columns == pytest.approx(5.2209257030, abs=1e-5)
     both = sum(correlation_loss(ours, theirs, temperature=1, dim=dim) for dim in (1, 0))
     assert both.item() == pytest.approx(1.0171796499, abs=1e-6)

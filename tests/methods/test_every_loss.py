@@ -1,4 +1,4 @@
-"""What holds for every method's pure losses, found in their files: a new method is covered as it stands."""
+"""Tests of every pure loss function in the methods' files. They find the losses of new methods by themselves."""
 
 import inspect
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch import Tensor
 from kd_lightning import functional
 
 SETTINGS = {"temperature": 4.0, "dim": 0, "student_temperature": 0.2, "teacher_temperature": 0.1}
-LEAST_ELSEWHERE = {"seed_loss"}  # losses whose paper does not put the minimum at student = teacher
+LEAST_ELSEWHERE = {"seed_loss"}  # losses that are not minimal at student = teacher, by their papers
 
 
 def losses() -> dict[str, Callable[..., Tensor]]:
@@ -45,7 +45,7 @@ def test_the_losses_are_found() -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_signature_is_student_first_teacher_second_then_keywords(name: str) -> None:
     first, second, *others = inspect.signature(LOSSES[name]).parameters.values()
-    assert "student" in first.name or first.name == "mapped"  # the teacher, as a head maps it
+    assert "student" in first.name or first.name == "mapped"  # TinTeM's head maps the teacher's vectors
     assert "teacher" in second.name
     assert all(parameter.kind == parameter.KEYWORD_ONLY for parameter in others)
 
@@ -70,7 +70,7 @@ def test_the_gradient_is_the_losses_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_two_classes_still_teach(name: str) -> None:
-    """DKD in another codebase has no gradient there."""
+    """With two classes, DKD in another codebase has no gradient."""
     student, teacher = pair(8, 2)
     call(name, student, teacher).backward()
     assert student.grad.abs().max() > 1e-4
@@ -78,7 +78,7 @@ def test_two_classes_still_teach(name: str) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_more_of_the_same_samples_are_no_larger_loss(name: str) -> None:
-    """A sum over the samples would grow with the batch, and a weight would mean another thing for each size."""
+    """A loss that sums over the samples would grow with the batch, and so would the effect of its weight."""
     student, teacher = pair()
     once, often = call(name, student, teacher), call(name, student.repeat(4, 1), teacher.repeat(4, 1))
     assert often <= once + 1e-6 * once.abs()

@@ -1,4 +1,4 @@
-"""What holds for every method, found in the package: a new one is covered as it stands."""
+"""Tests of every method in the package. They find new methods by themselves."""
 
 import inspect
 from pathlib import Path
@@ -53,14 +53,14 @@ def test_the_methods_are_found_and_known_in_yaml() -> None:
 def test_the_gradient_reaches_all_that_is_trained_and_never_the_teacher(kind: type[StudentModule]) -> None:
     built = method(kind)
     if hasattr(built, "teacher"):
-        built.teacher.requires_grad_(True)  # whatever someone does to it
+        built.teacher.requires_grad_(True)  # even then, the teacher gets no gradient
     found = terms(built, batch(images(12)))
     assert all(loss.shape == () and loss.dtype == torch.float32 for loss in found.values())
     sum(found.values()).backward()
     for name, parameter in built.named_parameters():
         if name.startswith("teacher."):
             assert parameter.grad is None, name
-        elif parameter.requires_grad:  # DistributedDataParallel would stop at one that gets none
+        elif parameter.requires_grad:  # DistributedDataParallel raises an error for a parameter without a gradient
             assert parameter.grad is not None, name
             assert parameter.grad.abs().max() > 0, name
 
@@ -78,7 +78,7 @@ def test_numbers_that_make_no_sense_are_refused(kind: type[Distiller], value: fl
 @pytest.mark.parametrize("kind", DISTILLERS)
 def test_weights_that_are_all_0_are_refused(kind: type[Distiller]) -> None:
     weights = {name: 0.0 for name in inspect.signature(kind).parameters if name.endswith("_weight")}
-    if kind is not CoSS:  # its scale cannot be 0
+    if kind is not CoSS:  # CoSS's scale cannot be 0
         others = {FitNet: {"layer": 1}, CombinedOfThree: {"part_weights": [0.0] * 3}}.get(kind, {})
         with pytest.raises(ConfigError, match="nothing would be learnt"):
             method(kind, **{**weights, "ce_weight": 0.0}, **others)
@@ -91,12 +91,12 @@ def test_a_terms_weight_is_its_factor(kind: type[StudentModule]) -> None:
     net, given = student().eval(), batch(images(12))
 
     def seeded(**kwargs: object) -> StudentModule:
-        torch.manual_seed(0)  # heads
+        torch.manual_seed(0)  # the heads start with random weights
         return method(kind, student=net, **kwargs).eval()
 
     plain = terms(seeded(), given)
     absent = {name for name in arguments if name.removesuffix("_weight") not in plain}
-    assert absent <= ({"local_weight", "map_weight"} if kind is TinTeM else set())  # networks without tokens
+    assert absent <= ({"local_weight", "map_weight"} if kind is TinTeM else set())  # these two terms need tokens
     for name in sorted({*arguments} - absent):
         term, default = name.removesuffix("_weight"), defaults[name]
         twice = terms(seeded(**{name: 2 * default}), given)

@@ -1,4 +1,4 @@
-"""FitNet: its loss, its regressor, stages of other sizes, and what has no labels."""
+"""FitNet: golden value, regressor, feature maps of different sizes, and training without labels."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_the_hint_is_learnt(tmp_path: object) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match="layer: 2; without labels"):
+    with pytest.raises(ConfigError, match="layer: 2 is given, but without labels"):
         method(FitNet, ce_weight=0)
     assert method(FitNet, ce_weight=0, layer=1).needs_labels is False
     with pytest.raises(ConfigError, match="layer: 0; cifar_resnet8 has 1 to 4"):

@@ -1,4 +1,4 @@
-"""What a fit does to a student: decided by the seed, by nothing that is silent, in train mode from the first step."""
+"""Effects of a fit on the student: seeds, terms with weight 0, train mode, the order of the images, and learning."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_what_needs_no_gradient_is_left_out_of_the_optimizer_and_stays(tmp_path:
 
 
 class Modes(Supervised):
-    """Notes in which mode its student takes each step."""
+    """Records the mode (training or eval) of the student's modules in each step."""
 
     def training_terms(self, batch: Batch) -> dict[str, Tensor]:
         modes = {module.training for module in self.student.modules()}
@@ -84,7 +84,7 @@ def test_it_trains_in_train_mode_in_every_epoch_and_after_someone_looked_at_it(t
 
 
 class Keys(Callback):
-    """The keys and indices of the batches of each epoch, as the method sees them."""
+    """Records the batches of each epoch as the method gets them."""
 
     def __init__(self) -> None:
         self.seen: dict[int, list[Batch]] = {}

@@ -1,4 +1,4 @@
-"""KD's loss: golden values, an independent reference, its properties."""
+"""KD: golden values, an independent reference, and properties of the loss."""
 
 import math
 
@@ -22,7 +22,7 @@ def test_golden_values(temperature: float, value: float) -> None:
 
 
 def reference(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> float:
-    """T^2 sum_k p_k log(p_k / q_k), mean over the samples, in plain Python."""
+    """Return T^2 sum_k p_k log(p_k / q_k), the mean over the samples, in plain Python."""
 
     def softmax(row: list[float]) -> list[float]:
         exponents = [math.exp(value / temperature) for value in row]
@@ -42,7 +42,7 @@ def test_equals_an_independent_reference(samples: int, classes: int, temperature
 
 
 def test_the_gradients_size_hardly_depends_on_the_temperature() -> None:
-    """For T far above the logits, T^2 KL has the gradient (z_s - z_t) / K, centred (Hinton et al., section 2.1)."""
+    """If T is much larger than the logits, T^2 KL has the gradient (z_s - z_t) / K, centred (Hinton, section 2.1)."""
     ours, theirs = student(6, 5).requires_grad_(), teacher(6, 5)
     gradients = [torch.autograd.grad(kd_loss(ours, theirs, temperature=t), ours)[0] for t in (1e4, 1e5)]
     centred = [logits - logits.mean(1, keepdim=True) for logits in (ours.detach(), theirs)]
@@ -61,7 +61,7 @@ def test_the_terms_are_weighted_as_given(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(method, "log", lambda *args, **kwargs: None)
     images = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8)
     batch = Batch(images, torch.arange(8), torch.arange(8), torch.arange(8))
-    method.eval()  # BatchNorm's running statistics: the same logits in every call
+    method.eval()  # with BatchNorm's running statistics, every call has the same logits
     losses, logits = method.training_terms(batch), method.student(images)
     torch.testing.assert_close(losses["ce"], 0.25 * torch.nn.functional.cross_entropy(logits, batch.labels))
     torch.testing.assert_close(losses["kd"], 2 * kd_loss(logits, trained(images), temperature=3))

@@ -1,4 +1,4 @@
-"""Two and three processes of some samples each give the losses and gradients of one process with all of them."""
+"""Losses and gradients of two and three processes equal those of one process with all samples."""
 
 import inspect
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from kd_lightning.models import Network, checkpoints
 
 pytestmark = pytest.mark.e2e
 SAMPLES, SIDE = 12, 32
-PAIRS = {  # nothing in them is normalised over the batch
+PAIRS = {  # networks without normalisation over the batch
     "cnn": (("cifar_resnet20", {}), ("test_resnet", {"norm_layer": "groupnorm1"})),
     "vit": (("test_vit2", {"img_size": SIDE}), ("test_vit", {"img_size": SIDE})),
 }
@@ -45,7 +45,7 @@ def _only_own(rows: Tensor) -> Tensor:
 
 
 class Step(nn.Module):
-    """What DistributedDataParallel wraps: as Lightning does, with the method's own list of what is no affair of it."""
+    """Module that DistributedDataParallel wraps, as in Lightning; it passes on the method's list of ignored names."""
 
     def __init__(self, built: StudentModule) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def build(kind: type[StudentModule], pair: str, folder: Path, arguments: dict[st
     built = method(kind, network, student=Network(student, num_classes=10, model_kwargs=ours), **small, **arguments)
     built.log = built.log_dict = lambda *args, **kwargs: None
     for module in built.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # of heads; SyncBatchNorm needs a GPU
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # in heads; SyncBatchNorm would need a GPU
             module.eval()
     return built
 
@@ -83,7 +83,7 @@ def samples(rank: int, world: int, step: int) -> Batch:
 def two_steps(built: StudentModule, rank: int, world: int, **kwargs: bool) -> dict[str, Any]:
     step = Step(built)
     run = DistributedDataParallel(step, **kwargs) if world > 1 else step
-    for number in range(2):  # the second meets what the first left in a queue
+    for number in range(2):  # in the second step, a queue holds the embeddings of the first
         built.zero_grad()
         losses = run(samples(rank, world, number))
         sum(losses.values()).backward()
@@ -96,7 +96,7 @@ def two_steps(built: StudentModule, rank: int, world: int, **kwargs: bool) -> di
 def every_case(rank: int, world: int, folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for name, (kind, pair, arguments) in CASES.items():
-        # in timm's ViT, float64 is not float64 throughout: only one process needs it, for float32's own error
+        # timm's ViT does not compute all of float64 in float64, so one process runs it, for the error of float32
         for dtype in (torch.float32, torch.float64)[: 1 if pair == "vit" and world > 1 else 2]:
             built = build(kind, pair, folder, arguments).to(dtype)
             found[f"{name} {dtype}"] = two_steps(built, rank, world)
@@ -115,7 +115,7 @@ def mutated(rank: int, world: int, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def told(rank: int, folder: Path) -> dict[str, Any]:
-    """What `distributed` says to a rank that differs from the others."""
+    """Return the results of `distributed` on a rank whose values differ from those of the other ranks."""
     rows = torch.tensor([[10.0 + rank], [20.0 + rank]], dtype=torch.bfloat16)
     torch.manual_seed(rank)
     fresh = method(SEED, Network("cifar_resnet20", checkpoint=str(folder / "cnn.safetensors")), queue_size=4)
@@ -157,7 +157,7 @@ def alone(folder: Path) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> dict[int, list[dict[str, dict]]]:
-    """What each rank of two and of three found."""
+    """Return the results of each rank, for two and for three processes."""
     for world in (2, 3):
         start_ranks(process, (world, folder), world)
     return {world: [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)] for world in (2, 3)}
@@ -172,8 +172,8 @@ def apart(found: Tensor, expected: Tensor) -> float:
 def test_gradients_and_losses_are_those_of_one_process(name: str, world: int, alone: dict, ranks: dict) -> None:
     exact, single = alone[f"{name} torch.float64"], alone[f"{name} torch.float32"]
     for dtype, expected, most in (
-        # twice one process's own error in float32, where that is more than 4e-6: rounding differs with torch's version
-        # and the processor, and a wrong gather is off by more than 1e-3
+        # 4e-6, or twice the float32 error of one process if that is larger: rounding depends on torch's version and
+        # on the processor. The error of a wrong gather is above 1e-3
         (torch.float32, single, max(4e-6, 2 * apart(single["gradient"], exact["gradient"]))),
         (torch.float64, exact, 1e-12),
     ):
@@ -194,7 +194,7 @@ def test_what_ranks_tell_each_other(world: int, ranks: dict) -> None:
     for rank, one in enumerate(everyone):
         rows = [[10.0 + other] for other in range(world)] + [[20.0 + other] for other in range(world)]
         assert one["rows"].tolist() == rows
-        assert one["rows"].dtype == torch.float32  # sums of gradients are not of half precision
+        assert one["rows"].dtype == torch.float32  # gradients are not summed in half precision
         assert one["own"].tolist() == [[10.0 + rank], [20.0 + rank]]
         assert one["any"] == [True, False]
         assert one["all"] == [str(other) for other in range(world)]
@@ -203,14 +203,14 @@ def test_what_ranks_tell_each_other(world: int, ranks: dict) -> None:
 
 
 def test_methods_that_relate_samples_are_known(alone: dict, ranks: dict) -> None:
-    """Each device's own samples give another gradient for these, so that the test above can see it."""
+    """Without a gather, these methods have another gradient, so the test of the gradients detects a missing gather."""
     for name in RELATIONS:
         own = [rank[f"{name} each its own"]["gradient"] for rank in ranks[2]]
         assert apart(own[0], alone[f"{name}-vit torch.float32"]["gradient"]) > 1e-4, name
 
 
 @pytest.mark.parametrize("title", MUTATIONS)
-@pytest.mark.parametrize("name", RELATIONS[:6])  # these gather no gradient
+@pytest.mark.parametrize("name", RELATIONS[:6])  # the others gather no tensor with a gradient
 def test_a_wrong_gather_is_seen(name: str, title: str, alone: dict, ranks: dict) -> None:
     wrong = ranks[2][0][f"{name} {title}"]["gradient"]
     assert apart(wrong, alone[f"{name}-vit torch.float32"]["gradient"]) > 1e-3
@@ -220,7 +220,7 @@ def test_a_wrong_gather_is_seen(name: str, title: str, alone: dict, ranks: dict)
 def test_accumulated_halves_are_the_whole_where_no_samples_are_related(
     kind: type[StudentModule], folder: Path, alone: dict
 ) -> None:
-    """With trainer.accumulate_grad_batches, relations are of each half: another, smaller, batch."""
+    """With trainer.accumulate_grad_batches, relational losses compare only the images of each smaller batch."""
     built = build(kind, "cnn", folder, {}).double()
     sum(built.training_terms(samples(0, 1, 0)).values()).backward()
     built.zero_grad()

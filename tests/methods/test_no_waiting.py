@@ -1,4 +1,4 @@
-"""Between two steps that are logged, no method's training asks the device for a number: a GPU would be waited for."""
+"""Between two logged steps, no method reads a number from the device, because it would have to wait for a GPU."""
 
 import csv
 import inspect
@@ -24,7 +24,7 @@ LOGGED = 8
 
 
 class Waits(TorchDispatchMode):
-    """Notes each operation whose result the host needs (`.item()`, `if tensor`, `nonzero`, a boolean index)."""
+    """Records each operation whose result the host needs (`.item()`, `if tensor`, `nonzero`, a boolean index)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Waits(TorchDispatchMode):
 
 
 def _asking() -> str:
-    """The file whose code asked: the innermost that is neither torch's nor this one."""
+    """Return the name of the calling file: the innermost one that is neither part of torch nor this file."""
     frame = sys._getframe(2)
     while "/torch/" in frame.f_code.co_filename or frame.f_code.co_filename == __file__:
         frame = frame.f_back
@@ -47,7 +47,7 @@ def _asking() -> str:
 
 
 class Watched(Callback):
-    """Everything that happens from one training batch's end to the next's, by the latter's number."""
+    """Records the waits from the end of one training batch to the end of the next, by the number of the next batch."""
 
     def __init__(self, *, asks: bool = False) -> None:
         self.by_step: dict[int, list[str]] = {}
@@ -84,7 +84,7 @@ def test_no_step_between_two_logged_ones_waits(kind: type[StudentModule], tmp_pa
 
 
 def test_those_that_ask_ask_the_host(tmp_path: Path) -> None:
-    """The guard, for what is on its way since the forward pass; the average, for its number of updates."""
+    """NonFiniteGuard reads a value that was copied since the forward pass. EMA reads its number of updates."""
     found = watched(KD, tmp_path, EMA(), NonFiniteGuard())
     assert {name for names in found.values() for name in names} <= {
         "_local_scalar_dense by non_finite.py",
@@ -108,7 +108,7 @@ def test_values_are_logged_where_they_are_read(tmp_path: Path) -> None:
 
     run = trainer(tmp_path, logger=CSVLogger(tmp_path), log_every_n_steps=4)
     run.fit(method(Count, check_teacher=False), datamodule=digits(batch_size=10, val_split=0))
-    assert called == [0, 3, 7, 9]  # the first, every fourth, the last
+    assert called == [0, 3, 7, 9]  # the first step, every fourth step and the last step
     (path,) = tmp_path.rglob("metrics.csv")
     with path.open() as file:
         assert len([row for row in csv.DictReader(file) if row["train/loss"]]) == 2

@@ -1,4 +1,4 @@
-"""Every method between every two kinds of network, end to end: fit, resume, test, load the student in timm."""
+"""Every method with every pair of network kinds, end to end: fit, resume, test, load the student in timm."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ CASES = [
     for kind in METHODS
     for pair in PAIRS
 ]
-"""By default each method once, and one in all four ways."""
+"""Each method with one pair, and SP with all four, are in the default run; the other cases are in `e2e`."""
 BRIEF = ["--data=Digits", "--data.max_train_samples=100", "--data.batch_size=25", "--trainer.limit_train_batches=2"]
 BRIEF += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--run.wandb=off"]
 

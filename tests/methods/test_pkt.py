@@ -1,4 +1,4 @@
-"""PKT: golden value, a double loop, its invariances."""
+"""PKT: golden value, a reference with two loops, and its invariances."""
 
 import math
 
@@ -11,7 +11,7 @@ from kd_lightning.methods.pkt import pkt_loss
 def test_golden_value() -> None:
     assert pkt_loss(student(6, 5), teacher(6, 8)).item() == pytest.approx(
         0.0205272062, rel=1e-5
-    )  # there, 1e-7 is added to each length
+    )  # the code of this value adds 1e-7 to each norm
 
 
 def test_a_double_loop() -> None:
@@ -33,4 +33,4 @@ def test_a_double_loop() -> None:
 def test_each_samples_length_does_not_matter() -> None:
     theirs = teacher(6, 4)
     assert pkt_loss(theirs * teacher(6, 1).abs(), theirs).abs() < 1e-12
-    assert pkt_loss(theirs + 1, theirs) > 1e-4  # where the origin lies does
+    assert pkt_loss(theirs + 1, theirs) > 1e-4  # a shift of all vectors changes the loss

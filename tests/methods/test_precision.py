@@ -1,4 +1,4 @@
-"""Every method in every precision, found in the package: finite whatever it is given, and close to float32's value."""
+"""Every method in every precision: values are finite for extreme inputs, and close to those of float32."""
 
 import inspect
 from collections.abc import Callable
@@ -51,14 +51,14 @@ def build(case: str, folder: Path, classes: int = 10, *, trained: bool = False) 
 
 
 class Step(NamedTuple):
-    """A training step's losses by name, and its gradients."""
+    """Losses of a training step by name, and its gradients."""
 
     terms: dict[str, float]
     gradients: list[Tensor]
 
 
 def step(built: StudentModule, given: Batch, precision: str) -> Step:
-    """As Lightning takes it; 16-mixed with its scaler, which lowers the scale until no gradient overflows."""
+    """Return a step as Lightning computes it. For 16-mixed, lower the scale until no gradient overflows."""
     plugin = PLUGINS[precision]()
     built = plugin.convert_module(built)
     built.log = built.log_dict = lambda *args, **kwargs: None  # there is no trainer
@@ -83,7 +83,7 @@ def networks(built: StudentModule) -> list[Network]:
 
 @torch.no_grad()
 def gaps(built: StudentModule) -> None:
-    """The first class is 10,000 above the last to the student, and as far below it to the teacher."""
+    """Make the first logit exceed the last by 10,000 in the student, and the last exceed the first in the teacher."""
     for number, network in enumerate(networks(built)):
         head = network.model.get_classifier()
         head.bias += (-1) ** number * torch.linspace(5000, -5000, len(head.bias))
@@ -91,7 +91,7 @@ def gaps(built: StudentModule) -> None:
 
 @torch.no_grad()
 def norms(built: StudentModule, *, weight: float, bias: float, last: bool = False) -> None:
-    """Of both networks: all their norms, or the last."""
+    """Set weight and bias of all normalisation layers of both networks, or only of the last layer of each."""
     for network in networks(built):
         affine = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.LayerNorm) and m.weight is not None]
         for norm in affine[-1:] if last else affine:
@@ -101,7 +101,7 @@ def norms(built: StudentModule, *, weight: float, bias: float, last: bool = Fals
 
 @torch.no_grad()
 def dead(built: StudentModule) -> None:
-    """The student's features alone are all zero."""
+    """Set all features of the student to 0."""
     for norm in built.student.modules():
         if isinstance(norm, nn.BatchNorm2d | nn.LayerNorm):
             norm.weight.zero_()
@@ -145,7 +145,7 @@ BY_DEFAULT = {
     ("constant features", "bf16-mixed"),
     ("all-zero features", "16-mixed"),
 }
-"""The pairs of extreme and precision in the default run; the others are in `e2e`."""
+"""Pairs of extreme and precision in the default run; all other pairs are in `e2e`."""
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_values_and_gradients_are_finite(case: str, extreme: str, precision: str
     rig, change, classes = EXTREMES[extreme]
     built, given = build(case, tmp_path, classes), change(real())
     rig(built)
-    if case == "SimReg" and len(given.images) == 1:  # its head has BatchNorm, and it refuses such data
+    if case == "SimReg" and len(given.images) == 1:  # it raises an error for such data, because its head has BatchNorm
         return
     found = step(built, given, precision)
     assert all(torch.isfinite(torch.tensor(value)) for value in found.terms.values()), found.terms

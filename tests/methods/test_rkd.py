@@ -1,4 +1,4 @@
-"""RKD: golden values, loops over pairs and triplets, its invariances, bounded memory."""
+"""RKD: golden values, references with loops over pairs and triplets, its invariances, and bounded memory."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_moved_turned_and_scaled_features_are_the_same() -> None:
 
 
 def test_small_distances_between_far_features_are_kept() -> None:
-    """By matrix products, in float32, they would be lost."""
+    """Distances from matrix products would lose them in float32."""
     near = torch.randn((40, 8), generator=torch.Generator().manual_seed(2))
     assert rkd_distance_loss(near + 300, near) < 1e-6
 

@@ -1,4 +1,4 @@
-"""SEED: its loss in numpy, and a queue that moves on in order, survives a resume and stays out of the gradient."""
+"""SEED: a numpy reference of the loss, and the queue: order, checkpoint, DDP and gradient."""
 
 import numpy as np
 import pytest
@@ -76,7 +76,7 @@ def test_the_queue_holds_the_last_embeddings_the_oldest_first_to_go() -> None:
         settings = {"student_temperature": 0.2, "teacher_temperature": 1e-4}
         torch.testing.assert_close(loss, seed_loss(ours, embedding, queue=before, **settings))
         seen.append(embedding / embedding.norm(dim=1, keepdim=True))
-    whole = torch.cat(seen)  # 16 in a queue of 10: 10 to 15 lie on places 0 to 5, 6 to 9 on their own
+    whole = torch.cat(seen)  # of 16 embeddings in a queue of 10, numbers 10 to 15 replaced 0 to 5
     torch.testing.assert_close(built.queue, torch.cat([whole[10:16], whole[6:10]]))
     assert built.place == 6
     assert not built.queue.requires_grad

@@ -1,4 +1,4 @@
-"""SimReg: its loss, its head, and that it learns without labels."""
+"""SimReg: the loss, the head, and training without labels."""
 
 import pytest
 from helpers.factories import digits, method, trainer

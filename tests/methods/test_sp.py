@@ -1,4 +1,4 @@
-"""SP's loss: golden values, the two wrong variants told apart, an independent reference, its invariances."""
+"""SP: golden values, two wrong variants, an independent reference, and its invariances."""
 
 import numpy as np
 import pytest
@@ -17,19 +17,19 @@ GOLDEN = 0.053550609348715646
 
 
 def globally_normalised(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Wrong: each Gram matrix divided by its Frobenius norm."""
+    """Return a wrong variant, which divides each Gram matrix by its Frobenius norm."""
     grams = [features @ features.T for features in (ours, theirs)]
     return (grams[0] / grams[0].norm() - grams[1] / grams[1].norm()).square().mean()
 
 
 def features_normalised(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Wrong: the features' rows brought to unit length before the Gram matrix, not its own."""
+    """Return a wrong variant, which normalises the rows of the features instead of those of the Gram matrix."""
     rows = [F.normalize(features) for features in (ours, theirs)]
     return (rows[0] @ rows[0].T - rows[1] @ rows[1].T).square().mean()
 
 
 def reference(ours: Tensor, theirs: Tensor) -> float:
-    """The paper's Eqs. 2 to 4, in numpy loops."""
+    """Return the paper's Eqs. 2 to 4, computed with numpy loops."""
 
     def normalised(features: Tensor) -> np.ndarray:
         rows = features.double().reshape(len(features), -1).numpy()

@@ -1,4 +1,4 @@
-"""STKD: the golden values of the inferred default, KD where nothing is mixed, and all its options."""
+"""STKD: golden values of the inferred default, equality with KD if nothing is mixed, and all options."""
 
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def test_a_mixture_is_the_weighted_sum() -> None:
 
 
 def reference(method: STKD, given: Batch, images: Tensor) -> dict[str, Tensor]:
-    """The default, and its options, written out sample by sample."""
+    """Return the losses of the default and of all options, computed sample by sample."""
     virtual = virtual_samples(given.keys, images=method.images, alpha=method.alpha, per=method.per)
     recipes = [[*zip(r.tolist(), w.tolist(), strict=True)] for r, w in zip(virtual.rows, virtual.weights, strict=True)]
     mixed = torch.stack([sum(weight * images[row] for row, weight in recipe) for recipe in recipes])

@@ -1,4 +1,4 @@
-"""TinTeM: golden values of SNE, its invariances, bounded memory, gradients kept apart, tokens and pooled forms."""
+"""TinTeM: golden values and invariances of SNE, bounded memory, separate gradients, tokens and pooled forms."""
 
 from pathlib import Path
 
@@ -30,11 +30,11 @@ def test_golden_values() -> None:
     assert sne_loss(mapped, theirs, style="half").item() == near(21.545665650231207)
     assert sne_loss(mapped, theirs, temperatures=[0.1], style="half").item() == near(6.229642900229158)
     flat = cosine_loss(student(2, 12).view(2, 3, 4), teacher(2, 12).view(2, 3, 4))
-    assert flat.item() == near(1.0677018002728391)  # not 0.9669, the mean over tokens
+    assert flat.item() == near(1.0677018002728391)  # the mean over tokens would be 0.9669
 
 
 def reference(mapped: Tensor, theirs: Tensor, temperature: float) -> float:
-    """P over ordered pairs, written out."""
+    """Return KL(P || Q) with P and Q over ordered pairs, computed with loops."""
 
     def joint(x: Tensor) -> Tensor:
         size = len(x)
@@ -95,11 +95,11 @@ def test_pieces_give_the_same_and_hold_less(monkeypatch: pytest.MonkeyPatch) -> 
     whole, pieces = run(1 << 30), run(2 * 40 * 40 * 10)
     torch.testing.assert_close(pieces[0], whole[0])
     torch.testing.assert_close(pieces[1], whole[1])
-    assert pieces[2] < whole[2] / 50  # what lies between forward and backward: the inputs alone
+    assert pieces[2] < whole[2] / 50  # between forward and backward, only the inputs are stored
 
 
 def test_pooled_relus_can_point_anywhere() -> None:
-    """Without the LayerNorm, a student that ends in ReLU would stay in one orthant, and the map does not."""
+    """Without the LayerNorm, the embedding of a student that ends in ReLU would never be negative."""
     built = method(TinTeM)
     built.student.eval()
     images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8)
@@ -174,7 +174,7 @@ def test_the_terms_are_of_the_right_tokens(style: str) -> None:
     torch.nn.init.normal_(method.norm.bias)
     images = batch().images
     theirs, ours = (n.features(images, tokens=True).tokens for n in (method.teacher, method.student.eval()))
-    theirs = torch.cat([theirs[:, :1], theirs[:, 3:]], dim=1)  # the image's and 4 patches', not 2 registers
+    theirs = torch.cat([theirs[:, :1], theirs[:, 3:]], dim=1)  # the class token and 4 patches, without the 2 registers
     mapped = (theirs - theirs.mean(-1, keepdim=True)) / (theirs.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
     mapped = (mapped * method.norm.weight + method.norm.bias) @ method.head.weight.T + method.head.bias
     sne = {"temperatures": [0.1, 0.5], "style": style}
@@ -226,5 +226,5 @@ def test_it_learns_and_its_map_keeps_the_angles(tmp_path: Path) -> None:
 
 
 def test_a_head_that_learns_nothing_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="local_weight, global_weight: where both are 0, the head learns nothing"):
+    with pytest.raises(ConfigError, match="local_weight, global_weight: both are 0, so the head learns nothing"):
         method(TinTeM, global_weight=0.0)
