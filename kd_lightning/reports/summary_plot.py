@@ -29,7 +29,7 @@ def summary(comparison: Comparison, width: float = 6.2) -> Figure:
     metric, frame = describe(comparison.metric), comparison.frame
     groups = frame.dropna(subset=[metric.name]).groupby("group", sort=False)[metric.name]
     figure, axes = panel(0.75 + 0.34 * groups.ngroups, width)
-    names = []
+    names, white = [], {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
     for row, (group, shares) in enumerate(groups):
         values = shares * metric.scale
         mean, deviation = values.mean(), values.std() if len(values) > 1 else 0.0
@@ -40,7 +40,9 @@ def summary(comparison: Comparison, width: float = 6.2) -> Figure:
             mean, row, xerr=deviation, fmt="o", color=color, mfc=fill, ms=7, mew=1.6, capsize=4, elinewidth=1.6
         )
         text = f"{mean:.1f}" + (f" ± {deviation:.1f}" if len(values) > 1 else "")
-        axes.annotate(text, (mean, row), (0, 8), textcoords="offset points", ha="center", fontsize=8, color=INK)
+        axes.annotate(
+            text, (mean, row), (0, 8), textcoords="offset points", ha="center", fontsize=8, color=INK, bbox=white
+        )
         if is_baseline:
             axes.axvline(mean, color=BASELINE_COLOR, linestyle=":", linewidth=1.2, zorder=0)
         names.append(label(str(group), 30))
