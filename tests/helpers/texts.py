@@ -7,7 +7,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 KINDS = {
@@ -34,34 +34,25 @@ class Text(NamedTuple):
 
 def messages() -> Iterator[Text]:
     """Yield every error, warning and note of the package whose text stands where it is raised."""
-    for path in sorted((ROOT / "kd_lightning").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call) or not node.args:
-                continue
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name in KINDS and (text := _written(node.args[0])):
-                yield Text(f"{path.relative_to(ROOT)}:{node.lineno}", KINDS[name], text)
+    for path, node in _nodes(ast.Call):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name in KINDS and node.args and (text := _written(node.args[0])):
+            yield Text(f"{path.relative_to(ROOT)}:{node.lineno}", KINDS[name], text)
 
 
 def docstrings() -> Iterator[Text]:
     """Yield every docstring of the package, those of attributes included."""
-    for path in sorted((ROOT / "kd_lightning").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if (
-                isinstance(node, ast.Expr)
-                and isinstance(node.value, ast.Constant)
-                and isinstance(node.value.value, str)
-            ):
-                yield Text(f"{path.relative_to(ROOT)}:{node.lineno}", "docstring", node.value.value)
+    for path, node in _nodes(ast.Expr):
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield Text(f"{path.relative_to(ROOT)}:{node.lineno}", "docstring", node.value.value)
 
 
 def function_docstrings() -> Iterator[Text]:
     """Yield the docstrings of functions and methods that are no properties."""
-    for path in sorted((ROOT / "kd_lightning").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef) and not any("property" in ast.unparse(d) for d in node.decorator_list):
-                if text := ast.get_docstring(node):
-                    yield Text(f"{path.relative_to(ROOT)}:{node.lineno}", "docstring", text)
+    for path, node in _nodes(ast.FunctionDef):
+        text = ast.get_docstring(node)
+        if text and not any("property" in ast.unparse(decorator) for decorator in node.decorator_list):
+            yield Text(f"{path.relative_to(ROOT)}:{node.lineno}", "docstring", text)
 
 
 def pages() -> Iterator[Text]:
@@ -72,6 +63,11 @@ def pages() -> Iterator[Text]:
             in_code ^= line.lstrip().startswith("```")
             if not in_code:
                 yield Text(f"{path.relative_to(ROOT)}:{number}", "page", re.sub(r"`[^`]*`", "``", line))
+
+
+def _nodes(kind: type[ast.AST]) -> Iterator[tuple[Path, Any]]:
+    for path in sorted((ROOT / "kd_lightning").rglob("*.py")):
+        yield from ((path, node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kind))
 
 
 def _written(node: ast.expr) -> str:
