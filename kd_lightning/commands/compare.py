@@ -31,6 +31,8 @@ class Compare:
         test: of the differences paired by seed: Student's t, or Wilcoxon's signed ranks.
         wandb: save a workspace and a report of these metrics on W&B too, or update those saved from this folder before
             (`pip install 'kd_lightning[wandb]'`).
+        figure: path of an SVG, PNG or PDF file to write. It shows the mean and standard deviation of `metric` for each
+            group, and the teacher as a line. Default: none.
         images: show the images that students disagree on most; each run's own data module reads them, as `test` would.
 
     Raises:
@@ -44,6 +46,7 @@ class Compare:
         baseline: str | None = None,
         metric: str | None = None,
         test: Literal["t", "wilcoxon"] = "t",
+        figure: str | None = None,
         images: bool = True,
         wandb: bool = False,
     ) -> None:
@@ -51,7 +54,13 @@ class Compare:
             raise ConfigError("runs: none given; name runs' folders, or a folder above them: compare runs/digits")
         self.runs, self.out = runs, expand(out)
         self.baseline, self.metric, self.test, self.images, self.wandb = baseline, metric, test, images, wandb
+        self.figure = expand(figure) if figure else None
         check_writable(self.out, "out")
+        if self.figure:
+            from kd_lightning.reports.summary_plot import check_figure
+
+            check_writable(self.figure, "figure")
+            check_figure(self.figure)
         if self.out.is_file():
             raise ConfigError(f"out: {self.out} is a file; give a folder")
         others = (
@@ -76,10 +85,12 @@ class Compare:
 
     def _compared(self, runs: "reports.Runs", said: list[str]) -> Path:
         from kd_lightning import reports
-        from kd_lightning.reports import tables
+        from kd_lightning.reports import summary_plot, tables
 
         comparisons, lines = reports.compare(runs, baseline=self.baseline, metric=self.metric, test=self.test)
         problems = [*said, *runs.problems, *lines]
+        if self.figure:
+            summary_plot.write_summary(comparisons, self.figure)
         page = reports.page(comparisons, problems, folder=self.out, images=self.images)
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "report.html").write_text(page, encoding="utf-8")

@@ -6,12 +6,14 @@ from typing import get_args
 
 import pandas as pd
 import pytest
-from helpers.fake_runs import write_runs
+from helpers.fake_runs import write_run, write_runs
 
+from kd_lightning import reports
 from kd_lightning.cli import main
 from kd_lightning.commands.compare import WRITTEN, Compare
 from kd_lightning.reports import workspace
 from kd_lightning.reports.statistics import Test
+from kd_lightning.reports.summary_plot import COLOR, summary, write_summary
 
 
 def refusal(args: list[str], capfd: pytest.CaptureFixture) -> str:
@@ -74,4 +76,37 @@ def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     assert "nearest: test/acc" in refusal([runs, *out, "--metric=test/ac"], capfd)
     assert "test" in refusal([runs, *out, "--test=z"], capfd)
     assert "nearest: baseline" in refusal([runs, *out, "--basline=kd"], capfd)
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_figure_has_the_format_of_its_name(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    runs = str(write_runs(tmp_path / "runs", ("baseline", "kd", "sp")))
+    comparisons, _ = reports.compare(reports.read_runs([runs]))
+    for ending, start in {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}.items():
+        write_summary(comparisons, tmp_path / f"figures/summary.{ending}")
+        assert (tmp_path / f"figures/summary.{ending}").read_bytes().startswith(start)
+    out, svg = ["--out", str(tmp_path / "r")], tmp_path / "again.svg"
+    main(["compare", runs, *out, "--images=false", "--figure", str(svg)])
+    assert svg.read_bytes() == (tmp_path / "figures/summary.svg").read_bytes()  # the same runs give the same file
+    assert "does not end in .svg, .png, .pdf" in refusal([runs, *out, "--figure", "summary.gif"], capfd)
+
+
+def test_the_figure_shows_mean_and_deviation(tmp_path: Path) -> None:
+    runs = reports.read_runs([str(write_runs(tmp_path / "runs", ("baseline", "kd")))])
+    (comparison,), _ = reports.compare(runs)
+    (axes,) = summary(comparison).axes
+    values = comparison.frame.groupby("group")["test/acc"]
+    texts = {text.get_text() for text in axes.texts}
+    for group in ("baseline", "kd"):
+        assert f"{100 * values.mean()[group]:.1f} ± {100 * values.std()[group]:.1f}" in texts
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["baseline", "kd"]
+    assert {container.lines[0].get_markerfacecolor() for container in axes.containers} == {"white", COLOR}
+
+
+def test_a_figure_of_two_data_sets_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    write_runs(tmp_path / "runs", ("baseline",), 1)
+    write_run(tmp_path / "runs/more", "baseline", data="cifar10")
+    out = ["--out", str(tmp_path / "r"), "--figure", str(tmp_path / "x.png")]
+    assert "figure: it shows one data set" in refusal([str(tmp_path / "runs"), *out], capfd)
+    assert not (tmp_path / "x.png").exists()
     assert not (tmp_path / "r").exists()

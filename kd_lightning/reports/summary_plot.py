@@ -1,0 +1,91 @@
+"""One figure for a README or a paper: each group's mean and standard deviation of the main metric."""
+
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from kd_lightning.errors import ConfigError
+from kd_lightning.io.atomic import atomic_write
+from kd_lightning.reports.axes import describe
+from kd_lightning.reports.comparison import Comparison
+from kd_lightning.reports.frame import teachers
+from kd_lightning.reports.style import INK, TEACHER_COLOR, label, panel
+
+FORMATS = ("svg", "png", "pdf")
+BASELINE_COLOR, COLOR = "#8c8c8c", "#0072B2"
+
+
+def summary(comparison: Comparison, width: float = 6.2) -> Figure:
+    """Plot the main metric of each group: a point at the mean, a bar of one standard deviation, the values as text.
+
+    The baseline's point is hollow, and a dotted line continues its mean. A dashed line is the teacher. Shapes and line
+    styles carry the meaning, so that the figure is readable in grey.
+
+    Args:
+        comparison: the runs of one data set.
+        width: width of the figure in inches.
+    """
+    metric, frame = describe(comparison.metric), comparison.frame
+    groups = frame.dropna(subset=[metric.name]).groupby("group", sort=False)[metric.name]
+    figure, axes = panel(0.75 + 0.34 * groups.ngroups, width)
+    names, white = [], {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    for row, (group, shares) in enumerate(groups):
+        values = shares * metric.scale
+        mean, deviation = values.mean(), values.std() if len(values) > 1 else 0.0
+        is_baseline = group == comparison.baseline
+        color = BASELINE_COLOR if is_baseline else COLOR
+        fill = "white" if is_baseline else color
+        axes.errorbar(
+            mean, row, xerr=deviation, fmt="o", color=color, mfc=fill, ms=7, mew=1.6, capsize=4, elinewidth=1.6
+        )
+        text = f"{mean:.1f}" + (f" ± {deviation:.1f}" if len(values) > 1 else "")
+        axes.annotate(
+            text, (mean, row), (0, 8), textcoords="offset points", ha="center", fontsize=8, color=INK, bbox=white
+        )
+        if is_baseline:
+            axes.axvline(mean, color=BASELINE_COLOR, linestyle=":", linewidth=1.2, zorder=0)
+        names.append(label(str(group), 30))
+    for value in teachers(frame, metric.name).values():
+        axes.axvline(value * metric.scale, color=TEACHER_COLOR, linestyle=(0, (4, 2)), linewidth=1.2)
+        axes.annotate(
+            f"teacher {value * metric.scale:.1f}",
+            (value * metric.scale, 1),
+            (0, 2),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=TEACHER_COLOR,
+        )
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_ylim(len(names) - 0.5, -0.75)
+    axes.grid(axis="y", visible=False)
+    axes.margins(x=0.1)
+    axes.set_xlabel(label(metric.heading, 60), fontsize=9)
+    return figure
+
+
+def check_figure(path: Path) -> None:
+    """Check the name of a figure's file.
+
+    Raises:
+        ConfigError: for an ending that is not one of FORMATS.
+    """
+    if path.suffix.lstrip(".").lower() not in FORMATS:
+        raise ConfigError(f"figure: {path} does not end in {', '.join(f'.{name}' for name in FORMATS)}")
+
+
+def write_summary(comparisons: list[Comparison], path: Path) -> None:
+    """Write `summary` of the only comparison as SVG, PNG or PDF.
+
+    Raises:
+        ConfigError: for runs of several data sets.
+    """
+    if len(comparisons) != 1:
+        names = ", ".join(comparison.data for comparison in comparisons)
+        raise ConfigError(f"figure: it shows one data set, and these are runs of {names}; give the runs of one")
+    suffix = path.suffix.lstrip(".").lower()
+    options = {"dpi": 200} if suffix == "png" else {"metadata": {"Date" if suffix == "svg" else "CreationDate": None}}
+    with rc_context({"svg.hashsalt": "kd_lightning"}), atomic_write(path) as temporary:
+        summary(comparisons[0]).savefig(temporary, format=suffix, **options)
