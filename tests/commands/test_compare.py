@@ -1,5 +1,7 @@
 """compare through the command line."""
 
+import base64
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import get_args
@@ -24,7 +26,9 @@ def refusal(args: list[str], capfd: pytest.CaptureFixture) -> str:
     return lines[0]
 
 
-def test_it_writes_a_page_and_two_tables(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_it_writes_a_page_and_two_tables(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_runs(tmp_path / "runs", ("baseline", "kd", "sp"), predictions=True)
     (tmp_path / "runs/digits/sp-s2/a/results.json").unlink()
     out = tmp_path / "made/report"
@@ -40,6 +44,8 @@ def test_it_writes_a_page_and_two_tables(tmp_path: Path, capfd: pytest.CaptureFi
         *table.columns
     }
     before = (out / "table.md").read_text()
+    drawn = f"data:image/svg+xml;base64,{base64.b64encode(b'<svg/>').decode()}"  # the first page has drawn them all
+    monkeypatch.setattr(import_module("kd_lightning.reports.page"), "as_uri", lambda *args: drawn)
     main(["compare", str(tmp_path / "runs"), "--out", str(out), "--baseline=kd", "--test=wilcoxon", "--images=false"])
     after = (out / "table.md").read_text()
     assert "difference to kd" in after

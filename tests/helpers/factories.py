@@ -44,7 +44,7 @@ EVERY_METHOD = [*METHODS, CombinedOfThree]
 
 def some_by_default(kinds: list[type[StudentModule]], *default: str) -> list[ParameterSet]:
     """All methods as parameters of a test: the named ones are examples in the default run, the others are in `e2e`."""
-    marks = {name: pytest.mark.example for name in default}
+    marks = dict.fromkeys(default, pytest.mark.example)
     return [pytest.param(kind, marks=marks.get(kind.__name__, pytest.mark.e2e)) for kind in kinds]
 
 

@@ -92,7 +92,9 @@ def _write(terminal: Any, seconds: dict[str, dict[str, float]], shared: float) -
         terminal.line(f"{figures}  {name}{'  more than 3' * (row[COLUMNS[0]] > PER_METHOD)}")
     by_method = [row[COLUMNS[0]] for row in seconds.values()]
     mean, examples = sum(by_method) / len(by_method), sum(row[COLUMNS[1]] for row in seconds.values())
-    terminal.line(f"mean of {len(by_method)}: {mean:.1f}; the base's tests, run with one or two methods: {examples:.1f}")
+    terminal.line(
+        f"mean of {len(by_method)}: {mean:.1f}; the base's tests, run with one or two methods: {examples:.1f}"
+    )
     terminal.line(f"fixtures that all of them share: {shared:.1f}")
     for name, row in seconds.items():
         if row[COLUMNS[0]] > 2 * PER_METHOD:
