@@ -26,6 +26,12 @@ def refusal(args: list[str], capfd: pytest.CaptureFixture) -> str:
     return lines[0]
 
 
+def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a page have an empty image in place of each figure: drawing takes nearly all of its time."""
+    empty = f"data:image/svg+xml;base64,{base64.b64encode(b'<svg/>').decode()}"
+    monkeypatch.setattr(import_module("kd_lightning.reports.page"), "as_uri", lambda *args: empty)
+
+
 def test_it_writes_a_page_and_two_tables(
     tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,8 +50,7 @@ def test_it_writes_a_page_and_two_tables(
         *table.columns
     }
     before = (out / "table.md").read_text()
-    drawn = f"data:image/svg+xml;base64,{base64.b64encode(b'<svg/>').decode()}"  # the first page has drawn them all
-    monkeypatch.setattr(import_module("kd_lightning.reports.page"), "as_uri", lambda *args: drawn)
+    draw_nothing(monkeypatch)  # the first page has drawn all figures
     main(["compare", str(tmp_path / "runs"), "--out", str(out), "--baseline=kd", "--test=wilcoxon", "--images=false"])
     after = (out / "table.md").read_text()
     assert "difference to kd" in after
@@ -54,7 +59,10 @@ def test_it_writes_a_page_and_two_tables(
     assert "None shown: disabled by the user" in (out / "report.html").read_text()
 
 
-def test_runs_are_given_by_position(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_runs_are_given_by_position(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_nothing(monkeypatch)
     write_runs(tmp_path / "a b", ("kd",), 1)
     write_runs(tmp_path / "c", ("sp",), 1)
     out = ["--out", str(tmp_path / "r"), "--images=false"]

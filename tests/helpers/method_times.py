@@ -21,7 +21,7 @@ COLUMNS = ("default run", "as an example", "not in the default run")
 
 
 def names_of(methods: list[type]) -> dict[str, str]:
-    """Return the method that each name stands for: the name of its class, of a loss in its file, or of its test's file."""
+    """Return the method that each name stands for: that of its class, of a loss in its file, or of its test's file."""
     names = {kind.__name__: kind.__name__ for kind in methods}
     for kind in methods:
         module = kind.__module__
@@ -91,11 +91,10 @@ def _write(terminal: Any, seconds: dict[str, dict[str, float]], shared: float) -
         figures = "  ".join(f"{row[column]:{max(7, len(column))}.1f}" for column in shown)
         terminal.line(f"{figures}  {name}{'  more than 3' * (row[COLUMNS[0]] > PER_METHOD)}")
     by_method = [row[COLUMNS[0]] for row in seconds.values()]
-    mean, examples = sum(by_method) / len(by_method), sum(row[COLUMNS[1]] for row in seconds.values())
-    terminal.line(
-        f"mean of {len(by_method)}: {mean:.1f}; the base's tests, run with one or two methods: {examples:.1f}"
-    )
-    terminal.line(f"fixtures that all of them share: {shared:.1f}")
+    examples = sum(row[COLUMNS[1]] for row in seconds.values())
+    terminal.line(f"{sum(by_method) / len(by_method):11.1f}  mean of {len(by_method)}")
+    terminal.line(f"{examples:11.1f}  the base's tests, run with one or two methods as examples")
+    terminal.line(f"{shared:11.1f}  fixtures that all of them share")
     for name, row in seconds.items():
         if row[COLUMNS[0]] > 2 * PER_METHOD:
             text = f"warning: {name} costs the default run {row[COLUMNS[0]]:.1f} seconds; the aim is {PER_METHOD:.0f}"

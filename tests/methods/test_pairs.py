@@ -55,9 +55,10 @@ def check_student(run: Path, pair: str) -> None:
 @pytest.fixture(scope="module")
 def parser() -> None:
     """Build the parser of `fit`, which all tests share, before the first method needs it."""
-    with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(SystemExit):
+    with pytest.MonkeyPatch.context() as monkeypatch:
         shared_parser.share(monkeypatch)
-        main(["fit", "--data=Digits", "--model=KD", "--print_config"])
+        with pytest.raises(SystemExit):
+            main(["fit", "--data=Digits", "--model=KD", "--print_config"])
 
 
 @pytest.mark.usefixtures("parser")
