@@ -65,8 +65,9 @@ def parser() -> None:
 @pytest.mark.parametrize("kind", METHODS)
 def test_fit_and_go_on_by_the_runs_own_config(kind: type[StudentModule], tmp_path: Path) -> None:
     """Each fit ends with a test of its last checkpoint."""
-    named = [f"--run.output_dir={tmp_path / 'runs'}", "--run.id=1", "--protocol.select=last"]
-    main(["fit", *arguments(kind, PAIRS[0], tmp_path), *BRIEF, *named, "--run.name=first", "--trainer.max_epochs=1"])
+    args = [*arguments(kind, PAIRS[0], tmp_path), *BRIEF, "--trainer.limit_test_batches=1", "--protocol.select=last"]
+    named = [f"--run.output_dir={tmp_path / 'runs'}", "--run.id=1", "--run.name=first"]
+    main(["fit", *args, *named, "--trainer.max_epochs=1"])
     first, second = (tmp_path / f"runs/kd_lightning/{name}/1" for name in ("first", "second"))
     more = ["--run.name=second", "--trainer.max_epochs=2", f"--ckpt_path={first / 'last.ckpt'}"]
     resumed = main(["fit", f"--config={first / 'config.yaml'}", *more])
