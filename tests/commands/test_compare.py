@@ -1,13 +1,12 @@
 """compare through the command line."""
 
-import base64
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import get_args
 
 import pandas as pd
 import pytest
+from helpers.drawing import draw_nothing
 from helpers.fake_runs import write_runs
 
 from kd_lightning.cli import main
@@ -24,12 +23,6 @@ def refusal(args: list[str], capfd: pytest.CaptureFixture) -> str:
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
     return lines[0]
-
-
-def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a page have an empty image in place of each figure: drawing takes nearly all of its time."""
-    empty = f"data:image/svg+xml;base64,{base64.b64encode(b'<svg/>').decode()}"
-    monkeypatch.setattr(import_module("kd_lightning.reports.page"), "as_uri", lambda *args: empty)
 
 
 def test_it_writes_a_page_and_two_tables(
