@@ -1,5 +1,8 @@
 """Digits: a data set that needs no download."""
 
+from functools import cache
+from typing import Any
+
 import torch
 
 from kd_lightning.data.augmentations import Augmentation, RandomCrop
@@ -23,10 +26,9 @@ class Digits(ImageData):
     def load(self, split: Split) -> StoredImages | None:
         if split == "val":
             return None
-        from sklearn.datasets import load_digits  # takes a second
-        from sklearn.model_selection import train_test_split
+        from sklearn.model_selection import train_test_split  # takes a second
 
-        digits = load_digits()
+        digits = _read()
         images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)
         labels = torch.from_numpy(digits.target).long()
         train, test = train_test_split(range(len(labels)), test_size=360, random_state=0, stratify=digits.target)
@@ -35,3 +37,11 @@ class Digits(ImageData):
 
     def default_augmentations(self) -> list[Augmentation]:
         return [RandomCrop(1)]
+
+
+@cache
+def _read() -> Any:
+    """Return scikit-learn's arrays, which are read once in a process; the caller does not change them."""
+    from sklearn.datasets import load_digits
+
+    return load_digits()

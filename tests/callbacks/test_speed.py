@@ -2,11 +2,13 @@
 
 import copy
 import pickle
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.factories import EVERY_METHOD, digits, method, some_by_default, trainer, weights
+from helpers.factories import EVERY_METHOD, digits, method, some_by_default, trainer, weights, with_weights
 from helpers.messages import message_of
 from lightning.pytorch import Callback
 
@@ -16,6 +18,7 @@ from kd_lightning.callbacks.speed import CompiledTerms
 from kd_lightning.cli import main
 from kd_lightning.distillation import StudentModule
 from kd_lightning.methods import KD, SP, Supervised
+from kd_lightning.models import Network
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,10 +29,17 @@ def batch(count: int = 8) -> Batch:
     return Batch(pixels, rows % 10, rows, rows * 7919)
 
 
+@cache
+def small_teacher() -> Network:
+    """A teacher with few layers to compile, which knows nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        return with_weights(Path(folder), "cifar_resnet8", channels=[4, 4, 8, 16])
+
+
 def twins(kind: type[StudentModule], **settings: object) -> tuple[StudentModule, StudentModule]:
     """Return a method with compiled terms, and one without."""
     torch._dynamo.reset()
-    plain = method(kind).train()
+    plain = method(kind, copy.deepcopy(small_teacher())).train()
     compiled = copy.deepcopy(plain)
     compiled.training_terms = CompiledTerms(compiled, **settings)
     return compiled, plain
@@ -117,7 +127,7 @@ def test_channels_last_changes_neither_the_run_nor_its_checkpoints(tmp_path: Pat
 def test_a_compiled_fit_is_the_same_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, mode, **kwargs: compiler(f, backend="aot_eager", **kwargs))
-    found, start = [], method(SP)
+    found, start = [], method(SP, copy.deepcopy(small_teacher()))
     for mode in (None, "default"):
         trained = copy.deepcopy(start)
         run = trainer(tmp_path, Speed(compile=mode), max_epochs=2, precision="64-true")

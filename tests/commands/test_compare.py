@@ -6,6 +6,7 @@ from typing import get_args
 
 import pandas as pd
 import pytest
+from helpers.drawing import draw_nothing
 from helpers.fake_runs import write_run, write_runs
 
 from kd_lightning import reports
@@ -26,7 +27,9 @@ def refusal(args: list[str], capfd: pytest.CaptureFixture) -> str:
     return lines[0]
 
 
-def test_it_writes_a_page_and_two_tables(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_it_writes_a_page_and_two_tables(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_runs(tmp_path / "runs", ("baseline", "kd", "sp"), predictions=True)
     (tmp_path / "runs/digits/sp-s2/a/results.json").unlink()
     out = tmp_path / "made/report"
@@ -42,6 +45,7 @@ def test_it_writes_a_page_and_two_tables(tmp_path: Path, capfd: pytest.CaptureFi
         *table.columns
     }
     before = (out / "table.md").read_text()
+    draw_nothing(monkeypatch)  # the first page has drawn all figures
     main(["compare", str(tmp_path / "runs"), "--out", str(out), "--baseline=kd", "--test=wilcoxon", "--images=false"])
     after = (out / "table.md").read_text()
     assert "difference to kd" in after
@@ -50,7 +54,10 @@ def test_it_writes_a_page_and_two_tables(tmp_path: Path, capfd: pytest.CaptureFi
     assert "None shown: disabled by the user" in (out / "report.html").read_text()
 
 
-def test_runs_are_given_by_position(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_runs_are_given_by_position(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_nothing(monkeypatch)
     write_runs(tmp_path / "a b", ("kd",), 1)
     write_runs(tmp_path / "c", ("sp",), 1)
     out = ["--out", str(tmp_path / "r"), "--images=false"]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from helpers.drawing import draw_nothing
 from helpers.fake_runs import write_runs
 
 from kd_lightning.cli import main
@@ -17,8 +18,9 @@ def keyless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("keyless")
 def test_without_a_key_the_report_is_written_and_one_line_says_what_is_not(
-    tmp_path: Path, capfd: pytest.CaptureFixture
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    draw_nothing(monkeypatch)
     write_runs(tmp_path / "runs", ("baseline", "kd"))
     out = tmp_path / "report"
     main(["compare", str(tmp_path / "runs"), "--out", str(out), "--wandb", "--images=false"])
@@ -48,6 +50,7 @@ def test_a_projects_runs_stand_beside_folders_and_a_workspace_is_saved(
 
     monkeypatch.setattr(online, "fetch", fetch)
     monkeypatch.setattr(workspace, "publish", publish)
+    draw_nothing(monkeypatch)
     out = tmp_path / "report"
     main(["compare", str(tmp_path / "runs"), "wandb:me/p", "--wandb", "--out", str(out), "--images=false"])
     printed = capfd.readouterr().out

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from helpers import processes
 from helpers.exported_runs import PIXELS, finished, refusal
 from safetensors import safe_open
 
@@ -92,16 +93,43 @@ def test_paths_and_secrets_are_left_out() -> None:
     }
 
 
-def test_the_card_loads_it_in_a_process_of_its_own(made: Path) -> None:
+def code_of(made: Path) -> str:
+    """The lines of Python in the card, with an image before them; they print the shape of what they compute."""
+    code = (made / "timm/README.md").read_text().split("```python\n")[1].split("```")[0]
+    code = code.replace("PATH", str(made / "timm"))
+    return "from PIL import Image\nimage = Image.new('RGB', (8, 8))\n" + code + "print(tuple(out.shape))"
+
+
+def forget_this_package() -> None:
+    """Remove this package's modules and its networks from timm, as in a process that has not imported it."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "kd_lightning"]:
+        del sys.modules[name]
+    for name in timm.list_models("cifar_*"):
+        del timm.models._registry._model_entrypoints[name]
+    assert not timm.is_model("cifar_resnet8")
+
+
+def test_the_card_loads_it_and_says_what_it_is(made: Path, tmp_path: Path) -> None:
+    """The forked process has torch and timm already: importing them would take ten times as long as the rest."""
+
+    def load() -> None:
+        forget_this_package()
+        exec(code_of(made), {})
+
+    assert processes.run(load, tmp_path / "printed") == 0, (tmp_path / "printed").read_text()
+    assert "(1, 10)" in (tmp_path / "printed").read_text()
     card = (made / "timm/README.md").read_text()
-    code = card.split("```python\n")[1].split("```")[0].replace("PATH", str(made / "timm"))
-    code = "from PIL import Image\nimage = Image.new('RGB', (8, 8))\n" + code + "print(tuple(out.shape))"
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
-    assert "(1, 10)" in printed.stdout, printed.stderr
     assert "import kd_lightning" in card
     assert "| accuracy on test images |" in card
     assert "# license: to be chosen" in card
     assert "Not measured: other sources" in card
+
+
+@pytest.mark.e2e
+def test_the_card_loads_it_in_a_new_process(made: Path) -> None:
+    command = [sys.executable, "-c", code_of(made)]
+    printed = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+    assert "(1, 10)" in printed.stdout, printed.stderr
 
 
 def test_a_file_that_says_something_else_is_not_left(

@@ -1,9 +1,10 @@
 """Tiny networks, data and trainers, and lists of all methods."""
 
+import copy
 import importlib
 import inspect
 import pkgutil
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -42,15 +43,24 @@ EVERY_METHOD = [*METHODS, CombinedOfThree]
 
 
 def some_by_default(kinds: list[type[StudentModule]], *default: str) -> list[ParameterSet]:
-    """Return methods as parameters of a test: the named ones are in the default run, the others in `e2e`."""
-    return [pytest.param(kind, marks=[] if kind.__name__ in default else pytest.mark.e2e) for kind in kinds]
+    """All methods as parameters of a test: the named ones are examples in the default run, the others are in `e2e`."""
+    marks = dict.fromkeys(default, pytest.mark.example)
+    return [pytest.param(kind, marks=marks.get(kind.__name__, pytest.mark.e2e)) for kind in kinds]
 
 
 def method(kind: type[StudentModule], teacher: Network | None = None, **kwargs: object) -> StudentModule:
-    """Return a method with a tiny student and, if it is a distiller, a teacher that was trained on the digits."""
+    """A method with a tiny student and, where it has them, a teacher that knows the digits and a short queue."""
     if issubclass(kind, Distiller):
-        kwargs["teacher"] = teacher or Network("cifar_resnet20.digits", pretrained=True)
+        kwargs["teacher"] = teacher or copy.deepcopy(shared_teacher())
+    if "queue_size" in inspect.signature(kind).parameters:
+        kwargs = {"queue_size": 64, **kwargs}
     return kind(**{"student": student(), **kwargs})
+
+
+@cache
+def shared_teacher() -> Network:
+    """A teacher that knows the digits, read once; for methods that only read it."""
+    return Network("cifar_resnet20.digits", pretrained=True)
 
 
 def whole(images: ImageDataset) -> torch.Tensor:

@@ -16,12 +16,19 @@ from kd_lightning.models import Network
 from kd_lightning.randomness import sample_keys
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a teacher's weights."""
+    folder = tmp_path_factory.mktemp("teacher")
+    with_weights(folder, "cifar_resnet8")
+    return folder / "cifar_resnet8.safetensors"
+
+
 @pytest.mark.parametrize("kind", METHODS)
-def test_a_seed_gives_the_same_student_whatever_its_teacher_is(kind: type[StudentModule], tmp_path: Path) -> None:
-    with_weights(tmp_path, "cifar_resnet8")
+def test_a_seed_gives_the_same_student_whatever_its_teacher_is(kind: type[StudentModule], stored: Path) -> None:
     seed_everything(5)
     alone = weights(Supervised(student=student()))
-    for source in ({"pretrained": True}, {"checkpoint": str(tmp_path / "cifar_resnet8.safetensors")}):
+    for source in ({"pretrained": True}, {"checkpoint": str(stored)}):
         seed_everything(5)
         name = "cifar_resnet20.digits" if "pretrained" in source else "cifar_resnet8"
         method = make_method(kind, Network(name, **source), student=student())
@@ -41,6 +48,7 @@ def test_two_fits_with_one_seed_are_bit_equal(kind: type[StudentModule], tmp_pat
     assert not torch.equal(first, fitted(1))
 
 
+@pytest.mark.example
 @pytest.mark.parametrize(
     ("kind", "silent"), [(KD, {"kd_weight": 0.0, "ce_weight": 1.0}), (SP, {"sp_weight": 0.0}), (KD, {})]
 )
@@ -107,7 +115,7 @@ def test_each_epoch_of_a_run_has_its_own_order_and_augmentation(tmp_path: Path) 
 def test_training_on_digits_learns(tmp_path: Path) -> None:
     for method in (Supervised(student=student()), make_method(KD)):
         (before,) = trainer(tmp_path).validate(method, digits(), verbose=False)
-        trainer(tmp_path, max_epochs=6).fit(method, digits(max_train_samples=None))
+        trainer(tmp_path, max_epochs=6).fit(method, digits(max_train_samples=500, batch_size=25))
         (after,) = trainer(tmp_path).validate(method, digits(), verbose=False)
         assert after["val/acc"] > before["val/acc"] + 0.4
         assert after["val/ce"] < before["val/ce"]

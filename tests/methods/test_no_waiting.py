@@ -20,7 +20,8 @@ from kd_lightning.distillation import StudentModule
 from kd_lightning.methods import KD
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive"}
-LOGGED = 8
+LOGGED = 5
+"""Steps between two that are logged."""
 
 
 class Waits(TorchDispatchMode):
@@ -69,6 +70,7 @@ def watched(kind: type[StudentModule], folder: Path, *callbacks: Callback, **set
     found = Watched(**settings)
     shown = any(isinstance(callback, Progress) for callback in callbacks)
     logged = {"logger": CSVLogger(folder), "log_every_n_steps": LOGGED, "enable_progress_bar": shown}
+    logged["limit_train_batches"] = LOGGED  # the last of them is logged
     run = trainer(folder, *callbacks, found, **logged)
     trained = method(kind)
     if hasattr(trained, "check_teacher"):

@@ -1,10 +1,14 @@
-"""Every method with every pair of network kinds, end to end: fit, resume, test, load the student in timm."""
+"""Every method between every two kinds of network, end to end: fit, resume, test, load the student in timm.
+
+The default run has each method between two convolutional networks, and one method between every two kinds.
+"""
 
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from helpers import shared_parser
 from helpers.factories import METHODS, with_weights
 from safetensors.torch import load_file
 
@@ -20,26 +24,65 @@ CASES = [
         kind,
         pair,
         id=f"{kind.__name__}-{pair}",
-        marks=[] if pair == PAIRS[0] or kind.__name__ == "SP" else pytest.mark.e2e,
+        marks=pytest.mark.example if kind.__name__ == "SP" else pytest.mark.e2e,
     )
     for kind in METHODS
     for pair in PAIRS
 ]
-"""Each method with one pair, and SP with all four, are in the default run; the other cases are in `e2e`."""
 BRIEF = ["--data=Digits", "--data.max_train_samples=100", "--data.batch_size=25", "--trainer.limit_train_batches=2"]
 BRIEF += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--run.wandb=off"]
 
 
-@pytest.mark.parametrize(("kind", "pair"), CASES)
-def test_fit_go_on_test_and_take_the_student_away(kind: type[StudentModule], pair: str, tmp_path: Path) -> None:
+def arguments(kind: type[StudentModule], pair: str, tmp_path: Path) -> list[str]:
+    """The method's class and networks; a teacher's weights are written to the folder."""
     (teacher, teacher_kwargs), (student, student_kwargs) = (NETWORKS[name] for name in pair.split("-"))
     args = [f"--model={kind.__name__}", f"--model.student={{name: {student}, model_kwargs: {student_kwargs}}}"]
     if issubclass(kind, Distiller):
         with_weights(tmp_path, teacher, **teacher_kwargs)
         path = tmp_path / f"{teacher}.safetensors"
         args.append(f"--model.teacher={{name: {teacher}, checkpoint: {path}, model_kwargs: {teacher_kwargs}}}")
-    elif pair.startswith("vit"):
+    return args
+
+
+def check_student(run: Path, pair: str) -> None:
+    """timm alone builds the student that a run keeps."""
+    student, student_kwargs = NETWORKS[pair.partition("-")[2]]
+    taken = timm.create_model(student, num_classes=10, **student_kwargs)
+    taken.load_state_dict(load_file(run / "student.safetensors"))
+    assert all(torch.isfinite(value).all() for value in taken.state_dict().values())
+
+
+@pytest.fixture(scope="module")
+def parser() -> None:
+    """Build the parser of `fit`, which all tests share, before the first method needs it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        shared_parser.share(monkeypatch)
+        with pytest.raises(SystemExit):
+            main(["fit", "--data=Digits", "--model=KD", "--print_config"])
+
+
+@pytest.mark.usefixtures("parser")
+@pytest.mark.parametrize("kind", METHODS)
+def test_fit_and_go_on_by_the_runs_own_config(kind: type[StudentModule], tmp_path: Path) -> None:
+    """Each fit ends with a test of its last checkpoint."""
+    args = [*arguments(kind, PAIRS[0], tmp_path), *BRIEF, "--trainer.limit_test_batches=1", "--protocol.select=last"]
+    named = [f"--run.output_dir={tmp_path / 'runs'}", "--run.id=1", "--run.name=first"]
+    main(["fit", *args, *named, "--trainer.max_epochs=1"])
+    first, second = (tmp_path / f"runs/kd_lightning/{name}/1" for name in ("first", "second"))
+    more = ["--run.name=second", "--trainer.max_epochs=2", f"--ckpt_path={first / 'last.ckpt'}"]
+    resumed = main(["fit", f"--config={first / 'config.yaml'}", *more])
+    assert type(resumed.model) is kind
+    assert resumed.trainer.global_step == 4
+    assert all(torch.isfinite(value) for value in resumed.trainer.callback_metrics.values())
+    assert any(name.startswith("test/") for name in resumed.trainer.callback_metrics)
+    check_student(second, PAIRS[0])
+
+
+@pytest.mark.parametrize(("kind", "pair"), CASES)
+def test_fit_go_on_test_and_take_the_student_away(kind: type[StudentModule], pair: str, tmp_path: Path) -> None:
+    if pair.startswith("vit") and not issubclass(kind, Distiller):
         pytest.skip("it has no teacher")
+    args = arguments(kind, pair, tmp_path)
     args += [*BRIEF, "--trainer.callbacks=[{class_path: KNN, init_args: {k: 3}}]"]
     run = tmp_path / "runs/kd_lightning/first/1"
     named = [f"--run.output_dir={tmp_path / 'runs'}", "--run.id=1"]
@@ -48,6 +91,4 @@ def test_fit_go_on_test_and_take_the_student_away(kind: type[StudentModule], pai
     assert main(["fit", *args, *named, *more]).trainer.global_step == 4
     tested = main(["test", f"--config={run / 'config.yaml'}", f"--ckpt_path={run / 'last.ckpt'}"]).trainer
     assert 0 <= tested.callback_metrics["test/knn"] <= 1
-    taken = timm.create_model(student, num_classes=10, **student_kwargs)
-    taken.load_state_dict(load_file(run / "student.safetensors"))
-    assert all(torch.isfinite(value).all() for value in taken.state_dict().values())
+    check_student(run, pair)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.factories import trainer
+from helpers.factories import shared_teacher, trainer
 from helpers.golden import student, teacher
 from torch import Tensor
 
@@ -31,7 +31,7 @@ def batch(count: int = 12) -> Batch:
 def made(kind: type = STKD, **kwargs: object) -> STKD:
     torch.manual_seed(0)
     method = kind(
-        teacher=Network("cifar_resnet20.digits", pretrained=True),
+        teacher=shared_teacher(),
         student=Network("cifar_resnet8", num_classes=10).eval(),
         **kwargs,
     )
