@@ -42,7 +42,7 @@ def to_disk(path: Path) -> None:
     with contextlib.suppress(PermissionError):  # a folder may be writable but not readable
         number = os.open(path, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():  # not all file systems can
+            with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
                 os.fsync(number)
         finally:
             os.close(number)

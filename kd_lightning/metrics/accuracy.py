@@ -4,5 +4,5 @@ from torchmetrics.classification import MulticlassAccuracy
 
 
 def top1(classes: int) -> MulticlassAccuracy:
-    """Return a metric of logits N,K (or classes N) and target classes N, averaged over images; it has 2 or more classes."""
+    """Return a metric of logits N,K (or classes N) and target classes N, averaged over images (2 or more classes)."""
     return MulticlassAccuracy(max(classes, 2), average="micro")

@@ -97,6 +97,6 @@ def _hsic(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _self_hsic(x: Tensor) -> Tensor:
-    """Return the estimate for one embedding, never negative; 0 if it is only rounding error (just one image differs)."""
+    """Return the estimate for one embedding: never negative, 0 if it is only rounding error (one image differs)."""
     hsic = _hsic(x, x)
     return torch.where(hsic <= 1e-12 * x.square().sum(dim=1).mean().square(), torch.zeros_like(hsic), hsic)

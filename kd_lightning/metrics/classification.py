@@ -33,7 +33,7 @@ class NLL(MeanOverImages):
 class Brier(MeanOverImages):
     """Mean over images of the sum over classes of (p - onehot)^2, with p the softmax: 0 to 2 (Brier 1950).
 
-    For two classes, some libraries define it as half of this. It is NaN without images or for logits that are not finite.
+    For two classes, some libraries define it as half of this. It is NaN without images or if a logit is not finite.
     """
 
     higher_is_better = False

@@ -20,7 +20,7 @@ class NeighborOverlap(Metric):
     between them (as in CoSS's evaluation). Two unrelated embeddings of N images share k / (N - 1) by chance.
 
     Args:
-        k: number of neighbours; larger values count as the number of other images. For a sequence, the result is a dict.
+        k: number of neighbours, limited to the number of other images. For a sequence, the result is a dict.
         max_images: largest number of images per device; only the first ones are used, because all pairs are compared.
     """
 

@@ -46,7 +46,7 @@ def mahalanobis(queries: Tensor, bank: Tensor, labels: Tensor) -> Tensor:
     """Return minus the squared Mahalanobis distance to the nearest class mean: N float64.
 
     All classes share one covariance: that of the training images' differences from their class means, divided by M (Lee
-    et al. 2018, eq. 1, on one layer and without their input noise). If it is singular, its pseudo-inverse is used, which
+    et al. 2018, eq. 1, on one layer and without their input noise). If it is singular, its pseudo-inverse is used. It
     ignores directions without variation. These are features whose deviation is below the rounding error of float32, and
     eigenvalues of the remaining correlation matrix below 1e-10 of the largest. If no direction remains, all scores
     are 0. The score of a query that is not finite is NaN; all scores are NaN if a training image is not finite.
@@ -91,8 +91,8 @@ def _whitener(deviations: Tensor, largest: Tensor) -> Tensor:
 def auroc(known: Tensor, unknown: Tensor) -> float:
     """Return the probability that a known image has a higher score than an unknown one; ties count half.
 
-    scikit-learn computes it from the ranks of the scores, so that scores may be large or infinite. (torchmetrics applies
-    a sigmoid to scores outside [0, 1], which makes large ones equal.) The result is NaN if a set is empty or a score is
+    scikit-learn computes it from ranks of the scores, so that scores may be large or infinite. (torchmetrics applies a
+    sigmoid to scores outside [0, 1], which makes large ones equal.) The result is NaN if a set is empty or a score is
     NaN.
 
     Args:

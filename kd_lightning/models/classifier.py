@@ -42,8 +42,8 @@ def classify(name: str, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tenso
         raise ConfigError(f"{name}: classify takes vectors N,D or maps N,D,H,W, not a tensor of shape {tuple(x.shape)}")
     if x.shape[1] != weight.shape[1]:
         raise ConfigError(
-            f"{name}: the classifier reads {weight.shape[1]} channels, but the input has {x.shape[1]}; give the map that "
-            "pooling reads, after the head convolution if the network has one"
+            f"{name}: the classifier reads {weight.shape[1]} channels, but the input has {x.shape[1]}; give the map "
+            "that pooling reads, after the head convolution if the network has one"
         )
     return F.linear(x, weight, bias) if x.ndim == 2 else F.conv2d(x, weight[:, :, None, None], bias)
 
@@ -51,12 +51,13 @@ def classify(name: str, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tenso
 @torch.compiler.disable
 @torch.no_grad()
 def reads_maps(name: str, model: nn.Module, x: Tensor) -> bool:
-    """Return whether a model has only pooling between its last map and its classifier, by one pass in eval mode.
+    """Return whether a model has only pooling between its last map and its classifier.
 
-    It is true if the average of the map is the embedding, or if a class token is the embedding and the map consists of
-    the other tokens. It is false for a norm before or after pooling (ConvNeXt), an activation or convolution (NFNet), a
-    hidden layer, or attention pooling. If the last map and the embedding differ in their number of channels (a head
-    convolution), the input of pooling is used instead of the last map.
+    This is tested by one pass in eval mode. It is true if the average of the map is the embedding, or if a class token
+    is the embedding and the map consists of the other tokens. It is false for a norm before or after pooling
+    (ConvNeXt), an activation or convolution (NFNet), a hidden layer, or attention pooling. If the last map and the
+    embedding have different numbers of channels (a head convolution), the input of pooling is used instead of the last
+    map.
 
     Args:
         name: name of the model in error messages.

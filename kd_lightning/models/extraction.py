@@ -66,7 +66,7 @@ def _forward(model: nn.Module, x: Tensor, reads: Reads) -> Features:
         maps, preactivations = maps[count - reads.maps :], preactivations[count - reads.preactivations :]
     elif reads.maps:
         only = not after_maps
-        norm = not isinstance(model, Hiera | HieraDet)  # timm normalises the last map of all other models that have a final norm
+        norm = not isinstance(model, Hiera | HieraDet)  # timm normalises the last map of other models with a norm
         output = model.forward_intermediates(x, indices=reads.maps, norm=norm, stop_early=only, intermediates_only=only)
         final, maps = (None, output) if only else output
     elif reads.logits and not (reads.tokens or reads.embedding):

@@ -73,7 +73,7 @@ class Network(nn.Module):
         facts: dict[str, Any] = {}
         own_classes = {} if num_classes is None else {"num_classes": num_classes}
         self.has_weights = pretrained or checkpoint is not None
-        # loading weights must not use random numbers, so that a seed gives the same student with any teacher
+        # loading weights must not change the random state: a seed gives the same student with any teacher
         with torch.random.fork_rng(devices=[], enabled=self.has_weights):
             if checkpoint is None:
                 self.model = creation.create(name, pretrained, {**own_classes, **(model_kwargs or {})})
@@ -156,7 +156,9 @@ class Network(nn.Module):
             seen = extract(self.name, self.model, self.normalize(images), reads)
         if not self.dtype:
             return seen
-        return Features(*([*map(self._in_run_dtype, part)] if isinstance(part, list) else self._in_run_dtype(part) for part in seen))
+        return Features(
+            *([*map(self._in_run_dtype, part)] if isinstance(part, list) else self._in_run_dtype(part) for part in seen)
+        )
 
     @property
     def classifier(self) -> tuple[Tensor, Tensor | None]:

@@ -137,6 +137,6 @@ def test_a_devkit_that_is_missing_or_does_not_fit(tree: Tree, parts: Path, tmp_p
     truth.write_text("\n".join(lines[:-1]))
     assert "has 1,000 images, but data/ILSVRC2012_validation_ground_truth.txt 999 labels" in refusal(data)
     truth.write_text("\n".join(["1003", *lines[1:]]))
-    assert "names the class n99999992" in refusal(data)
+    assert "names the unknown class n99999992" in refusal(data)
     truth.write_text("\n".join(["2000", *lines[1:]]))
-    assert "names the class 2000" in refusal(data)
+    assert "names the unknown class 2000" in refusal(data)

@@ -18,10 +18,10 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 class RandomCrop(Augmentation):
-    """Crop with the images' size at a random offset after padding, as torchvision's RandomCrop(size, padding).
+    """Pad images and crop them to their size at a random offset, as torchvision's RandomCrop(size, padding).
 
     Args:
-        padding: pixels added on each side.
+        padding: number of pixels added on each side.
         mode: values of the padding: zeros, or the image reflected at its border.
     """
 
@@ -75,7 +75,7 @@ class HorizontalFlip(Augmentation):
 
 
 def _mirrored(array: np.ndarray) -> np.ndarray:
-    """Return the array reversed along the last axis; eight bytes at a time, which is several times faster."""
+    """Return the array reversed along the last axis, eight bytes at a time, which is several times faster."""
     if array.dtype == np.uint8 and array.shape[-1] % 8 == 0:
         return np.ascontiguousarray(array).view(np.uint64)[..., ::-1].byteswap().view(np.uint8)
     return array[..., ::-1]
@@ -84,13 +84,13 @@ def _mirrored(array: np.ndarray) -> np.ndarray:
 class RandomResizedCrop(Augmentation):
     """Crop a box of random area and shape and resize it to a square (Szegedy et al. 2015; torchvision's class).
 
-    As the first augmentation of images that are not in memory, it crops at the file's full resolution.
+    If it is the first augmentation and images are not in memory, it crops at the full resolution of the files.
 
     Args:
-        size: side of the result in pixels; default: that of the images.
+        size: side of the result in pixels. Default: the side of the images.
         scale: smallest and largest share of the image's area.
         ratio: smallest and largest width over height.
-        interpolation: interpolation of the resizing, antialiased.
+        interpolation: interpolation of the resizing, which is antialiased.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class RandomResizedCrop(Augmentation):
         width, height, full_w, full_h, any_fits = (
             x.gather(-1, first).squeeze(-1) for x in (width, height, widths, heights, fits)
         )
-        # fallback if none of the ten fits: the largest centred box with an allowed ratio
+        # if none of the ten tries fits: the largest centred box with an allowed ratio
         fallback_w = torch.minimum(full_w, (full_h * self.ratio[1]).round()).clamp(min=1)
         fallback_h = torch.minimum(full_h, (full_w / self.ratio[0]).round()).clamp(min=1)
         width, height = torch.where(any_fits, width, fallback_w), torch.where(any_fits, height, fallback_h)

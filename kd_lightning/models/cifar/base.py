@@ -15,7 +15,7 @@ default_cfgs: dict[str, Any] = {}  # timm's register_model reads it
 
 
 class CifarModel(nn.Module):
-    """Base of networks with a stem, stages, average pooling and a linear classifier; each stage returns a feature map.
+    """Base of networks with a stem, stages with one feature map each, average pooling and a linear classifier.
 
     A subclass builds its layers in its constructor, and calls `complete` at the end. It overrides `steps` if its stem
     is not `conv1` and `bn1`, or if its stages are not `layer1`, `layer2`, ... It overrides `preactivation` and
@@ -46,11 +46,11 @@ class CifarModel(nn.Module):
         return F.relu(self.bn1(self.conv1(x)))
 
     def steps(self) -> list[Step]:
-        """Return the stem and the stages as functions from the previous map (the stem: from images) to their own map."""
+        """Return the stem and the stages: functions of the previous map (the stem: of images) that return a map."""
         return [self.stem, *(self.get_submodule(f"layer{stage}") for stage in range(1, len(self.feature_info)))]
 
     def widen(self, x: Tensor) -> Tensor:
-        """Return the input of pooling for the last map x: the output of the head convolution, if there is one."""
+        """Return the input of pooling for the last map x: the output of the head convolution, if any."""
         return x
 
     def complete(self, maps: Iterable[tuple[str, int, int]], width: int | None = None) -> None:
@@ -94,7 +94,7 @@ class CifarModel(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the maps of the steps at `indices` (an int n: the last n), as timm's networks do; `norm` has no effect."""
+        """Return the maps of the steps at `indices` (an int n: the last n), as timm does; `norm` has no effect."""
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt: {output_fmt!r} is unknown; choices: NCHW")
         steps = self.steps()

@@ -11,7 +11,7 @@ _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class Bottleneck(nn.Module):
-    """Convolutions 1x1, 3x3 (with the stride) and 1x1 to four times the width, with a shortcut (He et al. 2016, Fig. 5)."""
+    """Convolutions 1x1, 3x3 (with the stride), 1x1 to four times the width; a shortcut (He et al. 2016, Fig. 5)."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from kd_lightning.models.cifar.base import CifarModel, Step, register
 
 # channels, blocks and stride of each sequence (Sandler et al. 2018, Table 2); the strides are those for 32 pixels
 _SEQUENCES = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
-_STAGES = ((0, 2), (2, 3), (3, 5), (5, 7))  # first and end of the sequences of each stage, which have the same resolution
+_STAGES = ((0, 2), (2, 3), (3, 5), (5, 7))  # the sequences of each stage: first, end
 
 
 def _convolution(before: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kd_lightning.models.cifar.base import CifarModel, register, require_choice
 
 _STEM = 24
-_WIDTHS = {1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960)}  # of stages, by groups (Zhang et al. 2018, Table 1)
+_WIDTHS = {1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960)}  # by groups (Zhang et al. 2018, Table 1)
 
 
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:

@@ -40,8 +40,8 @@ class CifarWideResNet(CifarModel):
 
     The maps of the stem and of the first two stages are the inputs of the next stages: they have no ReLU, because it is
     a pre-activation network. The map of the last stage is taken after the final BN and ReLU; it is the input of
-    pooling. The pre-activations are these maps after the next BN and before its ReLU: the first BN of the next stage,
-    or the final BN after the last stage (as in RepDistiller for AB and OFD).
+    pooling. The pre-activation of a stage is its sum (of the stem: its map) after the next BN and before the ReLU. This
+    is the first BN of the next stage, or the final BN after the last stage (as in RepDistiller for AB and OFD).
 
     Args:
         depth: number of layers, which is 6n + 4 with n blocks per stage.
