@@ -35,7 +35,7 @@ TableName = Literal["memory", "small", "large"]
 
 
 class DataBenchmark:
-    """Measure the number of images per second of training batches, decoded and augmented on the CPU.
+    """Measures the number of images per second of training batches, decoded and augmented on the CPU.
 
     There are three tables. Each compares loaders on the same images; the loaders take turns within each round, and the
     first round is not counted:

@@ -20,12 +20,12 @@ _CALLBACK = "benchmarks.interleaved_timer.InterleavedTimer"
 
 
 class FitBenchmark:
-    """Measure the speed of `fit` compared with the bare loop of the same step, and the time of each part of a step.
+    """Measures the speed of `fit` compared with the bare loop of the same step, and the time of each part of a step.
 
     Every config is run in its own process by `python -m kd_lightning fit`, with its loggers and callbacks, in a
     temporary folder. In this process, `fit` and the bare loop (teacher, student, loss, backward pass, optimizer, on
     batches that are already on the device) take turns in every round. The first round is not counted, and medians and
-    ranges are printed. The peak memory of each is measured in further processes. All other arguments are arguments of
+    ranges are printed. The peak memory of each loop is measured in further processes. All other arguments are passed to
     `fit` (`--data.batch_size 512 --trainer.precision bf16-mixed --speed.compile default`).
 
     Args:
@@ -36,7 +36,7 @@ class FitBenchmark:
         variants: further arguments of `fit` with which each config is measured, one string per variant, '' for none
             (`['', '--speed.channels_last=true', '--speed.compile=default']`).
         rounds: number of timed rounds.
-        steps: number of steps of each in a round.
+        steps: number of steps of each loop in a round.
         random_images: number of noise images that replace the config's images, with the same size and number of
             classes; random weights replace those of the teacher. It is for machines without the data.
         memory: whether peak memory is measured.

@@ -19,7 +19,7 @@ class Peak:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            Path("/proc/self/clear_refs").write_text("5")  # resets the kernel's peak to the current memory
+            Path("/proc/self/clear_refs").write_text("5")  # reset the kernel's peak to the current memory
         self.before = self.mebibytes()
 
     def mebibytes(self) -> float:

@@ -28,7 +28,7 @@ METHODS: dict[str, type[StudentModule]] = {
 
 
 class MethodsBenchmark:
-    """Measure a training step of every method: both forward passes, the losses, the backward pass, the optimizer.
+    """Measures a training step of every method: both forward passes, the losses, the backward pass, the optimizer.
 
     Methods have their default settings, and are measured on one batch of noise in float32. They take turns within each
     round, and the first round is not counted. The losses are also measured separately, with stored outputs of both
@@ -171,7 +171,7 @@ class Step:
 
 
 class Replay:
-    """Context manager in which a method computes its losses from stored outputs of its networks.
+    """A context manager in which a method computes its losses from stored outputs of its networks.
 
     Args:
         method: method whose networks are replaced by their stored outputs.

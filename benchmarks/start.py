@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], float]] = {
 
 
 class StartBenchmark:
-    """Measure user CPU seconds of short commands, and of importing torch, Lightning, timm and torchmetrics.
+    """Measures user CPU seconds of short commands, and of importing torch, Lightning, timm and torchmetrics.
 
     Each command is run once to write the bytecode, and then once per round.
 

@@ -87,7 +87,7 @@ def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 cross_entropy = full_precision(F.cross_entropy)
-"""Cross-entropy of logits N,K with classes N, as in torch, but in float32."""
+"""Cross-entropy of logits N,K with classes N, as in torch, computed in float32."""
 
 
 def mixed_cross_entropy(

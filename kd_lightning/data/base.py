@@ -42,7 +42,7 @@ class ImageData(LoaderMixin, ABC):
         mixing: mixup and CutMix of the training batches. Default: none.
         neighbors: batches of anchors with some of their nearest neighbours. Default: none.
         predict_split: split that `predict` reads.
-        memory_limit: largest size in gigabytes of a split's decoded images that is stored in memory (on the GPU if
+        memory_limit: largest size in gigabytes of a split whose decoded images are stored in memory (on the GPU if
             there is one) and in a disk cache for the next start. Larger splits are decoded by workers.
         num_workers: number of processes per device that decode images that are not in memory. Default: the number of
             cores divided by the number of devices, at most 16.
@@ -59,7 +59,7 @@ class ImageData(LoaderMixin, ABC):
     num_classes: int
     class_names: list[str]
     class_ids: list[str] = []
-    """Names of the classes in the files, if they differ from `class_names` (WordNet ids)."""
+    """Names of the classes in the files (WordNet ids), if they differ from `class_names`."""
     name: str
     labeled = True
     tested = False

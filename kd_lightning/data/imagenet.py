@@ -20,12 +20,11 @@ _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 class ImageNet(ImageData):
     """ImageNet-1k: 1,281,167 training images in 1,000 classes.
 
-    The 50,000 official validation images are the test split.
-
-    The layout is `train/<wnid>/*.JPEG`. `val/` has the same layout, or is flat as in the official archive; the labels
-    are then read from the devkit. Classes are the WordNet ids in alphabetical order, as in timm and torchvision, with
-    timm's names. `Batch.indices` count the files in order of class, then name (for a flat `val`: in order of name). The
-    data set must be downloaded manually (image-net.org requires an account).
+    The 50,000 official validation images are the test split. The layout is `train/<wnid>/*.JPEG`. `val/` has the same
+    layout, or is flat as in the official archive; the labels are then read from the devkit. Classes are the WordNet ids
+    in alphabetical order, as in timm and torchvision, with timm's names. `Batch.indices` count the files in order of
+    class, then name (for a flat `val`: in order of name). The data set must be downloaded manually (image-net.org
+    requires an account).
 
     Args:
         path: path of the folder with `train` and `val`, and with `ILSVRC2012_devkit_t12` if `val` is flat.

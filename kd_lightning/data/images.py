@@ -75,7 +75,7 @@ class StoredImages(ImageDataset):
         labels: N int64.
         indices: N int64, the samples' positions in their dataset; default: 0 to N - 1.
         names: names of the M files of the images, if any.
-        places: N int64, the positions of the samples in `images`; default: 0 to N - 1.
+        places: N int64, the positions of the N samples in `images`; default: 0 to N - 1.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ class LoaderMixin(LightningDataModule):
 
     @property
     def batch_size(self) -> int:
-        """Training images per step on each device.
+        """Number of training images per step on each device.
 
         Raises:
             ConfigError: for a `global_batch_size` that is not divisible by the number of devices.
@@ -82,7 +82,7 @@ class LoaderMixin(LightningDataModule):
 
     @property
     def group(self) -> int:
-        """Number of images of a batch that belong together: an anchor and its neighbours, or one."""
+        """Number of images in a group of a batch: an anchor and its neighbours, or one image."""
         return 1 + self.neighbors.count if self.neighbors else 1
 
     @property

@@ -121,7 +121,7 @@ def save_table(path: Path, neighbors: Tensor, images: ImageDataset, teacher: Tea
 
 @final
 class Neighbors:
-    """Batches of anchors with some of their nearest neighbours, from a table of `kd_lightning build-neighbors`.
+    """Batches of anchors with some of their nearest neighbours, from the table of `kd_lightning build-neighbors`.
 
     Args:
         path: path of the table.

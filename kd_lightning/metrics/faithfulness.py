@@ -15,7 +15,7 @@ class Agreement(MeanOverImages):
     """Share of images for which student and teacher predict the same class; NaN without images.
 
     Args:
-        where_teacher_errs: use only images on which the teacher is wrong; NaN if there are none.
+        where_teacher_errs: whether only images on which the teacher is wrong are used; NaN if there are none.
     """
 
     higher_is_better = True

@@ -79,7 +79,10 @@ def mahalanobis(queries: Tensor, bank: Tensor, labels: Tensor) -> Tensor:
 
 
 def _whitener(deviations: Tensor, largest: Tensor) -> Tensor:
-    """Return W, D,R, with |x W|^2 = x^T pinv(covariance) x, for deviations M,D; `largest` D are the largest values."""
+    """Return W, D,R, with |x W|^2 = x^T pinv(covariance) x, for deviations M,D.
+
+    `largest`, D, has the largest absolute values of the features.
+    """
     deviation = deviations.square().mean(dim=0).sqrt()
     varies = deviation > torch.finfo(torch.float32).eps * largest
     scaled = deviations / torch.where(varies, deviation, torch.inf)  # the distance does not depend on features' units

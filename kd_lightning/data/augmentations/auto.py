@@ -65,7 +65,7 @@ class _Policy(Augmentation):
 
 
 class RandAugment(_Policy):
-    """Several operations with one magnitude (Cubuk et al. 2020), with torchvision's list and ranges.
+    """Applies several operations with one magnitude (Cubuk et al. 2020), with torchvision's list and ranges.
 
     Args:
         num_ops: number of operations, applied in order.
@@ -115,7 +115,7 @@ class RandAugment(_Policy):
 
 
 class TrivialAugment(RandAugment):
-    """One operation with a random magnitude (Müller & Hutter 2021), torchvision's TrivialAugmentWide.
+    """Applies one operation with a random magnitude (Müller & Hutter 2021), as torchvision's TrivialAugmentWide.
 
     Args:
         bins: number of magnitudes.

@@ -21,8 +21,8 @@ class Augmentation(ABC):
         """Return changed images N,3,H,W (uint8, or float in [0, 1]); the change of an image depends only on its key.
 
         Args:
-            images: N,3,H,W; they may be overwritten. Augmentations that only move pixels keep uint8; others return
-                float in [0, 1].
+            images: N,3,H,W; they may be overwritten. Augmentations that only move pixels return uint8 for uint8; others
+                return float in [0, 1].
             keys: N int64.
         """
 

@@ -84,7 +84,7 @@ def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 
 
 class ColorJitter(Augmentation):
-    """Change brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter.
+    """Changes brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter.
 
     Args:
         brightness: largest change b of the brightness: the factor is drawn from [1 - b, 1 + b] and is at least 0.
@@ -132,7 +132,7 @@ class ColorJitter(Augmentation):
 
 
 class RandomGrayscale(Augmentation):
-    """Convert to gray (three equal channels) with a probability, as torchvision's RandomGrayscale.
+    """Converts to gray (three equal channels) with a probability, as torchvision's RandomGrayscale.
 
     Args:
         probability: probability of the conversion.
@@ -146,7 +146,7 @@ class RandomGrayscale(Augmentation):
 
 
 class GaussianBlur(Augmentation):
-    """Blur with a Gaussian of random width, as torchvision's GaussianBlur.
+    """Blurs with a Gaussian of random width, as torchvision's GaussianBlur.
 
     Args:
         sigma: smallest and largest standard deviation in pixels.

@@ -27,7 +27,7 @@ def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 class RandomErasing(Augmentation):
-    """Erase a random rectangle with a probability (Zhong et al. 2017), as RandomErasing in torchvision and timm.
+    """Erases a random rectangle with a probability (Zhong et al. 2017), as RandomErasing in torchvision and timm.
 
     Args:
         probability: probability of erasing.
@@ -74,7 +74,7 @@ class RandomErasing(Augmentation):
 
 
 class Cutout(Augmentation):
-    """Erase a square around a random pixel, clipped at the border (DeVries & Taylor 2017).
+    """Erases a square around a random pixel, clipped at the border (DeVries & Taylor 2017).
 
     Args:
         size: side of the square in pixels; the paper uses 16 for CIFAR-10, 8 for CIFAR-100.

@@ -18,7 +18,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 class RandomCrop(Augmentation):
-    """Pad images and crop them to their size at a random offset, as torchvision's RandomCrop(size, padding).
+    """Pads images and crops them to their size at a random offset, as torchvision's RandomCrop(size, padding).
 
     Args:
         padding: number of pixels added on each side.
@@ -35,7 +35,7 @@ class RandomCrop(Augmentation):
         if self.mode == "reflect" and pad >= min(height, width):
             raise ConfigError(f"padding: {pad} pixels cannot be reflected in images of {width}x{height}")
         down, right = integers(keys, 2 * pad + 1, 0), integers(keys, 2 * pad + 1, 1)
-        if images.device.type == "cpu":  # NumPy copies whole rows of pixels, torch would gather single ones
+        if images.device.type == "cpu":  # NumPy copies complete rows of pixels, torch would gather single pixels
             if self.mode == "zero":
                 padded = np.zeros((*images.shape[:2], height + 2 * pad, width + 2 * pad), images.numpy().dtype)
                 padded[:, :, pad:-pad, pad:-pad] = images.numpy()
@@ -55,7 +55,7 @@ class RandomCrop(Augmentation):
 
 
 class HorizontalFlip(Augmentation):
-    """Flip left and right with a probability.
+    """Flips left and right with a probability.
 
     Args:
         probability: probability of the flip.
@@ -82,7 +82,7 @@ def _mirrored(array: np.ndarray) -> np.ndarray:
 
 
 class RandomResizedCrop(Augmentation):
-    """Crop a box of random area and shape and resize it to a square (Szegedy et al. 2015; torchvision's class).
+    """Crops a box of random area and shape and resizes it to a square (Szegedy et al. 2015; torchvision's class).
 
     If it is the first augmentation and images are not in memory, it crops at the full resolution of the files.
 
@@ -108,7 +108,7 @@ class RandomResizedCrop(Augmentation):
         self.resample = Image.Resampling[interpolation.upper()]
 
     def boxes(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
-        """Return left, top, right, bottom in whole pixels: ...,4 float32 for keys ...; heights and widths broadcast."""
+        """Return left, top, right, bottom in integer pixels, ...,4 float32, for keys ...; sizes are broadcast."""
         tries = fold_in(keys[..., None], torch.arange(10, device=keys.device))
         heights, widths = (x.to(torch.float32)[..., None].expand(tries.shape) for x in (heights, widths))
         width, height = sizes(tries, heights * widths, self.scale, self.ratio)
