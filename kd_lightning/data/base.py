@@ -186,7 +186,7 @@ class ImageData(LoaderMixin, ABC):
             return
         loaded = {"test": self.load("test")} if missing == ["test"] else self._train_and_val()
         if stage != "fit" and missing[0] not in loaded:
-            raise ConfigError(f"data.val_split: it is 0, but {stage} needs a validation split; set it above 0")
+            raise ConfigError(f"data.val_split: 0 holds out no images, but {stage} needs a validation split; set it above 0")
         if stage == "fit":
             self._check_batch_size(len(loaded["train"]))
         self.datasets |= {split: self._keep(loaded[split], split) for split in missing if split in loaded}

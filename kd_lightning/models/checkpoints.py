@@ -99,7 +99,7 @@ def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str
         for key in expected
         if key in given and given[key].shape != expected[key].shape
     ]
-    kinds = (("missing", missing), ("not expected", unexpected), ("with another shape", shapes))
+    kinds = (("missing", missing), ("not expected", unexpected), ("of another shape", shapes))
     return "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:3])}" for kind, keys in kinds if keys)
 
 

@@ -227,7 +227,7 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--data.on_error=ignore", "data.on_error: there is no 'ignore'; choices: raise, skip"),
     ("--data.augmentations=cifr", "data.augmentations: there is no 'cifr'; nearest: cifar"),
     ("--data.augmentations=[KD]", "data.augmentations: there is no class 'KD'; choices: ColorJitter"),
-    ("--data.mixing={mixup: -1}", "data.mixing: mixup -1.0 and cutmix 0.0 are to be 0 or more"),
+    ("--data.mixing={mixup: -1}", "data.mixing: mixup is -1.0 and cutmix is 0.0; both must be 0 or more"),
     ("--data.mixing={mixupp: 1}", "data.mixing.mixupp is not an argument of Mixing; nearest: mixup"),
     ("--data.neighbors={}", "data.neighbors.path is required"),
     (

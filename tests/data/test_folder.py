@@ -130,7 +130,7 @@ def test_refusals(tmp_path: Path) -> None:
 
     assert "data.path" in refusal()
     (tmp_path / "images").mkdir()
-    assert "at least two; it contains no folders" in refusal()
+    assert "one per class; it contains no folders" in refusal()
     fill(tmp_path / "images" / "train")
     assert "neither test/ nor val/" in refusal()
     fill(tmp_path / "images" / "test", classes=("cat", "dgo"))

@@ -135,7 +135,7 @@ def test_a_devkit_that_is_missing_or_does_not_fit(tree: Tree, parts: Path, tmp_p
     assert "meta.mat does not exist; unpack ILSVRC2012_devkit_t12.tar.gz" in refusal(data)
     (own / "meta.mat").symlink_to(parts / "devkit" / "data" / "meta.mat")
     truth.write_text("\n".join(lines[:-1]))
-    assert "has 1,000 images, but data/ILSVRC2012_validation_ground_truth.txt 999 labels" in refusal(data)
+    assert "has 1,000 images, but data/ILSVRC2012_validation_ground_truth.txt has 999 labels" in refusal(data)
     truth.write_text("\n".join(["1003", *lines[1:]]))
     assert "names the unknown class n99999992" in refusal(data)
     truth.write_text("\n".join(["2000", *lines[1:]]))
