@@ -77,14 +77,14 @@ class MethodsBenchmark:
             built = {name: self._build(METHODS[name], Path(folder) / "teacher.safetensors") for name in self.names}
         steps = {name: Step(method, self._batch()) for name, method in built.items()}
         times: dict[str, list[float]] = {name: [] for name in self.names}
-        alone: dict[str, list[float]] = {name: [] for name in self.names}
+        loss_times: dict[str, list[float]] = {name: [] for name in self.names}
         for number in range(self.rounds + 1):
             for name, step in steps.items():
                 seconds, loss_seconds = step.seconds(self.steps), step.seconds(self.steps, losses_alone=True)
                 if number:
                     times[name].append(seconds)
-                    alone[name].append(loss_seconds)
-        self._print(times, alone, built, {name: step.memory for name, step in steps.items()})
+                    loss_times[name].append(loss_seconds)
+        self._print(times, loss_times, built, {name: step.memory for name, step in steps.items()})
         return {name: statistics.median(seconds) for name, seconds in times.items()}
 
     def _build(self, kind: type[StudentModule], weights: Path) -> StudentModule:
@@ -110,7 +110,7 @@ class MethodsBenchmark:
     def _print(
         self,
         times: dict[str, list[float]],
-        alone: dict[str, list[float]],
+        loss_times: dict[str, list[float]],
         built: dict[str, StudentModule],
         memory: dict[str, float],
     ) -> None:
@@ -132,7 +132,7 @@ class MethodsBenchmark:
             median, spread = statistics.median(seconds), f"{min(seconds) * 1e3:,.0f} to {max(seconds) * 1e3:,.0f}"
             parts = [part for child, part in built[name].named_children() if child not in ("student", "teacher")]
             added = sum(parameter.numel() for part in parts for parameter in part.parameters())
-            losses = statistics.median(alone[name])
+            losses = statistics.median(loss_times[name])
             row = [name, f"{median * 1e3:,.0f}", spread, f"{median / kd:.2f}", f"{losses * 1e3:,.1f}"]
             row += [f"{losses / median:.1%}", f"{added:,}"]
             table.add_row(*row, *[f"{memory[name]:,.0f}"] * any(memory.values()))

@@ -38,13 +38,13 @@ def print_one(result: dict[str, Any]) -> None:
         table.add_row(*row, f"{median / bare:.3f}", faster, most)
     console.print(table)
     parts = {part: statistics.median(result["parts"][part]) for part in ORDER if part in result["parts"]}
-    whole = sum(parts.values())
-    console.print(f"where fit's time goes: {whole * 1e3:,.1f} ms per step with the profiler", highlight=False)
+    total = sum(parts.values())
+    console.print(f"where fit's time goes: {total * 1e3:,.1f} ms per step with the profiler", highlight=False)
     table = Table()
     for column in ("", "ms, median", "share"):
         table.add_column(column, justify="left" if not column else "right")
     for part, value in parts.items():
-        table.add_row(part, f"{value * 1e3:,.2f}", f"{value / whole:.1%}")
+        table.add_row(part, f"{value * 1e3:,.2f}", f"{value / total:.1%}")
     console.print(table)
 
 

@@ -50,9 +50,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.shape = x.shape
-        whole = x.new_empty((world_size() * len(x), *x.shape[1:]))
-        dist.all_gather_into_tensor(whole, x.contiguous())
-        return whole
+        gathered = x.new_empty((world_size() * len(x), *x.shape[1:]))
+        dist.all_gather_into_tensor(gathered, x.contiguous())
+        return gathered
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:

@@ -186,7 +186,9 @@ class ImageData(LoaderMixin, ABC):
             return
         loaded = {"test": self.load("test")} if missing == ["test"] else self._train_and_val()
         if stage != "fit" and missing[0] not in loaded:
-            raise ConfigError(f"data.val_split: 0 holds out no images, but {stage} needs a validation split; set it above 0")
+            raise ConfigError(
+                f"data.val_split: 0 holds out no images, but {stage} needs a validation split; set it above 0"
+            )
         if stage == "fit":
             self._check_batch_size(len(loaded["train"]))
         self.datasets |= {split: self._keep(loaded[split], split) for split in missing if split in loaded}
@@ -197,7 +199,7 @@ class ImageData(LoaderMixin, ABC):
         if self.batch_size % self.group:
             scope = f" on each of {self.world} devices" if self.world > 1 else ""
             raise ConfigError(
-                f"data.batch_size: {self.batch_size} images{scope} are not a whole number of anchors with "
+                f"data.batch_size: {self.batch_size} images{scope} cannot be divided into anchors with "
                 f"{self.neighbors.count} neighbours each; use a multiple of {self.group}"
             )
 

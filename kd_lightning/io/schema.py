@@ -22,15 +22,15 @@ def check_schema(content: Mapping[str, Any], path: Path, field: str) -> None:
 
 def schema_problem(content: Mapping[str, Any]) -> str:
     """Return what is wrong with a file's schema, as the end of a sentence; an empty string if it is correct."""
-    given = content.get("schema")
-    if type(given) is int and given == SCHEMA:
+    schema = content.get("schema")
+    if type(schema) is int and schema == SCHEMA:
         return ""
-    version = "a newer" if type(given) is int and given > SCHEMA else "an older"
+    version = "a newer" if type(schema) is int and schema > SCHEMA else "an older"
     has = (
         "has no schema"
-        if given is None
-        else f"has schema {str(given)[:20]!r}"
-        if isinstance(given, str)
-        else (f"has schema {str(given)[:20]}")
+        if schema is None
+        else f"has schema {str(schema)[:20]!r}"
+        if isinstance(schema, str)
+        else (f"has schema {str(schema)[:20]}")
     )
     return f"{has}, but this version reads {SCHEMA}; {version} version of kd_lightning wrote it; repeat the run"

@@ -232,7 +232,7 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--data.neighbors={}", "data.neighbors.path is required"),
     (
         "--data.neighbors={path: x, count: 3} --data.batch_size=6",
-        "data.batch_size: 6 images are not a whole number of anchors",
+        "data.batch_size: 6 images cannot be divided into anchors",
     ),
     (
         "--data.neighbors={path: x, count: 3} --data.batch_size=8 --data.repeats=2",

@@ -145,7 +145,7 @@ def test_batches_of_anchors_and_their_neighbours(table: Path) -> None:
         keys.append(batch.keys)
     assert len(anchors) == len({*anchors}) == 1293 // 8 * 8
     assert len(torch.cat(keys).unique()) == len(anchors) * 4  # so that an image that comes again is augmented anew
-    with pytest.raises(ConfigError, match=r"data.batch_size: 30 images are not a whole number of anchors with 3"):
+    with pytest.raises(ConfigError, match=r"data.batch_size: 30 images cannot be divided into anchors with 3"):
         Digits(neighbors=data.neighbors, batch_size=30)
 
 
