@@ -1,1 +1,1 @@
-"""Measurements of speed, each run from the repository's root: `python -m benchmarks.fit --help`."""
+"""Benchmarks of speed. Run them from the root of the repository: `python -m benchmarks.fit --help`."""

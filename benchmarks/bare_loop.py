@@ -1,4 +1,4 @@
-"""The same training step without Lightning: what `fit` is measured against."""
+"""The bare loop: the same training step without Lightning, with which `fit` is compared."""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -13,12 +13,12 @@ from kd_lightning.distillation import StudentModule
 
 
 class Loop:
-    """A training loop as one would write it by hand, over batches that lie on the device, augmented.
+    """A training loop as it is written by hand, over augmented batches that are already on the device.
 
     Args:
-        method: whose student is trained; its losses, optimizer and teacher are used, and nothing is logged.
-        trainer: whose precision and gradient accumulation are used.
-        batches: taken in turn.
+        method: method whose losses, optimizer, student and teacher are used; nothing is logged.
+        trainer: trainer whose precision and gradient accumulation are used.
+        batches: batches that the loop uses in turn.
     """
 
     def __init__(self, method: StudentModule, trainer: Trainer, batches: list[Batch]) -> None:
@@ -31,7 +31,7 @@ class Loop:
         self.accumulated, self.done = trainer.accumulate_grad_batches, 0
 
     def loss(self, batch: Batch) -> Tensor:
-        """The whole of the method's loss."""
+        """Return the total loss of the method."""
         return torch.stack([*self.method.training_terms(batch).values()]).sum()
 
     def run(self, steps: int) -> None:
@@ -47,19 +47,22 @@ class Loop:
 
 
 class NetworksAlone(Loop):
-    """The teacher's logits, the student's, cross-entropy of these with one class: a step without the method's loss."""
+    """A loop without the method's loss.
+
+    A step computes the logits of teacher and student, and the cross-entropy of the student's logits with one class.
+    """
 
     def loss(self, batch: Batch) -> Tensor:
         loss = F.cross_entropy(self.method.student(batch.images).float(), torch.zeros_like(batch.labels))
         if (teacher := getattr(self.method, "teacher", None)) is None:
             return loss
         with torch.no_grad():
-            seen = teacher(batch.images).float().mean()
-        return loss + 0 * seen  # a compiler drops what nobody reads
+            teacher_mean = teacher(batch.images).float().mean()
+        return loss + 0 * teacher_mean  # a compiler would remove an unused forward pass
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Seconds, read when everything that was asked of the device is done."""
+    """Return a function that returns the time in seconds after all work on the device has finished."""
 
     def on_gpu() -> float:
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""how fast training batches come, against what people use otherwise, in the same run."""
+"""Speed of training batches, compared with other loaders in the same run."""
 
 import statistics
 import tempfile
@@ -35,23 +35,27 @@ TableName = Literal["memory", "small", "large"]
 
 
 class DataBenchmark:
-    """Measures images a second of training batches, decoded and augmented, on the CPU.
+    """Measures the number of images per second of training batches, decoded and augmented on the CPU.
 
-    Three tables, each against others on the same images, in turn within each round, after one round that does not
-    count: 32-pixel images in memory (crop and flip) against torchvision's CIFAR10 with Pillow transforms and against
-    torchvision v2 on tensors image by image, both normalised (here the networks do that on their device; a row of its
-    own says what it costs on the CPU); 64-pixel JPEGs (RandomResizedCrop, flip, colour jitter) against torchvision's
-    ImageFolder with Pillow transforms, none normalised; 224-pixel crops of large JPEGs against timm's loader with its
-    defaults, both normalised.
+    There are three tables. Each compares loaders on the same images; the loaders take turns within each round, and the
+    first round is not counted:
+
+    - memory: 32-pixel images in memory (crop and flip), compared with torchvision's CIFAR10 with Pillow transforms, and
+      with torchvision v2 on tensors, image by image. Both normalise the images. In kd_lightning the networks normalise
+      them on their device; a separate row includes this on the CPU.
+    - small: 64-pixel JPEGs (RandomResizedCrop, flip, colour jitter), compared with torchvision's ImageFolder with
+      Pillow transforms; neither normalises the images.
+    - large: 224-pixel crops of large JPEGs, compared with timm's loader with its defaults; both normalise.
 
     Args:
-        small: a folder or archive with JPEGs of one small size in class folders (Tiny-ImageNet's `train`); default:
-            3,000 made of noise.
-        large: the same with photographs; default: 400 of 500x375 pixels, made of noise.
-        batch_size: of all loaders.
-        rounds: timed rounds; their median counts, and the spread is given.
-        seconds: how long a loader is timed in each round at most.
-        tables: which of the three.
+        small: path of a folder or archive with JPEGs of one small size in class folders (Tiny-ImageNet's `train`).
+            Default: 3,000 images of noise.
+        large: path of a folder or archive with photographs in class folders. Default: 400 images of noise of 500x375
+            pixels.
+        batch_size: batch size of all loaders.
+        rounds: number of timed rounds; their median and range are printed.
+        seconds: largest number of seconds that a loader is timed in each round.
+        tables: tables to measure. Default: all three.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class DataBenchmark:
         self.tables = tables or ["memory", "small", "large"]
 
     def __call__(self) -> dict[str, dict[str, float]]:
-        """The median images a second of every loader, by table."""
+        """Return the median number of images per second of every loader, by table."""
         workers = sorted({0, 1, cores()})
         results = {}
         with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +101,7 @@ class DataBenchmark:
         speeds: dict[str, list[float]] = {name: [] for name in loaders}
         for number in range(self.rounds + 1):
             for name, loader in loaders.items():
-                speed = _images_a_second(loader, self.seconds)
+                speed = _images_per_second(loader, self.seconds)
                 if number:
                     speeds[name].append(speed)
         return speeds
@@ -106,7 +110,7 @@ class DataBenchmark:
         console = Console()
         for title, speeds in results.items():
             table = Table(title=f"{title} (batch {self.batch_size}, {self.rounds} rounds)", title_justify="left")
-            for column in ("", "images/s, median", "lowest to highest", "kd_lightning is"):
+            for column in ("", "images/s, median", "lowest to highest", "speed of kd_lightning"):
                 table.add_column(column, justify="left" if not column else "right")
             own = statistics.median(speeds["kd_lightning"])
             for name, values in speeds.items():
@@ -116,8 +120,8 @@ class DataBenchmark:
             console.print(table)
 
 
-def _images_a_second(loader: Loader, seconds: float) -> float:
-    """Of one pass, begun anew for as long as there is time; starting workers counts, as in every epoch."""
+def _images_per_second(loader: Loader, seconds: float) -> float:
+    """Return the speed of passes over a loader, repeated until the time is over; it includes starting workers."""
     count, started = 0, time.perf_counter()
     while True:
         for images in loader():
@@ -126,7 +130,7 @@ def _images_a_second(loader: Loader, seconds: float) -> float:
                 return count / (time.perf_counter() - started)
 
 
-def _ours(data: ImageData, *, normalise: bool = False) -> Loader:
+def _kd_lightning_loader(data: ImageData, *, normalise: bool = False) -> Loader:
     data.setup("fit")
     epochs = iter(range(10**9))
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
@@ -141,7 +145,7 @@ def _ours(data: ImageData, *, normalise: bool = False) -> Loader:
     return batches
 
 
-def _theirs(dataset: Dataset, batch_size: int, workers: int) -> Loader:
+def _torch_loader(dataset: Dataset, batch_size: int, workers: int) -> Loader:
     loader = DataLoader(
         dataset, batch_size, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0
     )
@@ -157,7 +161,7 @@ class _Noise32(ImageData):
 
 
 class _OnTensors(Dataset):
-    """Image by image, as torchvision's documentation has it for tensors."""
+    """Images transformed one by one, as in torchvision's documentation for tensors."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -172,28 +176,31 @@ class _OnTensors(Dataset):
 
 def _memory(batch_size: int, workers: list[int]) -> dict[str, Loader]:
     data = _Noise32(batch_size=batch_size, val_split=0, augmentations=[RandomCrop(4), HorizontalFlip()])
-    loaders = {"kd_lightning": _ours(data), "kd_lightning, normalised too": _ours(data, normalise=True)}
+    loaders = {
+        "kd_lightning": _kd_lightning_loader(data),
+        "kd_lightning, with normalisation": _kd_lightning_loader(data, normalise=True),
+    }
     pixels = data.datasets["train"].images
-    reference = object.__new__(datasets.CIFAR10)  # its own __getitem__, without its files
+    reference = object.__new__(datasets.CIFAR10)  # uses its __getitem__ without its files
     reference.data, reference.targets = pixels.permute(0, 2, 3, 1).numpy(), [0] * len(pixels)
     reference.target_transform = None
     reference.transform = v2.Compose([v2.RandomCrop(32, 4), v2.RandomHorizontalFlip(), v2.PILToTensor(), NORMALISED])
     for count in workers:
-        loaders[f"torchvision CIFAR10, Pillow, {count} workers"] = _theirs(reference, batch_size, count)
-        loaders[f"torchvision v2 on tensors, {count} workers"] = _theirs(_OnTensors(pixels), batch_size, count)
+        loaders[f"torchvision CIFAR10, Pillow, {count} workers"] = _torch_loader(reference, batch_size, count)
+        loaders[f"torchvision v2 on tensors, {count} workers"] = _torch_loader(_OnTensors(pixels), batch_size, count)
     return loaders
 
 
 def _small(folder: Path, batch_size: int, workers: list[int]) -> dict[str, Loader]:
     steps = [RandomResizedCrop(), HorizontalFlip(), ColorJitter()]
-    loaders = {"kd_lightning": _ours(_as_data(folder, batch_size, augmentations=steps))}
+    loaders = {"kd_lightning": _kd_lightning_loader(_as_data(folder, batch_size, augmentations=steps))}
     size = Image.open(datasets.ImageFolder(folder).samples[0][0]).size[0]
     transform = v2.Compose(
         [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), v2.ColorJitter(0.4, 0.4, 0.4, 0.1), v2.PILToTensor()]
     )
     for count in workers:
         reference = datasets.ImageFolder(folder, transform)
-        loaders[f"torchvision ImageFolder, Pillow, {count} workers"] = _theirs(reference, batch_size, count)
+        loaders[f"torchvision ImageFolder, Pillow, {count} workers"] = _torch_loader(reference, batch_size, count)
     return loaders
 
 
@@ -213,13 +220,13 @@ def _large(folder: Path, batch_size: int, workers: int) -> dict[str, Loader]:
         device=torch.device("cpu"),
     )
     return {
-        "kd_lightning": _ours(data, normalise=True),
+        "kd_lightning": _kd_lightning_loader(data, normalise=True),
         f"timm's loader, {workers} workers": lambda: (images for images, _ in reference),
     }
 
 
 def _as_data(folder: Path, batch_size: int, **kwargs: Any) -> ImageFolder:
-    """All images of a folder of class folders for training: what is split off as the test is never loaded."""
+    """Return the images in class folders as training data; the test split is never loaded."""
     return ImageFolder(
         path=str(folder), batch_size=batch_size, val_split=0, test_split=2 * len(_classes(folder)), **kwargs
     )
@@ -230,7 +237,7 @@ def _classes(folder: Path) -> list[Path]:
 
 
 def _noise(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    """JPEGs of smooth noise, in four class folders."""
+    """Write JPEGs of smooth noise into four class folders, and return their folder."""
     noise = np.random.default_rng(0)
     for number in range(count):
         place = folder / f"class{number % 4}"

@@ -1,4 +1,4 @@
-"""The command: a `fit` of each config with a callback that measures it, and what came of it as tables."""
+"""The command `python -m benchmarks.fit`: runs `fit` with a callback that measures it, and prints tables."""
 
 import json
 import os
@@ -20,27 +20,27 @@ _CALLBACK = "benchmarks.interleaved_timer.InterleavedTimer"
 
 
 class FitBenchmark:
-    """Measures `fit` as it is run, beside the bare loop of the same step, and where a step's time goes.
+    """Measures the speed of `fit` compared with the bare loop of the same step, and the time of each part of a step.
 
-    Every config is run in a process of its own by `python -m kd_lightning fit`, with its loggers and callbacks, into a
-    temporary folder. There, `fit` and the bare loop (teacher, student, loss, backward pass, optimizer, on batches that
-    lie on the device) take turns in every round; the first round does not count, and the medians are given with their
-    spread. The peak of memory is measured in further processes, one each. All further arguments are `fit`'s own
-    (`--data.batch_size 512 --trainer.precision bf16-mixed --speed.compile default`).
+    Every config is run in its own process by `python -m kd_lightning fit`, with its loggers and callbacks, in a
+    temporary folder. In this process, `fit` and the bare loop (teacher, student, loss, backward pass, optimizer, on
+    batches that are already on the device) take turns in every round. The first round is not counted, and medians and
+    ranges are printed. The peak memory of each loop is measured in further processes. All other arguments are passed to
+    `fit` (`--data.batch_size 512 --trainer.precision bf16-mixed --speed.compile default`).
 
     Args:
-        configs: configs of `fit`; each is measured.
-        against: another codebase for the same networks, loss, batch, optimizer and transform (KD and SP with
-            torchdistill, of the extra `bench`, in the run's precision and in float32, as it comes; its teacher is
-            put in eval mode, and its best number of workers of 0, 1, 2 counts).
-        variants: further arguments of `fit` to measure each config with, one string a variant, '' for none
+        configs: configs of `fit` to measure.
+        against: another codebase to compare with, with the same networks, loss, batch, optimizer and transform. It is
+            torchdistill (extra `bench`), for KD and SP, in the precision of the run and in float32, its default. Its
+            teacher is set to eval mode, and the fastest of 0, 1 and 2 workers counts.
+        variants: further arguments of `fit` with which each config is measured, one string per variant, '' for none
             (`['', '--speed.channels_last=true', '--speed.compile=default']`).
-        rounds: timed rounds.
-        steps: steps of each in a round.
-        random_images: so many images of noise in place of the config's, with their size and number of classes, and
-            random weights in place of the teacher's: for a machine without the data.
-        memory: whether the peak of memory is measured.
-        path: a JSON file for all that was measured.
+        rounds: number of timed rounds.
+        steps: number of steps of each loop in a round.
+        random_images: number of noise images that replace the config's images, with the same size and number of
+            classes; random weights replace those of the teacher. It is for machines without the data.
+        memory: whether peak memory is measured.
+        path: path of a JSON file for all measurements.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class FitBenchmark:
         self.path = Path(path).expanduser() if path else None
 
     def __call__(self, arguments: list[str]) -> list[dict[str, Any]]:
-        """What was measured, a dict a config and variant.
+        """Return the measurements, one dict per config and variant.
 
         Args:
-            arguments: further ones of `fit`.
+            arguments: further arguments of `fit`.
         """
         results = []
         pairs = [(config, variant) for config in self.configs for variant in self.variants]
@@ -91,14 +91,14 @@ class FitBenchmark:
             result = self._fit(folder, config, arguments, rounds=self.rounds, against=self.against)
             result["memory"] = {}
             for alone in ["fit", "bare", *filter(None, [self.against])] if self.memory else []:
-                found = self._fit(folder, config, arguments, alone=alone, steps=min(self.steps, 5))
-                result["memory"][alone] = {"before": found["before"], "peak": found["peak"]}
+                measured = self._fit(folder, config, arguments, alone=alone, steps=min(self.steps, 5))
+                result["memory"][alone] = {"before": measured["before"], "peak": measured["peak"]}
         except ConfigError as error:
             return {**named, "error": str(error)}
         return {**named, **result, "seconds": _best(result["seconds"])}
 
     def _fit(self, folder: Path, config: str, arguments: list[str], **settings: Any) -> dict[str, Any]:
-        """What the callback wrote in a `fit` of its own."""
+        """Run `fit` in its own process, and return what the callback has written."""
         path = folder / "result.json"
         path.unlink(missing_ok=True)
         callback = {"class_path": _CALLBACK, "init_args": {"path": str(path), "steps": self.steps, **settings}}
@@ -107,17 +107,17 @@ class FitBenchmark:
         fit += [f"--trainer.callbacks+={json.dumps(callback)}"]
         line = [sys.executable, "-m", "kd_lightning", *fit]
         paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-        environment = {**os.environ, "PYTHONPATH": paths}  # the callback is not in the package
+        environment = {**os.environ, "PYTHONPATH": paths}  # the callback is outside the package
         done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
         if done.returncode or not path.exists():
-            lines = done.stderr.strip().splitlines() or [f"fit ended with status {done.returncode} and said nothing"]
+            lines = done.stderr.strip().splitlines() or [f"fit ended with status {done.returncode} and no message"]
             line = next((line for line in lines if line.startswith("error: ")), lines[-1])
             raise ConfigError(line.removeprefix("error: "))
         return json.loads(path.read_text())
 
 
 def _best(seconds: dict[str, list[float]]) -> dict[str, list[float]]:
-    """The contenders, of those that differ by their number of workers alone the fastest."""
+    """Return the times by name; of names that differ only in the number of workers, return only the fastest."""
     best: dict[str, str] = {}
     for name, times in seconds.items():
         group = name.partition(",")[0]

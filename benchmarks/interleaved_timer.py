@@ -1,4 +1,4 @@
-"""A callback that times some steps of `fit`, halts it, times the others, lets it go on, and so forth."""
+"""A callback that times some steps of `fit`, then some steps of other loops while `fit` waits, and repeats this."""
 
 import json
 from collections.abc import Callable
@@ -22,22 +22,22 @@ Run = Callable[[int], None]
 
 
 class InterleavedTimer(Callback):
-    """Measures the fit that it is a callback of: what `benchmarks.fit` adds to a config's callbacks.
+    """Measures the `fit` that it is a callback of; `benchmarks.fit` adds it to the callbacks of a config.
 
-    Each round times steps of `fit` from one step's end to another's within an epoch, then the same number with a
-    watch on their parts, then, while `fit` waits, those of the others. The first round does not count. The result is
-    written as JSON, and the process ends.
+    Each round times steps of `fit` within an epoch, from the end of a step to the end of a later one. It then times the
+    same number of steps with a profiler of their parts. Then `fit` waits while steps of the other loops are timed. The
+    first round is not counted. The result is written as JSON, and the process ends.
 
     Args:
-        path: the JSON file that the result is written to.
-        rounds: timed rounds.
-        steps: steps of each in a round.
+        path: path of the JSON file with the result.
+        rounds: number of timed rounds.
+        steps: number of steps of each loop in a round.
         against: another codebase to measure.
-        alone: nothing is timed; the most memory that this one takes is measured.
+        alone: loop whose peak memory is measured; nothing is timed. Default: all loops are timed.
     """
 
     resident = 4
-    """How many batches the others take in turn."""
+    """Number of batches that the other loops use in turn."""
 
     def __init__(
         self,
@@ -62,16 +62,16 @@ class InterleavedTimer(Callback):
         if trainer.world_size > 1:
             raise ConfigError(f"trainer.devices: this benchmark measures one device, not {trainer.world_size}")
         workers = getattr(trainer.train_dataloader, "num_workers", 0)
-        self.settle = 2 * workers + 1  # what the workers have prepared while fit waited is not its pace
+        self.settle = 2 * workers + 1  # skip the batches that workers prepared while `fit` waited
         if trainer.num_training_batches < self.settle + 2:
             raise ConfigError(
-                f"data.batch_size: this benchmark needs {self.settle + 2} batches an epoch, and there are "
-                f"{trainer.num_training_batches}; take a smaller one, or more images"
+                f"data.batch_size: this benchmark needs {self.settle + 2} batches per epoch, but there are "
+                f"{trainer.num_training_batches}; use a smaller batch size or more images"
             )
         self.clock = clock(pl_module.device)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: StudentModule, batch: Batch, batch_idx: int) -> None:
-        if not self.alone or self.peak or batch_idx == 0:  # the first one brings fit's own state about
+        if not self.alone or self.peak or batch_idx == 0:  # the first step allocates the state of `fit`
             return
         self.peak = Peak(pl_module.device)
         if self.alone != "fit":
@@ -93,7 +93,7 @@ class InterleavedTimer(Callback):
             self._next(trainer, pl_module)
 
     def _count(self, last: bool) -> None:
-        """One step more of fit's; the clock stands still between epochs."""
+        """Count one more step of `fit`; the time between epochs is not counted."""
         if self.started is None:
             self.skips += 1
             if self.skips >= self.settle and not last:
@@ -113,7 +113,7 @@ class InterleavedTimer(Callback):
         self.skips = 0
 
     def _next(self, trainer: Trainer, method: StudentModule) -> None:
-        """After some steps of fit: once more with a watch on, then the others' turn."""
+        """Continue after some steps of `fit`: time it again with the profiler, then time the other loops."""
         mean = self.spent / self.counted
         if not self.watched:
             self._keep("fit", mean)
@@ -142,7 +142,7 @@ class InterleavedTimer(Callback):
             (self.seconds if where is None else where).setdefault(name, []).append(seconds)
 
     def _others(self, trainer: Trainer, method: StudentModule, wanted: set[str | None]) -> dict[str, Run]:
-        """The loops that are wanted, each on a copy of the networks, as the run's speed settings have them."""
+        """Return the wanted loops, each on a copy of the networks with the speed settings of the run."""
         speed = next(callback for callback in trainer.callbacks if isinstance(callback, Speed))
         runs: dict[str, Run] = {}
         for name, kind in (("bare", Loop), ("networks", NetworksAlone)):
@@ -173,7 +173,7 @@ class InterleavedTimer(Callback):
         if self.peak:
             result |= {"before": self.peak.before, "peak": self.peak.mebibytes()}
         self.path.write_text(json.dumps(result))
-        raise SystemExit(0)  # in the middle of an epoch, where should_stop would look for what validation brings
+        raise SystemExit(0)  # not should_stop, which needs the results of validation within an epoch
 
 
 def _name(device: torch.device) -> str:

@@ -1,4 +1,4 @@
-"""The most memory that a process has held."""
+"""The peak memory of a process."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ _MIB = 2**20
 
 
 class Peak:
-    """The peak since it was made: of the process's resident memory, or of a GPU's allocated memory.
+    """The peak, since this object was created, of the process's resident memory or of a GPU's allocated memory.
 
     Args:
-        device: whose memory.
+        device: device whose memory is measured; for the CPU, the resident memory of the process.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -19,7 +19,7 @@ class Peak:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            Path("/proc/self/clear_refs").write_text("5")  # the kernel's own mark falls to what is held now
+            Path("/proc/self/clear_refs").write_text("5")  # reset the kernel's peak to the current memory
         self.before = self.mebibytes()
 
     def mebibytes(self) -> float:

@@ -1,4 +1,4 @@
-"""what a training step of each method costs, beside KD's in the same run."""
+"""Cost of a training step of each method, compared with KD in the same run."""
 
 import inspect
 import statistics
@@ -30,20 +30,20 @@ METHODS: dict[str, type[StudentModule]] = {
 class MethodsBenchmark:
     """Measures a training step of every method: both forward passes, the losses, the backward pass, the optimizer.
 
-    With the methods' default settings, on one batch of noise, in float32. The methods take turns within each round,
-    after one round that does not count. What the losses alone take, their gradient and what is trained beside the
-    student included, is measured on what both networks said of the batch.
+    Methods have their default settings, and are measured on one batch of noise in float32. They take turns within each
+    round, and the first round is not counted. The losses are also measured separately, with stored outputs of both
+    networks. This includes the gradient of the losses and all modules that are trained in addition to the student.
 
     Args:
-        teacher: any timm model; its weights are random.
-        student: any timm model.
-        size: height and width of the images.
-        classes: of both classifiers.
-        batch_size: images a step.
-        rounds: timed rounds; their median counts, and the spread is given.
-        steps: steps of a method in a round.
-        only: names of the methods; default: all. KD is always among them.
-        device: `cpu`, or `cuda`, where the most memory that a step takes is given too.
+        teacher: name of any timm model; its weights are random.
+        student: name of any timm model.
+        size: height and width of the images in pixels.
+        classes: number of classes of both classifiers.
+        batch_size: number of images per step.
+        rounds: number of timed rounds; their median and range are printed.
+        steps: number of steps of a method in a round.
+        only: names of the methods to measure; KD is always measured. Default: all.
+        device: `cpu` or `cuda`; with `cuda` the peak memory of a step is also printed.
     """
 
     def __init__(
@@ -66,25 +66,25 @@ class MethodsBenchmark:
             if name not in METHODS:
                 raise ConfigError(f"only: there is no method {name!r}{nearest(name, METHODS)}")
         if device != "cpu" and not torch.cuda.is_available():
-            raise ConfigError(f"device: {device} is not there; choose cpu")
+            raise ConfigError(f"device: {device} is not available; choose cpu")
         self.teacher, self.student, self.size, self.classes = teacher, student, size, classes
         self.batch_size, self.rounds, self.steps, self.device = batch_size, rounds, steps, torch.device(device)
         self.names = [*dict.fromkeys(["KD", *(only or METHODS)])]
 
     def __call__(self) -> dict[str, float]:
-        """The median seconds of a step of every method."""
+        """Return the median number of seconds of a step of every method."""
         with tempfile.TemporaryDirectory() as folder:
             built = {name: self._build(METHODS[name], Path(folder) / "teacher.safetensors") for name in self.names}
         steps = {name: Step(method, self._batch()) for name, method in built.items()}
         times: dict[str, list[float]] = {name: [] for name in self.names}
-        alone: dict[str, list[float]] = {name: [] for name in self.names}
+        loss_times: dict[str, list[float]] = {name: [] for name in self.names}
         for number in range(self.rounds + 1):
             for name, step in steps.items():
-                seconds, of_losses = step.seconds(self.steps), step.seconds(self.steps, losses_alone=True)
+                seconds, loss_seconds = step.seconds(self.steps), step.seconds(self.steps, losses_alone=True)
                 if number:
                     times[name].append(seconds)
-                    alone[name].append(of_losses)
-        self._print(times, alone, built, {name: step.memory for name, step in steps.items()})
+                    loss_times[name].append(loss_seconds)
+        self._print(times, loss_times, built, {name: step.memory for name, step in steps.items()})
         return {name: statistics.median(seconds) for name, seconds in times.items()}
 
     def _build(self, kind: type[StudentModule], weights: Path) -> StudentModule:
@@ -97,7 +97,7 @@ class MethodsBenchmark:
         method = kind(**networks).to(self.device).train()
         if isinstance(method, Distiller):
             method.check_batch_size(self.batch_size, "batch_size")
-        method.recording = False  # nobody reads the values
+        method.recording = False  # recorded values are not used
         return method
 
     def _batch(self) -> Batch:
@@ -110,7 +110,7 @@ class MethodsBenchmark:
     def _print(
         self,
         times: dict[str, list[float]],
-        alone: dict[str, list[float]],
+        loss_times: dict[str, list[float]],
         built: dict[str, StudentModule],
         memory: dict[str, float],
     ) -> None:
@@ -118,7 +118,7 @@ class MethodsBenchmark:
         table = Table(title=title, title_justify="left")
         columns = [
             "",
-            "ms a step, median",
+            "ms per step, median",
             "lowest to highest",
             "times KD's",
             "losses, ms",
@@ -132,7 +132,7 @@ class MethodsBenchmark:
             median, spread = statistics.median(seconds), f"{min(seconds) * 1e3:,.0f} to {max(seconds) * 1e3:,.0f}"
             parts = [part for child, part in built[name].named_children() if child not in ("student", "teacher")]
             added = sum(parameter.numel() for part in parts for parameter in part.parameters())
-            losses = statistics.median(alone[name])
+            losses = statistics.median(loss_times[name])
             row = [name, f"{median * 1e3:,.0f}", spread, f"{median / kd:.2f}", f"{losses * 1e3:,.1f}"]
             row += [f"{losses / median:.1%}", f"{added:,}"]
             table.add_row(*row, *[f"{memory[name]:,.0f}"] * any(memory.values()))
@@ -147,7 +147,7 @@ class Step:
         self.optimizer = method.optimizer([p for p in method.parameters() if p.requires_grad])
 
     def seconds(self, count: int, *, losses_alone: bool = False) -> float:
-        """The mean of some steps, or of their losses' forward and backward passes."""
+        """Return the mean seconds of some steps, or of the forward and backward passes of their losses."""
         if losses_alone:
             with Replay(self.method, self.batch):
                 return self._seconds(count, lambda: None)
@@ -171,17 +171,17 @@ class Step:
 
 
 class Replay:
-    """Computes a method's losses of a batch again and again, from one pass of its networks.
+    """A context manager in which a method computes its losses from stored outputs of its networks.
 
     Args:
-        method: the method.
-        batch: the batch that the networks look at, once.
+        method: method whose networks are replaced by their stored outputs.
+        batch: batch that the networks read once.
     """
 
     def __init__(self, method: StudentModule, batch: Batch) -> None:
         self.method = method
-        seen = method.run_networks(as_inputs(method.inputs(batch)))
-        method.run_networks = lambda inputs: tree_map_only(Tensor, _leaf, seen)
+        outputs = method.run_networks(as_inputs(method.inputs(batch)))
+        method.run_networks = lambda inputs: tree_map_only(Tensor, _leaf, outputs)
 
     def __enter__(self) -> None: ...
 

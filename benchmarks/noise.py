@@ -1,4 +1,4 @@
-"""Noise in place of a config's images, and random weights in place of its teacher's."""
+"""Replace the images of a config by noise, and the weights of its teacher by random weights."""
 
 import inspect
 from pathlib import Path
@@ -11,17 +11,19 @@ from kd_lightning.models import Network, checkpoints
 
 
 def noise(config: str, images: int, folder: Path) -> list[str]:
-    """The arguments that give a config RandomImages of its images' size and classes, and a teacher of no worth.
+    """Return arguments of `fit` that set RandomImages and a teacher with random weights.
+
+    The random images have the size and the number of classes of the config's images.
 
     Args:
-        config: a YAML file.
-        images: how many.
-        folder: where the teacher's weights are written.
+        config: path of a YAML file.
+        images: number of random images.
+        folder: folder for the weights of the teacher.
     """
     content = yaml.safe_load(resolve(config, "config").read_text())
     kind = getattr(data, content["data"]["class_path"].rpartition(".")[2], None)
-    given, defaults = content["data"].get("init_args", {}), inspect.signature(kind or data.ImageData).parameters
-    size = given.get("size") or (defaults["size"].default if "size" in defaults else None) or 32
+    arguments, defaults = content["data"].get("init_args", {}), inspect.signature(kind or data.ImageData).parameters
+    size = arguments.get("size") or (defaults["size"].default if "size" in defaults else None) or 32
     classes = getattr(kind, "num_classes", None) or 10
     args = ["--data=RandomImages", f"--data.images={images}", f"--data.size={size}", f"--data.classes={classes}"]
     args += ["--data.val_split=0", "--data.max_train_samples=null", "--data.neighbors=null"]

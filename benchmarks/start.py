@@ -1,4 +1,4 @@
-"""What it costs to start: user CPU seconds of short commands, as a share of importing the libraries."""
+"""Start-up time: user CPU seconds of short commands, relative to those of importing the libraries."""
 
 import os
 import resource
@@ -22,16 +22,16 @@ COMMANDS: dict[str, tuple[tuple[str, ...], float]] = {
     "compare --help": (("-m", "kd_lightning", "compare", "--help"), 0.35),
     "fit --print_config": (("-m", "kd_lightning", "fit", "--config", _CONFIG, "--print_config"), 1.05),
 }
-"""Arguments of Python, and the largest share of the libraries' seconds."""
+"""Arguments of Python, and the largest allowed share of the seconds of importing the libraries."""
 
 
 class StartBenchmark:
-    """Measure user CPU seconds of short commands and of importing torch, Lightning, timm and torchmetrics.
+    """Measures user CPU seconds of short commands, and of importing torch, Lightning, timm and torchmetrics.
 
-    Each is run once to write the bytecode, then all in turn, once per round.
+    Each command is run once to write the bytecode, and then once per round.
 
     Args:
-        rounds: timed rounds; the medians are printed.
+        rounds: number of timed rounds; the medians are printed.
     """
 
     def __init__(self, rounds: int = 5) -> None:
@@ -39,7 +39,7 @@ class StartBenchmark:
         self.rounds = rounds
 
     def __call__(self) -> dict[str, float]:
-        """Print a table, and return the share of each command."""
+        """Print a table, and return the share of each command by name."""
         lines = {"libraries": LIBRARIES, **{name: line for name, (line, _) in COMMANDS.items()}}
         seconds: dict[str, list[float]] = {name: [] for name in lines}
         for number in range(self.rounds + 1):
@@ -63,7 +63,7 @@ def user_seconds(line: tuple[str, ...]) -> float:
     """Return the user CPU seconds of a Python process.
 
     Raises:
-        subprocess.CalledProcessError: where it fails.
+        subprocess.CalledProcessError: if the process fails.
     """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime

@@ -1,4 +1,4 @@
-"""Where the time of fit's steps goes."""
+"""A profiler of the parts of a step of `fit`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,12 +24,13 @@ ORDER = ("data", "teacher", "student", "loss", "backward", "optimizer", "logging
 
 
 class StepProfiler(Profiler):
-    """Lightning's profiler that gives each moment to the innermost part of the step that it falls in.
+    """A profiler for Lightning that assigns time to the innermost part of the step that is running.
 
-    On a GPU it waits at every part's end, so that the parts' sum is more than a step takes without it.
+    On a GPU it waits at the end of every part, so that the sum of the parts is larger than the time of a step without
+    the profiler.
 
     Args:
-        clock: gives seconds.
+        clock: function that returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -45,30 +46,30 @@ class StepProfiler(Profiler):
         self.last = now
 
     def start(self, action_name: str) -> None:
-        found = (part for words, part in _PARTS.items() if words in action_name)
-        self.enter(next(found, self.inside[-1]))
+        parts = (part for words, part in _PARTS.items() if words in action_name)
+        self.enter(next(parts, self.inside[-1]))
 
     def enter(self, part: str) -> None:
         self._turn()
         self.inside.append(part)
 
     def stop(self, action_name: str = "") -> None:
-        if len(self.inside) > 1:  # else it began before the watch did
+        if len(self.inside) > 1:  # otherwise the part began before the profiler
             self._turn()
             self.inside.pop()
 
     def go(self) -> None:
-        """From here on, time counts."""
+        """Start to count time."""
         self.last, self.runs = self.clock(), True
 
     def halt(self) -> None:
-        """Until it is to go again, none does: between epochs, and until fit has settled."""
+        """Stop counting time until `go` is called: between epochs, and until `fit` has reached its usual speed."""
         self._turn()
         self.runs = False
 
     @contextmanager
     def on(self, trainer: Trainer, method: StudentModule) -> Iterator[None]:
-        """Watches the trainer's steps, the networks within the losses, and what is logged."""
+        """Profile the steps of the trainer, the networks within the losses, and logging."""
         before, trainer.profiler = trainer.profiler, self
         places: list[tuple[Any, str, str]] = [
             (method.student, "features", "student"),
@@ -77,17 +78,17 @@ class StepProfiler(Profiler):
         if hasattr(method, "teacher"):
             places.append((method, "teacher_features", "teacher"))
         if "training_terms" in vars(method):
-            places = []  # compiled as one graph, in which no part has a beginning
+            places = []  # compiled as one graph, which has no separate parts
         places += [(method, "log_dict", "logging")]
         places += [(logger, name, "logging") for logger in trainer.loggers for name in ("log_metrics", "save")]
-        kept = [(owner, name, vars(owner).get(name)) for owner, name, _ in places]
+        originals = [(owner, name, vars(owner).get(name)) for owner, name, _ in places]
         for owner, name, part in places:
             setattr(owner, name, self._watched(getattr(owner, name), part))
         try:
             yield
         finally:
             trainer.profiler = before
-            for owner, name, own in kept:
+            for owner, name, own in originals:
                 delattr(owner, name) if own is None else setattr(owner, name, own)
 
     def _watched(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:

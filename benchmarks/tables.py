@@ -1,4 +1,4 @@
-"""What was measured, as tables."""
+"""Tables of the measurements."""
 
 import statistics
 from typing import Any
@@ -16,7 +16,7 @@ _NAMES = {
 
 
 def print_one(result: dict[str, Any]) -> None:
-    """A config's contenders, and the parts of its step."""
+    """Print a table of the loops that were measured with a config, and a table of the parts of a step."""
     console = wide()
     if "error" in result:
         console.print(f"failed: {result['error']}", highlight=False)
@@ -25,7 +25,8 @@ def print_one(result: dict[str, Any]) -> None:
     title = f"{result['title']}; {result['settings']}; {len(seconds['fit'])} rounds"
     bare, fit = (statistics.median(seconds[name]) for name in ("bare", "fit"))
     table = Table(title=title, title_justify="left")
-    columns = ["", "images/s", "ms a step, median", "lowest to highest", "times the bare loop's", "fit is", "peak MiB"]
+    columns = ["", "images/s", "ms per step, median", "lowest to highest", "times the bare loop's"]
+    columns += ["speed of fit", "peak MiB"]
     for column in columns:
         table.add_column(column, justify="left" if not column else "right")
     for name, times in seconds.items():
@@ -37,23 +38,23 @@ def print_one(result: dict[str, Any]) -> None:
         table.add_row(*row, f"{median / bare:.3f}", faster, most)
     console.print(table)
     parts = {part: statistics.median(result["parts"][part]) for part in ORDER if part in result["parts"]}
-    whole = sum(parts.values())
-    console.print(f"where fit's time goes: {whole * 1e3:,.1f} ms a step with a watch on it", highlight=False)
+    total = sum(parts.values())
+    console.print(f"where fit's time goes: {total * 1e3:,.1f} ms per step with the profiler", highlight=False)
     table = Table()
     for column in ("", "ms, median", "share"):
         table.add_column(column, justify="left" if not column else "right")
     for part, value in parts.items():
-        table.add_row(part, f"{value * 1e3:,.2f}", f"{value / whole:.1%}")
+        table.add_row(part, f"{value * 1e3:,.2f}", f"{value / total:.1%}")
     console.print(table)
 
 
 def print_all(results: list[dict[str, Any]]) -> None:
-    """A line a config and variant."""
-    table = Table(title="all of them", title_justify="left")
-    columns = ["", "variant", "images/s", "ms a step", "lowest to highest", "an epoch, s", "times the bare loop's"]
+    """Print a table with one line per config and variant."""
+    table = Table(title="all configs and variants", title_justify="left")
+    columns = ["", "variant", "images/s", "ms per step", "lowest to highest", "s per epoch", "times the bare loop's"]
     known = [name for result in results for name in result.get("seconds", {}) if name.startswith("torchdistill")]
     others = [*dict.fromkeys(name.partition(",")[0] for name in known)]
-    for column in [*columns, "peak MiB", "the bare loop's", *(f"times the images/s of {name}" for name in others)]:
+    for column in [*columns, "peak MiB", "peak MiB, bare loop", *(f"times the images/s of {name}" for name in others)]:
         table.add_column(column, justify="left" if column in ("", "variant") else "right", overflow="fold")
     for result in results:
         if "error" in result:

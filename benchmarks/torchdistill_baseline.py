@@ -1,4 +1,4 @@
-"""The same step by torchdistill 1.1.5: its training box, its losses, its loader, the same networks and images."""
+"""The same step in torchdistill 1.1.5: its training box, losses and loader, with the same networks and images."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -20,7 +20,7 @@ from kd_lightning.methods import KD, SP
 
 
 class Pictures(Dataset):
-    """Images in memory, one by one as Pillow's, with torchvision's transforms: as its CIFAR10 gives them."""
+    """Images in memory as single Pillow images with torchvision's transforms, as in torchvision's CIFAR10."""
 
     def __init__(self, images: StoredImages, transform: Any) -> None:
         self.pixels = images.images[images.places].permute(0, 2, 3, 1).cpu().numpy()
@@ -34,29 +34,31 @@ class Pictures(Dataset):
 
 
 WORKERS = (0, 1, 2)
-"""Of its loader; the best one counts."""
+"""Numbers of workers of the loader; the fastest one counts."""
 
 
 def runs_of(method: StudentModule, trainer: Trainer) -> dict[str, Callable[[int], None]]:
-    """A run of torchdistill's DistillationBox for each number of workers, in the run's precision and in float32.
+    """Return functions that run torchdistill's DistillationBox for a number of steps.
+
+    There is one function per number of workers, in the precision of the run and in float32.
 
     Args:
-        method: KD or SP, with the networks and the settings; copied.
-        trainer: of the run, with its data.
+        method: KD or SP, with the networks and the settings; it is copied.
+        trainer: trainer of the run, with its data.
 
     Raises:
-        ConfigError: for a method, data, an augmentation or a precision that is not to be had alike in both.
+        ConfigError: for a method, data or an augmentation that is not the same in both codebases.
     """
     if type(method) not in (KD, SP) or (isinstance(method, SP) and method.layers != 1):
-        raise ConfigError(f"against: KD, and SP of the last maps, are compared, not {type(method).__name__}")
+        raise ConfigError(f"against: only KD, and SP of the last maps, can be compared, not {type(method).__name__}")
     images, steps = trainer.datamodule.datasets["train"], trainer.datamodule.train_transforms
     known = all(isinstance(s, HorizontalFlip) or (isinstance(s, RandomCrop) and s.mode == "zero") for s in steps)
     if not isinstance(images, StoredImages) or not known or trainer.datamodule.mixing:
-        raise ConfigError("against: images in memory with RandomCrop and HorizontalFlip alone are compared")
+        raise ConfigError("against: only images in memory with RandomCrop and HorizontalFlip can be compared")
     plain = deepcopy(method).to(memory_format=torch.contiguous_format)
     contexts = {f"torchdistill in {trainer.precision}": trainer.precision_plugin.train_step_context}
     if trainer.precision != "32-true":
-        contexts["torchdistill"] = nullcontext  # as it comes: it knows no mixed precision but by another library
+        contexts["torchdistill"] = nullcontext  # its default: mixed precision needs another library
     return {
         f"{name}, {count} workers": _Runner(deepcopy(plain), trainer, images, count, context).run
         for name, context in contexts.items()
@@ -65,7 +67,7 @@ def runs_of(method: StudentModule, trainer: Trainer) -> dict[str, Callable[[int]
 
 
 class _Runner:
-    """torchdistill's own loop, as its examples have it, a number of steps at a time."""
+    """Runs torchdistill's loop, as in its examples, for a number of steps at a time."""
 
     def __init__(
         self, method: StudentModule, trainer: Trainer, images: StoredImages, workers: int, context: Any
@@ -107,7 +109,7 @@ class _Runner:
         epoch = 0
         while True:
             self.box.pre_epoch_process(epoch=epoch)
-            self.box.teacher_model.eval()  # it leaves a frozen teacher in the mode it came in; here and there the same
+            self.box.teacher_model.eval()  # torchdistill does not set the mode of a frozen teacher
             yield from self.box.train_data_loader
             epoch += 1
 
@@ -121,9 +123,9 @@ class _Runner:
 
 
 def _config(method: StudentModule) -> dict[str, Any]:
-    """torchdistill's settings for the same networks and the same loss."""
-    of_student = {"is_from_teacher": False, "module_path": ".", "io": "output"}
-    wrapped = {"key": "SimpleLossWrapper", "kwargs": {"input": of_student, "target": {"uses_label": True}}}
+    """Return the settings of torchdistill for the same networks and the same loss."""
+    student_output = {"is_from_teacher": False, "module_path": ".", "io": "output"}
+    wrapped = {"key": "SimpleLossWrapper", "kwargs": {"input": student_output, "target": {"uses_label": True}}}
     entropy = {"criterion": {"key": "CrossEntropyLoss", "kwargs": {}}, "criterion_wrapper": wrapped}
     terms: dict[str, Any] = {"ce": {**entropy, "weight": method.ce_weight}} if method.needs_labels else {}
     logits = {
@@ -131,7 +133,7 @@ def _config(method: StudentModule) -> dict[str, Any]:
         for role in ("student", "teacher")
         for what, value in (("path", "."), ("io", "output"))
     }
-    if method.kd_weight:  # its beta does not hold tau^2 where alpha is 0
+    if method.kd_weight:  # its beta does not include tau^2 if alpha is 0
         settings = {
             **logits,
             "temperature": method.kd_temperature,

@@ -1,4 +1,4 @@
-"""kd_lightning: knowledge distillation on PyTorch Lightning. The public names are imported when they are used."""
+"""kd_lightning: knowledge distillation with PyTorch Lightning. Public names are imported on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What flows from the data to the methods."""
+"""Batch: the images and labels that the data set passes to a method."""
 
 from typing import NamedTuple
 
@@ -6,31 +6,32 @@ import torch
 from torch import Tensor
 
 LARGEST_SIDE = 8192
-"""Pixels of an image's side; above, one batch would fill the memory."""
+"""Largest side of an image in pixels; a batch of larger images would fill the memory."""
 
 
 class Batch(NamedTuple):
-    """N images with all that a method may ask about them.
+    """N images, and what a method may need to know about them.
 
-    Images are not normalised: every Network does that for itself, so that teacher and student may differ in it.
+    The images are not normalised. Each Network normalises its own input, because teacher and student may use different
+    means and standard deviations.
     """
 
     images: Tensor
     """N,3,H,W: uint8, or float in [0, 1]."""
     labels: Tensor
-    """N, int64: the class, -1 where there is no label."""
+    """N, int64: the class, or -1 for an image without a label."""
     indices: Tensor
-    """N, int64: the sample's position in its dataset, whatever subset is in use."""
+    """N, int64: the sample's position in the complete dataset, also if only a subset is used."""
     keys: Tensor
-    """N, int64: hash of (seed, epoch, index); every random choice about the sample derives from it."""
+    """N, int64: hash of (seed, epoch, index); all random choices for the sample derive from it."""
     views: tuple[Tensor, ...] = ()
-    """Further views of the same images (`data.views`), each like `images` and augmented for itself."""
+    """Further views of the same images (`data.views`): tensors like `images`, each with its own augmentation."""
     partner_labels: Tensor | None = None
-    """N, int64: the class of the image that was mixed into each one (`data.mixing`); None where none was."""
+    """N, int64: the class of the image that was mixed into each image (`data.mixing`); None without mixing."""
     mix_lambda: Tensor | None = None
-    """N, float32: what share of each mixed image is its own, the rest being its partner's."""
+    """N, float32: the share of the image itself in each mixed image; the rest comes from its partner."""
 
 
 def as_float(images: Tensor) -> Tensor:
-    """Images, uint8 or float in [0, 1], as float32 in [0, 1]; what is float32 already is not copied."""
+    """Return images (uint8, or float in [0, 1]) as float32 in [0, 1]; float32 images are not copied."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images.float()

@@ -1,4 +1,4 @@
-"""What the processes of one run tell each other: the only file that knows torch.distributed."""
+"""Communication between the processes of a run. Other files use torch.distributed only through this one."""
 
 from typing import Any
 
@@ -12,28 +12,29 @@ from kd_lightning.errors import ConfigError
 
 
 def world_size() -> int:
-    """How many processes train together; 1 where none do."""
+    """Return the number of processes of the run; 1 if it is not distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is."""
+    """Return the index of this process, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def peer_is_gone(error: BaseException) -> bool:
-    """Whether an error says no more than that another process of this run has ended."""
+    """Return whether an error only reports that another process of this run has ended."""
     gone = ("Connection closed by peer", "Connection reset by peer")
     return world_size() > 1 and isinstance(error, RuntimeError) and any(words in str(error) for words in gone)
 
 
 def gather(x: Tensor) -> Tensor:
-    """The rows of all ranks' tensors N,..., as world N,...: their first rows, then their second ones, and so on.
+    """Return the rows of all ranks' tensors N,... as world N,...: the first row of each rank, then the second, etc.
 
-    That is the order in which one process alone would have them, for ranks take the samples of an epoch in turns.
-    Differentiable: a rank's gradient is the sum of what all ranks' losses ask of its rows. Where every rank computes
-    the same loss of all rows, DistributedDataParallel's mean over ranks is then that loss's own gradient, without a
-    factor. Half precision is raised to float32, for the sum's sake. Every rank must have the same shape.
+    A single process would have the rows in the same order, because ranks take the samples of an epoch in turn. The
+    function is differentiable: the gradient of a rank's rows is the sum of the gradients from all ranks' losses. If
+    every rank computes the same loss of all rows, the mean over ranks in DistributedDataParallel is then the gradient
+    of this loss, without a factor. Half precision is converted to float32, because gradients are summed. The tensors of
+    all ranks must have the same shape.
     """
     world = world_size()
     if world == 1:
@@ -44,14 +45,14 @@ def gather(x: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """torch's own (torch.distributed.nn.functional.all_gather) is deprecated and cannot be compiled."""
+    """Differentiable all-gather; torch.distributed.nn.functional.all_gather is deprecated and cannot be compiled."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.shape = x.shape
-        whole = x.new_empty((world_size() * len(x), *x.shape[1:]))
-        dist.all_gather_into_tensor(whole, x.contiguous())
-        return whole
+        gathered = x.new_empty((world_size() * len(x), *x.shape[1:]))
+        dist.all_gather_into_tensor(gathered, x.contiguous())
+        return gathered
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_all(x: Tensor) -> Tensor:
-    """As `gather`, of ranks that may have different numbers of rows, as in evaluation; without a gradient."""
+    """Return the same as `gather`, without gradient, if ranks have different numbers of rows, as in evaluation."""
     counts = everyones(len(x))
     if len(counts) == 1:
         return x
@@ -72,18 +73,18 @@ def gather_all(x: Tensor) -> Tensor:
 
 
 def share(x: Tensor) -> Tensor:
-    """This rank's rows of what `gather` gave."""
+    """Return this rank's rows of a tensor that `gather` returned."""
     return x[rank() :: world_size()]
 
 
 def from_first(x: Tensor) -> None:
-    """Writes the first rank's tensor into that of every rank."""
+    """Copy the tensor of the first rank into the tensors of all ranks."""
     if world_size() > 1:
         dist.broadcast(x, 0)
 
 
 def any_rank(flag: Tensor) -> Tensor:
-    """Whether a bool scalar is true on any rank."""
+    """Return whether a bool scalar is true on any rank, as a bool scalar."""
     if world_size() == 1:
         return flag
     count = flag.int()
@@ -92,22 +93,23 @@ def any_rank(flag: Tensor) -> Tensor:
 
 
 def everyones(what: Any) -> list[Any]:
-    """What each rank has, in their order; for what is rare, since it is pickled and waited for."""
+    """Return the objects of all ranks, in order of rank. It is slow: objects are pickled, and ranks wait."""
     if world_size() == 1:
         return [what]
-    found = [None] * world_size()
-    dist.all_gather_object(found, what)
-    return found
+    objects = [None] * world_size()
+    dist.all_gather_object(objects, what)
+    return objects
 
 
 class SyncBatchNorm(TorchSyncBatchNorm):
-    """BatchNorm over all devices' images (`trainer.sync_batchnorm`), of all that is trained.
+    """Batch normalisation over the images of all devices (`trainer.sync_batchnorm`), except in the teacher.
 
-    Lightning's own would drop the activations that timm keeps inside its norms (EfficientNet's, for one), both as it
-    converts and as it puts plain norms back; this one has timm convert, and puts the same modules back.
+    Lightning's TorchSyncBatchNorm loses the activations inside timm's norm layers (for example EfficientNet's), both
+    when it converts the layers and when it restores them. This class lets timm convert the layers, and restores the
+    original modules.
 
     Raises:
-        ConfigError: on several processes without GPUs, for torch has it on GPUs alone.
+        ConfigError: on several processes without GPUs, because torch supports it only on GPUs.
     """
 
     def __init__(self) -> None:
@@ -115,7 +117,7 @@ class SyncBatchNorm(TorchSyncBatchNorm):
 
     def apply(self, model: nn.Module) -> nn.Module:
         if world_size() > 1 and next(model.parameters()).device.type == "cpu":
-            raise ConfigError("trainer.sync_batchnorm: torch has it on GPUs alone; leave it out")
+            raise ConfigError("trainer.sync_batchnorm: torch supports it only on GPUs; omit it")
         norms = (item for item in model.named_modules() if isinstance(item[1], nn.modules.batchnorm._BatchNorm))
         self._plain = {name: module for name, module in norms if not name.startswith("teacher.")}
         for name, module in self._plain.items():

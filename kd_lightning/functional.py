@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 SNE_TEMPERATURES = tuple(number / 100 for number in range(1, 11))
-_SELF = 1e8  # subtracted from a vector's similarity to itself: finite, since -inf gives 0 x inf in the divergence
-_FLOATS = 1 << 24  # that one piece of a large intermediate may take
+_SELF = 1e8  # subtracted from a vector's similarity to itself; finite, because -inf gives 0 x inf in the divergence
+_FLOATS = 1 << 24  # largest number of floats in the intermediate results of one chunk
 
 
 def normalize(x: Tensor, dim: int = -1) -> Tensor:
-    """Vectors along a dimension brought to length 1; those that are all zero stay so and have no gradient.
+    """Return the vectors along a dimension scaled to length 1; zero vectors stay zero and have no gradient.
 
-    Safe for any magnitude: the largest entry is divided out first, so that no square overflows or vanishes.
+    The vectors are divided by their largest entry first, so that no square overflows or underflows.
     """
     largest = x.detach().abs().amax(dim=dim, keepdim=True)
     dead = largest == 0
@@ -27,37 +27,37 @@ def normalize(x: Tensor, dim: int = -1) -> Tensor:
 
 
 def cosine(a: Tensor, b: Tensor, dim: int = -1) -> Tensor:
-    """Cosines between the vectors of two tensors along a dimension; 0 where one of them is all zero."""
+    """Return the cosines between the vectors of two tensors along a dimension; 0 if one vector is zero."""
     return (normalize(a, dim) * normalize(b, dim)).sum(dim=dim)
 
 
 def match_spatial(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps N,C,H,W and N,D,h,w on one grid: the larger averaged to the smaller."""
+    """Return maps N,C,H,W and N,D,h,w with equal size; the larger one is average-pooled to the smaller size."""
     grid = tuple(map(min, a.shape[-2:], b.shape[-2:]))
     return tuple(x if x.shape[-2:] == grid else F.adaptive_avg_pool2d(x, grid) for x in (a, b))
 
 
 def row_normalised_gram(features: Tensor) -> Tensor:
-    """N,N inner products of features N,..., each row brought to length 1 (SP's G, Tung & Mori 2019, Eq. 2)."""
+    """Return inner products N,N of features N,..., rows scaled to length 1 (SP's G, Tung & Mori 2019, Eq. 2)."""
     rows = features.flatten(1)
-    # the loss does not change when all features are scaled alike, and so no product can overflow
+    # a common factor of all features does not change the result, and dividing by the largest prevents overflow
     rows = rows / rows.detach().abs().amax().clamp(min=torch.finfo(rows.dtype).tiny)
     gram = rows @ rows.T
     norms = gram.norm(dim=1, keepdim=True)
-    dead = norms < 1e-12  # a sample whose features are all zero has no direction, hence no gradient
+    dead = norms < 1e-12  # features that are all zero have no direction, hence no gradient
     return torch.where(dead, torch.zeros_like(gram), gram / torch.where(dead, torch.ones_like(norms), norms))
 
 
 def chunked_sum(function: Callable[..., Tensor], *tensors: Tensor, floats_each: int, whole: tuple = ()) -> Tensor:
-    """function(*tensors, *whole), a sum over the rows of the tensors, some rows at a time.
+    """Return function(*tensors, *whole), which is a sum over the rows of the tensors, computed in chunks of rows.
 
-    Each piece is computed again for its gradient, so that one piece's intermediates at a time are held.
+    Each chunk is computed again in the backward pass, so that only one chunk's intermediate results are in memory.
 
     Args:
-        function: gives a scalar that is a sum over rows.
-        *tensors: R,... each.
-        floats_each: what one row's intermediates take.
-        whole: further arguments, the same for each piece.
+        function: function that returns a scalar, which is a sum over rows.
+        *tensors: tensors R,... with the same number of rows R.
+        floats_each: number of floats in the intermediate results of one row.
+        whole: further arguments of the function, the same for every chunk.
     """
     rows = max(1, _FLOATS // floats_each)
     if len(tensors[0]) <= rows:
@@ -67,10 +67,10 @@ def chunked_sum(function: Callable[..., Tensor], *tensors: Tensor, floats_each: 
 
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Runs a loss in float32 with autocast off, whatever its tensors come in; float64, labels and masks stay.
+    """Return a loss that computes in float32 with autocast off; it does not convert float64, labels and masks.
 
-    Soft targets, cosines and Gram matrices lose their meaning in half precision: a Gram of 2048 x 7 x 7 features
-    passes float16's 65504, and bfloat16 keeps 3 digits of a logit.
+    Half precision is too inaccurate for soft targets, cosines and Gram matrices: a Gram matrix of 2048 x 7 x 7 features
+    exceeds float16's largest number, 65504, and bfloat16 has 3 digits for a logit.
     """
 
     def raised(value: Any) -> Any:
@@ -87,7 +87,7 @@ def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 cross_entropy = full_precision(F.cross_entropy)
-"""Cross-entropy of logits N,K with classes N, as torch's."""
+"""Cross-entropy of logits N,K with classes N, as in torch, computed in float32."""
 
 
 def mixed_cross_entropy(
@@ -98,25 +98,25 @@ def mixed_cross_entropy(
     Args:
         logits: N,K.
         labels: N, int64.
-        partner_labels: N, int64: the label of the image that was mixed into each one.
-        mix_lambda: N, in [0, 1]: the share of each mixed image's own label; None: no image is mixed.
+        partner_labels: N, int64: the label of the image that was mixed into each image.
+        mix_lambda: N, in [0, 1]: the weight of each mixed image's own label; None if no image is mixed.
     """
     if mix_lambda is None:
         return cross_entropy(logits, labels)
-    own, partners = (cross_entropy(logits, each, reduction="none") for each in (labels, partner_labels))
+    own, partners = (cross_entropy(logits, target, reduction="none") for target in (labels, partner_labels))
     return torch.lerp(partners, own, mix_lambda).mean()
 
 
 @full_precision
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """Return T^2 KL(softmax(teacher / T) || softmax(student / T)): sum over the K classes, mean over the N samples.
+    """Return T^2 KL(softmax(teacher / T) || softmax(student / T)), summed over K classes, averaged over N samples.
 
-    T^2 keeps the gradient's size independent of T (Hinton et al. 2015, section 2).
+    The factor T^2 makes the size of the gradient independent of T (Hinton et al. 2015, section 2).
 
     Args:
         student_logits: N,K.
         teacher_logits: N,K.
-        temperature: T, above 0.
+        temperature: temperature T, above 0.
     """
     student = F.log_softmax(student_logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=1)
@@ -131,17 +131,18 @@ def sne_loss(
     temperatures: Sequence[float] = SNE_TEMPERATURES,
     style: Literal["joint", "half"] = "joint",
 ) -> Tensor:
-    """KL(P of the teacher's vectors || P of the mapped ones), mean over temperatures and over sets.
+    """Return KL(P of the teacher's vectors || P of the mapped vectors), averaged over temperatures and sets.
 
-    P is the von Mises-Fisher SNE distribution over pairs: softmax_j(cos_ij / temperature), j not i, made symmetric and
-    divided by 2 M. `half` leaves it a distribution for each vector and takes the mean over vectors. One or two vectors
-    have nothing to tell: 0. From TinTeM's released code (see the class's docstring).
+    P is the von Mises-Fisher SNE distribution over pairs: softmax_j(cos_ij / temperature) for j not equal to i, made
+    symmetric and divided by 2 M. With `half`, P is a distribution for each vector, and the mean over vectors is taken.
+    The loss of a set of one or two vectors is 0. The equations are from TinTeM's released code (see the docstring of
+    the class TinTeM).
 
     Args:
-        mapped: M,D or B,M,D: one set of M vectors, or B of them.
-        teacher: M,E or B,M,E.
-        temperatures: above 0.
-        style: `joint` is the paper's.
+        mapped: one set M,D of M vectors, or B sets B,M,D.
+        teacher: the teacher's vectors, M,E or B,M,E.
+        temperatures: temperatures above 0.
+        style: `joint` (as in the paper) or `half`.
     """
     if mapped.ndim == 2:
         mapped, teacher = mapped[None], teacher[None]
@@ -162,7 +163,7 @@ def _similarities(vectors: Tensor) -> Tensor:
 
 
 def _divergence(student: Tensor, target: Tensor, style: str) -> Tensor:
-    """The sum over sets, of similarities B,M,M."""
+    """Return the divergence of similarities B,M,M, summed over the B sets."""
     log_q, log_p = (x.log_softmax(dim=2) for x in (student, target))
     size = student.shape[1]
     if style == "half":

@@ -1,4 +1,4 @@
-"""Images mixed with one another: mixup and CutMix, stateless, for the data and for methods alike."""
+"""Mixup and CutMix as stateless functions, used by data sets and by methods."""
 
 from typing import Literal, NamedTuple
 
@@ -11,21 +11,21 @@ from kd_lightning.randomness import beta, named_key, uniform
 
 
 class Mixed(NamedTuple):
-    """N mixed images and where they come from."""
+    """N mixed images and the rows of the images that were mixed."""
 
     images: Tensor
     """N,3,H,W float in [0, 1]."""
     partners: Tensor
-    """N int64: the row of the image that was mixed in."""
+    """N int64: the row of the image that was mixed into each image."""
     mix_lambda: Tensor
-    """N float32: the share of the row's own image."""
+    """N float32: the share of the image itself; the rest comes from its partner."""
 
 
 def partners(keys: Tensor) -> Tensor:
-    """A partner's row for each of N samples (int64), never its own where N > 1, every row once.
+    """Return the row of a partner for each of N samples (int64); each row occurs once.
 
-    The samples are put into a random circle by their keys, and each takes the next: it depends on which samples are
-    in the batch, not on their order.
+    The keys put the samples into a random circle, and the partner of each sample is the next one in the circle. If
+    N > 1, no sample is its own partner. The result depends on which samples are in the batch, but not on their order.
     """
     circle = torch.argsort(named_key(keys, "partner"), stable=True)
     chosen = torch.empty_like(circle)
@@ -34,22 +34,26 @@ def partners(keys: Tensor) -> Tensor:
 
 
 def mix_lambda(keys: Tensor, alpha: float, *, per: Literal["batch", "sample"] = "sample") -> Tensor:
-    """N float32 from Beta(alpha, alpha): one a sample, or the same for all of a batch (as timm and most codes do)."""
+    """Return N float32 from Beta(alpha, alpha): one per sample, or one for the batch (as in timm and most codes)."""
     if per == "batch":
-        keys = keys.min().expand(len(keys))  # any key would do; the smallest does not depend on the batch's order
+        keys = keys.min().expand(len(keys))  # the smallest key does not depend on the order in the batch
     return beta(named_key(keys, "share"), alpha, alpha)
 
 
 def mixup(images: Tensor, partners: Tensor, mix_lambda: Tensor) -> Mixed:
-    """share x own + (1 - share) x partner's (Zhang et al. 2018). Images N,3,H,W uint8 or float in [0, 1]."""
+    """Return mix_lambda x image + (1 - mix_lambda) x partner (Zhang et al. 2018).
+
+    The images are N,3,H,W, uint8 or float in [0, 1].
+    """
     images = as_float(images)
     return Mixed(torch.lerp(images[partners], images, mix_lambda[:, None, None, None]), partners, mix_lambda)
 
 
 def cutmix(images: Tensor, keys: Tensor, partners: Tensor, mix_lambda: Tensor) -> Mixed:
-    """A box of the partner's, of area 1 - share, about a random pixel and cut off at the border (Yun et al. 2019).
+    """Return images in which a box of area 1 - mix_lambda comes from the partner (Yun et al. 2019).
 
-    The shares that come back are what is left of each image after the cutting off.
+    The box is centred on a random pixel and clipped at the border. The returned `mix_lambda` is the share of each image
+    that remains after clipping.
     """
     images = as_float(images)
     height, width = images.shape[-2:]
@@ -70,20 +74,20 @@ def cutmix(images: Tensor, keys: Tensor, partners: Tensor, mix_lambda: Tensor) -
 
 
 class Mixing:
-    """Mixup and CutMix of the training batches with their labels, with the choices of timm's Mixup.
+    """Mixup and CutMix of the training batches and their labels, with the options of timm's Mixup.
 
-    Partners are of the same batch, so the mixed images depend on who else is in it: on the batch size and the number
-    of devices, but on nothing else.
+    The partner of an image is in the same batch. The mixed images therefore depend on the batch size and the number of
+    devices, but on nothing else.
 
     Args:
-        mixup: alpha of mixup's Beta(alpha, alpha); 0: none.
-        cutmix: alpha of CutMix's; 0: none.
-        switch: with both, the probability of CutMix.
-        probability: that a batch (or sample) is mixed at all.
-        per: one choice and share for all of a batch, or one for every sample.
+        mixup: alpha of the distribution Beta(alpha, alpha) for mixup; 0 disables mixup.
+        cutmix: alpha of the distribution Beta(alpha, alpha) for CutMix; 0 disables CutMix.
+        switch: probability of CutMix if both are enabled.
+        probability: probability that a batch (or a sample) is mixed.
+        per: `batch` draws one operation and one share for all images of a batch, `sample` draws them for each image.
 
     Raises:
-        ConfigError: for values out of range, and where nothing would be mixed.
+        ConfigError: if a value is out of range, or if mixup and CutMix are both disabled.
     """
 
     def __init__(
@@ -96,7 +100,9 @@ class Mixing:
         per: Literal["batch", "sample"] = "batch",
     ) -> None:
         if min(mixup, cutmix) < 0 or max(mixup, cutmix) == 0:
-            raise ConfigError(f"data.mixing: mixup {mixup} and cutmix {cutmix} are to be 0 or more, not both 0")
+            raise ConfigError(
+                f"data.mixing: mixup is {mixup} and cutmix is {cutmix}; both must be 0 or more, and one of them above 0"
+            )
         for field, value in (("switch", switch), ("probability", probability)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"data.mixing.{field}: {value} is not in [0, 1]")
@@ -104,7 +110,7 @@ class Mixing:
         self.switch = switch if mixup and cutmix else float(cutmix > 0)
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with mixed images (further views stay as they are), its partners' labels and the shares."""
+        """Return the batch with mixed images, the labels of their partners, and `mix_lambda`; `views` are not mixed."""
         keys = batch.keys.min().expand(len(batch.keys)) if self.per == "batch" else batch.keys
         rows = partners(batch.keys)
         active = uniform(named_key(keys, "mixed"), 0) < self.probability

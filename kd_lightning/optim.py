@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule. Schedules ask the trainer for the length of the run, which is given once."""
+"""Optimizer and learning-rate schedules. A schedule gets the length of the run from the trainer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from kd_lightning.errors import ConfigError
 
 
 class RunSchedule(LRScheduler, ABC):
-    """A factor on every group's learning rate, as a function of the epochs gone by; stepped once a batch.
+    """A schedule that multiplies all learning rates by a factor, updated after every optimizer step.
+
+    The factor is a function of the number of epochs since the start of the run.
 
     Args:
-        optimizer: whose learning rates are scheduled; the configured ones are the factor 1.
-        warmup_epochs: the factor first rises linearly over so many epochs (fractions allowed).
-        warmup_from: the factor at which it starts to rise.
+        optimizer: optimizer with the configured learning rates, which correspond to a factor of 1.
+        warmup_epochs: number of epochs in which the factor rises linearly to 1 (fractions are allowed).
+        warmup_from: factor at the start of the warm-up.
     """
 
     def __init__(self, optimizer: Optimizer, *, warmup_epochs: float = 0.0, warmup_from: float = 0.0) -> None:
@@ -33,10 +35,10 @@ class RunSchedule(LRScheduler, ABC):
 
     @abstractmethod
     def factor(self, epoch: float) -> float:
-        """The factor after so many epochs (a fraction inside an epoch), warm-up aside."""
+        """Return the factor after this number of epochs (a fraction within an epoch), without warm-up."""
 
     def begin(self, total_steps: float, steps_per_epoch: float) -> None:
-        """Learns the length of the run and sets the first learning rates."""
+        """Set the length of the run and the first learning rates."""
         self.steps_per_epoch = max(steps_per_epoch, 1.0)
         self.epochs = max(total_steps / self.steps_per_epoch, 1e-9)
         for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
@@ -52,7 +54,7 @@ class RunSchedule(LRScheduler, ABC):
         return [base * scale for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
-        """How many steps are done, and nothing that the config says: a resumed run obeys its own config."""
+        """Return the number of completed steps, but no settings: a resumed run uses those of its own config."""
         return {"last_epoch": self.last_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -63,13 +65,13 @@ class RunSchedule(LRScheduler, ABC):
 
 
 class WarmupCosine(RunSchedule):
-    """Linear warm-up, then half a cosine down to the end of the run (Loshchilov & Hutter 2017, without restarts).
+    """Linear warm-up, then half a cosine until the end of the run (Loshchilov & Hutter 2017, without restarts).
 
     Args:
-        optimizer: whose learning rates are scheduled.
-        warmup_epochs: length of the warm-up.
-        warmup_from: the factor at which the warm-up starts.
-        final_factor: the factor at the end of the run.
+        optimizer: optimizer with the configured learning rates.
+        warmup_epochs: length of the warm-up in epochs.
+        warmup_from: factor at the start of the warm-up.
+        final_factor: factor at the end of the run.
     """
 
     def __init__(
@@ -90,14 +92,14 @@ class WarmupCosine(RunSchedule):
 
 
 class WarmupMultiStep(RunSchedule):
-    """Linear warm-up, then a drop at each milestone.
+    """Linear warm-up, then a drop of the learning rate at each milestone.
 
     Args:
-        optimizer: whose learning rates are scheduled.
-        milestones: epochs after which the rate drops; those that are fractions of the run are below 1.
+        optimizer: optimizer with the configured learning rates.
+        milestones: epochs after which the learning rate drops; values below 1 are fractions of the run.
         gamma: factor of each drop.
-        warmup_epochs: length of the warm-up.
-        warmup_from: the factor at which the warm-up starts.
+        warmup_epochs: length of the warm-up in epochs.
+        warmup_from: factor at the start of the warm-up.
     """
 
     def __init__(
@@ -120,19 +122,19 @@ class WarmupMultiStep(RunSchedule):
 
 
 def scale_rates(optimizer: Optimizer, factor: float) -> None:
-    """Multiplies every group's learning rate, before a schedule is built on it."""
+    """Multiply all learning rates of an optimizer by a factor; call it before a schedule is built."""
     for group in optimizer.param_groups:
         group["lr"] *= factor
 
 
 def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: Iterable[Tensor]) -> str:
-    """Build an optimizer and its schedule once, so that a wrong setting shows before a run is opened.
+    """Build an optimizer and its schedule once, so that wrong settings raise an error before the run starts.
 
     Returns:
         The name of the optimizer's class.
 
     Raises:
-        ConfigError: with torch's own message.
+        ConfigError: for wrong settings, with the message of torch.
     """
     try:
         built = optimizer(parameters)
@@ -145,10 +147,10 @@ def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: Iterab
 
 
 def configure(method: LightningModule) -> dict[str, Any]:
-    """Return the optimizer of all parameters of a method that require a gradient, and its schedule, for Lightning.
+    """Return the optimizer of a method's parameters that require a gradient, and its schedule, for Lightning.
 
     Raises:
-        ConfigError: for a schedule that needs the run's length, in a run without an end.
+        ConfigError: if the schedule needs the length of the run, but the run has no end.
     """
     trainer = method.trainer
     optimizer = method.optimizer([parameter for parameter in method.parameters() if parameter.requires_grad])
@@ -156,16 +158,16 @@ def configure(method: LightningModule) -> dict[str, Any]:
         ratio = method.global_batch / method.lr_batch_size
         scale_rates(optimizer, ratio if method.lr_scaling == "linear" else math.sqrt(ratio))
     schedule = method.lr_scheduler(optimizer)
-    once_a_step = isinstance(schedule, RunSchedule)
-    if once_a_step:
-        trainer.fit_loop.setup_data()  # otherwise a run that max_steps ends does not know its epochs' length
+    per_step = isinstance(schedule, RunSchedule)
+    if per_step:
+        trainer.fit_loop.setup_data()  # otherwise the length of an epoch is unknown in a run with max_steps
         total_steps = trainer.estimated_stepping_batches
         if math.isinf(total_steps):
-            raise ConfigError("trainer.max_epochs: -1 has no end, and the schedule needs one; give trainer.max_steps")
+            raise ConfigError("trainer.max_epochs: -1 sets no end, but the schedule needs one; set trainer.max_steps")
         schedule.begin(total_steps, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
     step = {
         "scheduler": schedule,
-        "interval": "step" if once_a_step else "epoch",
+        "interval": "step" if per_step else "epoch",
         "monitor": getattr(schedule, "monitor", None),
     }
     return {"optimizer": optimizer, "lr_scheduler": step}

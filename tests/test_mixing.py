@@ -138,7 +138,7 @@ def test_mixed_cross_entropy_equals_the_one_with_soft_targets(per: str) -> None:
 
 @pytest.mark.parametrize(
     ("kwargs", "words"),
-    [({}, "data.mixing: mixup 0.0 and cutmix 0.0"), ({"mixup": -0.1, "cutmix": 1.0}, "data.mixing: mixup -0.1")]
+    [({}, "mixup is 0.0 and cutmix is 0.0"), ({"mixup": -0.1, "cutmix": 1.0}, "data.mixing: mixup is -0.1")]
     + [({"mixup": 1.0, "switch": 1.5}, r"data.mixing.switch: 1.5 is not in \[0, 1\]")]
     + [({"mixup": 1.0, "probability": -0.5}, "data.mixing.probability: -0.5")],
 )

@@ -1,4 +1,4 @@
-"""Data sets. Importing a class here makes its name known in YAML."""
+"""Data sets. A class that is imported here can be used in YAML by its name."""
 
 from kd_lightning.data.augmentations import (
     Augmentation,

@@ -1,4 +1,4 @@
-"""Unpack archives of images into the user's cache, safely against path traversal and decompression bombs."""
+"""Unpack archives of images into the user's cache; reject path traversal and decompression bombs."""
 
 import bz2
 import gzip
@@ -30,7 +30,7 @@ MAX_RATIO = 200
 MIN_LIMIT = 64_000_000
 """Content size in bytes that is allowed for every archive, however small."""
 RESERVED_BYTES = 100_000_000
-"""Bytes of disk space that remain free."""
+"""Number of bytes of disk space that must remain free."""
 _COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _CHUNK = 1 << 20
 _LARGEST_HEADER = 1 << 24
@@ -41,7 +41,7 @@ _FAULTS = (
 
 
 class RejectedArchiveError(ValueError):
-    """An archive is not unpacked; the message is the reason."""
+    """An archive that is rejected; the message is the reason."""
 
 
 class Entry(NamedTuple):
@@ -62,7 +62,7 @@ def folder_at(path: str, field: str = "data.path") -> Path:
     """Return the folder at a path, or the folder in an archive at the path.
 
     Raises:
-        ConfigError: naming `field` for a path that is missing, or neither folder nor archive.
+        ConfigError: if the path is missing or neither a folder nor an archive; the message names `field`.
     """
     resolved = resolve(path, field)
     folder = unpack_to_cache(resolved, field) if is_archive(resolved) else resolved
@@ -77,14 +77,14 @@ def unpack_to_cache(archive: Path, field: str = "data.path") -> Path:
     It is unpacked into a temporary folder and renamed when complete; a rejected archive leaves no files.
 
     Raises:
-        ConfigError: naming `field` for an archive that is corrupt or rejected (see `extract`).
+        ConfigError: for an archive that is corrupt or rejected (see `extract`); the message names `field`.
     """
     facts = archive.stat()
     stem = archive.name.split(".")[0]
     home = cache.home()
     target = home / f"{stem}-{facts.st_size:x}-{facts.st_mtime_ns:x}" / stem
     if not target.exists():
-        rank_zero_info(f"unpacking {archive.name} into {home}, once")
+        rank_zero_info(f"unpacking {archive.name} into {home} (only once)")
         with _Unpacking(archive, home, field) as partial:
             entries = [entry for entry in partial.iterdir() if entry.name != "__MACOSX"]
             inner = entries[0] if len(entries) == 1 and entries[0].is_dir() else partial
@@ -98,16 +98,22 @@ def unpack_to_cache(archive: Path, field: str = "data.path") -> Path:
 
 
 def extract(archive: Path, target: Path, field: str = "data.path") -> None:
-    """Unpack a tar or zip archive into a folder, replacing files of the same names, after all of it has been checked.
+    """Check all of a tar or zip archive and unpack it into a folder, where it replaces files with the same names.
 
-    Only regular files and folders are unpacked. Rejected are: names that are absolute or have `..`, a backslash or a
-    drive; links, devices, pipes and sparse files; duplicate names (on case-insensitive disks also names that differ
-    only in case); encryption; more than MAX_ENTRIES entries; and content above MAX_RATIO times the archive's size
-    (MIN_LIMIT bytes are always allowed) or above the free disk space, by declared and by actual size. Permissions and
-    owners in the archive are ignored.
+    Only regular files and folders are unpacked. An archive is rejected if it has any of the following:
+
+    - names that are absolute or contain `..`, a backslash or a drive;
+    - links, devices, pipes or sparse files;
+    - duplicate names (on case-insensitive disks also names that differ only in case);
+    - encrypted files;
+    - more than MAX_ENTRIES entries;
+    - content above MAX_RATIO times the archive's size (MIN_LIMIT bytes are always allowed) or above the free disk
+      space, by declared or by actual size.
+
+    Permissions and owners in the archive are ignored.
 
     Raises:
-        ConfigError: naming `field` for an archive that is corrupt or rejected; no files remain.
+        ConfigError: for an archive that is corrupt or rejected; no files remain, and the message names `field`.
     """
     with _Unpacking(archive, target, field) as partial:
         for path in sorted(partial.rglob("*")):
@@ -119,7 +125,7 @@ def extract(archive: Path, target: Path, field: str = "data.path") -> None:
 
 
 class _Unpacking:
-    """Context manager with an archive's content in a temporary folder, which is removed on exit."""
+    """A context manager that unpacks an archive into a temporary folder, and removes the folder on exit."""
 
     def __init__(self, archive: Path, home: Path, field: str) -> None:
         self.archive, self.home, self.field = archive, home, field
@@ -160,8 +166,8 @@ def _write(archive: Path, folder: Path) -> None:
     ignores_case = folder.with_name(folder.name.swapcase()).exists()
     spelling: dict[str, str] = {}
     written = 0
-    is_zip = archive.name.lower().endswith(".zip")
-    for count, entry in enumerate(_of_zip(archive, limit, too_large) if is_zip else _of_tar(archive, limit, too_large)):
+    read_entries = _zip_entries if archive.name.lower().endswith(".zip") else _tar_entries
+    for count, entry in enumerate(read_entries(archive, limit, too_large)):
         if count >= MAX_ENTRIES:
             raise RejectedArchiveError(f"it contains more than {MAX_ENTRIES:,} files")
         name = _inside(entry.name)
@@ -191,7 +197,7 @@ def _write(archive: Path, folder: Path) -> None:
                 raise EOFError(f"{_quoted(entry.name)} is truncated")
 
 
-def _of_zip(archive: Path, limit: int, too_large: str) -> Iterator[Entry]:
+def _zip_entries(archive: Path, limit: int, too_large: str) -> Iterator[Entry]:
     with zipfile.ZipFile(archive) as file:
         infos = file.infolist()
         if sum(info.file_size for info in infos) > limit:
@@ -208,7 +214,7 @@ def _of_zip(archive: Path, limit: int, too_large: str) -> Iterator[Entry]:
                 yield Entry(info.orig_filename, info.file_size, file.open(info))
 
 
-def _of_tar(archive: Path, limit: int, too_large: str) -> Iterator[Entry]:
+def _tar_entries(archive: Path, limit: int, too_large: str) -> Iterator[Entry]:
     with archive.open("rb") as file:
         start = file.read(6)
     opener = next((open_file for magic, open_file in _COMPRESSED.items() if start.startswith(magic)), Path.open)
@@ -240,12 +246,12 @@ def _of_tar(archive: Path, limit: int, too_large: str) -> Iterator[Entry]:
 
 
 class _Bounded:
-    """A tar's bytes with limits, so that no header needs gigabytes of memory and reading ends.
+    """The bytes of a tar with limits, so that no header needs gigabytes of memory and reading always ends.
 
     Args:
-        file: the decompressed tar.
-        limit: number of bytes that may be read.
-        too_large: error message beyond the limit.
+        file: file object of the decompressed tar.
+        limit: largest number of bytes that may be read.
+        too_large: error message if more bytes are read.
     """
 
     def __init__(self, file: IO[bytes], limit: int, too_large: str) -> None:

@@ -1,4 +1,4 @@
-"""ImageData: base class of the data sets: common arguments and splits."""
+"""ImageData: the base class of the data sets, with their common arguments and splits."""
 
 import math
 from abc import ABC, abstractmethod
@@ -22,31 +22,35 @@ Split = Literal["train", "val", "test"]
 
 
 class ImageData(LoaderMixin, ABC):
-    """Base of every data set.
+    """Base class of every data set.
 
     Args:
-        batch_size: images per step on each device.
-        global_batch_size: images per step on all devices together, instead of batch_size; results are then the same
-            on any number of devices (except for normalisation over a device's own batch).
-        eval_batch_size: images per step on each device for evaluation, which needs no memory for gradients.
-        val_split: share of the training images (or, from 1, their number) held out for validation, stratified by class
-            and drawn with `split_seed`, so that the test images are evaluated only once, at the end. 0 trains on all
-            images, as in the literature. Not used if the data set has its own validation images.
-        max_train_samples: number of training images, stratified by class and drawn with `split_seed`; default: all.
-        augmentations: augmentations of the training images, in order, or the name of a published set; default: the
-            data set's usual ones; []: none.
+        batch_size: number of images per step on each device.
+        global_batch_size: number of images per step on all devices together; it replaces batch_size. Results are then
+            the same on any number of devices (except for batch normalisation, which uses the images of one device).
+        eval_batch_size: number of images per evaluation step on each device; evaluation stores no gradients, so that it
+            can be larger than batch_size.
+        val_split: share of the training images (or, from 1, their number) that is held out for validation, stratified
+            by class and drawn with `split_seed`. The test images are then evaluated only once, at the end. 0 trains on
+            all images, as in the literature. It has no effect if the data set has its own validation images.
+        max_train_samples: number of training images, stratified by class and drawn with `split_seed`. Default: all.
+        augmentations: list of augmentations of the training images, in order, or the name of a published set; []
+            disables augmentation. Default: the usual augmentations of the data set.
         views: number of differently augmented views of each training image per step.
-        repeats: how often each image occurs in an epoch of unchanged length (3 is DeiT's repeated augmentation).
-        mixing: mixup and CutMix of the training batches.
-        neighbors: batches of anchors with some of their nearest neighbours.
+        repeats: number of times that each image occurs in an epoch, whose length does not change (3 is DeiT's repeated
+            augmentation).
+        mixing: mixup and CutMix of the training batches. Default: none.
+        neighbors: batches of anchors with some of their nearest neighbours. Default: none.
         predict_split: split that `predict` reads.
-        memory_limit: gigabytes of decoded images up to which a split is kept in memory, on the GPU if there is one (and
-            in a disk cache for the next start); larger splits are decoded by workers.
-        num_workers: number of processes that decode images that are not in memory; default: the cores divided by
-            the devices.
-        on_error: `skip` skips unreadable images with a warning; `raise` stops at the first.
-        split_seed: seed of the held-out images; separate from `seed`, so that all seeds have the same ones.
-        seed: seed of order and augmentation; the command line links it to `seed_everything`.
+        memory_limit: largest size in gigabytes of a split whose decoded images are stored in memory (on the GPU if
+            there is one) and in a disk cache for the next start. Larger splits are decoded by workers.
+        num_workers: number of processes per device that decode images that are not in memory. Default: the number of
+            cores divided by the number of devices, at most 16.
+        on_error: reaction to unreadable images: `skip` skips them with a warning, `raise` raises an error.
+        split_seed: seed of the held-out images. It is separate from `seed`, so that runs with different seeds have the
+            same held-out images.
+        seed: seed of the order and the augmentation of the training images; the command line sets it to
+            `seed_everything`.
 
     Raises:
         ConfigError: for values out of range.
@@ -55,7 +59,7 @@ class ImageData(LoaderMixin, ABC):
     num_classes: int
     class_names: list[str]
     class_ids: list[str] = []
-    """Names of the classes in the files, if they differ from `class_names` (WordNet ids)."""
+    """Names of the classes in the files (WordNet ids), if they differ from `class_names`."""
     name: str
     labeled = True
     tested = False
@@ -96,7 +100,7 @@ class ImageData(LoaderMixin, ABC):
         if not val_split < math.inf:
             raise ConfigError(f"data.val_split: {val_split} is not a finite number")
         if val_split < 0:
-            raise ConfigError(f"data.val_split: {val_split} is negative; 0 holds nothing out")
+            raise ConfigError(f"data.val_split: {val_split} is negative; 0 holds out no images")
         if max_train_samples is not None and max_train_samples < 1:
             raise ConfigError(f"data.max_train_samples: {max_train_samples} is not positive; omit it to use all images")
         if neighbors and repeats > 1:
@@ -116,7 +120,7 @@ class ImageData(LoaderMixin, ABC):
         )
         self.datasets: dict[str, ImageDataset] = {}
         self.checks: list[Callable[[ImageData], None]] = []
-        """Further checks before a run's folder is created; the command line adds those of the evaluators."""
+        """Further checks that run before a run's folder is created; the command line adds those of the evaluators."""
         self._check_groups()
 
     @abstractmethod
@@ -124,7 +128,7 @@ class ImageData(LoaderMixin, ABC):
         """Return all images of a split in the order of `Batch.indices`; None if the data set has no `val`."""
 
     def default_augmentations(self) -> list[Augmentation]:
-        """Return the usual augmentations; for small photographs, a crop after 4 pixels of padding and the flip."""
+        """Return the default augmentations; for small photographs, a crop after 4 pixels of padding and a flip."""
         return preset("cifar")
 
     @property
@@ -136,7 +140,7 @@ class ImageData(LoaderMixin, ABC):
         """Download missing files; called by one process per machine."""
 
     def prepare_data(self) -> None:
-        """Download and set up in one process before a run's folder is created, so that bad data leave no folder."""
+        """Download and set up in one process before a run's folder is created, so that invalid data leave no folder."""
         if not self.trainer:
             self.download()
             return
@@ -145,7 +149,7 @@ class ImageData(LoaderMixin, ABC):
             method.check_data(self)
         if fits and self.trainer.overfit_batches and (self.neighbors or self.repeats > 1):
             raise ConfigError(
-                "trainer.overfit_batches: it uses images in order, without data.neighbors and data.repeats"
+                "trainer.overfit_batches: it reads images in order; omit it, or omit data.neighbors and data.repeats"
             )
         self.download()
         self.setup(self.trainer.state.fn.value)
@@ -157,7 +161,7 @@ class ImageData(LoaderMixin, ABC):
             check_classes(teacher, self)
             if self.neighbors and fits:
                 self.neighbors.check_teacher(teacher)
-        while self.checks:  # only once, although `fit` ends with the test
+        while self.checks:  # each check runs only once, although `fit` ends with the test
             self.checks.pop(0)(self)
 
     def _check_interval(self, trainer: Any) -> None:
@@ -182,7 +186,9 @@ class ImageData(LoaderMixin, ABC):
             return
         loaded = {"test": self.load("test")} if missing == ["test"] else self._train_and_val()
         if stage != "fit" and missing[0] not in loaded:
-            raise ConfigError(f"data.val_split: {stage} needs a validation split; it is 0")
+            raise ConfigError(
+                f"data.val_split: 0 holds out no images, but {stage} needs a validation split; set it above 0"
+            )
         if stage == "fit":
             self._check_batch_size(len(loaded["train"]))
         self.datasets |= {split: self._keep(loaded[split], split) for split in missing if split in loaded}
@@ -193,7 +199,7 @@ class ImageData(LoaderMixin, ABC):
         if self.batch_size % self.group:
             scope = f" on each of {self.world} devices" if self.world > 1 else ""
             raise ConfigError(
-                f"data.batch_size: {self.batch_size} images{scope} are not a whole number of anchors with "
+                f"data.batch_size: {self.batch_size} images{scope} cannot be divided into anchors with "
                 f"{self.neighbors.count} neighbours each; use a multiple of {self.group}"
             )
 
@@ -226,7 +232,10 @@ class ImageData(LoaderMixin, ABC):
         return stratified_split(images.labels, rows, share, seed=self.split_seed, field=field, hint=hint)
 
     def _crops_from_files(self, images: ImageDataset) -> bool:
-        """Return whether the first augmentation is a crop to apply at full resolution to images that are resized."""
+        """Return whether images are resized when decoded and the first augmentation is a RandomResizedCrop.
+
+        The crop is then taken from the file at full resolution.
+        """
         crops = bool(self.train_transforms) and isinstance(self.train_transforms[0], RandomResizedCrop)
         return crops and isinstance(images, EncodedImages) and images.resized
 
@@ -245,5 +254,5 @@ class ImageData(LoaderMixin, ABC):
 
     @property
     def has_validation(self) -> bool:
-        """Whether there are validation images: held out, or the data set's own."""
+        """Whether there are validation images: held out, or from the data set itself."""
         return self.val_split > 0

@@ -1,4 +1,4 @@
-"""Cache of decoded images on disk, memory-mapped, so that later starts need no decoding."""
+"""Disk cache of decoded images, which is memory-mapped, so that later starts need no decoding."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 VERSION = 1
-"""Incremented when decoding changes, so that older arrays are not used."""
+"""Incremented when decoding changes, so that arrays in the old format are not used."""
 
 
 def home() -> Path:
@@ -29,7 +29,8 @@ def decoded(
     Args:
         name: name of the file; it must identify everything that the array depends on.
         shape: shape of the array.
-        fill: writes the content into the array and returns for each row whether it is bad, which is stored as well.
+        fill: function that writes the content into the array, and returns for each row whether it is bad; this is also
+            stored.
     """
     path = home() / "decoded" / f"{name}.npy"
     reason = ""
@@ -40,7 +41,7 @@ def decoded(
                 bad_rows_path = path.with_suffix(".bad.npy")
                 bad = np.load(bad_rows_path, allow_pickle=False) if bad_rows_path.exists() else np.zeros(shape[0], bool)
                 return array, bad, "from the disk cache"
-            reason = f"it holds {array.dtype} {array.shape}, not {shape}"
+            reason = f"it contains {array.dtype} {array.shape}, not {shape}"
     except (OSError, ValueError, EOFError) as error:
         reason = str(error)
     if reason:
@@ -56,7 +57,7 @@ def decoded(
                     os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
         except OSError as error:
             description = f"{np.prod(shape) / 1e6:,.0f} MB of decoded images"
-            rank_zero_warn(f"{path.parent} cannot store {description} ({error}): they are decoded at every start")
+            rank_zero_warn(f"{path.parent} cannot store {description} ({error}), so they are decoded at every start")
             array = np.empty(shape, np.uint8)
             return array, fill(array), "decoded"
         bad = fill(array)

@@ -9,11 +9,12 @@ from kd_lightning.errors import ConfigError
 class CINIC10(ImageFolder):
     """CINIC-10: 90,000 images of 32x32 pixels each for training, validation and test, in CIFAR-10's classes and order.
 
-    It must be downloaded manually (datashare.ed.ac.uk/handle/10283/3192); `Batch.indices` are as for `ImageFolder`.
+    It must be downloaded manually (datashare.ed.ac.uk/handle/10283/3192). `Batch.indices` are defined as for
+    `ImageFolder`.
 
     Args:
         path: folder with `train/`, `valid/` and `test/`, or the official archive.
-        **kwargs: as for every data set.
+        **kwargs: arguments of every data set.
 
     Raises:
         ConfigError: for a folder that has other classes.
@@ -26,5 +27,5 @@ class CINIC10(ImageFolder):
         self.name = "cinic10"
         if self.class_names != self.official:
             raise ConfigError(
-                f"data.path: {self.path} has the classes {', '.join(self.class_names[:3])}, ..., not CINIC-10's"
+                f"data.path: {self.path} has the classes {', '.join(self.class_names[:3])}, ..., not those of CINIC-10"
             )

@@ -20,20 +20,21 @@ _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
 class UnreadableError(ValueError):
-    """An image cannot be decoded; the message is the reason."""
+    """An image that cannot be decoded; the message is the reason."""
 
 
 def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.Image:
     """Return a file, or its bytes, as an upright RGB image.
 
-    Grayscale, palette, CMYK and transparent images are converted to RGB (transparency is dropped), 16 bits per channel
-    to 8; of an animation the first frame is used; the rotation in the EXIF data is applied.
+    Grayscale, palette, CMYK and transparent images are converted to RGB without transparency, and 16 bits per channel
+    to 8. The first frame of an animation is used. The rotation in the EXIF data is applied.
 
     Args:
-        source: the file, or its content.
-        least_side: decode a JPEG at 1/2, 1/4 or 1/8 of its size (libjpeg's draft mode) as long as its shorter side is
-            not below this; 0: at full size.
-        shrink: decode a JPEG at reduced size if it will be reduced by at least this factor.
+        source: path of the file, or its content.
+        least_side: smallest shorter side in pixels that the result needs. A larger JPEG is decoded at 1/2, 1/4 or 1/8
+            of its size (libjpeg's draft mode) if this is enough. 0 uses `shrink` instead.
+        shrink: factor by which the caller will reduce the image; a JPEG is decoded at a size reduced by at most this
+            factor.
 
     Raises:
         UnreadableError: for files that are not images, are truncated, or have floating-point pixels.
@@ -55,10 +56,10 @@ def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.
 
 
 def dimensions(source: Source) -> tuple[int, int]:
-    """Return width and height of the upright image, read from its header.
+    """Return width and height of the upright image, from the header of the file.
 
     Raises:
-        UnreadableError: if it has none.
+        UnreadableError: if the header cannot be read.
     """
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
@@ -80,7 +81,7 @@ def center_square(source: Source, size: int, crop_ratio: float = 1.0) -> Image.I
 
 
 def crop_resized(source: Source, size: int, box: Box, full: tuple[int, int], resample: Image.Resampling) -> Image.Image:
-    """Resize a box of an image, in pixels of its full width and height, to `size` squared."""
+    """Resize a box of an image to `size` squared; the box is in pixels of the `full` width and height."""
     width, height = full
     image = open_rgb(source, shrink=min(box[2] - box[0], box[3] - box[1]) / size)
     scale_x, scale_y = image.width / width, image.height / height  # below 1 if the JPEG was decoded at reduced size

@@ -16,7 +16,8 @@ class Digits(ImageData):
     A fixed set of 360 images, stratified by class, is the test split. `Batch.indices` follow scikit-learn's order.
 
     Args:
-        **kwargs: as for every data set; the default augmentation is a crop after 1 pixel of padding, without flip.
+        **kwargs: arguments of every data set; the default augmentation is a crop after 1 pixel of padding, without
+            flip.
     """
 
     num_classes = 10

@@ -1,4 +1,4 @@
-"""Atomic downloads."""
+"""Downloads that are atomic."""
 
 import socket
 from http.client import HTTPException
@@ -15,15 +15,15 @@ _TIMEOUT = 60  # seconds without data
 
 
 def fetch(address: str, target: Path, md5: str, *, field: str) -> None:
-    """Download a file unless it exists; it gets its name only after its checksum is verified.
+    """Download a file if it does not exist; it gets its name only after its checksum has been verified.
 
     An interrupted download leaves no file with the target's name; the next call starts again.
 
     Args:
-        address: official URL.
+        address: official URL of the file.
         target: path of the file.
-        md5: its checksum.
-        field: field that errors name.
+        md5: checksum of the file.
+        field: name of the config field in error messages.
 
     Raises:
         ConfigError: if it cannot be downloaded, or a file with another checksum exists (it is not changed).

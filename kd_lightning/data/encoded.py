@@ -1,4 +1,4 @@
-"""Images that are decoded on access, by loader workers, or all at once into memory."""
+"""Images that are decoded on access by loader workers, or all together into memory."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -38,14 +38,14 @@ class EncodedImages(ImageDataset):
         sources: N paths, or an object that returns a path or a file's content by row, with `fingerprint()`, `names`
             and `subset(rows)`.
         labels: N int64.
-        size: side in pixels: the shorter side is resized to it (bicubic), the centre is kept. None: the first
-            image's size, which all images must have.
+        size: side in pixels of the images: the shorter side is resized to it (bicubic), and the centre is cropped.
+            None: images are not resized, and all must have the size of the first image.
         indices: N int64, the samples' positions in their dataset; default: 0 to N - 1.
         crop_ratio: share of the resized side that is kept; 0.875 crops 256 pixels to 224.
-        skip_unreadable: skip unreadable images with a warning instead of raising an error.
+        skip_unreadable: whether unreadable images are skipped with a warning instead of raising an error.
 
     Raises:
-        ConfigError: for a size or ratio out of range; by name, for an image that cannot be read or has another size.
+        ConfigError: for a size or ratio out of range, or for an image that cannot be read or has another size.
     """
 
     crop: RandomResizedCrop | None = None
@@ -122,7 +122,7 @@ class EncodedImages(ImageDataset):
         if (image.height, image.width) != self.shape:
             raise ConfigError(
                 f"data.size: {source if isinstance(source, os.PathLike) else 'an image'} has {image.width}x"
-                f"{image.height} pixels, the first image {self.shape[1]}x{self.shape[0]}; set data.size to resize all"
+                f"{image.height} pixels, but the first has {self.shape[1]}x{self.shape[0]}; set data.size to resize all"
             )
         return as_tensor(image)[None]
 
@@ -139,7 +139,7 @@ class EncodedImages(ImageDataset):
 
     @cached_property
     def resized(self) -> bool:
-        """Whether images are resized when decoded: checked on 32 images spread over the set."""
+        """Whether images are resized when decoded, which is tested on 32 images spread over the set."""
         if self.size is None:
             return False
         for row in torch.linspace(0, len(self) - 1, min(32, len(self))).long().tolist():
@@ -161,7 +161,7 @@ class EncodedImages(ImageDataset):
         return part
 
     def bytes(self) -> int:
-        """Return the memory in bytes that all decoded images need."""
+        """Return the number of bytes of memory that all decoded images need."""
         return len(self) * 3 * self.shape[0] * self.shape[1]
 
     def stored(self, name: str) -> StoredImages:
@@ -187,7 +187,7 @@ class EncodedImages(ImageDataset):
         return images
 
     def _fill(self, array: np.ndarray) -> np.ndarray:
-        """Decode all images into an array N,3,H,W; return N bool: which are unreadable."""
+        """Decode all images into an array N,3,H,W, and return N bool: whether each image is unreadable."""
 
         def decode_rows(start: int) -> None:
             for row in range(start, min(start + 64, len(self))):

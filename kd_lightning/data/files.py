@@ -16,8 +16,8 @@ class Files(Sequence[Path]):
     """Paths below a root as one array of bytes, so that workers do not copy millions of Python objects.
 
     Args:
-        root: a folder.
-        relative: paths relative to it.
+        root: folder of the files.
+        relative: paths relative to `root`.
     """
 
     def __init__(self, root: Path, relative: Sequence[str] | np.ndarray) -> None:

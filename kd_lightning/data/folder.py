@@ -17,25 +17,25 @@ from kd_lightning.errors import ConfigError
 class ImageFolder(ImageData):
     """A folder of images: `train/<class>/*` with `test/<class>/*` or `val/<class>/*`, or just `<class>/*`.
 
-    If both `val/` (or `valid/`) and `test/` exist, the first replaces the held-out split; if only one exists, it is the
-    test split. Classes are the folders' names in alphabetical order; `Batch.indices` count the files of a split in
-    order of class, then path. Files that are not images are skipped and counted.
+    If both `val/` (or `valid/`) and `test/` exist, the first is the validation split, and no images are held out. If
+    only one exists, it is the test split. Classes are the names of the folders in alphabetical order. `Batch.indices`
+    count the files of a split in order of class, then path. Files that are not images are skipped and counted.
 
     Args:
-        path: the folder, or a tar or zip archive of one (unpacked once, into the user's cache); `~` and environment
-            variables are expanded.
-        size: side in pixels to which all images are resized (shorter side resized, centre kept); default: the images'
-            own size, which must be the same for all.
-        crop_ratio: share of the resized side that is kept if images are not cropped randomly; 0.875 resizes to 256
-            pixels and crops to 224.
+        path: path of the folder, or of a tar or zip archive of the folder (which is unpacked once, into the user's
+            cache). `~` and environment variables are expanded.
+        size: side in pixels of all images: the shorter side is resized to it, and the centre is cropped. Default:
+            images are not resized, and all must have the same size.
+        crop_ratio: share of the resized side that the crop keeps if images are not cropped randomly; 0.875 resizes to
+            256 pixels and crops to 224.
         test_split: share of the images (or, from 1, their number) in the test split if the folder has only class
             folders; stratified by class and drawn with `split_seed`.
-        labeled: false uses all images below the folder, at any depth, without labels, for methods that need none.
-            `val_split` of them are held out to compare student and teacher; `fit` runs no test, and the commands
-            `test` and `predict` read all images.
-        num_classes: width of the student's classifier without labels: the teacher's number of classes, or 0 for an
-            embedding without classifier.
-        **kwargs: as for every data set.
+        labeled: whether the folders are labels. `false` uses all images below the folder, at any depth, without labels,
+            for methods that need none. The share `val_split` is held out to compare student and teacher. `fit` then
+            runs no test, and the commands `test` and `predict` read all images.
+        num_classes: number of outputs of the student's classifier if there are no labels: the teacher's number of
+            classes, or 0 for an embedding without classifier.
+        **kwargs: arguments of every data set.
 
     Raises:
         ConfigError: for a folder that is missing, has no images or no classes, or whose splits have different classes.
@@ -107,7 +107,7 @@ class ImageFolder(ImageData):
         for label, name in enumerate(classes):
             images, other_files = find_images(folder / name)
             if name and not images:
-                rank_zero_warn(f"data.path: {folder / name} has no images; the class is kept without images")
+                rank_zero_warn(f"data.path: {folder / name} has no images, so the class is empty")
             files += [f"{name}/{file}" if name else file for file in images]
             labels += [label if name else -1] * len(images)
             others += other_files
@@ -129,7 +129,7 @@ def _classes(folder: Path) -> list[str]:
     if len(names) < 2:
         description = f"the folder{'s' * (len(names) != 1)} {', '.join(names)}" if names else "no folders"
         raise ConfigError(
-            f"data.path: {folder} must contain one folder of images per class, at least two; it contains {description} "
-            "(images without labels: labeled: false)"
+            f"data.path: {folder} must contain at least two folders, one per class; it contains {description} (for "
+            "images without labels, set labeled: false)"
         )
     return names

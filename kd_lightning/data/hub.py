@@ -19,7 +19,7 @@ class Table(Sequence[Source]):
     """The encoded images of a column, by row.
 
     Args:
-        table: a `datasets.Dataset` whose image column is not decoded.
+        table: `datasets.Dataset` whose image column is not decoded.
         column: name of the image column.
         rows: N int64, the rows in use.
     """
@@ -69,26 +69,26 @@ class RowNames(Sequence[str]):
 class HFDataset(ImageData):
     """An image data set by its name on the Hugging Face hub, or in local parquet files; needs the extra `hub`.
 
-    Classes are in the order of the data set's ClassLabel, or the sorted values of the label column; `Batch.indices` are
-    the rows of a split.
+    Classes have the order of the data set's ClassLabel, or are the sorted values of the label column. `Batch.indices`
+    are the rows of a split.
 
     Args:
-        path: name on the hub (`uoft-cs/cifar10`), or a local folder of parquet files named by their split
+        path: name on the hub (`uoft-cs/cifar10`), or path of a local folder with parquet files that are named by split
             (`train-00000-of-00001.parquet`, `test.parquet`).
-        config: the data set's configuration on the hub, if it has several.
-        image_column: default: the only column of images.
-        label_column: default: `label`, `fine_label` or `labels`.
+        config: name of the data set's configuration on the hub, if it has several.
+        image_column: name of the image column. Default: the only column of images.
+        label_column: name of the label column. Default: `label`, `fine_label` or `labels`.
         train: name of the training split.
-        val: name of a validation split to select epochs by; default: held out of the training split.
-        test: name of the test split; default: `test`, else `validation`.
-        size: side in pixels to which all images are resized; default: the images' own size.
-        crop_ratio: share of the resized side that is kept if images are not cropped randomly.
-        labeled: false ignores the labels.
-        num_classes: width of the student's classifier without labels.
-        **kwargs: as for every data set.
+        val: name of the validation split, which selects the epoch. Default: images held out of the training split.
+        test: name of the test split. Default: `test`, or `validation` if there is no `test`.
+        size: side in pixels to which all images are resized. Default: images are not resized.
+        crop_ratio: share of the resized side that the crop keeps if images are not cropped randomly.
+        labeled: whether labels are used; `false` ignores them.
+        num_classes: number of outputs of the student's classifier if there are no labels.
+        **kwargs: arguments of every data set.
 
     Raises:
-        ConfigError: without the library `datasets`, for an unavailable data set, an unknown split or column.
+        ConfigError: if the library `datasets` is missing, the data set is unavailable, or a split or column is unknown.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class HFDataset(ImageData):
                 raise ConfigError(f"data.{split}: {path} has no split {name!r}{nearest(name, self.tables)}")
         used = [name for name in self.splits.values() if name is not None]
         if labeled and len({*used}) < len(used):
-            raise ConfigError(f"data.train, data.val, data.test: two of {', '.join(used)} are the same images")
+            raise ConfigError(f"data.train, data.val, data.test: two of {', '.join(used)} are the same split")
         self.name = Path(path).name
         features = self.tables[train].features
         images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
@@ -197,6 +197,6 @@ def _column(field: str, name: str | None, default_columns: list[str], choices: l
     if name is None and len(default_columns) == 1:
         return default_columns[0]
     if name not in choices:
-        problem = f"there is no such column as {name!r}" if name else "the column must be named"
+        problem = f"there is no such column as {name!r}" if name else "give the name of the column"
         raise ConfigError(f"data.{field}: {problem}; choices: {', '.join(choices) or 'none'}")
     return name

@@ -18,19 +18,20 @@ _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 
 
 class ImageNet(ImageData):
-    """ImageNet-1k: 1,281,167 training images in 1,000 classes; the 50,000 official validation images are the test.
+    """ImageNet-1k: 1,281,167 training images in 1,000 classes.
 
-    The layout is `train/<wnid>/*.JPEG`, and `val/` either in the same layout or flat, as in the official archive, with
-    the devkit's labels. Classes are the WordNet ids in alphabetical order, as in timm and torchvision, with timm's
-    names; `Batch.indices` count the files in order of class, then name (a flat `val`: in order of name). It must be
-    downloaded manually (image-net.org requires an account).
+    The 50,000 official validation images are the test split. The layout is `train/<wnid>/*.JPEG`. `val/` has the same
+    layout, or is flat as in the official archive; the labels are then read from the devkit. Classes are the WordNet ids
+    in alphabetical order, as in timm and torchvision, with timm's names. `Batch.indices` count the files in order of
+    class, then name (for a flat `val`: in order of name). The data set must be downloaded manually (image-net.org
+    requires an account).
 
     Args:
-        path: folder with `train` and `val`, and for a flat `val` with `ILSVRC2012_devkit_t12`.
+        path: path of the folder with `train` and `val`, and with `ILSVRC2012_devkit_t12` if `val` is flat.
         size: side in pixels of the networks' input.
-        crop_ratio: share of the resized side that is kept in evaluation: 256 pixels are cropped to 224.
-        val_split: as for every data set; 50,000 training images suffice to select an epoch.
-        **kwargs: as for every data set; the default augmentation is RandomResizedCrop and the flip.
+        crop_ratio: share of the resized side that the crop keeps in evaluation; 0.875 crops 256 pixels to 224.
+        val_split: share or number of training images for validation; 50,000 images are enough to select an epoch.
+        **kwargs: arguments of every data set; the default augmentation is RandomResizedCrop and the flip.
 
     Raises:
         ConfigError: for a folder with another layout.
@@ -108,10 +109,10 @@ class ImageNet(ImageData):
             raise ConfigError(f"data.path: {devkit / _TRUTH} must contain one number per line ({error})") from error
         if len(identifiers) != len(files):
             raise ConfigError(
-                f"data.path: {root / 'val'} has {len(files):,} images, but {_TRUTH} {len(identifiers):,} labels"
+                f"data.path: {root / 'val'} has {len(files):,} images, but {_TRUTH} has {len(identifiers):,} labels"
             )
         label_of = {wnid: label for label, wnid in enumerate(self.class_ids)}
         unknown = next((wnid_of.get(i, str(i)) for i in identifiers if wnid_of.get(i) not in label_of), None)
         if unknown:
-            raise ConfigError(f"data.path: {devkit} names the class {unknown}{nearest(unknown, label_of)}")
+            raise ConfigError(f"data.path: {devkit} names the unknown class {unknown}{nearest(unknown, label_of)}")
         return [label_of[wnid_of[identifier]] for identifier in identifiers]

@@ -1,4 +1,4 @@
-"""Datasets that return whole Batches: the base class, and images in memory as one uint8 tensor."""
+"""Datasets that return complete batches: the base class, and images in memory as one uint8 tensor."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -33,7 +33,7 @@ class ImageDataset(Dataset):
         return len(self.labels)
 
     def __getitems__(self, places: list[Place] | list[int]) -> Batch:
-        """Return the batch at some places. Plain rows, as from overfit_batches, belong to epoch 0."""
+        """Return the batch at some places. Rows without an epoch (overfit_batches gives them) belong to epoch 0."""
         if isinstance(places[0], int):
             places = [(0, row, 0) for row in places]
         epochs, rows, copies = zip(*places, strict=True)
@@ -46,7 +46,7 @@ class ImageDataset(Dataset):
         return self._gather(rows, Batch(torch.empty(0), self.labels[rows], indices, keys))
 
     def take(self, rows: Tensor) -> Batch:
-        """Return some of the images as a batch, by row."""
+        """Return the images in `rows` as a batch."""
         return self.__getitems__(rows.tolist())
 
     def _gather(self, rows: Tensor, batch: Batch) -> Batch:
@@ -54,7 +54,7 @@ class ImageDataset(Dataset):
         raise NotImplementedError
 
     def subset(self, rows: Tensor) -> Self:
-        """Return some of the images as a dataset, in the order of `rows`."""
+        """Return the images in `rows` as a dataset, in this order."""
         raise NotImplementedError
 
     @property
@@ -63,7 +63,7 @@ class ImageDataset(Dataset):
         raise NotImplementedError
 
     def paths(self) -> list[str]:
-        """Return the files, in order; [] if the images have no files."""
+        """Return the files of the images, in order; [] if the images have no files."""
         return []
 
 
@@ -71,11 +71,11 @@ class StoredImages(ImageDataset):
     """Images in memory.
 
     Args:
-        images: M,3,H,W uint8; M may exceed N.
+        images: M,3,H,W uint8; M may be larger than N.
         labels: N int64.
         indices: N int64, the samples' positions in their dataset; default: 0 to N - 1.
-        names: the M files of the images, if any.
-        places: N int64, positions in `images`; default: 0 to N - 1.
+        names: names of the M files of the images, if any.
+        places: N int64, the positions of the N samples in `images`; default: 0 to N - 1.
     """
 
     def __init__(

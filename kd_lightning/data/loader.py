@@ -1,4 +1,4 @@
-"""A loader of whole batches that can resume in the middle of an epoch."""
+"""A loader of complete batches that can resume within an epoch."""
 
 import os
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from kd_lightning.errors import ConfigError, RunError, one_line
 
 
 class ImageLoader(DataLoader):
-    """torch's loader with a count of the yielded batches; Lightning stores the count in checkpoints.
+    """A torch loader that counts the batches it yields; Lightning stores the count in checkpoints.
 
-    Its dataset returns a whole Batch at once, so that there is nothing to collate.
+    Its dataset returns complete batches, so that nothing is collated.
     """
 
     num_yielded = 0
@@ -25,7 +25,7 @@ class ImageLoader(DataLoader):
             for batch in super().__iter__():
                 self.num_yielded += 1
                 yield batch
-        except ConfigError as error:  # torch puts a worker's whole traceback into the message
+        except ConfigError as error:  # torch puts the traceback of a worker into the message
             raise ConfigError(str(error).strip().splitlines()[-1].split("ConfigError: ")[-1]) from error
         except (ConnectionError, EOFError) as error:  # a worker was killed while it transferred a batch
             if not self.num_workers:
@@ -42,7 +42,7 @@ class ImageLoader(DataLoader):
 
 
 def dead_worker(error: BaseException | None) -> RunError | None:
-    """Return an error with a one-line message if a worker process has died, None for any other error.
+    """Return an error with a one-line message if a worker process has died, and None for any other error.
 
     torch's handler of SIGCHLD raises a RuntimeError wherever the main process is at that moment, so other exceptions
     may wrap it; the innermost one names the signal.
@@ -58,7 +58,7 @@ def dead_worker(error: BaseException | None) -> RunError | None:
 def _worker_error(reason: str) -> RunError:
     return RunError(
         f"data.num_workers: a process that decodes images has died ({reason}), possibly for lack of memory; fewer "
-        "workers need less"
+        "workers need less memory"
     )
 
 

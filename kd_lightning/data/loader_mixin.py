@@ -1,4 +1,4 @@
-"""LoaderMixin: loaders of a data set's splits, augmentation on the device, and resuming within an epoch."""
+"""LoaderMixin: loaders of the splits of a data set, augmentation on the device, and resuming within an epoch."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ class LoaderMixin(LightningDataModule):
 
     @property
     def batch_size(self) -> int:
-        """Training images per step on each device.
+        """Number of training images per step on each device.
 
         Raises:
             ConfigError: for a `global_batch_size` that is not divisible by the number of devices.
@@ -82,7 +82,7 @@ class LoaderMixin(LightningDataModule):
 
     @property
     def group(self) -> int:
-        """Number of images of a batch that belong together: an anchor and its neighbours, or one."""
+        """Number of images in a group of a batch: an anchor and its neighbours, or one image."""
         return 1 + self.neighbors.count if self.neighbors else 1
 
     @property
@@ -99,7 +99,7 @@ class LoaderMixin(LightningDataModule):
         return f"{count:,} training images without augmentation (there is no validation split)"
 
     def evaluation_loader(self) -> DataLoader:
-        """Return a loader of images to evaluate a teacher on: validation images, or some training images."""
+        """Return a loader of images for evaluating a teacher: validation images, or some training images."""
         if "val" in self.datasets:
             return self.in_order(self.datasets["val"])
         train = self.datasets["train"]
@@ -150,7 +150,10 @@ class LoaderMixin(LightningDataModule):
         return {"rank": self.trainer.global_rank, "world": self.world} if self.trainer else {}
 
     def in_order(self, images: ImageDataset, *, place: dict[str, int] | None = None) -> ImageLoader:
-        """Return a loader of all images in order; `place` has `rank` and `world`, {} yields all images on each rank."""
+        """Return a loader of all images in order.
+
+        `place` has the keys `rank` and `world`; an empty `place` yields all images on each rank.
+        """
         place = self._place() if place is None else place
         return self._loader(images, EpochSampler(len(images), seed=self.seed, shuffle=False, **place))
 
@@ -172,7 +175,7 @@ class LoaderMixin(LightningDataModule):
         return self.augmented(batch) if self.trainer and self.trainer.training else batch
 
     def augmented(self, batch: Batch) -> Batch:
-        """Return a training batch as the networks' input: augmented, in several views, mixed."""
+        """Return a training batch as the input of the networks: augmented, in several views, and mixed."""
         num_done = int(self._crops_from_files(self.datasets["train"]))
         sources = [batch.images, *(batch.views or (batch.images.clone() for _ in range(self.views - 1)))]
         views = [

@@ -1,4 +1,4 @@
-"""Nearest neighbours in a teacher's embedding: computed once, stored in a table, sampled with their anchors."""
+"""Nearest neighbours in a teacher's embedding, which are computed once, stored, and sampled with their anchors."""
 
 import json
 from hashlib import sha256
@@ -30,17 +30,17 @@ def nearest_neighbors(
 ) -> Tensor:
     """Return the exact k nearest neighbours of every row by cosine: N,k int64, nearest first, without the row itself.
 
-    A row is excluded by its index, so that exact duplicates of it are included. Blocks of `chunk` x `columns`
-    similarities are computed in float32 and merged into the best k so far. Besides the N,D embeddings (1.28 M x 2048:
-    10.5 GB in float32, half of it in float16 or bfloat16), memory is bounded by a few times chunk x columns x 4 bytes
-    (0.3 GB).
+    A row is excluded by its index, so that exact duplicates of the row are included. Blocks of `chunk` x `columns`
+    similarities are computed in float32 and merged into the best k so far. In addition to the N,D embeddings (1.28 M x
+    2048: 10.5 GB in float32, half of it in float16 or bfloat16), this needs a few times chunk x columns x 4 bytes of
+    memory (0.3 GB).
 
     Args:
         embeddings: N,D of any floating dtype, on any device.
-        k: less than N.
-        chunk: rows per block.
-        columns: candidates per block.
-        engine: `faiss` uses its exact index on the CPU, which copies all rows as float32.
+        k: number of neighbours, less than N.
+        chunk: number of rows per block.
+        columns: number of candidates per block.
+        engine: library that computes them; `faiss` uses its exact index on the CPU, which copies all rows as float32.
 
     Raises:
         ConfigError: for k out of range, an embedding that is not finite, or faiss if it is not installed.
@@ -84,9 +84,7 @@ def _by_faiss(rows: Tensor, k: int, chunk: int) -> Tensor:
     parts = []
     for row_indices in torch.arange(len(rows)).split(chunk):
         ids = torch.from_numpy(index.search(rows[row_indices].numpy(), k + 1)[1])
-        last = torch.argsort(
-            (ids == row_indices[:, None]).to(torch.uint8), dim=1, stable=True
-        )  # itself, if it is among them
+        last = torch.argsort((ids == row_indices[:, None]).to(torch.uint8), dim=1, stable=True)  # the row itself
         parts.append(torch.gather(ids, 1, last)[:, :k])
     return torch.cat(parts)
 
@@ -123,11 +121,11 @@ def save_table(path: Path, neighbors: Tensor, images: ImageDataset, teacher: Tea
 
 @final
 class Neighbors:
-    """Batches of anchors with some of their nearest neighbours, from a table of `kd_lightning build-neighbors`.
+    """Batches of anchors with some of their nearest neighbours, from the table of `kd_lightning build-neighbors`.
 
     Args:
         path: path of the table.
-        count: neighbours per anchor (CoSS: 15).
+        count: number of neighbours per anchor (CoSS: 15).
         candidates: number of nearest neighbours to sample from, without replacement (CoSS: 31).
 
     Raises:
@@ -142,7 +140,7 @@ class Neighbors:
         self.facts: dict[str, str] = {}
 
     def load(self, images: ImageDataset) -> None:
-        """Read the table for these images; `rows` is then N,candidates int64."""
+        """Read the table for these images and set `rows` to N,candidates int64."""
         path = resolve(self.path, "data.neighbors.path")
         try:
             with safe_open(path, "pt") as file:
@@ -163,8 +161,9 @@ class Neighbors:
         """Raise an error if the table is from another teacher, or from other weights, mean, std or size."""
         if self.facts.get("teacher") != teacher.fingerprint():
             raise ConfigError(
-                f"data.neighbors.path: {self.path} was created with another teacher ({self.facts.get('teacher_name')}, "
-                f"its weights or preprocessing differ from {teacher.name}'s); {self._remedy}"
+                f"data.neighbors.path: {self.path} was created with another teacher "
+                f"({self.facts.get('teacher_name')}), whose weights or preprocessing differ from "
+                f"{teacher.name}; {self._remedy}"
             )
 
     @property

@@ -13,10 +13,10 @@ class RandomImages(ImageData):
     """Images with random pixels in memory, for measuring speed and for trying out a config.
 
     Args:
-        images: number of training images; a tenth of it for the test split.
+        images: number of training images; the test split has a tenth of this number.
         size: height and width in pixels.
         classes: number of classes.
-        **kwargs: as for every data set; the default augmentation is the crop and the flip for small photographs.
+        **kwargs: arguments of every data set; the default augmentation is the crop and the flip for small photographs.
     """
 
     name = "random"

@@ -17,17 +17,18 @@ class EpochSampler(Sampler[Place]):
     """Yields the places of an epoch; Lightning calls `set_epoch` at the start of every epoch.
 
     Rank r gets places r, r + world, ... of the common order. If samples are shuffled (training), the remainder beyond a
-    multiple of `world` is dropped because all ranks must take the same number of steps; otherwise (evaluation) nothing
-    is dropped or padded, so that every sample counts once.
+    multiple of `world` is dropped, because all ranks must take the same number of steps. Otherwise (evaluation) no
+    place is dropped or padded, so that every sample counts once.
 
     Args:
         size: number of samples.
         seed: seed of the order.
-        shuffle: a new order each epoch, or always 0, 1, 2, ...
+        shuffle: whether each epoch has a new random order; otherwise the order is always 0, 1, 2, ...
         rank: index of this process.
         world: number of processes.
-        repeats: how often an image occurs in succession, each time with a new augmentation, in an epoch of unchanged
-            length, which hence has fewer images (repeated augmentation: Hoffer et al. 2020; 3 in DeiT, TinTeM).
+        repeats: number of times that an image occurs in succession, each time with a new augmentation. The length of an
+            epoch does not change, so that it has fewer images (repeated augmentation: Hoffer et al. 2020; 3 in DeiT,
+            TinTeM).
     """
 
     def __init__(self, size: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1, repeats: int = 1) -> None:
@@ -62,8 +63,8 @@ class EpochSampler(Sampler[Place]):
 class NeighborSampler(EpochSampler):
     """Yields anchors, each followed by some of its nearest neighbours (CoSS): every sample is an anchor once per epoch.
 
-    The neighbours are drawn without replacement from the anchor's row of the table, by its key. Anchors are divided
-    among ranks; an image may occur again as another anchor's neighbour, with a different augmentation.
+    The neighbours are drawn without replacement from the anchor's row of the table, by the anchor's key. Anchors are
+    divided among ranks. An image may also occur as the neighbour of another anchor, with a different augmentation.
 
     Args:
         table: N,K int64: rows of each row's nearest neighbours, nearest first.

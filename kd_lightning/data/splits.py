@@ -9,14 +9,14 @@ from kd_lightning.errors import ConfigError
 def stratified_split(
     labels: Tensor, rows: Tensor, share: float, *, seed: int, field: str, hint: str = "with an image of each class"
 ) -> tuple[Tensor, Tensor]:
-    """Return remaining rows and drawn rows, both sorted, stratified by class (without labels: at random).
+    """Return the remaining rows and the drawn rows, both sorted; the draw is stratified by class if there are labels.
 
     Args:
-        labels: N int64, of all images; -1 for images without a label.
+        labels: N int64, the labels of all images; -1 for images without a label.
         rows: rows to draw from.
-        share: below 1 the share to draw, from 1 the number.
+        share: share of the rows to draw if below 1, otherwise their number.
         seed: seed of the draw.
-        field: field that errors name.
+        field: name of the config field in error messages.
         hint: end of the error message.
 
     Raises:

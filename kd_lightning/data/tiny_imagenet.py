@@ -21,14 +21,16 @@ _CHECKSUM = "90528d7ca1a48142e341f4ef8d21d0de"
 class TinyImageNet(ImageData):
     """Tiny-ImageNet: 100,000 training images of 64x64 pixels in 200 classes, 10,000 labelled validation images.
 
-    The official validation images are the test split (the official test images have no labels); validation images are
-    held out of the training images. Classes are the WordNet ids in alphabetical order, named by their first word;
-    `Batch.indices` count the files in order of class, then name.
+    The official validation images are the test split, because the official test images have no labels. Validation
+    images are held out of the training images. Classes are the WordNet ids in alphabetical order, named by their first
+    word. `Batch.indices` count the files in order of class, then name.
 
     Args:
-        path: the official folder `tiny-imagenet-200`, or an archive of it; if neither exists, the official zip is
-            downloaded to the same parent folder and its checksum verified. `~` and environment variables are expanded.
-        **kwargs: as for every data set; the default augmentation is a crop after 8 pixels of padding and the flip.
+        path: path of the official folder `tiny-imagenet-200`, or of an archive of it. If it does not exist, the
+            official zip is downloaded to its parent folder, and the checksum is verified. `~` and environment variables
+            are expanded.
+        **kwargs: arguments of every data set; the default augmentation is a crop after 8 pixels of padding and the
+            flip.
 
     Raises:
         ConfigError: for a folder without the official layout.

@@ -1,1 +1,1 @@
-"""Files and the terminal: atomic writes, paths, console."""
+"""Files and the terminal: atomic writes, paths, YAML, console."""

@@ -1,4 +1,4 @@
-"""A file that is whole or not there at all, whatever happens to the process that writes it or to its machine."""
+"""Atomic writes: a file is complete or absent, even if the process is killed or the machine stops."""
 
 import contextlib
 import json
@@ -16,14 +16,14 @@ ENDING = ".partial"
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path` to write to; what stands there afterwards is moved to `path` in one step.
+    """Yield a temporary path in the folder of `path`; on exit the temporary file is atomically renamed to `path`.
 
-    It reaches the disk before it is moved, and the move before this returns, so that a power cut leaves the old file
-    or the new one. An error on the way (a full disk, for one) leaves the old one and nothing beside it; a process that
-    is killed leaves a hidden file `.<name>.<process>-<random>.partial`.
+    The content is on the disk before the rename, and the rename is on the disk before this function returns. A power
+    cut therefore leaves either the old file or the new file. An error (for example a full disk) leaves the old file and
+    no temporary file. A killed process leaves a hidden file `.<name>.<process>-<random>.partial`.
 
     Raises:
-        OSError: where there is no place for it.
+        OSError: if the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(2)}{ENDING}")
@@ -38,21 +38,21 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def to_disk(path: Path) -> None:
-    """Waits until a file's content, or a folder's list of names, is on the disk."""
-    with contextlib.suppress(PermissionError):  # a folder that can be written to, not read
+    """Wait until the content of a file, or the list of names in a folder, is on the disk."""
+    with contextlib.suppress(PermissionError):  # a folder may be writable but not readable
         number = os.open(path, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():  # not on all file systems
+            with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
                 os.fsync(number)
         finally:
             os.close(number)
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", facts: Mapping[str, Any]) -> None:
-    """Writes tensors with facts beside them (each as JSON)."""
+    """Write tensors to a safetensors file, with facts (each as JSON) in its metadata."""
     from safetensors.torch import save_file  # imports torch, which takes seconds
 
-    held = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with atomic_write(path) as partial:
-        save_file(held, partial, metadata={"format": "pt", **{k: json.dumps(v) for k, v in facts.items()}})
-        partial.chmod(0o644)  # safetensors makes files that their owner alone can read
+        save_file(contiguous, partial, metadata={"format": "pt", **{k: json.dumps(v) for k, v in facts.items()}})
+        partial.chmod(0o644)  # safetensors creates files that only their owner can read

@@ -1,9 +1,9 @@
-"""Where commands print their tables."""
+"""The console on which commands print their tables."""
 
 from rich.console import Console
 
 
 def wide() -> Console:
-    """The terminal, or, where the output goes to a file, 160 columns: as wide as the tables."""
+    """Return a console for the terminal; if the output goes to a file, it has 160 columns, enough for the tables."""
     console = Console()
     return console if console.is_terminal else Console(width=160)

@@ -1,16 +1,16 @@
-"""Warnings and messages of other libraries that do not apply here."""
+"""Hide warnings and messages of other libraries that do not apply to this package."""
 
 import logging
 import warnings
 
 NOISE = (
-    "does not have many workers",  # images in memory need none
-    "dirpath has changed",  # a run that is resumed into a folder of its own
-    "exists and is not empty",  # the run's own folder, which holds config.yaml already
-    "callbacks used to create the checkpoint",  # what saved it is not needed to test it
-    "in eval mode at the start of training",  # the teacher, as it must be
-    "Total length of `list` across ranks is zero",  # no validation, as configured
-    "LeafSpec",  # Lightning's own use of torch
+    "does not have many workers",  # images in memory need no workers
+    "dirpath has changed",  # a resumed run has its own folder
+    "exists and is not empty",  # the run's folder already contains config.yaml
+    "callbacks used to create the checkpoint",  # a test does not need the callbacks that saved the checkpoint
+    "in eval mode at the start of training",  # the teacher is always in eval mode
+    "Total length of `list` across ranks is zero",  # the run is configured without validation
+    "LeafSpec",  # Lightning calls a deprecated function of torch
     "Tip: For seamless",
     "args parameter is intended",  # main(args) from Python, as tests and notebooks do
 )

@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""Expand and check paths and names that users give."""
 
 import os
 from pathlib import Path
@@ -7,56 +7,56 @@ from kd_lightning.errors import ConfigError, nearest
 
 
 def check_writable(path: Path, field: str) -> None:
-    """Refuses a path that could not be made or written to, without making it.
+    """Raise an error if a path cannot be created or written to; nothing is created.
 
     Raises:
-        ConfigError: naming `field`.
+        ConfigError: for such a path; the message names `field`.
     """
     absolute = path.expanduser().absolute()
-    there = next(above for above in (absolute, *absolute.parents) if above.exists())
-    if there == absolute and there.is_file():
-        there = there.parent
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise ConfigError(f"{field}: {there} cannot be written to; choose another place")
+    existing = next(parent for parent in (absolute, *absolute.parents) if parent.exists())
+    if existing == absolute and existing.is_file():
+        existing = existing.parent
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise ConfigError(f"{field}: {existing} cannot be written to; choose another path")
 
 
 def check_name(name: str, field: str) -> None:
-    """Refuses what cannot be the name of one folder.
+    """Raise an error if a name cannot be the name of a folder.
 
     Raises:
-        ConfigError: naming `field`.
+        ConfigError: for such a name; the message names `field`.
     """
     try:
-        long = len(name.encode()) > 200
+        too_long = len(name.encode()) > 200
     except UnicodeEncodeError:
-        long = True
-    if long or name in ("", ".", "..") or not name.isprintable() or Path(name).name != name:
-        what = "a folder's name, 1 to 200 printable characters, without / and not .."
-        raise ConfigError(f"{field}: {name[:60]!r} is to be {what}")
+        too_long = True
+    if too_long or name in ("", ".", "..") or not name.isprintable() or Path(name).name != name:
+        rule = "use 1 to 200 printable characters, without / and not .."
+        raise ConfigError(f"{field}: {name[:60]!r} cannot be the name of a folder; {rule}")
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """The path with ~ and environment variables filled in, whether anything is there or not."""
+    """Return the path with ~ and environment variables expanded, whether or not it exists."""
     return Path(os.path.expandvars(os.path.expanduser(path)))
 
 
 def resolve(path: str | os.PathLike[str], field: str) -> Path:
-    """The path with ~ and environment variables filled in.
+    """Return the path, which must exist, with ~ and environment variables expanded.
 
     Raises:
-        ConfigError: naming `field` if there is nothing at that path, with the files that are near it.
+        ConfigError: if it does not exist; the message names `field` and the files with the nearest names.
     """
     if not str(path) or "\0" in str(path):
-        raise ConfigError(f"{field}: {str(path)!r} is no path; give one, or leave it out")
-    found = expand(path)
+        raise ConfigError(f"{field}: {str(path)!r} is not a path; give a path, or omit the field")
+    expanded = expand(path)
     try:
-        if found.exists():
-            return found
-    except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be looked into
-        reason = getattr(error, "strerror", None) or "it is no path"
-        shown = str(found) if len(str(found)) <= 160 else f"{str(found)[:157]}..."
+        if expanded.exists():
+            return expanded
+    except (OSError, ValueError) as error:  # a name that is too long, or a folder without permission to read it
+        reason = getattr(error, "strerror", None) or "it is not a path"
+        shown = str(expanded) if len(str(expanded)) <= 160 else f"{str(expanded)[:157]}..."
         raise ConfigError(f"{field}: {shown} cannot be read: {reason}") from error
-    if "$" in str(found):
-        raise ConfigError(f"{field}: {path} names an environment variable that is not set: export it, or give a path")
-    beside = [p.name for p in found.parent.iterdir()] if found.parent.is_dir() else []
-    raise ConfigError(f"{field}: {found} does not exist{nearest(found.name, beside)}")
+    if "$" in str(expanded):
+        raise ConfigError(f"{field}: {path} names an environment variable that is not set; export it, or give a path")
+    siblings = [p.name for p in expanded.parent.iterdir()] if expanded.parent.is_dir() else []
+    raise ConfigError(f"{field}: {expanded} does not exist{nearest(expanded.name, siblings)}")

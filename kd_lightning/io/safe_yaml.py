@@ -1,4 +1,4 @@
-"""YAML of a sane size that gives each key once, checked before any object is built from it."""
+"""Checks of YAML before anything is built from it: limited size and depth, no duplicate keys, no objects."""
 
 import contextlib
 import re
@@ -18,11 +18,11 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def check_yaml(text: str) -> None:
     """Raise an error for YAML that is huge, deep or recursive, gives a key twice, or asks for an object.
 
-    Sizes count what references repeat (`&a [*b, *b]`). All is decided on the parser's events: PyYAML builds nothing,
-    and meets no limit of its own before ours.
+    The size includes what references repeat (`&a [*b, *b]`). The check only reads the parser's events, so that PyYAML
+    builds nothing, and does not reach a limit of its own before the limits of this module.
 
     Raises:
-        yaml.YAMLError: on one line for the above; PyYAML's own message for wrong syntax.
+        yaml.YAMLError: for such YAML, with a one-line message; for wrong syntax, with the message of PyYAML.
     """
     if len(text) > MOST_CHARACTERS:
         raise yaml.YAMLError(f"more than {MOST_CHARACTERS:,} characters")
@@ -31,8 +31,8 @@ def check_yaml(text: str) -> None:
         for event in yaml.parse(text, Loader=_Loader):
             document.read(event)
     except yaml.MarkedYAMLError:
-        # The scanner is up to 1,024 characters ahead of the events, and since PyYAML 6.0.4 it has a limit of its own:
-        # read the text again up to where it may be too deep.
+        # The scanner is up to 1,024 characters ahead of the events, and since PyYAML 6.0.4 it has its own limit of
+        # depth. Therefore read the text again, up to the place where it may be too deep.
         with contextlib.suppress(yaml.MarkedYAMLError):
             document = _Document()
             for event in yaml.parse(text[: _deep_place(text)], Loader=_Loader):
@@ -44,8 +44,7 @@ def load_yaml(text: str, load: Callable[[str], Any] | None = None) -> Any:
     """Return the content of YAML that passes `check_yaml`, read by `load` (default: PyYAML's safe loader).
 
     Raises:
-        yaml.YAMLError: for wrong syntax, for a value that does not fit its tag, and for what `check_yaml` raises an
-            error for.
+        yaml.YAMLError: for wrong syntax, for a value that does not fit its tag, and if `check_yaml` raises it.
     """
     check_yaml(text)
     try:
@@ -62,12 +61,12 @@ class _Open:
     values_before: int
     children: int = 0
     levels: int = 1
-    """Levels of nesting from here downwards, its own included."""
+    """Levels of nesting inside it, including its own level."""
     keys: set[str] = field(default_factory=set)
 
 
 class _Document:
-    """The size of what has been read of a document, its anchors, and its open tables and lists."""
+    """The part of a document that has been read: its size, its anchors, and its open tables and lists."""
 
     def __init__(self) -> None:
         self.values, self.started = 0, False
@@ -79,7 +78,7 @@ class _Document:
         levels = 0
         if isinstance(event, yaml.DocumentStartEvent):
             if self.started:
-                raise yaml.YAMLError(f"line {_line(event)}: a second document begins; give one")
+                raise yaml.YAMLError(f"line {_line(event)}: a second document begins; give only one")
             self.started = True
         elif isinstance(event, yaml.CollectionEndEvent):
             closed = self.open.pop()
@@ -99,7 +98,7 @@ class _Document:
             self.open[-1].levels = max(self.open[-1].levels, levels + 1)
 
     def _size(self, event: yaml.NodeEvent) -> tuple[int, int]:
-        """Return how many values and levels an event adds; those below a table or list come with their own events."""
+        """Return how many values and levels an event adds; the values in a table or list have their own events."""
         if not isinstance(event, yaml.AliasEvent):
             if event.tag not in (None, "!", *_Loader.yaml_constructors):
                 tag = event.tag.replace("tag:yaml.org,2002:", "!!")
@@ -132,7 +131,7 @@ def _line(event: yaml.Event) -> int:
 
 
 def _deep_place(text: str) -> int:
-    """Return the place where brackets, or dashes on one line, first seem to nest too deep; without one, the end."""
+    """Return the position where brackets, or dashes on one line, may first be nested too deep; by default the end."""
     brackets = dashes = 0
     for sign in re.finditer(r"[\[\]{}\n]|[-?](?=\s)", text):
         dashes = 0 if sign[0] == "\n" else dashes + (sign[0] in "-?")

@@ -7,30 +7,30 @@ from typing import Any
 from kd_lightning.errors import ConfigError
 
 SCHEMA = 2
-"""Raised by one where a reader of the version before would misread a file."""
+"""Incremented by one when the previous version would misread a file."""
 
 
 def check_schema(content: Mapping[str, Any], path: Path, field: str) -> None:
     """Check that a file of a run has this version's schema.
 
     Raises:
-        ConfigError: naming `field` and the file, for another schema or none.
+        ConfigError: for another schema or none; the message names `field` and the file.
     """
     if problem := schema_problem(content):
         raise ConfigError(f"{field}: {path} {problem}")
 
 
 def schema_problem(content: Mapping[str, Any]) -> str:
-    """Return what is wrong with a file's schema, as the end of a sentence; an empty string if nothing is."""
-    given = content.get("schema")
-    if type(given) is int and given == SCHEMA:
+    """Return what is wrong with a file's schema, as the end of a sentence; an empty string if it is correct."""
+    schema = content.get("schema")
+    if type(schema) is int and schema == SCHEMA:
         return ""
-    version = "a newer" if type(given) is int and given > SCHEMA else "an older"
+    version = "a newer" if type(schema) is int and schema > SCHEMA else "an older"
     has = (
         "has no schema"
-        if given is None
-        else f"has schema {str(given)[:20]!r}"
-        if isinstance(given, str)
-        else (f"has schema {str(given)[:20]}")
+        if schema is None
+        else f"has schema {str(schema)[:20]!r}"
+        if isinstance(schema, str)
+        else (f"has schema {str(schema)[:20]}")
     )
-    return f"{has}, this version reads {SCHEMA}: it was written by {version} version of kd_lightning; run it again"
+    return f"{has}, but this version reads {SCHEMA}; {version} version of kd_lightning wrote it; repeat the run"

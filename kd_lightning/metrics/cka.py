@@ -9,18 +9,19 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.metrics.states import SumMetric
 
 MIN_IMAGES = 4
-"""Number of images that the unbiased estimate needs."""
+"""Smallest number of images for the unbiased estimate."""
 
 
 class LinearCKA(SumMetric):
-    """Centred kernel alignment with linear kernels, unbiased, over minibatches: about 0 to 1.
+    """Unbiased centred kernel alignment with linear kernels, over minibatches: about 0 to 1.
 
-    HSIC_1(XY) / sqrt(HSIC_1(XX) HSIC_1(YY)), each the mean over minibatches of the unbiased estimate of Song et al.
-    2012 (Nguyen, Raghu, Kornblith 2021, eqs. 3 to 5). 1 for embeddings that are equal up to rotation, scale and shift,
-    about 0, possibly negative, for independent ones. NaN if one of them is constant, or if no minibatch has 4 images.
+    It is HSIC_1(XY) / sqrt(HSIC_1(XX) HSIC_1(YY)). Each term is the mean over minibatches of the unbiased estimate of
+    Song et al. 2012 (Nguyen, Raghu, Kornblith 2021, eqs. 3 to 5). It is 1 for embeddings that are equal up to rotation,
+    scale and shift, and about 0, possibly negative, for independent ones. It is NaN if one embedding is constant, or if
+    no minibatch has 4 images.
 
-    Each update is one minibatch, usually a batch of the loader. All minibatches have equal weight, whatever their size.
-    Minibatches with fewer than 4 images are skipped; `skipped` counts their images.
+    Each update is one minibatch, usually a batch of the loader. All minibatches have equal weight, independent of their
+    size. Minibatches with fewer than 4 images are skipped; `skipped` counts their images.
     """
 
     higher_is_better = True
@@ -33,7 +34,7 @@ class LinearCKA(SumMetric):
         super().__init__("cross", "student", "teacher", "skipped", **kwargs)
 
     def update(self, student: Tensor, teacher: Tensor) -> None:
-        """Add a minibatch: N,... and N,..., flattened to N rows."""
+        """Add a minibatch: embeddings N,... and N,..., flattened to N rows."""
         check_pair(student, teacher)
         if len(student) < MIN_IMAGES:
             self.skipped += len(student)
@@ -51,7 +52,7 @@ class LinearCKA(SumMetric):
 def linear_cka(student: Tensor, teacher: Tensor) -> Tensor:
     """Return `LinearCKA` of N,... and N,... as one batch: a float64 scalar, NaN for fewer than 4 images.
 
-    The cost is N x D x E or N x N x (D + E), whichever matrix is smaller: 50,000 images need no N x N matrix.
+    The cost is N x D x E or N x N x (D + E), for the smaller matrix: 50,000 images need no N x N matrix.
     """
     check_pair(student, teacher)
     if len(student) < MIN_IMAGES:
@@ -63,7 +64,7 @@ def check_pair(student: Tensor, teacher: Tensor) -> None:
     """Raise an error for embeddings of different numbers of images.
 
     Raises:
-        ConfigError: with both shapes.
+        ConfigError: for such embeddings; the message contains both shapes.
     """
     if min(student.ndim, teacher.ndim) < 2 or len(student) != len(teacher):
         shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
@@ -96,6 +97,6 @@ def _hsic(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _self_hsic(x: Tensor) -> Tensor:
-    """Return a value that is never negative; 0 if it is only rounding error, e.g. if just one image differs."""
+    """Return the estimate for one embedding: never negative, 0 if it is only rounding error (one image differs)."""
     hsic = _hsic(x, x)
     return torch.where(hsic <= 1e-12 * x.square().sum(dim=1).mean().square(), torch.zeros_like(hsic), hsic)

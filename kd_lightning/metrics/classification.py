@@ -17,7 +17,7 @@ BINS = 15
 
 
 class NLL(MeanOverImages):
-    """Mean of -log softmax(logits)[label], in float64; NaN without images or for logits that are not finite."""
+    """Mean of -log softmax(logits)[label], in float64; it is NaN without images or for logits that are not finite."""
 
     higher_is_better = False
 
@@ -33,25 +33,25 @@ class NLL(MeanOverImages):
 class Brier(MeanOverImages):
     """Mean over images of the sum over classes of (p - onehot)^2, with p the softmax: 0 to 2 (Brier 1950).
 
-    For two classes, some libraries define it as half of this. NaN without images or for logits that are not finite.
+    For two classes, some libraries define it as half of this. It is NaN without images or if a logit is not finite.
     """
 
     higher_is_better = False
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """As in `NLL`."""
+        """Add images, as in `NLL`."""
         self.add(_brier(*_checked(logits, labels)))
 
 
 class CalibrationError(MulticlassCalibrationError):
     """Expected calibration error of the largest softmax probability (Guo et al. 2017, eq. 3), based on torchmetrics.
 
-    Bins of equal width, closed on the left. A confidence that float32 rounds to 1 is counted in the last bin:
-    torchmetrics itself (issue 3510) has a further bin for it, and would treat logits in [0, 1] as probabilities.
-    NaN without images or if a logit is not finite.
+    The bins have equal width and are closed on the left. A confidence that float32 rounds to 1 is counted in the last
+    bin; torchmetrics has an additional bin for it (issue 3510), and treats logits in [0, 1] as probabilities. The
+    result is NaN without images or if a logit is not finite.
 
     Args:
-        classes: K.
+        classes: number of classes K.
         bins: number of bins.
     """
 
@@ -60,7 +60,7 @@ class CalibrationError(MulticlassCalibrationError):
         super().__init__(max(classes, 2), n_bins=bins, norm="l1", **{"dist_sync_fn": gather_rows} | kwargs)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """As in `NLL`."""
+        """Add images, as in `NLL`."""
         confidence, correct = _confidence(*_checked(logits, labels))
         self.confidences.append(confidence)
         self.accuracies.append(correct.float())
@@ -74,10 +74,10 @@ class CalibrationError(MulticlassCalibrationError):
 
 
 class PerClassAccuracy(MulticlassConfusionMatrix):
-    """Accuracy of each class: K, NaN for classes without images.
+    """Accuracies of K classes; NaN for classes without images.
 
     Args:
-        classes: K.
+        classes: number of classes K.
     """
 
     def __init__(self, classes: int, **kwargs: Any) -> None:
@@ -85,7 +85,7 @@ class PerClassAccuracy(MulticlassConfusionMatrix):
         self.classes = classes
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """As in `NLL`."""
+        """Add images, as in `NLL`."""
         logits, labels = _checked(logits, labels)
         super().update(logits.argmax(dim=1), labels)
 
@@ -106,7 +106,7 @@ class Reliability(NamedTuple):
 
     @property
     def ece(self) -> float:
-        """The same value as `ece`; NaN without images."""
+        """Expected calibration error, the same value as that of the function `ece`; NaN without images."""
         gaps = (self.accuracy - self.confidence).abs()[self.count > 0]
         return ((gaps * self.count[self.count > 0]).sum() / self.count.sum()).item()
 
@@ -143,7 +143,7 @@ def per_class(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
-    """Return the bins of `CalibrationError` for a diagram, on the CPU; all values are NaN if a logit is not finite.
+    """Return the bins of `CalibrationError` for a diagram, on the CPU; all means are NaN if a logit is not finite.
 
     Args:
         logits: N,K.
@@ -174,7 +174,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     (no images, one class, or constant logits) and NaN for logits that are not finite.
 
     Args:
-        logits: N,K, of images that the network was not trained on.
+        logits: logits N,K of images that the network was not trained on.
         labels: N.
 
     Raises:
@@ -197,7 +197,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def _checked(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits as float64 and labels as int64."""
+    """Return logits as float64 and labels as int64; raise an error for wrong shapes or labels."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ConfigError(f"logits: {tuple(logits.shape)} with labels {tuple(labels.shape)}; they must be N,K and N")
     if len(labels) and not (labels.min() >= 0 and labels.max() < logits.shape[1]):

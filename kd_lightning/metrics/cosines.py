@@ -12,7 +12,7 @@ _FLOATS = 1 << 24  # number of cosines per chunk
 
 
 def cosine_rows(queries: Tensor, bank: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the N,M float32 cosines in chunks, each with its rows of `queries`; cosines of zero vectors are 0.
+    """Yield the N,M float32 cosines in chunks, each with the rows of its queries; cosines of zero vectors are 0.
 
     Args:
         queries: N,D.

@@ -15,7 +15,7 @@ class Agreement(MeanOverImages):
     """Share of images for which student and teacher predict the same class; NaN without images.
 
     Args:
-        where_teacher_errs: use only images on which the teacher is wrong; NaN if there are none.
+        where_teacher_errs: whether only images on which the teacher is wrong are used; NaN if there are none.
     """
 
     higher_is_better = True
@@ -35,36 +35,37 @@ class Agreement(MeanOverImages):
 class SoftKL(MeanOverImages):
     """Mean over images of KL(teacher || student) of the softmax at temperature 1, in nats and float64.
 
-    NaN without images or for logits that are not finite.
+    It is NaN without images or for logits that are not finite.
     """
 
     higher_is_better = False
 
     def update(self, student: Tensor, teacher: Tensor) -> None:
-        """Adds images: logits N,K of each."""
+        """Add images: logits N,K of each network."""
         self.add(_kl(*_pair(student, teacher)))
 
 
 class LogitCosine(MeanOverImages):
     """Mean over images of the cosine between both networks' logits, each centred over the classes: -1 to 1.
 
-    0 for an image for which one network's logits are constant. NaN without images or for logits that are not finite.
+    The cosine is 0 for an image if the logits of one network are constant. The mean is NaN without images or for logits
+    that are not finite.
     """
 
     higher_is_better = True
 
     def update(self, student: Tensor, teacher: Tensor) -> None:
-        """Adds images: logits N,K of each."""
+        """Add images: logits N,K of each network."""
         self.add(_cosine(*_pair(student, teacher)))
 
 
 class AgreementShares(NamedTuple):
-    """Shares of images with the same prediction, float64 scalars."""
+    """Shares of images for which student and teacher predict the same class, as float64 scalars."""
 
     overall: Tensor
     """Among all images; NaN if there are none."""
     where_teacher_errs: Tensor
-    """Among images on which the teacher is wrong; NaN if there are none, or without labels."""
+    """Among images on which the teacher is wrong; NaN if there are none, or no labels."""
 
 
 def agreement(student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> AgreementShares:
@@ -97,7 +98,7 @@ def _same(student: Tensor, teacher: Tensor, labels: Tensor | None) -> tuple[Tens
 def _pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if student.ndim != 2 or student.shape != teacher.shape or not student.shape[1]:
         shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-        raise ConfigError(f"logits: {shapes}; student's and teacher's must both be N,K")
+        raise ConfigError(f"logits: {shapes}; student and teacher must both have shape N,K")
     return student.detach().double(), teacher.detach().double()
 
 

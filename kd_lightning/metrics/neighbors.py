@@ -20,8 +20,8 @@ class NeighborOverlap(Metric):
     between them (as in CoSS's evaluation). Two unrelated embeddings of N images share k / (N - 1) by chance.
 
     Args:
-        k: number of neighbours, at most the number of other images. For a sequence, the result is a dict.
-        max_images: largest number of images that are stored per device, the first ones: all pairs are compared.
+        k: number of neighbours, limited to the number of other images. For a sequence, the result is a dict.
+        max_images: largest number of images per device; only the first ones are used, because all pairs are compared.
     """
 
     higher_is_better = True
@@ -42,7 +42,7 @@ class NeighborOverlap(Metric):
         self.teacher.append(teacher[:room].detach().float())
 
     def compute(self) -> Tensor | dict[int, Tensor]:
-        """Return the mean over images; 0 for fewer than two images, NaN if values are not finite."""
+        """Return the mean over images; it is 0 for fewer than two images, and NaN if values are not finite."""
         student, teacher = concatenate(self.student), concatenate(self.teacher)
         ks = (self.k,) if isinstance(self.k, int) else self.k
         shares = neighbor_overlap(student, teacher, ks) if len(student) else dict.fromkeys(ks, 0.0)
@@ -58,7 +58,7 @@ def neighbor_overlap(student: Tensor, teacher: Tensor, ks: Sequence[int]) -> dic
     Args:
         student: N,D; converted to float32.
         teacher: N,E.
-        ks: each above 0; values above N - 1 count as N - 1.
+        ks: values of k, each above 0; values above N - 1 count as N - 1.
 
     Raises:
         ConfigError: for a k below 1, or different numbers of images.

@@ -25,13 +25,13 @@ def energy(logits: Tensor, temperature: float = 1.0) -> Tensor:
 def knn_score(queries: Tensor, bank: Tensor, k: int = 1) -> Tensor:
     """Return the k-th largest cosine to the training images: N float32.
 
-    The order of images is that of Sun et al. 2022, who use the distance of unit vectors; k = 1 is TinTeM's. NaN for a
-    query that is not finite; all scores are NaN if a training image is not finite.
+    It ranks images as Sun et al. 2022 do, who use the distance of unit vectors; TinTeM uses k = 1. The score of a query
+    that is not finite is NaN; all scores are NaN if a training image is not finite.
 
     Args:
         queries: N,D.
         bank: M,D, the training images.
-        k: 1 to M.
+        k: rank of the cosine, 1 to M.
 
     Raises:
         ConfigError: for k out of range, or shapes that do not match.
@@ -45,11 +45,11 @@ def knn_score(queries: Tensor, bank: Tensor, k: int = 1) -> Tensor:
 def mahalanobis(queries: Tensor, bank: Tensor, labels: Tensor) -> Tensor:
     """Return minus the squared Mahalanobis distance to the nearest class mean: N float64.
 
-    All classes share one covariance, of the training images' differences from their class means, divided by M (Lee et
-    al. 2018, eq. 1, on one layer and without their input noise). The pseudo-inverse is used if it is singular:
-    directions without variation are ignored, that is, features whose deviation is below the rounding error of float32,
-    and eigenvalues of the remaining correlation matrix below 1e-10 of the largest. If no direction remains, all scores
-    are 0. NaN for a query that is not finite; all scores are NaN if a training image is not finite.
+    All classes share one covariance: that of the training images' differences from their class means, divided by M (Lee
+    et al. 2018, eq. 1, on one layer and without their input noise). If it is singular, its pseudo-inverse is used. It
+    ignores directions without variation. These are features whose deviation is below the rounding error of float32, and
+    eigenvalues of the remaining correlation matrix below 1e-10 of the largest. If no direction remains, all scores
+    are 0. The score of a query that is not finite is NaN; all scores are NaN if a training image is not finite.
 
     Args:
         queries: N,D.
@@ -79,7 +79,10 @@ def mahalanobis(queries: Tensor, bank: Tensor, labels: Tensor) -> Tensor:
 
 
 def _whitener(deviations: Tensor, largest: Tensor) -> Tensor:
-    """Return W, D,R, with |x W|^2 = x^T pinv(covariance) x, for deviations M,D; `largest` D are the largest values."""
+    """Return W, D,R, with |x W|^2 = x^T pinv(covariance) x, for deviations M,D.
+
+    `largest`, D, has the largest absolute values of the features.
+    """
     deviation = deviations.square().mean(dim=0).sqrt()
     varies = deviation > torch.finfo(torch.float32).eps * largest
     scaled = deviations / torch.where(varies, deviation, torch.inf)  # the distance does not depend on features' units
@@ -91,8 +94,9 @@ def _whitener(deviations: Tensor, largest: Tensor) -> Tensor:
 def auroc(known: Tensor, unknown: Tensor) -> float:
     """Return the probability that a known image has a higher score than an unknown one; ties count half.
 
-    scikit-learn computes it from the scores' ranks, so that scores may be large or infinite. (torchmetrics applies a
-    sigmoid to scores outside [0, 1], which makes large ones equal.) NaN if a set is empty or a score is NaN.
+    scikit-learn computes it from ranks of the scores, so that scores may be large or infinite. (torchmetrics applies a
+    sigmoid to scores outside [0, 1], which makes large ones equal.) The result is NaN if a set is empty or a score is
+    NaN.
 
     Args:
         known: N scores.
@@ -114,8 +118,8 @@ def fpr_at_95(known: Tensor, unknown: Tensor) -> float:
     The threshold is the largest known score that at least 95 % of the known images reach, without interpolation; an
     image whose score equals it passes. The result is the lowest false positive rate of the ROC curve at a true positive
     rate of 0.95 or more. (A strict > with an interpolated 5 % quantile, as in TinTeM, differs only for unknown scores
-    between two known ones and for ties: if all scores are equal, no unknown image would pass and the result would look
-    perfect; here all pass.) NaN if a set is empty or a score is NaN.
+    between two known ones and for ties. If all scores were equal, no unknown image would pass there, and the result
+    would look perfect; here all unknown images pass.) The result is NaN if a set is empty or a score is NaN.
 
     Args:
         known: N scores.

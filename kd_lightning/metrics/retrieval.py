@@ -18,18 +18,18 @@ def retrieval(
     bank: Tensor | None = None,
     bank_labels: Tensor | None = None,
 ) -> dict[str, float]:
-    """Return `map` and, for each k, `recall_<k>`: each image is a query for others of its class, by cosine.
+    """Return `map` and, for each k, `recall_<k>`: each image is a query for other images of its class, by cosine.
 
-    map: mean over queries of the average precision over the whole ranking (not interpolated). recall_<k>: share of
-    queries with an image of their class among the k nearest. A query's own image is not ranked. Images without another
-    image of their class, or without a label (-1), are not queries. All values are NaN if there is no query or an
-    embedding is not finite. Images with equal cosines are ranked by position.
+    `map` is the mean over queries of the average precision over the complete ranking (not interpolated). `recall_<k>`
+    is the share of queries with an image of their class among the k nearest images. The image of a query is not ranked.
+    Images without another image of their class, or without a label (-1), are not queries. All values are NaN if there
+    is no query or an embedding is not finite. Images with equal cosines are ranked by position.
 
     Args:
         embedding: N,D; converted to float32.
         labels: N int64.
-        ks: each above 0; larger values than the number of images count as that number.
-        bank: M,D, images to rank instead of the other queries; a query's own image, if contained, is ranked.
+        ks: values of k, each above 0; values above the number of images count as that number.
+        bank: M,D, images to rank instead of the other queries; if the image of a query is among them, it is ranked.
         bank_labels: M int64.
 
     Raises:
@@ -42,7 +42,7 @@ def retrieval(
     ranked, ranked_labels = (embedding, labels) if bank is None else (bank, bank_labels)
     if labels.shape != embedding.shape[:1] or ranked_labels.shape != ranked.shape[:1]:
         raise ConfigError(
-            f"labels: {len(labels)} and {len(ranked_labels)} of {len(embedding)} and {len(ranked)} images"
+            f"labels: {len(labels)} and {len(ranked_labels)} labels for {len(embedding)} and {len(ranked)} images"
         )
     precisions, first_hits = [], []
     for rows, cosines in cosine_rows(embedding, ranked):

@@ -14,13 +14,13 @@ from kd_lightning.metrics.states import SumMetric, concatenate
 class SimilarityDistance(SumMetric):
     """|G_teacher - G_student|^2 / b^2 of the b,b Gram matrices with normalised rows (Tung & Mori 2019, eqs. 2 to 4).
 
-    The mean over minibatches of b images. It decreases about as 1 / b, so that only values with the same b can be
+    It is the mean over minibatches of b images. It decreases about as 1 / b, so that only values with the same b can be
     compared. Batches of other sizes are split and concatenated on each device; the remaining images of all devices are
-    concatenated at the end. A last minibatch of fewer than b images is skipped unless it is the only one. NaN for fewer
-    than 2 images, or for values that are not finite.
+    concatenated at the end. A last minibatch of fewer than b images is skipped unless it is the only one. The result is
+    NaN for fewer than 2 images, or for values that are not finite.
 
     Args:
-        batch_size: b; 128 is close to the batch size of the paper's CIFAR-10 runs.
+        batch_size: number of images b; 128 is close to the batch size of the paper's CIFAR-10 runs.
     """
 
     higher_is_better = False

@@ -12,9 +12,9 @@ from kd_lightning import distributed
 
 
 def gather_rows(x: Tensor, group: Any = None) -> list[Tensor]:
-    """Return every rank's x, for torchmetrics' `dist_sync_fn`, even if a rank has no rows.
+    """Return the tensors x of all ranks, as torchmetrics' `dist_sync_fn`, also if a rank has no rows.
 
-    torchmetrics gives such a rank an empty vector, which would block forever if other ranks have matrices.
+    torchmetrics gives such a rank an empty vector, which would block all ranks if other ranks have matrices.
     """
     if x.ndim == 0:
         return gather_all_tensors(x, group)
@@ -26,14 +26,14 @@ def gather_rows(x: Tensor, group: Any = None) -> list[Tensor]:
 
 
 def concatenate(rows: list[Tensor] | Tensor) -> Tensor:
-    """Return a state with reduction "cat" as one tensor: it is a list until the ranks are synchronised."""
+    """Return a state with reduction "cat" as one tensor; the state is a list until the ranks are synchronised."""
     if isinstance(rows, Tensor):
         return rows
     return torch.cat(rows) if rows else torch.zeros(0)
 
 
 class SumMetric(Metric):
-    """Base of metrics computed from sums over images, in float64, whatever the enclosing module's precision is."""
+    """Base of metrics that are computed from sums over images, in float64 whatever the enclosing module's precision."""
 
     full_state_update = False
 
@@ -48,7 +48,7 @@ class SumMetric(Metric):
 
 
 class MeanOverImages(SumMetric):
-    """Base of means over images; NaN without images."""
+    """Base of metrics that are means over images; NaN without images."""
 
     total: Tensor
     count: Tensor

@@ -1,4 +1,4 @@
-"""Networks: any timm model by name, and this project's own for images of 32 pixels."""
+"""Networks: any timm model by name, and this package's networks for images of 32 pixels."""
 
 from kd_lightning.models import cifar as cifar  # registers cifar_* with timm
 from kd_lightning.models.features import Features, Reads

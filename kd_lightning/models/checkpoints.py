@@ -1,4 +1,4 @@
-"""Reading foreign checkpoints without executing them, and writing our own."""
+"""Read checkpoints of any origin without executing code, and write those of this package."""
 
 import argparse
 import json
@@ -20,17 +20,17 @@ _HEADS = ("fc", "linear", "classifier", "head")
 
 
 def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
-    """Tensors by name and the facts about their network (mean, std, size, ... if the file was written here).
+    """Return a checkpoint's tensors by name, and the facts about its network (mean, std, ...) if this package wrote it.
 
-    Takes safetensors, and torch files that hold a state dict, bare or under one of the usual keys. Torch files are
-    read with `weights_only`: a pickle that would run code is refused. (argparse.Namespace, which RepDistiller's
-    files hold beside the weights, is let through: it can carry values but run nothing.)
+    Safetensors files are read, and torch files that contain a state dict, directly or under one of the usual keys.
+    Torch files are read with `weights_only`, so that a pickle that would run code is rejected. (argparse.Namespace,
+    which RepDistiller's files contain in addition to the weights, is allowed: it has values, but cannot run code.)
 
     Raises:
-        ConfigError: where the file is no checkpoint, is truncated, or would execute code.
+        ConfigError: if the file is not a checkpoint, is truncated, or would run code.
     """
     if path.is_dir():
-        raise ConfigError(f"{field}: {path} is a folder; give the file in it")
+        raise ConfigError(f"{field}: {path} is a folder; give a file in it")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -41,26 +41,26 @@ def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise ConfigError(f"{field}: {path} is corrupt or truncated ({error})") from error
-    except Exception as error:  # torch.load fails in many ways: all mean that this file cannot be read
+    except Exception as error:  # torch.load raises many types of error for unreadable files
         reason = one_line(error)
         if type(error).__name__ == "UnpicklingError" or "weights_only" in str(error):
-            reason = "it is a pickle of more than weights, and loading it could run code; save a state dict instead"
+            reason = "it is a pickle with more than weights, and loading it could run code; save a state dict instead"
         raise ConfigError(f"{field}: {path} cannot be read: {reason}") from error
     facts = content.get("network", {}) if isinstance(content, Mapping) else {}
-    held = [content] + [content[key] for key in _CONTAINERS if isinstance(content, Mapping) and key in content]
-    for state in held:
+    candidates = [content] + [content[key] for key in _CONTAINERS if isinstance(content, Mapping) and key in content]
+    for state in candidates:
         if isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values()):
             return dict(state), facts if isinstance(facts, dict) else {}
     shown = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-    raise ConfigError(f"{field}: {path} holds no state dict (it has {shown[:200]})")
+    raise ConfigError(f"{field}: {path} contains no state dict (it contains {shown[:200]})")
 
 
 def clean(state: State, model: nn.Module, field: str = "checkpoint") -> State:
-    """The entries that belong to `model`, under its names.
+    """Return the entries of a state dict that belong to `model`, with the names that `model` uses.
 
-    Whatever prefix a wrapper has put before the keys (`module.`, `_orig_mod.`, `student.model.`, `backbone.`, ...)
-    is found by what it leaves: the prefix under which most of the model's names are. A classifier of another
-    customary name (`linear`, `fc`, ...) is renamed to the model's.
+    A wrapper may have put any prefix before the keys (`module.`, `_orig_mod.`, `student.model.`, `backbone.`, ...). The
+    prefix that occurs with most of the model's names is removed. A classifier with another usual name (`linear`, `fc`,
+    ...) is renamed to the model's name.
 
     Raises:
         ConfigError: if two prefixes fit equally well (two networks in one file).
@@ -70,14 +70,16 @@ def clean(state: State, model: nn.Module, field: str = "checkpoint") -> State:
     votes = Counter(key[: -len(name)] for key in state for name in _endings(key) if name in names)
     best = votes.most_common(2)
     if len(best) == 2 and best[0][1] == best[1][1]:
-        raise ConfigError(f"{field}: two networks fit, under {best[0][0]!r} and {best[1][0]!r}; save one of them alone")
+        raise ConfigError(
+            f"{field}: two networks fit equally well, under {best[0][0]!r} and {best[1][0]!r}; save only one of them"
+        )
     prefix = best[0][0] if best else ""
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if isinstance(head, str) and f"{head}.weight" not in state:
         other = next((name for name in _HEADS if f"{name}.weight" in state), None)
         if other:
             state = {f"{head}{k.removeprefix(other)}" if k.startswith(f"{other}.") else k: v for k, v in state.items()}
-    for name, value in model.state_dict().items():  # files from before BatchNorm counted its batches
+    for name, value in model.state_dict().items():  # old files lack the counts
         if name.endswith("num_batches_tracked"):
             state.setdefault(name, torch.zeros_like(value))
     return state
@@ -89,24 +91,24 @@ def _endings(key: str) -> list[str]:
 
 
 def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """How two state dicts differ, in one line that shows the first keys of each kind; '' where they agree."""
+    """Return how two state dicts differ, in one line with the first keys of each kind; '' if they do not differ."""
     missing = [key for key in expected if key not in given]
-    surplus = [key for key in given if key not in expected]
+    unexpected = [key for key in given if key not in expected]
     shapes = [
         f"{key} {tuple(given[key].shape)} instead of {tuple(expected[key].shape)}"
         for key in expected
         if key in given and given[key].shape != expected[key].shape
     ]
-    kinds = (("missing", missing), ("not expected", surplus), ("of another shape", shapes))
+    kinds = (("missing", missing), ("not expected", unexpected), ("of another shape", shapes))
     return "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:3])}" for kind, keys in kinds if keys)
 
 
 def not_finite(state: Mapping[str, Tensor]) -> str:
-    """The entries that hold a NaN or an infinity: how many, and the first; '' where none does."""
+    """Return the number and the first names of the entries with a NaN or an infinity; '' if there are none."""
     keys = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     return f"{len(keys)} of {len(state)} entries: {', '.join(keys[:3])}" if keys else ""
 
 
 def write(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Writes a network's weights, and what must be known to use them, as safetensors."""
+    """Write a network's weights, and the facts that are needed to use them, as safetensors."""
     write_tensors(path, state, {"network": facts})

@@ -1,4 +1,4 @@
-"""Classifier: the linear classifier of a timm model, and its logits of vectors and class maps of maps."""
+"""The linear classifier of a timm model, its logits of vectors, and its class maps of feature maps."""
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,10 @@ from kd_lightning.models.features import Reads
 
 
 def weight_and_bias(name: str, model: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Return the weight K,D and the bias K (None where it has none) of a model's linear classifier.
+    """Return the weight K,D and the bias K (None if it has no bias) of a model's linear classifier.
 
     Raises:
-        ConfigError: in one line, if the model has no classifier, two, or one that is not linear.
+        ConfigError: if the model has no classifier, several, or one that is not linear.
     """
     layer = model.get_classifier()
     if isinstance(layer, ClassifierHead):
@@ -36,14 +36,14 @@ def classify(name: str, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tenso
     """Return the logits N,K of vectors N,D or the class maps N,K,H,W of maps N,D,H,W.
 
     Raises:
-        ConfigError: in one line, if x is neither or has another width than the classifier.
+        ConfigError: if x has another shape, or another number of channels than the classifier.
     """
     if x.ndim not in (2, 4):
         raise ConfigError(f"{name}: classify takes vectors N,D or maps N,D,H,W, not a tensor of shape {tuple(x.shape)}")
     if x.shape[1] != weight.shape[1]:
         raise ConfigError(
-            f"{name}: the classifier reads {weight.shape[1]} channels and was given {x.shape[1]}; the map must be what "
-            "pooling reads, after a head convolution where the network has one"
+            f"{name}: the classifier reads {weight.shape[1]} channels, but the input has {x.shape[1]}; give the map "
+            "that pooling reads, after the head convolution if the network has one"
         )
     return F.linear(x, weight, bias) if x.ndim == 2 else F.conv2d(x, weight[:, :, None, None], bias)
 
@@ -51,17 +51,21 @@ def classify(name: str, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tenso
 @torch.compiler.disable
 @torch.no_grad()
 def reads_maps(name: str, model: nn.Module, x: Tensor) -> bool:
-    """Tell whether only pooling lies between a model's last map and its classifier, by one pass in eval mode.
+    """Return whether a model has only pooling between its last map and its classifier.
 
-    Average pooling gives the embedding, or a class token is the embedding and the map is the other tokens. A norm after
-    pooling (ConvNeXt) or before it, an activation or convolution (NFNet), a hidden layer or attention pooling differs.
-    Where the last map has other channels than the embedding (a head convolution), pooling's input is compared instead.
+    This is tested by one pass in eval mode. It is true if the average of the map is the embedding, or if a class token
+    is the embedding and the map consists of the other tokens. It is false for a norm before or after pooling
+    (ConvNeXt), an activation or convolution (NFNet), a hidden layer, or attention pooling. If the last map and the
+    embedding have different numbers of channels (a head convolution), the input of pooling is used instead of the last
+    map.
 
     Args:
-        x: a normalised image of 1,3,H,W.
+        name: name of the model in error messages.
+        model: the model; its modes are restored after the pass.
+        x: a normalised image 1,3,H,W.
 
     Raises:
-        ConfigError: in one line, if timm gives no maps of this model.
+        ConfigError: if timm provides no feature maps of this model.
     """
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -83,6 +87,6 @@ def reads_maps(name: str, model: nn.Module, x: Tensor) -> bool:
     return _close(seen.tokens[:, 0], embedding) and _close(seen.tokens[:, -patches.shape[1] :], patches)
 
 
-def _close(given: Tensor, expected: Tensor) -> bool:
-    """Tell whether two tensors agree to 2 %, which half precision keeps."""
-    return bool((given - expected).float().norm() <= 0.02 * expected.float().norm())
+def _close(actual: Tensor, expected: Tensor) -> bool:
+    """Return whether two tensors agree to 2 %, a tolerance that is large enough for half precision."""
+    return bool((actual - expected).float().norm() <= 0.02 * expected.float().norm())

@@ -1,4 +1,4 @@
-"""Creating timm models by name and loading local checkpoints into them."""
+"""Create timm models by name, and load local checkpoints into them."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from kd_lightning.models import checkpoints
 
 
 def create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
-    """Return a new timm model, with the weights that timm has for the name if `pretrained`.
+    """Return a new timm model, with timm's weights for the name if `pretrained`.
 
     Raises:
-        ConfigError: in one line, for an unknown name (with the nearest), arguments that the model does not take, or
-            weights that cannot be had.
+        ConfigError: for an unknown name (with the nearest names), for arguments that the model does not accept, or if
+            the weights cannot be loaded.
     """
     local = not name.startswith(("hf_hub:", "hf-hub:", "local-dir:"))
     base, _, tag = name.partition(".")
@@ -27,27 +27,26 @@ def create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
     except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"{name}: timm refuses model_kwargs {kwargs}: {error}") from error
+        raise ConfigError(f"{name}: timm does not accept model_kwargs {kwargs}: {error}") from error
     except (OSError, RuntimeError) as error:
         if not pretrained and local and not kwargs:
             raise
         if not pretrained and local:
-            raise ConfigError(f"{name}: timm refuses model_kwargs {kwargs}: {error}") from error
+            raise ConfigError(f"{name}: timm does not accept model_kwargs {kwargs}: {error}") from error
         reason = one_line(error)
         raise ConfigError(
-            f"{name}: its weights cannot be had ({reason}); give a local file as checkpoint instead"
+            f"{name}: its weights cannot be loaded ({reason}); give a local file as checkpoint instead"
         ) from error
 
 
 def load(model: nn.Module, name: str, checkpoint: str) -> tuple[dict[str, Any], int]:
-    """Load a checkpoint into a model, which takes on its number of classes.
+    """Load a checkpoint into a model, whose number of classes is changed to that of the checkpoint.
 
     Returns:
-        What the file says of its network (mean, std, size, class_names, ...), and its number of classes.
+        The facts in the file about its network (mean, std, size, class_names, ...), and its number of classes.
 
     Raises:
-        ConfigError: in one line, if the file cannot be read, is another architecture's, or holds numbers that are not
-            finite.
+        ConfigError: if the file cannot be read, has another architecture, or contains numbers that are not finite.
     """
     field = f"{name}: checkpoint"
     path = resolve(checkpoint, field)
@@ -57,29 +56,35 @@ def load(model: nn.Module, name: str, checkpoint: str) -> tuple[dict[str, Any], 
     head = state.get(f"{classifier}.weight")
     classes = model.num_classes if head is None else head.shape[0]
     if head is None and isinstance(classifier, str):
-        classes = 0  # a backbone alone, as self-supervised teachers are
+        classes = 0  # a backbone without classifier, e.g. a self-supervised teacher
     if classes != model.num_classes:
         model.reset_classifier(classes)
     differs = checkpoints.mismatch(model.state_dict(), state)
     if differs:
         written_by = f" (it is a {facts['name']})" if facts.get("name", name) != name else ""
         raise ConfigError(f"{field}: {path} does not fit this model{written_by}: {differs}")
-    masks = {name for name, _ in model.named_buffers() if "running_" not in name}  # these may well hold infinities
+    masks = {name for name, _ in model.named_buffers() if "running_" not in name}  # masks may contain infinities
     if broken := checkpoints.not_finite({name: value for name, value in state.items() if name not in masks}):
-        raise ConfigError(f"{field}: {path} holds numbers that are not finite, in {broken}")
+        raise ConfigError(f"{field}: {path} contains numbers that are not finite, in {broken}")
     model.load_state_dict(state)
     return facts, classes
 
 
 def class_names(model: nn.Module, facts: dict[str, Any], pretrained: bool) -> list[str] | None:
-    """Return the classes in the classifier's order: the file's, or ImageNet-1k's WordNet ids by timm's tag."""
+    """Return the class names in the classifier's order; None if they are unknown.
+
+    They come from the file, or are the WordNet ids of ImageNet-1k if timm's tag of the weights ends with `in1k`.
+    """
     if pretrained and model.num_classes == 1000 and str(model.pretrained_cfg.get("tag")).endswith("in1k"):
         return ImageNetInfo("imagenet-1k").label_names()
     return facts.get("class_names")
 
 
 def own_size(model: nn.Module, pretrained: bool) -> int | None:
-    """Return the side in pixels that a model needs (by its patch embedding) or that its weights were trained at."""
+    """Return the side in pixels that a model requires, or at which its weights were trained; None if any side fits.
+
+    Models with a strict patch embedding (ViTs) require one side.
+    """
     patches = getattr(model, "patch_embed", None)
     if getattr(patches, "img_size", None) and getattr(patches, "strict_img_size", True):
         return patches.img_size[0]

@@ -1,4 +1,4 @@
-"""Extraction: the features of one forward pass of a timm model, each computed only when it is asked for."""
+"""Compute the requested features of a timm model in one forward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.models.cifar import CifarModel
 from kd_lightning.models.features import Features, Reads
 
-# the last activation of timm's residual blocks; of Res2Net's it is used several times, last at the end
+# name of the last activation in timm's residual blocks; Res2Net uses it several times, the last time at the end
 _LAST_ACTIVATION = {
     resnet.BasicBlock: "act2",
     resnet.Bottleneck: "act3",
@@ -23,7 +23,7 @@ _LAST_ACTIVATION = {
     sknet.SelectiveKernelBasic: "act",
     sknet.SelectiveKernelBottleneck: "act",
 }
-# attention whose dropout reads probabilities N,heads,M,M (CaiT mixes the heads before, Swin has windows, ...)
+# attention layers whose dropout reads probabilities N,heads,M,M (in CaiT the heads are mixed, Swin has windows, ...)
 _ATTENTION = (
     Attention,
     AttentionRope,
@@ -36,16 +36,16 @@ _ATTENTION = (
 
 
 def extract(name: str, model: nn.Module, x: Tensor, reads: Reads) -> Features:
-    """Return the features of normalised images x of N,3,H,W that `reads` names, from one forward pass.
+    """Return the features named by `reads`, of normalised images x N,3,H,W, from one forward pass.
 
     Raises:
-        ConfigError: in one line, if timm gives no maps of this model, or if it has no pre-activations (or fewer stages
-            than asked for) or no attention that can be read.
+        ConfigError: if timm provides no feature maps of this model, or if the model has no pre-activations, fewer
+            stages than requested, or no attention that can be read.
     """
     if not any(reads):
         return Features()
     if reads.maps and not hasattr(model, "forward_intermediates"):
-        raise ConfigError(f"{name}: timm gives no feature maps of this model; choose another network")
+        raise ConfigError(f"{name}: timm provides no feature maps of this model; choose another network")
     activations = _last_activations(name, model, reads.preactivations) if reads.preactivations else {}
     attention = _last_attention(name, model) if reads.attention else {}
     with _inputs_of(model, {**activations, **attention}) as hooks:
@@ -57,7 +57,7 @@ def extract(name: str, model: nn.Module, x: Tensor, reads: Reads) -> Features:
 
 
 def _forward(model: nn.Module, x: Tensor, reads: Reads) -> Features:
-    """Return what the model's own interface gives: everything but attention and the pre-activations of timm's."""
+    """Return the features from the model's interface: all but attention and the pre-activations of timm's models."""
     final, maps, preactivations = None, [], []
     after_maps = reads.tokens or reads.embedding or reads.logits
     if reads.preactivations and isinstance(model, CifarModel):
@@ -66,9 +66,9 @@ def _forward(model: nn.Module, x: Tensor, reads: Reads) -> Features:
         maps, preactivations = maps[count - reads.maps :], preactivations[count - reads.preactivations :]
     elif reads.maps:
         only = not after_maps
-        norm = not isinstance(model, Hiera | HieraDet)  # timm normalises the last map of all others that have a norm
-        given = model.forward_intermediates(x, indices=reads.maps, norm=norm, stop_early=only, intermediates_only=only)
-        final, maps = (None, given) if only else given
+        norm = not isinstance(model, Hiera | HieraDet)  # timm normalises the last map of other models with a norm
+        output = model.forward_intermediates(x, indices=reads.maps, norm=norm, stop_early=only, intermediates_only=only)
+        final, maps = (None, output) if only else output
     elif reads.logits and not (reads.tokens or reads.embedding):
         return Features(logits=model(x))
     else:
@@ -86,21 +86,24 @@ def _forward(model: nn.Module, x: Tensor, reads: Reads) -> Features:
 
 
 def _last_activations(name: str, model: nn.Module, count: int) -> dict[str, nn.Module]:
-    """Return the last activation of each of timm's last `count` stages by name; none for our own networks."""
+    """Return the last activations of the last `count` stages of a timm model, by name; none for a CifarModel."""
     if not isinstance(model, CifarModel | resnet.ResNet):
         raise ConfigError(_NO_PREACTIVATIONS.format(name=name))
     if not 0 < count <= len(model.feature_info):
-        raise ConfigError(f"{name}: preactivations is {count}; this network has {len(model.feature_info)} stages")
+        stages = len(model.feature_info)
+        raise ConfigError(
+            f"{name}: preactivations is {count}, but this network has {stages} stages; choose 1 to {stages}"
+        )
     if isinstance(model, CifarModel):
         return {}
-    found = {"act1": model.act1}
+    activations = {"act1": model.act1}
     for number in range(1, len(model.feature_info)):
         stage = model.get_submodule(f"layer{number}")
         activation = _LAST_ACTIVATION.get(type(stage[-1]))
         if activation is None:
             raise ConfigError(_NO_PREACTIVATIONS.format(name=name))
-        found[f"layer{number}.{len(stage) - 1}.{activation}"] = getattr(stage[-1], activation)
-    return dict([*found.items()][-count:])
+        activations[f"layer{number}.{len(stage) - 1}.{activation}"] = getattr(stage[-1], activation)
+    return dict([*activations.items()][-count:])
 
 
 _NO_PREACTIVATIONS = (
@@ -110,24 +113,27 @@ _NO_PREACTIVATIONS = (
 
 
 def _last_attention(name: str, model: nn.Module) -> dict[str, nn.Module]:
-    """Return the attention dropout of the last block by name: its input is the attention probabilities."""
+    """Return the attention layer of the last block, by the name of its dropout.
+
+    The input of the dropout is the attention probabilities.
+    """
     blocks = getattr(model, "blocks", None)
     block = blocks[-1] if isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) else None
     for path, layer in (("", block), (".attn", getattr(block, "attn", None))):
         if type(layer) in _ATTENTION:
             return {f"blocks.{len(blocks) - 1}{path}.attn_drop": layer}
     raise ConfigError(
-        f"{name}: this network has no attention between all tokens of an image that can be read; networks that have "
-        "it: ViTs (vit_*, deit_*, deit3_*, eva02_*, beit_*)"
+        f"{name}: this network has no readable attention between all tokens of an image; networks that have it: ViTs "
+        "(vit_*, deit_*, deit3_*, eva02_*, beit_*)"
     )
 
 
 @contextmanager
 def _inputs_of(model: nn.Module, layers: dict[str, nn.Module]) -> Iterator[FeatureHooks | None]:
-    """Collect the inputs of layers in a forward pass by timm's FeatureHooks, which are removed after it.
+    """Collect the inputs of the named layers in a forward pass with timm's FeatureHooks, which are then removed.
 
-    Meanwhile the modules given for these names do not work in place and use no fused attention, so that the inputs
-    are computed and are not overwritten.
+    During the pass, the modules given for these names do not work in place and do not use fused attention, so that the
+    inputs are computed and not overwritten.
     """
     if not layers:
         yield None
@@ -145,5 +151,5 @@ def _inputs_of(model: nn.Module, layers: dict[str, nn.Module]) -> Iterator[Featu
     finally:
         for (module, flag), value in zip(flags, before, strict=True):
             setattr(module, flag, value)
-        for handle in hooks._handles:  # timm has no method for it
+        for handle in hooks._handles:  # timm has no method that removes them
             handle.remove()

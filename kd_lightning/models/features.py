@@ -1,4 +1,4 @@
-"""Features, what a network computed of a batch of images, and Reads, which of them are asked for."""
+"""Features: the outputs of a network for a batch of images. Reads: the features to compute."""
 
 from typing import NamedTuple
 
@@ -6,19 +6,19 @@ from torch import Tensor
 
 
 class Reads(NamedTuple):
-    """Which features are computed; the arguments of `Network.features`."""
+    """The features to compute, as the arguments of `Network.features`."""
 
     maps: int = 0
-    """How many of the last stages' maps."""
+    """Number of last stages whose maps are computed."""
     preactivations: int = 0
-    """How many of the last stages' maps before their last activation."""
+    """Number of last stages whose maps before the last activation are computed."""
     tokens: bool = False
     attention: bool = False
     embedding: bool = False
     logits: bool = False
 
     def __or__(self, other: "Reads") -> "Reads":
-        """Return what either of two asks for."""
+        """Return the features that at least one of the two requests."""
         return Reads(*map(max, self, other))
 
     def __str__(self) -> str:
@@ -26,23 +26,23 @@ class Reads(NamedTuple):
 
 
 class Features(NamedTuple):
-    """What a network computed of N images; None, or no maps, where it was not asked for."""
+    """Outputs of a network for N images; None, or an empty list, for features that were not requested."""
 
     maps: list[Tensor] = []
-    """The last n stages, N,C,H,W each; a ViT's blocks too: patch tokens only, after its final norm."""
+    """Maps of the last n stages, N,C,H,W each; for a ViT, patch tokens of the last blocks after its final norm."""
     preactivations: list[Tensor] = []
-    """The last n stages before their last activation, N,C,H,W each; of cifar_* and timm's ResNets."""
+    """Maps of the last n stages before the last activation, N,C,H,W each; only for cifar_* and timm's ResNets."""
     tokens: Tensor | None = None
-    """N,M,D: prefix tokens (CLS, registers) first; None where the model has no tokens."""
+    """N,M,D: prefix tokens (CLS, registers) first; None if the model has no tokens."""
     attention: Tensor | None = None
-    """N,heads,M,M: the attention probabilities of the last block, before dropout; of ViTs."""
+    """N,heads,M,M: the attention probabilities of the last block, before dropout; only for ViTs."""
     embedding: Tensor | None = None
-    """N,D: the classifier's input."""
+    """N,D: the input of the classifier."""
     logits: Tensor | None = None
-    """N,K."""
+    """N,K: the output of the classifier."""
 
     def only(self, reads: Reads) -> "Features":
-        """Return the features that `reads` asks for, where more were computed."""
+        """Return only the features that `reads` requests."""
         return Features(
             self.maps[len(self.maps) - reads.maps :],
             self.preactivations[len(self.preactivations) - reads.preactivations :],

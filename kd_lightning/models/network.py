@@ -1,4 +1,4 @@
-"""Network: any timm model by name, which normalises its own input and gives its features without a hook."""
+"""Network: any timm model by name. It normalises its own input and returns its features."""
 
 import json
 from contextlib import AbstractContextManager, nullcontext
@@ -24,26 +24,27 @@ Channels = tuple[float, float, float]
 
 @final
 class Network(nn.Module):
-    """A timm model with its own normalisation in front: takes images as uint8 or in [0, 1].
+    """A timm model that normalises its own input: images as uint8, or as float in [0, 1].
 
     Args:
-        name: any model that timm knows (`cifar_resnet20`, `vit_small_patch14_dinov2.lvd142m`, `hf_hub:...`).
-        pretrained: load the weights that timm has for the name (from a hub, or shipped here: `cifar_resnet20.digits`).
-        checkpoint: path of a local file with weights (safetensors, torch, or a checkpoint of this project).
-        num_classes: width of the classifier; the weights' own where none is given, 0 where they are a backbone alone.
-            Another width than the weights' keeps the backbone and starts a fresh classifier. 0 removes it: the logits
-            are then the embedding.
-        mean: the mean that the model's input is normalised by, one value a channel; default: the weights' own.
-        std: the standard deviation, likewise.
-        size: side in pixels that images are resized to; default: the size the weights were trained at where timm
-            or the file says it, the only size that the model takes (ViTs), else the images' own.
-        dtype: what a teacher computes in, weights included, whatever trainer.precision is: `bfloat16` and `float16`
-            take half its memory. Default: as trainer.precision says.
-        model_kwargs: further arguments for the timm model (`drop_path_rate: 0.1`, `shortcut: B`, `img_size: 32`).
+        name: name of any model in timm (`cifar_resnet20`, `vit_small_patch14_dinov2.lvd142m`, `hf_hub:...`).
+        pretrained: whether to load timm's weights for the name (from a hub, or from this package:
+            `cifar_resnet20.digits`).
+        checkpoint: path of a local file with weights (safetensors, torch, or a checkpoint of this package).
+        num_classes: number of outputs of the classifier. 0 removes the classifier, so that the logits are the
+            embedding. A number that differs from the weights' number creates a new classifier on the same backbone.
+            Default: the number of the weights; 0 if they contain only a backbone.
+        mean: mean by which the model's input is normalised, one value per channel. Default: the mean of the weights.
+        std: standard deviation by which the input is divided, one value per channel. Default: that of the weights.
+        size: side in pixels to which images are resized. Default: the side at which the weights were trained, if timm
+            or the file contains it, or the only side that the model accepts (ViTs); otherwise images are not resized.
+        dtype: number format of a teacher's weights and computations, independent of trainer.precision. `bfloat16` and
+            `float16` need half of its memory. Default: the format that trainer.precision sets.
+        model_kwargs: further arguments of the timm model (`drop_path_rate: 0.1`, `shortcut: B`, `img_size: 32`).
 
     Raises:
-        ConfigError: for an unknown name (with the nearest), arguments that the model does not take, weights that are
-            missing, unreadable or another architecture's (with the first keys that differ).
+        ConfigError: for an unknown name (with the nearest names), for arguments that the model does not accept, and
+            for weights that are missing, unreadable, or of another architecture (with the first keys that differ).
     """
 
     def __init__(
@@ -61,19 +62,19 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         if pretrained and checkpoint:
-            raise ConfigError(f"{name}: pretrained and checkpoint are both given; keep one of them")
-        for field, number in (("num_classes", num_classes), ("size", size)):
-            if number is not None and number < (0 if field == "num_classes" else 1):
-                raise ConfigError(f"{name}: {field} is {number}; it must be positive")
+            raise ConfigError(f"{name}: pretrained and checkpoint are both given; give only one of them")
+        for field, number, least in (("num_classes", num_classes, 0), ("size", size, 1)):
+            if number is not None and number < least:
+                raise ConfigError(f"{name}: {field} is {number}; it must be at least {least}")
         if size is not None and size > LARGEST_SIDE:
-            raise ConfigError(f"{name}: size is {size}; it can be up to {LARGEST_SIDE} pixels")
+            raise ConfigError(f"{name}: size is {size}; it must be at most {LARGEST_SIDE} pixels")
         if std is not None and min(std) <= 0:
-            raise ConfigError(f"{name}: std is {std}; every channel's must be above 0")
+            raise ConfigError(f"{name}: std is {std}; all values must be above 0")
         self.name, self.frozen = name, False
         facts: dict[str, Any] = {}
         own_classes = {} if num_classes is None else {"num_classes": num_classes}
         self.has_weights = pretrained or checkpoint is not None
-        # weights that are loaded cost no random numbers: a seed gives the same student whatever its teacher is
+        # loading weights must not change the random state: a seed gives the same student with any teacher
         with torch.random.fork_rng(devices=[], enabled=self.has_weights):
             if checkpoint is None:
                 self.model = creation.create(name, pretrained, {**own_classes, **(model_kwargs or {})})
@@ -101,25 +102,25 @@ class Network(nn.Module):
             self.model.to(self.dtype)
 
     def freeze(self) -> "Network":
-        """Makes the network a constant: no gradients, and eval mode whatever `.train()` it is sent."""
+        """Turn off gradients and set eval mode permanently (`.train()` has no effect); return the network."""
         self.frozen = True
         return self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Network":
-        """As torch's, except that a frozen network stays in eval mode."""
+        """Set the mode as in torch; a frozen network stays in eval mode."""
         return super().train(mode and not self.frozen)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images N,3,H,W (uint8, or float in [0, 1]) as the model wants them: size, mean, std, dtype."""
+        """Return images N,3,H,W (uint8, or float in [0, 1]) as the model's input: resized, normalised, converted."""
         x = as_float(images)
         if self.size is not None and x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode=self.interpolation, antialias=True).clamp(0, 1)
         return ((x - self.mean.float()) / self.std.float()).to(self.dtype or self.mean.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits N,K of images N,3,H,W (uint8, or float in [0, 1])."""
+        """Return the logits N,K of images N,3,H,W (uint8, or float in [0, 1])."""
         with self._precision(images):
-            return self._given(self.model(self.normalize(images)))
+            return self._in_run_dtype(self.model(self.normalize(images)))
 
     def features(
         self,
@@ -132,21 +133,22 @@ class Network(nn.Module):
         embedding: bool = False,
         logits: bool = False,
     ) -> Features:
-        """Return what is asked for of images N,3,H,W, from one forward pass that computes nothing else.
+        """Return the requested features of images N,3,H,W, from one forward pass that computes nothing else.
 
         Args:
-            images: uint8, or float in [0, 1]; or `Masked`, for a ViT some of whose patch tokens are replaced.
-            maps: how many of the last stages' feature maps; the last one is what pooling reads, or, where a
-                network widens it first (EfficientNet's head convolution), the last stage before that.
-            preactivations: how many of the last stages' maps before their last activation: `maps` are the activation
-                of these, with exceptions that the networks' docstrings name (`cifar_wrn_*`, `cifar_shufflenetv2`;
-                linear bottlenecks have none, so the map itself). Of `cifar_*` and timm's ResNets, whose last
-                activations do not work in place in this pass.
-            tokens: the token sequence after the final norm.
-            attention: the probabilities of the last block's attention before dropout, of ViTs. That block does not use
-                fused attention in this pass, so that its other outputs may differ in rounding.
-            embedding: what the classifier reads.
-            logits: the classifier's output.
+            images: images as uint8, or as float in [0, 1]; or `Masked` images, for a ViT of which some patch tokens are
+                replaced.
+            maps: number of last stages whose feature maps are returned. The last map is the input of pooling; in a
+                network with a head convolution (EfficientNet) it is the input of that convolution.
+            preactivations: number of last stages whose maps before the last activation are returned, for `cifar_*` and
+                timm's ResNets. `maps` are the activations of these maps; the docstrings of `cifar_wrn_*` and
+                `cifar_shufflenetv2` describe exceptions. Linear bottlenecks have no activation, so that their map is
+                returned. In this pass the last activations of timm's ResNets do not work in place.
+            tokens: whether the token sequence after the final norm is returned.
+            attention: whether the attention probabilities of the last block before dropout are returned, for ViTs. In
+                this pass the block does not use fused attention, so that its other outputs may differ by rounding.
+            embedding: whether the input of the classifier is returned.
+            logits: whether the output of the classifier is returned.
 
         Raises:
             ConfigError: if this network has no maps, pre-activations or attention that can be read, or no patch tokens
@@ -161,7 +163,9 @@ class Network(nn.Module):
             seen = extract(self.name, self.model, self.normalize(images), reads)
         if not self.dtype:
             return seen
-        return Features(*([*map(self._given, part)] if isinstance(part, list) else self._given(part) for part in seen))
+        return Features(
+            *([*map(self._in_run_dtype, part)] if isinstance(part, list) else self._in_run_dtype(part) for part in seen)
+        )
 
     def mask_token(self) -> nn.Parameter:
         """Return a new learnable token for `Masked` images, which a method keeps as a parameter of its own.
@@ -173,35 +177,37 @@ class Network(nn.Module):
 
     @property
     def classifier(self) -> tuple[Tensor, Tensor | None]:
-        """Return the linear classifier's weight K,D and bias K (None where it has none), with gradient.
+        """The weight K,D and the bias K (None if it has no bias) of the linear classifier, with gradient.
 
         Raises:
-            ConfigError: if it has no classifier (num_classes 0), two (distilled DeiT), or one that is not linear.
+            ConfigError: if the network has no classifier (num_classes 0), two (distilled DeiT), or one that is not
+                linear.
         """
         weight, bias = classifier.weight_and_bias(self.name, self.model)
-        return self._given(weight), self._given(bias)
+        return self._in_run_dtype(weight), self._in_run_dtype(bias)
 
     def classify(self, x: Tensor) -> Tensor:
         """Return the logits N,K of vectors N,D (`embedding`), or the class maps N,K,H,W of maps N,D,H,W.
 
-        Class maps are the classifier as a 1x1 convolution (Zhou et al. 2016), with its bias. Where the head is average
-        pooling, their mean over the positions is the logits if x is what pooling reads: `maps[-1]` for most networks;
-        for one with a head convolution (EfficientNet, cifar_mobilenetv2, cifar_shufflenetv2) that convolution's output,
-        which has other channels than `maps[-1]`. Of ViTs that pool a class token x is `maps[-1]`, the patch tokens.
+        Class maps are the output of the classifier as a 1x1 convolution (Zhou et al. 2016), with its bias. If the head
+        is average pooling and x is the input of pooling, the mean of the class maps over the positions is the logits.
+        For most networks, the input of pooling is `maps[-1]`. For networks with a head convolution (EfficientNet,
+        cifar_mobilenetv2, cifar_shufflenetv2), it is the output of that convolution, which has another number of
+        channels than `maps[-1]`. For ViTs that pool a class token, x is `maps[-1]`, the patch tokens.
 
         Raises:
-            ConfigError: as for `classifier`; for another shape or width; for maps of a network that has more between
-                its last map and the classifier than pooling (ConvNeXt's norm, NFNet's activation, a hidden layer,
-                attention pooling), which one image shows when maps are first classified.
+            ConfigError: as for `classifier`; for another shape or number of channels; for maps of a network that has
+                more than pooling between its last map and its classifier (ConvNeXt's norm, NFNet's activation, a hidden
+                layer, attention pooling). This is tested with one image when maps are first classified.
         """
         weight, bias = classifier.weight_and_bias(self.name, self.model)
         if x.ndim == 4 and x.shape[1] == weight.shape[1] and not self._classifies_maps:
             raise ConfigError(
-                f"{self.name}: this network has no class maps: more than pooling lies between its last map and the "
-                "classifier; classify vectors"
+                f"{self.name}: this network has no class maps, because there is more than pooling between its last map "
+                "and its classifier; classify vectors"
             )
         with self._precision(x):
-            return self._given(classifier.classify(self.name, weight, bias, x.to(self.dtype or x.dtype)))
+            return self._in_run_dtype(classifier.classify(self.name, weight, bias, x.to(self.dtype or x.dtype)))
 
     @cached_property
     def _classifies_maps(self) -> bool:
@@ -213,12 +219,12 @@ class Network(nn.Module):
     def _precision(self, images: Tensor) -> AbstractContextManager:
         return torch.autocast(images.device.type, enabled=False) if self.dtype else nullcontext()
 
-    def _given(self, x: Any) -> Any:
-        """Return an output in what the run computes in, where the network has a dtype of its own; None stays None."""
+    def _in_run_dtype(self, x: Any) -> Any:
+        """Return an output in the dtype of the run if the network has its own dtype; None stays None."""
         return x.to(self.mean.dtype) if self.dtype and x is not None else x
 
     def facts(self) -> dict[str, Any]:
-        """What a file must say beside the weights so that they are used as they were trained."""
+        """Return the facts that a file needs, in addition to the weights, to use the weights as they were trained."""
         return {
             "name": self.name,
             "num_classes": self.num_classes,
@@ -228,7 +234,7 @@ class Network(nn.Module):
         }
 
     def fingerprint(self) -> str:
-        """Changes with any weight, and with mean, std and size."""
+        """Return a hash of all weights and of the facts (mean, std, size, ...)."""
         digest = sha256(json.dumps(self.facts(), sort_keys=True).encode())
         for name, value in self.model.state_dict().items():
             digest.update(
@@ -241,7 +247,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def macs(self, side: int) -> int:
-        """Multiply-accumulates of one image of `side` pixels, counted by torch (half of its FLOPs)."""
+        """Return the multiply-accumulates for one image of `side` pixels, counted by torch (half of its FLOPs)."""
         was_training = self.training
         self.eval()
         with FlopCounterMode(display=False) as counter:

@@ -79,7 +79,7 @@ def test_two_configs_two_variants_one_table(
     assert [result["title"].split(",")[0] for result in found] == ["KD", "KD", "SP", "SP"]
     assert sum("--speed.channels_last=true" in args for args in in_process) == 6
     printed = capfd.readouterr().out
-    for words in ("the bare loop", "where fit's time goes", "Lightning's loop", "all of them"):
+    for words in ("the bare loop", "where fit's time goes", "Lightning's loop", "all configs and variants"):
         assert words in printed
     assert not [*Path.cwd().glob("runs/kd_lightning*/bench*")]
 
@@ -142,7 +142,7 @@ def test_too_few_batches_are_refused(tmp_path: Path, capfd: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         main(["fit", f"--config={KD_CONFIG}", *BRIEF[2:], "--data.batch_size=200", f"--run.output_dir={tmp_path}",
               f"--trainer.callbacks+={json.dumps(callback)}"])  # fmt: skip
-    assert "data.batch_size: this benchmark needs 3 batches an epoch, and there are 1" in capfd.readouterr().err
+    assert "data.batch_size: this benchmark needs 3 batches per epoch, but there are 1" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("kind", some_by_default(METHODS, "SP"))
@@ -272,7 +272,7 @@ class TestTorchdistill:
         from benchmarks.torchdistill_baseline import runs_of
         from kd_lightning.errors import ConfigError
 
-        with pytest.raises(ConfigError, match="against: KD, and SP"):
+        with pytest.raises(ConfigError, match="against: only KD, and SP"):
             runs_of(method(SP, layers=2), None)
 
 

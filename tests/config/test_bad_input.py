@@ -164,7 +164,7 @@ def test_a_teacher_with_numbers_that_are_not_finite(refused, tmp_path: Path) -> 
     checkpoints.write(tmp_path / "nan.safetensors", network.model.state_dict(), network.facts())
     teacher = {"name": "cifar_resnet8", "checkpoint": str(tmp_path / "nan.safetensors")}
     line = refused(changed(model__init_args__teacher=teacher))
-    assert "nan.safetensors holds numbers that are not finite, in 1 of" in line
+    assert "nan.safetensors contains numbers that are not finite, in 1 of" in line
     assert "layer2.0.conv1.weight" in line
 
 

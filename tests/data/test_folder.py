@@ -75,7 +75,7 @@ def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
     fill(tmp_path / "test")
     odd = tmp_path / "train" / "dog" / "99.png"
     Image.fromarray(np.full((8, 20), 77, np.uint8)).save(odd)
-    with pytest.raises(ConfigError, match=r"data.size: .*99.png has 20x8 pixels, the first image 6x6"):
+    with pytest.raises(ConfigError, match=r"data.size: .*99.png has 20x8 pixels, but the first has 6x6"):
         of(tmp_path)
     data = of(tmp_path, size=4)
     images = data.datasets["train"].take(torch.arange(11)).images
@@ -130,7 +130,7 @@ def test_refusals(tmp_path: Path) -> None:
 
     assert "data.path" in refusal()
     (tmp_path / "images").mkdir()
-    assert "at least two; it contains no folders" in refusal()
+    assert "one per class; it contains no folders" in refusal()
     fill(tmp_path / "images" / "train")
     assert "neither test/ nor val/" in refusal()
     fill(tmp_path / "images" / "test", classes=("cat", "dgo"))

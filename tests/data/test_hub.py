@@ -92,7 +92,7 @@ def test_splits_by_other_names(tmp_path: Path) -> None:
     assert not data.has_validation
     assert {split: len(images) for split, images in data.datasets.items()} == {"train": 6, "test": 3}
     for same in ({"val": "train"}, {"val": "validation"}, {"test": "train"}):  # validation is the test by default
-        assert "are the same images" in refusal(path, **same)
+        assert "are the same split" in refusal(path, **same)
     path = write(tmp_path / "more", PETS, train=[0, 1, 2, 0, 1, 2], validation=[0, 1, 2], test=[0, 1])
     data = of(path, train="validation", val="train")
     assert data.has_validation

@@ -129,7 +129,7 @@ def test_other_files_are_counted_and_empty_classes_stay(root: Path, monkeypatch:
         (root / "train" / name).write_text("no image")
     for split in ("train", "test"):
         (root / split / "bat").mkdir()
-    with pytest.warns(UserWarning, match=rf"data.path: {root}/train/bat has no images; the class is kept"):
+    with pytest.warns(UserWarning, match=rf"data.path: {root}/train/bat has no images, so the class is empty"):
         data = of(root)
     assert data.class_names == ["bat", "cat", "dog"]
     assert data.datasets["train"].labels.tolist() == [1] * 6 + [2] * 6

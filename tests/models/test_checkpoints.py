@@ -93,7 +93,7 @@ def test_what_is_no_checkpoint_is_named(network: Network, tmp_path: Path) -> Non
     assert "corrupt or truncated" in refusal(tmp_path / "cut.safetensors")
     for name in ("cut.pth", "empty.pth", "text.pth"):
         assert "cannot be read" in refusal(tmp_path / name) or "could run code" in refusal(tmp_path / name)
-    assert "holds no state dict (it has epoch, lr)" in refusal(tmp_path / "none.pth")
+    assert "contains no state dict (it contains epoch, lr)" in refusal(tmp_path / "none.pth")
     assert "is a folder" in refusal(tmp_path / "folder")
     assert "nearest: whole.pth" in refusal(tmp_path / "whol.pth")
 

@@ -108,8 +108,8 @@ def test_networks_without_one_linear_classifier(name: str, kwargs: dict, words: 
     ("name", "kwargs", "shape", "words"),
     [
         ("cifar_resnet8", {}, (2, 64, 3), ["vectors N,D or maps", "(2, 64, 3)"]),
-        ("cifar_resnet8", {}, (2, 63), ["reads 64", "given 63"]),
-        ("cifar_mobilenetv2", {}, (2, 160, 2, 2), ["reads 1280", "given 160", "head convolution"]),
+        ("cifar_resnet8", {}, (2, 63), ["reads 64", "has 63"]),
+        ("cifar_mobilenetv2", {}, (2, 160, 2, 2), ["reads 1280", "has 160", "head convolution"]),
         ("convnext_atto", {}, (2, 320, 2, 2), ["no class maps"]),  # a norm after pooling
         ("vit_tiny_patch16_224", {**TINY_VIT, "global_pool": "avg"}, (2, 192, 4, 4), ["no class maps"]),
         ("test_nfnet", {}, (2, 192, 2, 2), ["no class maps"]),  # an activation before pooling

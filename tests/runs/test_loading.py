@@ -152,7 +152,7 @@ def test_a_teacher_with_other_weights_is_warned_of(run: Path) -> None:
 def test_no_pickle_is_executed(run: Path) -> None:
     state = torch.load(run / "best.ckpt", weights_only=True)
     torch.save({**state, "more": Harmful(run / "executed")}, run / "best.ckpt")
-    with pytest.raises(ConfigError, match=r"it is a pickle of more than weights"):
+    with pytest.raises(ConfigError, match=r"it is a pickle with more than weights"):
         load_run(run)
     assert not (run / "executed").exists()
 

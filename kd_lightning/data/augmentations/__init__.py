@@ -1,4 +1,4 @@
-"""Augmentations of whole batches on their device. Importing a class here makes its name known in YAML."""
+"""Augmentations of batches on their device. A class that is imported here can be used in YAML by its name."""
 
 from kd_lightning.data.augmentations.auto import RandAugment, TimmRandAugment, TrivialAugment
 from kd_lightning.data.augmentations.base import Augmentation, augment, view_keys

@@ -17,7 +17,7 @@ Fill = tuple[float, float, float]
 
 
 class _Policy(Augmentation):
-    """Several rounds; in each, every image gets one operation of a list, drawn with equal probability."""
+    """Base of policies with several rounds: in each round, every image gets one random operation from a list."""
 
     names: tuple[str, ...]
     shear, rotation = 0.3, 30.0
@@ -30,7 +30,7 @@ class _Policy(Augmentation):
 
     @abstractmethod
     def strength(self, keys: Tensor) -> Tensor:
-        """Return N float32: 0 is the weakest change, 1 the strongest."""
+        """Return N float32 from 0 (the weakest change) to 1 (the strongest)."""
 
     @abstractmethod
     def shift(self, strength: Tensor, side: int) -> Tensor:
@@ -65,11 +65,11 @@ class _Policy(Augmentation):
 
 
 class RandAugment(_Policy):
-    """Several operations with one magnitude (Cubuk et al. 2020), with torchvision's list and ranges.
+    """Applies several operations with one magnitude (Cubuk et al. 2020), with torchvision's list and ranges.
 
     Args:
         num_ops: number of operations, applied in order.
-        magnitude: 0 to `bins` - 1.
+        magnitude: magnitude of the operations, from 0 to `bins` - 1.
         bins: number of magnitudes.
         interpolation: interpolation of operations that move pixels.
         fill: colour of pixels from outside the image.
@@ -115,7 +115,7 @@ class RandAugment(_Policy):
 
 
 class TrivialAugment(RandAugment):
-    """One operation with a random magnitude (Müller & Hutter 2021), torchvision's TrivialAugmentWide.
+    """Applies one operation with a random magnitude (Müller & Hutter 2021), as torchvision's TrivialAugmentWide.
 
     Args:
         bins: number of magnitudes.
@@ -141,13 +141,13 @@ class TrivialAugment(RandAugment):
 
 
 class TimmRandAugment(_Policy):
-    """timm's RandAugment with increasing severity; `rand-m9-mstd0.5-inc1`, DeiT's, by default.
+    """timm's RandAugment with increasing severity; the defaults are `rand-m9-mstd0.5-inc1`, as in DeiT.
 
-    Each operation of a round is applied with probability 0.5. timm uses Pillow's bicubic interpolation; grid_sample's,
-    used here, has a = -0.75 instead of -0.5.
+    Each operation of a round is applied with probability 0.5. timm uses Pillow's bicubic interpolation with a = -0.5;
+    grid_sample, which is used here, has a = -0.75.
 
     Args:
-        magnitude: mean magnitude, 0 to 10.
+        magnitude: mean magnitude, from 0 to 10.
         magnitude_std: standard deviation of the magnitude.
         num_ops: number of rounds.
         interpolation: interpolation of operations that move pixels.

@@ -1,4 +1,4 @@
-"""Base class of augmentations: random changes of a batch on its device, functions of the samples' keys."""
+"""Base class of augmentations: random changes of a batch on its device, as functions of the samples' keys."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ class Augmentation(ABC):
 
     @abstractmethod
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        """Return changed images N,3,H,W (uint8, or float in [0, 1]); random numbers of an image depend only on its key.
+        """Return changed images N,3,H,W (uint8, or float in [0, 1]); the change of an image depends only on its key.
 
         Args:
-            images: N,3,H,W; they may be overwritten. Augmentations that only move pixels keep uint8; others return
-                float in [0, 1].
+            images: N,3,H,W; they may be overwritten. Augmentations that only move pixels return uint8 for uint8; others
+                return float in [0, 1].
             keys: N int64.
         """
 
@@ -33,8 +33,8 @@ def augment(images: Tensor, keys: Tensor, augmentations: Sequence[Augmentation],
     Args:
         images: N,3,H,W.
         keys: N int64.
-        augmentations: the augmentations.
-        num_done: number of the first augmentations to skip because they have already been applied.
+        augmentations: augmentations to apply.
+        num_done: number of augmentations at the start of the list to skip, because they have already been applied.
     """
     for position, augmentation in enumerate(augmentations):
         if position >= num_done:
@@ -72,7 +72,7 @@ def apply_to_selected(images: Tensor, selected: Tensor, change: Callable[..., Te
 
 
 def sizes(tries: Tensor, area: Tensor | float, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
-    """Return 2,...: the sides in whole pixels of boxes with uniform share of the area and uniform log ratio.
+    """Return 2,...: the sides of boxes in integer pixels, with uniform share of the area and uniform log ratio.
 
     Args:
         tries: int64 keys; draws 0 and 1 are used.
@@ -87,7 +87,7 @@ def sizes(tries: Tensor, area: Tensor | float, scale: tuple[float, float], ratio
 
 
 def check_probability(value: float) -> float:
-    """Return the probability.
+    """Return a probability after checking it.
 
     Raises:
         ConfigError: if it is not in [0, 1].
@@ -98,10 +98,10 @@ def check_probability(value: float) -> float:
 
 
 def check_range(field: str, low: float, high: float, *, minimum: float = 0.0, maximum: float = float("inf")) -> None:
-    """Raise an error for a range that is not from low to high within its bounds.
+    """Raise an error if low and high are not in this order, or not from minimum to maximum.
 
     Raises:
-        ConfigError: naming the field.
+        ConfigError: for such a range; the message names the field.
     """
     if not minimum <= low <= high <= maximum:
         raise ConfigError(

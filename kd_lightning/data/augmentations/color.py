@@ -27,27 +27,27 @@ def blend(images: Tensor, reference: Tensor, factor: Tensor) -> Tensor:
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the brightness: 0 is black, 1 no change."""
+    """Change the brightness: factor 0 gives black, 1 changes nothing."""
     return images.mul_(factor[:, None, None, None]).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the contrast: 0 is the mean gray, 1 no change."""
+    """Change the contrast: factor 0 gives the mean gray, 1 changes nothing."""
     return blend(images, gray(images.flatten(2).mean(dim=2)[:, :, None, None]), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the saturation: 0 is gray, 1 no change."""
+    """Change the saturation: factor 0 gives gray, 1 changes nothing."""
     return blend(images, gray(images), factor)
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the sharpness: 0 is smoothed over 3x3 pixels, 1 no change."""
+    """Change the sharpness: factor 0 smooths over 3x3 pixels, 1 changes nothing."""
     return blend(images, tv.adjust_sharpness(images, 0.0), factor)
 
 
 def hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Rotate hues by a share of the colour circle; 0 and 1 are no change."""
+    """Rotate hues by a share of the colour circle; 0 and 1 change nothing."""
     red, green, blue = images.unbind(1)
     top = torch.maximum(torch.maximum(red, green), blue)
     chroma = top - torch.minimum(torch.minimum(red, green), blue)
@@ -72,7 +72,7 @@ def gray(images: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Blur with a Gaussian of a sigma in pixels per image, with reflected borders."""
+    """Blur each image with a Gaussian of its own sigma in pixels, with reflected borders."""
     count, channels, height, width = images.shape
     half = min(kernel_size // 2, height - 1, width - 1)
     x = torch.arange(-half, half + 1, device=images.device)
@@ -84,13 +84,13 @@ def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
 
 
 class ColorJitter(Augmentation):
-    """Change brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter.
+    """Changes brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter.
 
     Args:
-        brightness: b: the factor is drawn from [1 - b, 1 + b], at least 0.
-        contrast: as brightness.
-        saturation: as brightness.
-        hue: h: the rotation is drawn from [-h, h] of the colour circle; at most 0.5.
+        brightness: largest change b of the brightness: the factor is drawn from [1 - b, 1 + b] and is at least 0.
+        contrast: largest change of the contrast, as for brightness.
+        saturation: largest change of the saturation, as for brightness.
+        hue: largest rotation h of the hue, at most 0.5: the rotation is drawn from [-h, h] of the colour circle.
         probability: probability that an image is changed.
     """
 
@@ -132,7 +132,7 @@ class ColorJitter(Augmentation):
 
 
 class RandomGrayscale(Augmentation):
-    """Convert to gray (three equal channels) with a probability, as torchvision's RandomGrayscale.
+    """Converts to gray (three equal channels) with a probability, as torchvision's RandomGrayscale.
 
     Args:
         probability: probability of the conversion.
@@ -146,11 +146,11 @@ class RandomGrayscale(Augmentation):
 
 
 class GaussianBlur(Augmentation):
-    """Blur with a Gaussian of random width, as torchvision's GaussianBlur.
+    """Blurs with a Gaussian of random width, as torchvision's GaussianBlur.
 
     Args:
         sigma: smallest and largest standard deviation in pixels.
-        kernel_size: size of the kernel in pixels, odd; smaller for small images.
+        kernel_size: size of the kernel in pixels, an odd number; it is reduced for small images.
         probability: probability that an image is blurred.
     """
 
@@ -159,7 +159,7 @@ class GaussianBlur(Augmentation):
     ) -> None:
         check_range("sigma", *sigma, minimum=1e-3)
         if kernel_size < 3 or kernel_size % 2 == 0:
-            raise ConfigError(f"kernel_size: {kernel_size} is not an odd number from 3 up")
+            raise ConfigError(f"kernel_size: {kernel_size} is not an odd number of at least 3")
         self.sigma, self.kernel_size, self.probability = sigma, kernel_size, check_probability(probability)
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:

@@ -27,14 +27,14 @@ def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 class RandomErasing(Augmentation):
-    """Erase a rectangle with a probability (Zhong et al. 2017; torchvision's and timm's RandomErasing).
+    """Erases a random rectangle with a probability (Zhong et al. 2017), as RandomErasing in torchvision and timm.
 
     Args:
         probability: probability of erasing.
         scale: smallest and largest share of the image's area.
         ratio: smallest and largest height over width.
-        fill: `black`; `mean`: ImageNet's mean; `noise`: normal noise around the mean in every pixel (timm's mode
-            `pixel`, which adds it after normalisation; here it is clamped to [0, 1]).
+        fill: colour of the rectangle: `black`, `mean` (ImageNet's mean), or `noise` (normal noise around the mean in
+            every pixel). timm calls the noise `pixel` and adds it after normalisation; here it is clamped to [0, 1].
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class RandomErasing(Augmentation):
         self.probability, self.scale, self.ratio, self.fill = check_probability(probability), scale, ratio, fill
 
     def boxes(self, keys: Tensor, height: int, width: int) -> Tensor:
-        """Return N,4: left, top, right, bottom; empty if none of ten tries is smaller than the image."""
+        """Return N,4: left, top, right, bottom; a box is empty if none of ten tries is smaller than the image."""
         tries = fold_in(keys[:, None], torch.arange(10, device=keys.device))
         tall, wide = sizes(tries, height * width, self.scale, self.ratio)
         fits = (tall < height) & (wide < width)
@@ -74,7 +74,7 @@ class RandomErasing(Augmentation):
 
 
 class Cutout(Augmentation):
-    """Erase a square around a random pixel, clipped at the border (DeVries & Taylor 2017).
+    """Erases a square around a random pixel, clipped at the border (DeVries & Taylor 2017).
 
     Args:
         size: side of the square in pixels; the paper uses 16 for CIFAR-10, 8 for CIFAR-100.

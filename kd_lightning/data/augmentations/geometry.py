@@ -18,10 +18,10 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 class RandomCrop(Augmentation):
-    """Crop with the images' size at a random offset after padding, as torchvision's RandomCrop(size, padding).
+    """Pads images and crops them to their size at a random offset, as torchvision's RandomCrop(size, padding).
 
     Args:
-        padding: pixels added on each side.
+        padding: number of pixels added on each side.
         mode: values of the padding: zeros, or the image reflected at its border.
     """
 
@@ -35,7 +35,7 @@ class RandomCrop(Augmentation):
         if self.mode == "reflect" and pad >= min(height, width):
             raise ConfigError(f"padding: {pad} pixels cannot be reflected in images of {width}x{height}")
         down, right = integers(keys, 2 * pad + 1, 0), integers(keys, 2 * pad + 1, 1)
-        if images.device.type == "cpu":  # NumPy copies whole rows of pixels, torch would gather single ones
+        if images.device.type == "cpu":  # NumPy copies complete rows of pixels, torch would gather single pixels
             if self.mode == "zero":
                 padded = np.zeros((*images.shape[:2], height + 2 * pad, width + 2 * pad), images.numpy().dtype)
                 padded[:, :, pad:-pad, pad:-pad] = images.numpy()
@@ -55,7 +55,7 @@ class RandomCrop(Augmentation):
 
 
 class HorizontalFlip(Augmentation):
-    """Flip left and right with a probability.
+    """Flips left and right with a probability.
 
     Args:
         probability: probability of the flip.
@@ -75,22 +75,22 @@ class HorizontalFlip(Augmentation):
 
 
 def _mirrored(array: np.ndarray) -> np.ndarray:
-    """Return the array reversed along the last axis; eight bytes at a time, which is several times faster."""
+    """Return the array reversed along the last axis, eight bytes at a time, which is several times faster."""
     if array.dtype == np.uint8 and array.shape[-1] % 8 == 0:
         return np.ascontiguousarray(array).view(np.uint64)[..., ::-1].byteswap().view(np.uint8)
     return array[..., ::-1]
 
 
 class RandomResizedCrop(Augmentation):
-    """Crop a box of random area and shape and resize it to a square (Szegedy et al. 2015; torchvision's class).
+    """Crops a box of random area and shape and resizes it to a square (Szegedy et al. 2015; torchvision's class).
 
-    As the first augmentation of images that are not in memory, it crops at the file's full resolution.
+    If it is the first augmentation and images are not in memory, it crops at the full resolution of the files.
 
     Args:
-        size: side of the result in pixels; default: that of the images.
+        size: side of the result in pixels. Default: the side of the images.
         scale: smallest and largest share of the image's area.
         ratio: smallest and largest width over height.
-        interpolation: interpolation of the resizing, antialiased.
+        interpolation: interpolation of the resizing, which is antialiased.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class RandomResizedCrop(Augmentation):
         self.resample = Image.Resampling[interpolation.upper()]
 
     def boxes(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
-        """Return left, top, right, bottom in whole pixels: ...,4 float32 for keys ...; heights and widths broadcast."""
+        """Return left, top, right, bottom in integer pixels, ...,4 float32, for keys ...; sizes are broadcast."""
         tries = fold_in(keys[..., None], torch.arange(10, device=keys.device))
         heights, widths = (x.to(torch.float32)[..., None].expand(tries.shape) for x in (heights, widths))
         width, height = sizes(tries, heights * widths, self.scale, self.ratio)
@@ -117,7 +117,7 @@ class RandomResizedCrop(Augmentation):
         width, height, full_w, full_h, any_fits = (
             x.gather(-1, first).squeeze(-1) for x in (width, height, widths, heights, fits)
         )
-        # fallback if none of the ten fits: the largest centred box with an allowed ratio
+        # if none of the ten tries fits: the largest centred box with an allowed ratio
         fallback_w = torch.minimum(full_w, (full_h * self.ratio[1]).round()).clamp(min=1)
         fallback_h = torch.minimum(full_h, (full_w / self.ratio[0]).round()).clamp(min=1)
         width, height = torch.where(any_fits, width, fallback_w), torch.where(any_fits, height, fallback_h)

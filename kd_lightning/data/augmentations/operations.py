@@ -1,4 +1,4 @@
-"""Operations of automatic augmentation: batched, one parameter per image, float N,3,H,W in [0, 1]."""
+"""Operations of automatic augmentation for float images N,3,H,W in [0, 1], with one parameter per image."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +12,7 @@ from kd_lightning.data.augmentations import color
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keep the highest bits of 8."""
+    """Keep only the highest `bits` of the 8 bits of each value."""
     step = 2.0 ** (8 - bits)[:, None, None, None]
     return torch.floor((images * 255).round() / step) * step / 255
 
@@ -28,7 +28,7 @@ def solarize_add(images: Tensor, added: Tensor) -> Tensor:
 
 
 def auto_contrast(images: Tensor, _: Tensor) -> Tensor:
-    """Stretch each channel to the whole range."""
+    """Stretch each channel to the full range."""
     return tv.autocontrast(images)
 
 
@@ -82,14 +82,14 @@ def warp(
     mode: str = "nearest",
     fill: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Tensor:
-    """Apply an affine map to images; pixels from outside are filled with a colour.
+    """Apply an affine map to images; pixels from outside get a fill colour.
 
     Args:
         images: N,3,H,W.
-        amount: N, the map's parameter.
+        amount: N, the parameters of the map.
         matrix: function of the parameter and the images' height and width that returns N,2,3 in pixels.
-        mode: nearest, bilinear or bicubic.
-        fill: the colour.
+        mode: interpolation: nearest, bilinear or bicubic.
+        fill: colour of pixels from outside.
     """
     height, width = images.shape[-2:]
     theta = matrix(amount.float(), height, width)

@@ -16,9 +16,9 @@ def preset(name: Preset) -> list[Augmentation]:
 
     - cifar: crop after 4 pixels of padding, flip (He et al. 2016).
     - imagenet: RandomResizedCrop, flip (torchvision's reference training).
-    - moco_v2: Chen et al. 2020 in the order of its released code; CoSS trains with it.
+    - moco_v2: Chen et al. 2020, in the order of the released code; CoSS uses it for training.
     - deit: Touvron et al. 2021 by timm's create_transform: bicubic RandomResizedCrop, flip, rand-m9-mstd0.5-inc1,
-      erasing 0.25. Its mixup 0.8 and cutmix 1.0 are `data.mixing`'s, its repeated augmentation `data.repeats`.
+      erasing 0.25. Its mixup 0.8 and CutMix 1.0 are set in `data.mixing`, its repeated augmentation in `data.repeats`.
     """
     if name == "cifar":
         return [RandomCrop(4), HorizontalFlip()]

@@ -1,7 +1,7 @@
 """Networks for 32-pixel images, registered with timm under `cifar_*`.
 
-Each family has a file. Parameters have the names that RepDistiller (Tian et al. 2020) and mdistiller give them, so that
-files written there load here.
+Each family has its own file. Parameters have the same names as in RepDistiller (Tian et al. 2020) and mdistiller, so
+that checkpoints of these projects can be loaded.
 """
 
 from kd_lightning.models.cifar.base import CifarModel

@@ -1,4 +1,4 @@
-"""What the networks for small images share: timm's interface, the classifier, the first weights, the registration."""
+"""Base of the networks for small images: timm's interface, the classifier, initialisation and registration."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -11,21 +11,21 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 Step = Callable[[Tensor], Tensor]
-default_cfgs: dict[str, Any] = {}  # where timm's register_model looks
+default_cfgs: dict[str, Any] = {}  # timm's register_model reads it
 
 
 class CifarModel(nn.Module):
-    """A stem and stages, each of which gives a feature map; average pooling; a linear classifier.
+    """Base of networks with a stem, stages with one feature map each, average pooling and a linear classifier.
 
-    A family builds its layers in its constructor and ends that with `complete`. Where its stem is not `conv1` and
-    `bn1`, or its stages are not `layer1`, `layer2`, ..., it lists its own `steps`; where these do not end in a ReLU
-    after blocks that have a `preactivation`, it defines its own `preactivation` and `activate`.
+    A subclass builds its layers in its constructor, and calls `complete` at the end. It overrides `steps` if its stem
+    is not `conv1` and `bn1`, or if its stages are not `layer1`, `layer2`, ... It overrides `preactivation` and
+    `activate` if its steps do not end with a ReLU after blocks that have a `preactivation`.
 
     Args:
-        num_classes: width of the classifier; 0 gives the embedding as logits, as everywhere in timm.
-        in_chans: channels of the images.
-        drop_rate: dropout before the classifier.
-        global_pool: `avg`, or `` for none, which leaves the last map as the embedding and needs num_classes 0.
+        num_classes: number of outputs of the classifier; 0 returns the embedding as logits, as everywhere in timm.
+        in_chans: number of channels of the images.
+        drop_rate: dropout probability before the classifier.
+        global_pool: `avg`, or `` for no pooling: the last map is then the embedding, and num_classes must be 0.
 
     Raises:
         ValueError: for another global_pool.
@@ -42,26 +42,27 @@ class CifarModel(nn.Module):
         self.drop_rate, self.global_pool = drop_rate, global_pool
 
     def stem(self, x: Tensor) -> Tensor:
-        """What the images go through first."""
+        """Return the map of the stem for images x."""
         return F.relu(self.bn1(self.conv1(x)))
 
     def steps(self) -> list[Step]:
-        """The stem and the stages: each takes the map before it (the first the images) and gives its own."""
+        """Return the stem and the stages: functions of the previous map (the stem: of images) that return a map."""
         return [self.stem, *(self.get_submodule(f"layer{stage}") for stage in range(1, len(self.feature_info)))]
 
     def widen(self, x: Tensor) -> Tensor:
-        """What lies between the last map and pooling: the head convolution, where a family has one."""
+        """Return the input of pooling for the last map x: the output of the head convolution, if any."""
         return x
 
     def complete(self, maps: Iterable[tuple[str, int, int]], width: int | None = None) -> None:
-        """Ends a constructor: notes what `steps` give, adds the classifier, draws the first weights.
+        """Complete a constructor: describe the maps of `steps`, add the classifier, and initialise the weights.
 
-        Convolutions are normal with variance 2 / fan out (He et al. 2015), their biases 0; the rest is torch's default.
+        Weights of convolutions are normal with variance 2 / fan out (He et al. 2015), their biases are 0; other layers
+        have torch's defaults.
 
         Args:
-            maps: of each step, the module it ends with, its channels, and how many times smaller than an image of 32
-                pixels its map is.
-            width: of the embedding, where it is not the last map's.
+            maps: for each step, the name of its last module, the number of channels of its map, and the factor by which
+                the map is smaller than an image of 32 pixels.
+            width: width of the embedding; default: number of channels of the last map.
         """
         self.feature_info = [{"num_chs": channels, "reduction": by, "module": name} for name, channels, by in maps]
         self.num_features = self.head_hidden_size = width or self.feature_info[-1]["num_chs"]
@@ -93,7 +94,7 @@ class CifarModel(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The steps' maps at `indices` (the last n if an int), as timm's networks give them, whatever `norm` is."""
+        """Return the maps of the steps at `indices` (an int n: the last n), as timm does; `norm` has no effect."""
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt: {output_fmt!r} is unknown; choices: NCHW")
         steps = self.steps()
@@ -108,7 +109,7 @@ class CifarModel(nn.Module):
         return (x if stop_early and last + 1 < len(steps) else self.widen(x)), taken
 
     def preactivation(self, number: int, x: Tensor) -> Tensor:
-        """Return what step `number` gives before its last activation, N,C,H,W, where x is the map before the step."""
+        """Return the output N,C,H,W of step `number` before its last activation, where x is the previous map."""
         if number == 0:
             return self.bn1(self.conv1(x))
         *blocks, last = self.get_submodule(f"layer{number}")
@@ -126,8 +127,8 @@ class CifarModel(nn.Module):
         """Compute the maps of the last `count` steps before and after their last activation, in one pass.
 
         Returns:
-            What pooling reads (None if `intermediates_only`), the maps, the pre-activations. Maps and pooling's input
-            are bit for bit those of `forward_intermediates`.
+            The input of pooling (None if `intermediates_only`), the maps, and the pre-activations. The input of pooling
+            and the maps are bit for bit equal to those of `forward_intermediates`.
         """
         maps, before = [], []
         for number in range(len(self.feature_info)):
@@ -154,7 +155,7 @@ class CifarModel(nn.Module):
 
 
 def require_choice(field: str, given: float, choices: Iterable[float]) -> None:
-    """Raises a ValueError that names the nearest choice if `given` is none of them."""
+    """Raise a ValueError that names the nearest choice if `given` is not one of the choices."""
     if given not in choices:
         closest = min(choices, key=lambda choice: abs(choice - given))
         raise ValueError(f"{field}: {given} is unknown; nearest: {closest}")
@@ -165,7 +166,7 @@ def register(
     models: Mapping[str, Mapping[str, Any]],
     weights: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Makes models known to timm: their names with the arguments of `network`, and `name.tag` of weights that exist."""
+    """Register models with timm: their names with arguments of `network`, and the `name.tag` of existing weights."""
     common = {
         "num_classes": 10,
         "input_size": (3, 32, 32),
@@ -184,7 +185,7 @@ def register(
 
 def _entrypoint(network: type[CifarModel], name: str, defaults: Mapping[str, Any]) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        by_getter = {"feature_cls": "getter", "out_indices": 4}  # features_only asks forward_intermediates
+        by_getter = {"feature_cls": "getter", "out_indices": 4}  # features_only calls forward_intermediates
         return build_model_with_cfg(network, name, pretrained, feature_cfg=by_getter, **{**defaults, **kwargs})
 
     create.__name__ = name

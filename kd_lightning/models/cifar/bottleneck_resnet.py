@@ -1,4 +1,4 @@
-"""The ResNet-50 that RepDistiller teaches CIFAR with: `cifar_resnet50` (He et al. 2016)."""
+"""The ResNet-50 that RepDistiller uses as a teacher for CIFAR: `cifar_resnet50` (He et al. 2016)."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride) and 1x1 to four times the width, and a shortcut (He et al. 2016, Fig. 5)."""
+    """Convolutions 1x1, 3x3 (with the stride), 1x1 to four times the width; a shortcut (He et al. 2016, Fig. 5)."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -36,12 +36,13 @@ class Bottleneck(nn.Module):
 
 
 class CifarBottleneckResNet(CifarModel):
-    """ImageNet's bottleneck ResNet with a 3x3 stem of stride 1 and no max pooling: four stages, the last at an eighth.
+    """ImageNet's bottleneck ResNet with a 3x3 stem of stride 1 and without max pooling.
 
-    Maps: the stem's and the stages', each after its ReLU.
+    It has four stages; the last one has an eighth of the resolution. The maps are those of the stem and of the stages,
+    each after its ReLU.
 
     Args:
-        depth: 50, 101 or 152.
+        depth: number of layers: 50, 101 or 152.
         **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
 
     Raises:

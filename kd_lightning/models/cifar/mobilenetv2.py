@@ -9,7 +9,7 @@ from kd_lightning.models.cifar.base import CifarModel, Step, register
 
 # channels, blocks and stride of each sequence (Sandler et al. 2018, Table 2); the strides are those for 32 pixels
 _SEQUENCES = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
-_STAGES = ((0, 2), (2, 3), (3, 5), (5, 7))  # sequences from one change of resolution to the next
+_STAGES = ((0, 2), (2, 3), (3, 5), (5, 7))  # the sequences of each stage: first, end
 
 
 def _convolution(before: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -18,7 +18,10 @@ def _convolution(before: int, width: int, kernel: int, stride: int = 1, groups: 
 
 
 class InvertedResidual(nn.Module):
-    """1x1 convolution to `expansion` times the width, 3x3 depthwise, 1x1 without ReLU; added to what it fits."""
+    """1x1 convolution to `expansion` times the width, 3x3 depthwise convolution, 1x1 convolution without ReLU.
+
+    The input is added if it has the shape of the output.
+    """
 
     def __init__(self, in_channels: int, channels: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -33,18 +36,20 @@ class InvertedResidual(nn.Module):
 
 
 class CifarMobileNetV2(CifarModel):
-    """MobileNetV2 as RepDistiller has it for CIFAR: at half, half, quarter, eighth and sixteenth resolution.
+    """MobileNetV2 as in RepDistiller for CIFAR, with maps at half, half, quarter, eighth and sixteenth resolution.
 
-    Maps: the stem's after its ReLU; four stages', whose linear bottlenecks have none. The last is the one before the
-    head convolution, which widens it to the embedding's 1280 channels. The stages' pre-activations are their maps.
+    The maps are that of the stem after its ReLU and those of four stages, whose linear bottlenecks have no ReLU. The
+    last map is the input of the head convolution, which widens it to the 1280 channels of the embedding. The
+    pre-activations of the stages are their maps.
 
     Args:
-        width_mult: factor on all widths (rounded down, to no multiple); the head's 1280 only grow with it.
-        expansion: the factor t of the blocks after the first sequence.
+        width_mult: factor on all widths, which are rounded down to integers; the head never has fewer than 1280
+            channels.
+        expansion: expansion factor t of the blocks after the first sequence.
         **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
 
     Raises:
-        ValueError: for a width_mult that leaves no channel, or an expansion below 1.
+        ValueError: if width_mult leaves no channel, or expansion is below 1.
     """
 
     first_conv = "conv1.0"

@@ -47,13 +47,14 @@ class BasicBlock(nn.Module):
 class CifarResNet(CifarModel):
     """The CIFAR ResNet of He et al. 2016, section 4.2: three stages at full, half and quarter resolution.
 
-    Maps: the stem's and the three stages', each after its ReLU.
+    The maps are those of the stem and of the three stages, each after its ReLU.
 
     Args:
-        depth: 6n + 2 layers with n blocks a stage.
-        channels: width of the stem and of the three stages.
-        shortcut: where a stage begins, A subsamples and pads with zero channels (the paper's), B convolves 1x1
-            (as in RepDistiller and mdistiller, whose checkpoints have keys such as `layer1.0.downsample.0`).
+        depth: number of layers, which is 6n + 2 with n blocks per stage.
+        channels: numbers of channels of the stem and of the three stages.
+        shortcut: type of the shortcut at the start of a stage: A subsamples and pads with zero channels (as in the
+            paper), B is a 1x1 convolution (as in RepDistiller and mdistiller, whose checkpoints have keys such as
+            `layer1.0.downsample.0`).
         **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
 
     Raises:

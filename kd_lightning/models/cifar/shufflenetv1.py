@@ -13,15 +13,15 @@ _WIDTHS = {1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960)}  # by gro
 
 
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
-    """The channels of N,C,H,W dealt out anew: the first of each group, then the second of each, and so on."""
+    """Return N,C,H,W with reordered channels: the first of each group, then the second of each group, and so on."""
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
 class ShuffleUnit(nn.Module):
     """Grouped 1x1 convolution to a quarter, shuffle, 3x3 depthwise, grouped 1x1 (Zhang et al. 2018, Fig. 2b and c).
 
-    With stride 2 the input, averaged 3x3, is concatenated behind `channels` new ones; else it is added. As in
-    RepDistiller, the depthwise convolution has a ReLU after it, which the paper's has not.
+    With stride 2, the input is averaged over 3x3 pixels and concatenated after `channels` new channels; with stride 1,
+    it is added. As in RepDistiller, but not in the paper, a ReLU follows the depthwise convolution.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, groups: int) -> None:
@@ -46,12 +46,12 @@ class ShuffleUnit(nn.Module):
 
 
 class CifarShuffleNetV1(CifarModel):
-    """ShuffleNet as RepDistiller has it for CIFAR: a 1x1 stem at full resolution, then three stages, each halving it.
+    """ShuffleNet as in RepDistiller for CIFAR: a 1x1 stem at full resolution, then three stages that each halve it.
 
-    Maps: the stem's and the stages', each after its ReLU.
+    The maps are those of the stem and of the stages, each after its ReLU.
 
     Args:
-        groups: of the 1x1 convolutions: 1, 2 or 3; the stages' widths follow.
+        groups: number of groups of the 1x1 convolutions: 1, 2 or 3; it determines the widths of the stages.
         **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
 
     Raises:

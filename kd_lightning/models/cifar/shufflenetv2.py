@@ -10,7 +10,7 @@ from kd_lightning.models.cifar.base import CifarModel, register, require_choice
 from kd_lightning.models.cifar.shufflenetv1 import shuffle_channels
 
 _STEM = 24
-_WIDTHS = {  # of three stages and the head convolution (Ma et al. 2018, Table 5; RepDistiller's size 2 has 224 for 244)
+_WIDTHS = {  # of three stages and the head convolution (Ma et al. 2018, Table 5; RepDistiller has 224 instead of 244)
     0.5: (48, 96, 192, 1024),
     1.0: (116, 232, 464, 1024),
     1.5: (176, 352, 704, 1024),
@@ -19,7 +19,10 @@ _WIDTHS = {  # of three stages and the head convolution (Ma et al. 2018, Table 5
 
 
 class SplitUnit(nn.Module):
-    """Half of the channels through 1x1, 3x3 depthwise and 1x1, beside the other half (Ma et al. 2018, Fig. 3c)."""
+    """Convolutions 1x1, 3x3 depthwise and 1x1 of half of the channels (Ma et al. 2018, Fig. 3c).
+
+    The other half is not changed.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -45,7 +48,10 @@ class SplitUnit(nn.Module):
 
 
 class DownUnit(nn.Module):
-    """Both branches from all channels at half the resolution: conv1 and 2, conv3 to 5 (Ma et al. 2018, Fig. 3d)."""
+    """Two branches that read all channels and halve the resolution (Ma et al. 2018, Fig. 3d).
+
+    The first branch is conv1 and conv2, the second is conv3 to conv5.
+    """
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -69,15 +75,15 @@ class DownUnit(nn.Module):
 
 
 class CifarShuffleNetV2(CifarModel):
-    """ShuffleNetV2 as RepDistiller has it for CIFAR: a 1x1 stem at full resolution, then three stages, each halving it.
+    """ShuffleNetV2 as in RepDistiller for CIFAR: a 1x1 stem at full resolution, then three stages that each halve it.
 
-    Maps: the stem's and the stages', each after its ReLU. The last is the one before the head convolution, which
-    widens it to the embedding's 1024 (size 2: 2048) channels. Pre-activations, as in RepDistiller: the half of the
-    channels that the last unit passes on, then the other half before its ReLU, not shuffled; a map is the shuffled
-    ReLU of them.
+    The maps are those of the stem and of the stages, each after its ReLU. The last map is the input of the head
+    convolution, which widens it to the 1024 (size 2: 2048) channels of the embedding. As in RepDistiller, the
+    pre-activation of a stage consists of the half of the channels that the last unit does not change, followed by the
+    other half before its ReLU. It is not shuffled: the map is the ReLU of the pre-activation, with shuffled channels.
 
     Args:
-        size: 0.5, 1, 1.5 or 2; the stages' widths follow.
+        size: size of the network: 0.5, 1, 1.5 or 2; it determines the widths of the stages.
         **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
 
     Raises:

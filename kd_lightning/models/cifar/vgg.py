@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kd_lightning.models.cifar.base import CifarModel, Step, register, require_choice
 
 _WIDTHS = (64, 128, 256, 512, 512)
-_CONVOLUTIONS = {  # a stage; 11 to 19 are the paper's A, B, D and E, 8 is RepDistiller's S
+_CONVOLUTIONS = {  # per stage, by depth; 11 to 19 are the paper's A, B, D and E, 8 is RepDistiller's S
     8: (1, 1, 1, 1, 1),
     11: (1, 1, 2, 2, 2),
     13: (2, 2, 2, 2, 2),
@@ -19,13 +19,14 @@ _CONVOLUTIONS = {  # a stage; 11 to 19 are the paper's A, B, D and E, 8 is RepDi
 
 
 class CifarVGG(CifarModel):
-    """VGG with BN after every convolution, and one linear layer on the pooled map in place of three.
+    """VGG with BN after every convolution, and one linear layer after pooling instead of three.
 
-    Maps: the five stages', each after its last ReLU and before the max pooling that the next begins with: at full,
-    half, quarter, eighth and eighth resolution (sixteenth for images of 64 pixels or more, as in RepDistiller).
+    The maps are those of the five stages, each after its last ReLU and before the max pooling at the start of the next
+    stage. They have full, half, quarter, eighth and eighth resolution; for images of 64 pixels or more, the last one
+    has a sixteenth, as in RepDistiller.
 
     Args:
-        depth: 8, 11, 13, 16 or 19 layers, as the names count them: the convolutions and three.
+        depth: 8, 11, 13, 16 or 19: the number of convolutions plus 3, as in the names of VGGs.
         **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
 
     Raises:

@@ -13,7 +13,7 @@ from kd_lightning.models.cifar.base import CifarModel, Step, register
 class PreactivationBlock(nn.Module):
     """BN, ReLU and a 3x3 convolution, twice, and a shortcut (Zagoruyko & Komodakis 2016, Fig. 1c, without dropout).
 
-    Where the width changes, the shortcut is a 1x1 convolution of what the first ReLU gives.
+    If the width or the resolution changes, the shortcut is a 1x1 convolution of the output of the first ReLU.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -29,23 +29,23 @@ class PreactivationBlock(nn.Module):
         return self.after_norm(self.bn1(x), x)
 
     def after_norm(self, normed: Tensor, x: Tensor) -> Tensor:
-        """Return the block's sum N,C,H,W of its input x, where `normed` is bn1(x)."""
+        """Return the block's output N,C,H,W for its input x, where `normed` is bn1(x)."""
         active = F.relu(normed)
         out = self.conv2(F.relu(self.bn2(self.conv1(active))))
         return out + (x if self.convShortcut is None else self.convShortcut(active))
 
 
 class CifarWideResNet(CifarModel):
-    """Wide ResNet: three stages of `widen` times 16, 32 and 64 channels at full, half and quarter resolution.
+    """Wide ResNet: three stages with `widen` times 16, 32 and 64 channels at full, half and quarter resolution.
 
-    Maps: the stem's and the first two stages' as the next stage takes them, which are sums without a ReLU since the
-    network is pre-activation; the last stage's after the final BN and ReLU, as pooling reads it. Pre-activations: the
-    sum of each stage (and the stem's map) after the batch norm that follows it, before the ReLU: the next block's
-    first, the network's own after the last stage (as in RepDistiller for AB and OFD).
+    The maps of the stem and of the first two stages are the inputs of the next stages: they have no ReLU, because it is
+    a pre-activation network. The map of the last stage is taken after the final BN and ReLU; it is the input of
+    pooling. The pre-activation of a stage is its sum (of the stem: its map) after the next BN and before the ReLU. This
+    is the first BN of the next stage, or the final BN after the last stage (as in RepDistiller for AB and OFD).
 
     Args:
-        depth: 6n + 4 layers with n blocks a stage.
-        widen: the factor on the stages' channels; the stem has 16.
+        depth: number of layers, which is 6n + 4 with n blocks per stage.
+        widen: factor on the channels of the stages; the stem has 16 channels.
         **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
 
     Raises:
