@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Iterator
 
+from kd_lightning.config.sub_configs import sub_config_error
 from kd_lightning.errors import ConfigError, nearest
 
 _BASES = {
@@ -46,8 +47,9 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
         message: as jsonargparse words it.
         options: the parser's own keys (`trainer.max_epochs`, `run.name`, ...).
     """
-    field = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
-    for kind in (_unknown_field, _unknown_class, _missing, _wrong_type):
+    keys = dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message))
+    field = ".".join(key for key in keys if not any(other.startswith(f"{key}.") for other in keys))
+    for kind in (sub_config_error, _unknown_field, _unknown_class, _missing, _wrong_type):
         if line := kind(message, field, options):
             return line
     message = re.sub(r'Parser key "[^"]+":\s*', "", message)
