@@ -15,26 +15,26 @@ INTRODUCTION = """\
 <!-- Written by `python -m docs.ledger` from docs/ledger.yaml; do not edit it here. -->
 # Results
 
-Published results and our own, and why they differ. **No recipe of a paper has been run here**: smaller settings were run,
-which have their own configs. Each row is the result of
+Published results and our own, and why they differ. **No recipe of a paper has been run here**: smaller settings were
+run, which have their own configs. Each row is the result of
 
 `python -m kd_lightning fit --config configs/CONFIG CHANGES --seed_everything SEED`
 
-with CONFIG and CHANGES from its first column, once for each of its seeds. ± is the standard deviation over seeds; without
-it, only one seed was run. "Best epoch by validation" was selected on held-out images and tested once; "last epoch" needs
-no selection.
+with CONFIG and CHANGES from its first column, once for each of its seeds. ± is the standard deviation over seeds;
+without it, only one seed was run. The "best epoch by validation" was selected on held-out images and tested once; the
+"last epoch" needs no selection.
 """
 CONCLUSION = """\
 ## Why our results will differ from published ones
 
-- **Epoch**: the configs of papers test the last epoch, once. Code of the field often reports the best test epoch, which is
-  higher.
+- **Epoch**: the configs of papers test the last epoch, once. Code of the field often reports the best test epoch, which
+  is higher.
 - **Seeds**: published means are over 1 to 5 runs; our rows name their seeds.
-- **Teacher**: our `teacher.yaml` trains a teacher; a released checkpoint is another network with the same name. The configs
-  of teachers name it.
+- **Teacher**: our `teacher.yaml` trains a teacher; a released checkpoint is another network with the same name. The
+  configs of teachers name it.
 - **Kernels**: versions of torch, timm and the GPU change the last digits, and over 200 epochs more than these.
-- **STKD** is inferred from its abstract, and **TinTeM** was written from its released code. No result of either paper is known
-  here.
+- **STKD** is inferred from its abstract, and **TinTeM** was written from its released code. No result of either paper
+  is known here.
 
 To add a result, run the command of its row, write seeds, protocol and values into `docs/ledger.yaml`, run
 `python -m docs.ledger`, and keep the run's `results.json` as evidence.
