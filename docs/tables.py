@@ -4,7 +4,6 @@ import csv
 import inspect
 import logging
 import re
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,71 +164,6 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-class Claim(NamedTuple):
-    """What the head of a config says of its result."""
-
-    path: str
-    title: str
-    recipe: str
-    expected: str
-    was_run: bool
-
-
-def claims() -> list[Claim]:
-    """Of every config of `fit` whose head says what is expected of it."""
-    found = []
-    for path in sorted(CONFIGS.rglob("*.yaml")):
-        lines = []
-        for line in path.read_text().splitlines():
-            if not line.startswith("# "):
-                break
-            lines.append(line[2:])
-        if not any(line.startswith("Expected: ") for line in lines):
-            continue
-        title = lines[0].rstrip(".")
-        recipe = _from(lines, "Recipe: ", ("python ", "Expected: "))
-        expected = _from(lines, "Expected: ", ("python ",))
-        expected = re.sub(
-            r"\s*(Time: )?(\w+ )*(Hours?|hours?|days?|[Aa] day or more|Days?) on .*$", "", expected
-        ).rstrip(". ")
-        was_run = not expected.startswith("not run")
-        found.append(Claim(str(path.relative_to(CONFIGS)), title, recipe, expected, was_run))
-    return found
-
-
-def _from(lines: list[str], start: str, ends: tuple[str, ...]) -> str:
-    """The text behind a word at a line's beginning, up to the next such line."""
-    taken: list[str] = []
-    for line in lines:
-        if taken and line.startswith(ends):
-            break
-        if line.startswith(start) or taken:
-            taken.append(line.removeprefix(start) if not taken else line)
-    return " ".join(taken)
-
-
-def not_run_table() -> list[str]:
-    def row(claim: Claim) -> list[str]:
-        published = re.sub(r"^not run here( yet)?( \([^)]*\))?[;,]?\s*(and )?", "", claim.expected)
-        return [claim.title, published, "not run"]
-
-    return _by_folder([claim for claim in claims() if not claim.was_run], ["what it is", "published", "ours"], row)
-
-
-def measured_table() -> list[str]:
-    columns = ["what it is", "ours: by which images, epoch and seeds"]
-    return _by_folder([claim for claim in claims() if claim.was_run], columns, lambda c: [c.title, c.expected])
-
-
-def _by_folder(rows: list[Claim], columns: list[str], cells: Callable[[Claim], list[str]]) -> list[str]:
-    """A table for each folder of configs, so that a row begins with a file's name alone."""
-    folders: dict[str, list[list[str]]] = {}
-    for claim in rows:
-        folder, _, name = f"configs/{claim.path}".rpartition("/")
-        folders.setdefault(folder, []).append([f"`{name}`", *cells(claim)])
-    return [line for f, found in folders.items() for line in (f"`{f}/`:", "", *_table(["", *columns], found), "")]
-
-
 class Made(SphinxDirective):
     """Directive that inserts a table from a function of this file."""
 
@@ -243,7 +177,6 @@ class Made(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
-    tables = {"methods": methods_table, "arguments": arguments_table, "not-run": not_run_table}
-    for name, make in (*tables.items(), ("measured", measured_table)):
+    for name, make in (("methods", methods_table), ("arguments", arguments_table)):
         app.add_directive(name, type(make.__name__, (Made,), {"make": staticmethod(make)}))
     return {"parallel_read_safe": True}

@@ -10,6 +10,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from kd_lightning.config.classes import arguments_of, classes_of, import_class
 from kd_lightning.config.precision import check_precision
+from kd_lightning.config.sub_configs import check_no_further_config
 from kd_lightning.errors import ConfigError, nearest, secret_field
 from kd_lightning.io.schema import check_schema
 
@@ -52,6 +53,7 @@ def check(command: str | None, config: Namespace) -> None:
     """
     content = config.as_dict()
     check_schema(content, Path(str((config.get("config") or ["config"])[-1])), "config")
+    check_no_further_config(config.get("config") or [])
     for group in ("model", "data", "trainer", "run", "protocol", "guard", "speed"):
         if group in content and not isinstance(content[group], dict):
             raise ConfigError(f"{group}: {content[group]!r} is no table of settings; leave it out for the defaults")

@@ -3,6 +3,7 @@
 import re
 
 from kd_lightning.config.classes import arguments_of, classes_of
+from kd_lightning.config.sub_configs import sub_config_error
 from kd_lightning.errors import ConfigError, nearest
 
 _NETWORKS, _NETWORK = ("teacher", "student"), "kd_lightning.models.Network"
@@ -35,10 +36,11 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
         message: as jsonargparse words it.
         options: the parser's own keys (`trainer.max_epochs`, `run.name`, ...).
     """
-    field = ".".join(dict.fromkeys(re.findall(r'(?:Parser key "|^--(?=\S+\.help:))([\w.]+?)(?:"|\.help:)', message)))
+    keys = dict.fromkeys(re.findall(r'(?:Parser key "|^--(?=\S+\.help:))([\w.]+?)(?:"|\.help:)', message))
+    field = ".".join(key for key in keys if not any(other.startswith(f"{key}.") for other in keys))
     if part := _last(_BUILT_LATER, message).rpartition(".")[2]:
         field = re.sub(r"\bparts\b", f"parts: {part}", field, count=1)
-    for kind in (_unknown_field, _unknown_class, _missing, _wrong_type):
+    for kind in (sub_config_error, _unknown_field, _unknown_class, _missing, _wrong_type):
         if line := kind(message, field, options):
             return line
     message = re.sub(r'Parser key "[^"]+":\s*', "", message)

@@ -1,41 +1,63 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009)."""
 
 import pickle
+from functools import cached_property
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
+from kd_lightning.data import cifar_classes
 from kd_lightning.data.archives import extract
 from kd_lightning.data.base import ImageData, Split
+from kd_lightning.data.cifar_folders import class_folders
 from kd_lightning.data.downloads import fetch
-from kd_lightning.data.images import StoredImages
+from kd_lightning.data.folder import ImageFolder
+from kd_lightning.data.images import ImageDataset, StoredImages
 from kd_lightning.errors import ConfigError
+from kd_lightning.io.paths import expand
 
 
 class CIFAR10(ImageData):
     """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in 10 classes.
 
-    Classes are in the official order, airplane to truck; `Batch.indices` follow the order of the official batch files.
+    Classes are in the official order, airplane to truck. `Batch.indices` follow the order of the official batch files;
+    for class folders they follow the order of class, then path.
 
     Args:
-        path: folder with `cifar-10-batches-py`, or the folder to which it is downloaded.
+        path: folder with the official files (`cifar-10-batches-py`), or the folder to which they are downloaded; or a
+            folder of images with `train/<class>/*` and `test/<class>/*`, or just `<class>/*`, of which 20 % are then
+            the test split; or a tar or zip archive of such a folder. `~` and environment variables are expanded.
         **kwargs: as for every data set.
+
+    Raises:
+        ConfigError: for class folders with other classes or images of another size, and for files that are missing.
     """
 
     num_classes = 10
-    class_names = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    class_names = official_classes = cifar_classes.CIFAR10
     name = "cifar10"
     official = datasets.CIFAR10
     labels_key = "labels"
 
     def __init__(self, *, path: str = "data", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.path = Path(path).expanduser()
+        self.path = expand(path)
+
+    @cached_property
+    def folder(self) -> ImageFolder | None:
+        """The class folders at `path`; None if it is the place of the official files."""
+        on_error = "skip" if self.skip_unreadable else "raise"
+        return class_folders(self.path, self.official_classes, self.name, split_seed=self.split_seed, on_error=on_error)
+
+    @property
+    def has_validation(self) -> bool:
+        return super().has_validation or bool(self.folder and self.folder.folders.get("val"))
 
     def _files(self) -> list[tuple[Path, str]]:
         files = [*self.official.train_list, *self.official.test_list]
@@ -47,13 +69,15 @@ class CIFAR10(ImageData):
         Raises:
             ConfigError: if it cannot be downloaded, or an existing file has a wrong checksum.
         """
-        if all(file.exists() for file, _ in self._files()):
-            return  # their checksums are verified when they are read
+        if self.folder or all(file.exists() for file, _ in self._files()):
+            return  # the checksums of official files are verified when they are read
         archive = self.path / self.official.filename
         fetch(self.official.url, archive, self.official.tgz_md5, field="data.path")
         extract(archive, self.path, "data.path")
 
-    def load(self, split: Split) -> StoredImages | None:
+    def load(self, split: Split) -> ImageDataset | None:
+        if self.folder:
+            return self._from_folder(split)
         if split == "val":
             return None
         files = self._files()
@@ -73,34 +97,34 @@ class CIFAR10(ImageData):
         tensor = torch.from_numpy(np.concatenate(images)).view(-1, 3, 32, 32)
         return StoredImages(tensor, torch.tensor(labels))
 
+    def _from_folder(self, split: Split) -> ImageDataset | None:
+        images = self.folder.load(split)
+        if images is not None:
+            if images.shape != (32, 32):
+                raise ConfigError(f"data.path: {images.sources[0]} is not an image of 32x32 pixels")
+            images.labels = self._labels(images.labels)
+        return images
+
+    def _labels(self, classes: Tensor) -> Tensor:
+        """Return the labels of the official classes with these numbers."""
+        return classes
+
 
 class CIFAR100(CIFAR10):
     """CIFAR-100: 50,000 training and 10,000 test images of 32x32 pixels in 100 classes, or 20 superclasses.
 
-    Classes are in alphabetical order, as the official labels; `Batch.indices` follow the order of the files.
+    Classes are in alphabetical order, like the official labels. `Batch.indices` are as for `CIFAR10`.
 
     Args:
-        path: folder with `cifar-100-python`, or the folder to which it is downloaded.
+        path: folder with the official files (`cifar-100-python`), or the folder to which they are downloaded; or class
+            folders of the 100 classes, or an archive of them, as for `CIFAR10`.
         labels: `fine`: the 100 classes; `coarse`: the 20 superclasses of five classes each.
         **kwargs: as for every data set.
     """
 
     num_classes = 100
-    class_names = (
-        "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
-        "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
-        "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster "
-        "man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck "
-        "pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk "
-        "skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger "
-        "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
-    ).split()
-    superclasses = (
-        "aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices "
-        "household_furniture insects large_carnivores large_man-made_outdoor_things large_natural_outdoor_scenes "
-        "large_omnivores_and_herbivores medium_mammals non-insect_invertebrates people reptiles small_mammals trees "
-        "vehicles_1 vehicles_2"
-    ).split()
+    class_names = official_classes = cifar_classes.CIFAR100
+    superclasses = cifar_classes.SUPERCLASSES
     name = "cifar100"
     official = datasets.CIFAR100
     labels_key = "fine_labels"
@@ -110,6 +134,11 @@ class CIFAR100(CIFAR10):
         self.labels_key = f"{labels}_labels"
         if labels == "coarse":
             self.num_classes, self.class_names, self.name = 20, self.superclasses, "cifar100-coarse"
+
+    def _labels(self, classes: Tensor) -> Tensor:
+        if self.num_classes == 100:
+            return classes
+        return torch.tensor([cifar_classes.SUPERCLASS_OF[name] for name in self.official_classes])[classes]
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -1,0 +1,141 @@
+"""Check docs/ledger.yaml and write docs/results.md from it: `python -m docs.ledger`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+LEDGER, PAGE = ROOT / "docs" / "ledger.yaml", ROOT / "docs" / "results.md"
+NOT_RUN = "not run here"
+REQUIRED = {"config", "published", "ours"}
+FIELDS = REQUIRED | {"changes", "command", "seeds", "protocol", "time", "note"}
+INTRODUCTION = """\
+<!-- Written by `python -m docs.ledger` from docs/ledger.yaml; do not edit it here. -->
+# Results
+
+Published results and our own, and why they differ. **No recipe of a paper has been run here**: smaller settings were
+run, which have their own configs. Each row is the result of
+
+`python -m kd_lightning fit --config configs/CONFIG CHANGES --seed_everything SEED`
+
+with CONFIG and CHANGES from its first column, once for each of its seeds. ± is the standard deviation over seeds;
+without it, only one seed was run. The "best epoch by validation" was selected on held-out images and tested once; the
+"last epoch" needs no selection.
+"""
+CONCLUSION = """\
+## Why our results will differ from published ones
+
+- **Epoch**: the configs of papers test the last epoch, once. Code of the field often reports the best test epoch, which
+  is higher.
+- **Seeds**: published means are over 1 to 5 runs; our rows name their seeds.
+- **Teacher**: our `teacher.yaml` trains a teacher; a released checkpoint is another network with the same name. The
+  configs of teachers name it.
+- **Kernels**: versions of torch, timm and the GPU change the last digits, and over 200 epochs more than these.
+- **STKD** is inferred from its abstract, and **TinTeM** was written from its released code. No result of either paper
+  is known here.
+
+To add a result, run the command of its row, write seeds, protocol and values into `docs/ledger.yaml`, run
+`python -m docs.ledger`, and keep the run's `results.json` as evidence.
+"""
+
+
+class LedgerError(ValueError):
+    """A row is not valid; the message names the row and the field."""
+
+
+def read(text: str, configs: Path = ROOT / "configs") -> list[dict[str, Any]]:
+    """Return the sections of the ledger.
+
+    Raises:
+        LedgerError: for a section or row that is not valid.
+    """
+    sections = yaml.safe_load(text)
+    for section in sections:
+        if {*section} != {"title", "about", "rows"}:
+            raise LedgerError(f"section {section.get('title')}: its fields must be title, about and rows")
+        for number, row in enumerate(section["rows"], 1):
+            if problem := _problem(row, configs):
+                raise LedgerError(f"{section['title']}, row {number} ({row.get('config')}): {problem}")
+    return sections
+
+
+def _problem(row: dict[str, Any], configs: Path) -> str:
+    """Return what is wrong with a row, or ''."""
+    if unknown := {*row} - FIELDS:
+        return f"unknown field {sorted(unknown)[0]}; choices: {', '.join(sorted(FIELDS))}"
+    if missing := REQUIRED - {*row}:
+        return f"the field {sorted(missing)[0]} is missing"
+    if not (configs / str(row["config"])).is_file():
+        return "there is no such config"
+    published, ours = row["published"], row["ours"]
+    if published is not None and (not isinstance(published, dict) or {*published} != {"value", "source"}):
+        return "published must be null or have a value and a source"
+    if ours == NOT_RUN:
+        return ""
+    if not isinstance(ours, dict) or not ours:
+        return f"ours must be values by metric, or: {NOT_RUN}"
+    if lacking := [field for field in ("seeds", "protocol") if field not in row]:
+        return f"the field {lacking[0]} is missing, which our own values need"
+    return ""
+
+
+def page(sections: list[dict[str, Any]], configs: Path = ROOT / "configs") -> str:
+    """Return the text of docs/results.md."""
+    parts = [INTRODUCTION]
+    for section in sections:
+        parts.append(f"## {section['title']}\n\n{section['about'].strip()}\n")
+        run = [row for row in section["rows"] if row["ours"] != NOT_RUN]
+        if run:
+            metrics = list(dict.fromkeys(metric for row in run for metric in row["ours"]))
+            columns = ["config", *metrics, "seeds", "protocol and time", "published"]
+            parts.append(_table(columns, [[_config(row), *_values(row, metrics)] for row in run]))
+            commands = {row["command"]: None for row in run if "command" in row}
+            parts += [f"The values are results of a second command:\n\n{_list(commands)}\n"] if commands else []
+        if others := [row for row in section["rows"] if row["ours"] == NOT_RUN]:
+            columns = ["config", "what it is", "published", "source", "ours", "time", "note"]
+            parts.append(_table(columns, [_not_run(row, configs) for row in others]))
+    return "\n".join([*parts, CONCLUSION])
+
+
+def _config(row: dict[str, Any]) -> str:
+    return f"`{row['config']}{' ' + row['changes'] if 'changes' in row else ''}`"
+
+
+def _values(row: dict[str, Any], metrics: list[str]) -> list[str]:
+    details = "; ".join(row[field] for field in ("protocol", "time", "note") if field in row)
+    published = f"{row['published']['value']} ({row['published']['source']})" if row["published"] else "-"
+    return [*(row["ours"].get(metric, "") for metric in metrics), str(row["seeds"]), details, published]
+
+
+def _not_run(row: dict[str, Any], configs: Path) -> list[str]:
+    title = (configs / row["config"]).read_text().splitlines()[0].removeprefix("# ").rstrip(".")
+    published = row["published"] or {"value": "none known", "source": ""}
+    return [
+        _config(row),
+        title,
+        published["value"],
+        published["source"],
+        NOT_RUN,
+        row.get("time", ""),
+        row.get("note", ""),
+    ]
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    kept = [place for place in range(len(columns)) if any(row[place] not in ("", "-") for row in rows)]
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join("| " + " | ".join(str(line[place]) for place in kept) + " |\n" for line in lines)
+
+
+def _list(items: dict[str, None]) -> str:
+    return "\n".join(f"- `{item}`" for item in items)
+
+
+if __name__ == "__main__":
+    try:
+        PAGE.write_text(page(read(LEDGER.read_text())))
+    except (LedgerError, yaml.YAMLError) as error:
+        sys.exit(f"error: docs/ledger.yaml: {' '.join(str(error).split())}")
+    print(f"wrote {PAGE}")

@@ -1,0 +1,57 @@
+"""Sub-configs: files whose content is the value of one field, as in `data: ../base/data.yaml`.
+
+jsonargparse reads them, with paths relative to the config that names them. Nothing here imports torch or Lightning.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from kd_lightning.errors import ConfigError
+from kd_lightning.io.safe_yaml import load_yaml
+
+_FILE = r"(?P<file>[^'\"\n]+\.ya?ml)"
+_INVALID = (
+    rf"Invalid content in sub-config file {_FILE}: (?P<reason>[^\n]+)",
+    rf"Unable to load config ['\"]{_FILE}['\"]\s*-\s*+(?!Parser key|Group|Option|Expected a)(?P<reason>[^\n]+)",
+)
+_MISSING = (
+    rf"Expected a path but {_FILE} either not accessible",
+    rf"Unable to load config ['\"]{_FILE}['\"]\s*-\s*Parser key \"[^\"]+\":\s*Unable to load config",
+)
+_UNFIT = r"Config file loop detected: (?P<file>\S+) -> (?P=file)(?:\s|$)"
+
+
+def sub_config_error(message: str, field: str, options: set[str] = frozenset()) -> str:
+    """Return a message of jsonargparse (4.53) about a sub-config for a user, '' for other messages.
+
+    A file for a class's own argument (`model.optimizer`) that does not fit its field is reported as a loop, because
+    jsonargparse opens it a second time.
+    """
+    for pattern in _INVALID:
+        if found := re.search(pattern, message):
+            return f"{field}: {found['file']} is not a valid sub-config ({found['reason'].strip()})"
+    for pattern in _MISSING:
+        if found := re.search(pattern, message):
+            return f"{field}: there is no file {found['file']}; its path is relative to the config that names it"
+    if found := re.search(_UNFIT, message):
+        return f"{field}: the content of {found['file']} does not fit this field; write it into the config to see why"
+    return ""
+
+
+def check_no_further_config(files: Iterable[Any]) -> None:
+    """Raise an error if a config has a field `config`, because jsonargparse 4.53 loses settings of the config it names.
+
+    Raises:
+        ConfigError: naming the file.
+    """
+    for file in files:
+        if file is None or not Path(str(file)).is_file():
+            continue
+        content = load_yaml(Path(str(file)).read_text())
+        if isinstance(content, dict) and content.get("config") is not None:
+            raise ConfigError(
+                f"config: {file} names another config in its field `config`; give both by --config, or name a file "
+                "per field (data: FILE)"
+            )

@@ -1,0 +1,51 @@
+"""Class folders, or archives of them, of CIFAR-10 and CIFAR-100."""
+
+from pathlib import Path
+from typing import Any
+
+from kd_lightning.data.archives import ENDINGS, folder_at, is_archive
+from kd_lightning.data.files import SUFFIXES
+from kd_lightning.data.folder import ImageFolder
+from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.io.paths import resolve
+
+
+def class_folders(path: Path, classes: list[str], name: str, **kwargs: Any) -> ImageFolder | None:
+    """Return the class folders at a path or in the archive at the path; None if it is the place of the official files.
+
+    Args:
+        path: folder or archive; a folder for the official files need not exist.
+        classes: names of the folders that are required.
+        name: name of the data set in messages.
+        **kwargs: as for `ImageFolder`.
+
+    Raises:
+        ConfigError: for an archive that does not exist, and for folders with other classes.
+    """
+    if "$" in str(path) or path.name.lower().endswith(ENDINGS):
+        resolve(path, "data.path")
+    folder = folder_at(str(path)) if is_archive(path) else path
+    inner = _folders(folder / "train")  # without folders it may be a class called train
+    train, found = (folder / "train", inner) if inner else (folder, _folders(folder))
+    known = {*found} & {*classes}
+    if not (inner or known or is_archive(path) or any(_has_images(folder / entry) for entry in found)):
+        return None
+    images = ImageFolder(path=str(folder), **kwargs)
+    for entry in images.class_names:
+        if entry not in classes:
+            hint = nearest(entry, classes)
+            raise ConfigError(f"data.path: {train} has the class {entry!r}, which {name} does not have{hint}")
+    if missing := [entry for entry in classes if entry not in images.class_names]:
+        raise ConfigError(f"data.path: {train} lacks {len(missing)} of the classes of {name}: {missing[0]}")
+    return images
+
+
+def _folders(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder, [] if it does not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _has_images(folder: Path) -> bool:
+    return any(entry.suffix.lower() in SUFFIXES for entry in folder.iterdir())
