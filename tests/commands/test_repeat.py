@@ -66,12 +66,12 @@ def test_what_is_unfinished_goes_on_and_what_has_no_checkpoint_starts_anew(tmp_p
     config = write(tmp_path, "a")
     jobs = [plan.Job(plan.resolve(config, []), seed) for seed in range(4)]
     for job in jobs:
-        (job.beside / job.id).mkdir(parents=True)
-    whole, cut = jobs[0].beside / jobs[0].id / "last.ckpt", jobs[1].beside / jobs[1].id / "last.ckpt"
+        (job.parent_dir / job.id).mkdir(parents=True)
+    whole, cut = jobs[0].parent_dir / jobs[0].id / "last.ckpt", jobs[1].parent_dir / jobs[1].id / "last.ckpt"
     with zipfile.ZipFile(whole, "w") as file:
         file.writestr("data.pkl", "x" * 1000)
     cut.write_bytes(whole.read_bytes()[:500])  # killed while it was written
-    (jobs[3].beside / jobs[3].id / "results.json").write_text('{"schema": 2, "metr')
+    (jobs[3].parent_dir / jobs[3].id / "results.json").write_text('{"schema": 2, "metr')
     rows = Repeat(configs=[config], seeds=4)([])
     assert [row["state"] for row in rows] == ["resumed", "ran", "ran", "ran"]
     assert [Path(row["folder"]).name for row in rows] == [f"{job.id}-r1" for job in jobs]
@@ -85,11 +85,11 @@ def test_a_second_attempt_that_saved_nothing_leaves_the_first_ones_checkpoint(tm
     config = write(tmp_path, "a")
     job = plan.Job(plan.resolve(config, []), 0)
     for name in (job.id, f"{job.id}-r1", f"{job.id}-r10"):
-        (job.beside / name).mkdir(parents=True)
-    with zipfile.ZipFile(job.beside / job.id / "last.ckpt", "w") as file:
+        (job.parent_dir / name).mkdir(parents=True)
+    with zipfile.ZipFile(job.parent_dir / job.id / "last.ckpt", "w") as file:
         file.writestr("data.pkl", "")
-    assert job.checkpoint() == job.beside / job.id / "last.ckpt"
-    assert job.next() == job.beside / f"{job.id}-r11"
+    assert job.checkpoint() == job.parent_dir / job.id / "last.ckpt"
+    assert job.next() == job.parent_dir / f"{job.id}-r11"
 
 
 @pytest.mark.usefixtures("fake")
@@ -203,10 +203,10 @@ def test_fit_leaves_what_is_looked_for(
     (row,) = Repeat(configs=[str(config)], seeds=[4])(brief)
     assert row["state"] == "done before"
     assert row["result"].endswith("%")
-    assert zipfile.is_zipfile(job.beside / job.id / "last.ckpt")
-    kept = job.beside / job.id / "config.yaml"
-    kept.parent.rename(job.beside / f"{plan.MARK}0")  # as if it were of another digest
-    kept = job.beside / f"{plan.MARK}0" / "config.yaml"
+    assert zipfile.is_zipfile(job.parent_dir / job.id / "last.ckpt")
+    kept = job.parent_dir / job.id / "config.yaml"
+    kept.parent.rename(job.parent_dir / f"{plan.MARK}0")  # as if it were of another digest
+    kept = job.parent_dir / f"{plan.MARK}0" / "config.yaml"
     assert job.changed() == "defaults of another version of the code"
     kept.write_text(kept.read_text().replace("max_epochs: 1", "max_epochs: 2"))
     assert job.changed() == "trainer.max_epochs 2, now 1"
