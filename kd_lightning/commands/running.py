@@ -70,7 +70,7 @@ def exit_on_error() -> Iterator[None]:
 
 
 def _known_error(error: BaseException) -> BaseException | None:
-    """Return the error to print in one line, None for a defect of this package; use Lightning only if it is imported."""
+    """Return the error to print in one line, None for a defect of this package; import Lightning only if it is used."""
     if isinstance(error, ConfigError | RunError | StoppedError) or "lightning" not in sys.modules:
         return config_error(error) or (error if isinstance(error, RunError | StoppedError) else None)
     from kd_lightning.callbacks.known_errors import known_error

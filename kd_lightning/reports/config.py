@@ -84,7 +84,7 @@ def _scalar(value: Any) -> Any:
 
 
 def _in_words(value: Any) -> str:
-    """Return an item of a list as text: RandomCrop(padding=4). A long text ends in a hash of the whole."""
+    """Return an item of a list as text: RandomCrop(padding=4). A long text is cut and ends in its hash."""
     text = _as_text(value)
     return text if len(text) <= 400 else f"{text[:380]}... {sha256(text.encode()).hexdigest()[:8]}"
 

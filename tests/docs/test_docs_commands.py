@@ -39,7 +39,7 @@ SUBSTITUTES = {
     "runs/photos/teacher/ID/student.safetensors": "teacher.safetensors",  # a run that is not made here
     "--data.size 224": "--data.size 32",
     "--data.size 64": "--data.size 32",
-    "configs/eval/cifar10-jpeg.yaml": "evaluate.yaml",  # its probes that need no data of their own
+    "configs/eval/cifar10-jpeg.yaml": "evaluate.yaml",  # the evaluators that need no other data
     "--seeds 5": "--seeds 1",
     "--seeds 3": "--seeds 1",
     "--steps 10 ": "",
@@ -134,7 +134,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     needy = ("OutOfDistribution", "Corruptions", "Transfer", "FewShot")
     evaluators = [evaluator for evaluator in evaluate["trainer"]["callbacks"] if evaluator["class_path"] not in needy]
     (folder / "evaluate.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": evaluators}}))
-    for page, names in (("adding-a-method", ["method"]), ("extending", ["probe", "data"])):
+    for page, names in (("adding-a-method", ["method"]), ("extending", ["evaluator", "data"])):
         text = (ROOT / f"docs/{page}.md").read_text()
         for name in names:
             code = re.search(rf"<!-- {name} -->\n```python\n(.*?)```", text, re.S)[1]

@@ -102,8 +102,8 @@ class Repeat:
             key = (run["project"], config.name)
             if key in names:
                 raise ConfigError(
-                    f"configs: the runs of {names[key]} and {config.path} have the same name {config.name}; set run.name "
-                    "in one of them"
+                    f"configs: the runs of {names[key]} and {config.path} have the same name {config.name}; "
+                    "set run.name in one of them"
                 )
             names[key] = config.path
         return configs
@@ -179,7 +179,7 @@ def _rows(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
 
 
 def _result(results: dict[str, Any]) -> str:
-    """Return the test accuracy as text, else that of kNN, else the validation accuracy; '' if a run has none of them."""
+    """Return the test accuracy as text, else that of kNN, else the validation accuracy; '' if there is none."""
     metrics = results.get("metrics") or {}
     suffixes = {"test/acc": "", "test/knn": " kNN", "val/acc": " of the validation images"}
     return next((f"{metrics[n]:.2%}{suffix}" for n, suffix in suffixes.items() if metrics.get(n) is not None), "")

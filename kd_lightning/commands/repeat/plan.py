@@ -43,7 +43,7 @@ class Config:
 
     @property
     def run_config(self) -> dict[str, Any]:
-        """The settings that identify the config's runs: all settings except the seed and those of folders and loggers."""
+        """The settings that identify the config's runs: all except the seed and those of folders and loggers."""
         content = {key: value for key, value in self.content.items() if key not in ("seed_everything", "config")}
         return {**content, "run": {"project": self.content["run"]["project"], "name": self.name}}
 
@@ -52,7 +52,7 @@ class Config:
 class Job:
     """A config with a seed.
 
-    Its runs are in one folder: the first run is named `id`; those that resume it or start again are `id-r1`, `id-r2`, ...
+    Its runs are in one folder. The first run is named `id`; runs that resume it or start again are `id-r1`, `id-r2`, ...
     """
 
     config: Config

@@ -69,7 +69,7 @@ def corrupt(images: Tensor, keys: Tensor, name: str, severity: int) -> Tensor:
     check_corruption(name, severity)
     if min(images.shape[-2:]) < MIN_SIDE:
         raise ConfigError(
-            f"{name}: images of {images.shape[-1]}x{images.shape[-2]} pixels; the smallest side is {MIN_SIDE}"
+            f"{name}: the images have {images.shape[-1]}x{images.shape[-2]} pixels; the smallest side is {MIN_SIDE}"
         )
     if images.dtype != torch.uint8:
         images = (images.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
