@@ -13,8 +13,8 @@ from kd_lightning.loggers import ResumableCSVLogger
 class LastCheckpoint(Checkpoint):
     """Saves `last.ckpt` at the end of each epoch, after a step at which the run stops, and every `every_n_steps` steps.
 
-    Lightning's ModelCheckpoint would save an epoch that max_steps or max_time cuts short as complete; a run that
-    resumes from this checkpoint would skip the rest of the epoch.
+    If max_steps or max_time ends a run within an epoch, Lightning's ModelCheckpoint would save the epoch as complete. A
+    run that resumes from this checkpoint would then skip the rest of the epoch.
 
     Args:
         folder: folder of the run.

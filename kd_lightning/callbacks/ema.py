@@ -19,9 +19,9 @@ class EMA(EMAWeightAveraging):
     """Averages the student's weights and BatchNorm statistics over the steps, and logs `val/acc_ema`.
 
     Training does not use the average, and the result of the run is the student itself. The average is saved in the
-    checkpoints and resumed with them. At the end it is written as `student_ema.safetensors`, which
-    `test --model.student.checkpoint` evaluates. (Lightning's callback also averages the teacher, validates the average
-    instead of the student, and makes the average the result.)
+    checkpoints and restored when the run is resumed. At the end it is written as `student_ema.safetensors`, which can
+    be evaluated with `test --model.student.checkpoint`. (Lightning's callback also averages the teacher, validates the
+    average instead of the student, and makes the average the result.)
 
     Args:
         decay: weight of the old average in an update; 0.999 averages over roughly the last 1,000 updates.

@@ -62,16 +62,16 @@ def _report(trainer: Trainer, method: LightningModule) -> str:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         rest = torch.cuda.max_memory_allocated(device) - sum(sizes.values())
-        parts.append(f"at most {_mib(rest)} for activations that the backward pass needs")
+        parts.append(f"activations for the backward pass at most {_mib(rest)}")
         place = f"{device}, {_mib(total)}, {_mib(free)} free"
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        parts.append("and the rest for activations and libraries")
+        parts.append("activations for the backward pass and libraries the rest")
         place = f"{device.type}, {_mib(peak)} used by the process at its peak"
     batch = data.batch_size if trainer.training else data.eval_batch_size
     where = f"in epoch {trainer.current_epoch}, step {trainer.global_step}, " if trainer.training else ""
     return (
-        f"{where}{batch} images per batch ({place}). Memory is used by {', '.join(parts)}. "
+        f"{where}{batch} images per batch ({place}). Memory use: {', '.join(parts)}. "
         f"What may help: {_advice(trainer, method)}"
     )
 

@@ -60,7 +60,7 @@ class NonFiniteGuard(Callback):
         self.before = [buffer.clone() for buffer in self.statistics]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        if not self.window and self.statistics:  # otherwise this batch is accumulated to an earlier one
+        if not self.window and self.statistics:  # otherwise its gradients are added to those of earlier batches
             torch._foreach_copy_(self.before, self.statistics)
         self.indices = batch.indices
 

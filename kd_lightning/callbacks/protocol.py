@@ -112,7 +112,7 @@ class Protocol(Callback):
             outcome = next((f", {metrics[n]:.2%} test accuracy{by}" for n, by in sources.items() if n in metrics), "")
         if trainer.is_global_zero:
             self._record(trainer, method, data, last, best)
-        rank_zero_info(f"result: the {self.select} epoch{outcome}; {self.selected}, its student: student.safetensors")
+        rank_zero_info(f"result: the {self.select} epoch{outcome}; {self.selected} and student.safetensors")
 
     def _record(
         self,

@@ -24,7 +24,7 @@ class Speed(Callback):
             in which vector units and tensor cores read them. Default: only in half precision.
         compile: mode of torch.compile, which compiles a training step with both networks and all losses as one graph.
             Names in checkpoints do not change. `reduce-overhead` and `max-autotune` replay the step as a CUDA graph; on
-            a CPU they equal `default` and `max-autotune-no-cudagraphs`. The first step takes a minute or more. If
+            a CPU they act as `default` and `max-autotune-no-cudagraphs`. The first step takes a minute or more. If
             compilation fails, the run warns once and continues uncompiled. Default: no compilation.
     """
 

@@ -16,8 +16,8 @@ class TeacherAgreement(Callback):
     """Logs the agreement of student and teacher on the evaluated images.
 
     `<stage>/agreement` is the share of images that both assign to the same class. If the student's classifier is not
-    trained, `<stage>/neighbors` is logged instead: the share of each image's nearest neighbours that both embeddings
-    have in common; and `<stage>/cosine`: the mean cosine of the vectors that the losses align.
+    trained, two other values are logged instead. `<stage>/neighbors` is the share of each image's nearest neighbours
+    that both embeddings have in common. `<stage>/cosine` is the mean cosine of the vectors that the losses align.
     """
 
     def __init__(self) -> None:

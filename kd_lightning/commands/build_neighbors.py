@@ -20,7 +20,7 @@ class MakeNeighbors:
     Args:
         path: path of the table, which ends in .safetensors; default: `data.neighbors.path` of the config.
         k: number of neighbours of each image (CoSS: 31).
-        engine: library that searches: torch on the trainer's device, or faiss on the CPU, which must be installed.
+        engine: library that searches: torch on the trainer's device, or faiss on the CPU (faiss must be installed).
     """
 
     def __init__(self, path: str | None = None, k: int = 31, engine: Literal["torch", "faiss"] = "torch") -> None:
@@ -53,5 +53,5 @@ class MakeNeighbors:
             unread = len(images) - len(embedding)
             raise ConfigError(f"data.on_error: {unread} images cannot be read, but the table needs all images")
         save_table(path, nearest_neighbors(embedding, self.k, engine=self.engine), images, teacher)
-        rank_zero_info(f"{self.k} neighbours of {len(images):,} images, found by {teacher.name}, are written to {path}")
+        rank_zero_info(f"{self.k} neighbours of {len(images):,} images by {teacher.name} are written to {path}")
         return path

@@ -70,7 +70,7 @@ def exit_on_error() -> Iterator[None]:
 
 
 def _known_error(error: BaseException) -> BaseException | None:
-    """Return the error to print in one line, None for a defect of this package; import Lightning only if it is used."""
+    """Return the error to print in one line, None for a defect of this package; Lightning is not imported for this."""
     if isinstance(error, ConfigError | RunError | StoppedError) or "lightning" not in sys.modules:
         return config_error(error) or (error if isinstance(error, RunError | StoppedError) else None)
     from kd_lightning.callbacks.known_errors import known_error

@@ -1,4 +1,4 @@
-"""Embeddings and logits of a run's networks for whole sets of images, computed once for all evaluators."""
+"""Embeddings and logits of a run's networks for complete sets of images, computed once for all evaluators."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field

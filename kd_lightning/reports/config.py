@@ -44,7 +44,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], str | None]:
 
 
 def flatten_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with flat keys (`model.temperature`: 4.0); a class is a value (`model`: KD), a list a text."""
+    """Return settings with flat keys (`model.temperature`: 4.0); the value of a class is its name, of a list a text."""
     flattened: dict[str, Any] = {}
 
     def walk(value: Any, key: str) -> None:

@@ -100,7 +100,9 @@ class Lock:
     def free(self) -> None:
         """Release the lock and remove the file."""
         if self.number is not None:
-            self.path.unlink(missing_ok=True)  # before the lock is released, because the file is then another holder's
+            self.path.unlink(
+                missing_ok=True
+            )  # before the release, since the file may belong to another process after it
             os.close(self.number)
             self.number = None
             _HELD.discard(self)

@@ -60,13 +60,13 @@ class Export:
         int8: whether an int8 version of onnx is also written, calibrated on training images and evaluated on all images
             of the split.
         calibration: number of training images for the calibration.
-        push_to_hub: name (OWNER/NAME) of a repository on the Hugging Face hub to which the timm folder is uploaded, with
-            the login of the hub's library.
+        push_to_hub: name (OWNER/NAME) of a repository on the Hugging Face hub to which the timm folder is uploaded; the
+            hub library's login is used.
         private: whether the repository is created as private; nothing is uploaded to an existing public one.
 
     Raises:
         ConfigError: for a wrong value, a folder without a run, an existing file, or a missing package.
-        RunError: if a file's outputs differ from the checkpoint's, or if it cannot be written; the file is then removed.
+        RunError: if a file's outputs differ from the checkpoint's, or if a file cannot be written; it is then removed.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from kd_lightning.errors import ConfigError
 
 
 class Format(ABC):
-    """An export format: writes a student to a file, and reads the file with the library that other programs would use.
+    """An export format, which writes a student to a file and reads it with the library that other programs would use.
 
     Args:
         student: the exported model.

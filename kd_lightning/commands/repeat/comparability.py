@@ -23,7 +23,7 @@ def differences(configs: list[Config]) -> str:
 
 
 def _images(content: dict[str, Any]) -> str:
-    """Return the number of training images of a run or of an epoch in words, as far as the trainer limits it."""
+    """Return in words the training images of a run if max_steps limits them, else the training images of an epoch."""
     data, trainer = content["data"]["init_args"], content["trainer"]
     batch = data.get("global_batch_size") or data.get("batch_size")
     steps, limit = trainer["max_steps"], trainer["limit_train_batches"]

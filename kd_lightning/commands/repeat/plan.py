@@ -52,7 +52,7 @@ class Config:
 class Job:
     """A config with a seed.
 
-    Its runs are in one folder. The first run is named `id`; runs that resume it or start again are `id-r1`, `id-r2`, ...
+    Its runs are in one folder. The first run is named `id`; runs that resume it or start again are `id-r1`, `id-r2`.
     """
 
     config: Config
