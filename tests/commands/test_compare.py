@@ -64,7 +64,7 @@ def test_choices_of_the_test_are_those_of_the_statistics() -> None:
 
 def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     runs = str(write_runs(tmp_path / "runs", ("baseline", "kd"), 1))
-    assert "runs: none given" in refusal([], capfd)
+    assert "runs: none are given" in refusal([], capfd)
     assert "runs: no run can be compared" in refusal([str(tmp_path / "other")], capfd)
     assert f"out: {runs} contains files that are not of a report (digits)" in refusal([runs, "--out", runs], capfd)
     file = tmp_path / "runs/digits/kd-s0/a/config.yaml"

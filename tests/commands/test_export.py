@@ -161,7 +161,7 @@ def test_refusals(run: Path, made: Path, tmp_path: Path, capfd: pytest.CaptureFi
     )
     foreign = tmp_path / "foreign.ckpt"
     torch.save({"state_dict": {"a": torch.zeros(1)}}, foreign)
-    assert "there is no config.yaml" in refusal(["--ckpt_path", str(foreign), "--format=timm"], capfd)
+    assert "config.yaml is missing" in refusal(["--ckpt_path", str(foreign), "--format=timm"], capfd)
     assert not (tmp_path / "o").exists()
 
 

@@ -102,7 +102,7 @@ def test_another_network_is_refused(run: Path) -> None:
 
 def test_a_missing_config_is_refused(run: Path) -> None:
     (run / "config.yaml").unlink()
-    with pytest.raises(ConfigError, match=r"there is no config.yaml beside"):
+    with pytest.raises(ConfigError, match=r"config.yaml is missing"):
         load_run(run)
 
 

@@ -62,7 +62,7 @@ def test_a_finished_run_is_not_gone_on_with_and_not_overwritten(tmp_path: Path) 
     assert processes.fit(tmp_path, ARGS, name="a") == 0
     run = processes.place(tmp_path, "a")
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    assert "a has finished; --ckpt_path" in refused(tmp_path, "--run.id=a", "--ckpt_path=last")
+    assert "a, which has finished; --ckpt_path" in refused(tmp_path, "--run.id=a", "--ckpt_path=last")
     assert "belongs to another run, which has finished; --ckpt_path last" in refused(tmp_path, "--run.id=a")
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
