@@ -247,8 +247,8 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--run.name=\ud800", "run.name: '\\ud800' is to be a folder's name"),
     ("--run.tags=a", "run.tags: a is not list"),
     ("--run.wandb=maybe", "run.wandb: there is no 'maybe'; choices: auto, off"),
-    ("--run.output_dir=", "run.output_dir: '' is no folder"),
-    ("--run.output_dir=HERE/plain.txt", "plain.txt' is no folder"),
+    ("--run.output_dir=", "run.output_dir: '' is not a folder"),
+    ("--run.output_dir=HERE/plain.txt", "plain.txt' is not a folder"),
     ("--protocol.jugde=best", "protocol.jugde is not a field; nearest: protocol."),
     ("--speed.compile=fast", "speed.compile: there is no 'fast'; nearest: default"),
     ("--ckpt_path=", "ckpt_path: '' is no path"),
@@ -260,7 +260,7 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--run", lambda: argparses("--run")),
 ]
 OTHERS: list[tuple[str, str]] = [
-    ("compare", "runs: none given"),
+    ("compare", "runs: none are given"),
     ("compare HERE/nowhere", "nowhere: it does not exist"),
     ("compare HERE/ok --out HERE/plain.txt", "plain.txt is a file; give a folder"),
     ("compare HERE/ok --out HERE/ok", "contains files that are not of a report"),
@@ -281,7 +281,7 @@ OTHERS: list[tuple[str, str]] = [
     ("build-neighbors --config HERE/kd.yaml --path=table.pt", "path: table.pt does not end in .safetensors"),
     (
         "build-neighbors --config HERE/kd.yaml --path=HERE/t.safetensors --k=99999",
-        "k: 99999 neighbours of 1,293 images",
+        "k: 99999 is not between 1 and 1,292",
     ),
     ("test --config HERE/kd.yaml", "ckpt_path: test needs a trained student"),
     ("predict --config HERE/kd.yaml --ckpt_path=HERE/plain.txt", "plain.txt cannot be read"),
