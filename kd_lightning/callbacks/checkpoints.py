@@ -54,7 +54,7 @@ class LastCheckpoint(Checkpoint):
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        for logger in trainer.loggers:  # values up to this step are on the disk before the checkpoint is
+        for logger in trainer.loggers:  # write the logged values to the disk before the checkpoint
             (logger.sync if isinstance(logger, ResumableCSVLogger) else logger.save)()
         trainer.save_checkpoint(self.path, weights_only=False)
 

@@ -140,8 +140,8 @@ class Protocol(Callback):
     ) -> None:
         """Print the metrics after `test`, and add them to results.json if they are a result of the checkpoint's run.
 
-        They are added only for the run's selected checkpoint, and only if the networks, the images and the seed of
-        `config`, the command's config, are those of the run.
+        They are added only for the run's selected checkpoint, and only if the networks, the images and the seed in
+        `config`, the config of the command, are equal to the run's.
         """
         if not trainer.is_global_zero:
             return

@@ -64,7 +64,7 @@ def resume_path(config: Namespace) -> Path | None:
 
 
 def check_config_matches(place: Path, now: dict[str, Any]) -> None:
-    """Raise an error if a run would be resumed with other settings than it began with.
+    """Raise an error if the settings of a resumed run differ from those with which it began.
 
     Args:
         place: result of `resume_path`.

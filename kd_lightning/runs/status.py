@@ -33,7 +33,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def in_words(folder: Path) -> str:
-    """Return a run's state as the predicate of a sentence."""
+    """Return a run's state as part of a sentence, for example `has finished`."""
     content = read_state(folder)
     if content["state"] == "running":
         return f"is running ({Lock(folder / LOCK).holder()})"
