@@ -33,8 +33,9 @@ def pair_cosines(vectors: Tensor) -> Tensor:
 def plot_angles(states: dict[str, MappedTeacher]) -> Figure:
     """Plot one row per state (`before`, `after`): pairwise cosines after the mapping, and the student's cosines.
 
-    Left: mapped against original cosines of pairs; on the line the head preserves every angle, which is the aim of SNE.
-    Right: cosines of student and mapped teacher; at 1 the directions agree, which is the aim of the cosine loss.
+    Left: cosines of pairs after the head against the original cosines. Points on the line are pairs whose angle the
+    head preserves, which is the aim of SNE. Right: cosines of student and mapped teacher. At 1 the directions are
+    equal, which is the aim of the cosine loss.
     """
     figure = Figure(figsize=(7.4, 0.3 + 2.7 * len(states)), layout="constrained", facecolor="white")
     panels = figure.subplots(len(states), 2, squeeze=False, sharex="col")

@@ -31,10 +31,12 @@ def calibration(view: NetworkView) -> Calibration:
         ConfigError: for a classifier that is not trained, or data without labels or validation images.
     """
     if not view.knows_classes or not view.data.labeled:
-        raise ConfigError(f"{view.network.name}: no classifier trained on the data's labels to calibrate")
+        raise ConfigError(
+            f"{view.network.name}: it has no classifier trained on the data's labels, so none to calibrate"
+        )
     view.data.setup("fit")
     if "val" not in view.data.datasets:
-        raise ConfigError("data.val_split: 0 leaves no validation images to fit a temperature on")
+        raise ConfigError("data.val_split: 0 leaves no validation images, which are needed to fit the temperature")
     val_predictions, predictions = view.predictions("val"), view.predictions()
     temperature = metric.fit_temperature(val_predictions.logits, val_predictions.labels)
     scaled = predictions.logits / temperature

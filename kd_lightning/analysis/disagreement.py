@@ -47,11 +47,11 @@ def disagreements(view: NetworkView, max_images: int = 8) -> ProbabilityPair:
         raise ConfigError("teacher: this run has no teacher to compare with")
     if not (view.data.labeled or (view.knows_classes and view.teacher.knows_classes)):
         raise ConfigError(
-            f"data: {view.data.name} has no labels, and a classifier is not trained: no classes to compare"
+            f"data: {view.data.name} has no labels, and a classifier is not trained, so there are no classes to compare"
         )
     predictions = view.predictions()
     student, teacher = (_probabilities(side).cpu() for side in (view, view.teacher))
-    # 0 votes of the student would make the divergence infinite and the order of those images arbitrary
+    # with 0 votes of the student the divergence would be infinite, and the order of these images arbitrary
     apart = F.kl_div(student.clamp(min=1e-6).log(), teacher, reduction="none").sum(dim=1)
     differ = student.argmax(dim=1) != teacher.argmax(dim=1)
     rows = (apart + differ * (apart.max() - apart.min() + 1)).argsort(descending=True, stable=True)[:max_images]

@@ -1,4 +1,4 @@
-"""Select images sorted by class."""
+"""Selection of images, sorted by class."""
 
 import torch
 from torch import Tensor

@@ -12,7 +12,7 @@ def plot_differences(comparison: Comparison, metric: str | Metric | None = None)
 
     Args:
         comparison: a result of `reports.compare`.
-        metric: default: the main metric of the comparison.
+        metric: metric to plot, or its name; default: the main metric of the comparison.
     """
     metric = comparison.about if metric is None else describe(metric) if isinstance(metric, str) else metric
     table = comparison.statistics[metric.name]

@@ -1,4 +1,4 @@
-"""Suppress the output of a run in a notebook."""
+"""Suppression of the output of a run in a notebook."""
 
 import io
 import logging
@@ -15,7 +15,7 @@ def suppress_output() -> Iterator[None]:
     """Suppress printed output, log messages below errors and warnings inside the block; errors are still raised.
 
     Raises:
-        RunError: with the last line on stderr if `main` exits.
+        RunError: if `main` exits, with the last line of stderr.
     """
     before = logging.root.manager.disable
     try:

@@ -29,13 +29,13 @@ def similarity_matrices(
         teacher: features N,....
         labels: N.
         names: class names.
-        title: default: the value of the loss.
+        title: title of the figure; default: the value of the loss.
     """
     check_pair(student, teacher)
     student_matrix, teacher_matrix = (sorted_similarities(x, labels).cpu() for x in (student, teacher))
     edges, middles, classes = class_boundaries(labels.sort().values.cpu())
     figure = Figure(figsize=(8.4, 2.9), layout="constrained", facecolor="white")
-    # self-similarities on the diagonal are largest and would take up the upper end of the scale
+    # the diagonal is excluded from the scale, because self-similarities are much larger than the other values
     off_diagonal = ~torch.eye(len(student_matrix), dtype=torch.bool)
     values = torch.cat([student_matrix[off_diagonal], teacher_matrix[off_diagonal]])
     shared_scale = {"cmap": "cividis", "vmin": min(0.0, float(values.min())), "vmax": float(values.max())}

@@ -21,9 +21,9 @@ def stage_maps(
     """Return each stage's map N,C,H,W by its name in the network, and the `embedding` N,D, in eval mode and float32.
 
     Args:
-        network: its mode is restored afterwards.
+        network: network to run; its mode (training or eval) is restored afterwards.
         images: N,3,H,W, un-normalised.
-        grid: larger maps are average-pooled to grid x grid positions; None: no pooling.
+        grid: side to which larger maps are average-pooled; None: no pooling.
         batch_size: images per pass.
     """
     check_positive(batch_size=batch_size, **({} if grid is None else {"grid": grid}))

@@ -1,4 +1,4 @@
-"""Train a method for a few steps and record its loss terms."""
+"""Training of a method for a few steps, with its loss terms by step."""
 
 from typing import Any, NamedTuple
 
@@ -41,9 +41,9 @@ def train_steps(method: StudentModule, data: ImageData, steps: int) -> pd.DataFr
     """Train a method for some steps on the CPU with its optimizer; return its weighted loss terms by step, from 1.
 
     Args:
-        method: its student is trained; it is in eval mode afterwards.
+        method: method whose student is trained; it is in eval mode afterwards.
         data: data module with the training images.
-        steps: optimizer steps; the schedule is that of a run of this length.
+        steps: number of optimizer steps; the schedule is that of a run of this length.
     """
     check_positive(steps=steps)
     terms, off = _Terms(), {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
@@ -69,18 +69,18 @@ def compute_features(method: Distiller, images: Tensor, *, maps: int = 1) -> Fea
     """Return both networks' features for images N,3,H,W in eval mode: the last maps, the embedding and the logits.
 
     Args:
-        method: its mode is restored afterwards.
-        images: un-normalised, possibly mixed.
-        maps: number of last stages.
+        method: method with both networks; its mode (training or eval) is restored afterwards.
+        images: N,3,H,W, un-normalised, possibly mixed.
+        maps: number of stages, counted from the last, whose maps are returned.
     """
     was_training = method.training
     method.eval()
     reads = method.reads | Reads(maps=maps, embedding=True, logits=True)
     student = method.student.features(images, **reads._asdict())
     teacher = method.teacher_features(images, reads)
-    sight = FeaturePair(student, teacher, method.aligned_pair(student, teacher))
+    pair = FeaturePair(student, teacher, method.aligned_pair(student, teacher))
     method.train(was_training)
-    return sight
+    return pair
 
 
 def plot_loss_terms(tables: dict[str, pd.DataFrame]) -> Figure:

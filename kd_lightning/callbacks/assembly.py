@@ -1,4 +1,4 @@
-"""Which callbacks and plugins the command line adds to those of a config."""
+"""The callbacks and plugins that the command line adds to those of a config."""
 
 from pathlib import Path
 from typing import Any
@@ -25,24 +25,24 @@ from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO
 
 
 def callbacks_of(trainer: Any, method: LightningModule) -> list[Callback]:
-    """Return a config's callbacks and those of every command.
+    """Return a config's callbacks and the callbacks that every command adds.
 
-    Of two evaluators that would log the same names, the later one stays: `--trainer.callbacks+=` appends.
+    If two evaluators would log the same names, only the later one is returned, because `--trainer.callbacks+=` appends.
 
     Args:
-        trainer: the arguments of the trainer.
-        method: the run's method.
+        trainer: arguments of the trainer.
+        method: method of the run.
     """
-    given = _as_list(trainer.callbacks)
-    last = {callback.title: callback for callback in given if isinstance(callback, Evaluator)}
-    kept = [each for each in given if not isinstance(each, Evaluator) or last[each.title] is each]
+    configured = _as_list(trainer.callbacks)
+    last = {callback.title: callback for callback in configured if isinstance(callback, Evaluator)}
+    kept = [each for each in configured if not isinstance(each, Evaluator) or last[each.title] is each]
     progress = [Progress()] if trainer.enable_progress_bar is not False else []
     teacher = [TeacherAccuracy(), TeacherAgreement()] if hasattr(method, "teacher") else []
     return [*kept, RunSummary(), OutOfMemory(), *teacher, *progress]
 
 
 def default_evaluators(method: LightningModule, data: ImageData, given: list[Callback]) -> list[Evaluator]:
-    """Return the evaluators of every run, except those that the config names itself."""
+    """Return the evaluators that are added to every run, except those that the config already contains."""
     wanted: list[Evaluator] = [Cost(batch_sizes=[], teacher=True)]
     if data.labeled and method.trains_classifier:
         wanted.append(Classification())
@@ -53,7 +53,7 @@ def default_evaluators(method: LightningModule, data: ImageData, given: list[Cal
 
 
 def run_context(trainer: Any, folder: Path, *, resumes: bool) -> tuple[RunStatus, PreemptionHandler]:
-    """Return the callbacks of `fit` that are contexts around it as well: state.json with its lock, and signals."""
+    """Return the callbacks that `fit` also enters as contexts: state.json with the run's lock, and signal handling."""
     writes = rank_zero_only.rank == 0 and not trainer.fast_dev_run
     status = RunStatus(folder, resume_path=resumes, writes=writes, explain=known_error)
     return status, PreemptionHandler(folder)
@@ -62,7 +62,7 @@ def run_context(trainer: Any, folder: Path, *, resumes: bool) -> tuple[RunStatus
 def checkpoints_of(
     protocol: Protocol, folder: Path, trainer: Any, method: LightningModule, data: ImageData
 ) -> list[Checkpoint]:
-    """Return the callbacks that save checkpoints; the best one only where there is a val/acc."""
+    """Return the callbacks that save checkpoints; `best.ckpt` is saved only if the run logs val/acc."""
     evaluated = data.has_validation and data.labeled and method.trains_classifier
     return protocol.checkpoints(folder, validated=evaluated and validates(trainer))
 
@@ -70,7 +70,7 @@ def checkpoints_of(
 def plugins_of(trainer: Any) -> dict[str, Any]:
     """Return the trainer's arguments for plugins: checkpoints are written atomically and read without pickle.
 
-    `sync_batchnorm` becomes the plugin that leaves the teacher out.
+    `sync_batchnorm` is replaced by the plugin that does not convert the teacher.
     """
     plugins = _as_list(trainer.plugins)
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -81,5 +81,5 @@ def plugins_of(trainer: Any) -> dict[str, Any]:
 
 
 def _as_list(given: Any) -> list:
-    """Return what Lightning takes one of, or a list of, or None."""
+    """Return an argument of the trainer as a list: it may be a list, a single object or None."""
     return given if isinstance(given, list) else [given] * (given is not None)

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: `last.ckpt`, from which it goes on, and `best.ckpt`."""
+"""The checkpoints of a run: `last.ckpt`, from which the run resumes, and `best.ckpt`."""
 
 import shutil
 from pathlib import Path
@@ -11,14 +11,14 @@ from kd_lightning.loggers import ResumableCSVLogger
 
 
 class LastCheckpoint(Checkpoint):
-    """`last.ckpt`: the end of the last epoch, the step at which the run was told to stop, or the last of so many.
+    """Saves `last.ckpt` at the end of each epoch, after a step at which the run stops, and every `every_n_steps` steps.
 
-    Lightning's own would write an epoch that max_steps or max_time cut short as done, and its rest would be lost to a
-    run that goes on from there.
+    If max_steps or max_time ends a run within an epoch, Lightning's ModelCheckpoint would save the epoch as complete. A
+    run that resumes from this checkpoint would then skip the rest of the epoch.
 
     Args:
-        folder: the run's own.
-        every_n_steps: also within an epoch, after so many steps of the optimizer; None: at its end alone.
+        folder: folder of the run.
+        every_n_steps: number of optimizer steps between two saves within an epoch; None: only at the end of each epoch.
     """
 
     def __init__(self, folder: Path, every_n_steps: int | None = None) -> None:
@@ -26,7 +26,7 @@ class LastCheckpoint(Checkpoint):
 
     @staticmethod
     def of(trainer: Trainer) -> "LastCheckpoint | None":
-        """A run's; None in a run that keeps nothing."""
+        """Return a trainer's LastCheckpoint; None if the run saves no checkpoints."""
         kept = [] if trainer.fast_dev_run else trainer.checkpoint_callbacks
         return next((callback for callback in kept if isinstance(callback, LastCheckpoint)), None)
 
@@ -48,25 +48,25 @@ class LastCheckpoint(Checkpoint):
             self._write(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Writes the state after a step within an epoch, to be called as its batch ends."""
-        # this step's row, which Lightning would write when the callbacks have had their turn
+        """Save the state after a step within an epoch; it must be called in `on_train_batch_end`."""
+        # log this step's values, which Lightning would log only after all callbacks
         trainer._logger_connector.update_train_step_metrics()
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        for logger in trainer.loggers:  # values that a checkpoint has behind it are logged before it is there
+        for logger in trainer.loggers:  # write the logged values to the disk before the checkpoint
             (logger.sync if isinstance(logger, ResumableCSVLogger) else logger.save)()
         trainer.save_checkpoint(self.path, weights_only=False)
 
 
 def within_epoch(trainer: Trainer) -> bool:
-    """Whether a run can go on from behind the step that ends now: no validation follows, and it is no epoch's last."""
+    """Return whether a run can resume after this step: neither the end of the epoch nor a validation follows it."""
     loop = trainer.fit_loop.epoch_loop
     return not (loop._num_ready_batches_reached() or loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
 
 
 def _log_epoch(trainer: Trainer) -> None:
-    """Writes the row of an epoch's own values, as Lightning would when the checkpoint is written."""
+    """Log the values of an epoch, as Lightning does when it saves a checkpoint."""
     loop, connector = trainer.fit_loop.epoch_loop, trainer._logger_connector
     loop._batches_that_stepped -= 1
     connector.log_metrics(connector.metrics["log"])
@@ -74,17 +74,17 @@ def _log_epoch(trainer: Trainer) -> None:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """The epoch with the highest val/acc, as `best.ckpt`.
+    """Saves the epoch with the highest val/acc as `best.ckpt`.
 
     Args:
-        folder: the run's own.
+        folder: folder of the run.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "best", monitor="val/acc", mode="max", enable_version_counter=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the best checkpoint of the run that is resumed along into this run's folder."""
+        """Load the state, and copy the best checkpoint of the resumed run into this run's folder."""
         before = Path(state_dict["best_model_path"])
         best = Path(self.dirpath) / "best.ckpt"
         if before.is_file() and before.resolve() != best.resolve():

@@ -1,4 +1,4 @@
-"""EMA: an exponential moving average of the student's weights, evaluated beside the student itself."""
+"""EMA: an exponential moving average of the student's weights, evaluated in addition to the student."""
 
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,20 @@ from kd_lightning.models import checkpoints
 
 
 class EMA(EMAWeightAveraging):
-    """Averages the student's weights and BatchNorm's statistics over the steps; logs `val/acc_ema` beside `val/acc`.
+    """Averages the student's weights and BatchNorm statistics over the steps, and logs `val/acc_ema`.
 
-    The run goes on with the weights as they are, and its result is the student's own: the average is kept in the
-    checkpoints, resumed with them, and written at the end as `student_ema.safetensors`, which
-    `test --model.student.checkpoint` evaluates. (Lightning's own callback averages the teacher too, validates the
-    average in the student's place and makes it the result.)
+    Training does not use the average, and the result of the run is the student itself. The average is saved in the
+    checkpoints and restored when the run is resumed. At the end it is written as `student_ema.safetensors`, which can
+    be evaluated with `test --model.student.checkpoint`. (Lightning's callback also averages the teacher, validates the
+    average instead of the student, and makes the average the result.)
 
     Args:
-        decay: the share of the average that a step leaves: 0.999 looks back over some 1,000 steps.
-        update_every_n_steps: steps of the optimizer from one update to the next.
-        update_starting_at_step: the first step that counts; default: the first.
+        decay: weight of the old average in an update; 0.999 averages over roughly the last 1,000 updates.
+        update_every_n_steps: number of optimizer steps between two updates.
+        update_starting_at_step: number of the first step that is averaged; default: the first step.
 
     Raises:
-        ConfigError: for a decay that is not between 0 and 1, or no steps between updates.
+        ConfigError: for a decay that is not between 0 and 1, or an `update_every_n_steps` that is not positive.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class EMA(EMAWeightAveraging):
             self._average_model.requires_grad_(False).eval()
 
     def on_fit_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
-        self._average_model.module.to(pl_module.device)  # the count stays with the host, which asks for it each step
+        self._average_model.module.to(pl_module.device)  # the counter stays on the CPU, where each step reads it
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StudentModule, *args: Any) -> None:
         super().on_train_batch_end(trainer, pl_module.student, *args)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Only steps count."""
+        """Do nothing: the average is updated by steps, not by epochs."""
 
     def on_train_end(self, trainer: Trainer, pl_module: StudentModule) -> None:
         folder = Path(trainer.default_root_dir)
@@ -96,4 +96,4 @@ class EMA(EMAWeightAveraging):
         if "ema" in checkpoint:
             self._average_model.load_state_dict(checkpoint["ema"])
         else:
-            rank_zero_warn("EMA: the checkpoint has no average of the student's weights; it begins anew")
+            rank_zero_warn("EMA: the checkpoint contains no average of the student's weights; a new average is started")

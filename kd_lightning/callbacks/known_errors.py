@@ -1,4 +1,4 @@
-"""Which errors of a run are printed as one line."""
+"""The errors of a run that are printed as one line."""
 
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -11,11 +11,11 @@ from kd_lightning.errors import RunError, StoppedError
 
 
 def known_error(error: BaseException) -> BaseException | None:
-    """Return the error that is printed as one line; None for a defect of this package."""
+    """Return the error to print as one line; None for a defect of this package."""
     if distributed.peer_is_gone(error):
         return RunError(
-            f"rank {rank_zero_only.rank}: another rank has ended; its own error is above, unless it was killed "
-            "(out of memory, perhaps)"
+            f"rank {rank_zero_only.rank}: another rank has ended; its error is printed above, unless that rank was "
+            "killed (for example because memory ran out)"
         )
     if isinstance(error, MisconfigurationException | RunError | StoppedError):
         return error

@@ -1,4 +1,4 @@
-"""OutOfMemory: what held the memory when it was used up, and what to try."""
+"""OutOfMemory: report what used the memory when it ran out, and what may help."""
 
 import resource
 import sys
@@ -18,7 +18,7 @@ _MANY = 2**26
 
 
 class OutOfMemory(Callback):
-    """Notes on an exception for want of memory what held it, while it is held; `explained` makes one line of it."""
+    """Adds a note to an out-of-memory exception that lists what uses the memory; `explained` returns it as one line."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if is_out_of_memory(exception) and trainer.datamodule is not None:
@@ -26,28 +26,28 @@ class OutOfMemory(Callback):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is torch's, of a device or of the host, or Python's own."""
+    """Return whether an error is an out-of-memory error of torch (device or host) or of Python."""
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or (isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in _SIGNS))
 
 
 def explained(error: BaseException) -> RunError | None:
-    """The one line for an exception for want of memory, with what was noted on it; None for others."""
+    """Return an out-of-memory exception as an error of one line that includes its notes; None for other exceptions."""
     if not is_out_of_memory(error):
         return None
-    said = one_line(error)
-    return RunError(f"out of memory: {'. '.join(getattr(error, '__notes__', []) or [said])}")
+    message = one_line(error)
+    return RunError(f"out of memory: {'. '.join(getattr(error, '__notes__', []) or [message])}")
 
 
 def _report(trainer: Trainer, method: LightningModule) -> str:
     data, device = trainer.datamodule, trainer.strategy.root_device
     teacher = getattr(method, "teacher", None)
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    of_teacher = set() if teacher is None else {id(tensor) for tensor in teacher.state_dict(keep_vars=True).values()}
-    own = (tensor for tensor in method.state_dict(keep_vars=True).values() if id(tensor) not in of_teacher)
-    held = {
+    teacher_ids = set() if teacher is None else {id(tensor) for tensor in teacher.state_dict(keep_vars=True).values()}
+    own = (tensor for tensor in method.state_dict(keep_vars=True).values() if id(tensor) not in teacher_ids)
+    sizes = {
         "the teacher": _bytes([] if teacher is None else teacher.state_dict().values()),
-        "the student and what is trained beside it": _bytes(own),
+        "the student and the adapters": _bytes(own),
         "their gradients": _bytes(parameter.grad for parameter in trained if parameter.grad is not None),
         "the optimizer": _bytes(
             value
@@ -58,20 +58,21 @@ def _report(trainer: Trainer, method: LightningModule) -> str:
         ),
         "images": _bytes(_images(data, device)),
     }
-    parts = [f"{name} {_mib(size)}" for name, size in held.items() if size]
+    parts = [f"{name} {_mib(size)}" for name, size in sizes.items() if size]
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        rest = torch.cuda.max_memory_allocated(device) - sum(held.values())
-        parts.append(f"at most {_mib(rest)} else: what the backward pass needs of each image")
-        place = f"{device}, {_mib(total)} with {_mib(free)} free"
+        rest = torch.cuda.max_memory_allocated(device) - sum(sizes.values())
+        parts.append(f"activations for the backward pass at most {_mib(rest)}")
+        place = f"{device}, {_mib(total)}, {_mib(free)} free"
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        parts.append("the rest is what the backward pass needs of each image, and the libraries")
-        place = f"{device.type}, at most {_mib(peak)} of the process in memory"
+        parts.append("activations for the backward pass and libraries the rest")
+        place = f"{device.type}, {_mib(peak)} used by the process at its peak"
     batch = data.batch_size if trainer.training else data.eval_batch_size
     where = f"in epoch {trainer.current_epoch}, step {trainer.global_step}, " if trainer.training else ""
     return (
-        f"{where}{batch} images a batch ({place}). Held: {', '.join(parts)}. What may help: {_advice(trainer, method)}"
+        f"{where}{batch} images per batch ({place}). Memory use: {', '.join(parts)}. "
+        f"What may help: {_advice(trainer, method)}"
     )
 
 
@@ -83,20 +84,20 @@ def _advice(trainer: Trainer, method: LightningModule) -> str:
         field = "batch_size" if data.global_batch_size is None else "global_batch_size"
         half, often = (data.global_batch_size or data.batch_size) // 2, 2 * trainer.accumulate_grad_batches
         hints.append(
-            f"data.{field} {half} with trainer.accumulate_grad_batches {often} (BatchNorm, and losses that relate "
-            "images with one another, then see half as many)"
+            f"data.{field} {half} with trainer.accumulate_grad_batches {often} (BatchNorm and losses that compare "
+            "images across the batch then use half as many images)"
         )
     if str(trainer.precision).startswith(("32", "64")):
         hints.append("trainer.precision bf16-mixed")
     if getattr(method, "teacher", None) is not None and method.teacher.mean.dtype == torch.float32:
         hints.append("model.teacher.dtype bfloat16")
     if _bytes(_images(data, trainer.strategy.root_device)) > _MANY:
-        hints.append("data.memory_limit 0 (images in files are then left to workers)")
+        hints.append("data.memory_limit 0 (workers then read the images from their files)")
     return "; ".join(hints)
 
 
 def _images(data: ImageData, device: torch.device) -> list[Tensor]:
-    """The images that lie on the device, each storage once."""
+    """Return the tensors of images that are stored on the device, without duplicates."""
     stored = (images.images for images in data.datasets.values() if isinstance(images, StoredImages))
     return [*{tensor.data_ptr(): tensor for tensor in stored if tensor.device.type == device.type}.values()]
 

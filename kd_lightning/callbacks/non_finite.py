@@ -1,4 +1,4 @@
-"""NonFiniteGuard: what happens at a loss that is not finite."""
+"""NonFiniteGuard: stop the run, or skip the step, at a loss that is not finite."""
 
 import math
 from typing import Any, Literal, NamedTuple
@@ -21,7 +21,7 @@ _MOST_IN_A_ROW = 100
 
 
 class Seen(NamedTuple):
-    """What is known of a batch once its losses are queued; on a GPU the values arrive later."""
+    """The images and the loss values of one batch; on a GPU the values arrive later."""
 
     indices: Tensor
     terms: list[str]
@@ -29,16 +29,17 @@ class Seen(NamedTuple):
 
 
 class NonFiniteGuard(Callback):
-    """Ends a run at the first loss that is not finite, before the optimizer has moved, or leaves such steps out.
+    """Ends a run at the first loss that is not finite, before the optimizer step, or skips such steps.
 
-    Nothing waits for the GPU on its behalf: a step's losses are read when its backward pass is queued. What processes
-    tell each other of them carries along whether one of them was told to stop (`Stop`). The running
-    statistics of BatchNorm are put back to what they were before the step. Weights that are not finite are never saved.
-    (A gradient that overflows in 16-mixed is no such loss: its scaler leaves that step out by itself.)
+    The guard adds no wait for the GPU: the losses of a step are read after its backward pass has been queued. The ranks
+    exchange in one message whether a loss is not finite and whether a rank has received a signal (`PreemptionHandler`).
+    The running statistics of BatchNorm are restored to their values before the step. Weights that are not finite are
+    never saved. (A gradient that overflows in 16-mixed is handled by the gradient scaler, which skips that step.)
 
     Args:
-        nonfinite: `stop` saves last.ckpt and says which term it was, of which images. `skip` leaves the step out,
-            says so, counts it as `train/skipped`, and stops after 100 in a row, or as many as an epoch has.
+        nonfinite: action at such a loss. `stop` saves last.ckpt and reports the loss term and the images. `skip` skips
+            the step, reports it, counts it as `train/skipped`, and stops after 100 skipped steps in a row (or the
+            number of steps of an epoch, if that is smaller).
     """
 
     def __init__(self, *, nonfinite: Literal["stop", "skip"] = "stop") -> None:
@@ -59,13 +60,13 @@ class NonFiniteGuard(Callback):
         self.before = [buffer.clone() for buffer in self.statistics]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        if not self.window and self.statistics:  # else in the middle of accumulated batches
+        if not self.window and self.statistics:  # otherwise its gradients are added to those of earlier batches
             torch._foreach_copy_(self.before, self.statistics)
         self.indices = batch.indices
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Queues the way of the losses to the host, before the backward pass."""
-        terms = {**pl_module.loss_terms, "loss": loss.detach()}  # a method's own training step may add to the terms
+        """Queue the transfer of the losses to the CPU, before the backward pass."""
+        terms = {**pl_module.loss_terms, "loss": loss.detach()}  # a method may add to the sum in its own training step
         values = torch.stack([value.float() for value in terms.values()])
         bad = values.isfinite().logical_not().any()
         self.spoilt = bad if self.spoilt is None else self.spoilt | bad
@@ -78,9 +79,9 @@ class NonFiniteGuard(Callback):
             self.arrived.record()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Leaves out a step that a loss has spoilt: there is then no gradient, and optimizers leave all as it is."""
+        """Remove the gradients of a step with a loss that is not finite, so that the optimizer changes nothing."""
         if self.arrived is not None:
-            self.arrived.synchronize()  # waits for the forward pass alone
+            self.arrived.synchronize()  # waits only for the forward pass
         window, (spoilt, self.stop.agreed) = self.window, self.flags.tolist()
         self.window, self.spoilt, self.arrived = [], None, None
         self.in_a_row = self.in_a_row + 1 if spoilt else 0
@@ -99,30 +100,35 @@ class NonFiniteGuard(Callback):
         fault, self.fault = self.fault, None
         where = f"{fault}, in epoch {trainer.current_epoch}, step {trainer.global_step - 1}"
         if not _all_finite(pl_module):
-            self._end(trainer, f"{where}; the weights are not finite either, by an earlier gradient: {_kept(trainer)}")
+            self._end(
+                trainer,
+                f"{where}; the weights are not finite either, because of an earlier gradient, and {_kept(trainer)}",
+            )
         most = min(_MOST_IN_A_ROW, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
         if self.nonfinite == "skip" and self.in_a_row < most:
-            rank_zero_info(f"guard.nonfinite: a step is left out: {where}")
+            rank_zero_info(f"guard.nonfinite: a step is skipped because {where}")
             return
         last = LastCheckpoint.of(trainer)
         if last:
             last.save(trainer)
-        again = (
-            f"--ckpt_path {last.path}, the state before it, goes on behind these images" if last else "nothing is kept"
+        resume_hint = (
+            f"--ckpt_path {last.path} resumes from the state before this step and continues after these images"
+            if last
+            else "no checkpoint is saved"
         )
         if self.nonfinite == "skip":
-            self._end(trainer, f"{where}; it is the last of {self.in_a_row} skipped steps in a row; {again}")
-        self._end(trainer, f"{where}; {again}", "guard.nonfinite skip")
+            self._end(trainer, f"{where}; the last {self.in_a_row} steps were all skipped; {resume_hint}")
+        self._end(trainer, f"{where}; {resume_hint}", "guard.nonfinite skip")
 
     def _end(self, trainer: Trainer, reason: str, *more: str) -> None:
-        """Ends the run on all ranks; the first one says why."""
+        """End the run on all ranks; rank 0 reports the reason."""
         if not trainer.is_global_zero:
             raise SystemExit(1)
         hints = ["a lower model.optimizer.lr", *more]
         if not trainer.gradient_clip_val:
             hints.insert(1, "trainer.gradient_clip_val")
         if trainer.global_step == 1:
-            hints.insert(0, "another look at the labels, the teacher and the student's own weights, at the first step")
+            hints.insert(0, "checking the labels, the teacher and the student's initial weights")
         if "16" in str(trainer.precision):
             hints.append("trainer.precision 32-true")
         raise RunError(f"{reason}. What may help: {'; '.join(hints)}")
@@ -130,7 +136,7 @@ class NonFiniteGuard(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if not _all_finite(pl_module):
             after = f"in epoch {trainer.current_epoch}, after step {trainer.global_step - 1}"
-            self._end(trainer, f"the student's weights are not finite {after}, and are not saved: {_kept(trainer)}")
+            self._end(trainer, f"the student's weights are not finite {after} and are not saved; {_kept(trainer)}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.nonfinite == "skip":
@@ -140,7 +146,7 @@ class NonFiniteGuard(Callback):
         if self.skipped:
             steps = f"{self.skipped} step{'s' * (self.skipped > 1)}"
             rank_zero_warn(
-                f"guard.nonfinite: {steps} of {trainer.global_step} left out, for a loss that was not finite"
+                f"guard.nonfinite: {steps} of {trainer.global_step} skipped because of a loss that was not finite"
             )
 
     def state_dict(self) -> dict[str, int]:
@@ -151,35 +157,38 @@ class NonFiniteGuard(Callback):
 
 
 def _fault(window: list[Seen]) -> str:
-    """The first batch whose losses are not finite: its terms and images; '' where all are."""
-    for seen in window:
-        values = dict(zip(seen.terms, seen.values.tolist(), strict=True))
+    """Return the terms and images of the first batch with a loss that is not finite; '' if all losses are finite."""
+    for batch in window:
+        values = dict(zip(batch.terms, batch.values.tolist(), strict=True))
         bad = [f"train/{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
         if bad:
-            bad = bad[:-1] or bad  # their sum is named only where none of them is to blame
-            shown = ", ".join(map(str, seen.indices[:_SHOWN].tolist()))
-            more = f", ... ({len(seen.indices)} in all)" if len(seen.indices) > _SHOWN else ""
+            bad = bad[:-1] or bad  # the sum of the terms comes last and is named only if all terms are finite
+            shown = ", ".join(map(str, batch.indices[:_SHOWN].tolist()))
+            more = f", ... ({len(batch.indices)} in all)" if len(batch.indices) > _SHOWN else ""
             return f"{' and '.join(bad)} for images {shown}{more}"
     return ""
 
 
 def _statistics(method: LightningModule) -> list[Tensor]:
-    """BatchNorm's, of what is trained."""
+    """Return the running statistics of all BatchNorm layers except the teacher's."""
     own = (module for name, module in method.named_modules() if not name.startswith("teacher."))
     norms = [module for module in own if isinstance(module, nn.modules.batchnorm._NormBase)]
     return [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
 
 
 def _all_finite(method: LightningModule) -> bool:
-    """Whether, on all ranks, all that is trained is finite, and all statistics; a mask may well hold infinities."""
+    """Return whether all trained parameters and BatchNorm statistics are finite on all ranks.
+
+    Other buffers are not checked, because a mask may contain infinities.
+    """
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     each = [value.isfinite().all() for value in trained + _statistics(method)]
     return not distributed.any_rank(torch.stack(each).all().logical_not())
 
 
 def _kept(trainer: Trainer) -> str:
-    """Which checkpoint of the run is good: none is written that is not."""
+    """Return the run's last checkpoint in words; its weights are finite, because no others are written."""
     last = LastCheckpoint.of(trainer)
     if last and last.path.exists():
         return f"the last good checkpoint is {last.path}"
-    return "there is no good checkpoint of this run yet"
+    return "this run has no good checkpoint yet"

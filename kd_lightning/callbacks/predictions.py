@@ -1,4 +1,4 @@
-"""Predictions: what `predict` writes."""
+"""SavePredictions: the file that `predict` writes."""
 
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from kd_lightning.io.atomic import write_tensors
 class SavePredictions(Callback):
     """Collects the student's predictions into one safetensors file.
 
-    It holds `logits` N,K, `embedding` N,D, `labels` N and `indices` N (positions in the split, as in `Batch`), and in
-    its metadata, as JSON, `paths` (N names, where the images came from files), `class_names` and `split`.
+    The file contains `logits` N,K, `embedding` N,D, `labels` N and `indices` N (positions in the split, as in `Batch`).
+    Its metadata contain, as JSON, `paths` (N names, empty if the images have no files), `class_names` and `split`.
 
     Args:
-        path: the file; it must not exist.
+        path: path of the file, which must not exist.
 
     Raises:
-        ConfigError: for a file that exists, or more than one device.
+        ConfigError: for a file that exists, a path that does not end in .safetensors, or more than one device.
     """
 
     def __init__(self, *, path: str = "predictions.safetensors") -> None:
@@ -33,11 +33,11 @@ class SavePredictions(Callback):
         if stage != "predict":
             return
         if self.path.suffix != ".safetensors":
-            raise ConfigError(f"predictions.path: {self.path} must end in .safetensors")
+            raise ConfigError(f"predictions.path: {self.path} does not end in .safetensors")
         if self.path.exists():
-            raise ConfigError(f"predictions.path: {self.path} exists and is not written over; give another path")
+            raise ConfigError(f"predictions.path: {self.path} exists and is not overwritten; give another path")
         if trainer.world_size > 1:
-            raise ConfigError(f"trainer.devices: predict writes one file from one device, not {trainer.world_size}")
+            raise ConfigError(f"trainer.devices: {trainer.world_size} devices are given, but predict needs exactly 1")
 
     def on_predict_batch_end(
         self,
@@ -52,13 +52,13 @@ class SavePredictions(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = trainer.datamodule
-        whole = {name: torch.cat([getattr(part, name) for part in self.parts]) for name in Prediction._fields}
+        tensors = {name: torch.cat([getattr(part, name) for part in self.parts]) for name in Prediction._fields}
         images = data.datasets[data.predict_split]
         place = dict(zip(images.indices.tolist(), images.paths(), strict=False))  # {} for images without files
         facts = {
-            "paths": [place[index] for index in whole["indices"].tolist()] if place else [],
+            "paths": [place[index] for index in tensors["indices"].tolist()] if place else [],
             "class_names": data.class_names,
             "split": data.predict_split,
         }
-        write_tensors(self.path, whole, facts)
-        rank_zero_info(f"{len(whole['indices']):,} predictions: {self.path}")
+        write_tensors(self.path, tensors, facts)
+        rank_zero_info(f"{len(tensors['indices']):,} predictions are written to {self.path}")

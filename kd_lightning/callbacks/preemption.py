@@ -1,4 +1,4 @@
-"""PreemptionHandler: a run that is told to end saves where it is, and says how it goes on."""
+"""PreemptionHandler: a run that receives a signal saves a checkpoint, and reports how to resume."""
 
 import signal
 import threading
@@ -16,31 +16,31 @@ from kd_lightning.callbacks.checkpoints import LastCheckpoint, within_epoch
 from kd_lightning.errors import StoppedError
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""What tells a run to end: a supervisor, SLURM before it takes the machine back (--signal=USR1@120), Ctrl-C."""
+"""Signals that stop a run: from a supervisor, from SLURM before a job's time is over (--signal=USR1@120), by Ctrl-C."""
 
 
 def _stopped(number: int, message: str) -> StoppedError:
-    """Return the error to raise: a launcher kills rank 0 when another rank ends with a status other than 0."""
+    """Return the error to raise; ranks other than 0 end with status 0, because otherwise a launcher kills rank 0."""
     return StoppedError(128 + number if rank_zero_only.rank == 0 else 0, message)
 
 
-class PreemptionHandler(Checkpoint):  # which have their turn behind all other callbacks, when a step is wholly done
-    """On SIGTERM, SIGUSR1 and Ctrl-C: finishes the step, writes last.ckpt, and ends the run on all processes at once.
+class PreemptionHandler(Checkpoint):  # Lightning calls Checkpoint callbacks last, when a step is complete
+    """On SIGTERM, SIGUSR1 or Ctrl-C, finishes the step, saves last.ckpt, and ends the run on all processes.
 
-    Where there is no going on from within an epoch (its validation has begun), the epoch is finished first; what is
-    neither training nor validation (reading images, the test at the end) ends at once. A second signal ends everything
-    at once. Works as a context too, around all of a command.
+    If the run could not resume after this step (for example because validation has begun), the epoch is finished first.
+    Outside training and validation (while images are read, or in the test at the end) the run ends immediately. A
+    second signal ends the run immediately. The object is also a context that surrounds a complete command.
 
     Args:
-        folder: the run's, to say how it goes on.
+        folder: folder of the run, for the message on how to resume.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
         self.told: int | None = None
-        """The signal that has come."""
+        """Number of the signal that this process has received."""
         self.agreed = False
-        """Whether all processes know, since the last step."""
+        """Whether, since the last step, all processes know that one of them has received a signal."""
         self._trains = False
         self._before: dict[int, Any] = {}
 
@@ -58,21 +58,22 @@ class PreemptionHandler(Checkpoint):  # which have their turn behind all other c
             return
         for number in SIGNALS:
             handler = signal.getsignal(number)
-            if handler != self._hear and handler is not signal.SIG_IGN:  # nohup's, and jobs in the background
+            if handler != self._hear and handler is not signal.SIG_IGN:  # ignored by nohup and in background jobs
                 self._before.setdefault(number, handler)
                 signal.signal(number, self._hear)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if not self._trains or self.told is not None:
-            hint = f"; --ckpt_path last with --run.id {self.folder.name} goes on" if self.folder else ""
+            hint = f"; --ckpt_path last with --run.id {self.folder.name} resumes the run" if self.folder else ""
             raise _stopped(number, f"stopped by {signal.Signals(number).name}{hint}")
         self.told = number
         if rank_zero_only.rank == 0:
-            print(f"{signal.Signals(number).name}: stopping after this step; once more ends at once", flush=True)
+            name = signal.Signals(number).name
+            print(f"{name}: the run stops after this step; a second signal ends it immediately", flush=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._before:
-            self._listen()  # Lightning has put its own in our place, which would end the run without a checkpoint
+            self._listen()  # Lightning has replaced the handler by its own, which ends the run without a checkpoint
         self._trains = True
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -101,6 +102,10 @@ class PreemptionHandler(Checkpoint):  # which have their turn behind all other c
     def _end(self, trainer: Trainer) -> None:
         last, number = LastCheckpoint.of(trainer), max(distributed.everyones(self.told or 0))
         where = f"in epoch {trainer.current_epoch}, after step {trainer.global_step - 1}"
-        kept = last.path if last and last.path.exists() else None
-        again = f"--ckpt_path last with --run.id {kept.parent.name} goes on from {kept}" if kept else "nothing is kept"
-        raise _stopped(number, f"stopped by {signal.Signals(number).name} {where}; {again}")
+        saved = last.path if last and last.path.exists() else None
+        resume_hint = (
+            f"--ckpt_path last with --run.id {saved.parent.name} resumes from {saved}"
+            if saved
+            else "no checkpoint is saved"
+        )
+        raise _stopped(number, f"stopped by {signal.Signals(number).name} {where}; {resume_hint}")

@@ -1,4 +1,4 @@
-"""Progress: each loss, the accuracies, images a second, and the time that is left."""
+"""Progress: the losses, the accuracies, images per second, and the remaining time."""
 
 import sys
 import time
@@ -13,16 +13,18 @@ from kd_lightning.batch import Batch
 
 
 class Progress(RichProgressBar):
-    """Lightning's rich bar for the epoch that runs, and a line for each that is done (lines alone in a file).
+    """Lightning's rich progress bar for the current epoch, and one line for each completed epoch.
+
+    If the output is not a terminal, only the lines are printed.
 
     Args:
-        refresh_rate: batches between two updates of the bar.
+        refresh_rate: number of batches between two updates of the bar.
     """
 
     def __init__(self, refresh_rate: int = 5) -> None:
         super().__init__(refresh_rate=refresh_rate, theme=RichProgressBarTheme(metrics_format=".4g"))
         self._images, self._started, self._fit_started, self._epochs_before = 0, 0.0, 0.0, 0
-        # logged for Lightning's own bar, they would be waited for at every step (its issue 21232)
+        # with Lightning's `prog_bar=True`, every step would wait for these values (Lightning's issue 21232)
         self._terms: dict[str, float] = {}
         self._due = False
         if not sys.stdout.isatty():
@@ -44,7 +46,7 @@ class Progress(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What stands behind the bar: the training terms without their prefix, the pace, the time left of the run."""
+        """Return the values displayed after the bar: training terms without prefix, speed, and remaining time."""
         if trainer.training and self._due:
             terms = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
             self._terms = {name[6:]: float(terms[name]) for name in terms.keys() - {"train/loss", "train/lr"}}
@@ -56,7 +58,7 @@ class Progress(RichProgressBar):
         return shown
 
     def _left(self, trainer: Trainer) -> float:
-        """Seconds to the last epoch's end, at the pace since `fit` began."""
+        """Return the estimated seconds until the end of the last epoch, at the mean speed since `fit` began."""
         in_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.completed / max(trainer.num_training_batches, 1)
         done = trainer.current_epoch + min(in_epoch, 1.0)
         pace = (time.monotonic() - self._fit_started) / max(done - self._epochs_before, 1e-9)

@@ -1,4 +1,4 @@
-"""Protocol: which checkpoints are kept, and which of them is the run's result."""
+"""Protocol: the checkpoints that a run saves, and the one that is its result."""
 
 import math
 import shutil
@@ -21,50 +21,51 @@ from kd_lightning.runs import results
 
 
 class Protocol(Callback):
-    """Keeps `last.ckpt` and, by val/acc, `best.ckpt`, and names the one that is tested when `fit` ends.
+    """Saves `last.ckpt`, and `best.ckpt` by `val/acc`, and selects the checkpoint that is tested when `fit` ends.
 
-    The test images are looked at once, by a checkpoint that was chosen without them; its student alone is written
-    as `student.safetensors`, under timm's names.
+    The test images are used once, to evaluate a checkpoint that was selected without them. The student of the selected
+    checkpoint is also written as `student.safetensors`, with timm's parameter names.
 
     Args:
-        select: `best` epoch by val/acc, or `last` epoch; default: best where there are validation images, else last
-            (the literature's protocol: `data.val_split: 0`).
-        test: whether `fit` ends with the test.
-        every_n_steps: `last.ckpt` is written at each epoch's end, and also after every so many steps of the optimizer:
-            what a run loses at most that is killed in a long epoch.
+        select: epoch whose checkpoint is the result: `best` by val/acc, or `last`. Default: best if the run has a
+            validation with labels, else last (the usual protocol in the literature: `data.val_split: 0`).
+        test: whether the selected checkpoint is tested at the end of `fit`.
+        every_n_steps: number of optimizer steps between two saves of `last.ckpt` within an epoch; it bounds what a
+            killed run loses. Default: only at the end of each epoch.
 
     Raises:
-        ConfigError: for steps that are not positive.
+        ConfigError: for an `every_n_steps` that is not positive.
     """
 
     def __init__(
         self, *, select: Literal["best", "last"] | None = None, test: bool = True, every_n_steps: int | None = None
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
-            raise ConfigError(f"protocol.every_n_steps: {every_n_steps} is not positive; leave it out for none")
+            raise ConfigError(f"protocol.every_n_steps: {every_n_steps} is not positive; omit it to disable it")
         self.select, self.test, self.every_n_steps = select, test, every_n_steps
         self._begun, self._seconds = time.monotonic(), 0.0
         self._last: dict[str, float] = {}
 
     def checkpoints(self, folder: Path, *, validated: bool) -> list[Checkpoint]:
-        """What saves checkpoints into the run's folder.
+        """Return the callbacks that save checkpoints into the run's folder.
 
         Raises:
-            ConfigError: for `best` in a run that is not validated.
+            ConfigError: for `best` in a run without validation.
         """
         if self.select == "best" and not validated:
             raise ConfigError(
-                "protocol.select: best is by val/acc, and there is none: data.val_split, trainer.limit_val_batches or "
-                "trainer.check_val_every_n_epoch leaves no validation, or there are no labels; choose last"
+                "protocol.select: best selects by val/acc, which this run does not log, because data.val_split, "
+                "trainer.limit_val_batches or trainer.check_val_every_n_epoch leaves no validation, or because there "
+                "are no labels; choose last"
             )
         self.select = self.select or ("best" if validated else "last")
         self.selected = folder / f"{self.select}.ckpt"
-        # one callback cannot do both: ModelCheckpoint's save_last writes only when it has saved a best one
+        # two callbacks, because ModelCheckpoint's save_last writes only when a best checkpoint is saved
         last = LastCheckpoint(folder, self.every_n_steps)
         return [BestCheckpoint(folder), last] if validated else [last]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":  # processes that torchrun or SLURM started have named a folder each
+        if stage == "fit":  # each process that torchrun or SLURM started has chosen its own folder
             self.selected = trainer.strategy.broadcast(self.selected)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -80,42 +81,38 @@ class Protocol(Callback):
         self._last = checkpoint.get("last_values", {})
 
     def state_dict(self) -> dict[str, float]:
-        """The time that training has taken, that of the runs included which this one goes on with."""
+        """Return the seconds of training, including those of the runs that this one resumes."""
         return {"seconds": self._seconds + time.monotonic() - self._begun}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self._seconds = state_dict["seconds"]
 
     def conclude(self, trainer: Trainer, method: LightningModule, data: ImageData) -> None:
-        """Write the selected checkpoint's student alone after `fit`, test that checkpoint, and write results.json."""
-        given = Path(trainer.ckpt_path or "")
-        if trainer.is_global_zero and self.select == "last" and given.is_file() and not self.selected.exists():
-            shutil.copy(given, self.selected)  # of a run that was ended in its test, and is tested now
+        """Write the student of the selected checkpoint, test that checkpoint, and write results.json, after `fit`."""
+        resumed_from = Path(trainer.ckpt_path or "")
+        if trainer.is_global_zero and self.select == "last" and resumed_from.is_file() and not self.selected.exists():
+            shutil.copy(resumed_from, self.selected)  # the resumed run had ended in its test
         trainer.strategy.barrier()
         if not self.selected.exists():
-            rank_zero_warn(
-                f"{self.selected} was not written, so there is nothing to test (no epoch was run to its end)"
-            )
+            rank_zero_warn(f"{self.selected} was not written, because no epoch was completed; nothing is tested")
             return
         if trainer.is_global_zero:
             state, facts = checkpoints.read(self.selected)
             student = checkpoints.clean(state, method.student.model)
             checkpoints.write(self.selected.with_name("student.safetensors"), student, facts)
         best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
-        last = _values(trainer) or self._last  # of a run that was told to end in its last epoch
+        last = _values(trainer) or self._last  # the latter if a signal ended the run in its last epoch
         outcome = ""
         if 0 <= trainer.max_steps <= trainer.global_step:
             _count_all(trainer)
         if self.test and data.labeled:
             trainer.test(method, datamodule=data, ckpt_path=str(self.selected), weights_only=True, verbose=False)
-            found = trainer.callback_metrics
-            sources = {"test/acc": "", "test/knn": " by their neighbours", "test/linear": " by a linear probe"}
-            outcome = next(
-                (f", {found[n]:.2%} of the test images right{by}" for n, by in sources.items() if n in found), ""
-            )
+            metrics = trainer.callback_metrics
+            sources = {"test/acc": "", "test/knn": " with kNN", "test/linear": " with a linear probe"}
+            outcome = next((f", {metrics[n]:.2%} test accuracy{by}" for n, by in sources.items() if n in metrics), "")
         if trainer.is_global_zero:
             self._record(trainer, method, data, last, best)
-        rank_zero_info(f"result: the {self.select} epoch{outcome}; {self.selected}, its student alone beside it")
+        rank_zero_info(f"result: the {self.select} epoch{outcome}; {self.selected} and student.safetensors")
 
     def _record(
         self,
@@ -125,64 +122,65 @@ class Protocol(Callback):
         last: dict[str, float],
         best: "BestCheckpoint | None",
     ) -> None:
-        found = results.collect(trainer, method, data, self.selected)
+        content = results.collect(trainer, method, data, self.selected)
         at_best = self.select == "best" and best is not None and best.best_model_score is not None
-        evaluated = {key: value for key, value in last.items() if key.startswith("val/")}
+        validation = {key: value for key, value in last.items() if key.startswith("val/")}
         if at_best:
-            evaluated = {"val/acc": float(best.best_model_score)}
-        found |= {"seconds": self._seconds, "last": last, "metrics": {**evaluated, **found["metrics"]}}
-        each = results.samples(trainer)
-        results.record(self.selected.parent, found, each)
-        wide().print(results.table(found["metrics"]))
+            validation = {"val/acc": float(best.best_model_score)}
+        content |= {"seconds": self._seconds, "last": last, "metrics": {**validation, **content["metrics"]}}
+        samples = results.samples(trainer)
+        results.record(self.selected.parent, content, samples)
+        wide().print(results.table(content["metrics"]))
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):
-                results.log_tables(logger, found, each, data)
+                results.log_tables(logger, content, samples, data)
 
     def conclude_test(
         self, trainer: Trainer, method: LightningModule, data: ImageData, ckpt_path: str | None, config: dict[str, Any]
     ) -> None:
-        """After `test`: prints what was found and, of a run's selected checkpoint, adds it to the run's results.json.
+        """Print the metrics after `test`, and add them to results.json if they are a result of the checkpoint's run.
 
-        `config` is the command's: what is evaluated must be the run's own networks, images and seed, by its own config.
+        They are added only for the run's selected checkpoint, and only if the networks, the images and the seed in
+        `config`, the config of the command, are equal to the run's.
         """
         if not trainer.is_global_zero:
             return
         wide().print(results.table({key: float(value) for key, value in trainer.callback_metrics.items()}))
         checkpoint = Path(ckpt_path or "none").absolute()
-        beside = checkpoint.with_name("config.yaml")
-        if not (ckpt_path and beside.exists()):
+        run_config = checkpoint.with_name("config.yaml")
+        if not (ckpt_path and run_config.exists()):
             return
         path = checkpoint.with_name(results.FILE)
-        if reason := self._no_result(trainer, data, checkpoint, load_yaml(beside.read_text()), config):
-            rank_zero_info(f"nothing is added to {path}: {reason}")
+        if reason := self._no_result(trainer, data, checkpoint, load_yaml(run_config.read_text()), config):
+            rank_zero_info(f"nothing is added to {path}, because {reason}")
             return
         results.record(path.parent, results.collect(trainer, method, data, checkpoint), results.samples(trainer))
-        rank_zero_info(f"added to {path}")
+        rank_zero_info(f"the results are added to {path}")
 
     def _no_result(
-        self, trainer: Trainer, data: ImageData, checkpoint: Path, own: dict[str, Any], given: dict[str, Any]
+        self, trainer: Trainer, data: ImageData, checkpoint: Path, run_config: dict[str, Any], config: dict[str, Any]
     ) -> str:
-        """Why what a test has found is not the result of the run that a checkpoint is of; '' if it is."""
+        """Return why the results of a test are not results of the checkpoint's run; '' if they are."""
         before = results.read(checkpoint.with_name(results.FILE))
-        select = (own.get("protocol") or {}).get("select")
+        select = (run_config.get("protocol") or {}).get("select")
         by_default = "best.ckpt" if checkpoint.with_name("best.ckpt").exists() else "last.ckpt"
-        evaluated = before["protocol"]["checkpoint"] if before else f"{select}.ckpt" if select else by_default
-        if checkpoint.name != evaluated:
-            return f"the run's selected checkpoint is {evaluated}"
+        selected = before["protocol"]["checkpoint"] if before else f"{select}.ckpt" if select else by_default
+        if checkpoint.name != selected:
+            return f"the run's selected checkpoint is {selected}"
         if not checkpoint.with_name("student.safetensors").exists():
-            return "the run is not finished (fit --ckpt_path last with its run.id goes on with it)"
+            return "the run is not finished (fit --ckpt_path last with its run.id resumes it)"
         if not results.tests_all(trainer):
-            return "trainer.limit_test_batches leaves images out"
+            return "trainer.limit_test_batches excludes images"
         if not data.labeled:
-            return "the images have no labels, and no test split of their own"
+            return "the images have no labels and no test split"
         for key in EVALUATED_BY:
-            if _at(own, key) != _at(given, key):
-                return f"{key} is not the run's"
+            if _at(run_config, key) != _at(config, key):
+                return f"{key} differs from the run's"
         return ""
 
 
 def _count_all(trainer: Trainer) -> None:
-    """Gives the test's row its place: of a run that goes on behind its last step, Lightning has yet to count that."""
+    """Set Lightning's counters to the last step, where the test is logged; resuming at the end does not set them."""
     loop = trainer.fit_loop
     steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
     loop.epoch_loop._batches_that_stepped = trainer.global_step
@@ -190,7 +188,7 @@ def _count_all(trainer: Trainer) -> None:
 
 
 def _values(trainer: Trainer) -> dict[str, float]:
-    """What was logged last, by name."""
+    """Return the values that were logged last, by name."""
     return {key: float(value) for key, value in trainer.callback_metrics.items() if key != "val/loss"}
 
 
@@ -207,7 +205,7 @@ EVALUATED_BY = (
     *(f"data.init_args.{name}" for name in ("path", "size", "crop_ratio", "test_split", "labels", "labeled")),
     *(f"data.init_args.{name}" for name in ("split_seed", "val_split", "max_train_samples")),
 )
-"""What a test must have in common with the run whose result it says."""
+"""Settings that a test must have in common with the run to whose results it adds."""
 
 
 def _at(config: Any, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""RunStatus: a run's folder says what became of the run, and one process at a time works in it."""
+"""RunStatus: record the state of a run in its folder, and lock the folder for one process."""
 
 import contextlib
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from kd_lightning.runs.status import FILE, LOCK, in_words, read_state, write_sta
 
 
 class RunStatus(Callback):
-    """Writes state.json as a run begins and, as a context around the command, how it ends.
+    """Writes state.json when a run begins and when it ends; the object is also a context that surrounds the command.
 
-    Nobody else works in the run's folder within that context: it is locked before anything is written there.
+    Within that context no other process works in the run's folder: the folder is locked before anything is written.
 
     Args:
-        folder: the run's own.
-        resume_path: whether the run is there already.
-        writes: false on all processes but the first, and where nothing is kept (fast_dev_run).
-        explain: an error's one line, where there is one.
+        folder: folder of the run.
+        resume_path: whether the run exists and is resumed.
+        writes: whether this process writes: false on ranks other than 0, and with fast_dev_run.
+        explain: function that returns the error to print as one line for an exception, or None for a defect.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class RunStatus(Callback):
         self._made: list[Path] = []
 
     def __enter__(self) -> "RunStatus":
-        """Takes the run's lock.
+        """Take the run's lock.
 
         Raises:
-            ConfigError: if another process has it, or had it and has finished the run meanwhile.
+            ConfigError: if another process holds the lock, or has finished or begun the run in the meantime.
         """
         if not self.writes:
             return self
@@ -49,8 +49,8 @@ class RunStatus(Callback):
         known = (self.folder / FILE).exists() or (self.folder / "config.yaml").exists()
         if (self.resume_path and read_state(self.folder)["state"] == "finished") or (known and not self.resume_path):
             self.lock.free()
-            raise ConfigError(f"run.id: {self.folder.name} {in_words(self.folder)} by now, by another process")
-        for path in self.folder.glob(f".*{ENDING}"):  # what was being written when the run was killed
+            raise ConfigError(f"run.id: another process has taken {self.folder.name}, which {in_words(self.folder)}")
+        for path in self.folder.glob(f".*{ENDING}"):  # incomplete files of a killed run
             if path.is_file():
                 path.unlink(missing_ok=True)
         return self
@@ -63,11 +63,11 @@ class RunStatus(Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # a full disk: what ended the run is what is said
+        with contextlib.suppress(OSError):  # with a full disk, only the error that ended the run is reported
             if self._trainer is not None:
                 write_state(self.folder, **self._end(error))
         self.lock.free()
-        with contextlib.suppress(OSError):  # refused before anything was written into the folders made for it
+        with contextlib.suppress(OSError):  # remove the created folders if they are still empty
             for place in self._made:
                 place.rmdir()
 
@@ -76,6 +76,6 @@ class RunStatus(Callback):
         if error is None:
             return {"state": "finished", **facts}
         known = self.explain(error) or error
-        said = redacted(" ".join(str(known).split())) or type(known).__name__
+        message = redacted(" ".join(str(known).split())) or type(known).__name__
         state = "stopped" if isinstance(known, StoppedError) else "failed"
-        return {"state": state, "error": said, "kind": type(error).__name__, **facts}
+        return {"state": state, "error": message, "kind": type(error).__name__, **facts}

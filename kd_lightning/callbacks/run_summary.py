@@ -1,4 +1,4 @@
-"""RunSummary: what is about to run, as a table."""
+"""RunSummary: the networks, images and settings of a run, as tables."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
@@ -12,8 +12,8 @@ from kd_lightning.models import Network
 class RunSummary(Callback):
     """Prints the networks, the images and the protocol before the first step.
 
-    The loggers get `run/global_batch`, the images that a step of the optimizer learns from, and `run/learning_rate`,
-    the schedule's factor 1.
+    It also logs `run/global_batch`, the number of images per optimizer step, and `run/learning_rate`, the learning rate
+    without the schedule's factor.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -57,11 +57,11 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     table = Table(show_header=False)
     counts = [f"{len(images):,} {split}" for split, images in data.datasets.items()]
     table.add_row("images", f"{data.name}: {', '.join(counts)}; {data.num_classes} classes")
-    table.add_row("kept", ", ".join(f"{split} {images.origin}" for split, images in data.datasets.items()))
+    table.add_row("storage", ", ".join(f"{split} {images.origin}" for split, images in data.datasets.items()))
     table.add_row("batch", _batch(trainer, method, data))
     rate = f"{_learning_rate(trainer):.4g}"
     if method.lr_batch_size:
-        rate += f", {method.lr_scaling} from the one given for {method.lr_batch_size} images"
+        rate += f", {method.lr_scaling} scaling of the rate for {method.lr_batch_size} images"
     table.add_row("learning rate", rate)
     table.add_row(
         "length", f"{trainer.max_epochs} epoch{'s' * (trainer.max_epochs != 1)}, precision {trainer.precision}"
@@ -69,7 +69,7 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     protocol = next((c for c in trainer.callbacks if isinstance(c, Protocol)), None)
     if protocol is not None:
         validated = f"{len(data.datasets['val']):,} validation images" if "val" in data.datasets else "no validation"
-        tested = "is tested, once, at the end" if protocol.test and data.labeled else "is the result, not tested"
+        tested = "is tested once, at the end" if protocol.test and data.labeled else "is the result and is not tested"
         table.add_row("protocol", f"{validated}; the {protocol.select} epoch {tested}")
     table.add_row("folder", str(trainer.default_root_dir))
     return table
@@ -81,10 +81,10 @@ def _batch(trainer: Trainer, method: LightningModule, data: ImageData) -> str:
         parts.append(f"on each of {trainer.world_size} devices")
     if trainer.accumulate_grad_batches > 1:
         parts.append(f"accumulated over {trainer.accumulate_grad_batches} batches")
-    return " ".join(parts) + (f": {method.global_batch} a step" if len(parts) > 1 else "")
+    return " ".join(parts) + (f": {method.global_batch} per step" if len(parts) > 1 else "")
 
 
 def _learning_rate(trainer: Trainer) -> float:
-    """Before the schedule's factor, as a run that is resumed has it."""
+    """Return the learning rate without the schedule's factor, which differs from the current rate in a resumed run."""
     schedule = next((config.scheduler for config in trainer.lr_scheduler_configs), None)
     return float(getattr(schedule, "base_lrs", [trainer.optimizers[0].param_groups[0]["lr"]])[0])

@@ -1,4 +1,4 @@
-"""SaveConfig: the config of a run, beside its checkpoints and in its loggers."""
+"""SaveConfig: write the config of a run into its folder, and log it."""
 
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from kd_lightning.io.safe_yaml import load_yaml
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes config.yaml into the run's folder as `fit` begins, never over another, and sends it to the loggers.
+    """Writes config.yaml into the run's folder when `fit` begins, and logs it; it never overwrites another config.
 
-    (Lightning's own would write to the W&B logger's folder, at every subcommand.) A run that goes on (`overwrite`, as
-    Lightning calls it) keeps the one that it began with.
+    A resumed run (`overwrite`, in Lightning's terms) keeps the config that it began with. (Lightning's callback would
+    write to the W&B logger's folder, in every subcommand.)
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -24,20 +24,20 @@ class SaveConfig(SaveConfigCallback):
             return
         path = Path(trainer.default_root_dir) / self.config_filename
         if path.exists() and not self.overwrite:
-            raise ConfigError(f"run.id: {path} is another run's; choose another run.id, or leave it out")
-        content = _held(path)
+            raise ConfigError(f"run.id: {path} belongs to another run; choose another run.id, or omit it")
+        content = _existing(path)
         if content is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, path, skip_none=False, multifile=self.multifile, overwrite=True)
             content = load_yaml(path.read_text())
         for logger in trainer.loggers:
-            if not isinstance(logger, CSVLogger):  # it would write the same beside config.yaml
+            if not isinstance(logger, CSVLogger):  # it would write the same content next to config.yaml
                 logger.log_hyperparams(content)
         self.already_saved = True
 
 
-def _held(path: Path) -> dict[str, Any] | None:
-    """The config that is there; None for half of one, that a run was killed at, or none."""
+def _existing(path: Path) -> dict[str, Any] | None:
+    """Return the existing config; None if there is none, or if a killed run has left it incomplete."""
     try:
         content = load_yaml(path.read_text())
     except (OSError, ValueError, yaml.YAMLError):

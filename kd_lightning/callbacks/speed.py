@@ -1,4 +1,4 @@
-"""Speed: what makes a run faster and leaves its numbers as they are, but for rounding."""
+"""Speed: settings that make training faster and change its numbers only by rounding."""
 
 import logging
 import warnings
@@ -17,15 +17,15 @@ Mode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cu
 
 
 class Speed(Callback):
-    """What makes training faster; the numbers stay the same but for rounding.
+    """Makes training faster; the numbers change only by rounding.
 
     Args:
-        channels_last: keep the networks' weights and maps with the channels innermost, as processors' vector units and
-            tensor cores read them. Default: in half precision.
-        compile: compile a training step, both networks and all losses, as one graph by torch.compile, in place
-            (checkpoints keep their names). `reduce-overhead` and `max-autotune` replay it as a CUDA graph, and on a CPU
-            do what `default` and `max-autotune-no-cudagraphs` do. The first step takes a minute or more. Where
-            compiling fails, the run says so once and goes on without. Default: off.
+        channels_last: whether the networks' weights and feature maps are stored with the channels innermost, the order
+            in which vector units and tensor cores read them. Default: only in half precision.
+        compile: mode of torch.compile, which compiles a training step with both networks and all losses as one graph.
+            Names in checkpoints do not change. `reduce-overhead` and `max-autotune` replay the step as a CUDA graph; on
+            a CPU they act as `default` and `max-autotune-no-cudagraphs`. The first step takes a minute or more. If
+            compilation fails, the run warns once and continues uncompiled. Default: no compilation.
     """
 
     def __init__(self, *, channels_last: bool | None = None, compile: Mode | None = None) -> None:
@@ -39,33 +39,33 @@ class Speed(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.compile:
-            rank_zero_info("speed.compile: the first step compiles, which takes a minute or more")
+            rank_zero_info("speed.compile: the first step is compiled, which takes a minute or more")
             self.apply(pl_module)
 
     def apply(self, method: LightningModule) -> None:
-        """Have a method's training terms computed by a compiled function, if compiling is asked for."""
+        """Replace a method's `training_terms` by a compiled function if `compile` is set."""
         if self.compile:
             method.training_terms = CompiledTerms(method, **self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The arguments of torch.compile: training batches have one shape, and all others run uncompiled."""
+        """The arguments of torch.compile; only training batches are compiled, and they all have the same shape."""
         return {"mode": None if self.compile == "default" else self.compile, "dynamic": False}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         vars(pl_module).pop("training_terms", None)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint is the same with the channels last or not (and safetensors takes none that has)."""
+        """Store contiguous weights: checkpoints do not depend on `channels_last`, and safetensors requires it."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value.contiguous() for name, value in state.items()}
 
 
 class CompiledTerms:
-    """A method's `training_terms`, compiled.
+    """The compiled `training_terms` of a method.
 
     Args:
-        method: the method.
+        method: method whose function is compiled.
         **settings: arguments of torch.compile.
     """
 
@@ -86,15 +86,15 @@ class CompiledTerms:
             raise
         except Exception as error:
             self.function = None
-            terms = self.eager(batch)  # an error of the method's own is raised here
+            terms = self.eager(batch)  # an error in the method itself is raised here
             reason = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:200]
-            rank_zero_warn(f"speed.compile: failed, the run goes on uncompiled ({type(error).__name__}: {reason})")
+            rank_zero_warn(f"speed.compile: it failed ({type(error).__name__}: {reason}); the run continues uncompiled")
             return terms
         self.compiled = True
         return terms
 
     def _silently(self, batch: Batch) -> dict[str, Tensor]:
-        """Call the function for the first time, without the pages that torch writes about what it cannot compile."""
+        """Call the function for the first time without torch's long messages about code that it cannot compile."""
         before = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         try:
@@ -104,7 +104,7 @@ class CompiledTerms:
             logging.disable(before)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """Return the copied method's own function, uncompiled."""
+        """Return the uncompiled function of the copied method."""
         return type(self.method).training_terms.__get__(deepcopy(self.method, memo))
 
     def __reduce__(self) -> tuple[Any, ...]:

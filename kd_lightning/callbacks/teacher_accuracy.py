@@ -1,4 +1,4 @@
-"""TeacherAccuracy: the teacher's accuracy, measured once before the first step."""
+"""TeacherAccuracy: log the teacher's accuracy once, before the first step."""
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -10,10 +10,11 @@ from kd_lightning.models import Reads
 
 
 class TeacherAccuracy(Callback):
-    """Logs the teacher's accuracy as `teacher/acc`, and warns about one below chance + 5 points.
+    """Logs the teacher's accuracy as `teacher/acc`, and warns if it is less than 5 points above chance.
 
-    It is measured on the validation images, or, without a validation split, on up to 5,000 training images, not
-    augmented; only for a labelled data set whose classes are the teacher's (see `check_teacher` of every distiller).
+    The accuracy is measured on the validation images or, without a validation split, on up to 5,000 training images
+    without augmentation. It is measured only if the data have labels and the teacher's classes are those of the data
+    (see `check_teacher` of every distiller).
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: Distiller) -> None:
@@ -22,18 +23,18 @@ class TeacherAccuracy(Callback):
         if not wanted or trainer.global_step:
             return
         accuracy = top1(teacher.num_classes).to(pl_module.device)
-        with torch.random.fork_rng(devices=[]):  # a loader draws a seed, which must not change the student's dropout
+        with torch.random.fork_rng(devices=[]):  # a loader draws a seed; that must not change the student's dropout
             for batch in data.evaluation_loader():
                 batch = data.transfer_batch_to_device(batch, pl_module.device, 0)
                 with trainer.precision_plugin.forward_context():
-                    seen = pl_module.teacher_features(batch.images, Reads(logits=True))
-                    accuracy.update(seen.logits, batch.labels)
+                    features = pl_module.teacher_features(batch.images, Reads(logits=True))
+                    accuracy.update(features.logits, batch.labels)
         value, chance = accuracy.compute().item(), 1 / teacher.num_classes
         for logger in trainer.loggers:
             logger.log_metrics({"teacher/acc": value}, step=0)
         rank_zero_info(f"teacher {teacher.name}: accuracy {value:.2%} on {data.evaluation_set}")
         if value < chance + 0.05:
             rank_zero_warn(
-                f"teacher/acc is {value:.1%}, chance is {chance:.1%}: is the teacher's class order that of the data, "
-                "and are teacher.mean and teacher.std what it was trained with?"
+                f"teacher/acc is {value:.1%}, and chance is {chance:.1%}; check that the teacher's class order is that "
+                "of the data, and that teacher.mean and teacher.std are those of its training"
             )

@@ -1,4 +1,4 @@
-"""TeacherAgreement: how well the student matches its teacher, in each validation and test."""
+"""TeacherAgreement: log how similar student and teacher are, in each validation and test."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from kd_lightning.models import Features
 
 
 class TeacherAgreement(Callback):
-    """Logs how far student and teacher agree on the evaluated images.
+    """Logs the agreement of student and teacher on the evaluated images.
 
-    `<stage>/agreement` is the share of images that both assign to the same class. Where the student's classifier is not
-    trained, `<stage>/neighbors` is the share of each image's nearest neighbours that both embeddings have in common,
-    and `<stage>/cosine` the mean cosine of the vectors that the losses pull together.
+    `<stage>/agreement` is the share of images that both assign to the same class. If the student's classifier is not
+    trained, two other values are logged instead. `<stage>/neighbors` is the share of each image's nearest neighbours
+    that both embeddings have in common. `<stage>/cosine` is the mean cosine of the vectors that the losses align.
     """
 
     def __init__(self) -> None:

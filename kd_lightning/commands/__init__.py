@@ -1,1 +1,1 @@
-"""The commands besides fit, validate, test and predict; `kd_lightning.cli.registry` names them."""
+"""The commands other than fit, validate, test and predict; they are registered in `kd_lightning.cli.registry`."""

@@ -1,4 +1,4 @@
-"""neighbors: the table of every training image's nearest neighbours in the teacher's eyes (CoSS, section 1c)."""
+"""neighbors: write each training image's nearest neighbours in the teacher's embedding (CoSS, section 1c)."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,12 +15,12 @@ from kd_lightning.io.paths import check_writable
 
 
 class MakeNeighbors:
-    """Embeds the training images, not augmented, with a config's teacher, and writes their nearest neighbours.
+    """Embeds the training images without augmentation with a config's teacher, and writes their nearest neighbours.
 
     Args:
-        path: of the table, a .safetensors; default: `data.neighbors.path` of the config.
-        k: neighbours of each image (CoSS: 31).
-        engine: what searches: torch, on the trainer's device, or faiss on the CPU, where it is installed.
+        path: path of the table, which ends in .safetensors; default: `data.neighbors.path` of the config.
+        k: number of neighbours of each image (CoSS: 31).
+        engine: library that searches: torch on the trainer's device, or faiss on the CPU (faiss must be installed).
     """
 
     def __init__(self, path: str | None = None, k: int = 31, engine: Literal["torch", "faiss"] = "torch") -> None:
@@ -32,24 +32,26 @@ class MakeNeighbors:
         teacher = getattr(method, "teacher", None)
         if teacher is None:
             raise ConfigError(f"model: {type(method).__name__} has no teacher to embed the images with")
-        given = self.path or (data.neighbors.path if data.neighbors else None)
-        if given is None:
-            raise ConfigError("path: say where the table is to go, here or as data.neighbors.path")
-        path = Path(given).expanduser()
+        target = self.path or (data.neighbors.path if data.neighbors else None)
+        if target is None:
+            raise ConfigError("path: no path is given for the table; give path or data.neighbors.path")
+        path = Path(target).expanduser()
         if path.suffix != ".safetensors":
-            raise ConfigError(f"path: {path} must end in .safetensors")
+            raise ConfigError(f"path: {path} does not end in .safetensors")
         check_writable(path, "path")
-        data.neighbors = None  # the table that is to be made is not there to be loaded
+        data.neighbors = None  # the data would load the table, which does not exist yet
         data.setup("fit")
         images = data.datasets["train"]
         if self.k >= len(images):
-            raise ConfigError(f"k: {self.k} neighbours of {len(images):,} images; it can be 1 to {len(images) - 1:,}")
+            raise ConfigError(
+                f"k: {self.k} is not between 1 and {len(images) - 1:,}, as there are {len(images):,} images"
+            )
         device = trainer.strategy.root_device
         quiet = trainer.progress_bar_callback is None
         embedding = read(teacher.to(device), data.training_images_in_order(), device, quiet=quiet).embedding
         if len(embedding) < len(images):
             unread = len(images) - len(embedding)
-            raise ConfigError(f"data.on_error: {unread} images cannot be read; all are needed here")
+            raise ConfigError(f"data.on_error: {unread} images cannot be read, but the table needs all images")
         save_table(path, nearest_neighbors(embedding, self.k, engine=self.engine), images, teacher)
-        rank_zero_info(f"{self.k} neighbours of {len(images):,} images, by {teacher.name}: {path}")
+        rank_zero_info(f"{self.k} neighbours of {len(images):,} images by {teacher.name} are written to {path}")
         return path

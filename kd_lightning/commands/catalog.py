@@ -1,4 +1,4 @@
-"""What the source files of the package say of its classes, read as syntax trees: nothing is imported."""
+"""Facts about the classes of the package, read from the syntax trees of its source files without importing them."""
 
 import ast
 import contextlib
@@ -14,7 +14,7 @@ Row = dict[str, str]
 
 
 def methods() -> list[Row]:
-    """Return a row for each method: name, paper, whether it needs labels by default, what it reads."""
+    """Return a row for each method: name, paper, whether it needs labels by default, and the features that it reads."""
     return [
         {"name": name, "paper": paper_of(name), "labels": _labels_of_method(name), "reads": ", ".join(reads_of(name))}
         for name in [*exported("methods"), "Combined"]
@@ -22,13 +22,13 @@ def methods() -> list[Row]:
 
 
 def data_sets() -> list[Row]:
-    """Return a row for each data set: name, what it is, arguments that have no default."""
+    """Return a row for each data set: name, description, and arguments without a default."""
     names = [name for name in exported("data") if "ImageData" in ancestors(name)[1:]]
     return [{"name": name, "images": summary(name), "required": ", ".join(required(name))} for name in names]
 
 
 def networks() -> list[Row]:
-    """Return a row for each family of networks for 32-pixel images: its models' names, what it is."""
+    """Return a row for each family of networks for 32-pixel images: names of its models, and description."""
     rows = []
     for path in sorted((PACKAGE / "models/cifar").glob("*.py")):
         body = ast.parse(path.read_text(encoding="utf-8")).body
@@ -41,21 +41,21 @@ def networks() -> list[Row]:
 
 
 def _keys(node: ast.expr, constants: dict[str, Any]) -> Iterator[str]:
-    """Yield the keys of a table that is written as a literal, as a comprehension with f-strings, or as both."""
+    """Yield the keys of a dict that is written as a literal, as a comprehension with f-strings, or as both."""
     if isinstance(node, ast.Dict):
         for key, value in zip(node.keys, node.values, strict=True):
             yield from _keys(value, constants) if key is None else [ast.literal_eval(key)]
     elif isinstance(node, ast.DictComp) and isinstance(node.key, ast.JoinedStr):
         (loop,) = node.generators
         names = loop.target.elts if isinstance(loop.target, ast.Tuple) else [loop.target]
-        for given in _values(loop.iter, constants):
-            scope = dict(zip([name.id for name in names], given if len(names) > 1 else [given], strict=True))
+        for item in _values(loop.iter, constants):
+            scope = dict(zip([name.id for name in names], item if len(names) > 1 else [item], strict=True))
             parts = (part.value if isinstance(part, ast.Constant) else scope[part.value.id] for part in node.key.values)
             yield "".join(map(str, parts))
 
 
 def _values(node: ast.expr, constants: dict[str, Any]) -> Iterable[Any]:
-    """Return what a loop runs over: a literal, a constant of the module, or the items of one."""
+    """Return the values of a loop's iterable: a literal, a constant of the module, or the items of such a constant."""
     if isinstance(node, ast.Call):
         return constants[node.func.value.id].items()
     return constants[node.id] if isinstance(node, ast.Name) else ast.literal_eval(node)
@@ -63,22 +63,22 @@ def _values(node: ast.expr, constants: dict[str, Any]) -> Iterable[Any]:
 
 def _constants(body: list[ast.stmt]) -> dict[str, Any]:
     """Return the literals that a module assigns to names."""
-    found: dict[str, Any] = {}
+    constants: dict[str, Any] = {}
     for node in body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             with contextlib.suppress(ValueError):
-                found[node.targets[0].id] = ast.literal_eval(node.value)
-    return found
+                constants[node.targets[0].id] = ast.literal_eval(node.value)
+    return constants
 
 
 def evaluators() -> list[Row]:
-    """Return a row for each evaluator: name, what it logs, whether labels are needed."""
+    """Return a row for each evaluator: name, description of its metrics, and whether it needs labels."""
     names = [name for name in exported("evaluation") if "Evaluator" in ancestors(name)[1:]]
     return [{"name": name, "logs": summary(name), "labels": _labels_of_evaluator(name)} for name in names]
 
 
 def exported(package: str) -> list[str]:
-    """Return the classes and functions of a package's `__all__`, sorted without regard to case."""
+    """Return the names in a package's `__all__`, sorted case-insensitively."""
     for node in ast.parse((PACKAGE / package / "__init__.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
             return sorted(ast.literal_eval(node.value), key=str.lower)
@@ -104,29 +104,29 @@ def ancestors(name: str) -> list[str]:
 
 
 def summary(name: str) -> str:
-    """Return the first paragraph of a class's docstring, on one line, without the markup of code."""
+    """Return the first paragraph of a class's docstring on one line, without backticks."""
     text = ast.get_docstring(_classes()[name]) or ""
     return " ".join(text.split("\n\n")[0].split()).replace("`", "")
 
 
 def paper_of(name: str) -> str:
-    """Return the authors, year and title that the first line of a method's docstring has in parentheses."""
-    found = _PAPER.search(summary(name))
-    return found[1].replace('"', "") if found else ""
+    """Return authors, year and title of a method's paper, from the parentheses in the first line of its docstring."""
+    match = _PAPER.search(summary(name))
+    return match[1].replace('"', "") if match else ""
 
 
 def reads_of(name: str) -> list[str]:
-    """Return the features that a method's `reads` names, as a set of texts or as the arguments of `Reads(...)`."""
+    """Return the features in a method's `reads`, which is a set of strings or a call of `Reads(...)`."""
     for node in _attribute(name, "reads"):
         calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
         typed = [key.arg for call in calls if getattr(call.func, "id", "") == "Reads" for key in call.keywords]
-        if found := [text for text in typed if text] or _texts(node):
-            return sorted(set(found))
+        if features := [text for text in typed if text] or _texts(node):
+            return sorted(set(features))
     return []
 
 
 def required(name: str) -> list[str]:
-    """Return the arguments of a class's own constructor that have no default."""
+    """Return the arguments without a default of a class's constructor, which may be that of its nearest base."""
     for above in ancestors(name):
         for node in _classes()[above].body:
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
@@ -138,7 +138,7 @@ def required(name: str) -> list[str]:
 
 
 def default_of(name: str, argument: str) -> object:
-    """Return the default of a class's keyword argument, its own or its nearest base's; None if there is none."""
+    """Return the default of a keyword argument of a class or of its nearest base with it; None if there is none."""
     for above in ancestors(name):
         for node in _classes()[above].body:
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
@@ -149,7 +149,7 @@ def default_of(name: str, argument: str) -> object:
 
 
 def _labels_of_method(name: str) -> str:
-    """Return whether the cross-entropy with the labels has a weight by default."""
+    """Return `yes` if the weight of the cross-entropy with the labels is not 0 by default, else `no`."""
     return "no" if default_of(name, "ce_weight") == 0 else "yes"
 
 
@@ -159,7 +159,7 @@ def _labels_of_evaluator(name: str) -> str:
 
 
 def _attribute(name: str, attribute: str) -> Iterator[ast.stmt]:
-    """Yield what assigns or defines an attribute in a class and its bases, nearest first."""
+    """Yield the statements that assign or define an attribute in a class and its bases, nearest first."""
     for above in ancestors(name):
         for node in _classes()[above].body:
             target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", node)

@@ -1,4 +1,4 @@
-"""compare: finished runs side by side, as tables and as one page."""
+"""compare: write tables and an HTML page that compare finished runs."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,24 +19,28 @@ WRITTEN = ("report.html", "table.csv", "table.md", "wandb.json")
 class Compare:
     """Compares finished runs: `compare RUNS... --out report` writes report.html, table.csv and table.md.
 
-    Runs that differ in their seed alone are a group, called as the runs are, without the seed. Each group is compared
-    with the baseline, seed by seed; what makes runs less comparable than they look is said first. Runs of different
-    data sets are compared each within its own.
+    Runs that differ only in their seed form a group; its name is the name of the runs without the seed. Each group is
+    compared with the baseline, paired by seed. Warnings name differences that make runs less comparable. Runs of
+    different data sets are compared separately.
 
     Args:
-        runs: folders of runs, folders above many, or patterns (`runs/**`), or a W&B project (`wandb:entity/project`).
-        out: the folder to write to; it must hold nothing but a report, which is written over.
-        baseline: the group that the others are compared with; default: one of Supervised, else the first.
-        metric: what the comparison is about, by its name in results.json; default: test/acc, else what there is.
-        test: of the differences paired by seed: Student's t, or Wilcoxon's signed ranks.
-        wandb: save a workspace and a report of these metrics on W&B too, or update those saved from this folder before
-            (`pip install 'kd_lightning[wandb]'`).
+        runs: folders of runs, folders that contain runs at any depth, patterns (`runs/**`), or W&B projects
+            (`wandb:entity/project`).
+        out: output folder. It may contain only an earlier report, which is overwritten.
+        baseline: name of the group with which the others are compared; default: the group of Supervised, else the
+            first.
+        metric: name in results.json of the main metric; default: test/acc if it exists, else the accuracy of a linear
+            probe or of kNN, else a validation metric.
+        test: statistical test of the differences paired by seed: Student's t, or Wilcoxon's signed-rank test.
+        wandb: whether a workspace and a report of these metrics are also saved on W&B; those saved earlier from the
+            same folder are updated (`pip install 'kd_lightning[wandb]'`).
         figure: path of an SVG, PNG or PDF file to write. It shows the mean and standard deviation of `metric` for each
             group, and the teacher as a line. Default: none.
-        images: show the images that students disagree on most; each run's own data module reads them, as `test` would.
+        images: whether the page shows the images on which the students disagree most; each run's data module reads
+            them, as in `test`.
 
     Raises:
-        ConfigError: for a folder that holds other files, no runs, or a baseline or metric that is not there.
+        ConfigError: for a folder with other files, for no runs, or for an unknown baseline or metric.
     """
 
     def __init__(
@@ -51,7 +55,9 @@ class Compare:
         wandb: bool = False,
     ) -> None:
         if not runs:
-            raise ConfigError("runs: none given; name runs' folders, or a folder above them: compare runs/digits")
+            raise ConfigError(
+                "runs: none are given; give folders of runs, or a folder that contains them (runs/digits)"
+            )
         self.runs, self.out = runs, expand(out)
         self.baseline, self.metric, self.test, self.images, self.wandb = baseline, metric, test, images, wandb
         self.figure = expand(figure) if figure else None
@@ -67,28 +73,30 @@ class Compare:
             sorted(path.name for path in self.out.iterdir() if path.name not in WRITTEN) if self.out.exists() else []
         )
         if others:
-            raise ConfigError(f"out: {self.out} holds other files than a report's ({others[0]}); give another folder")
+            raise ConfigError(
+                f"out: {self.out} contains files that are not of a report ({others[0]}); give another folder"
+            )
 
     def __call__(self) -> Path:
-        """The page's path."""
+        """Write the comparison, and return the path of the page."""
         from kd_lightning import reports
         from kd_lightning.reports import online
 
         with TemporaryDirectory() as temporary:
             folders, addresses = online.split(self.runs)
-            said = []
+            problems = []
             for address in addresses:
-                found, lines = online.fetch(address, Path(temporary))
-                folders += map(str, found)
-                said += lines
-            return self._compared(reports.read_runs(folders), said)
+                fetched, lines = online.fetch(address, Path(temporary))
+                folders += map(str, fetched)
+                problems += lines
+            return self._compared(reports.read_runs(folders), problems)
 
-    def _compared(self, runs: "reports.Runs", said: list[str]) -> Path:
+    def _compared(self, runs: "reports.Runs", fetch_problems: list[str]) -> Path:
         from kd_lightning import reports
         from kd_lightning.reports import summary_plot, tables
 
         comparisons, lines = reports.compare(runs, baseline=self.baseline, metric=self.metric, test=self.test)
-        problems = [*said, *runs.problems, *lines]
+        problems = [*fetch_problems, *runs.problems, *lines]
         if self.figure:
             summary_plot.write_summary(comparisons, self.figure)
         page = reports.page(comparisons, problems, folder=self.out, images=self.images)
@@ -101,7 +109,7 @@ class Compare:
             try:
                 addresses = self._publish(runs, comparisons)
                 console.print(escape("on W&B: " + ", ".join(addresses)), soft_wrap=True, highlight=False)
-            except ConfigError as error:  # the tables and the page are there all the same
+            except ConfigError as error:  # the tables and the page are complete without W&B
                 problems.append(str(error))
         for comparison in comparisons:
             console.print(tables.for_terminal(comparison))
@@ -118,6 +126,6 @@ class Compare:
 
         projects = list(dict.fromkeys(run.results.run.get("project") for run in runs))
         if len(projects) != 1 or not projects[0]:
-            raise ConfigError(f"wandb: these are runs of {len(projects)} W&B projects; a workspace is of one")
+            raise ConfigError(f"wandb: the runs are of {len(projects)} W&B projects, but a workspace needs exactly one")
         metrics = [metric.name for comparison in comparisons for metric in comparison.metrics]
         return workspace.publish(None, projects[0], dict.fromkeys(metrics), self.out.name, self.out)

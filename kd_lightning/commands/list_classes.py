@@ -1,4 +1,4 @@
-"""list: methods, data sets, networks and evaluators, read from their source files without importing torch."""
+"""list: print methods, data sets, networks and evaluators, read from their source files without importing torch."""
 
 from typing import Literal
 
@@ -18,10 +18,10 @@ _TABLES = {
 
 
 class ListClasses:
-    """List what a config can name: `list` prints all tables, `list methods` one of them.
+    """Lists the classes and networks that a config can name: `list` prints all tables, `list methods` one of them.
 
     Args:
-        kinds: which tables: methods, data, networks, evaluators; default: all.
+        kinds: tables to print: methods, data, networks, evaluators; default: all.
     """
 
     def __init__(self, kinds: list[Kind]) -> None:
@@ -29,14 +29,14 @@ class ListClasses:
 
     def __call__(self) -> dict[str, list[dict[str, str]]]:
         """Print the tables, and return their rows by kind."""
-        console, found = wide(), {}
+        console, rows = wide(), {}
         for kind in self.kinds:
             title, rows_of = _TABLES[kind]
-            found[kind] = rows_of()
+            rows[kind] = rows_of()
             table = Table(title=title, title_justify="left")
-            for column in found[kind][0]:
+            for column in rows[kind][0]:
                 table.add_column(column, no_wrap=column == "name" and kind != "networks")
-            for row in found[kind]:
+            for row in rows[kind]:
                 table.add_row(*map(escape, row.values()))
             console.print(table)
-        return found
+        return rows

@@ -1,4 +1,4 @@
-"""Run a class from a command line: its arguments are the class's own. Nothing here imports torch or Lightning."""
+"""Run a class from a command line, with the arguments of its constructor, without importing torch or Lightning."""
 
 import argparse
 import gc
@@ -20,10 +20,10 @@ def run_class(kind: type, args: list[str] | None = None, *, prog: str, around_fi
     """Build a class from a command line, call the object, and return what it returns.
 
     Args:
-        kind: its signature is the command line's.
-        args: default: those of this process.
-        prog: how the command is called, for its help.
-        around_fit: whether the object is called with all arguments that are not its own.
+        kind: class whose signature defines the command line.
+        args: arguments; default: those of this process.
+        prog: name of the command in its help.
+        around_fit: whether the object is called with the list of all other arguments.
     """
     with exit_on_error():
         parser = CommandParser(prog=prog, epilog="All other arguments are passed on to fit." if around_fit else None)
@@ -36,7 +36,7 @@ def run_class(kind: type, args: list[str] | None = None, *, prog: str, around_fi
 
 @contextmanager
 def without_gc() -> Iterator[None]:
-    """Import libraries without the garbage collector, which takes a tenth of the time and finds nothing."""
+    """Import libraries without the garbage collector, which would take a tenth of the time and free nothing."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -70,7 +70,7 @@ def exit_on_error() -> Iterator[None]:
 
 
 def _known_error(error: BaseException) -> BaseException | None:
-    """Return the error to print in one line, None for a defect of this package; import torch only if it is there."""
+    """Return the error to print in one line, None for a defect of this package; Lightning is not imported for this."""
     if isinstance(error, ConfigError | RunError | StoppedError) or "lightning" not in sys.modules:
         return config_error(error) or (error if isinstance(error, RunError | StoppedError) else None)
     from kd_lightning.callbacks.known_errors import known_error
@@ -79,10 +79,10 @@ def _known_error(error: BaseException) -> BaseException | None:
 
 
 class CommandParser(OneLineErrors, ArgumentParser):
-    """The arguments of a command's class.
+    """Parser of a command's arguments, which are the parameters of its class.
 
-    A parameter of type list takes its values in a row, without a name where it may be given by position; a bool whose
-    default is False is a flag.
+    A parameter of type list takes several values; unless it is keyword-only, they are given without its name. A bool
+    whose default is False is a flag.
     """
 
     def add_command(self, kind: type) -> None:
@@ -107,7 +107,7 @@ class CommandParser(OneLineErrors, ArgumentParser):
     def parse_own_args(self, args: list[str]) -> tuple[Namespace, list[str]]:
         """Return the values of the class's own arguments, and all other arguments.
 
-        (jsonargparse has no public `parse_known_args`, because a misspelt name would go unnoticed. Here, the command
+        (jsonargparse has no public `parse_known_args`, because it would accept misspelt names. Here, the command
         that gets the other arguments raises an error for it.)
         """
         if args and not args[0].startswith("-"):

@@ -1,4 +1,4 @@
-"""show: a picture of what the networks really see."""
+"""show: write a picture of the training images as the networks receive them."""
 
 from pathlib import Path
 
@@ -16,37 +16,37 @@ from kd_lightning.io.paths import check_writable
 
 
 class Show:
-    """Writes a PNG of training images as the networks see them: augmented, with labels, views and neighbours.
+    """Writes a PNG of training images as the networks receive them: augmented, with labels, views and neighbours.
 
-    A row is one image of the first batches: as it is in the data, then its views. With neighbours, a row is an anchor
-    and its neighbours.
+    Each row shows one image of the first batch: without augmentation, and then its views. With neighbours, each row
+    shows an anchor and its neighbours.
 
     Args:
-        path: of the PNG; one that is there is written over.
-        rows: how many.
-        epoch: whose augmentation.
+        path: path of the PNG; an existing file is overwritten.
+        rows: number of rows.
+        epoch: epoch whose augmentations are shown.
     """
 
     def __init__(self, path: str = "show.png", rows: int = 12, epoch: int = 0) -> None:
         self.path = Path(path).expanduser()
         if self.path.suffix != ".png":
-            raise ConfigError(f"path: {self.path} must end in .png")
+            raise ConfigError(f"path: {self.path} does not end in .png")
         check_writable(self.path, "path")
         if rows < 1 or epoch < 0:
-            raise ConfigError(f"rows: {rows} and epoch: {epoch} are to be 1 or more, and 0 or more")
+            raise ConfigError(f"rows: {rows}, epoch: {epoch}; rows must be at least 1, and epoch at least 0")
         self.rows, self.epoch = rows, epoch
 
     def __call__(self, method: StudentModule, data: ImageData, trainer: Trainer) -> Path:
         data.setup("fit")
         loader = data.train_dataloader()
         loader.sampler.set_epoch(self.epoch)
-        seen = data.augmented(next(iter(loader)))
-        plain = data.datasets["train"].take(_rows(data, seen.indices))
-        starts = range(0, len(seen.labels), data.group)[: self.rows]
-        rows = [_row(seen, plain, slice(start, start + data.group), data) for start in starts]
+        augmented = data.augmented(next(iter(loader)))
+        plain = data.datasets["train"].take(_rows(data, augmented.indices))
+        starts = range(0, len(augmented.labels), data.group)[: self.rows]
+        rows = [_row(augmented, plain, slice(start, start + data.group), data) for start in starts]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _draw(rows, self.path, f"{data.name}, epoch {self.epoch}, seed {data.seed}")
-        rank_zero_info(f"{len(rows)} rows of images: {self.path}")
+        rank_zero_info(f"{len(rows)} rows of images are written to {self.path}")
         return self.path
 
 
@@ -55,30 +55,29 @@ def _rows(data: ImageData, indices: Tensor) -> Tensor:
     return torch.tensor([place[int(index)] for index in indices])
 
 
-def _row(seen: Batch, plain: Batch, part: slice, data: ImageData) -> list[tuple[str, Tensor]]:
-    """Titles and images of a row: of one sample, the file and all views; of an anchor, it and its neighbours."""
+def _row(batch: Batch, plain: Batch, part: slice, data: ImageData) -> list[tuple[str, Tensor]]:
+    """Return titles and images of a row: an anchor with its neighbours, or a plain image with all its views."""
     if part.stop - part.start > 1:
         columns = range(part.start, part.stop)
-        return [(("anchor " if n == part.start else "") + _title(seen, n, data), seen.images[n]) for n in columns]
+        return [(("anchor " if n == part.start else "") + _title(batch, n, data), batch.images[n]) for n in columns]
     number = part.start
-    views = [seen.images, *seen.views]
+    views = [batch.images, *batch.views]
     rest = [(f"view {place + 2}", view[number]) for place, view in enumerate(views[1:])]
     return [
-        (f"#{int(seen.indices[number])}", plain.images[number]),
-        (_title(seen, number, data), views[0][number]),
+        (f"#{int(batch.indices[number])}", plain.images[number]),
+        (_title(batch, number, data), views[0][number]),
         *rest,
     ]
 
 
-def _title(seen: Batch, number: int, data: ImageData) -> str:
+def _title(batch: Batch, number: int, data: ImageData) -> str:
     def name(label: Tensor) -> str:
-        return (
-            data.class_names[int(label)] if 0 <= int(label) < len(data.class_names) else f"#{int(seen.indices[number])}"
-        )
+        names, index = data.class_names, int(label)
+        return names[index] if 0 <= index < len(names) else f"#{int(batch.indices[number])}"
 
-    title = name(seen.labels[number])
-    if seen.mix_lambda is not None and seen.mix_lambda[number] < 1:
-        title += f" {seen.mix_lambda[number]:.0%}, {name(seen.partner_labels[number])}"
+    title = name(batch.labels[number])
+    if batch.mix_lambda is not None and batch.mix_lambda[number] < 1:
+        title += f" {batch.mix_lambda[number]:.0%}, {name(batch.partner_labels[number])}"
     return title
 
 
@@ -87,12 +86,12 @@ def _draw(rows: list[list[tuple[str, Tensor]]], path: Path, title: str) -> None:
     from matplotlib import pyplot
 
     columns, side = max(map(len, rows)), 1.5
-    beside = max(1, 8 // columns)  # few columns: several rows of images in one row of the picture
-    height = -(-len(rows) // beside)
+    rows_per_line = max(1, 8 // columns)  # with few columns, several rows are drawn next to each other
+    height = -(-len(rows) // rows_per_line)
     figure, axes = pyplot.subplots(
         height,
-        columns * beside,
-        figsize=(side * columns * beside, 1.2 * side * height),
+        columns * rows_per_line,
+        figsize=(side * columns * rows_per_line, 1.2 * side * height),
         squeeze=False,
         layout="constrained",
     )
@@ -100,7 +99,7 @@ def _draw(rows: list[list[tuple[str, Tensor]]], path: Path, title: str) -> None:
         axis.axis("off")
     for number, row in enumerate(rows):
         for column, (caption, image) in enumerate(row):
-            axis = axes[number // beside][number % beside * columns + column]
+            axis = axes[number // rows_per_line][number % rows_per_line * columns + column]
             axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
             axis.set_title(caption, fontsize=6)
     figure.suptitle(title, fontsize=8)

@@ -22,8 +22,8 @@ class Classification(Evaluator):
     evaluator to every run whose classifier is trained, and evaluates the teacher as well.
 
     Args:
-        teacher: evaluate the teacher as well if it knows the classes; its accuracy is `test/acc_teacher`.
-        every_n_epochs: how often the validation images are evaluated during `fit`.
+        teacher: whether the teacher is also evaluated, if it knows the classes; its accuracy is `test/acc_teacher`.
+        every_n_epochs: number of epochs between two evaluations of the validation images during `fit`; 0 disables them.
     """
 
     def __init__(self, *, teacher: bool = True, every_n_epochs: int = 0) -> None:

@@ -27,7 +27,7 @@ def logistic_scores(
     """Return log-probabilities N,K of scikit-learn's logistic regression (L-BFGS) on standardised embeddings.
 
     C is the value in `strengths` with the best accuracy on a held-out fifth of the bank, stratified by class; the final
-    classifier is then trained on the whole bank. A class without images in the bank gets -inf.
+    classifier is then trained on the complete bank. A class without images in the bank gets -inf.
 
     Args:
         bank: M,D.

@@ -19,9 +19,9 @@ class Cost(Evaluator):
     machine and its load.
 
     Args:
-        batch_sizes: default: 1 and 64; [] measures none.
-        repeats: how often a batch is timed, after 3 untimed repetitions.
-        teacher: measure the teacher as well.
+        batch_sizes: batch sizes for which the speed is measured; default: 1 and 64; [] disables it.
+        repeats: number of timed repetitions of a batch, after 3 untimed ones.
+        teacher: whether the teacher is also measured.
     """
 
     needs_labels = False

@@ -48,10 +48,11 @@ class Evaluator(Callback, ABC):
     trainer.precision is.
 
     Args:
-        teacher: evaluate the teacher as well, once: `test/<name>_teacher`.
-        every_n_epochs: how often the validation images are evaluated during `fit`, the last epoch always; 0: never.
-        data: labelled images to evaluate on instead of the run's own, which may have no labels; their validation split
-            is always evaluated at the end of `fit`.
+        teacher: whether the teacher is also evaluated, once, on the test images: `test/<name>_teacher`.
+        every_n_epochs: number of epochs between two evaluations of the validation images during `fit`; the last epoch
+            is always evaluated. 0 disables them.
+        data: labelled data to evaluate on instead of the run's own data, which may have no labels; the validation split
+            of this data is always evaluated at the end of `fit`.
 
     Raises:
         ConfigError: for images without labels, or without a validation split if it is to be evaluated.
@@ -61,7 +62,7 @@ class Evaluator(Callback, ABC):
 
     def __init__(self, *, teacher: bool = False, every_n_epochs: int = 0, data: ImageData | None = None) -> None:
         if every_n_epochs < 0:
-            raise ConfigError(f"every_n_epochs: {every_n_epochs} is negative; 0 is never")
+            raise ConfigError(f"every_n_epochs: {every_n_epochs} is negative; 0 disables the evaluation during fit")
         self.teacher, self.every_n_epochs, self.data = teacher, every_n_epochs, data
         self.result = EvaluationResult({})
         """Results on the test images."""
@@ -71,7 +72,7 @@ class Evaluator(Callback, ABC):
 
     @abstractmethod
     def evaluate(self, view: NetworkView) -> EvaluationResult:
-        """Return the results for one network; for the student's view, `view.teacher` is the teacher's."""
+        """Return the results for one network; in the student's view, `view.teacher` is the teacher's view."""
 
     def check(self, images: int) -> None:
         """Raise an error, before the first step, if this number of training images is too small for the evaluation."""
@@ -93,7 +94,9 @@ class Evaluator(Callback, ABC):
             prepare_other_data(self.data)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage in ("fit", "test") and not trainer.is_global_zero:  # rank 0 did so before the run was opened
+        if (
+            stage in ("fit", "test") and not trainer.is_global_zero
+        ):  # rank 0 has prepared them before the run was opened
             self.prepare(trainer.datamodule)
 
     def check_data(self, data: ImageData) -> None:
@@ -104,11 +107,11 @@ class Evaluator(Callback, ABC):
             data = self.data
             data.setup("fit")
         if self.needs_labels and not data.labeled:
-            raise ConfigError(f"{name}.data: the images have no labels to evaluate by; name labelled images")
+            raise ConfigError(f"{name}.data: the images have no labels, which the evaluation needs; give labelled data")
         self.check(len(data.datasets["train"]))
         if (interval or self.data) and "val" not in data.datasets:
             field = "data.val_split" if self.data else "every_n_epochs"
-            raise ConfigError(f"{name}.{field}: there are no validation images to evaluate by")
+            raise ConfigError(f"{name}.{field}: there are no validation images to evaluate on")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._cache = None
@@ -133,7 +136,7 @@ class Evaluator(Callback, ABC):
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         started, data = time.monotonic(), self.data or trainer.datamodule
         if self.needs_labels and not data.labeled:
-            rank_zero_warn(f"{type(self).__name__}: the images have no labels to evaluate by; skipped")
+            rank_zero_warn(f"{type(self).__name__}: skipped, because the images have no labels")
             return
         data.setup("fit")
         self.check(len(data.datasets["train"]))
@@ -169,7 +172,7 @@ def _plain(value: Any) -> Any:
 
 
 def prepare_other_data(other: ImageData) -> None:
-    """Download images that are evaluated only; their training batch size does not matter and is set to 1."""
+    """Download data that are only evaluated; their training batch size has no effect and is set to 1."""
     other.batch_size = 1
     other.prepare_data()
 

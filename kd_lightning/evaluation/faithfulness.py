@@ -1,4 +1,4 @@
-"""Faithfulness: similarity of student and teacher, whether their predictions are right or wrong."""
+"""Faithfulness: similarity of student and teacher, independent of whether their predictions are correct."""
 
 from kd_lightning.errors import check_positive
 from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator
@@ -20,7 +20,7 @@ class Faithfulness(Evaluator):
     Args:
         k: numbers of neighbours.
         batch_size: batch size of `sp_distance`, whose value depends on it.
-        every_n_epochs: how often the validation images are evaluated during `fit`.
+        every_n_epochs: number of epochs between two evaluations of the validation images during `fit`; 0 disables them.
     """
 
     needs_labels = False

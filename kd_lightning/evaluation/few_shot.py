@@ -15,12 +15,12 @@ from kd_lightning.evaluation.network_view import NetworkView
 class FewShot(Evaluator):
     """Logs `test/few_shot_<n>`: accuracy of a logistic regression trained on n images per class.
 
-    scikit-learn's logistic regression (L-BFGS, C = 1) on standardised embeddings; the mean over several draws of the
-    images, which are the same for every network and run on the same data.
+    The classifier is scikit-learn's logistic regression (L-BFGS, C = 1) on standardised embeddings. The value is the
+    mean over several draws of the images; the draws are the same for every network and run on the same data.
 
     Args:
-        shots: images of each class.
-        draws: how often they are drawn.
+        shots: number of images per class, or a list of numbers.
+        draws: number of draws.
         **kwargs: teacher, every_n_epochs and data, as for every evaluator.
 
     Raises:
@@ -68,7 +68,7 @@ def sample_per_class(labels: Tensor, shots: int, draw: int) -> Tensor:
     if fewest < shots:
         smallest = int((counts == fewest).nonzero()[0])
         raise ConfigError(
-            f"FewShot.shots: {shots} images of each class, but class {smallest} has {fewest} training images"
+            f"FewShot.shots: {shots} images per class are given, but class {smallest} has {fewest} training images"
         )
     starts = counts.cumsum(0) - counts
     return torch.cat([order[start : start + shots] for start in starts[counts > 0].tolist()])

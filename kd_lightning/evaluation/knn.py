@@ -22,7 +22,7 @@ class KNN(Evaluator):
         super().__init__(**kwargs)
         self.ks = k if isinstance(k, list) else [k]
         if not self.ks or len({*self.ks}) < len(self.ks):
-            raise ConfigError(f"KNN.k: {k} must name each number of neighbours once, and at least one")
+            raise ConfigError(f"KNN.k: {k} must contain at least one number of neighbours, and each number only once")
         for number in self.ks:
             check_positive(**{"KNN.k": number})
         check_positive(**{"KNN.temperature": temperature})
@@ -30,7 +30,7 @@ class KNN(Evaluator):
 
     def check(self, images: int) -> None:
         if max(self.ks) > images:
-            raise ConfigError(f"KNN.k: {max(self.ks)} neighbours, but there are only {images} training images")
+            raise ConfigError(f"KNN.k: {max(self.ks)} is given, but there are only {images} training images")
 
     def evaluate(self, view: NetworkView) -> EvaluationResult:
         train, test, classes = view.predictions("train"), view.predictions(), view.data.num_classes

@@ -1,4 +1,4 @@
-"""Embeddings and logits of a run's networks for whole sets of images, computed once for all evaluators."""
+"""Embeddings and logits of a run's networks for complete sets of images, computed once for all evaluators."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -38,11 +38,11 @@ def read(
     """Run a network in eval mode over a loader and return its outputs in order.
 
     Args:
-        network: its mode is restored afterwards.
-        batches: images un-normalised, as the data module yields them.
+        network: network to run; its mode (training or eval) is restored afterwards.
+        batches: batches of un-normalised images, as the data module yields them.
         device: device of the network.
         side: height and width in pixels to which images of another size are resized (bilinear).
-        quiet: show no progress bar.
+        quiet: whether the progress bar is hidden.
     """
     was_training = network.training
     network.eval()
@@ -131,9 +131,9 @@ class NetworkView:
 def network_view(
     trainer: Trainer, method: LightningModule, data: ImageData, split: str, cache: FeatureCache
 ) -> NetworkView:
-    """Return the student's view, which contains the teacher's if the method has a teacher."""
+    """Return the student's view, which contains the teacher's view if the method has a teacher."""
     teacher = getattr(method, "teacher", None)
-    own_data = data is trainer.datamodule  # classifiers are of the run's own classes
+    own_data = data is trainer.datamodule  # the classifiers predict the classes of the run's own data
     teacher_view = teacher and NetworkView(
         teacher, cache, data, split, knows_classes=own_data and method.has_task_classifier
     )

@@ -29,10 +29,10 @@ class OutOfDistribution(Evaluator):
 
     Args:
         data: data sets of unknown images; their labels are not used.
-        scores: default: all four.
+        scores: names of the scores; default: all four.
         k: number of neighbours for `knn`.
         exclude: names of classes in `data` that are known classes; their images are skipped.
-        teacher: evaluate the teacher as well.
+        teacher: whether the teacher is also evaluated.
 
     Raises:
         ConfigError: for data that contain classes of the training images; similar names only cause a warning.
@@ -52,10 +52,10 @@ class OutOfDistribution(Evaluator):
         super().__init__(teacher=teacher)
         check_positive(**{"OutOfDistribution.k": k})
         if not data:
-            raise ConfigError("OutOfDistribution.data: name one data set at least")
+            raise ConfigError("OutOfDistribution.data: the list is empty; name at least one data set")
         names = [other.name for other in data]
         if len({*names}) < len(names):
-            raise ConfigError(f"OutOfDistribution.data: {', '.join(names)}: each name may come once")
+            raise ConfigError(f"OutOfDistribution.data: {', '.join(names)}: each name may occur only once")
         self.unknown, self.k, self.exclude = data, k, {name.lower() for name in exclude or []}
         self.kinds: list[Score] = scores or ["knn", "msp", "energy", "mahalanobis"]
 

@@ -11,8 +11,8 @@ from kd_lightning.metrics import retrieval
 class Retrieval(Evaluator):
     """Logs `test/map` and `test/recall_<k>`: every test image is a query for others of its class, by cosine.
 
-    mAP uses the whole ranking of the other test images; recall@k is the share of queries with an image of their class
-    among the k nearest.
+    mAP uses the complete ranking of the other test images. recall@k is the share of queries that have an image of their
+    class among the k nearest.
 
     Args:
         k: values of k for recall@k.

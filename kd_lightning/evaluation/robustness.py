@@ -27,7 +27,7 @@ class Corruptions(Evaluator):
         names: names of the corruptions; default: all 15.
         severities: from 1 to 5; default: all.
         images: number of test images, stratified by class; default: all.
-        teacher: evaluate the teacher as well.
+        teacher: whether the teacher is also evaluated.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Corruptions(Evaluator):
             raise ConfigError(f"Corruptions.severities: {wrong[0]} is not between 1 and 5")
         if images is not None and images < 1:
             raise ConfigError(f"Corruptions.images: {images} is not positive; omit it to use all images")
-        self.images, self.beside = images, teacher
+        self.images, self.compares_teacher = images, teacher
 
     def evaluate(self, view: NetworkView) -> EvaluationResult:
         student_accuracies = self._accuracies(view)
         details = {"severities": self.severities, "accuracy": student_accuracies}
         result = EvaluationResult({"corrupted": _mean(student_accuracies)}, {"corruptions": details})
-        if self.beside and view.teacher:
+        if self.compares_teacher and view.teacher:
             teacher_accuracies = self._accuracies(view.teacher)
             result.values["corrupted_teacher"] = _mean(teacher_accuracies)
             result.values["corrupted_relative"] = relative_error(student_accuracies, teacher_accuracies)

@@ -22,9 +22,9 @@ class Shifts(Evaluator):
     nearest training images.
 
     Args:
-        folders: paths by name; `~` and environment variables are expanded; archives as for ImageFolder.
-        crop_ratio: share of the resized side that is kept, as for ImageFolder; images get the size of the run's own.
-        teacher: evaluate the teacher as well.
+        folders: paths of folders or archives by name, as for ImageFolder; `~` and environment variables are expanded.
+        crop_ratio: share of the resized side that is kept, as for ImageFolder; images are resized to the run's size.
+        teacher: whether the teacher is also evaluated.
 
     Raises:
         ConfigError: for folders without images or with classes that the data do not have.

@@ -1,4 +1,4 @@
-"""Compare the duration of several calls."""
+"""Comparison of the duration of several functions."""
 
 import random
 import time
@@ -13,9 +13,9 @@ def medians(calls: Sequence[Callable[[], Any]], repeats: int, *, warm: int = 3) 
     The calls are interleaved in random order, so that other load on the machine affects all of them.
 
     Args:
-        calls: each must return only when its work is done.
-        repeats: how often each is timed.
-        warm: untimed rounds before.
+        calls: functions to time; each must return only when its work is done.
+        repeats: number of timed rounds.
+        warm: number of untimed rounds before them.
     """
     seconds: list[list[float]] = [[] for _ in calls]
     order = random.Random(0)

@@ -14,7 +14,7 @@ class Transfer(Evaluator):
 
     Args:
         to: labelled data sets.
-        teacher: evaluate the teacher as well.
+        teacher: whether the teacher is also evaluated.
     """
 
     needs_labels = False
@@ -25,7 +25,7 @@ class Transfer(Evaluator):
             raise ConfigError("Transfer.to: name at least one data set")
         names = [other.name for other in to]
         if len({*names}) < len(names):
-            raise ConfigError(f"Transfer.to: {', '.join(names)}: each name may come once")
+            raise ConfigError(f"Transfer.to: {', '.join(names)}: each name may occur only once")
         self.to = to
 
     def prepare(self, data: ImageData) -> None:

@@ -1,4 +1,4 @@
-"""Where a run's values go: metrics.csv in its folder, and W&B."""
+"""The loggers of a run: metrics.csv in its folder, and W&B."""
 
 from kd_lightning.loggers.csv import ResumableCSVLogger
 from kd_lightning.loggers.wandb import ResilientWandbLogger, has_key

@@ -1,4 +1,4 @@
-"""metrics.csv: a row for each step that is logged, without a gap where a run was interrupted."""
+"""metrics.csv: one row per logged step, without gaps or duplicates in an interrupted run."""
 
 import csv
 import os
@@ -15,15 +15,15 @@ from kd_lightning.loggers.deduplicated import DeduplicatedLogging
 
 
 class ResumableCSVLogger(DeduplicatedLogging, CSVLogger):
-    """Lightning's CSVLogger, as metrics.csv in a run's folder, which a run that goes on there goes on with.
+    """Lightning's CSVLogger, which writes metrics.csv in a run's folder and appends to it when the run is resumed.
 
-    A disk that is full for a while stops nothing: rows are kept and written when there is room. The first failure is
-    warned of, the number of rows that were never written at the end.
+    A full disk does not stop the run: rows are kept in memory until they can be written. The logger warns about the
+    first failure and, at the end, about the number of rows that could not be written.
 
     Args:
-        folder: the run's own.
-        first_step: the first step that this session logs; rows of later ones, written before the run was killed behind
-            its last checkpoint, are dropped.
+        folder: folder of the run.
+        first_step: first step that this session logs. Existing rows of this and later steps are removed: the killed run
+            had written them after its last checkpoint.
     """
 
     def __init__(self, folder: Path, *, first_step: int = 0) -> None:
@@ -38,7 +38,7 @@ class ResumableCSVLogger(DeduplicatedLogging, CSVLogger):
 
     @rank_zero_only
     def sync(self) -> None:
-        """Writes what there is, and waits until it is on the disk."""
+        """Write all rows, and wait until they are on the disk."""
         self.save()
         if self.experiment.path.exists():
             to_disk(self.experiment.path)
@@ -46,43 +46,43 @@ class ResumableCSVLogger(DeduplicatedLogging, CSVLogger):
     def finalize(self, status: str) -> None:
         super().finalize(status)
         if self._experiment is not None and self._experiment.metrics:
-            rank_zero_warn(f"{self._experiment.path}: {len(self._experiment.metrics)} rows could not be written to it")
+            rank_zero_warn(f"{len(self._experiment.metrics)} rows could not be written to {self._experiment.path}")
 
 
 class _Rows(_ExperimentWriter):
-    """Appends to the file that is there; with another header, all rows are written anew in one step.
+    """Appends rows to the existing file; if the header changes, the file is rewritten atomically.
 
     Args:
-        folder: of the file.
-        first_step: rows of this step and later ones are dropped.
+        folder: folder of the file.
+        first_step: first step whose existing rows are removed, with those of all later steps.
     """
 
     def __init__(self, folder: str, first_step: int) -> None:
         super().__init__(folder)
         self.path, self._warned = Path(self.metrics_file_path), False
         if self.path.is_file():
-            rows = [row for row in self._held() if row["step"].isdecimal() and int(row["step"]) < first_step]
+            rows = [row for row in self._existing() if row["step"].isdecimal() and int(row["step"]) < first_step]
             self.metrics_keys = [key for key in rows[0] if key] if rows else []
             self._write(rows)
 
     def _check_log_dir_exists(self) -> None:
-        """Lightning's would delete the file."""
+        """Do nothing: Lightning's method would delete the file."""
 
     def save(self) -> None:
         keys = [*self.metrics_keys]
         try:
             if self.metrics and (self._record_new_keys() or not self.path.exists()):
-                self._write([*self._held(), *self.metrics])
+                self._write([*self._existing(), *self.metrics])
             elif self.metrics:
                 self._append(self.metrics)
             self.metrics = []
         except OSError as error:
             self.metrics_keys = keys
             if not self._warned:
-                rank_zero_warn(f"{self.path} cannot be written ({error}); its rows are kept for later")
+                rank_zero_warn(f"{self.path} cannot be written ({error}); its rows are kept and written later")
             self._warned = True
 
-    def _held(self) -> list[dict[str, str]]:
+    def _existing(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []
         with self.path.open(newline="", errors="replace") as file:
@@ -100,5 +100,5 @@ class _Rows(_ExperimentWriter):
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.metrics_keys).writerows(rows)
         except OSError:
-            os.truncate(self.path, size)  # half of a row may have been written
+            os.truncate(self.path, size)  # remove a partly written row
             raise

@@ -1,24 +1,24 @@
-"""DeduplicatedLogging: each value of a run is logged once, by whichever of its sessions."""
+"""DeduplicatedLogging: log each value of a run once, although the run may have several sessions."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 class DeduplicatedLogging:
-    """Beside a Lightning logger: leaves out what was logged just before, and what a run had logged before it went on.
+    """Mixin for a Lightning logger that skips repeated values and values of steps before a resumed run's first step.
 
     Args:
-        first_step: the first step that is logged: those before are there already.
-        **kwargs: the logger's own.
+        first_step: first step that is logged; an earlier session has logged the steps before it.
+        **kwargs: arguments of the logger.
     """
 
     def __init__(self, *, first_step: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.first_step = first_step
-        self._said: tuple[int | None, str] | None = None
+        self._last_logged: tuple[int | None, str] | None = None
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        said = (step, repr(sorted(metrics.items())))
-        if said != self._said and (step is None or step >= self.first_step):
-            self._said = said
+        entry = (step, repr(sorted(metrics.items())))
+        if entry != self._last_logged and (step is None or step >= self.first_step):
+            self._last_logged = entry
             super().log_metrics(metrics, step)

@@ -1,4 +1,4 @@
-"""W&B that never stops a run: no account, no network, no question asked."""
+"""A W&B logger that never stops a run: it needs no account and no network, and asks no questions."""
 
 import contextlib
 import os
@@ -18,48 +18,51 @@ from kd_lightning.loggers.deduplicated import DeduplicatedLogging
 
 
 class ResilientWandbLogger(DeduplicatedLogging, WandbLogger):
-    """Lightning's WandbLogger, online where there is an API key and a network, offline everywhere else.
+    """Lightning's WandbLogger: online if there are an API key and a network, otherwise offline.
 
-    A failure on the way (its service is killed, a disk is full) is warned of once, what it did not take is counted.
+    If W&B fails during the run (its service is killed, or a disk is full), the logger warns once, counts the calls that
+    failed, and the run continues.
 
     Args:
-        mode: `online` or `offline`; None: WANDB_MODE if it is set, else online where there is a key, else offline.
-        **kwargs: as for WandbLogger and `Once`, further ones go to `wandb.init`.
+        mode: `online` or `offline`. Default: WANDB_MODE if it is set, else online if there is a key, else offline.
+        **kwargs: arguments of WandbLogger and DeduplicatedLogging; all others are passed to `wandb.init`.
     """
 
     def __init__(self, *, mode: str | None = None, **kwargs: Any) -> None:
         mode = mode or os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
         super().__init__(settings=wandb.Settings(mode=mode, silent=True, init_timeout=30), **kwargs)
-        self._wandb_init.pop("anonymous", None)  # W&B warns of it even where it is None
+        self._wandb_init.pop("anonymous", None)  # W&B warns about this argument even if it is None
         self.lost = 0
-        """How often W&B did not take what it was given."""
+        """Number of calls to W&B that failed."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run; started offline if the server cannot be reached or does not know the key."""
+        """The W&B run; it is started offline if the server cannot be reached or rejects the key."""
         if self._experiment is None:
-            wandb.finish()  # else this run would go on writing into the one before it, in a notebook or a test
+            wandb.finish()  # in a notebook or a test, an earlier run may still be open, and would get these values
             Path(self._save_dir).mkdir(parents=True, exist_ok=True)
             try:
                 return super().experiment
-            except Exception as error:  # its client has many of its own
+            except Exception as error:  # the client raises many types of exceptions
                 reason = redacted(one_line(error))
-                rank_zero_warn(f"W&B cannot be reached ({reason}); this run logs offline, `wandb sync` sends it later")
+                rank_zero_warn(
+                    f"W&B cannot be reached ({reason}); this run logs offline, and `wandb sync` can upload it later"
+                )
                 wandb.teardown()
                 self._wandb_init["settings"] = wandb.Settings(mode="offline", silent=True)
         return super().experiment
 
     @contextlib.contextmanager
     def tolerated(self) -> Iterator[None]:
-        """Around what is sent to W&B: a failure of it is counted, the first one warned of."""
+        """Count failures of W&B inside the block instead of raising them, and warn about the first one."""
         try:
             yield
         except Exception as error:
             self.lost += 1
             if self.lost == 1:
                 reason = redacted(one_line(error))
-                rank_zero_warn(f"W&B takes nothing more ({reason}); the run goes on, its folder has everything")
+                rank_zero_warn(f"W&B fails ({reason}); the run continues, and its folder contains all values")
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         with self.tolerated():
@@ -67,13 +70,13 @@ class ResilientWandbLogger(DeduplicatedLogging, WandbLogger):
 
     def finalize(self, status: str) -> None:
         if self.lost > 1:
-            rank_zero_warn(f"W&B has not taken {self.lost} rows of values or tables; the run's folder has them")
+            rank_zero_warn(f"W&B did not receive {self.lost} rows or tables; the run's folder contains them")
         with self.tolerated():
             super().finalize(status)
 
 
 def has_key() -> bool:
-    """Whether `wandb login` or WANDB_API_KEY has left a key; nothing is asked and nobody is called."""
+    """Return whether there is a key from `wandb login` or in WANDB_API_KEY, without questions or network access."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url).hostname

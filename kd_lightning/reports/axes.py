@@ -91,7 +91,7 @@ _EXACT = {
     "test/agreement_teacher_errs": ("agreement where the teacher errs", "faithfulness", "%", "higher", True),
     "test/kl": ("KL divergence from the teacher", "faithfulness", "", "lower", True),
     "test/logit_cosine": ("cosine to the teacher's logits", "faithfulness", "", "higher", False),
-    "test/cosine": ("cosine of what the loss brings together", "faithfulness", "", "higher", False),
+    "test/cosine": ("cosine of the vectors that the loss aligns", "faithfulness", "", "higher", False),
     "test/neighbors": ("neighbours shared with the teacher", "faithfulness", "%", "higher", False),
     "test/cka": ("CKA with the teacher", "faithfulness", "", "higher", True),
     "test/sp_distance": ("distance of similarity matrices", "faithfulness", "", "lower", False),
@@ -101,21 +101,21 @@ _EXACT = {
     "test/corrupted": ("accuracy on corrupted images", "robustness", "%", "higher", True),
     "test/corrupted_relative": ("corruption error, relative to the teacher's", "robustness", "", "lower", False),
     "cost/parameters": ("parameters", "cost", "M", "lower", True),
-    "cost/macs": ("multiply-adds an image", "cost", "G", "lower", True),
+    "cost/macs": ("multiply-adds per image", "cost", "G", "lower", True),
     "cost/megabytes": ("size on disk", "cost", "MB", "lower", False),
     "seconds": ("time of training", "cost", "min", "lower", True),
 }
 _PATTERNS = (
     (r"test/neighbors_(\d+)", "neighbours shared with the teacher, {} nearest", "faithfulness", "%", "higher", "10"),
     (r"test/knn_(\d+)", "{} nearest neighbours", "representation", "%", "higher", ""),
-    (r"test/few_shot_(\d+)", "few-shot probe, {} a class", "representation", "%", "higher", "5"),
+    (r"test/few_shot_(\d+)", "few-shot classifier, {} images per class", "representation", "%", "higher", "5"),
     (r"test/recall_(\d+)", "retrieval, recall at {}", "representation", "%", "higher", "1"),
     (r"test/transfer_(.+)", "linear probe on {}", "representation", "%", "higher", "*"),
     (r"test/ood_([a-z]+)_(.+)_fpr95", "FPR at 95 % TPR against {1}, by {0}", "out-of-distribution", "%", "lower", ""),
     (r"test/ood_([a-z]+)_(.+)", "AUROC against {1}, by {0}", "out-of-distribution", "%", "higher", "*"),
     (r"test/shift_(.+)", "accuracy on {}", "robustness", "%", "higher", "*"),
     (r"cost/latency_ms_(\d+)", "latency, batch {}", "cost", "ms", "lower", "*"),
-    (r"cost/images_per_second_(\d+)", "images a second, batch {}", "cost", "", "higher", ""),
+    (r"cost/images_per_second_(\d+)", "images per second, batch {}", "cost", "", "higher", ""),
     (r"val/(?:neighbors|acc|knn|linear|agreement|cosine)\w*", "{0}", "accuracy", "%", "higher", ""),
 )
 

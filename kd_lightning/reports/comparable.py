@@ -25,7 +25,7 @@ def comparability(runs: Runs, baseline: str, *, test: Test = "t") -> list[str]:
     """
     lines = [*_differences(runs), *_seeds(runs, baseline, test), *_resumed(runs), *_changed(runs), *_missing(runs)]
     if unknown := [run.name for run in runs if not run.config]:
-        lines.append(f"settings unknown, config.yaml is missing: {_named(unknown, runs)}")
+        lines.append(f"settings are unknown, because config.yaml is missing: {_named(unknown, runs)}")
     return lines
 
 
@@ -61,7 +61,7 @@ def _differences(runs: Runs) -> Iterable[str]:
         "image side": data("side"),
         "class names": lambda run: run.results.data["class_names"] and _fingerprint(run.results.data["class_names"]),
         "epochs": protocol("max_epochs"),
-        "steps at most (trainer.max_steps)": setting("trainer.max_steps"),
+        "largest number of steps (trainer.max_steps)": setting("trainer.max_steps"),
         "selected checkpoint": protocol("select"),
         "student": lambda run: run.results.run["student"],
         "teacher": lambda run: run.results.run["teacher"],

@@ -44,7 +44,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], str | None]:
 
 
 def flatten_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with flat keys (`model.temperature`: 4.0); a class is a value (`model`: KD), a list a text."""
+    """Return settings with flat keys (`model.temperature`: 4.0); the value of a class is its name, of a list a text."""
     flattened: dict[str, Any] = {}
 
     def walk(value: Any, key: str) -> None:
@@ -84,7 +84,7 @@ def _scalar(value: Any) -> Any:
 
 
 def _in_words(value: Any) -> str:
-    """Return an item of a list as text: RandomCrop(padding=4). A long text ends in a hash of the whole."""
+    """Return an item of a list as text: RandomCrop(padding=4). A long text is cut and ends in its hash."""
     text = _as_text(value)
     return text if len(text) <= 400 else f"{text[:380]}... {sha256(text.encode()).hexdigest()[:8]}"
 

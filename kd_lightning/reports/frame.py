@@ -19,7 +19,7 @@ def frame(runs: Iterable[RunResult], *, config: bool = False) -> pd.DataFrame:
 
     Args:
         runs: a result of `read_runs`.
-        config: add the settings of config.yaml as `config/<key>`.
+        config: whether the settings of config.yaml are added as `config/<key>`.
     """
     rows = []
     for run in runs:

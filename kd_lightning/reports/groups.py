@@ -14,7 +14,7 @@ def grouped(runs: list[RunResult]) -> tuple[list[tuple[RunResult, str]], list[st
     """Return each run with its group's label, sorted by group and seed, and one line per group with a repeated seed.
 
     A group has runs whose configs are equal except for the seed, the run's name and folders of the machine. If a seed
-    occurs twice, runs with different names are separate groups, because somebody has named them differently. Runs
+    occurs twice, runs with different names are separate groups, because a user has named them differently. Runs
     without a config are grouped by method, networks and name. A label is the most frequent run name without its seed.
     If a group has two runs with one seed, the one evaluated last is kept.
     """

@@ -48,7 +48,7 @@ def page(
         comparisons: one per data set.
         problems: lines about skipped runs, and general warnings.
         folder: folder of the page, for relative links to the runs' folders; default: no links.
-        images: show the images with the largest disagreement, read by the runs' data modules.
+        images: whether the images with the largest disagreement are shown; the runs' data modules read them.
     """
     environment = Environment(
         loader=PackageLoader("kd_lightning.reports"),

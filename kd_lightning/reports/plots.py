@@ -165,7 +165,7 @@ def against_cost(
         metric: vertical axis, e.g. `test/acc`.
         cost: horizontal axis, e.g. `cost/parameters`; logarithmic if it spans a factor of 5.
         group_styles: a result of `styles`.
-        title: default: none.
+        title: title of the plot; default: none.
     """
     group_styles, metric_info, cost_info = group_styles or styles(frame["group"]), describe(metric), describe(cost)
     figure, axes = panel(2.7)

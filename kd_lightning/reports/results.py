@@ -100,9 +100,9 @@ def _checked(content: dict[str, Any]) -> tuple[Results, list[str]]:
     details, detail_problems = checked_details(content.get("details"))
     if run["seed"] is None:
         problems.append("run.seed is missing: the run is included, but cannot be paired with others")
-    probes = content.get("probes") if isinstance(content.get("probes"), dict) else {}
+    by_name = content.get("evaluators") if isinstance(content.get("evaluators"), dict) else {}
     evaluators = {
-        printable(name, 60): printable(json.dumps(settings, sort_keys=True), 200) for name, settings in probes.items()
+        printable(name, 60): printable(json.dumps(settings, sort_keys=True), 200) for name, settings in by_name.items()
     }
     return Results(run, code, data, protocol, seconds, metrics, details, evaluators), [*problems, *detail_problems]
 

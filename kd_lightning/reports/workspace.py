@@ -74,8 +74,8 @@ def workspace(entity: str, project: str, metrics: Iterable[str], title: str) -> 
 
     Args:
         entity: user or team on W&B.
-        project: as `run.project`.
-        metrics: as in `sections`.
+        project: W&B project, as `run.project`.
+        metrics: names of metrics, as in `sections`.
         title: name of the saved view.
     """
     import wandb_workspaces.workspaces as ws
@@ -102,8 +102,8 @@ def report(entity: str, project: str, metrics: Iterable[str], title: str) -> "wr
 
     Args:
         entity: user or team on W&B.
-        project: as `run.project`.
-        metrics: as in `sections`.
+        project: W&B project, as `run.project`.
+        metrics: names of metrics, as in `sections`.
         title: title of the report.
     """
     import wandb_workspaces.reports.v2 as wr
@@ -122,8 +122,8 @@ def publish(entity: str | None, project: str, metrics: Iterable[str], title: str
 
     Args:
         entity: user or team; None: the key's default.
-        project: as `run.project`.
-        metrics: as in `sections`.
+        project: W&B project, as `run.project`.
+        metrics: names of metrics, as in `sections`.
         title: title of both.
         folder: folder of the local report.
 

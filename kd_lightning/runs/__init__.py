@@ -1,1 +1,1 @@
-"""The folder of a run: its name, status, lock, checkpoints, resume and results."""
+"""The folder of a run: its name, state, lock, checkpoints and results, and how a run is resumed and loaded."""

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and that run no code when they are read."""
+"""Checkpoints that are written atomically and that execute no code when they are read."""
 
 import zipfile
 from pathlib import Path
@@ -15,13 +15,13 @@ from kd_lightning.models import checkpoints
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """How Lightning writes and reads a run's checkpoints: by `atomic_write`, and as weights and plain values alone."""
+    """Writes a run's checkpoints with `atomic_write`, and reads them as weights and plain values only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Writes a checkpoint in the place of an older one, which stays where the new one cannot be written.
+        """Write a checkpoint; if it cannot be written, an older checkpoint of the same name remains.
 
         Raises:
-            RunError: naming the file and what hinders (a full disk, for one).
+            RunError: with the file and the reason (for example a full disk).
         """
         path = Path(path)
         try:
@@ -29,12 +29,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save({**checkpoint, "schema": SCHEMA}, partial)
         except (OSError, RuntimeError) as error:
             reason = one_line(error.__context__ or error)
-            kept = f"the one of before is whole, and --ckpt_path {path} goes on from it" if path.exists() else ""
-            nothing = "there is no other of this run under that name"
-            raise RunError(f"{path} cannot be written ({reason}); {kept or nothing}") from error
+            if path.exists():
+                remaining = f"the previous checkpoint is intact, and --ckpt_path {path} resumes from it"
+            else:
+                remaining = "this run has no earlier checkpoint of this name"
+            raise RunError(f"{path} cannot be written ({reason}); {remaining}") from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: Any = None) -> dict[str, Any]:
-        """Load as Lightning does, but never by a pickle that could run code, whatever is asked for.
+        """Load a checkpoint as Lightning does, but always with `weights_only`, so that no pickle executes code.
 
         Raises:
             ConfigError: for a checkpoint of another version.
@@ -45,26 +47,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def check_checkpoint(given: str) -> str:
-    """Check, before anything is built, that the checkpoint of `ckpt_path` can be read; return its full path.
+    """Check, before anything is built, that the checkpoint of `ckpt_path` can be read; return its absolute path.
 
     Raises:
-        ConfigError: for a file that is missing, damaged, a student alone, of another version, or that would run code.
+        ConfigError: for a file that is missing, damaged or of another version, that contains only a student, or that
+            would execute code.
     """
     path = resolve(given, "ckpt_path")
     checkpoints.read(path, "ckpt_path")
     if path.suffix == ".safetensors":
         raise ConfigError(
-            f"ckpt_path: {path} holds a student alone; give a run's .ckpt, or this file as model.student.checkpoint"
+            f"ckpt_path: {path} contains only a student; give a run's .ckpt, or give this file as "
+            "model.student.checkpoint"
         )
     check_version(path, "ckpt_path")
     return str(path)
 
 
 def check_version(path: Path, field: str) -> None:
-    """Check the schema of a checkpoint that Lightning wrote; files of weights alone have none.
+    """Check the schema of a checkpoint that Lightning wrote; files that contain only weights have no schema.
 
     Raises:
-        ConfigError: naming `field` and the file, for a run's checkpoint of another version.
+        ConfigError: with `field` and the file, for a run's checkpoint of another version.
     """
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     if "pytorch-lightning_version" in content:
@@ -72,5 +76,5 @@ def check_version(path: Path, field: str) -> None:
 
 
 def steps_done(path: Path) -> int:
-    """Steps of the optimizer behind a checkpoint."""
+    """Return the number of optimizer steps at which a checkpoint was saved."""
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]

@@ -1,4 +1,4 @@
-"""Run: what a run is called, the folder that is its own, the loggers that write there, and how it goes on."""
+"""Run: the names of a run, its folder, its loggers, and the selection of the run to resume."""
 
 import os
 import secrets
@@ -19,7 +19,7 @@ from kd_lightning.runs.checkpoint_io import steps_done
 from kd_lightning.runs.status import in_words, read_state
 
 RESUME_ENV_VAR = "KD_LIGHTNING_RUN"
-"""The variable by which the first process tells those that it starts which run goes on."""
+"""Environment variable by which the first process tells the processes that it starts which run is resumed."""
 
 
 @dataclass
@@ -27,15 +27,16 @@ class Run:
     """Names of a run, in its folder `<output_dir>/<project>/<name>/<id>/` and on the W&B dashboard.
 
     Args:
-        project: W&B project.
-        name: default: `<method>-s{seed}`; {seed} stands for the run's seed.
-        group: default: `<data set>/<teacher>-<student>`, so that a dashboard groups what can be compared.
-        tags: besides the data set, the method and the networks.
-        output_dir: where all runs lie.
-        id: default: date and time, and four letters. A run never writes into another's folder; `--ckpt_path last` goes
-            on with the unfinished run of this id, and begins it where there is none.
-        wandb: `auto` logs online where there is an API key, offline in the run's folder where there is none, and
-            asks nothing; WANDB_MODE is obeyed. `off` leaves the CSV alone.
+        project: W&B project, and name of the first folder.
+        name: name of the run, in which {seed} is replaced by its seed; default: `<method>-s{seed}`.
+        group: W&B group; default: `<data set>/<teacher>-<student>`, so that a dashboard groups comparable runs.
+        tags: W&B tags, in addition to the data set, the method and the networks.
+        output_dir: folder of all runs.
+        id: name of the run's own folder; default: date, time and four random characters. A run never writes into the
+            folder of another run. `--ckpt_path last` resumes the unfinished run of this id, or begins it if it does not
+            exist.
+        wandb: `auto` logs online if there is an API key, else offline in the run's folder, unless WANDB_MODE is set; it
+            asks no questions. `off`: log only to CSV.
     """
 
     project: str = "kd_lightning"
@@ -52,17 +53,17 @@ class Run:
                 check_name(getattr(self, field_name), f"run.{field_name}")
         folder = self.output_dir
         if not folder or "\0" in folder or Path(folder).expanduser().is_file():
-            raise ConfigError(f"run.output_dir: {folder!r} is no folder; give one, or leave it out for runs/")
+            raise ConfigError(f"run.output_dir: {folder!r} is not a folder; give a folder, or omit it for runs/")
 
     def parent_dir(self, kind: str, seed: int) -> Path:
-        """The folder that the runs of one name lie in: `<output_dir>/<project>/<name>/`.
+        """Return the folder of all runs with this name: `<output_dir>/<project>/<name>/`.
 
         Args:
-            kind: the method's class.
-            seed: the run's.
+            kind: name of the method's class.
+            seed: seed of the run.
 
         Raises:
-            ConfigError: for what cannot be a folder's name.
+            ConfigError: for a name that cannot be the name of a folder.
         """
         name = (self.name or f"{kind.lower()}-s{{seed}}").replace("{seed}", str(seed))
         for field_name, value in (("project", self.project), ("name", name), ("id", self.id or "id")):
@@ -70,12 +71,12 @@ class Run:
         return Path(self.output_dir).expanduser() / self.project / name
 
     def unfinished(self, kind: str, seed: int) -> Path | None:
-        """The folder of the run that `--ckpt_path last` goes on with; None: `run.id` is of a run that has not begun.
+        """Return the folder of the run that `--ckpt_path last` resumes; None if the run of `run.id` does not exist.
 
-        That is the run of `run.id`, or else the newest of this project and name that has not finished.
+        It is the run of `run.id` or, without it, the newest unfinished run of this project and name.
 
         Raises:
-            ConfigError: if it has finished or is running, or if there is none to go on with.
+            ConfigError: if that run has finished or is running, or if there is no run to resume.
         """
         parent_dir, follows = self.parent_dir(kind, seed), rank_zero_only.rank > 0
         identifier = self.id or (os.environ.get(RESUME_ENV_VAR) if follows else None)
@@ -85,23 +86,23 @@ class Run:
                 return None
         elif int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1:
             raise ConfigError(
-                "ckpt_path: last: where torchrun or SLURM starts several processes, name the run by run.id"
+                "ckpt_path: last cannot select a run if torchrun or SLURM starts several processes; give run.id"
             )
         else:
             runs = [path.parent for path in parent_dir.glob("*/config.yaml")]
             open_runs = [run for run in runs if read_state(run)["state"] not in ("finished", "running")]
-            found = sorted(open_runs, key=lambda run: (run / "config.yaml").stat().st_mtime)
-            if not found:
+            newest_last = sorted(open_runs, key=lambda run: (run / "config.yaml").stat().st_mtime)
+            if not newest_last:
                 runs = f"{len(runs)} run{'s' * (len(runs) != 1)}"
                 raise ConfigError(
-                    f"ckpt_path: last: in {parent_dir} there are {runs}, and none to go on with; leave it out to begin "
-                    "one, or name a run by run.id"
+                    f"ckpt_path: last needs a run to resume, but {parent_dir} contains {runs}, none of which can be "
+                    "resumed; omit ckpt_path to begin a run, or give run.id"
                 )
-            folder = found[-1]
+            folder = newest_last[-1]
         if not follows and read_state(folder)["state"] in ("finished", "running"):
             raise ConfigError(
-                f"ckpt_path: last: {folder} {in_words(folder)}; --ckpt_path {folder / 'last.ckpt'} without run.id "
-                "begins another run from there"
+                f"ckpt_path: last cannot resume {folder}, which {in_words(folder)}; "
+                f"--ckpt_path {folder / 'last.ckpt'} without run.id begins a new run from its checkpoint"
             )
         os.environ[RESUME_ENV_VAR] = folder.name  # for the processes that this one starts
         return folder
@@ -109,27 +110,27 @@ class Run:
     def open(
         self, method: StudentModule, data: ImageData, resume_path: Path | None = None
     ) -> tuple[Path, list[Logger]]:
-        """The run's own folder (made when first written to) and its loggers.
+        """Return the run's folder, which is created when the first file is written, and the run's loggers.
 
         Args:
-            method: the run's.
-            data: the run's.
-            resume_path: the checkpoint in this folder to resume from, or the folder where there is none.
+            method: method of the run.
+            data: data of the run.
+            resume_path: checkpoint in this folder from which the run is resumed, or the folder if it has none.
 
         Raises:
-            ConfigError: if the folder is another run's.
+            ConfigError: if the folder belongs to another run.
         """
         kind = type(method).__name__
         names = [network.name for network in (getattr(method, "teacher", None), method.student) if network]
         parent_dir = self.parent_dir(kind, data.seed)
-        follows = rank_zero_only.rank > 0  # it writes nothing, and is told the first one's folder (Protocol.setup)
+        follows = rank_zero_only.rank > 0  # other ranks write nothing, and get rank 0's folder in Protocol.setup
         identifier = self.id or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
         check_writable(Path(self.output_dir), "run.output_dir")
         folder = parent_dir / identifier
         if folder.exists() and not (follows or resume_path):
             raise ConfigError(
-                f"run.id: {folder} is another run's folder, and that {in_words(folder)}; --ckpt_path last goes on with "
-                "an unfinished one, another run.id (or none) begins another"
+                f"run.id: {folder} belongs to another run, which {in_words(folder)}; --ckpt_path last resumes an "
+                "unfinished run, and another run.id (or none) begins a new run"
             )
         first_step = steps_done(resume_path) if resume_path and resume_path.is_file() else 0
         loggers: list[Logger] = [ResumableCSVLogger(folder, first_step=first_step)]

@@ -1,4 +1,4 @@
-"""A finished run's method and data again, from its checkpoint and the config.yaml beside it."""
+"""Load the method and the data of a finished run from its checkpoint and config.yaml."""
 
 import json
 import os
@@ -27,18 +27,18 @@ from kd_lightning.runs.results import FILE as RESULTS
 
 CONFIG = "config.yaml"
 _ONLY_TRAINING = ("augmentations", "mixing", "neighbors", "views", "repeats")
-"""Arguments of data modules that no image which is looked at depends on, and which may name files that are gone."""
+"""Arguments of data modules that affect only training; they are omitted because they may name missing files."""
 
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A run's networks and images, to be looked at."""
+    """The networks and the data of a run, for evaluation and analysis."""
 
     checkpoint: Path
     config: dict[str, Any]
-    """config.yaml as nested tables."""
+    """config.yaml as nested dicts."""
     method: StudentModule
-    """In eval mode, with the checkpoint's weights."""
+    """The method in eval mode, with the weights of the checkpoint."""
     data: ImageData
 
     @property
@@ -59,7 +59,7 @@ class LoadedRun:
 
     @cached_property
     def view(self) -> NetworkView:
-        """The student's view of the test images, which contains the teacher's; outputs are computed once."""
+        """The student's view of the test images, which contains the teacher's view; outputs are computed once."""
         method, cache = self.method, FeatureCache(next(self.student.parameters()).device)
         teacher = getattr(method, "teacher", None)
         teacher_view = teacher and NetworkView(
@@ -77,94 +77,95 @@ class LoadedRun:
 
 
 def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
-    """The method and the data of a run, with the weights of one of its checkpoints.
+    """Return the method and the data of a run, with the weights of one of its checkpoints.
 
-    The networks are built as config.yaml says, so a teacher's weights must be where it names them (from the working
-    directory, where that is a relative path); the checkpoint holds the student and what was trained beside it. No
-    pickle is executed. Warns of a teacher whose weights are not those that the run had.
+    The networks are built from config.yaml, and the checkpoint contains only the student and the adapters. The
+    teacher's weights must therefore exist at the path in config.yaml; a relative path starts at the working directory.
+    No pickle is executed. The function warns if the teacher's weights have changed since the run.
 
     Args:
-        path: a run's folder (then the selected checkpoint, else best.ckpt, else last.ckpt) or a file in it.
-        device: where the networks go (`cpu`, `cuda`).
+        path: path of a file in a run's folder, or of the folder. For a folder the selected checkpoint is used, else
+            best.ckpt, else last.ckpt.
+        device: device of the networks (`cpu`, `cuda`).
 
     Raises:
-        ConfigError: where checkpoint or config is missing or unreadable, or they do not fit each other.
+        ConfigError: if the checkpoint or the config is missing or unreadable, or if they do not match.
     """
-    found = resolve(path, "run")
-    checkpoint = find_checkpoint(found) if found.is_dir() else found
+    resolved = resolve(path, "run")
+    checkpoint = find_checkpoint(resolved) if resolved.is_dir() else resolved
     if checkpoint.suffix == ".safetensors":
-        raise ConfigError(f"run: {checkpoint} holds a network alone; give the run's folder or its .ckpt")
-    beside = checkpoint.with_name(CONFIG)
-    config = read_config(beside)
+        raise ConfigError(f"run: {checkpoint} contains only a network; give the run's folder or its .ckpt")
+    config_path = checkpoint.with_name(CONFIG)
+    config = read_config(config_path)
     state, facts = checkpoints.read(checkpoint, "run")
     check_version(checkpoint, "run")
-    with torch.random.fork_rng(devices=[]):  # building a student draws its first weights
-        method, data = build(config, beside)
-    fits = {"state_dict": state, "network": facts}
+    with torch.random.fork_rng(devices=[]):  # a new student draws initial weights
+        method, data = build(config, config_path)
+    content = {"state_dict": state, "network": facts}
     try:
-        method.on_load_checkpoint(fits)
+        method.on_load_checkpoint(content)
     except ConfigError as error:
         raise ConfigError(str(error).replace("ckpt_path", str(checkpoint), 1)) from error
-    method.load_state_dict(fits["state_dict"])
+    method.load_state_dict(content["state_dict"])
     _check_teacher(method, checkpoint)
     data.prepare_data()
     return LoadedRun(checkpoint, config, method.to(device).eval(), data)
 
 
 def newest_run(folder: str | os.PathLike[str], name: str) -> Path:
-    """The folder of the latest finished run of that name (`kd-s0`) below a folder of runs.
+    """Return the folder of the latest finished run of this name (`kd-s0`) in a folder of runs or its subfolders.
 
     Raises:
-        ConfigError: where there is none, with the nearest names.
+        ConfigError: if there is none, with the nearest names.
     """
     finished = {path.parent for path in resolve(folder, "runs").glob(f"**/{RESULTS}")}
-    found = [path for path in finished if path.parent.name == name]
-    if not found:
+    named = [path for path in finished if path.parent.name == name]
+    if not named:
         names = sorted({path.parent.name for path in finished})
-        raise ConfigError(f"runs: {folder} has no finished run {name!r}{nearest(name, names)}")
-    return max(found, key=lambda path: (path / RESULTS).stat().st_mtime)
+        raise ConfigError(f"runs: {folder} contains no finished run {name!r}{nearest(name, names)}")
+    return max(named, key=lambda path: (path / RESULTS).stat().st_mtime)
 
 
 def _result(folder: Path, part: str, key: str) -> Any:
-    """A value of results.json; None where there is none: the run is not finished, or of another code."""
+    """Return a value of results.json; None if the run is unfinished or another version of the code wrote it."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return json.loads((folder / RESULTS).read_text())[part][key]
     return None
 
 
 def _check_teacher(method: StudentModule, checkpoint: Path) -> None:
-    """Warns of a teacher whose weights were replaced since the run."""
-    then, teacher = _result(checkpoint.parent, "run", "teacher_fingerprint"), getattr(method, "teacher", None)
-    if teacher is not None and isinstance(then, str) and teacher.fingerprint()[: len(then)] != then:
-        rank_zero_warn(f"teacher: the weights of {teacher.name} are others now than those that taught {checkpoint}")
+    """Warn if the teacher's weights have changed since the run."""
+    recorded, teacher = _result(checkpoint.parent, "run", "teacher_fingerprint"), getattr(method, "teacher", None)
+    if teacher is not None and isinstance(recorded, str) and teacher.fingerprint()[: len(recorded)] != recorded:
+        rank_zero_warn(f"teacher: the weights of {teacher.name} differ from those with which {checkpoint} was trained")
 
 
 def find_checkpoint(folder: Path, field: str = "run") -> Path:
-    """The checkpoint of a run's folder that was evaluated, else best.ckpt, else last.ckpt.
+    """Return the checkpoint of a run's folder that was evaluated, else best.ckpt, else last.ckpt.
 
     Raises:
-        ConfigError: naming `field` where there is none.
+        ConfigError: with `field`, if there is none.
     """
     evaluated = _result(folder, "protocol", "checkpoint")
     names = [
         name for name in (evaluated, "best.ckpt", "last.ckpt") if isinstance(name, str) and Path(name).name == name
     ]
-    found = next((folder / name for name in names if (folder / name).is_file()), None)
-    if found is None:
-        raise ConfigError(f"{field}: {folder} holds no checkpoint ({' or '.join(dict.fromkeys(names))})")
-    return found
+    checkpoint = next((folder / name for name in names if (folder / name).is_file()), None)
+    if checkpoint is None:
+        raise ConfigError(f"{field}: {folder} contains no checkpoint ({' or '.join(dict.fromkeys(names))})")
+    return checkpoint
 
 
 def read_config(path: Path, field: str = "run") -> dict[str, Any]:
-    """A run's config.yaml, as nested tables.
+    """Return a run's config.yaml as nested dicts.
 
     Raises:
-        ConfigError: naming `field` where it is missing, unreadable or another file's.
+        ConfigError: with `field`, if the file is missing or unreadable, or if it is not the config of a run.
     """
     if not path.is_file():
         raise ConfigError(
-            f"{field}: there is no {CONFIG} beside {path.parent.name}'s checkpoint ({path}), and it says which method, "
-            "networks and data the weights are of; put the run's own there"
+            f"{field}: {path} is missing, so that the method, the networks and the data of the checkpoint are unknown; "
+            f"put the run's {CONFIG} there"
         )
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
@@ -173,15 +174,19 @@ def read_config(path: Path, field: str = "run") -> dict[str, Any]:
         raise ConfigError(f"{field}: {path} cannot be read: {reason}") from error
     parts = [content.get(part) if isinstance(content, dict) else None for part in ("model", "data")]
     if not all(isinstance(part, dict) and "class_path" in part for part in parts):
-        raise ConfigError(f"{field}: {path} names no model and data; it is not what fit writes into a run's folder")
+        raise ConfigError(f"{field}: {path} names no model and data, so it is not the config of a run")
     return content
 
 
 def build(config: dict[str, Any], path: Path) -> tuple[StudentModule, ImageData]:
-    """The method, with a fresh student, and the data that a run's config names; `path` is where it was read.
+    """Return the method, with a student that has random weights, and the data of a run's config.
+
+    Args:
+        config: content of config.yaml.
+        path: path of the file, for error messages.
 
     Raises:
-        ConfigError: for a config of another version, and for what cannot be built.
+        ConfigError: for a config of another version, or if an object cannot be built.
     """
     check_schema(config, path, "run")
     parser = Parser(exit_on_error=False)
@@ -196,7 +201,7 @@ def build(config: dict[str, Any], path: Path) -> tuple[StudentModule, ImageData]
     try:
         parsed = parser.parse_object({"model": config["model"], "data": data})
         built = parser.instantiate_classes(parsed)
-    except Exception as error:  # jsonargparse wraps what a constructor raises
+    except Exception as error:  # jsonargparse wraps the exceptions of constructors
         known = config_error(error)
         line = str(known) if known else explain(str(error), set())
         raise ConfigError(f"{path}: {' '.join(line.split())[:400]}") from error

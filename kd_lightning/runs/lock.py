@@ -1,4 +1,4 @@
-"""Lock: that two processes do not work on the same run."""
+"""Lock: prevent two processes from working on the same run."""
 
 import fcntl
 import os
@@ -14,27 +14,27 @@ _TRIES = 5
 
 
 class Lock:
-    """A file beside a run that is locked for as long as a process works on it.
+    """A file that is locked while a process works on a run.
 
-    The system frees the lock when the last process that holds it has ended, however it ended: a file that a killed
-    process has left behind holds nobody up. Forked children (a loader's workers) do not hold it; a child that gets
-    `number` by subprocess's `pass_fds` does, and goes on holding it when its parent is killed. Where the file system
-    knows no locks, everybody gets it.
+    The operating system releases the lock when the last process that holds it has ended, even if that process was
+    killed; a remaining file blocks no other process. Forked children (workers of a loader) do not hold the lock. A
+    child that gets `number` by subprocess's `pass_fds` holds it, also after its parent was killed. On a file system
+    without locks, every process gets the lock.
 
     Args:
-        path: of the file; its folder is made.
+        path: path of the file; its folder is created.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number: int | None = None
-        """The open file's descriptor, while the lock is held."""
+        """Descriptor of the open file while the lock is held."""
 
     def take(self) -> bool:
-        """Whether this process has the lock now; it does not wait.
+        """Try to take the lock without waiting for another process; return whether this process holds it.
 
         Raises:
-            ConfigError: where what stands at its place is no file of a lock (a link, a folder).
+            ConfigError: if the path is not a regular file (but a link or a folder, for example).
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         tries = 0
@@ -47,36 +47,36 @@ class Lock:
                 tries += 1
                 if tries == _TRIES:
                     return False
-                time.sleep(0.05)  # somebody may only be looking whether it is held
+                time.sleep(0.05)  # another process may hold it briefly in `is_held`
                 continue
             except OSError as error:
                 from lightning.pytorch.utilities import rank_zero_warn  # takes seconds
 
-                rank_zero_warn(f"{self.path} cannot be locked ({error}): do not start this run twice at once")
+                rank_zero_warn(f"{self.path} cannot be locked ({error}); do not run this run in two processes")
             if self._is(number):
                 self.number = number
                 _HELD.add(self)
                 self.sign(os.getpid())
                 return True
-            os.close(number)  # whoever held it has taken the file away since it was opened here
+            os.close(number)  # its previous holder has removed the file since it was opened here
 
     def _opened(self) -> int:
         try:
             number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         except OSError as error:
-            raise ConfigError(f"{self.path} is no lock of ours ({error.strerror}); take it away") from error
+            raise ConfigError(f"{self.path} cannot be opened as a lock file ({error.strerror}); remove it") from error
         if not stat.S_ISREG(os.fstat(number).st_mode):
             os.close(number)
-            raise ConfigError(f"{self.path} is no file, and no lock of ours; take it away")
+            raise ConfigError(f"{self.path} is not a regular file and cannot be a lock file; remove it")
         return number
 
     def sign(self, process: int) -> None:
-        """Writes down who works on the run, for others to read."""
+        """Write the process that works on the run into the file, for `holder`."""
         os.ftruncate(self.number, 0)
         os.pwrite(self.number, f"process {process} on {socket.gethostname()}\n".encode(), 0)
 
     def is_held(self) -> bool:
-        """Whether a process holds it now."""
+        """Return whether a process holds the lock."""
         if not self.path.exists():
             return False
         number = os.open(self.path, os.O_RDONLY)
@@ -91,16 +91,18 @@ class Lock:
         return False
 
     def holder(self) -> str:
-        """Who has the lock, in words."""
+        """Return the holder of the lock in words."""
         try:
             return self.path.read_text().strip() or "another process"
         except OSError:
             return "another process"
 
     def free(self) -> None:
-        """Gives the lock back and takes the file away."""
+        """Release the lock and remove the file."""
         if self.number is not None:
-            self.path.unlink(missing_ok=True)  # while it is still locked: nobody else's can be at this path
+            self.path.unlink(
+                missing_ok=True
+            )  # before the release, since the file may belong to another process after it
             os.close(self.number)
             self.number = None
             _HELD.discard(self)
@@ -116,12 +118,12 @@ _HELD: WeakSet[Lock] = WeakSet()
 """The locks that this process holds."""
 
 
-def _let_go() -> None:
-    """In a forked child: the parent's locks are the parent's."""
+def _release_in_child() -> None:
+    """Close the parent's locks in a forked child, so that only the parent holds them."""
     for lock in [*_HELD]:
         os.close(lock.number)
         lock.number = None
     _HELD.clear()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_release_in_child)

@@ -1,4 +1,4 @@
-"""Going on with a run where it was interrupted, in its own folder."""
+"""Resume an interrupted run in its own folder."""
 
 from pathlib import Path
 from typing import Any
@@ -33,26 +33,26 @@ MUTABLE_ON_RESUME = (
     "data.init_args.memory_limit",
     "data.init_args.on_error",
 )
-"""Settings (or their beginnings) that may change when a run goes on: where it runs, and what it does about faults."""
+"""Settings (or prefixes of settings) that may change when a run is resumed: machine, output and handling of faults."""
 
 
 def resume_path(config: Namespace) -> Path | None:
-    """The last.ckpt that `fit` goes on from in the run's own folder, or the folder where there is none yet.
+    """Return the last.ckpt from which `fit` resumes a run in its folder, or the folder if it has no last.ckpt yet.
 
-    None for a new run, be it from another run's checkpoint. Fills in `ckpt_path` and `run.id` where `ckpt_path` is
-    `last`.
+    Return None for a new run, even if it starts from another run's checkpoint. If `ckpt_path` is `last`, set
+    `ckpt_path` and `run.id` in `config` to those of the resumed run.
 
     Raises:
-        ConfigError: where there is nothing to go on with.
+        ConfigError: if there is no run to resume.
     """
-    given = config.get("ckpt_path")
-    if not given:
+    ckpt_path = config.get("ckpt_path")
+    if not ckpt_path:
         return None
     run, kind = Run(**config.run.as_dict()), config.model.class_path.rpartition(".")[2]
     seed = fixed_seed(config.seed_everything)
-    if given != "last":
+    if ckpt_path != "last":
         own = run.id is not None and run.parent_dir(kind, seed) / run.id / "last.ckpt"
-        if not (own and own.exists() and own.resolve() == Path(given).resolve()):
+        if not (own and own.exists() and own.resolve() == Path(ckpt_path).resolve()):
             return None
     folder = run.unfinished(kind, seed)
     if folder is None:
@@ -64,30 +64,30 @@ def resume_path(config: Namespace) -> Path | None:
 
 
 def check_config_matches(place: Path, now: dict[str, Any]) -> None:
-    """Refuses to go on with a run under other settings than it began with.
+    """Raise an error if the settings of a resumed run differ from those with which it began.
 
     Args:
-        place: as `resume_path` gives it.
-        now: the config as it would be saved.
+        place: result of `resume_path`.
+        now: current config, as it would be saved.
 
     Raises:
-        ConfigError: naming the first settings that differ.
+        ConfigError: with the first settings that differ.
     """
     folder = place if place.is_dir() else place.parent
-    instead = f"--ckpt_path {place} without run.id begins another run from there" if place.is_file() else ""
+    instead = f"--ckpt_path {place} without run.id begins a new run from this checkpoint" if place.is_file() else ""
     try:
         before = load_yaml((folder / "config.yaml").read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         if not place.is_file():
-            return  # killed as it began: there is nothing to differ from
+            return  # the run was killed before it had written its config
         raise ConfigError(
-            f"ckpt_path: {folder}/config.yaml is gone or cannot be read ({one_line(error)}), and the run's settings "
-            f"with it; {instead}"
+            f"ckpt_path: {folder}/config.yaml with the run's settings is missing or cannot be read "
+            f"({one_line(error)}); {instead}"
         ) from error
     check_schema(before, folder / "config.yaml", "ckpt_path")
     changed = {name: both for name, both in differences(before, now).items() if not name.startswith(MUTABLE_ON_RESUME)}
     if changed:
         raise ConfigError(
-            f"ckpt_path: the run {folder.name} goes on with its own settings: {in_words(changed)}"
-            f"; {instead or 'give another run.id'}"
+            f"ckpt_path: the run {folder.name} can only be resumed with its own settings, but they differ: "
+            f"{in_words(changed)}; {instead or 'give another run.id'}"
         )

@@ -1,4 +1,4 @@
-"""state.json: how far a run has come, and how it ended."""
+"""state.json: the state of a run, with its last epoch and step."""
 
 import json
 import os
@@ -15,51 +15,52 @@ FILE, LOCK = "state.json", "running.lock"
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What a run's folder says of it; `state` is one of
+    """Return the content of a run's state.json, with its `state`.
 
-    `running`, `finished`, `failed` (with `error`), `stopped` (told to end: it has saved where it was), `killed` (it
-    ended without a word: no process holds its lock), `unknown` (from before there was state.json, without results).
+    The state is `running`, `finished`, `failed` (with `error`), `stopped` (by a signal, after it has saved a
+    checkpoint), `killed` (state.json says `running`, but no process holds the lock) or `unknown` (without state.json
+    and results.json).
     """
     try:
-        found = json.loads((folder / FILE).read_text())
+        content = json.loads((folder / FILE).read_text())
     except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         return {"state": "finished" if (folder / "results.json").exists() else "unknown"}
-    if found.get("state") == "running" and not Lock(folder / LOCK).is_held():
-        return {**found, "state": "killed"}
-    return {"state": "unknown", **found}
+    if content.get("state") == "running" and not Lock(folder / LOCK).is_held():
+        return {**content, "state": "killed"}
+    return {"state": "unknown", **content}
 
 
 def in_words(folder: Path) -> str:
-    """A run's state as a part of a sentence."""
-    found = read_state(folder)
-    if found["state"] == "running":
+    """Return a run's state as part of a sentence, for example `has finished`."""
+    content = read_state(folder)
+    if content["state"] == "running":
         return f"is running ({Lock(folder / LOCK).holder()})"
-    if found["state"] == "failed":
-        return f"has failed ({found.get('error')})"
+    if content["state"] == "failed":
+        return f"has failed ({content.get('error')})"
     known = {"finished": "has finished", "stopped": "was stopped", "killed": "was killed"}
-    return known.get(found["state"], "has not finished")
+    return known.get(content["state"], "has not finished")
 
 
 def write_state(folder: Path, state: str, **facts: Any) -> None:
-    """Writes a run's state; a session that begins (`running`) puts those before it into the list `before`.
+    """Write a run's state; a session that begins (`running`) moves the states of earlier sessions to the list `before`.
 
     Args:
-        folder: the run's own.
-        state: as `read_state` names them.
-        **facts: further ones, as JSON.
+        folder: folder of the run.
+        state: one of the states of `read_state`, except `killed` and `unknown`.
+        **facts: further values, as JSON.
     """
     now = datetime.now().astimezone().isoformat(timespec="seconds")
-    held = read_state(folder) if (folder / FILE).exists() else {}
+    previous = read_state(folder) if (folder / FILE).exists() else {}
     if state == "running":
-        if held.get("state") == "running":  # by a process that is no more: this one has the lock
-            held["state"] = "killed"
-        earlier = held.pop("before", [])
-        before = [*(earlier if isinstance(earlier, list) else []), held] if held else []
-        found: Mapping[str, Any] = {"began": now, "process": os.getpid(), "host": socket.gethostname()}
-        found = {**found, **({"before": before} if before else {})}
+        if previous.get("state") == "running":  # its process has ended, because this process has the lock
+            previous["state"] = "killed"
+        earlier = previous.pop("before", [])
+        before = [*(earlier if isinstance(earlier, list) else []), previous] if previous else []
+        content: Mapping[str, Any] = {"began": now, "process": os.getpid(), "host": socket.gethostname()}
+        content = {**content, **({"before": before} if before else {})}
     else:
-        found = {**held, "ended": now}
+        content = {**previous, "ended": now}
     with atomic_write(folder / FILE) as partial:
-        partial.write_text(json.dumps({"state": state, **{**found, "state": state, **facts}}, indent=1) + "\n")
+        partial.write_text(json.dumps({"state": state, **{**content, "state": state, **facts}}, indent=1) + "\n")

@@ -79,9 +79,9 @@ def test_it_says_what_holds_the_memory_and_what_to_try(line, error: str) -> None
     student = "{name: cifar_resnet20, model_kwargs: {channels: [16, 16, 32, 64]}}"
     said = line(f"--model.error={error}", "--data.batch_size=100", f"--model.student={student}")
     for part in (
-        "out of memory: in epoch 0, step 1, 100 images a batch",
+        "out of memory: in epoch 0, step 1, 100 images per batch",
         "the teacher 1.0 MiB",
-        "the student and what is trained beside it 1.0 MiB",
+        "the student and the adapters 1.0 MiB",
         "their gradients 1.0 MiB",
         "the optimizer 1.0 MiB",
         "images 0.7 MiB",
@@ -101,7 +101,7 @@ def test_what_is_done_already_is_not_advised(line) -> None:
 
 def test_in_evaluation(line) -> None:
     said = line("--model.at=-1", "--data.eval_batch_size=200")
-    assert "200 images a batch" in said
+    assert "200 images per batch" in said
     assert "What may help: data.eval_batch_size 100;" in said
     assert "in epoch" not in said
 
@@ -130,4 +130,4 @@ def test_memory_that_is_really_used_up(tmp_path: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
-    assert "error: out of memory: in epoch 0, step 0, 1000 images a batch (cpu" in ended.stderr
+    assert "error: out of memory: in epoch 0, step 0, 1000 images per batch (cpu" in ended.stderr

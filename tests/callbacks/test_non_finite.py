@@ -174,7 +174,7 @@ def test_an_accumulated_batch_spoils_the_whole_step(fit, tmp_path: Path, bad: in
 def test_skipped_steps_leave_no_trace_but_their_number(fit, tmp_path: Path, accumulated: int) -> None:
     more = [f"--trainer.accumulate_grad_batches={accumulated}", "--guard.nonfinite=skip", "--run.id=x"]
     steps = 10 if accumulated == 1 else 6
-    with pytest.warns(match=f"guard.nonfinite: 2 steps of {steps} left out"):
+    with pytest.warns(match=f"guard.nonfinite: 2 steps of {steps} skipped"):
         assert fit("--model.at=[3, 6]", *more)[0] == 0
     assert len(SEEN) == 10
     for bad, before in ((3, 3 if accumulated == 1 else 2), (6, 6 if accumulated == 1 else 5)):
@@ -189,7 +189,7 @@ def test_skipped_steps_leave_no_trace_but_their_number(fit, tmp_path: Path, accu
 def test_skipping_all_of_an_epoch_stops(fit) -> None:
     status, line = fit("--model.at=[2, 3, 4, 5, 6]", "--guard.nonfinite=skip")
     assert status == 1
-    assert "the last of 5 skipped steps in a row" in line
+    assert "the last 5 steps were all skipped" in line
     assert len(SEEN) == 7
 
 
@@ -235,7 +235,7 @@ def test_skipping_beside_the_scaler() -> None:
 
 
 def test_without_a_folder_it_stops_all_the_same(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="nothing is kept"):
+    with pytest.raises(RunError, match="no checkpoint is saved"):
         trainer(tmp_path, NonFiniteGuard()).fit(method(Faulty, at=[1]), digits())
 
 

@@ -124,8 +124,8 @@ def test_what_a_step_learns_from_is_shown_and_logged(tmp_path: Path, capsys: pyt
         method, data
     )
     shown = capsys.readouterr().out
-    assert "50 accumulated over 2 batches: 100 a step" in shown
-    assert "0.2, linear from the one given for 25 images" in shown
+    assert "50 accumulated over 2 batches: 100 per step" in shown
+    assert "0.2, linear scaling of the rate for 25 images" in shown
     with (tmp_path / "metrics.csv").open() as file:
         first = next(csv.DictReader(file))
     assert (float(first["run/global_batch"]), float(first["run/learning_rate"])) == (100, 0.2)

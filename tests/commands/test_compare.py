@@ -51,7 +51,7 @@ def test_it_writes_a_page_and_two_tables(
     assert "difference to kd" in after
     assert "Wilcoxon" in after
     assert before != after
-    assert "None shown: disabled by the user" in (out / "report.html").read_text()
+    assert "No images are shown: disabled by the user" in (out / "report.html").read_text()
 
 
 def test_runs_are_given_by_position(
@@ -73,9 +73,9 @@ def test_choices_of_the_test_are_those_of_the_statistics() -> None:
 
 def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     runs = str(write_runs(tmp_path / "runs", ("baseline", "kd"), 1))
-    assert "runs: none given" in refusal([], capfd)
+    assert "runs: none are given" in refusal([], capfd)
     assert "runs: no run can be compared" in refusal([str(tmp_path / "other")], capfd)
-    assert f"out: {runs} holds other files than a report's (digits)" in refusal([runs, "--out", runs], capfd)
+    assert f"out: {runs} contains files that are not of a report (digits)" in refusal([runs, "--out", runs], capfd)
     file = tmp_path / "runs/digits/kd-s0/a/config.yaml"
     assert f"out: {file} is a file" in refusal([runs, "--out", str(file)], capfd)
     out = ["--out", str(tmp_path / "r")]

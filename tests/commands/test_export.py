@@ -170,9 +170,9 @@ def test_a_full_disk_leaves_what_was_there(
 def test_refusals(run: Path, made: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     there, out = ["--ckpt_path", str(run)], ["--path", str(tmp_path / "o")]
     assert "format is required" in refusal([*there, *out], capfd)
-    assert "format: 'onx' is none; nearest: onnx" in refusal([*there, *out, "--format=onx"], capfd)
+    assert "format: 'onx' is unknown; nearest: onnx" in refusal([*there, *out, "--format=onx"], capfd)
     assert "ckpt_path is required" in refusal(["--format=timm"], capfd)
-    assert "student.safetensors is there already" in refusal([*there, "--format=safetensors"], capfd)
+    assert "student.safetensors exists already" in refusal([*there, "--format=safetensors"], capfd)
     assert "nearest: best.ckpt" in refusal(["--ckpt_path", str(run / "best.ckp"), "--format=timm"], capfd)
     assert "config.yaml is not a checkpoint" in refusal(
         ["--ckpt_path", str(run / "config.yaml"), "--format=timm"], capfd
@@ -189,7 +189,7 @@ def test_refusals(run: Path, made: Path, tmp_path: Path, capfd: pytest.CaptureFi
     )
     foreign = tmp_path / "foreign.ckpt"
     torch.save({"state_dict": {"a": torch.zeros(1)}}, foreign)
-    assert "there is no config.yaml" in refusal(["--ckpt_path", str(foreign), "--format=timm"], capfd)
+    assert "config.yaml is missing" in refusal(["--ckpt_path", str(foreign), "--format=timm"], capfd)
     assert not (tmp_path / "o").exists()
 
 

@@ -51,7 +51,10 @@ def test_another_config_or_further_argument_is_another_run(tmp_path: Path, capfd
     assert "has changed" not in capfd.readouterr().out
     (row,) = Repeat(configs=[config], seeds=1)(["--trainer.max_epochs=5"])
     assert row["state"] == "ran"
-    assert f"{config} has changed (trainer.max_epochs 3, now 5): new runs; the old ones stay" in capfd.readouterr().out
+    assert (
+        f"{config} has changed (trainer.max_epochs 3, now 5); new runs are started, and the old runs remain"
+        in capfd.readouterr().out
+    )
     write(tmp_path, "a", model={"class_path": "kd_lightning.methods.KD", "init_args": {"temperature": 8.0}})
     (row,) = Repeat(configs=[config], seeds=1)([])
     assert row["state"] == "ran"
@@ -66,12 +69,12 @@ def test_what_is_unfinished_goes_on_and_what_has_no_checkpoint_starts_anew(tmp_p
     config = write(tmp_path, "a")
     jobs = [plan.Job(plan.resolve(config, []), seed) for seed in range(4)]
     for job in jobs:
-        (job.beside / job.id).mkdir(parents=True)
-    whole, cut = jobs[0].beside / jobs[0].id / "last.ckpt", jobs[1].beside / jobs[1].id / "last.ckpt"
+        (job.parent_dir / job.id).mkdir(parents=True)
+    whole, cut = jobs[0].parent_dir / jobs[0].id / "last.ckpt", jobs[1].parent_dir / jobs[1].id / "last.ckpt"
     with zipfile.ZipFile(whole, "w") as file:
         file.writestr("data.pkl", "x" * 1000)
     cut.write_bytes(whole.read_bytes()[:500])  # killed while it was written
-    (jobs[3].beside / jobs[3].id / "results.json").write_text('{"schema": 2, "metr')
+    (jobs[3].parent_dir / jobs[3].id / "results.json").write_text('{"schema": 2, "metr')
     rows = Repeat(configs=[config], seeds=4)([])
     assert [row["state"] for row in rows] == ["resumed", "ran", "ran", "ran"]
     assert [Path(row["folder"]).name for row in rows] == [f"{job.id}-r1" for job in jobs]
@@ -85,11 +88,11 @@ def test_a_second_attempt_that_saved_nothing_leaves_the_first_ones_checkpoint(tm
     config = write(tmp_path, "a")
     job = plan.Job(plan.resolve(config, []), 0)
     for name in (job.id, f"{job.id}-r1", f"{job.id}-r10"):
-        (job.beside / name).mkdir(parents=True)
-    with zipfile.ZipFile(job.beside / job.id / "last.ckpt", "w") as file:
+        (job.parent_dir / name).mkdir(parents=True)
+    with zipfile.ZipFile(job.parent_dir / job.id / "last.ckpt", "w") as file:
         file.writestr("data.pkl", "")
-    assert job.checkpoint() == job.beside / job.id / "last.ckpt"
-    assert job.next() == job.beside / f"{job.id}-r11"
+    assert job.checkpoint() == job.parent_dir / job.id / "last.ckpt"
+    assert job.next() == job.parent_dir / f"{job.id}-r11"
 
 
 @pytest.mark.usefixtures("fake")
@@ -99,7 +102,7 @@ def test_one_fails_and_the_others_go_on(tmp_path: Path, capfd: pytest.CaptureFix
         Repeat(configs=configs, seeds=2)([])
     assert str(raised.value) == (
         f"2 of 4 runs failed: {configs[0]}, seed 0: the loss is nan; "
-        f"{configs[1]}, seed 1: it ended without a results.json; last: fit says: step"
+        f"{configs[1]}, seed 1: it ended without a results.json; its last output: fit says: step"
     )
     assert began(tmp_path) == ["a-s0", "b-s0", "a-s1", "b-s1"]
     printed = capfd.readouterr().out
@@ -129,8 +132,11 @@ def test_a_dry_run_starts_nothing(tmp_path: Path, capfd: pytest.CaptureFixture) 
     ("other", "words"),
     [
         ({"trainer": {"max_epochs": 5}}, "trainer.max_epochs ({a}: 3, {b}: 5)"),
-        ({"trainer": {"max_steps": 20}}, "batch size x steps ({a}: whole epochs, {b}: 160 images)"),
-        ({"trainer": {"limit_train_batches": 2}}, "batch size x steps ({a}: whole epochs, {b}: 16 images an epoch)"),
+        ({"trainer": {"max_steps": 20}}, "batch size x steps ({a}: complete epochs, {b}: 160 images)"),
+        (
+            {"trainer": {"limit_train_batches": 2}},
+            "batch size x steps ({a}: complete epochs, {b}: 16 images per epoch)",
+        ),
         ({"data": {"max_train_samples": 99}}, "data ({a}: Digits, {b}: Digits max_train_samples=99)"),
         (
             {"data": {"split_seed": 1}},
@@ -145,7 +151,7 @@ def test_unequal_budgets_are_named(tmp_path: Path, capfd: pytest.CaptureFixture,
     a, b = write(tmp_path, "a"), write(tmp_path, "b", **other)
     Repeat(configs=[a, b], seeds=1, dry_run=True)([])
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("warning: ")]
-    expected = f"warning: not of equal budget: the configs differ in {words.format(a=a, b=b)}"
+    expected = f"warning: the budgets are not equal: the configs differ in {words.format(a=a, b=b)}"
     assert lines == ([expected] if words else [])
 
 
@@ -166,17 +172,21 @@ def test_refusals(tmp_path: Path) -> None:
     for kwargs, arguments, words in [
         ({"configs": [str(tmp_path / "aa.yaml")]}, [], "aa.yaml does not exist; nearest: a.yaml"),
         ({"configs": [str(tmp_path)]}, [], "is not a file"),
-        ({"configs": [a, f"{tmp_path}/./a.yaml"]}, [], "a.yaml stands there twice"),
-        ({"configs": [a, same]}, [], f"configs: {a} and {same} both name their runs a-s{{seed}}; give one a run.name"),
-        ({"configs": [a, b]}, ["--run.name=x"], "both name their runs x"),
+        ({"configs": [a, f"{tmp_path}/./a.yaml"]}, [], "a.yaml is given twice"),
+        ({"configs": [a, same]}, [], f"the runs of {a} and {same} have the same name a-s{{seed}}"),
+        ({"configs": [a, b]}, ["--run.name=x"], "have the same name x"),
         ({"configs": [a], "seeds": 0}, [], "seeds: 0 is not above 0"),
         ({"configs": [a], "seeds": []}, [], "seeds: the list is empty"),
         ({"configs": [a], "seeds": [1, -1]}, [], "seeds: -1 is not a number from 0"),
-        ({"configs": [a], "seeds": [1, 2, 1]}, [], "seeds: 1 stands there twice"),
+        ({"configs": [a], "seeds": [1, 2, 1]}, [], "seeds: 1 is given twice"),
         ({"configs": [a], "max_parallel": 0}, [], "max_parallel: 0 is not above 0"),
-        ({"configs": [a]}, ["--seed_everything", "3"], "seed_everything: repeat gives each run its own; use --seeds"),
-        ({"configs": [a]}, ["--run.id=3"], "run.id: repeat names each run"),
-        ({"configs": [a]}, ["--ckpt_path=x"], "ckpt_path: repeat goes on"),
+        (
+            {"configs": [a]},
+            ["--seed_everything", "3"],
+            "seed_everything: repeat sets the seed of each run; use --seeds",
+        ),
+        ({"configs": [a]}, ["--run.id=3"], "run.id: repeat derives the id of each run"),
+        ({"configs": [a]}, ["--ckpt_path=x"], "ckpt_path: repeat resumes"),
         ({"configs": [a]}, ["--typo=3"], f"typo is not a field ({a})"),
     ]:
         with pytest.raises(ConfigError) as raised:
@@ -203,10 +213,10 @@ def test_fit_leaves_what_is_looked_for(
     (row,) = Repeat(configs=[str(config)], seeds=[4])(brief)
     assert row["state"] == "done before"
     assert row["result"].endswith("%")
-    assert zipfile.is_zipfile(job.beside / job.id / "last.ckpt")
-    kept = job.beside / job.id / "config.yaml"
-    kept.parent.rename(job.beside / f"{plan.MARK}0")  # as if it were of another digest
-    kept = job.beside / f"{plan.MARK}0" / "config.yaml"
+    assert zipfile.is_zipfile(job.parent_dir / job.id / "last.ckpt")
+    kept = job.parent_dir / job.id / "config.yaml"
+    kept.parent.rename(job.parent_dir / f"{plan.MARK}0")  # as if it were of another digest
+    kept = job.parent_dir / f"{plan.MARK}0" / "config.yaml"
     assert job.changed() == "defaults of another version of the code"
     kept.write_text(kept.read_text().replace("max_epochs: 1", "max_epochs: 2"))
     assert job.changed() == "trainer.max_epochs 2, now 1"

@@ -93,7 +93,7 @@ def test_stopping_ends_the_children_and_says_how_to_go_on(
     process.join(60)
     assert process.exitcode == 130
     said = capfd.readouterr().out
-    assert "stopped; this goes on: python -m kd_lightning repeat --configs " + " ".join(configs) in said
+    assert "stopped; to resume: python -m kd_lightning repeat --configs " + " ".join(configs) in said
     assert not alive(tmp_path)
     assert not [*tmp_path.rglob("*.lock")]
     rows = Repeat(configs=configs, seeds=1)([])

@@ -74,9 +74,9 @@ def test_neighbors_are_made_used_and_refused(tmp_path: Path, capfd: pytest.Captu
 
 def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     baseline = f"--config={ROOT / 'configs/digits/baseline.yaml'}"
-    assert "path: seen.jpg must end in .png" in refusal(["show-batch", KD, CPU, "--path=seen.jpg"], capfd)
+    assert "path: seen.jpg does not end in .png" in refusal(["show-batch", KD, CPU, "--path=seen.jpg"], capfd)
     assert "rows: 0" in refusal(["show-batch", KD, CPU, "--rows=0"], capfd)
     assert "has no teacher" in refusal(["build-neighbors", baseline, CPU, "--path=x.safetensors"], capfd)
-    assert "say where the table is to go" in refusal(["build-neighbors", KD, CPU], capfd)
+    assert "no path is given for the table" in refusal(["build-neighbors", KD, CPU], capfd)
     assert "nearest: build-neighbors" in refusal(["build-neighbours", KD], capfd)
     assert "nearest: path" in refusal(["show-batch", KD, "--paht=x.png"], capfd)

@@ -39,7 +39,7 @@ SUBSTITUTES = {
     "runs/photos/teacher/ID/student.safetensors": "teacher.safetensors",  # a run that is not made here
     "--data.size 224": "--data.size 32",
     "--data.size 64": "--data.size 32",
-    "configs/eval/cifar10-jpeg.yaml": "evaluate.yaml",  # its probes that need no data of their own
+    "configs/eval/cifar10-jpeg.yaml": "evaluate.yaml",  # the evaluators that need no other data
     "--seeds 5": "--seeds 1",
     "--seeds 3": "--seeds 1",
     "--steps 10 ": "",

@@ -116,7 +116,7 @@ def test_looking_during_training_shows_progress_and_changes_nothing(tmp_path: Pa
 
 
 def test_what_is_evaluated_is_the_student_as_it_is_now(tmp_path: Path) -> None:
-    """Probes that evaluate at different epochs share no embeddings of an earlier student."""
+    """Evaluators that run at different epochs share no embeddings of an earlier student."""
     found = []
 
     class Fresh(Callback):
@@ -180,7 +180,7 @@ def test_refusals_before_the_first_step(tmp_path: Path, capfd: pytest.CaptureFix
     many = "--trainer.callbacks=[{class_path: KNN, init_args: {k: 5000}}]"
     with pytest.raises(SystemExit):
         main(["fit", *fixed, many])
-    assert "KNN.k: 5000 neighbours, but there are only" in capfd.readouterr().err
+    assert "KNN.k: 5000 is given, but there are only" in capfd.readouterr().err
     often = "--trainer.callbacks=[{class_path: LinearProbe, init_args: {every_n_epochs: 1}}]"
     with pytest.raises(SystemExit):
         main(["fit", *fixed, often, "--data.val_split=0"])

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from kd_lightning.cli import main
-from kd_lightning.config.flatten import flat
+from kd_lightning.runs.differences import flat
 
 from .shared_parser import share
 

@@ -104,7 +104,10 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: resettle(f, lambda c: c.update(ckpt_path="x/last.ckpt")),
         "resumed from another run's checkpoint: kd-s0, kd-s1",
     ),
-    "config": (lambda f: (f / "config.yaml").unlink(), "settings unknown, config.yaml is missing: kd-s0, kd-s1"),
+    "config": (
+        lambda f: (f / "config.yaml").unlink(),
+        "settings are unknown, because config.yaml is missing: kd-s0, kd-s1",
+    ),
 }
 
 
@@ -204,7 +207,7 @@ def test_metrics_by_name() -> None:
     assert describe("test/ood_knn_tiny-imagenet").title == "AUROC against tiny-imagenet, by knn"
     assert describe("test/ood_knn_tiny-imagenet").better == "higher"
     assert describe("test/ood_knn_svhn_fpr95")[2:5] == ("out-of-distribution", "%", "lower")
-    assert describe("test/few_shot_5").title == "few-shot probe, 5 a class"
+    assert describe("test/few_shot_5").title == "few-shot classifier, 5 images per class"
     assert describe("test/knn_teacher").title == "teacher's 10 nearest neighbours"
     assert describe("test/agreement_teacher_errs").axis == "faithfulness"
     assert describe("cost/latency_ms_16").heading == "latency, batch 16, ms ↓"
@@ -226,7 +229,7 @@ def test_evaluators_with_other_settings_are_reported(tmp_path: Path) -> None:
     for name, severities in (("baseline", [1, 3]), ("kd", [5])):
         for seed in (0, 1):
             evaluators = {"Corruptions": {"severities": severities, "names": ["fog"]}, "KNN": {"ks": [10]}}
-            write_run(tmp_path, name, seed, probes=evaluators)
+            write_run(tmp_path, name, seed, evaluators=evaluators)
     (said,) = comparison(tmp_path).warnings
     assert said.startswith("settings of Corruptions differ: ")
     assert '"severities": [1, 3]} (baseline)' in said

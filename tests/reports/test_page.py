@@ -120,7 +120,7 @@ def test_without_details_histories_and_configs_the_page_says_so(tmp_path: Path) 
         (folder / "config.yaml").unlink()
     found = written(tmp_path)
     assert "Learning curves" not in found.text
-    assert "None shown: the test images cannot be read here (no run has a config.yaml)." in found.text
+    assert "No images are shown: the test images cannot be read here (no run has a config.yaml)." in found.text
     assert found.text.count("metrics.csv is missing") == 2
     assert "all differences" not in found.text  # one group has no difference to itself
 

@@ -102,18 +102,18 @@ def test_another_network_is_refused(run: Path) -> None:
 
 def test_a_missing_config_is_refused(run: Path) -> None:
     (run / "config.yaml").unlink()
-    with pytest.raises(ConfigError, match=r"there is no config.yaml beside"):
+    with pytest.raises(ConfigError, match=r"config.yaml is missing"):
         load_run(run)
 
 
 def test_missing_checkpoints_are_refused(run: Path) -> None:
     with pytest.raises(ConfigError, match=r"run: .*bestt.ckpt does not exist; nearest: best.ckpt"):
         load_run(run / "bestt.ckpt")
-    with pytest.raises(ConfigError, match=r"holds a network alone"):
+    with pytest.raises(ConfigError, match=r"contains only a network"):
         load_run(run / "student.safetensors")
     for name in ("best.ckpt", "last.ckpt"):
         (run / name).unlink()
-    with pytest.raises(ConfigError, match=r"holds no checkpoint \(best.ckpt or last.ckpt\)"):
+    with pytest.raises(ConfigError, match=r"contains no checkpoint \(best.ckpt or last.ckpt\)"):
         load_run(run)
 
 
@@ -145,7 +145,7 @@ def test_a_teacher_with_other_weights_is_warned_of(run: Path) -> None:
     found = yaml.safe_load((run / "results.json").read_text())
     found["run"]["teacher_fingerprint"] = "0" * 16
     (run / "results.json").write_text(json.dumps(found))
-    with pytest.warns(UserWarning, match=r"the weights of cifar_resnet20.digits are others now"):
+    with pytest.warns(UserWarning, match=r"the weights of cifar_resnet20.digits differ"):
         load_run(run)
 
 

@@ -106,7 +106,7 @@ def test_test_adds_what_is_new_to_the_selected_checkpoints_results(own: Path, sa
     assert after["metrics"]["val/acc"] == before["metrics"]["val/acc"]
     assert after["metrics"]["test/acc"] == before["metrics"]["test/acc"]
     assert (after["seconds"], after["last"]) == (before["seconds"], before["last"])
-    assert said == [f"added to {own / results.FILE}"]
+    assert said == [f"the results are added to {own / results.FILE}"]
     assert not [*own.glob(".*partial")]
 
 
@@ -115,14 +115,14 @@ def test_test_adds_what_is_new_to_the_selected_checkpoints_results(own: Path, sa
     [
         (["--ckpt_path=last.ckpt"], "the run's selected checkpoint is best.ckpt"),
         (["--ckpt_path=last.ckpt", "--protocol.select=last"], "the run's selected checkpoint is best.ckpt"),
-        (["--ckpt_path=best.ckpt", "--seed_everything=7"], "seed_everything is not the run's"),
-        (["--ckpt_path=best.ckpt", "--data.val_split=0.3"], "data.init_args.val_split is not the run's"),
-        (["--ckpt_path=best.ckpt", "--trainer.max_epochs=9"], "trainer.max_epochs is not the run's"),
-        (["--ckpt_path=best.ckpt", f"--config={ROOT / 'configs/digits/baseline.yaml'}"], "is not the run's"),
-        (["--ckpt_path=best.ckpt", "--trainer.limit_test_batches=1"], "leaves images out"),
+        (["--ckpt_path=best.ckpt", "--seed_everything=7"], "seed_everything differs from the run's"),
+        (["--ckpt_path=best.ckpt", "--data.val_split=0.3"], "data.init_args.val_split differs from the run's"),
+        (["--ckpt_path=best.ckpt", "--trainer.max_epochs=9"], "trainer.max_epochs differs from the run's"),
+        (["--ckpt_path=best.ckpt", f"--config={ROOT / 'configs/digits/baseline.yaml'}"], "differs from the run's"),
+        (["--ckpt_path=best.ckpt", "--trainer.limit_test_batches=1"], "excludes images"),
         (
             ["--ckpt_path=best.ckpt", "--data=RandomImages", "--data.images=100", "--data.classes=10"],
-            "data.class_path is not the run's",
+            "data.class_path differs from the run's",
         ),
     ],
 )
@@ -167,11 +167,11 @@ def test_histograms_of_two_tests_are_both_kept_and_settings_told(own: Path) -> N
         main([*args, f"--trainer.callbacks+={evaluator}", f"--ckpt_path={own / 'best.ckpt'}"])
     found = json.loads((own / results.FILE).read_text())
     assert {"msp_random", "knn_random"} <= {*found["details"]["ood"]}
-    assert found["probes"]["OutOfDistribution"]["kinds"] == ["knn"]
-    assert {"Classification", "Cost", "OutOfDistribution"} <= {*found["probe_seconds"]}
+    assert found["evaluators"]["OutOfDistribution"]["kinds"] == ["knn"]
+    assert {"Classification", "Cost", "OutOfDistribution"} <= {*found["evaluator_seconds"]}
 
 
-def test_of_two_probes_of_one_name_the_later_one_evaluates(tmp_path: Path) -> None:
+def test_of_two_evaluators_of_one_name_the_later_one_evaluates(tmp_path: Path) -> None:
     args = ["test", "--data=Digits", "--trainer.accelerator=cpu", "--model=Supervised"]
     args.append("--model.student={name: cifar_resnet20.digits, pretrained: true}")
     found = []
@@ -181,7 +181,7 @@ def test_of_two_probes_of_one_name_the_later_one_evaluates(tmp_path: Path) -> No
     assert found[0] == found[1] != found[2]
 
 
-def test_a_probe_that_cannot_evaluate_loses_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_an_evaluator_that_fails_loses_nothing(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     short = ["fit", *ARGS, f"--run.output_dir={tmp_path}", "--run.wandb=off", "--trainer.max_epochs=1"]
     many = "--trainer.callbacks=[{class_path: FewShot, init_args: {shots: 500}}]"
     with pytest.raises(SystemExit):
@@ -219,7 +219,7 @@ def test_runs_that_test_nothing_have_results_too(tmp_path: Path) -> None:
 
 def test_what_is_no_number_is_null_and_what_was_there_stays(tmp_path: Path) -> None:
     found = {"schema": 2, "run": {}, "protocol": {"evaluated": "now"}, "data": {"name": "d"}, "seconds": 3.0}
-    found |= {"metrics": {"a": math.nan, "b": 1.0}, "details": {}, "probes": {}, "probe_seconds": {}}
+    found |= {"metrics": {"a": math.nan, "b": 1.0}, "details": {}, "evaluators": {}, "evaluator_seconds": {}}
     results.record(tmp_path, found, {})
     results.record(tmp_path, found | {"seconds": None, "metrics": {"b": 2.0}, "details": {"x": [math.inf]}}, {})
     assert json.loads((tmp_path / results.FILE).read_text()) == {

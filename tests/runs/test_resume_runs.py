@@ -55,15 +55,15 @@ def test_last_without_an_id_takes_the_newest_unfinished_run(tmp_path: Path) -> N
     assert (state["state"], state["step"], [one["state"] for one in state["before"]]) == ("finished", 12, ["killed"])
     assert os.listdir(run.parent) == ["a"]
     line = refused(tmp_path, "--ckpt_path=last")
-    assert "there are 1 run, and none to go on with" in line
+    assert "contains 1 run, none of which can be resumed" in line
 
 
 def test_a_finished_run_is_not_gone_on_with_and_not_overwritten(tmp_path: Path) -> None:
     assert processes.fit(tmp_path, ARGS, name="a") == 0
     run = processes.place(tmp_path, "a")
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    assert "a has finished; --ckpt_path" in refused(tmp_path, "--run.id=a", "--ckpt_path=last")
-    assert "another run's folder, and that has finished; --ckpt_path last" in refused(tmp_path, "--run.id=a")
+    assert "a, which has finished; --ckpt_path" in refused(tmp_path, "--run.id=a", "--ckpt_path=last")
+    assert "belongs to another run, which has finished; --ckpt_path last" in refused(tmp_path, "--run.id=a")
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
@@ -72,7 +72,7 @@ def test_a_run_goes_on_with_its_own_settings(tmp_path: Path) -> None:
     before = (run / "config.yaml").read_bytes(), (run / "metrics.csv").read_bytes()
     line = refused(tmp_path, "--run.id=a", "--ckpt_path=last", "--model.optimizer=SGD", "--model.optimizer.lr=0.3")
     assert "model.init_args.optimizer" in line
-    assert "without run.id begins another run from there" in line
+    assert "without run.id begins a new run from this checkpoint" in line
     assert ((run / "config.yaml").read_bytes(), (run / "metrics.csv").read_bytes()) == before
     assert read_state(run)["state"] == "killed"
 
@@ -125,8 +125,8 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
 def test_every_signal_saves_and_says_how_it_goes_on(tmp_path: Path, number: int, said: str) -> None:
     run = killed(tmp_path, number=number)
     log = (tmp_path / "a.log").read_text()
-    assert f"{said}: stopping after this step" in log
-    assert f"stopped by {said} in epoch 1, after step 6; --ckpt_path last with --run.id a goes on from {run}" in log
+    assert f"{said}: the run stops after this step" in log
+    assert f"stopped by {said} in epoch 1, after step 6; --ckpt_path last with --run.id a resumes from {run}" in log
     assert "Traceback" not in log
     assert read_state(run)["state"] == "stopped"
     assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 7
@@ -181,7 +181,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_of_before(tmp_path: 
 
     assert processes.run(write, log) == 0
     assert f"{path} cannot be written (" in log.read_text()
-    assert "the one of before is whole" in log.read_text()
+    assert "the previous checkpoint is intact" in log.read_text()
     assert {*os.listdir(tmp_path)} == {"last.ckpt", "log"}
     assert torch.equal(AtomicCheckpointIO().load_checkpoint(path)["number"], torch.arange(3))
 
@@ -266,7 +266,7 @@ def test_a_folder_that_another_process_has_filled_meanwhile_is_left_alone(tmp_pa
     watch = RunStatus(folder, resume_path=False, writes=True, explain=lambda error: None)
     folder.mkdir()
     (folder / "config.yaml").write_text("model: KD")
-    with pytest.raises(ConfigError, match="by another process"):
+    with pytest.raises(ConfigError, match="another process has taken run"):
         watch.__enter__()
     assert [*folder.iterdir()] == [folder / "config.yaml"]
 
@@ -309,7 +309,7 @@ def test_a_lock_is_not_written_through_a_link(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
     (run / LOCK).symlink_to(victim)
-    assert "is no lock of ours" in refused(tmp_path, "--run.id=a", "--ckpt_path=last")
+    assert "cannot be opened as a lock file" in refused(tmp_path, "--run.id=a", "--ckpt_path=last")
     assert victim.read_text() == "mine"
 
 
@@ -320,7 +320,7 @@ def test_a_run_whose_settings_are_lost_is_not_gone_on_with_under_others(tmp_path
     if content is not None:
         (run / "config.yaml").write_text(content)
     line = refused(tmp_path, "--run.id=a", "--ckpt_path=last")
-    assert "begins another run from there" in line
+    assert "begins a new run from this checkpoint" in line
     (run / "last.ckpt").unlink()
     if content != "schema: 2":
         assert processes.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()

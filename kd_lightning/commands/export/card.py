@@ -8,7 +8,7 @@ _METRICS = {
     "test/agreement": "agreement with the teacher",
     "test/top5": "top-5 accuracy",
     "test/ece": "expected calibration error",
-    "test/knn": "accuracy by the nearest training images",
+    "test/knn": "accuracy of kNN on the embedding",
     "test/linear": "accuracy of a linear classifier on the embedding",
     "test/corrupted": "accuracy on corrupted images",
     "test/neighbors_10": "share of each image's 10 nearest neighbours in common with the teacher",
@@ -65,7 +65,7 @@ def _results(facts: dict[str, Any]) -> list[str]:
     protocol = facts["protocol"] or {}
     selection = {"last": "the last epoch", "best": "the best epoch by validation images"}.get(protocol.get("select"))
     protocol_text = (
-        f" One run, one seed; the checkpoint was {selection}, chosen without the test images." if selection else ""
+        f" One run, one seed; the checkpoint was {selection}, selected without the test images." if selection else ""
     )
     rows = [f"| {_METRICS[name]} | {value:.2%} |" for name, value in metrics.items()]
     return [*lines, "| | |", "|---|---|", *rows, "", f"In PyTorch, float32.{protocol_text}"]

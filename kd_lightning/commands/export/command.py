@@ -40,28 +40,33 @@ class Export:
     provenance.
 
     Args:
-        ckpt_path: a run's folder (its selected checkpoint is used), or a checkpoint or student.safetensors in it.
-        format: one or several of safetensors, timm, torch_export and onnx, which needs
+        ckpt_path: path of a run's folder (its selected checkpoint is used), or of a checkpoint or student.safetensors
+            in it.
+        format: formats to write: one or several of safetensors, timm, torch_export and onnx, which needs
             `pip install 'kd_lightning[export]'`.
         path: output folder; default: `export` in the run's folder.
-        overwrite: overwrite existing files.
+        overwrite: whether existing files are overwritten.
         input: input of the graphs of torch_export and onnx: uint8 as decoded (no scaling needed, a quarter of the
             memory), or float32 in [0, 1].
-        embedding: add the embedding as a second output. It is the only output if the classifier was not trained.
-        side: side of the graphs' input images in pixels; default: the data's. Only it is fixed.
+        embedding: whether the embedding is added as a second output; it is the only output if the classifier was not
+            trained.
+        side: side of the graphs' input images in pixels, which is fixed in the graphs (the batch size is not); default:
+            the data's side.
         images: number of real images for comparing each file with PyTorch: of the test split, else val, else train.
         tolerance: largest allowed difference, as a share of PyTorch's largest output.
-        batch_sizes: batch sizes whose latency is measured; default: 1 and 32; [] for none.
-        repeats: how often each batch is timed.
+        batch_sizes: batch sizes whose latency is measured; default: 1 and 32; [] disables it.
+        repeats: number of timed repetitions of each batch.
         threads: number of threads for every format.
-        int8: also write an int8 version of onnx, calibrated on training images and evaluated on the whole split.
+        int8: whether an int8 version of onnx is also written, calibrated on training images and evaluated on all images
+            of the split.
         calibration: number of training images for the calibration.
-        push_to_hub: OWNER/NAME on the Hugging Face hub, for the timm folder; uses the hub library's login.
-        private: create a private repository.
+        push_to_hub: name (OWNER/NAME) of a repository on the Hugging Face hub to which the timm folder is uploaded; the
+            hub library's login is used.
+        private: whether the repository is created as private; nothing is uploaded to an existing public one.
 
     Raises:
         ConfigError: for a wrong value, a folder without a run, an existing file, or a missing package.
-        RunError: if a file differs from the checkpoint, or cannot be created or written; it is then removed.
+        RunError: if a file's outputs differ from the checkpoint's, or if a file cannot be written; it is then removed.
     """
 
     def __init__(
@@ -113,10 +118,10 @@ class Export:
         if self.path.is_file():
             raise ConfigError(f"path: {self.path} is a file; give a folder")
         wanted = [FORMATS[name].file for name in self.formats] + [int8.FILE] * self.int8
-        there = [self.path / name for name in wanted if (self.path / name).exists()]
-        if there and not self.overwrite:
-            more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-            raise ConfigError(f"path: {there[0]}{more} is there already; --overwrite writes over it")
+        existing = [self.path / name for name in wanted if (self.path / name).exists()]
+        if existing and not self.overwrite:
+            more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+            raise ConfigError(f"path: {existing[0]}{more} exists already; --overwrite overwrites it")
         if (self.path / Timm.file).is_dir() and "timm" in self.formats:
             others = sorted({path.name for path in (self.path / Timm.file).iterdir()} - set(Timm.files))
             if others:
@@ -180,7 +185,7 @@ class Export:
         return provenance(self.source, self.student)
 
     def _export(self, exporter: Format) -> Parity:
-        """Write one file, compare it with PyTorch, write the comparison into it, and rename it to its name."""
+        """Write one file under a temporary name, compare it with PyTorch, write the result into it, and rename it."""
         images = resize(self.images, exporter.side)
         reference = run_in_batches(self.student.run, self.student.to_input(images))
 
@@ -258,5 +263,5 @@ class Export:
 def _formats(names: list[str]) -> list[str]:
     for name in names:
         if name not in FORMATS:
-            raise ConfigError(f"format: {name!r} is none{nearest(name, FORMATS)}")
+            raise ConfigError(f"format: {name!r} is unknown{nearest(name, FORMATS)}")
     return list(dict.fromkeys(names))

@@ -16,11 +16,11 @@ class ExportedModel(nn.Module):
     """A network with normalisation and resize that returns the requested outputs.
 
     Args:
-        network: in eval mode.
-        outputs: `logits` N,K, `embedding` N,D, or both.
+        network: network in eval mode.
+        outputs: names of the outputs: `logits` N,K, `embedding` N,D, or both.
         side: side of the input images in pixels.
         dtype: dtype of the input images: uint8, or float32 in [0, 1].
-        class_names: in the classifier's order; [] without a classifier or names.
+        class_names: names of the classes in the classifier's order; [] without a classifier or names.
     """
 
     def __init__(

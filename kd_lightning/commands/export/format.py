@@ -12,7 +12,7 @@ from kd_lightning.errors import ConfigError
 
 
 class Format(ABC):
-    """An export format: created from a student, written, and read back by the library that would load it elsewhere.
+    """An export format, which writes a student to a file and reads it with the library that other programs would use.
 
     Args:
         student: the exported model.
@@ -22,7 +22,7 @@ class Format(ABC):
     file: ClassVar[str]
     """Name of the file or folder."""
     needs: ClassVar[tuple[str, ...]] = ()
-    """Packages that are not installed with the project."""
+    """Packages that the format needs and that are not installed with the project."""
 
     def __init__(self, student: ExportedModel) -> None:
         self.student = student

@@ -24,9 +24,9 @@ def quantize(path: Path, calibration: Tensor, target: Path) -> None:
     Weights use 7 bits (`reduce_range`): sums of 8-bit products overflow on x86 processors without VNNI.
 
     Args:
-        path: the float file.
-        calibration: input images of the file, N,3,S,S.
-        target: the file to write.
+        path: path of the float file.
+        calibration: input images for the calibration, N,3,S,S.
+        target: path of the int8 file.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process

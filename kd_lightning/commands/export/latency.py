@@ -17,9 +17,9 @@ def latencies(
     """Return the median milliseconds of each run for each batch size; the runs of one batch size are interleaved.
 
     Args:
-        runs: by name, each with images N,3,S,S for the batches, which are repeated if necessary.
+        runs: functions by name, each with images N,3,S,S for the batches; images are repeated if N is too small.
         batch_sizes: batch sizes.
-        repeats: how often each batch is timed.
+        repeats: number of timed repetitions of each batch.
     """
     milliseconds: dict[str, list[float]] = {name: [] for name in runs}
     for size in batch_sizes:

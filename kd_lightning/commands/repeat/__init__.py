@@ -1,4 +1,4 @@
-"""repeat: every config with every seed, at equal budget, each run in a process of its own."""
+"""repeat: run every config with every seed at equal budget, each run in its own process."""
 
 from kd_lightning.commands.repeat.command import Repeat
 

@@ -1,4 +1,4 @@
-"""The command: every config with every seed, what is done skipped, what is unfinished gone on with."""
+"""Repeat: the class of the command, which skips finished runs and resumes unfinished ones."""
 
 import inspect
 import shlex
@@ -18,28 +18,30 @@ from kd_lightning.io.console import wide
 from kd_lightning.io.paths import check_writable
 from kd_lightning.io.paths import resolve as existing
 
-_ITS_OWN = {
-    "seed_everything": "repeat gives each run its own; use --seeds",
-    "run.id": "repeat names each run by its config and seed; use --run.output_dir for another place",
-    "ckpt_path": "repeat goes on from each run's own last.ckpt; leave it out",
-    "print_config": "use --dry_run, or fit --print_config",
+_RESERVED = {
+    "seed_everything": "repeat sets the seed of each run; use --seeds",
+    "run.id": "repeat derives the id of each run from its config and seed; use --run.output_dir for another folder",
+    "ckpt_path": "repeat resumes each run from its own last.ckpt; omit it",
+    "print_config": "repeat cannot print a config; use --dry_run, or fit --print_config",
 }
+"""Arguments of `fit` that cannot be given to `repeat`, each with the reason."""
 
 
 class Repeat:
-    """Runs every config with every seed, each in a process of its own, seed by seed: what is stopped is comparable.
+    """Runs every config with every seed, each run in its own process.
 
-    A run is known by its config, the further arguments and its seed. One that has its results is skipped, one that was
-    stopped goes on from its last.ckpt in a folder of its own, one that fails leaves the others alone; what each said
-    is in a .log beside its folder. A second `repeat` at the same time takes no run that the first has begun. All
-    further arguments are `fit`'s own, for all runs (`--trainer.max_epochs 6`).
+    All configs are run with one seed before the next seed, so that the finished runs are comparable if `repeat` is
+    stopped. A run is identified by its config, the further arguments and its seed. A run with results is skipped. A
+    stopped run is resumed from its last.ckpt in a new folder. A run that fails does not stop the others. The output of
+    each run is written to a .log file next to its folder. A second `repeat` at the same time skips runs that the first
+    one has begun. All further arguments are passed to `fit`, for all runs (`--trainer.max_epochs 6`).
 
     Args:
-        configs: configs of `fit`, each with a name of its own for its runs (run.name).
-        seeds: so many, from 0 on, or a list of them (`[3, 7]`).
-        max_parallel: how many runs to start at a time. Each gets a GPU if there are enough; without GPUs they
+        configs: paths of configs of `fit`; the names of their runs (run.name) must differ.
+        seeds: number of seeds, counted from 0, or a list of seeds (`[3, 7]`).
+        max_parallel: number of runs at a time. Each run has its own GPU if there are enough; without GPUs the runs
             share the cores.
-        dry_run: prints what would be run, and runs nothing.
+        dry_run: whether the commands are only printed, and nothing is run.
     """
 
     def __init__(
@@ -47,44 +49,44 @@ class Repeat:
     ) -> None:
         check_positive(max_parallel=max_parallel)
         paths: dict[Path, str] = {}
-        for given in configs:
-            path = existing(given, "configs")
+        for config in configs:
+            path = existing(config, "configs")
             if not path.is_file():
                 raise ConfigError(f"configs: {path} is not a file")
             if path.resolve() in paths:
-                raise ConfigError(f"configs: {given} stands there twice")
+                raise ConfigError(f"configs: {config} is given twice")
             paths[path.resolve()] = str(path)
         self.configs, self.seeds = [*paths.values()], _seeds(seeds)
         self.max_parallel, self.dry_run = max_parallel, dry_run
-        self._go_on = ["--configs", *self.configs, f"--seeds={seeds}", f"--max_parallel={max_parallel}"]
+        self._own_arguments = ["--configs", *self.configs, f"--seeds={seeds}", f"--max_parallel={max_parallel}"]
 
     def __call__(self, arguments: list[str]) -> list[dict[str, Any]]:
-        """What came of each run: config, seed, state, folder, result, minutes.
+        """Run all jobs, and return one row per run: config, seed, state, folder, result, minutes.
 
         Args:
-            arguments: further ones of `fit`, for all.
+            arguments: further arguments of `fit`, for all runs.
 
         Raises:
-            ConfigError: for a config that `fit` refuses, before anything is started.
-            RunError: for runs that failed, when the others have ended.
+            ConfigError: for a config that `fit` rejects, before any run is started.
+            RunError: for runs that failed, after the others have ended.
         """
         for argument in arguments:
             name = argument.partition("=")[0].lstrip("-").rstrip("+")
-            if argument.startswith("--") and name in _ITS_OWN:
-                raise ConfigError(f"{name}: {_ITS_OWN[name]}")
+            if argument.startswith("--") and name in _RESERVED:
+                raise ConfigError(f"{name}: {_RESERVED[name]}")
             own = inspect.signature(Repeat).parameters
             if argument.startswith("--") and name != "config" and get_close_matches(name, own, cutoff=0.8):
                 raise ConfigError(f"{name} is not a field{nearest(name, own)}")
         configs = self._resolve(arguments)
         if unequal := differences(configs):
-            self._say(f"warning: not of equal budget: {unequal}")
+            self._say(f"warning: the budgets are not equal: {unequal}")
         jobs = [Job(config, seed) for seed in self.seeds for config in configs]
         for config in configs:
-            anew = [job for job in jobs if job.config is config and not job.attempts()]
-            changes = {job.seed: changed for job in anew if (changed := job.changed())}
+            new_jobs = [job for job in jobs if job.config is config and not job.attempts()]
+            changes = {job.seed: changed for job in new_jobs if (changed := job.changed())}
             if changes:
-                said = next(iter(changes.values()))
-                self._say(f"{config.path} has changed ({said}): new runs; the old ones stay")
+                change = next(iter(changes.values()))
+                self._say(f"{config.path} has changed ({change}); new runs are started, and the old runs remain")
         if self.dry_run:
             outcomes = [_planned(job) for job in jobs]
             for job, outcome in zip(jobs, outcomes, strict=True):
@@ -96,7 +98,7 @@ class Repeat:
         return self._conclude(outcomes, arguments)
 
     def _resolve(self, arguments: list[str]) -> list[Config]:
-        with ThreadPoolExecutor(4) as pool:  # each is a process of seconds
+        with ThreadPoolExecutor(4) as pool:  # each is a process that takes seconds
             configs = [*pool.map(lambda path: resolve(path, arguments), self.configs)]
         names: dict[tuple[str, str], str] = {}
         for config in configs:
@@ -105,7 +107,8 @@ class Repeat:
             key = (run["project"], config.name)
             if key in names:
                 raise ConfigError(
-                    f"configs: {names[key]} and {config.path} both name their runs {config.name}; give one a run.name"
+                    f"configs: the runs of {names[key]} and {config.path} have the same name {config.name}; "
+                    "set run.name in one of them"
                 )
             names[key] = config.path
         return configs
@@ -127,14 +130,15 @@ class Repeat:
         wide().print(table)
         folders = [row["folder"] for row in rows if row["done"]]
         if len(folders) > 1:
-            self._say(f"compare them: {shlex.join(['python', '-m', 'kd_lightning', 'compare', *folders])} --out report")
+            line = ["python", "-m", "kd_lightning", "compare", *folders]
+            self._say(f"to compare the runs: {shlex.join(line)} --out report")
         if any(outcome.state in ("stopped", "not begun") for outcome in outcomes):
-            line = ["python", "-m", "kd_lightning", "repeat", *self._go_on, *arguments]
-            self._say(f"stopped; this goes on: {shlex.join(line)}")
+            line = ["python", "-m", "kd_lightning", "repeat", *self._own_arguments, *arguments]
+            self._say(f"stopped; to resume: {shlex.join(line)}")
             raise SystemExit(130)
         failed = [outcome for outcome in outcomes if outcome.state == "failed"]
         if failed:
-            lines = [f"{outcome.job.config.path}, seed {outcome.job.seed}: {outcome.said}" for outcome in failed]
+            lines = [f"{outcome.job.config.path}, seed {outcome.job.seed}: {outcome.message}" for outcome in failed]
             raise RunError(f"{len(failed)} of {len(outcomes)} runs failed: {'; '.join(lines)}")
         return rows
 
@@ -143,35 +147,36 @@ class Repeat:
         print(line, flush=True)
 
 
-def _seeds(given: int | list[int]) -> list[int]:
-    if isinstance(given, int):
-        check_positive(seeds=given)
-        return [*range(given)]
-    if not given:
-        raise ConfigError("seeds: the list is empty; give a number of seeds, or [0, 1, 2]")
-    for number, seed in enumerate(given):
+def _seeds(seeds: int | list[int]) -> list[int]:
+    if isinstance(seeds, int):
+        check_positive(seeds=seeds)
+        return [*range(seeds)]
+    if not seeds:
+        raise ConfigError("seeds: the list is empty; give a number of seeds, or a list such as [0, 1, 2]")
+    for number, seed in enumerate(seeds):
         if not 0 <= seed < 2**32:
             raise ConfigError(f"seeds: {seed} is not a number from 0 to 2**32 - 1")
-        if seed in given[:number]:
-            raise ConfigError(f"seeds: {seed} stands there twice")
-    return given
+        if seed in seeds[:number]:
+            raise ConfigError(f"seeds: {seed} is given twice")
+    return seeds
 
 
 def _planned(job: Job) -> Outcome:
-    if found := job.result():
-        return Outcome(job, "done before", found[0], found[1].get("seconds"), results=found[1])
-    return Outcome(job, "would go on" if job.checkpoint() else "would run", job.next())
+    if result := job.result():
+        folder, results = result
+        return Outcome(job, "done before", folder, results.get("seconds"), results=results)
+    return Outcome(job, "would resume" if job.checkpoint() else "would run", job.next())
 
 
 def _rows(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
     for outcome in outcomes:
         done = bool(outcome.results)
-        said = outcome.said if outcome.state in ("failed", "elsewhere") else ""
+        message = outcome.message if outcome.state in ("failed", "elsewhere") else ""
         yield {
             "config": outcome.job.config.path,
             "seed": outcome.job.seed,
-            "state": f"{outcome.state} ({said})" if outcome.state == "elsewhere" else outcome.state,
-            "result": _result(outcome.results) if done else said if outcome.state == "failed" else "",
+            "state": f"{outcome.state} ({message})" if outcome.state == "elsewhere" else outcome.state,
+            "result": _result(outcome.results) if done else message if outcome.state == "failed" else "",
             "minutes": None if outcome.seconds is None else outcome.seconds / 60,
             "folder": str(outcome.folder) if outcome.folder else None,
             "done": done,
@@ -179,7 +184,7 @@ def _rows(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
 
 
 def _result(results: dict[str, Any]) -> str:
-    """The test's accuracy; a run without one is told by what it has."""
+    """Return the test accuracy as text, else that of kNN, else the validation accuracy; '' if there is none."""
     metrics = results.get("metrics") or {}
-    evaluates = {"test/acc": "", "test/knn": " kNN", "val/acc": " of the validation images"}
-    return next((f"{metrics[n]:.2%}{by}" for n, by in evaluates.items() if metrics.get(n) is not None), "")
+    suffixes = {"test/acc": "", "test/knn": " kNN", "val/acc": " of the validation images"}
+    return next((f"{metrics[n]:.2%}{suffix}" for n, suffix in suffixes.items() if metrics.get(n) is not None), "")

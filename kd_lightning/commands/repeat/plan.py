@@ -1,4 +1,4 @@
-"""What a repeat consists of: each config with each seed, where its runs lie, and how far they have come."""
+"""The jobs of `repeat`: each config with each seed, with the folders and the state of its runs."""
 
 import hashlib
 import json
@@ -18,18 +18,18 @@ from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.runs.differences import differences, in_words
 
 FIT = (sys.executable, "-m", "kd_lightning", "fit")
-"""How a run is started."""
+"""Command that starts a run."""
 MARK = "repeat-"
-"""How the ids of these runs begin."""
+"""Prefix of the ids of these runs."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """A config as `fit` takes it.
+    """A config of `fit`.
 
     Args:
-        path: of the file.
-        content: all of its values, the defaults and the further arguments included.
+        path: path of the file.
+        content: all values, including the defaults and the further arguments.
     """
 
     path: str
@@ -37,13 +37,13 @@ class Config:
 
     @property
     def name(self) -> str:
-        """Of its runs, with {seed} for the seed, as Run names them."""
+        """Name of the config's runs, with {seed} for the seed, as in `Run`."""
         method = self.content["model"]["class_path"].rpartition(".")[2].lower()
         return self.content["run"]["name"] or f"{method}-s{{seed}}"
 
     @property
     def run_config(self) -> dict[str, Any]:
-        """What makes its runs what they are: all but the seed and where and how they are logged."""
+        """The settings that identify the config's runs: all except the seed and those of folders and loggers."""
         content = {key: value for key, value in self.content.items() if key not in ("seed_everything", "config")}
         return {**content, "run": {"project": self.content["run"]["project"], "name": self.name}}
 
@@ -52,7 +52,7 @@ class Config:
 class Job:
     """A config with a seed.
 
-    Its runs lie side by side: the first under `id`, one that goes on or starts anew behind it under `id-r1`, ...
+    Its runs are in one folder. The first run is named `id`; runs that resume it or start again are `id-r1`, `id-r2`.
     """
 
     config: Config
@@ -60,50 +60,50 @@ class Job:
 
     @property
     def id(self) -> str:
-        """The digest of what is to be run: another config, further argument or seed is another id."""
+        """The digest of the config, the further arguments and the seed."""
         text = json.dumps([self.config.run_config, self.seed], sort_keys=True, default=str)
         return MARK + hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
-    def beside(self) -> Path:
-        """The folder that the runs' own folders lie in."""
+    def parent_dir(self) -> Path:
+        """The folder that contains the folders of the runs."""
         run = self.config.content["run"]
         return (
             Path(run["output_dir"]).expanduser() / run["project"] / self.config.name.replace("{seed}", str(self.seed))
         )
 
     def attempts(self) -> list[Path]:
-        """The folders of its runs so far, the latest last."""
-        found = {number: path for number, path in self._numbered() if path.is_dir()}
-        return [found[number] for number in sorted(found)]
+        """Return the folders of the existing runs, the latest last."""
+        folders = {number: path for number, path in self._numbered() if path.is_dir()}
+        return [folders[number] for number in sorted(folders)]
 
     def result(self) -> tuple[Path, dict[str, Any]] | None:
-        """The folder of the run that has come to its end, and its results.json."""
+        """Return the folder and the results.json of the latest finished run; None if there is none."""
         for folder in reversed(self.attempts()):
             try:
                 results = json.loads((folder / "results.json").read_text())
-            except (OSError, ValueError):  # a file that was cut short is no result
+            except (OSError, ValueError):  # an incomplete file is not a result
                 continue
             if isinstance(results, dict):
                 return folder, results
         return None
 
     def checkpoint(self) -> Path | None:
-        """The latest last.ckpt that was written to its end."""
+        """Return the latest complete last.ckpt; None if there is none."""
         paths = [folder / "last.ckpt" for folder in reversed(self.attempts())]
         return next((path for path in paths if zipfile.is_zipfile(path)), None)
 
     def next(self) -> Path:
-        """The folder for the next run, which is not there yet, nor its log."""
+        """Return the folder for the next run; neither the folder nor its log exists yet."""
         number = max((number for number, _ in self._numbered()), default=-1) + 1
-        return self.beside / (self.id if number == 0 else f"{self.id}-r{number}")
+        return self.parent_dir / (self.id if number == 0 else f"{self.id}-r{number}")
 
     def command(self, arguments: list[str], folder: Path) -> list[str]:
-        """What runs it into a folder, from its checkpoint on where there is one.
+        """Return the command that runs the job into a folder, and resumes it from its checkpoint if there is one.
 
         Args:
-            arguments: further ones of `fit`.
-            folder: as `next` gives it.
+            arguments: further arguments of `fit`.
+            folder: result of `next`.
         """
         line = [*FIT, "--config", self.config.path, *arguments, f"--seed_everything={self.seed}"]
         line.append(f"--run.id={folder.name}")
@@ -111,50 +111,51 @@ class Job:
         return [*line, f"--ckpt_path={checkpoint}"] if checkpoint else line
 
     def changed(self) -> str:
-        """How the config differs from the one that the latest of other repeated runs was started with; '' if none.
+        """Return in words how the config differs from that of the latest other repeated run of this name and seed.
 
-        A run of other budget or method under the same name is not this one's: it stays, and this one starts anew.
+        A run of this name with other settings is not a run of this job: it remains, and this job starts a new run.
+        Return '' if there is no such run.
         """
-        others = [path for path in self.beside.glob(f"{MARK}*/config.yaml") if path.parent not in self.attempts()]
+        others = [path for path in self.parent_dir.glob(f"{MARK}*/config.yaml") if path.parent not in self.attempts()]
         for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
             try:
-                then = load_yaml(path.read_text())
+                earlier = load_yaml(path.read_text())
             except (OSError, ValueError, yaml.YAMLError):
-                continue  # of a run that was killed as it wrote this
-            if not isinstance(then, dict) or then.get("seed_everything") != self.seed:
+                continue  # the run was killed while it wrote this file
+            if not isinstance(earlier, dict) or earlier.get("seed_everything") != self.seed:
                 continue
-            changed = {key: both for key, both in differences(then, self.config.content).items() if _counts(key)}
+            changed = {key: both for key, both in differences(earlier, self.config.content).items() if _identifies(key)}
             return in_words(changed) or "defaults of another version of the code"
         return ""
 
     def _numbered(self) -> Iterator[tuple[int, Path]]:
-        for path in self.beside.glob(f"{self.id}*"):
-            if found := re.fullmatch(rf"{self.id}(?:-r(\d+))?(?:\.log)?", path.name):
-                yield int(found[1] or 0), path
+        for path in self.parent_dir.glob(f"{self.id}*"):
+            if match := re.fullmatch(rf"{self.id}(?:-r(\d+))?(?:\.log)?", path.name):
+                yield int(match[1] or 0), path
 
 
 def resolve(path: str, arguments: list[str]) -> Config:
-    """A config with its defaults and the further arguments, by `fit --print_config`.
+    """Return a config with its defaults and the further arguments, by `fit --print_config`.
 
     Raises:
-        ConfigError: as `fit` words it.
+        ConfigError: with the message of `fit`, if it rejects the config.
     """
     line = [*FIT, "--config", path, *arguments, "--print_config"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ConfigError(f"{last_error(done.stderr, done.returncode)} ({path})")
-    return Config(path, load_yaml(done.stdout))
+    process = subprocess.run(line, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise ConfigError(f"{last_error(process.stderr, process.returncode)} ({path})")
+    return Config(path, load_yaml(process.stdout))
 
 
 def last_error(text: str, status: int) -> str:
-    """The last line of what a process said that names its error, else its last line."""
+    """Return the last line of a process's output that begins with `error:`, else the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = [line for line in lines if line.startswith("error: ")]
-    line = (named or lines or [f"it ended with status {status} and said nothing"])[-1]
+    errors = [line for line in lines if line.startswith("error: ")]
+    line = (errors or lines or [f"it ended with status {status} and without output"])[-1]
     return line.removeprefix("error: ")
 
 
-def _counts(key: str) -> bool:
-    """Whether a key of config.yaml is one that makes a run what it is."""
+def _identifies(key: str) -> bool:
+    """Return whether a key of config.yaml is one of the settings that identify a run."""
     other = ("seed_everything", "config", "ckpt_path", "weights_only", "data.init_args.seed")
     return key not in other and not key.startswith("run.")

@@ -1,4 +1,4 @@
-"""Runs as processes: several at a time, each with its devices, its lock and its log, and stopped cleanly."""
+"""Run jobs as processes: several at a time, each with its devices, its lock and its log."""
 
 import contextlib
 import os
@@ -17,18 +17,21 @@ from kd_lightning.commands.repeat.plan import Job, last_error
 from kd_lightning.runs.lock import Lock
 
 PATIENCE = 60.0
-"""Seconds that a run which is told to stop may take for it."""
+"""Maximum seconds between a signal to stop and the end of a run; a run that takes longer is killed."""
 
 
 @dataclass
 class Outcome:
-    """What came of a job: `done before`, `ran`, `resumed`, `failed`, `elsewhere`, `stopped` or `not begun`."""
+    """The outcome of a job."""
 
     job: Job
     state: str
+    """`done before`, `ran`, `resumed`, `failed`, `elsewhere` (another process runs it), `stopped` or `not begun`; with
+    dry_run `would run` or `would resume`."""
     folder: Path | None = None
     seconds: float | None = None
-    said: str = ""
+    message: str = ""
+    """The error of a failed job, or the holder of the lock of a job that runs elsewhere."""
     results: dict[str, Any] = field(default_factory=dict)
 
 
@@ -44,53 +47,55 @@ class _Running:
 
 
 class Processes:
-    """Runs jobs, so many at a time.
+    """Runs jobs, several at a time.
 
     Args:
-        arguments: of `fit`, for all.
-        environments: the environment of each place; there are as many runs at a time as places.
-        say: takes a line about what goes on.
+        arguments: further arguments of `fit`, for all runs.
+        environments: environment variables of each simultaneous run; their number is the number of runs at a time.
+        say: function that reports a line about the progress.
     """
 
     def __init__(self, arguments: list[str], environments: list[dict[str, str]], say: Callable[[str], None]) -> None:
         self.arguments, self.environments, self.say = arguments, environments, say
         self.running: list[_Running] = []
         self.stops = 0
-        """How often it was told to stop."""
+        """Number of signals to stop that this process has received."""
 
     def run(self, jobs: list[Job]) -> list[Outcome]:
-        """What came of each job, in their order."""
+        """Run the jobs, and return their outcomes in the same order."""
         outcomes: dict[str, Outcome] = {}
-        waiting, told = deque(jobs), 0.0
+        waiting, stopping_since = deque(jobs), 0.0
         with self._stoppable():
             while self.running or (waiting and not self.stops):
                 while waiting and len(self.running) < len(self.environments) and not self.stops:
                     job = waiting.popleft()
                     if outcome := self._start(job):
                         outcomes[job.id] = outcome
-                if self.stops and not told:
-                    self.say(f"stopping {len(self.running)}, for up to {PATIENCE:.0f} seconds")
-                    for one in self.running:
-                        one.process.terminate()
-                    told = time.monotonic()
-                if told and (self.stops > 1 or time.monotonic() - told > PATIENCE):
-                    for one in self.running:
-                        _kill(one.process)
-                for one in [one for one in self.running if one.process.poll() is not None]:
-                    self.running.remove(one)
-                    outcomes[one.job.id] = self._end(one)
+                if self.stops and not stopping_since:
+                    count = f"{len(self.running)} run{'s' * (len(self.running) != 1)}"
+                    self.say(f"stopping {count}, which takes up to {PATIENCE:.0f} seconds")
+                    for run in self.running:
+                        run.process.terminate()
+                    stopping_since = time.monotonic()
+                if stopping_since and (self.stops > 1 or time.monotonic() - stopping_since > PATIENCE):
+                    for run in self.running:
+                        _kill(run.process)
+                for run in [run for run in self.running if run.process.poll() is not None]:
+                    self.running.remove(run)
+                    outcomes[run.job.id] = self._end(run)
                 time.sleep(0.05)
         return [outcomes.get(job.id) or Outcome(job, "not begun") for job in jobs]
 
     def _start(self, job: Job) -> Outcome | None:
-        """What there is to say of a job that is not started."""
-        lock = Lock(job.beside / f"{job.id}.lock")
+        """Start a job and return None; if it cannot or need not be started, return its outcome."""
+        lock = Lock(job.parent_dir / f"{job.id}.lock")
         if not lock.take():
-            return Outcome(job, "elsewhere", said=lock.holder())
-        if found := job.result():  # since it was looked for, perhaps: only now nobody else is at it
+            return Outcome(job, "elsewhere", message=lock.holder())
+        if result := job.result():  # read after the lock is taken, because another process may just have finished it
             lock.free()
-            return Outcome(job, "done before", found[0], found[1].get("seconds"), results=found[1])
-        places = {*range(len(self.environments))} - {one.place for one in self.running}
+            folder, results = result
+            return Outcome(job, "done before", folder, results.get("seconds"), results=results)
+        places = {*range(len(self.environments))} - {run.place for run in self.running}
         place, folder = min(places), job.next()
         state = "resumed" if job.checkpoint() else "ran"
         with open(folder.with_name(f"{folder.name}.log"), "wb") as log:
@@ -101,33 +106,33 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 env=self.environments[place],
                 pass_fds=[lock.number],
-                start_new_session=True,  # Ctrl-C is for this process alone, which tells them
+                start_new_session=True,  # only this process gets Ctrl-C, and it stops the runs
             )
         lock.sign(process.pid)
         self.running.append(_Running(job, folder, lock, place, state, process, time.monotonic()))
-        hint = f" goes on from {job.checkpoint()}" if state == "resumed" else ""
-        self.say(f"{job.config.path}, seed {job.seed}:{hint} -> {folder}")
+        start = f"resumes from {job.checkpoint()}" if state == "resumed" else "starts"
+        self.say(f"{job.config.path}, seed {job.seed}, {start} in {folder}")
         return None
 
-    def _end(self, one: _Running) -> Outcome:
-        seconds, found = time.monotonic() - one.began, one.job.result()
-        one.lock.free()
-        if found:
-            return Outcome(one.job, one.state, found[0], seconds, results=found[1])
+    def _end(self, run: _Running) -> Outcome:
+        seconds, result = time.monotonic() - run.began, run.job.result()
+        run.lock.free()
+        if result:
+            return Outcome(run.job, run.state, result[0], seconds, results=result[1])
         if self.stops:
-            return Outcome(one.job, "stopped", one.folder, seconds)
-        status, log = one.process.returncode, one.folder.with_name(f"{one.folder.name}.log")
-        said = last_error(log.read_text(errors="replace"), status)
+            return Outcome(run.job, "stopped", run.folder, seconds)
+        status, log = run.process.returncode, run.folder.with_name(f"{run.folder.name}.log")
+        message = last_error(log.read_text(errors="replace"), status)
         if status < 0:
-            said = f"killed by {signal.Signals(-status).name}; last: {said}"
+            message = f"it was killed by {signal.Signals(-status).name}; its last output: {message}"
         elif status == 0:
-            said = f"it ended without a results.json; last: {said}"
-        self.say(f"{one.job.config.path}, seed {one.job.seed}: failed: {said}; {log}")
-        return Outcome(one.job, "failed", one.folder, seconds, said)
+            message = f"it ended without a results.json; its last output: {message}"
+        self.say(f"{run.job.config.path}, seed {run.job.seed}, failed: {message}; the log is {log}")
+        return Outcome(run.job, "failed", run.folder, seconds, message)
 
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:
-        """Counts what would end this process, so that its children are ended first."""
+        """Count signals inside the block instead of ending this process, so that its children are ended first."""
 
         def stop(number: int, frame: FrameType | None) -> None:
             self.stops += 1
@@ -135,43 +140,43 @@ class Processes:
         before = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, and jobs in the background
+                if signal.getsignal(number) is not signal.SIG_IGN:  # ignored by nohup and in background jobs
                     before[number] = signal.signal(number, stop)
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            for one in self.running:  # left by an error of this process
-                _kill(one.process)
-                one.lock.free()
+            for run in self.running:  # runs remain only after an error in this process
+                _kill(run.process)
+                run.lock.free()
 
 
 def environments(max_parallel: int, *, gpus: int, each: int = 1) -> list[dict[str, str]]:
-    """The environment of each of so many runs at a time.
+    """Return the environment variables of each simultaneous run.
 
-    Where there are GPUs for all, each has its own; where they would share the CPU, each has its part of the cores.
+    If there are GPUs for all runs, each run has its own GPUs. Without GPUs, each run has its share of the cores.
 
     Args:
-        max_parallel: runs.
-        gpus: that the runs may use; 0: none.
-        each: GPUs that one run takes.
+        max_parallel: number of simultaneous runs.
+        gpus: number of GPUs that the runs may use; 0: none.
+        each: number of GPUs of one run.
     """
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(number) for number in range(gpus)] if given is None else [x for x in given.split(",") if x][:gpus]
-    found = []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(number) for number in range(gpus)] if visible is None else [x for x in visible.split(",") if x][:gpus]
+    variables_of_runs = []
     for place in range(max_parallel):
-        own = {}
+        changes = {}
         if max_parallel > 1 and len(names) >= max_parallel * each:
-            own["CUDA_VISIBLE_DEVICES"] = ",".join(names[place * each : (place + 1) * each])
+            changes["CUDA_VISIBLE_DEVICES"] = ",".join(names[place * each : (place + 1) * each])
         elif max_parallel > 1 and not gpus and "OMP_NUM_THREADS" not in os.environ:
-            own["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // max_parallel))
-        found.append({**os.environ, **own})
-    return found
+            changes["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // max_parallel))
+        variables_of_runs.append({**os.environ, **changes})
+    return variables_of_runs
 
 
 def count_gpus() -> int:
-    """The GPUs that this process sees."""
+    """Return the number of GPUs that are visible to this process."""
     import torch  # takes seconds
 
     return torch.cuda.device_count()

@@ -1,12 +1,12 @@
 """The 15 common corruptions of Hendrycks and Dietterich 2019, batched, as functions of the samples' keys.
 
 Benchmarking Neural Network Robustness to Common Corruptions and Perturbations (ICLR 2019): ImageNet-C, CIFAR-10-C and
-Tiny-ImageNet-C. The constants are those of the published code for images of 224, 32 and 64 pixels; other sizes use
-those of the nearest of the three by ratio. The random numbers differ from those of the published images, but have the
-same distribution; only frost is inferred (see `frost`).
+Tiny-ImageNet-C. The constants are from the published code for images of 224, 32 and 64 pixels; other sizes use the
+constants of the nearest of these sizes by ratio. The random numbers differ from those of the published images, but have
+the same distribution; only frost is inferred (see `frost`).
 
-A higher severity is not always more damage in squared error: not all published constants of glass_blur, frost and
-elastic_transform increase with it, nor, at 32 pixels, those of motion_blur from 3 to 4.
+A higher severity does not always cause a larger squared error. Some published constants of glass_blur, frost and
+elastic_transform do not increase with the severity, and at 32 pixels those of motion_blur do not increase from 3 to 4.
 """
 
 import torch
@@ -69,7 +69,7 @@ def corrupt(images: Tensor, keys: Tensor, name: str, severity: int) -> Tensor:
     check_corruption(name, severity)
     if min(images.shape[-2:]) < MIN_SIDE:
         raise ConfigError(
-            f"{name}: images of {images.shape[-1]}x{images.shape[-2]} pixels; the smallest side is {MIN_SIDE}"
+            f"{name}: the images have {images.shape[-1]}x{images.shape[-2]} pixels; the smallest side is {MIN_SIDE}"
         )
     if images.dtype != torch.uint8:
         images = (images.float() * 255).round_().clamp_(0, 255).to(torch.uint8)

@@ -25,7 +25,7 @@ def gaussian(images: Tensor, sigma: float, mode: str, truncate: float = 4.0) -> 
 
     Args:
         images: ...,H,W.
-        sigma: in pixels; 0 is no blur.
+        sigma: standard deviation in pixels; 0: no blur.
         mode: SciPy's name of the boundary mode.
         truncate: radius of the kernel in sigmas.
     """

@@ -54,8 +54,8 @@ def impulse_noise(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 def _poisson_sums(white: int) -> Tensor:
     """Return 256 * white float64 in ascending order: level + P(fewer than k + 1 photons), for k below `white`.
 
-    `white` or more photons all give white, so that the sums of a level can end there; the sums of all levels, each
-    shifted by its level, form one table for a single search.
+    `white` or more photons all give white, so the sums of a level end there. The sums of each level are shifted by the
+    level, so that one sorted table contains all levels and a single search is enough.
     """
     brightness = np.arange(256)[:, None]
     return torch.from_numpy(brightness + stats.poisson.cdf(np.arange(white), brightness * white / 255)).flatten()

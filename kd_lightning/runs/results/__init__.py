@@ -1,4 +1,4 @@
-"""What is known of a finished run: results.json in its folder, a table on the screen, tables on the dashboard."""
+"""The results of a finished run: results.json in its folder, a printed table, and tables on the W&B dashboard."""
 
 from kd_lightning.io.schema import SCHEMA
 from kd_lightning.runs.results.collect import collect, samples, tests_all

@@ -1,4 +1,4 @@
-"""Which code a run was made with."""
+"""The version of the code with which a run was made."""
 
 import subprocess
 from functools import cache
@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[3]
 
 @cache
 def code() -> dict[str, Any]:
-    """The versions of this code and of what it stands on; the commit where it runs from a checkout of its own.
+    """Return the versions of this package and of its main libraries, and the commit if it runs from a git checkout.
 
-    `changed` says whether the package's files differ from the commit's; None where there is no commit.
+    `changed` is whether the package's files differ from those of the commit, or None without a commit.
     """
     commit = _git("rev-parse", "--short", "HEAD") if (ROOT / ".git").exists() else None
     changed = bool(_git("status", "--porcelain", "--", "kd_lightning")) if commit else None
@@ -27,7 +27,7 @@ def code() -> dict[str, Any]:
 
 def _git(*args: str) -> str | None:
     try:
-        asked = subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True, timeout=10)
+        process = subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return asked.stdout.strip() if asked.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""What there is to say of a run once its checkpoint has been evaluated."""
+"""Collect the results of a run after its checkpoint has been evaluated."""
 
 from datetime import datetime
 from pathlib import Path
@@ -15,13 +15,13 @@ from kd_lightning.runs.results.code import code
 
 
 def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoint: Path) -> dict[str, Any]:
-    """The run's names, code, data and protocol, its metrics and the probes' details, for results.json.
+    """Return the content of results.json: names, code, data and protocol of a run, metrics, and evaluators' details.
 
     Args:
-        trainer: after the test, if there was one.
-        method: the run's.
-        data: the run's.
-        checkpoint: the one that is evaluated, in the run's folder `<project>/<name>/<id>/`.
+        trainer: trainer of the run, after the test if there is one.
+        method: method of the run.
+        data: data of the run.
+        checkpoint: path of the evaluated checkpoint, in the run's folder `<project>/<name>/<id>/`.
     """
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     project, name, identifier = _names(checkpoint.absolute().parent)
@@ -30,7 +30,7 @@ def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoi
     details: dict[str, Any] = {}
     for evaluator in evaluators(trainer):
         details |= evaluator.result.details
-    found = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
     return {
         "schema": SCHEMA,
         "run": {
@@ -62,15 +62,15 @@ def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoi
             "evaluated": datetime.now().astimezone().isoformat(timespec="seconds"),
         },
         "seconds": None,
-        "metrics": {key: value for key, value in found.items() if key.startswith(("test/", "cost/"))},
+        "metrics": {key: value for key, value in metrics.items() if key.startswith(("test/", "cost/"))},
         "details": details,
-        "probes": {evaluator.title: evaluator.settings() for evaluator in evaluators(trainer)},
-        "probe_seconds": {evaluator.title: round(evaluator.seconds, 3) for evaluator in evaluators(trainer)},
+        "evaluators": {evaluator.title: evaluator.settings() for evaluator in evaluators(trainer)},
+        "evaluator_seconds": {evaluator.title: round(evaluator.seconds, 3) for evaluator in evaluators(trainer)},
     }
 
 
 def _names(folder: Path) -> tuple[str, str, str]:
-    """A run's project, name and id, as its folder says, `<project>/<name>/<id>/`, wherever that has been moved to."""
+    """Return a run's project, name and id, which are the last three parts of its folder's path."""
     last = folder.parts[-3:]
     if len(last) < 3 or last[0] == folder.anchor:
         return "", folder.parent.name, folder.name
@@ -78,19 +78,19 @@ def _names(folder: Path) -> tuple[str, str, str]:
 
 
 def tests_all(trainer: Trainer) -> bool:
-    """Whether the test is of all images; 1 is a number of batches, 1.0 their share."""
+    """Return whether the test uses all images; a limit of 1 is one batch, a limit of 1.0 is all batches."""
     limit = trainer.limit_test_batches
     return limit is None or (isinstance(limit, float) and limit == 1.0)
 
 
 def samples(trainer: Trainer) -> dict[str, Tensor]:
-    """What the probes said of each test image."""
-    found: dict[str, Tensor] = {}
+    """Return the evaluators' results for each test image: tensors of length N by name."""
+    tensors: dict[str, Tensor] = {}
     for evaluator in evaluators(trainer):
-        found |= evaluator.result.samples
-    return found
+        tensors |= evaluator.result.samples
+    return tensors
 
 
 def evaluators(trainer: Trainer) -> list[Evaluator]:
-    """The trainer's."""
+    """Return the evaluators among the trainer's callbacks."""
     return [callback for callback in trainer.callbacks if isinstance(callback, Evaluator)]

@@ -1,4 +1,4 @@
-"""results.json and predictions.safetensors: written whole, or added to."""
+"""results.json and predictions.safetensors: written atomically, and extended by later tests."""
 
 import json
 import math
@@ -14,55 +14,56 @@ from kd_lightning.io.atomic import atomic_write, write_tensors
 from kd_lightning.io.schema import check_schema
 
 FILE = "results.json"
-ADDED = ("metrics", "details", "probes", "probe_seconds")
-"""The parts that a later test adds to."""
+ADDED = ("metrics", "details", "evaluators", "evaluator_seconds")
+"""The parts of results.json to which a later test adds."""
 PREDICTIONS = "predictions.safetensors"
 
 
-def record(folder: Path, found: Mapping[str, Any], each: Mapping[str, Tensor]) -> Path:
-    """Writes results.json into a run's folder, or adds what is new to the one that is there.
+def record(folder: Path, results: Mapping[str, Any], samples: Mapping[str, Tensor]) -> Path:
+    """Write results.json into a run's folder, or add new results to the existing file; return its path.
 
     Args:
-        folder: the run's own.
-        found: as `collect` gives it.
-        each: what the probes said of each test image, N: predictions.safetensors, where there is any.
+        folder: folder of the run.
+        results: result of `collect`.
+        samples: evaluators' results for each test image, N; if there are any, predictions.safetensors is written.
     """
     path = folder / FILE
     before = read(path)
     if before:
         kept = {part: before[part] for part in ("run", "data", "seconds", "last") if before.get(part) is not None}
-        kept["protocol"] = {**found["protocol"], **before["protocol"], "evaluated": found["protocol"]["evaluated"]}
-        found = {**found, **kept, **{part: _merged(before.get(part, {}), found.get(part, {})) for part in ADDED}}
+        kept["protocol"] = {**results["protocol"], **before["protocol"], "evaluated": results["protocol"]["evaluated"]}
+        added = {part: _merged(before.get(part, {}), results.get(part, {})) for part in ADDED}
+        results = {**results, **kept, **added}
     elif path.exists():
-        aside = path.with_name(f"{path.name}.unread")
-        os.replace(path, aside)
-        rank_zero_warn(f"{path} cannot be read; it is kept as {aside.name}")
+        unreadable = path.with_name(f"{path.name}.unread")
+        os.replace(path, unreadable)
+        rank_zero_warn(f"{path} cannot be read; it is renamed to {unreadable.name}")
     with atomic_write(path) as partial:
-        partial.write_text(json.dumps(_finite(found), indent=1, allow_nan=False) + "\n")
-    if each:
-        write_tensors(folder / PREDICTIONS, each, {"data": found["data"]["name"], "split": "test"})
+        partial.write_text(json.dumps(_finite(results), indent=1, allow_nan=False) + "\n")
+    if samples:
+        write_tensors(folder / PREDICTIONS, samples, {"data": results["data"]["name"], "split": "test"})
     return path
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return the content of a results.json; None where there is none, or where it is damaged.
+    """Return the content of a results.json; None if the file is missing or damaged.
 
     Raises:
         ConfigError: for a file of another version.
     """
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         return None
-    check_schema(found, path, "results")
-    complete = all(isinstance(found.get(part), dict) for part in ("run", "protocol", *ADDED))
-    return found if complete else None
+    check_schema(content, path, "results")
+    complete = all(isinstance(content.get(part), dict) for part in ("run", "protocol", *ADDED))
+    return content if complete else None
 
 
 def _merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """What was there, with what is new in its place; of histograms by name, both."""
+    """Return the old and the new values; a new value replaces an old one, except that `ood` histograms are merged."""
     both = {**before, **new}
     if isinstance(before.get("ood"), dict) and isinstance(new.get("ood"), dict):
         both["ood"] = {**before["ood"], **new["ood"]}
@@ -70,9 +71,9 @@ def _merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN: null."""
+    """Replace values that are not finite by None, because JSON has no NaN."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(each) for key, each in value.items()}
+        return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
