@@ -9,13 +9,13 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 LEDGER, PAGE = ROOT / "docs" / "ledger.yaml", ROOT / "docs" / "results.md"
 NOT_RUN = "not run here"
-REQUIRED = {"config", "published", "ours"}
+REQUIRED = {"config", "published", "measured"}
 FIELDS = REQUIRED | {"changes", "command", "seeds", "protocol", "time", "note"}
 INTRODUCTION = """\
 <!-- Written by `python -m docs.ledger` from docs/ledger.yaml; do not edit it here. -->
 # Results
 
-Published results and our own, and why they differ. **No recipe of a paper has been run here**: smaller settings were
+Published and measured results, and why they differ. **No recipe of a paper has been run here**: smaller settings were
 run, which have their own configs. Each row is the result of
 
 `python -m kd_lightning fit --config configs/CONFIG CHANGES --seed_everything SEED`
@@ -69,13 +69,13 @@ def _problem(row: dict[str, Any], configs: Path) -> str:
         return f"the field {sorted(missing)[0]} is missing"
     if not (configs / str(row["config"])).is_file():
         return "there is no such config"
-    published, ours = row["published"], row["ours"]
+    published, measured = row["published"], row["measured"]
     if published is not None and (not isinstance(published, dict) or {*published} != {"value", "source"}):
         return "published must be null or have a value and a source"
-    if ours == NOT_RUN:
+    if measured == NOT_RUN:
         return ""
-    if not isinstance(ours, dict) or not ours:
-        return f"ours must be values by metric, or: {NOT_RUN}"
+    if not isinstance(measured, dict) or not measured:
+        return f"measured must be values by metric, or: {NOT_RUN}"
     if lacking := [field for field in ("seeds", "protocol") if field not in row]:
         return f"the field {lacking[0]} is missing, which our own values need"
     return ""
@@ -86,15 +86,15 @@ def page(sections: list[dict[str, Any]], configs: Path = ROOT / "configs") -> st
     parts = [INTRODUCTION]
     for section in sections:
         parts.append(f"## {section['title']}\n\n{section['about'].strip()}\n")
-        run = [row for row in section["rows"] if row["ours"] != NOT_RUN]
+        run = [row for row in section["rows"] if row["measured"] != NOT_RUN]
         if run:
-            metrics = list(dict.fromkeys(metric for row in run for metric in row["ours"]))
+            metrics = list(dict.fromkeys(metric for row in run for metric in row["measured"]))
             columns = ["config", *metrics, "seeds", "protocol and time", "published"]
             parts.append(_table(columns, [[_config(row), *_values(row, metrics)] for row in run]))
             commands = {row["command"]: None for row in run if "command" in row}
             parts += [f"The values are results of a second command:\n\n{_list(commands)}\n"] if commands else []
-        if others := [row for row in section["rows"] if row["ours"] == NOT_RUN]:
-            columns = ["config", "what it is", "published", "source", "ours", "time", "note"]
+        if others := [row for row in section["rows"] if row["measured"] == NOT_RUN]:
+            columns = ["config", "what it is", "published", "source", "measured", "time", "note"]
             parts.append(_table(columns, [_not_run(row, configs) for row in others]))
     return "\n".join([*parts, CONCLUSION])
 
@@ -106,7 +106,7 @@ def _config(row: dict[str, Any]) -> str:
 def _values(row: dict[str, Any], metrics: list[str]) -> list[str]:
     details = "; ".join(row[field] for field in ("protocol", "time", "note") if field in row)
     published = f"{row['published']['value']} ({row['published']['source']})" if row["published"] else "-"
-    return [*(row["ours"].get(metric, "") for metric in metrics), str(row["seeds"]), details, published]
+    return [*(row["measured"].get(metric, "") for metric in metrics), str(row["seeds"]), details, published]
 
 
 def _not_run(row: dict[str, Any], configs: Path) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from kd_lightning.errors import ConfigError
 
-SCHEMA = 2
+SCHEMA = 3
 """Incremented by one when the previous version would misread a file."""
 
 

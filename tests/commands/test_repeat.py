@@ -74,7 +74,7 @@ def test_what_is_unfinished_goes_on_and_what_has_no_checkpoint_starts_anew(tmp_p
     with zipfile.ZipFile(whole, "w") as file:
         file.writestr("data.pkl", "x" * 1000)
     cut.write_bytes(whole.read_bytes()[:500])  # killed while it was written
-    (jobs[3].parent_dir / jobs[3].id / "results.json").write_text('{"schema": 2, "metr')
+    (jobs[3].parent_dir / jobs[3].id / "results.json").write_text('{"schema": 3, "metr')
     rows = Repeat(configs=[config], seeds=4)([])
     assert [row["state"] for row in rows] == ["resumed", "ran", "ran", "ran"]
     assert [Path(row["folder"]).name for row in rows] == [f"{job.id}-r1" for job in jobs]

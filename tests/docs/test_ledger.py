@@ -10,7 +10,13 @@ from helpers.resolved import CONFIGS, fitted
 from docs import ledger
 
 ROOT = Path(__file__).parents[2]
-ROW = {"config": "digits/kd.yaml", "published": None, "ours": {"accuracy": "98 %"}, "seeds": "0", "protocol": "test"}
+ROW = {
+    "config": "digits/kd.yaml",
+    "published": None,
+    "measured": {"accuracy": "98 %"},
+    "seeds": "0",
+    "protocol": "test",
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +31,12 @@ def test_the_page_is_what_the_command_writes() -> None:
 
 def test_every_config_has_a_row_and_every_row_a_config(rows: list[dict]) -> None:
     assert {row["config"] for row in rows} == {str(file.relative_to(CONFIGS)) for file in fitted()}
-    assert sum(row["ours"] == ledger.NOT_RUN for row in rows) > 30
+    assert sum(row["measured"] == ledger.NOT_RUN for row in rows) > 30
     assert sum(row["published"] is not None for row in rows) > 30
 
 
 def test_figures_of_readme_are_those_of_the_ledger(rows: list[dict]) -> None:
-    values = {row["config"]: row["ours"] for row in rows if "changes" not in row}
+    values = {row["config"]: row["measured"] for row in rows if "changes" not in row}
     found = re.findall(
         r"^\|[^|]+\| ([\d.]+(?: ± [\d.]+)? %) \|.*`configs/([\w/-]+\.yaml)` \|$", (ROOT / "README.md").read_text(), re.M
     )
@@ -45,9 +51,9 @@ def test_figures_of_readme_are_those_of_the_ledger(rows: list[dict]) -> None:
         ({"value": 1}, "unknown field value; choices: changes, command, config"),
         ({"published": "76 %"}, "published must be null or have a value and a source"),
         ({"published": {"value": "76 %"}}, "published must be null or have a value and a source"),
-        ({"ours": "not run"}, "ours must be values by metric, or: not run here"),
+        ({"measured": "not run"}, "measured must be values by metric, or: not run here"),
         ({"seeds": ...}, "the field seeds is missing, which our own values need"),
-        ({"ours": ...}, "the field ours is missing"),
+        ({"measured": ...}, "the field measured is missing"),
     ],
 )
 def test_a_wrong_row_is_named(change: dict, words: str) -> None:

@@ -22,7 +22,7 @@ TEXTS = [*messages(), *docstrings(), *pages()]
 
 @pytest.mark.parametrize("pattern", AVOIDED)
 def test_no_text_has_a_word_that_readers_stopped_at(pattern: str) -> None:
-    found = [f"{text.place}: {hit[0]}" for text in TEXTS if (hit := re.search(pattern, text.text))]
+    found = [f"{text.place}: {hit[0]}" for text in TEXTS if (hit := re.search(pattern, " ".join(text.text.split())))]
     assert not found, f"write {AVOIDED[pattern]}: {found}"
 
 

@@ -47,7 +47,7 @@ if "ckpt_path" not in args:
     time.sleep(fake.get("sleep", 0))
 if seed not in fake.get("silent", []):
     metrics = {fake.get("select", "test/acc"): 0.5 + seed / 100}
-    (folder / "results.json").write_text(json.dumps({"schema": 2, "seconds": 90.0, "metrics": metrics}))
+    (folder / "results.json").write_text(json.dumps({"schema": 3, "seconds": 90.0, "metrics": metrics}))
 (folder / "ended").write_text(str(time.time()))
 """
 

@@ -27,7 +27,7 @@ def write_run(folder: Path, name: str = "kd", seed: int = 0, *, data: str = "dig
     teacher = None if method == "Supervised" else "cifar_resnet20.digits"
     metrics = _metrics(level + noise.normal(0, 0.004), noise, has_teacher=teacher is not None)
     results = {
-        "schema": 2,
+        "schema": 3,
         "run": {
             "project": "digits",
             "name": f"{name}-s{seed}",
@@ -98,7 +98,7 @@ def config(method: str, name: str, seed: int) -> dict[str, Any]:
         arguments |= {"teacher": {"name": "cifar_resnet20.digits", "pretrained": True}, "check_teacher": True}
     arguments |= {"KD": {"temperature": 4.0}, "SP": {"sp_weight": 3000.0}}.get(method, {})
     return {
-        "schema": 2,
+        "schema": 3,
         "seed_everything": seed,
         "trainer": {"max_epochs": 6, "precision": "32-true", "accelerator": "auto", "callbacks": []},
         "model": {"class_path": f"kd_lightning.methods.{method}", "init_args": arguments},

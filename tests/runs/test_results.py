@@ -151,7 +151,7 @@ def test_a_run_that_was_moved_keeps_its_names(own: Path, tmp_path: Path) -> None
     assert (found["run"]["project"], found["run"]["name"], found["run"]["id"]) == ("kd_lightning-digits", "kd-s0", "r")
 
 
-@pytest.mark.parametrize("content", ['{"schema": 2, "metr', '{"schema": 2, "metrics": {"a": 1}}', "[]"])
+@pytest.mark.parametrize("content", ['{"schema": 3, "metr', '{"schema": 3, "metrics": {"a": 1}}', "[]"])
 def test_results_that_cannot_be_added_to_are_kept_aside(own: Path, content: str) -> None:
     (own / results.FILE).write_text(content)
     main(["test", f"--config={own / 'config.yaml'}", "--trainer.accelerator=cpu", f"--ckpt_path={own / 'best.ckpt'}"])
@@ -218,7 +218,7 @@ def test_runs_that_test_nothing_have_results_too(tmp_path: Path) -> None:
 
 
 def test_what_is_no_number_is_null_and_what_was_there_stays(tmp_path: Path) -> None:
-    found = {"schema": 2, "run": {}, "protocol": {"evaluated": "now"}, "data": {"name": "d"}, "seconds": 3.0}
+    found = {"schema": 3, "run": {}, "protocol": {"evaluated": "now"}, "data": {"name": "d"}, "seconds": 3.0}
     found |= {"metrics": {"a": math.nan, "b": 1.0}, "details": {}, "evaluators": {}, "evaluator_seconds": {}}
     results.record(tmp_path, found, {})
     results.record(tmp_path, found | {"seconds": None, "metrics": {"b": 2.0}, "details": {"x": [math.inf]}}, {})

@@ -209,7 +209,7 @@ def test_compare(mark: Path, tmp_path: Path) -> None:
 def test_compare_reads_the_rest_of_a_run(mark: Path, tmp_path: Path) -> None:
     folder = run_folder(tmp_path, mark)
     parts = {"run": {"name": "kd-s0", "seed": 0}, "data": {"name": "digits"}, "metrics": {"test/acc": 0.5}}
-    (folder / "results.json").write_text(json.dumps({"schema": 2, "code": {}, "protocol": {}, **parts}))
+    (folder / "results.json").write_text(json.dumps({"schema": 3, "code": {}, "protocol": {}, **parts}))
     found = read_runs(folder)
     assert len(found) == 1
     assert any("config.yaml cannot be read" in line for line in found.problems)
