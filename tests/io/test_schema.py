@@ -35,7 +35,7 @@ def test_other_versions_are_refused(content: dict, words: str) -> None:
 
 
 def test_this_version_is_read() -> None:
-    assert SCHEMA == 2
+    assert SCHEMA == 3
     assert schema_problem({"schema": SCHEMA}) == ""
 
 
