@@ -121,7 +121,7 @@ def test_a_hint_within_the_student_needs_the_combinations_labels() -> None:
 
 
 def test_a_part_names_itself_where_the_data_do_not_fit() -> None:
-    with pytest.raises(ConfigError, match=r"model.parts: RKD: data.batch_size: RKD takes 3 images"):
+    with pytest.raises(ConfigError, match=r"model.parts: RKD: data.batch_size: RKD needs at least 3 images"):
         combined(SP, RKD).check_data(digits(batch_size=2))
     assert not combined(SP, gather=False).parts["sp"].gather
 
