@@ -65,8 +65,7 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
-        command = self.config.get("subcommand")
-        config = self.config[command] if command else self.config
+        config = self.config[command] if (command := self.config.get("subcommand")) else self.config
         self.resume_path = resume_path(config) if command == "fit" else None
         check(command, config)
         if config.get("ckpt_path") is not None:
@@ -88,10 +87,8 @@ class CLI(LightningCLI):
             data.tested, data.checks = protocol.test, [evaluator.check_data for evaluator in evaluators]
             checkpoints = assembly.checkpoints_of(protocol, folder, trainer, self.model, data)
             all_callbacks += [self.watch, *checkpoints, self.stop]
-            kwargs |= {
-                "default_root_dir": folder,
-                "logger": loggers if trainer.logger in (None, True) else trainer.logger,
-            }
+            logger = loggers if trainer.logger in (None, True) else trainer.logger
+            kwargs |= {"default_root_dir": folder, "logger": logger}
         else:
             data.checks = [evaluator.prepare for evaluator in evaluators] if self.subcommand == "test" else data.checks
             kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}

@@ -56,8 +56,8 @@ def check(command: str | None, config: Namespace) -> None:
             raise ConfigError(f"{group}: {content[group]!r} is not a table of settings; remove it to use the defaults")
     if field := secret_field({key: value for key, value in content.items() if key != "config"}):
         raise ConfigError(
-            f"{_short(field)}: the value contains a key or password, which would be saved with the run's results; set it "
-            "by an environment variable (WANDB_API_KEY, HF_TOKEN) or by `wandb login`"
+            f"{_short(field)}: the value contains a key or password, which would be saved with the run's results; set "
+            "it by an environment variable (WANDB_API_KEY, HF_TOKEN) or by `wandb login`"
         )
     _check_numbers(content)
     _check_classes(content)

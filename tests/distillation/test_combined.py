@@ -91,7 +91,7 @@ def test_without_labels() -> None:
     unlabelled = digits()
     unlabelled.labeled = False
     built.check_data(unlabelled)
-    with pytest.raises(ConfigError, match=r"data.labeled: Combined reads labels .* set model.ce_weight to 0"):
+    with pytest.raises(ConfigError, match=r"data.labeled: Combined reads labels, .* set model.ce_weight to 0"):
         combined(SP, CoSS).check_data(unlabelled)
 
 

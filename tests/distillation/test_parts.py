@@ -54,7 +54,7 @@ class Doubled(SP):
 @pytest.mark.parametrize(
     ("parts", "kwargs", "line"),
     [
-        ([], {}, r"model.parts: the list is empty; give one method or more"),
+        ([], {}, r"model.parts: the list is empty; give at least one method"),
         ([SP, AT, SP], {}, r"model.parts: SP is given twice; .*"),
         (
             [partial(RKD, distance_weight=0.0, angle_weight=0.0)],
@@ -64,14 +64,14 @@ class Doubled(SP):
         ([KD], {}, r"model.parts: KD cannot be a part, .*; remove it, and set model.ce_weight and model.kd_weight"),
         ([STKD], {}, r"model.parts: STKD cannot be a part, because it makes its own images, .*"),
         ([AT, Doubled], {}, r"model.parts: Doubled cannot be a part, because it makes its own images, .*"),
-        ([partial(SP, ce_weight=0.5)], {}, f"model.parts: SP.ce_weight: {SHARED} model.ce_weight"),
-        ([partial(SP, kd_weight=0.5)], {}, f"model.parts: SP.kd_weight: {SHARED} model.kd_weight"),
-        ([partial(SP, gather=True)], {}, f"model.parts: SP.gather: {SHARED} model.gather"),
-        ([partial(SP, optimizer=adam)], {}, f"model.parts: SP.optimizer: {SHARED} model.optimizer"),
+        ([partial(SP, ce_weight=0.5)], {}, f"model.parts: SP.ce_weight: {SHARED} model.ce_weight instead"),
+        ([partial(SP, kd_weight=0.5)], {}, f"model.parts: SP.kd_weight: {SHARED} model.kd_weight instead"),
+        ([partial(SP, gather=True)], {}, f"model.parts: SP.gather: {SHARED} model.gather instead"),
+        ([partial(SP, optimizer=adam)], {}, f"model.parts: SP.optimizer: {SHARED} model.optimizer instead"),
         (
             [lambda **kw: SP(lr_scheduler=constant, **kw)],
             {},
-            f"model.parts: SP.lr_scheduler: {SHARED} model.lr_scheduler",
+            f"model.parts: SP.lr_scheduler: {SHARED} model.lr_scheduler instead",
         ),
         (
             [SP, Supervised],
