@@ -44,7 +44,8 @@ def validates(trainer: Namespace) -> bool:
 
 
 def check(command: str | None, config: Namespace) -> None:
-    """Check what no class checks: passwords, finite numbers, the device's precisions, weights, the end of the run.
+    """Raise an error for settings that no class rejects: keys and passwords, numbers that are not finite, a precision
+    that the device does not support, a student without weights for a command that needs them, a run without end.
 
     Raises:
         ConfigError: for the first wrong value; the message names the field.

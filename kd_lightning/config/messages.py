@@ -15,7 +15,7 @@ _UNKNOWN_CLASS = (
     r"Problem with given class_path '(?P<name>[^']+)'[\s\S]*No module named",
 )
 _BUILT_LATER = r"expects a function or a callable class: [\s\S]*?Got value: Namespace\(class_path='([\w.]+)'"
-"""Pattern for a field whose class is built later than the other objects: an optimizer, a part of `Combined`."""
+"""Pattern of a message about a class that is built after the other objects: an optimizer, a part of `Combined`."""
 
 
 def config_error(error: BaseException | None) -> ConfigError | None:

@@ -1,4 +1,4 @@
-"""Check of the precision that a device supports."""
+"""The check that the device supports the precision of the run."""
 
 from importlib.util import find_spec
 

@@ -60,7 +60,7 @@ def check_layer(field: str, number: int, *networks: Network) -> None:
 
 
 def check_teacher(method: str, student: Network, teacher: Network, *, logits: bool) -> None:
-    """Raise an error if the teacher has no weights, or if its logits are read but are not trained for these classes.
+    """Raise an error for a teacher without weights, or for one whose logits are read but do not fit the classes.
 
     Args:
         method: Name of the method's class, for the message.

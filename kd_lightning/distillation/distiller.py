@@ -24,8 +24,8 @@ class Distiller(StudentModule, ABC):
 
     Args:
         teacher: Network that the student learns from. Its weights come from `pretrained` or `checkpoint`. Its number of
-            classes is not taken from the data, so that a wrong teacher raises an error and does not get a random
-            classifier.
+            classes is not taken from the data, so that a teacher of other classes raises an error instead of getting a
+            random classifier.
         kd_weight: Weight of KD's soft targets (Hinton et al. 2015), which can be added to every method; 0 disables
             them.
         kd_temperature: Temperature of both softmaxes of the soft targets.

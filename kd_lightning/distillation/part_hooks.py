@@ -20,7 +20,7 @@ The two hooks of checkpoints are excluded, because `Combined` calls them with ot
 
 
 def forward_hooks(kind: type[Distiller]) -> type[Distiller]:
-    """Make the hooks that a class does not define call the hooks of its parts as well; a class decorator."""
+    """Make all `HOOKS`, except those that the class defines, also run for its parts; a class decorator."""
     for hook in HOOKS - {*vars(kind)}:
         setattr(kind, hook, _with_parts(hook))
     return kind

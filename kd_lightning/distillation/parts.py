@@ -119,7 +119,7 @@ def name_of(part: Distiller, previous: Mapping[str, nn.Module]) -> str:
 
 
 def overridden(kind: type[Distiller]) -> set[str]:
-    """Return the public attributes of `Distiller` that a class overrides; except for `forward`, not those of torch."""
+    """Return the public attributes of `Distiller` that a class overrides; of torch's attributes, only `forward`."""
     static = inspect.getattr_static
     names = (name for name in dir(Distiller) if not name.startswith("_"))
     changed = {name for name in names if static(kind, name) is not static(Distiller, name)}
@@ -127,10 +127,10 @@ def overridden(kind: type[Distiller]) -> set[str]:
 
 
 def without_networks(part: Distiller, *, gather: bool) -> Distiller:
-    """Remove student and teacher from a part's modules, and turn off its base; return the part.
+    """Remove student and teacher from a part's modules, disable the terms and hooks of its base, and return the part.
 
-    The part can still use student and teacher, as plain attributes. Its base adds no terms and does nothing in hooks.
-    The part gathers if the combination does, unless its class sets `gather: false`.
+    The part still has student and teacher as plain attributes. It gathers if the combination does, unless its class
+    sets `gather: false`.
     """
     networks = {name: part._modules.pop(name) for name in ("student", "teacher")}
     vars(part).update(networks)

@@ -38,7 +38,10 @@ class RunHooks(LightningModule):
 
     @once_per_run
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the random numbers of a step (dropout) by seed, epoch, batch and rank, also when a run is resumed."""
+        """Seed the random numbers of a step (dropout) by the seed of the data, the epoch, the batch and the rank.
+
+        A resumed run therefore draws the same numbers.
+        """
         seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
         reseed(seed, self.current_epoch, batch_idx, self.global_rank)
 

@@ -29,10 +29,11 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         optimizer: Optimizer of the student and the method's adapters. Default: SGD with learning rate 0.05, momentum
             0.9 and weight decay 5e-4.
         lr_scheduler: Schedule of the learning rate. Default: cosine decay to 0 over the run.
-        lr_batch_size: Batch size for which the learning rate is given. The learning rate is scaled from this batch size
-            to that of the run (data.batch_size x devices x trainer.accumulate_grad_batches). Default: no scaling.
-        lr_scaling: Rule of this scaling. `linear`: in proportion to the batch size (Goyal et al. 2017). `sqrt`: in
-            proportion to its square root, for Adam and its variants.
+        lr_batch_size: Batch size for which the learning rate is given. The learning rate is scaled from this size to
+            the batch size of the run's steps (data.batch_size x devices x trainer.accumulate_grad_batches). Default:
+            no scaling.
+        lr_scaling: Rule by which `lr_batch_size` scales the learning rate. `linear`: in proportion to the batch size
+            (Goyal et al. 2017). `sqrt`: in proportion to its square root, for Adam and its variants.
     """
 
     def __init__(
