@@ -1,4 +1,4 @@
-"""The entry of the command line: find the command and run it."""
+"""The entry point of the command line."""
 
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def main(args: "ArgsType" = None) -> Any:
-    """Run a command and return its result; `args` as on the command line.
+    """Run a command and return its result; `args` are the arguments of the command line (default: `sys.argv[1:]`).
 
     Raises:
-        SystemExit: for every error, as `kd_lightning.commands.running.exit_on_error` does.
+        SystemExit: for every error, with the status that `kd_lightning.commands.running.exit_on_error` chooses.
     """
     args = sys.argv[1:] if args is None else args
     if args in ([], ["-h"], ["--help"]):
@@ -23,7 +23,7 @@ def main(args: "ArgsType" = None) -> Any:
     from kd_lightning.commands.running import exit_on_error, run_class, without_gc
 
     with exit_on_error():
-        name = args[0] if isinstance(args, list) and not args[0].startswith("-") else "fit"  # else Lightning finds it
+        name = args[0] if isinstance(args, list) and not args[0].startswith("-") else "fit"  # Lightning then finds it
         if name not in COMMANDS:
             raise ConfigError(f"there is no command {name!r}{nearest(name, COMMANDS)}")
         command, prog = COMMANDS[name], f"python -m kd_lightning {name}"
@@ -35,5 +35,5 @@ def main(args: "ArgsType" = None) -> Any:
 
 
 def console() -> None:
-    """Run `main` for the `kd-lightning` script, whose return value would be taken for an exit status."""
+    """Run `main`, but return None, because the script `kd-lightning` uses the return value as its exit status."""
     main()

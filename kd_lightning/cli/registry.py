@@ -1,14 +1,14 @@
-"""The registry of commands: each with a one-line description and a class that is imported when called."""
+"""The registry of commands: their kinds, descriptions and classes. A class is imported when its command is run."""
 
 from importlib import import_module
 from typing import Literal, NamedTuple
 
 
 class Command(NamedTuple):
-    """A command of `python -m kd_lightning`.
+    """A command of `python -m kd_lightning`, of one of four kinds.
 
-    `lightning`: a subcommand of Lightning's CLI. `on_config`: takes the arguments of `fit` and its own. `alone`: takes
-    its own arguments only. `around_fit`: takes its own arguments and passes all others on to `fit`.
+    `lightning` is a subcommand of Lightning's CLI. `on_config` takes its own arguments and those of `fit`. `alone` only
+    takes its own arguments. `around_fit` takes its own arguments and passes all others to `fit`.
     """
 
     kind: Literal["lightning", "on_config", "alone", "around_fit"]
@@ -25,12 +25,12 @@ COMMANDS = {
     "fit": Command("lightning", "Train a student with a method, then test it."),
     "validate": Command("lightning", "Evaluate a checkpoint on the validation images."),
     "test": Command("lightning", "Evaluate a checkpoint on the test images."),
-    "predict": Command("lightning", "Write a checkpoint's logits and embeddings of images."),
+    "predict": Command("lightning", "Write logits and embeddings of images, computed with a checkpoint."),
     "repeat": Command("around_fit", "Run each of several configs with several seeds.", "repeat.Repeat"),
     "compare": Command("alone", "Compare finished runs in tables and on a page.", "compare.Compare"),
-    "export": Command("alone", "Export a run's student to timm, ONNX and other formats.", "export.Export"),
+    "export": Command("alone", "Export the student of a run to timm, ONNX and other formats.", "export.Export"),
     "list": Command("alone", "List methods, data sets, networks and evaluators.", "list_classes.ListClasses"),
-    "show-batch": Command("on_config", "Draw training images as the networks see them.", "show_batch.Show"),
+    "show-batch": Command("on_config", "Draw training images as the networks receive them.", "show_batch.Show"),
     "build-neighbors": Command("on_config", "Write a table of nearest neighbors.", "build_neighbors.MakeNeighbors"),
 }
 _HELP = """\

@@ -1,1 +1,1 @@
-"""Reading and checking a config: parser, messages, checks, safe YAML."""
+"""Reading and checking of configs: parser, messages, checks."""

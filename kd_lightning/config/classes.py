@@ -1,4 +1,4 @@
-"""The classes that a field takes, and their arguments."""
+"""The classes that a field accepts, and their arguments."""
 
 import importlib
 import inspect
@@ -14,31 +14,31 @@ _BASES = {
     "callbacks": ("lightning.pytorch.callbacks.Callback",),
     "logger": ("lightning.pytorch.loggers.Logger",),
 }
-"""Base classes of what a field takes; imported only where the field is wrong."""
+"""Base classes of the classes that a field accepts; they are imported only if the value of the field is wrong."""
 
 
 def import_class(class_path: str) -> type | None:
-    """Return the class of an import path, None if there is none."""
+    """Return the class of an import path; None if it does not exist."""
     module, _, name = class_path.rpartition(".")
     return getattr(importlib.import_module(module), name, None) if module else None
 
 
 def arguments_of(class_path: str) -> set[str]:
-    """Return the arguments of a class, and those of its bases where it passes **kwargs on; none without a class."""
-    owner = import_class(class_path)
-    bases = inspect.getmro(owner) if owner else ()
+    """Return the names of the arguments of a class and of its bases; an empty set if the class does not exist."""
+    kind = import_class(class_path)
+    bases = inspect.getmro(kind) if kind else ()
     names = {n for base in bases if "__init__" in vars(base) for n in inspect.signature(base.__init__).parameters}
     return names - {"self", "args", "kwargs"}
 
 
 def classes_of(field: str) -> set[str]:
-    """Return the names of the classes that a field takes."""
+    """Return the names of the classes that a field accepts."""
     bases = [import_class(path) for path in _BASES.get(field.split(".")[-1].split(":")[0], ())]
-    subs = {sub for base in bases for sub in _subclasses(base) if not inspect.isabstract(sub)}
-    return {sub.__name__ for sub in subs if not sub.__name__.startswith("_")}
+    kinds = {kind for base in bases for kind in _subclasses(base) if not inspect.isabstract(kind)}
+    return {kind.__name__ for kind in kinds if not kind.__name__.startswith("_")}
 
 
 def _subclasses(base: type) -> Iterator[type]:
-    for sub in base.__subclasses__():
-        yield sub
-        yield from _subclasses(sub)
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _subclasses(kind)

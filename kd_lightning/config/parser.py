@@ -1,4 +1,4 @@
-"""The parser of configs: Lightning's, with one line for each mistake."""
+"""The parser of configs."""
 
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -7,4 +7,4 @@ from kd_lightning.config.one_line_errors import OneLineErrors
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
-    """Lightning's parser, which takes no abbreviations and reports a mistake in one line."""
+    """Lightning's parser, but without abbreviated names, and with one line per error."""

@@ -1,4 +1,4 @@
-"""Which of Lightning's precisions a device has."""
+"""The check that the device supports the precision of the run."""
 
 from importlib.util import find_spec
 
@@ -11,20 +11,20 @@ _CHOICES = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-tru
 
 
 def check_precision(precision: str | int | None, accelerator: str) -> None:
-    """Refuses a precision that the device does not have, where Lightning would take another or fail later.
+    """Raise an error if the device does not support a precision; Lightning would use another one or fail later.
 
     Raises:
-        ConfigError: with those that it has.
+        ConfigError: for such a precision; the message lists the precisions that the device supports.
     """
-    wanted = _ALIASES.get(str(precision), str(precision))
+    full_name = _ALIASES.get(str(precision), str(precision))
     device = _device(accelerator)
-    if wanted.startswith("transformer-engine") and device == "cuda" and find_spec("transformer_engine") is None:
+    if full_name.startswith("transformer-engine") and device == "cuda" and find_spec("transformer_engine") is None:
         raise ConfigError(
             f"trainer.precision: {precision} needs the package transformer_engine, which is not installed"
         )
-    choices = [choice for choice in _CHOICES if _has(device, choice)]
-    if precision is not None and not _has(device, wanted):
-        raise ConfigError(f"trainer.precision: {precision} is not for this {device}; choices: {', '.join(choices)}")
+    choices = ", ".join(choice for choice in _CHOICES if _supports(device, choice))
+    if precision is not None and not _supports(device, full_name):
+        raise ConfigError(f"trainer.precision: {precision} is not supported on this {device}; choices: {choices}")
 
 
 def _device(accelerator: str) -> str:
@@ -35,8 +35,8 @@ def _device(accelerator: str) -> str:
     return "cpu" if accelerator in ("auto", "gpu", "cuda", "mps") else accelerator
 
 
-def _has(device: str, precision: str) -> bool:
-    if device == "cpu":  # there, Lightning takes bf16-mixed for 16-mixed
+def _supports(device: str, precision: str) -> bool:
+    if device == "cpu":  # on a CPU, Lightning replaces 16-mixed by bf16-mixed
         return precision != "16-mixed" and not precision.startswith("transformer-engine")
     if device == "cuda" and precision.startswith("bf16"):
         return torch.cuda.is_bf16_supported(including_emulation=False)

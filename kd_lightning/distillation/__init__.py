@@ -1,4 +1,4 @@
-"""What every method stands on: the student's module, the distiller, and their checks."""
+"""Base classes of all methods, their checks, and `Combined`."""
 
 from kd_lightning.distillation.combined import Combined
 from kd_lightning.distillation.distiller import Distiller

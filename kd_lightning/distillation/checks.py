@@ -16,10 +16,11 @@ _CASTS = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torc
 
 
 class CheckedWhenBuilt(ABCMeta):
-    """Metaclass that calls `on_built` once the outermost `__init__` of an object has returned.
+    """Metaclass that calls `on_built` of an object after its outermost `__init__` has returned.
 
-    A base class can so check, and act on, what its subclasses declare from their own arguments. An object's `given` is
-    the set of the names of the arguments that it was built with, without those that a class fixes for its base.
+    This lets a base class check and use what its subclasses declare from their arguments. The attribute `given` of an
+    object is the set of the names of the arguments that its caller passed. Arguments that a subclass passes to its base
+    class are not included.
     """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -35,105 +36,111 @@ class CheckedWhenBuilt(ABCMeta):
 
 
 def check_weight(field: str, value: float) -> None:
-    """Raise an error for the weight of a loss term that is negative or not finite.
+    """Raise an error if the weight of a loss term is negative or not finite.
 
     Raises:
-        ConfigError: naming the field.
+        ConfigError: for such a weight; the message names the field.
     """
     if not 0 <= value < math.inf:
-        raise ConfigError(f"{field}: {value} is not a weight; give a finite number, 0 or more")
+        raise ConfigError(f"{field}: {value} is not a valid weight; give 0 or a positive finite number")
 
 
 def check_layer(field: str, number: int, *networks: Network) -> None:
-    """Raise an error for a stage, counted from the last, which is 1, that one of the networks does not have.
+    """Raise an error if one of the networks does not have the stage with this number; the last stage is number 1.
 
     Raises:
-        ConfigError: naming `field`, and the stages that the network has.
+        ConfigError: for such a number; the message names `field` and the number of stages of the network.
     """
     for network in networks:
         stages = len(network.model.feature_info)
         if not 1 <= number <= stages:
-            raise ConfigError(f"{field}: {number}; {network.name} has 1 to {stages}")
+            raise ConfigError(
+                f"{field}: {number} is given, but {network.name} has {stages} stages; choose 1 to {stages}"
+            )
 
 
 def check_teacher(method: str, student: Network, teacher: Network, *, logits: bool) -> None:
-    """Raise an error for a teacher without weights, or one whose logits are read and are not of the student's classes.
+    """Raise an error for a teacher without weights, or for one whose logits are read but do not fit the classes.
 
     Args:
-        method: name of the method's class.
-        student: the student.
-        teacher: the teacher.
-        logits: whether the method reads the teacher's logits.
+        method: Name of the method's class, for the message.
+        student: The student.
+        teacher: The teacher.
+        logits: Whether the method reads the teacher's logits.
 
     Raises:
-        ConfigError: naming the field.
+        ConfigError: for such a teacher; the message names the field.
     """
     if not teacher.has_weights:
         raise ConfigError(
-            f"teacher: {teacher.name} has no weights; give teacher.checkpoint a path, or teacher.pretrained: true"
+            f"teacher: {teacher.name} has no weights; set teacher.checkpoint to a path, or teacher.pretrained to true"
         )
     if not logits:
         return
     if student.num_classes == 0:
         raise ConfigError(
-            f"data.num_classes: {method} reads logits, and the data have no classes; give the teacher's number, "
-            f"{teacher.num_classes}"
+            f"data.num_classes: {method} reads logits, but the data have no classes; set it to {teacher.num_classes}, "
+            "the number of classes of the teacher"
         )
     if teacher.num_classes != student.num_classes:
         raise ConfigError(
-            f"teacher.num_classes: teacher {teacher.name} knows {teacher.num_classes} classes, student and data "
-            f"have {student.num_classes}; {method} reads logits: train the teacher on these data first"
+            f"teacher.num_classes: the teacher {teacher.name} has {teacher.num_classes} classes, but the student and "
+            f"the data have {student.num_classes}; {method} reads logits, so train the teacher on these data first"
         )
     if teacher.fresh_classifier:
         raise ConfigError(
-            f"teacher.num_classes: the weights of {teacher.name} were not trained for {teacher.num_classes}, so its "
-            f"classifier is random, and {method} reads logits; leave num_classes out"
+            f"teacher.num_classes: the weights of {teacher.name} were not trained for {teacher.num_classes} classes, "
+            f"so its classifier is random, but {method} reads logits; remove teacher.num_classes"
         )
 
 
 def check_checkpoint(method: LightningModule, checkpoint: dict[str, Any]) -> None:
-    """Raise an error for a checkpoint of another optimizer, or one whose tensors are not those of the method.
+    """Raise an error if a checkpoint is of another optimizer, or if its tensors do not fit the method.
 
     Raises:
-        ConfigError: naming the field and the first tensors that differ.
+        ConfigError: for such a checkpoint; the message names the field and the first tensors that differ.
     """
-    before = checkpoint.get("trained_by", method.trained_by)
-    if method._trainer is not None and method._trainer.state.fn == "fit" and before != method.trained_by:
+    saved_optimizer = checkpoint.get("trained_by", method.trained_by)
+    if method._trainer is not None and method._trainer.state.fn == "fit" and saved_optimizer != method.trained_by:
         raise ConfigError(
-            f"model.optimizer: the checkpoint was written with {before}, and {method.trained_by} cannot resume from "
-            f"its state; choose {before}, or start from the student alone (model.student.checkpoint)"
+            f"model.optimizer: the checkpoint was saved with {saved_optimizer}, and {method.trained_by} cannot resume "
+            f"from its state; choose {saved_optimizer}, or load only the student (model.student.checkpoint)"
         )
-    differs = checkpoints.mismatch(method.state_dict(), checkpoint["state_dict"])
-    if differs:
-        written_by = checkpoint.get("network", {}).get("name", "another network")
+    mismatch = checkpoints.mismatch(method.state_dict(), checkpoint["state_dict"])
+    if mismatch:
+        saved_student = checkpoint.get("network", {}).get("name", "another network")
         raise ConfigError(
             f"ckpt_path: the checkpoint does not fit {type(method).__name__} with student {method.student.name} "
-            f"(its student is {written_by}): {differs}"
+            f"(its student is {saved_student}): {mismatch}"
         )
 
 
 def check_labels(method: LightningModule, data: Any) -> None:
-    """Raise an error for data without labels, where the method's terms read them.
+    """Raise an error if the terms of the method read labels, but the data have none.
 
     Raises:
-        ConfigError: naming the field.
+        ConfigError: for such data; the message names the field.
     """
     if method.needs_labels and not data.labeled:
         remedy = "set model.ce_weight to 0, or choose" if "teacher" in dict(method.named_children()) else "choose"
         raise ConfigError(
-            f"data.labeled: {type(method).__name__} reads labels and there are none; {remedy} a method without labels"
+            f"data.labeled: {type(method).__name__} reads labels, but the data have none; {remedy} a method without "
+            "labels"
         )
 
 
 def check_dtype(teacher: Network, data: Any) -> None:
-    """Raise an error for a `teacher.dtype` that trainer.precision would overrule.
+    """Raise an error if trainer.precision would cast the weights of the teacher to another dtype than `teacher.dtype`.
 
     Raises:
-        ConfigError: naming the field.
+        ConfigError: for such a dtype; the message names the field.
     """
     precision = data.trainer.precision if data.trainer else None
     if teacher.dtype not in (None, _CASTS.get(precision, teacher.dtype)):
-        raise ConfigError(f"teacher.dtype: trainer.precision {precision} casts all weights; leave it out")
+        raise ConfigError(
+            f"teacher.dtype: {teacher.dtype} is given, but trainer.precision {precision} casts the weights of all "
+            "networks; remove teacher.dtype"
+        )
 
 
 def warn_about_idle_parameters(method: LightningModule) -> None:

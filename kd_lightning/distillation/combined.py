@@ -1,4 +1,4 @@
-"""Combined: several methods in one run, on one pass of each network."""
+"""Combined: several methods in one run, which share one pass of each network."""
 
 from collections.abc import Mapping
 from functools import reduce
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
 from kd_lightning.distillation.distiller import Distiller
-from kd_lightning.distillation.part_hooks import HOOKS, forward_hooks, own_checkpoint
+from kd_lightning.distillation.part_hooks import HOOKS, checkpoint_of_part, forward_hooks
 from kd_lightning.distillation.parts import PartFactory, build, name_of, overridden, without_networks
 from kd_lightning.distillation.passes import FurtherNetwork, Seen
 from kd_lightning.errors import ConfigError
@@ -19,24 +19,27 @@ from kd_lightning.models import Features, Reads
 
 @forward_hooks
 class Combined(Distiller):
-    """Several methods at once: the student minimises the weighted sum of their terms.
+    """Combination of several methods: the student minimises the weighted sum of the terms of all parts.
 
-    Each network runs once a step, for all parts. Every part keeps its own arguments, adapters, queues and hooks; the
-    terms of the labels and of KD belong to the combination.
+    Each network runs once per step, for all parts together. Each part has its own arguments, adapters, queues and
+    hooks. The terms of the labels and of KD's soft targets belong to the combination.
 
     Args:
-        parts: distillers, each with its own arguments; no two of one class. Whatever they share is the combination's:
-            networks, optimizer, schedule, the terms of labels and soft targets, gather.
-        part_weights: one factor for each part, on all its terms; default: 1 for each.
-        ce_weight: weight of the cross-entropy with the labels.
-        kd_weight: weight of KD's soft targets; KD itself cannot be a part, since it has no other term.
-        kd_temperature: temperature of the soft targets.
-        **kwargs: teacher, check_teacher, student, optimizer and lr_scheduler, as for every distiller.
+        parts: Methods to combine, each with its own arguments; each class at most once. The parts share the networks,
+            the optimizer, the schedule, `gather`, and the terms of the labels and of the soft targets. These are
+            arguments of the combination.
+        part_weights: List with one factor per part, which multiplies all terms of the part. Default: 1 for each part.
+        ce_weight: Weight of the cross-entropy with the labels; 0 disables it.
+        kd_weight: Weight of KD's soft targets; 0 disables them. KD itself cannot be a part, because it has no other
+            term.
+        kd_temperature: Temperature of both softmaxes of the soft targets.
+        **kwargs: Arguments of every distiller: teacher, check_teacher, gather, student, optimizer, lr_scheduler,
+            lr_batch_size and lr_scaling.
 
     Raises:
-        ConfigError: for an empty list, two parts of one class, a part without a teacher (Supervised), without terms of
-            its own (KD), with `inputs` of its own (STKD) or another method that a combination does not call, or a part
-            in which an argument of the combination is set.
+        ConfigError: for an empty list of parts; for two parts of the same class; for a part without a teacher
+            (Supervised) or without terms of its own (KD); for a part that overrides `inputs` (STKD) or a method that
+            `Combined` does not call; for a part that sets an argument of the combination.
     """
 
     def __init__(
@@ -51,10 +54,12 @@ class Combined(Distiller):
     ) -> None:
         super().__init__(ce_weight=ce_weight, kd_weight=kd_weight, kd_temperature=kd_temperature, **kwargs)
         if not parts:
-            raise ConfigError("model.parts: the list is empty; give one method or more")
+            raise ConfigError("model.parts: the list is empty; give at least one method")
         factors = [1.0] * len(parts) if part_weights is None else part_weights
         if len(factors) != len(parts):
-            raise ConfigError(f"model.part_weights: {len(factors)} weights are given for {len(parts)} parts")
+            raise ConfigError(
+                f"model.part_weights: {len(factors)} weights are given for {len(parts)} parts; give one per part"
+            )
         self.parts = nn.ModuleDict()
         trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         for number, factory in enumerate(parts, start=1):
@@ -62,7 +67,7 @@ class Combined(Distiller):
             name = name_of(part, self.parts)
             part.check_terms(ce_weight=ce_weight, kd_weight=kd_weight)
             self.parts[name] = without_networks(part, gather=self.gather)
-        for parameter in trained:  # a label-free part has frozen the classifier, which other terms may train
+        for parameter in trained:  # a label-free part freezes the classifier, but other terms may train it
             parameter.requires_grad_(True)
         self.parts_with = {
             hook: [part for part in self.parts.values() if hook in overridden(type(part))] for hook in HOOKS
@@ -72,8 +77,8 @@ class Combined(Distiller):
             checks.check_weight(f"model.part_weights, {name}", factor)
         self.weights |= {f"weight of {name}": factor for name, factor in self.factors.items()}
         for name, part in self.parts.items():
-            ignored = (each for each in part._ddp_params_and_buffers_to_ignore if not each.startswith("teacher."))
-            self._ddp_params_and_buffers_to_ignore += [f"parts.{name}.{each}" for each in ignored]
+            ignored = (key for key in part._ddp_params_and_buffers_to_ignore if not key.startswith("teacher."))
+            self._ddp_params_and_buffers_to_ignore += [f"parts.{name}.{key}" for key in ignored]
 
     @property
     def reads(self) -> Reads:
@@ -81,9 +86,7 @@ class Combined(Distiller):
 
     @property
     def further(self) -> Mapping[str, FurtherNetwork]:
-        return {
-            f"{name}_{each}": network for name, part in self.parts.items() for each, network in part.further.items()
-        }
+        return {f"{name}_{key}": network for name, part in self.parts.items() for key, network in part.further.items()}
 
     @property
     def needs_labels(self) -> bool:
@@ -97,15 +100,15 @@ class Combined(Distiller):
         terms: dict[str, Tensor] = {}
         for name, part in self.parts.items():
             part.recording, part.recorded = self.recording, {}
-            own = {each: further[f"{name}_{each}"] for each in part.further}
-            seen = (passes.only(each, part.reads) for each in (student, teacher))
-            for term, loss in part.losses(*seen, batch, **own).items():
+            part_further = {key: further[f"{name}_{key}"] for key in part.further}
+            part_features = (passes.only(features, part.reads) for features in (student, teacher))
+            for term, loss in part.losses(*part_features, batch, **part_further).items():
                 terms[_joined(name, term)] = self.factors[name] * loss
-            self.recorded |= {_joined(name, each): value for each, value in part.recorded.items()}
+            self.recorded |= {_joined(name, key): value for key, value in part.recorded.items()}
         return terms
 
     def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
-        pairs = (p.aligned_pair(student.only(p.reads), teacher.only(p.reads)) for p in self.parts.values())
+        pairs = (part.aligned_pair(student.only(part.reads), teacher.only(part.reads)) for part in self.parts.values())
         return next((pair for pair in pairs if pair is not None), None)
 
     def check_data(self, data: Any) -> None:
@@ -124,16 +127,16 @@ class Combined(Distiller):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         for name, part in self.parts.items():
-            with own_checkpoint(checkpoint, name) as own:
-                part.on_save_checkpoint(own)
+            with checkpoint_of_part(checkpoint, name) as part_checkpoint:
+                part.on_save_checkpoint(part_checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for name, part in self.parts.items():
-            with own_checkpoint(checkpoint, name) as own:
-                part.on_load_checkpoint(own)
+            with checkpoint_of_part(checkpoint, name) as part_checkpoint:
+                part.on_load_checkpoint(part_checkpoint)
         super().on_load_checkpoint(checkpoint)
 
 
 def _joined(part: str, term: str) -> str:
-    """Return the name of a part's term: `sp` for SP's `sp`, `rkd_angle` for RKD's `angle`."""
+    """Return the logged name of a part's term: `sp` for SP's `sp`, `rkd_angle` for RKD's `angle`."""
     return term if term == part or term.startswith(f"{part}_") else f"{part}_{term}"

@@ -10,7 +10,7 @@ from kd_lightning import distributed
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
 from kd_lightning.distillation.passes import Inputs, Seen
-from kd_lightning.distillation.run_hooks import once_a_run
+from kd_lightning.distillation.run_hooks import once_per_run
 from kd_lightning.distillation.student import StudentModule
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import kd_loss
@@ -18,31 +18,34 @@ from kd_lightning.models import Features, Network, Reads
 
 
 class Distiller(StudentModule, ABC):
-    """Base of every method with a teacher.
+    """Base class of all methods with a teacher.
 
     The teacher is frozen: eval mode, no gradients, excluded from optimizer, checkpoints and DDP's synchronisation.
 
     Args:
-        teacher: the network that the student learns from; its weights come from `pretrained` or `checkpoint`. Its
-            number of classes is its own and never the data's, so that a wrong teacher is an error and does not get a
+        teacher: Network that the student learns from. Its weights come from `pretrained` or `checkpoint`. Its number of
+            classes is not taken from the data, so that a teacher of other classes raises an error instead of getting a
             random classifier.
-        kd_weight: weight of KD's soft targets (Hinton et al. 2015), for every method; 0 disables them.
-        kd_temperature: temperature of both softmaxes of the soft targets.
-        check_teacher: measure the teacher's accuracy on the validation images once before epoch 0, log it as
-            `teacher/acc`, and warn about an accuracy below chance + 5 points (a wrong class order, mean or std).
-            Without a validation split, it is measured on up to 5,000 training images, not augmented.
-        gather: compare samples across the batches of all devices (SP, RKD, PKT, DIST, CoSS, TinTeM's global term,
-            SEED's queue, STKD's partners), so that a result does not depend on the number of devices; false: within
-            each device's own batch, as some released codes do. Other methods compare no samples.
-        **kwargs: student, ce_weight, optimizer and lr_scheduler, as for every method.
+        kd_weight: Weight of KD's soft targets (Hinton et al. 2015), which can be added to every method; 0 disables
+            them.
+        kd_temperature: Temperature of both softmaxes of the soft targets.
+        check_teacher: Whether to measure the teacher's accuracy on the validation images once before epoch 0. It is
+            logged as `teacher/acc`. A value below chance + 5 points causes a warning, because the teacher's class
+            order, mean or std may be wrong. Without a validation split, up to 5,000 training images without
+            augmentation are used.
+        gather: Whether losses compare samples across the batches of all devices, so that a result does not depend on
+            the number of devices. `false`: they compare only the samples of each device's batch, as some released codes
+            do. It has an effect on SP, RKD, PKT, DIST, CoSS, TinTeM's global term, SEED's queue and STKD's partners.
+            Other methods compare no samples.
+        **kwargs: Arguments of every method: student, ce_weight, optimizer, lr_scheduler, lr_batch_size and lr_scaling.
 
     Raises:
-        ConfigError: for a teacher without weights, or one whose logits are read and whose classes are not the
+        ConfigError: for a teacher without weights; for a teacher whose logits are read but whose classes are not the
             student's.
     """
 
     min_batch_size: int = 1
-    """The smallest batch that the losses can be computed on, or learnt from."""
+    """Smallest number of images per batch with which the losses can be computed and the student can learn."""
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class Distiller(StudentModule, ABC):
         self.teacher = teacher.freeze()
         self.has_task_classifier = not teacher.fresh_classifier and teacher.num_classes == self.student.num_classes
         names = [*dict(teacher.named_parameters()), *dict(teacher.named_buffers())]
-        # read by DistributedDataParallel: no broadcast of these, no place for them in its buckets
+        # DistributedDataParallel reads this list, and neither broadcasts these tensors nor puts them into its buckets
         self._ddp_params_and_buffers_to_ignore = [f"teacher.{name}" for name in names]
 
     def on_built(self) -> None:
@@ -69,16 +72,16 @@ class Distiller(StudentModule, ABC):
         soft_targets = Reads(logits=self.kd_weight != 0)
         self.reads_student |= soft_targets
         self.reads_teacher = self.reads | soft_targets
-        """The teacher's features that a step computes: what `losses` and the soft targets read."""
+        """Features of the teacher that a step computes, for `losses` and the soft targets."""
         checks.check_teacher(type(self).__name__, self.student, self.teacher, logits=self.reads_teacher.logits)
         self.check_terms(ce_weight=self.ce_weight, kd_weight=self.kd_weight)
-        if not self.trains_classifier:  # it gets no gradient, and DistributedDataParallel would wait for one
+        if not self.trains_classifier:  # it gets no gradient, but DistributedDataParallel would wait for one
             heads = self.student.model.get_classifier()
             for head in heads if isinstance(heads, tuple) else (heads,):  # DeiT's distilled networks have two
                 head.requires_grad_(False)
 
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
-        """Raise an error for arguments with which the terms, and the base's of these weights, train too little."""
+        """Raise an error if, with these weights of the base's terms, some modules would not be trained."""
 
     @property
     def trains_classifier(self) -> bool:
@@ -86,16 +89,16 @@ class Distiller(StudentModule, ABC):
 
     @abstractmethod
     def losses(self, student: Seen, teacher: Seen, batch: Batch) -> dict[str, Tensor]:
-        """Return the method's own weighted terms by name, float scalars.
+        """Return the method's own terms by name: float scalars, already multiplied by their weights.
 
-        The sum of all terms is minimised, and each is logged as `train/<name>`. Terms called `ce` or `kd` take the
-        place of the base's.
+        The sum of all terms is minimised, and each is logged as `train/<name>`. A term with the name `ce` or `kd`
+        replaces the term of this name of the base class.
         """
 
     @torch.no_grad()
     def teacher_features(self, images: passes.Images, reads: Reads) -> Seen:
         """Return the teacher's features of images N,3,H,W, without gradient."""
-        self.teacher.eval()  # a caller may have called .train() on a part of it
+        self.teacher.eval()  # a caller may have called .train() on one of its modules
         return passes.run(self.teacher, images, reads)
 
     def run_networks(self, inputs: Inputs) -> list[Seen]:
@@ -104,17 +107,18 @@ class Distiller(StudentModule, ABC):
     def with_base_terms(
         self, terms: dict[str, Tensor], student: Seen, teacher: Seen, batch: Batch
     ) -> dict[str, Tensor]:
-        """Return a method's terms with the weighted cross-entropy before them and the weighted soft targets after."""
+        """Return the terms with the weighted cross-entropy before them and the weighted soft targets after them."""
         terms = super().with_base_terms(terms, student, batch)
         if not self.kd_weight or "kd" in terms:
             return terms
-        logits = (passes.first(seen).logits[: len(batch.labels)] for seen in (student, teacher))
+        logits = (passes.first(features).logits[: len(batch.labels)] for features in (student, teacher))
         return {**terms, "kd": self.kd_weight * kd_loss(*logits, temperature=self.kd_temperature)}
 
     def all_gather(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the rows N,... of all devices' batches, differentiable; with `gather: false`, the tensors as given.
+        """Return the rows N,... of all devices' batches, with gradient; with `gather: false`, return the given tensors.
 
-        A loss that compares samples across the batch gathers first; a mean over samples alone need not.
+        A loss that compares samples across the batch must gather first. A loss that is only a mean over samples need
+        not.
         """
         return tuple(map(distributed.gather, tensors)) if self.gather else tensors
 
@@ -123,22 +127,22 @@ class Distiller(StudentModule, ABC):
         return distributed.share(rows) if self.gather else rows
 
     def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
-        """Return the vectors N,D of student and teacher that the losses pull together; None if there are none."""
+        """Return the vectors N,D of student and teacher that the losses make similar; None if there are none."""
         return None
 
     def check_layer(self, field: str, number: int) -> None:
-        """Raise an error for a stage, counted from the last, which is 1, that one of the networks does not have."""
+        """Raise an error if student or teacher does not have the stage with this number; the last stage is number 1."""
         checks.check_layer(field, number, self.student, self.teacher)
 
     def effective_batch_size(self, data: Any) -> int:
-        """Return how many images of a step are compared with one another."""
+        """Return the number of images that are compared with one another."""
         return data.batch_size * data.world if self.gather else data.batch_size
 
     def check_batch_size(self, size: int, field: str = "data.batch_size") -> None:
-        """Raise an error for fewer images than the losses can be learnt from."""
+        """Raise an error if `size` images are fewer than `min_batch_size`."""
         if size < self.min_batch_size:
             raise ConfigError(
-                f"{field}: {type(self).__name__} takes {self.min_batch_size} images or more at a time, and {size} is "
+                f"{field}: {type(self).__name__} needs at least {self.min_batch_size} images per batch, and {size} is "
                 "too few"
             )
 
@@ -151,13 +155,13 @@ class Distiller(StudentModule, ABC):
     def evaluation_reads(self) -> Reads:
         return Reads(logits=True) if self.trains_classifier else self.reads | Reads(embedding=True)
 
-    @once_a_run
+    @once_per_run
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        kept = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("teacher.")}
-        checkpoint["state_dict"] = kept
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith("teacher.")}
 
-    @once_a_run
+    @once_per_run
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         teacher = {f"teacher.{name}": value for name, value in self.teacher.state_dict().items()}
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **teacher}

@@ -1,4 +1,4 @@
-"""EmbeddingDistiller: a student whose embedding is mapped by a head into the teacher's embedding space."""
+"""EmbeddingDistiller: base of methods whose head maps the student's embedding into the teacher's embedding space."""
 
 from abc import ABC
 
@@ -9,9 +9,10 @@ from kd_lightning.models import Features, Reads
 
 
 class EmbeddingDistiller(Distiller, ABC):
-    """Base of the label-free methods that pull the student's embedding, through a head, to the teacher's.
+    """Base class of the label-free methods that make the head's output similar to the teacher's embedding.
 
-    Subclasses make the head; it is not part of the student that is kept.
+    The head maps the student's embedding into the teacher's embedding space. Subclasses create it. It is not part of
+    the student that is saved at the end of a run.
     """
 
     head: nn.Module

@@ -13,7 +13,7 @@ from kd_lightning.models import Features, Network, Reads
 
 
 class Prediction(NamedTuple):
-    """What `predict` keeps of a batch."""
+    """Values that `predict` saves for the images of a batch."""
 
     logits: Tensor
     embedding: Tensor
@@ -22,12 +22,12 @@ class Prediction(NamedTuple):
 
 
 def accuracies(classes: int) -> nn.ModuleDict:
-    """Return the top-1 accuracy of each stage."""
+    """Return one metric of top-1 accuracy for validation and one for test."""
     return nn.ModuleDict({stage: top1(classes) for stage in ("val", "test")})
 
 
 class EvaluationSteps(LightningModule):
-    """The steps of `StudentModule` that train nothing."""
+    """The validation, test and prediction steps of `StudentModule`."""
 
     student: Network
     accuracy: nn.ModuleDict
@@ -35,7 +35,7 @@ class EvaluationSteps(LightningModule):
 
     @property
     def evaluation_reads(self) -> Reads:
-        """The student's features that validation and test compute: its logits, where the classifier is trained."""
+        """Features of the student that validation and test compute; by default its logits."""
         return Reads(logits=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Features:
@@ -45,7 +45,10 @@ class EvaluationSteps(LightningModule):
         return self.evaluate(batch, "test")
 
     def evaluate(self, batch: Batch, stage: str) -> Features:
-        """Return the student's features of a batch, and log its accuracy as `<stage>/acc` where there are labels."""
+        """Return the student's features of a batch, and log `<stage>/acc` and `<stage>/ce`.
+
+        Nothing is logged if the data have no labels or the classifier is not trained.
+        """
         student = passes.run(self.student, batch.images, self.evaluation_reads)
         if student.logits is not None and self.trains_classifier and self.has_labels:
             count = len(batch.images)
@@ -56,8 +59,8 @@ class EvaluationSteps(LightningModule):
         return student
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
-        seen = passes.run(self.student, batch.images, Reads(embedding=True, logits=True))
-        return Prediction(seen.logits, seen.embedding, batch.labels, batch.indices)
+        student = passes.run(self.student, batch.images, Reads(embedding=True, logits=True))
+        return Prediction(student.logits, student.embedding, batch.labels, batch.indices)
 
     @property
     def has_labels(self) -> bool:

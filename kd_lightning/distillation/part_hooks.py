@@ -1,4 +1,4 @@
-"""The hooks of a combination's parts: they run after the combination's own."""
+"""Hooks of the parts of `Combined`, which run after the hooks of the combination."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,22 +13,25 @@ HOOKS = {"teardown", *(name for name in dir(LightningModule) if name.startswith(
     *("on_before_batch_transfer", "on_after_batch_transfer", "on_gpu"),
     *("on_save_checkpoint", "on_load_checkpoint"),
 }
-"""Lightning's hooks that run for each part as they are; `Combined` itself calls the two of the checkpoint."""
+"""Lightning's hooks that are called on each part with the same arguments.
+
+The two hooks of checkpoints are excluded, because `Combined` calls them with other arguments.
+"""
 
 
 def forward_hooks(kind: type[Distiller]) -> type[Distiller]:
-    """Have a class with `parts` run their hooks after its own; a class decorator."""
+    """Make all `HOOKS`, except those that the class defines, also run for its parts; a class decorator."""
     for hook in HOOKS - {*vars(kind)}:
         setattr(kind, hook, _with_parts(hook))
     return kind
 
 
 def _with_parts(hook: str) -> Callable[..., Any]:
-    own = getattr(Distiller, hook)
+    base_hook = getattr(Distiller, hook)
 
-    @wraps(own)
+    @wraps(base_hook)
     def run(self: Distiller, *args: Any, **kwargs: Any) -> Any:
-        results = [own(self, *args, **kwargs)]
+        results = [base_hook(self, *args, **kwargs)]
         for part in self.parts_with.get(hook, ()):
             part._current_fx_name = self._current_fx_name  # so that the part can log
             results.append(getattr(part, hook)(*args, **kwargs))
@@ -38,12 +41,12 @@ def _with_parts(hook: str) -> Callable[..., Any]:
 
 
 @contextmanager
-def own_checkpoint(checkpoint: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
-    """Give a checkpoint as a part alone would see it, with its own tensors by its own names, and keep its changes."""
+def checkpoint_of_part(checkpoint: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    """Yield the checkpoint of a part: only its tensors, named as in the part; on exit, copy changes to `checkpoint`."""
     prefix, state = f"parts.{name}.", checkpoint["state_dict"]
-    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    seen = {**checkpoint, "state_dict": own}
-    yield seen
+    part_state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    part_checkpoint = {**checkpoint, "state_dict": part_state}
+    yield part_checkpoint
     others = {key: value for key, value in state.items() if not key.startswith(prefix)}
-    changed = {f"{prefix}{key}": value for key, value in seen["state_dict"].items()}
-    checkpoint.update(seen | {"state_dict": others | changed})
+    changed = {f"{prefix}{key}": value for key, value in part_checkpoint["state_dict"].items()}
+    checkpoint.update(part_checkpoint | {"state_dict": others | changed})

@@ -1,4 +1,4 @@
-"""The parts of `Combined`: how one is built and checked."""
+"""Building and checking the parts of `Combined`."""
 
 import inspect
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from kd_lightning.models import Network
 
 
 class PartFactory(Protocol):
-    """A method's class with its own arguments, in a config.
+    """Type of a part in a config: a method's class with the method's own arguments.
 
-    The other arguments are the combination's: a config cannot give them to a part, and `Combined` gives a part the
-    student and the teacher alone.
+    The arguments below belong to the combination, so that a part cannot set them in a config. `Combined` passes only
+    the student and the teacher to a part.
     """
 
     def __call__(
@@ -43,78 +43,94 @@ _CALLED = {
     *("check_data", "check_terms", "check_layer", "check_batch_size", "min_batch_size", "effective_batch_size"),
     *("set_weights", "all_gather", "local_rows", "log", "log_dict", "on_save_checkpoint", "on_load_checkpoint"),
 }
-"""What else a part may define: the combination or the part itself calls it."""
+"""Further names that a part may define, because the combination or the part itself uses them."""
 
 
 def build(factory: PartFactory, number: int, *, student: Network, teacher: Network) -> Distiller:
-    """Return the part that a factory makes.
+    """Return the part that a factory creates.
+
+    Args:
+        factory: The method's class with its own arguments.
+        number: Number of the part in the list, for messages; the first is 1.
+        student: The student.
+        teacher: The teacher.
 
     Raises:
-        ConfigError: naming the part by its number, or by its class.
+        ConfigError: if the part is not a method with a teacher, or its arguments are wrong; the message names the part
+            by its number.
     """
     where, kind = f"model.parts, number {number}", getattr(factory, "func", factory)
     if not callable(factory) or isinstance(factory, nn.Module):
         raise ConfigError(
-            f"{where}: {type(factory).__name__} is given as an object; give the method's class (SP, AT, ...)"
+            f"{where}: {type(factory).__name__} is given as an object; give the class of a method (SP, AT, ...)"
         )
     if inspect.isclass(kind) and not issubclass(kind, Distiller):
-        raise ConfigError(f"{where}: {kind.__name__} is no distiller; a part is a method with a teacher (SP, AT, ...)")
+        raise ConfigError(f"{where}: {kind.__name__} is not a distiller; give a method with a teacher (SP, AT, ...)")
     if inspect.isabstract(kind):
-        raise ConfigError(f"{where}: {kind.__name__} is abstract; give a method's class (SP, AT, ...)")
+        raise ConfigError(f"{where}: {kind.__name__} is abstract; give the class of a method (SP, AT, ...)")
     try:
         part = factory(student=student, teacher=teacher)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     if not isinstance(part, Distiller):
-        raise ConfigError(f"{where}: it made a {type(part).__name__}; a part is a method with a teacher (SP, AT, ...)")
+        raise ConfigError(
+            f"{where}: the factory returned {type(part).__name__}; give a method with a teacher (SP, AT, ...)"
+        )
     return part
 
 
-def name_of(part: Distiller, before: Mapping[str, nn.Module]) -> str:
-    """Return the name of a part.
+def name_of(part: Distiller, previous: Mapping[str, nn.Module]) -> str:
+    """Return the name of a part, which is the name of its class in lower case.
+
+    Args:
+        part: The part.
+        previous: The parts that precede it in the list, by name.
 
     Raises:
-        ConfigError: for a part that cannot be one, naming it.
+        ConfigError: if the method cannot be a part; the message names its class.
     """
     kind = type(part).__name__
     where = f"model.parts: {kind}"
-    if kind.lower() in before:
-        raise ConfigError(f"{where} is given twice; give one part of each class")
+    if kind.lower() in previous:
+        raise ConfigError(f"{where} is given twice; give each class only once")
     if "parts" in part._modules:
         raise ConfigError(f"{where} cannot be a part; give its parts instead")
-    own = overridden(type(part))
-    if "inputs" in own:
-        raise ConfigError(f"{where} makes its own images for the networks, which other parts do not take; leave it out")
+    defined = overridden(type(part))
+    if "inputs" in defined:
+        raise ConfigError(
+            f"{where} cannot be a part, because it makes its own images, which the other parts cannot use; remove it"
+        )
     if not {*part.weights} - {"ce_weight", "kd_weight"}:
         raise ConfigError(
-            f"{where} has no terms but those of the labels and the soft targets, which the combination has; leave it "
-            "out and give model.ce_weight and model.kd_weight"
+            f"{where} cannot be a part, because its only terms are those of the labels and the soft targets; remove "
+            "it, and set model.ce_weight and model.kd_weight"
         )
     if not any(weight for name, weight in part.weights.items() if name not in ("ce_weight", "kd_weight")):
-        raise ConfigError(f"{where}: all its weights are 0; leave it out")
-    if given := _SHARED & part.given:
-        field = min(given)
-        raise ConfigError(f"{where}.{field}: the parts share the combination's; give model.{field}")
-    if unused := own - HOOKS - _CALLED:
+        raise ConfigError(f"{where}: all its weights are 0; set one above 0, or remove the part")
+    if shared := _SHARED & part.given:
+        field = min(shared)
+        raise ConfigError(f"{where}.{field}: all parts share this argument; set model.{field} instead")
+    if unused := defined - HOOKS - _CALLED:
         raise ConfigError(
-            f"{where} defines {', '.join(sorted(unused))}, which a combination does not call; leave it out"
+            f"{where} cannot be a part, because it defines {', '.join(sorted(unused))}, which Combined does not call; "
+            "remove it"
         )
     return kind.lower()
 
 
 def overridden(kind: type[Distiller]) -> set[str]:
-    """Return the names of what a class defines otherwise than `Distiller`, without what torch calls on all modules."""
+    """Return the public attributes of `Distiller` that a class overrides; of torch's attributes, only `forward`."""
     static = inspect.getattr_static
     names = (name for name in dir(Distiller) if not name.startswith("_"))
-    found = {name for name in names if static(kind, name) is not static(Distiller, name)}
-    return found - {*dir(nn.Module)} | (found & {"forward"})
+    changed = {name for name in names if static(kind, name) is not static(Distiller, name)}
+    return changed - {*dir(nn.Module)} | (changed & {"forward"})
 
 
 def without_networks(part: Distiller, *, gather: bool) -> Distiller:
-    """Return a part that refers to student and teacher, and holds only its own modules.
+    """Remove student and teacher from a part's modules, disable the terms and hooks of its base, and return the part.
 
-    Its base adds no terms and does nothing in the hooks. It gathers where the combination does, unless its class fixes
-    `gather: false`.
+    The part still has student and teacher as plain attributes. It gathers if the combination does, unless its class
+    sets `gather: false`.
     """
     networks = {name: part._modules.pop(name) for name in ("student", "teacher")}
     vars(part).update(networks)

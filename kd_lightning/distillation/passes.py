@@ -1,4 +1,4 @@
-"""Passes: the images that each network looks at in a step, and the features that come of it."""
+"""Passes: the input images of each network in a step, and the resulting features."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,21 +9,21 @@ from torch import Tensor
 from kd_lightning.models import Features, Masked, Network, Reads
 
 Images = Tensor | Masked | list[Tensor | Masked]
-"""N,3,H,W: one pass of a network; or a list: one pass for each element, which may differ in N, H and W.
+"""Images N,3,H,W of one pass of a network, or a list with the images of several passes, which may differ in N, H, W.
 
-`Masked` images are a pass of a ViT in which a learnable token of the method replaces those of some patches.
+`Masked` images are for a pass of a ViT in which a learnable token of the method replaces the tokens of some patches.
 """
 Seen = Features | list[Features]
-"""The features of one pass, or of each pass of a list."""
+"""Features of one pass, or a list with the features of each pass."""
 
 
 class Inputs(NamedTuple):
-    """The images of a step, for each network."""
+    """Images of a step for each network."""
 
     student: Images
     teacher: Images
     further: Mapping[str, Images] = MappingProxyType({})
-    """The images of further networks, by name; the student's where a name is missing."""
+    """Images for the further networks, by name; a network whose name is missing gets the student's images."""
 
 
 class FurtherNetwork(NamedTuple):
@@ -31,26 +31,26 @@ class FurtherNetwork(NamedTuple):
 
     network: Network
     reads: Reads
-    """The features that `losses` reads of it."""
+    """Features of the network that `losses` reads."""
 
 
-def as_inputs(given: Images | Inputs) -> Inputs:
-    """Return the inputs of all networks, where `given` may be the images of all of them."""
-    return given if isinstance(given, Inputs) else Inputs(given, given)
+def as_inputs(images: Images | Inputs) -> Inputs:
+    """Return the inputs of all networks; images that are not `Inputs` are used for student and teacher."""
+    return images if isinstance(images, Inputs) else Inputs(images, images)
 
 
 def run(network: Network, images: Images, reads: Reads) -> Seen:
-    """Return the features of one pass of a network, or of one pass for each element of a list."""
+    """Return the features of one pass of a network, or, for a list of images, a list with the features of each pass."""
     if isinstance(images, list):
-        return [network.features(each, **reads._asdict()) for each in images]
+        return [network.features(element, **reads._asdict()) for element in images]
     return network.features(images, **reads._asdict())
 
 
-def only(seen: Seen, reads: Reads) -> Seen:
-    """Return the features that `reads` asks for, of one pass or of each."""
-    return [each.only(reads) for each in seen] if isinstance(seen, list) else seen.only(reads)
+def only(features: Seen, reads: Reads) -> Seen:
+    """Return only those features that `reads` requests, of one pass or of a list of passes."""
+    return [element.only(reads) for element in features] if isinstance(features, list) else features.only(reads)
 
 
-def first(seen: Seen) -> Features:
+def first(features: Seen) -> Features:
     """Return the features of the first pass."""
-    return seen[0] if isinstance(seen, list) else seen
+    return features[0] if isinstance(features, list) else features

@@ -1,12 +1,13 @@
-"""Whether anyone reads the values of a training step."""
+"""Check whether anything reads the logged values of a training step."""
 
 from lightning.pytorch import Trainer
 
 
 def is_read(trainer: Trainer, batch_idx: int) -> bool:
-    """Return whether a logger, the progress bar, the end (or beginning) of an epoch or a foreign callback reads them.
+    """Return whether anything reads the values that this training step logs.
 
-    Lightning's logging takes longer than a small network's step, so that a step which nobody reads logs nothing.
+    Readers are a logger, the progress bar, the first and last step of an epoch, and any third-party callback. A step
+    without a reader logs nothing, because Lightning's logging takes longer than a step of a small network.
     """
     if any(not type(callback).__module__.startswith("kd_lightning.") for callback in trainer.callbacks):
         return True

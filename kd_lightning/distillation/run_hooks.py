@@ -1,4 +1,4 @@
-"""Lightning's hooks around the steps of a student: random numbers, optimizer, checkpoint."""
+"""Lightning's hooks of a method that belong to the run: random numbers, optimizer, checkpoint."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -13,8 +13,8 @@ from kd_lightning.models import Network
 from kd_lightning.randomness import reseed
 
 
-def once_a_run(hook: Callable[..., None]) -> Callable[..., None]:
-    """Have a hook of a base do nothing in a part of `Combined`, whose own hook has done it."""
+def once_per_run(hook: Callable[..., None]) -> Callable[..., None]:
+    """Make a base class's hook do nothing in a part of `Combined`, because the combination runs it; a decorator."""
 
     @wraps(hook)
     def run(self: "RunHooks", *args: Any, **kwargs: Any) -> None:
@@ -25,48 +25,51 @@ def once_a_run(hook: Callable[..., None]) -> Callable[..., None]:
 
 
 class RunHooks(LightningModule):
-    """The hooks of `StudentModule` that belong to the run and not to the step."""
+    """The hooks of `StudentModule` that belong to the run."""
 
     student: Network
     trained_by: str
     is_part: bool = False
-    """Whether this is a part of `Combined`."""
+    """Whether this method is a part of `Combined`."""
 
-    @once_a_run
+    @once_per_run
     def on_fit_start(self) -> None:
-        self.train()  # Lightning would keep eval mode where a caller has looked at the student in it
+        self.train()  # Lightning would keep the eval mode if a caller has set it
 
-    @once_a_run
+    @once_per_run
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Random numbers of a step (dropout) are a function of its place, so that a resumed run draws the same."""
+        """Seed the random numbers of a step (dropout) by the seed of the data, the epoch, the batch and the rank.
+
+        A resumed run therefore draws the same numbers.
+        """
         seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
         reseed(seed, self.current_epoch, batch_idx, self.global_rank)
 
-    @once_a_run
+    @once_per_run
     def on_after_backward(self) -> None:
         if not (self.trainer.global_step or self.trainer.fit_loop.epoch_loop.batch_idx):
             checks.warn_about_idle_parameters(self)
 
     @property
     def global_batch(self) -> int:
-        """The number of images of an optimizer step: of all devices and all accumulated batches."""
+        """Number of images per optimizer step, over all devices and accumulated batches."""
         data, trainer = self.trainer.datamodule, self.trainer
         return data.batch_size * data.world * trainer.accumulate_grad_batches
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Return the optimizer of all parameters that require a gradient, student and adapters, and its schedule."""
+        """Return the optimizer of all parameters that require a gradient (student and adapters), and its schedule."""
         return optim.configure(self)
 
     def student_facts(self) -> dict[str, Any]:
-        """Return what a file states beside the student's weights: `Network.facts`, and the names of its classes."""
+        """Return the facts that a file stores with the student's weights: `Network.facts` and the names of classes."""
         names = getattr(getattr(self.trainer, "datamodule", None), "class_names", [])
         return {**self.student.facts(), "class_names": list(names)}
 
-    @once_a_run
+    @once_per_run
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["network"] = self.student_facts()
         checkpoint["trained_by"] = self.trained_by
 
-    @once_a_run
+    @once_per_run
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checks.check_checkpoint(self, checkpoint)

@@ -1,4 +1,4 @@
-"""Masked tokens: a pass in which some patch tokens of a ViT are replaced by a learnable token."""
+"""Masked passes, in which a learnable token replaces some patch tokens of a ViT."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,34 +15,47 @@ class Masked(NamedTuple):
     """Images of a pass in which the tokens of some patches are replaced."""
 
     images: Tensor
-    """N,3,H,W, as without a mask."""
+    """Images N,3,H,W, as for a pass without a mask."""
     mask: Tensor
-    """N,M bool: True where a patch's token is replaced; the M patches row by row."""
+    """Bool N,M: True for the patches whose tokens are replaced; the M patches are in row-major order."""
     token: Tensor
-    """D: what stands in its place, a parameter of the method (`mask_token`); the network's weights stay its own."""
+    """The token D that replaces them: a parameter of the method (`mask_token`), which is not part of the network."""
 
 
 def mask_token(name: str, model: nn.Module) -> nn.Parameter:
-    """Return a new learnable token of a model's width.
+    """Return a new learnable token with the width of a model's patch tokens.
+
+    Args:
+        name: Name of the network, for messages.
+        model: timm model of the network.
 
     Raises:
-        ConfigError: in one line, if the model has no patch tokens.
+        ConfigError: if the model has no patch tokens.
     """
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(_patches_of(name, model).proj.out_channels), std=0.02))
 
 
 @contextmanager
 def masked_patches(name: str, model: nn.Module, mask: Tensor, token: Tensor) -> Iterator[None]:
-    """Replace the tokens of a model's patches in the passes within, before positions are added.
+    """Replace patch tokens of a model, before positions are added, in all passes within this context.
+
+    Args:
+        name: Name of the network, for messages.
+        model: timm model of the network.
+        mask: Bool N,M: True for the patches whose tokens are replaced.
+        token: The token D that replaces them.
 
     Raises:
-        ConfigError: in one line, if the model has no patch tokens, or another number of them than the mask.
+        ConfigError: if the model has no patch tokens, or if their number is not that of the mask.
     """
 
-    def replace(module: nn.Module, given: tuple[Tensor], tokens: Tensor) -> Tensor:
+    def replace(module: nn.Module, inputs: tuple[Tensor], tokens: Tensor) -> Tensor:
         count = tokens.shape[1:-1].numel()  # N,M,D, or N,H,W,D
         if mask.shape != (len(tokens), count):
-            raise ConfigError(f"{name}: the mask is {tuple(mask.shape)} for {len(tokens)} images of {count} patches")
+            raise ConfigError(
+                f"{name}: the mask has the shape {tuple(mask.shape)}, but {len(tokens)} images with {count} patches "
+                f"each need the shape ({len(tokens)}, {count})"
+            )
         return torch.where(mask.view(*tokens.shape[:-1], 1), token.to(tokens.dtype), tokens)
 
     with _patches_of(name, model).register_forward_hook(replace):
@@ -50,7 +63,7 @@ def masked_patches(name: str, model: nn.Module, mask: Tensor, token: Tensor) -> 
 
 
 def _patches_of(name: str, model: nn.Module) -> PatchEmbed:
-    patches = getattr(model, "patch_embed", None)
-    if not isinstance(patches, PatchEmbed) or patches.proj.kernel_size != patches.proj.stride:
+    embed = getattr(model, "patch_embed", None)
+    if not isinstance(embed, PatchEmbed) or embed.proj.kernel_size != embed.proj.stride:
         raise ConfigError(f"{name}: this network has no patch tokens to mask; choose a ViT (vit_*, deit_*, beit_*)")
-    return patches
+    return embed

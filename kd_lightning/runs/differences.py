@@ -1,38 +1,43 @@
-"""Settings of a run's config that differ from those of another."""
+"""The settings in which the configs of two runs differ."""
 
 from typing import Any
 
 
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested values under dotted names; of a list of classes, their names and each class's own values."""
-    own: dict[str, Any] = {}
-    if isinstance(content, list) and any(isinstance(each, dict) for each in content):
+    """Return nested values by their dotted names.
+
+    For a list of classes, return the names of the classes, and the values of each class under its name.
+    """
+    values: dict[str, Any] = {}
+    if isinstance(content, list) and any(isinstance(item, dict) for item in content):
         content = _by_name(content)
-        own = {prefix: [*content]}
+        values[prefix] = [*content]
     if not isinstance(content, dict) or not content:
         return {prefix: content}
-    return own | {name: x for key, v in content.items() for name, x in flat(v, f"{prefix}.{key}".lstrip(".")).items()}
+    for key, value in content.items():
+        values |= flat(value, f"{prefix}.{key}".lstrip("."))
+    return values
 
 
 def _by_name(items: list[Any]) -> dict[str, Any]:
-    """Return the items of a list by the name of their class, which is numbered where it comes again."""
+    """Return the items of a list by the names of their classes; a repeated name is followed by the item's index."""
     named: dict[str, Any] = {}
-    for place, item in enumerate(items):
+    for index, item in enumerate(items):
         path = item.get("class_path") if isinstance(item, dict) else item
-        name = str(path or place).rpartition(".")[2]
-        named[f"{name}-{place}" if name in named else name] = item
+        name = str(path or index).rpartition(".")[2]
+        named[f"{name}-{index}" if name in named else name] = item
     return named
 
 
 def differences(before: Any, now: Any) -> dict[str, tuple[Any, Any]]:
-    """Return the settings of two configs that differ, each with both values, by name."""
+    """Return both values of each setting in which two configs differ, by the setting's dotted name."""
     old, new = flat(before), flat(now)
     names = sorted({*old, *new})
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
 def in_words(changed: dict[str, tuple[Any, Any]], most: int = 3) -> str:
-    """Return the first of what `differences` gave, as text."""
-    values = [f"{name} {before}, now {now}" for name, (before, now) in [*changed.items()][:most]]
+    """Return the first `most` settings from `differences` as text, and the number of the others."""
+    values = [f"{name} was {before}, is now {now}" for name, (before, now) in [*changed.items()][:most]]
     more = f" and {len(changed) - most} more" if len(changed) > most else ""
     return f"{'; '.join(values)}{more}"

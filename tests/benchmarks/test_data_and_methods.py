@@ -25,7 +25,7 @@ def test_refusals(capfd: pytest.CaptureFixture) -> None:
     assert "no method 'SEDE'; nearest: SEED" in refusal(MethodsBenchmark, ["--only=[SEDE]"], capfd)
     assert "steps: 0 is not positive" in refusal(MethodsBenchmark, ["--steps=0"], capfd)
     line = refusal(MethodsBenchmark, ["--batch_size=1", "--only=[SP]"], capfd)
-    assert "batch_size: SP takes 2 images or more at a time, and 1 is too few" in line
+    assert "batch_size: SP needs at least 2 images per batch, and 1 is too few" in line
 
 
 def test_data_measures_all_three(tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

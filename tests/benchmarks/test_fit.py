@@ -117,7 +117,7 @@ def test_a_failure_leaves_the_other_lines(in_process: list[list[str]], capfd: py
         (["--configs", KD_CONFIG, "--rounds=0"], "rounds: 0 is not above 0"),
         (["--configs", KD_CONFIG, "--against=[]"], "against"),
         (["--configs", KD_CONFIG, "--random_images=0"], "random_images: 0 is not above 0"),
-        (["--configs", KD_CONFIG, "--against=timm"], "against: there is no 'timm'; choices: torchdistill"),
+        (["--configs", KD_CONFIG, "--against=timm"], "against: 'timm' is not a valid value; choices: torchdistill"),
     ],
 )
 def test_refusals(args: list[str], words: str, capfd: pytest.CaptureFixture) -> None:

@@ -11,10 +11,10 @@ FIT = "fit --config configs/digits/kd.yaml --trainer.accelerator=cpu --run.outpu
 LIGHT = [
     ("fti", "there is no command 'fti'; nearest: fit"),
     ("compare HERE --tset=t", "tset is not a field; nearest: test"),
-    ("compare HERE --test=u", "test: there is no 'u'; choices: t, wilcoxon"),
+    ("compare HERE --test=u", "test: 'u' is not a valid value; choices: t, wilcoxon"),
     ("repeat --seeds=3", "configs is required and not given"),
     ("repeat --configs HERE/x.yaml", "configs: HERE/x.yaml does not exist"),
-    ("list method", "kinds: there is no 'method'; nearest: methods"),
+    ("list method", "kinds: 'method' is not a valid value; nearest: methods"),
 ]
 HEAVY = [
     (f"{FIT} --trainer.max_epoch=3", "trainer.max_epoch is not a field; nearest: trainer.max_epochs"),

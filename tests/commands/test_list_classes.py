@@ -87,7 +87,7 @@ def test_the_command_prints_tables(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["list", "method"])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.strip() == "error: kinds: there is no 'method'; nearest: methods"
+    assert capsys.readouterr().err.strip() == "error: kinds: 'method' is not a valid value; nearest: methods"
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_another_config_or_further_argument_is_another_run(tmp_path: Path, capfd
     (row,) = Repeat(configs=[config], seeds=1)(["--trainer.max_epochs=5"])
     assert row["state"] == "ran"
     assert (
-        f"{config} has changed (trainer.max_epochs 3, now 5); new runs are started, and the old runs remain"
+        f"{config} has changed (trainer.max_epochs was 3, is now 5); new runs are started, and the old runs remain"
         in capfd.readouterr().out
     )
     write(tmp_path, "a", model={"class_path": "kd_lightning.methods.KD", "init_args": {"temperature": 8.0}})
@@ -219,7 +219,7 @@ def test_fit_leaves_what_is_looked_for(
     kept = job.parent_dir / f"{plan.MARK}0" / "config.yaml"
     assert job.changed() == "defaults of another version of the code"
     kept.write_text(kept.read_text().replace("max_epochs: 1", "max_epochs: 2"))
-    assert job.changed() == "trainer.max_epochs 2, now 1"
+    assert job.changed() == "trainer.max_epochs was 2, is now 1"
     assert other.changed() == ""
 
 

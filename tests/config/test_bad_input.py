@@ -66,7 +66,11 @@ def refused(tmp_path: Path, capfd: pytest.CaptureFixture):
         (KD, ["--model.lr_scheduler=WarmupCosin"], ["model.lr_scheduler", "WarmupCosin", "WarmupCosine"]),
         (KD, ["--trainer.precision=17"], ["trainer.precision", "17", "bf16-mixed"]),
         (KD, ["--trainer.precision=fp16-mixed"], ["trainer.precision", "fp16-mixed", "nearest", "16-mixed"]),
-        (KD, ["--trainer.precision=16-mixed"], ["trainer.precision", "16-mixed is not for this cpu", "32-true"]),
+        (
+            KD,
+            ["--trainer.precision=16-mixed"],
+            ["trainer.precision", "16-mixed is not supported on this cpu", "32-true"],
+        ),
         (KD, ["--trainer.precision=16"], ["trainer.precision", "16", "choices: 32-true, bf16-mixed"]),
         (KD, ["--trainer.precision=transformer-engine"], ["trainer.precision", "transformer-engine", "cpu"]),
         (KD, ["--guard.nonfinite=go"], ["guard.nonfinite", "go", "choices: skip, stop"]),

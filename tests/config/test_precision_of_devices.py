@@ -23,7 +23,9 @@ def test_a_gpu(gpu: bool, accelerator: str) -> None:
         if gpu:
             check_precision(precision, accelerator)
         else:
-            with pytest.raises(ConfigError, match=f"{precision} is not for this cuda; choices: 32-true, 16-mixed, 16"):
+            with pytest.raises(
+                ConfigError, match=f"{precision} is not supported on this cuda; choices: 32-true, 16-mixed, 16"
+            ):
                 check_precision(precision, accelerator)
     with pytest.raises(ConfigError, match="needs the package transformer_engine"):
         check_precision("transformer-engine", accelerator)
@@ -34,12 +36,14 @@ def test_a_cpu_beside_a_gpu() -> None:
     for precision in (None, "32-true", "bf16-mixed", "bf16-true", "16-true", 64):
         check_precision(precision, "cpu")
     for precision in (16, "16-mixed", "transformer-engine-float16"):
-        with pytest.raises(ConfigError, match=f"{precision} is not for this cpu; choices: 32-true, bf16-mixed"):
+        with pytest.raises(
+            ConfigError, match=f"{precision} is not supported on this cpu; choices: 32-true, bf16-mixed"
+        ):
             check_precision(precision, "cpu")
 
 
 def test_apples_gpus_have_no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     check_precision("16-mixed", "mps")
-    with pytest.raises(ConfigError, match="64-true is not for this mps"):
+    with pytest.raises(ConfigError, match="64-true is not supported on this mps"):
         check_precision("64-true", "mps")

@@ -91,7 +91,7 @@ def test_without_labels() -> None:
     unlabelled = digits()
     unlabelled.labeled = False
     built.check_data(unlabelled)
-    with pytest.raises(ConfigError, match=r"data.labeled: Combined reads labels .* set model.ce_weight to 0"):
+    with pytest.raises(ConfigError, match=r"data.labeled: Combined reads labels, .* set model.ce_weight to 0"):
         combined(SP, CoSS).check_data(unlabelled)
 
 
@@ -121,7 +121,7 @@ def test_a_hint_within_the_student_needs_the_combinations_labels() -> None:
 
 
 def test_a_part_names_itself_where_the_data_do_not_fit() -> None:
-    with pytest.raises(ConfigError, match=r"model.parts: RKD: data.batch_size: RKD takes 3 images"):
+    with pytest.raises(ConfigError, match=r"model.parts: RKD: data.batch_size: RKD needs at least 3 images"):
         combined(SP, RKD).check_data(digits(batch_size=2))
     assert not combined(SP, gather=False).parts["sp"].gather
 

@@ -166,9 +166,11 @@ def test_a_teacher_of_half_the_memory_teaches(precision: str, tmp_path: Path) ->
 
 def test_a_teachers_dtype_that_the_precision_would_overrule_is_refused(tmp_path: Path) -> None:
     built = method(KD, Network("cifar_resnet20.digits", pretrained=True, dtype="float32"))
-    with pytest.raises(ConfigError, match=r"teacher.dtype: trainer.precision bf16-true casts all weights; leave it"):
+    with pytest.raises(
+        ConfigError, match=r"teacher.dtype: .*trainer.precision bf16-true casts .*; remove teacher.dtype"
+    ):
         trainer(tmp_path, precision="bf16-true").fit(built, digits())
-    with pytest.raises(ConfigError, match=r"student.dtype: it is for the teacher"):
+    with pytest.raises(ConfigError, match=r"student.dtype: .*only a teacher can have a dtype"):
         method(KD, student=student(dtype="bfloat16"))
 
 
@@ -178,9 +180,11 @@ def test_how_many_images_are_too_few_is_a_question_of_all_devices(gather: bool) 
     data.trainer = SimpleNamespace(world_size=2, precision="32-true")
     built = method(SP, gather=gather)
     assert built.effective_batch_size(data) == 1 + gather
-    with nullcontext() if gather else pytest.raises(ConfigError, match=r"SP takes 2 images .* and 1 is too few"):
+    with (
+        nullcontext() if gather else pytest.raises(ConfigError, match=r"SP needs at least 2 images .* and 1 is too few")
+    ):
         built.check_data(data)
-    with pytest.raises(ConfigError, match=r"SimReg takes 2 images .* and 1 is too few"):  # for its BatchNorm
+    with pytest.raises(ConfigError, match=r"SimReg needs at least 2 images .* and 1 is too few"):  # for its BatchNorm
         method(SimReg, gather=gather).check_data(data)
     with pytest.raises(ConfigError, match="queue_size: 1 is less than the 2 images") if gather else nullcontext():
         method(SEED, gather=gather, queue_size=1).check_data(data)

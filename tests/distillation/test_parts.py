@@ -12,7 +12,7 @@ from kd_lightning.distillation import Combined, Distiller
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import AT, KD, RKD, SP, STKD, Supervised
 
-SHARED = "the parts share the combination's; give"
+SHARED = "all parts share this argument; set"
 
 
 def adam(parameters: object) -> torch.optim.Optimizer:
@@ -54,48 +54,48 @@ class Doubled(SP):
 @pytest.mark.parametrize(
     ("parts", "kwargs", "line"),
     [
-        ([], {}, r"model.parts: the list is empty; give one method or more"),
+        ([], {}, r"model.parts: the list is empty; give at least one method"),
         ([SP, AT, SP], {}, r"model.parts: SP is given twice; .*"),
         (
             [partial(RKD, distance_weight=0.0, angle_weight=0.0)],
             {},
-            r"model.parts: RKD: all its weights are 0; leave it out",
+            r"model.parts: RKD: all its weights are 0; .*",
         ),
-        ([KD], {}, r"model.parts: KD has no terms but .*; leave it out and give model.ce_weight and model.kd_weight"),
-        ([STKD], {}, r"model.parts: STKD makes its own images .*"),
-        ([AT, Doubled], {}, r"model.parts: Doubled makes its own images .*"),
-        ([partial(SP, ce_weight=0.5)], {}, f"model.parts: SP.ce_weight: {SHARED} model.ce_weight"),
-        ([partial(SP, kd_weight=0.5)], {}, f"model.parts: SP.kd_weight: {SHARED} model.kd_weight"),
-        ([partial(SP, gather=True)], {}, f"model.parts: SP.gather: {SHARED} model.gather"),
-        ([partial(SP, optimizer=adam)], {}, f"model.parts: SP.optimizer: {SHARED} model.optimizer"),
+        ([KD], {}, r"model.parts: KD cannot be a part, .*; remove it, and set model.ce_weight and model.kd_weight"),
+        ([STKD], {}, r"model.parts: STKD cannot be a part, because it makes its own images, .*"),
+        ([AT, Doubled], {}, r"model.parts: Doubled cannot be a part, because it makes its own images, .*"),
+        ([partial(SP, ce_weight=0.5)], {}, f"model.parts: SP.ce_weight: {SHARED} model.ce_weight instead"),
+        ([partial(SP, kd_weight=0.5)], {}, f"model.parts: SP.kd_weight: {SHARED} model.kd_weight instead"),
+        ([partial(SP, gather=True)], {}, f"model.parts: SP.gather: {SHARED} model.gather instead"),
+        ([partial(SP, optimizer=adam)], {}, f"model.parts: SP.optimizer: {SHARED} model.optimizer instead"),
         (
             [lambda **kw: SP(lr_scheduler=constant, **kw)],
             {},
-            f"model.parts: SP.lr_scheduler: {SHARED} model.lr_scheduler",
+            f"model.parts: SP.lr_scheduler: {SHARED} model.lr_scheduler instead",
         ),
         (
             [SP, Supervised],
             {},
-            r"model.parts, number 2: Supervised is no distiller; a part is a method with a teacher .*",
+            r"model.parts, number 2: Supervised is not a distiller; give a method with a teacher .*",
         ),
-        ([partial(Supervised, ce_weight=1.0)], {}, r"model.parts, number 1: Supervised is no distiller; .*"),
-        ([lambda teacher, **kw: Supervised(**kw)], {}, r"model.parts, number 1: it made a Supervised; .*"),
-        ([Distiller], {}, r"model.parts, number 1: Distiller is abstract; give a method's class .*"),
+        ([partial(Supervised, ce_weight=1.0)], {}, r"model.parts, number 1: Supervised is not a distiller; .*"),
+        ([lambda teacher, **kw: Supervised(**kw)], {}, r"model.parts, number 1: the factory returned Supervised; .*"),
+        ([Distiller], {}, r"model.parts, number 1: Distiller is abstract; give the class of a method .*"),
         (
             [torch.nn.Linear(1, 1)],
             {},
-            r"model.parts, number 1: Linear is given as an object; give the method's class .*",
+            r"model.parts, number 1: Linear is given as an object; give the class of a method .*",
         ),
         (["SP"], {}, r"model.parts, number 1: str is given as an object; .*"),
         ([partial(Combined, parts=[SP])], {}, r"model.parts: Combined cannot be a part; give its parts instead"),
         (
             [Steps],
             {},
-            r"model.parts: Steps defines optimizer_step, training_step, which a combination does not call; .*",
+            r"model.parts: Steps cannot be a part, because it defines optimizer_step, training_step, which .*",
         ),
-        ([SP, AT], {"part_weights": [1.0]}, r"model.part_weights: 1 weights are given for 2 parts"),
-        ([SP, AT], {"part_weights": [1.0, -1.0]}, r"model.part_weights, at: -1.0 is not a weight; .*"),
-        ([partial(AT, layers=9)], {}, r"model.parts, number 1: layers: 9; cifar_resnet8 has 1 to 4"),
+        ([SP, AT], {"part_weights": [1.0]}, r"model.part_weights: 1 weights are given for 2 parts; give one per part"),
+        ([SP, AT], {"part_weights": [1.0, -1.0]}, r"model.part_weights, at: -1.0 is not a valid weight; .*"),
+        ([partial(AT, layers=9)], {}, r"model.parts, number 1: layers: 9 is given, but cifar_resnet8 has 4 stages; .*"),
     ],
 )
 def test_parts_that_do_not_fit(parts: list, kwargs: dict, line: str) -> None:
@@ -108,5 +108,5 @@ def test_what_a_class_fixes_for_its_base_is_no_setting() -> None:
     assert {*built.weights} >= {"weight of fixesitsown", "weight of at"}
     assert not built.parts["fixesitsown"].gather
     assert built.parts["at"].gather
-    with pytest.raises(ConfigError, match=r"FixesItsOwn.lr_batch_size: the parts share"):
+    with pytest.raises(ConfigError, match=r"FixesItsOwn.lr_batch_size: all parts share"):
         combined(partial(FixesItsOwn, lr_batch_size=8))

@@ -55,7 +55,7 @@ def test_layers_are_summed_and_checked() -> None:
         built.student.load_state_dict(one.student.state_dict())
         built.eval()
         torch.testing.assert_close(built.training_terms(batch)["at"], 1000 * expected)
-    with pytest.raises(ConfigError, match="layers: 9; cifar_resnet8 has 1 to 4"):
+    with pytest.raises(ConfigError, match="layers: 9 is given, but cifar_resnet8 has 4 stages"):
         method(AT, layers=9)
 
 

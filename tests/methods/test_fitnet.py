@@ -59,5 +59,5 @@ def test_refusals() -> None:
     with pytest.raises(ConfigError, match="layer: 2 is given, but without labels"):
         method(FitNet, ce_weight=0)
     assert method(FitNet, ce_weight=0, layer=1).needs_labels is False
-    with pytest.raises(ConfigError, match="layer: 0; cifar_resnet8 has 1 to 4"):
+    with pytest.raises(ConfigError, match="layer: 0 is given, but cifar_resnet8 has 4 stages; choose 1 to 4"):
         method(FitNet, layer=0)

@@ -143,11 +143,13 @@ def test_with_kd_beside_it_and_without_labels() -> None:
 
 def test_refusals() -> None:
     for layers in (0, 9):
-        with pytest.raises(ConfigError, match=rf"layers: {layers}; cifar_resnet8 has 1 to \d"):
+        with pytest.raises(
+            ConfigError, match=rf"layers: {layers} is given, but cifar_resnet8 has \d stages; choose 1 to \d"
+        ):
             made(layers=layers)
     with pytest.raises(ConfigError, match="kd_temperature: 0"):
         made(kd_temperature=0)
     other = Network("cifar_resnet8", num_classes=3)
     other.has_weights = True
-    with pytest.raises(ConfigError, match="knows 3 classes"):
+    with pytest.raises(ConfigError, match="has 3 classes"):
         SP(teacher=other, student=Network("cifar_resnet8", num_classes=10), kd_weight=1)

@@ -83,5 +83,7 @@ def test_refusals() -> None:
         with pytest.raises(ConfigError, match=f"^{name}: this network has no patch tokens to mask; choose a ViT"):
             Network(name).mask_token()
     network = vit()
-    with pytest.raises(ConfigError, match=r"the mask is \(2, 3\) for 2 images of 4 patches"):
+    with pytest.raises(
+        ConfigError, match=r"the mask has the shape \(2, 3\), but 2 images with 4 patches each need the shape \(2, 4\)"
+    ):
         network.features(Masked(images(), MASK[:, :3], network.mask_token()), logits=True)

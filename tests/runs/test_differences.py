@@ -14,7 +14,7 @@ def test_the_one_setting_of_a_part() -> None:
     before, now = (config(("SP", {"layers": 1, "sp_weight": weight}), ("AT", {})) for weight in (3000.0, 1.0))
     changed = differences(before, now)
     assert changed == {"model.init_args.parts.SP.init_args.sp_weight": (3000.0, 1.0)}
-    assert in_words(changed) == "model.init_args.parts.SP.init_args.sp_weight 3000.0, now 1.0"
+    assert in_words(changed) == "model.init_args.parts.SP.init_args.sp_weight was 3000.0, is now 1.0"
 
 
 def test_another_order_and_another_part() -> None:
@@ -23,7 +23,7 @@ def test_another_order_and_another_part() -> None:
         "model.init_args.parts": (["SP", "AT"], ["AT", "SP"]),
     }
     changed = differences(config(one), config(one, two))
-    assert in_words(changed, most=1).startswith("model.init_args.parts ['SP'], now ['SP', 'AT']")
+    assert in_words(changed, most=1).startswith("model.init_args.parts was ['SP'], is now ['SP', 'AT']")
     assert changed["model.init_args.parts.AT.init_args.layers"] == (None, 3)
 
 

@@ -89,5 +89,5 @@ def test_a_module_that_is_named_is_imported(run, tmp_path: Path, monkeypatch: py
     """Own methods are taken by their path, so that a config which names a module runs it: said in the documentation."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\nclass Method: pass\n")
-    assert "stranger.Method is no StudentModule" in run("--model=stranger.Method")
+    assert "stranger.Method is not a subclass of StudentModule" in run("--model=stranger.Method")
     assert (tmp_path / "imported").exists()

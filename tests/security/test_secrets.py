@@ -49,18 +49,21 @@ def test_a_run_and_its_page(tmp_path: Path, capfd: pytest.CaptureFixture) -> Non
     [
         ("--wandb_api_key=KEY", "wandb_api_key is not a field"),
         ("--run.wandb_api_key=KEY", "run.wandb_api_key is not a field"),
-        ("--run.tags=[a, KEY]", "run.tags: it holds a key or password"),
-        ("--run.group=KEY", "run.group: it holds a key or password"),
-        ("--run.project=KEY", "run.project: it holds a key or password"),
-        ("--run.id=hf_zyxwvutsrqponmlkjihgfedcba", "run.id: it holds a key or password"),
-        ("--model.student.model_kwargs={api_key: abcdefgh12}", "model.student.model_kwargs.api_key: it holds a key"),
+        ("--run.tags=[a, KEY]", "run.tags: the value contains a key or password"),
+        ("--run.group=KEY", "run.group: the value contains a key or password"),
+        ("--run.project=KEY", "run.project: the value contains a key or password"),
+        ("--run.id=hf_zyxwvutsrqponmlkjihgfedcba", "run.id: the value contains a key or password"),
+        (
+            "--model.student.model_kwargs={api_key: abcdefgh12}",
+            "model.student.model_kwargs.api_key: the value contains a key",
+        ),
         ("--data.path=https://me:abcdefgh12@host/x", "data.path is not an argument"),
         ("--trainer.max_epochs=KEY", "trainer.max_epochs: *** is not int"),
         (
             "--trainer.logger={class_path: lightning.pytorch.loggers.WandbLogger, init_args: {api_key: KEY}}",
             "trainer.logger",
         ),
-        ("--model.teacher.name=KEY", "model.teacher.name: it holds a key or password"),
+        ("--model.teacher.name=KEY", "model.teacher.name: the value contains a key or password"),
     ],
 )
 def test_a_key_by_mistake(given: str, words: str, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
