@@ -92,8 +92,7 @@ def test_an_explicit_path_begins_another_run(tmp_path: Path) -> None:
     more = ["--run.id=b", f"--ckpt_path={run / 'last.ckpt'}", "--trainer.max_epochs=2", "--model.optimizer=AdamW"]
     assert processes.run(lambda: main(["fit", *ARGS, *fixed, *more]), log) == 2
     assert (
-        "model.optimizer: the checkpoint was written with SGD, and AdamW cannot resume from its state"
-        in log.read_text()
+        "model.optimizer: the checkpoint was saved with SGD, and AdamW cannot resume from its state" in log.read_text()
     )
     assert processes.run(lambda: main(["fit", *ARGS, *fixed, *more[:-1], "--run.id=c"]), log) == 0, log.read_text()
     assert read_state(run.parent / "c")["state"] == "finished"
