@@ -133,3 +133,20 @@ def test_a_callback_of_the_users_finds_each_steps_values(tmp_path: Path) -> None
 
     trainer(tmp_path, Reads(), log_every_n_steps=4).fit(Counting(student=student()), digits(batch_size=10))
     assert Reads.seen == [*map(float, range(10))]
+
+
+class RecordsOnce(Terms):
+    """Records a value in its first step only."""
+
+    def losses(self, student: Features, batch: Batch) -> dict[str, Tensor]:
+        if not self.trainer.global_step:
+            self.record("first", lambda: torch.tensor(1.0))
+        return super().losses(student, batch)
+
+
+def test_a_recorded_value_belongs_to_its_step(tmp_path: Path) -> None:
+    method = RecordsOnce(student=student(), ce_weight=0)
+    trainer(tmp_path, limit_train_batches=1).fit(method, digits())
+    assert method.recorded == {"first": torch.tensor(1.0)}
+    trainer(tmp_path, limit_train_batches=2, log_every_n_steps=1).fit(method, digits())
+    assert method.recorded == {}

@@ -32,6 +32,16 @@ def test_votes_are_scikit_learns(k: int, temperature: float, dtype: torch.dtype)
     np.testing.assert_allclose(shares.numpy(), theirs.predict_proba(queries.double().numpy()), atol=1e-4)
 
 
+def test_a_list_of_ks_has_the_votes_of_each_k() -> None:
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = (torch.randn((n, 8), generator=generator) for n in (200, 60))
+    settings = {"labels": torch.randint(0, 5, (200,), generator=generator), "temperature": 0.07, "classes": 5}
+    scores = knn_scores(queries, bank, k=[1, 10, 50], **settings)
+    assert scores.shape == (60, 3, 5)
+    for place, k in enumerate((1, 10, 50)):
+        torch.testing.assert_close(scores[:, place], knn_scores(queries, bank, k=k, **settings))
+
+
 def test_a_small_temperature_does_not_overflow() -> None:
     rows = torch.eye(4)
     scores = knn_scores(rows, rows, torch.arange(4), k=2, temperature=1e-3, classes=4)
