@@ -155,3 +155,11 @@ def test_refusals() -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             made(**kwargs)
+
+
+def test_a_rank_mixes_only_its_own_samples() -> None:
+    """Partners come from the batches of all devices; each device runs the networks on its rows."""
+    method, local = made(), batch()
+    method.all_gather = lambda *tensors: tuple(torch.cat([tensor, tensor]) for tensor in tensors)
+    method.local_rows = lambda rows: rows[: len(rows) // 2]
+    assert len(method.inputs(local).student[0]) == len(local.images)
