@@ -29,17 +29,19 @@ class Seen(NamedTuple):
 
 
 class NonFiniteGuard(Callback):
-    """Ends a run at the first loss that is not finite, before the optimizer step, or skips such steps.
+    """Stops the run, or skips the step, if a loss is NaN or infinite.
 
-    The guard adds no wait for the GPU: the losses of a step are read after its backward pass has been queued. The ranks
-    exchange in one message whether a loss is not finite and whether a rank has received a signal (`PreemptionHandler`).
-    The running statistics of BatchNorm are restored to their values before the step. Weights that are not finite are
-    never saved. (A gradient that overflows in 16-mixed is handled by the gradient scaler, which skips that step.)
+    The check adds no wait for the GPU, because the losses of a step are read after its backward pass has been queued.
+    The ranks exchange one message per step. It says whether a loss is not finite, and whether a rank has received a
+    signal (`PreemptionHandler`). At such a loss, the optimizer changes no weights, and the running statistics of
+    BatchNorm are restored to their values before the step. Weights that are not finite are never saved. (If a gradient
+    overflows in 16-mixed, the gradient scaler skips the step.)
 
     Args:
-        nonfinite: action at such a loss. `stop` saves last.ckpt and reports the loss term and the images. `skip` skips
-            the step, reports it, counts it as `train/skipped`, and stops after 100 skipped steps in a row (or the
-            number of steps of an epoch, if that is smaller).
+        nonfinite: What to do if a loss is NaN or infinite. `stop` saves last.ckpt, reports the loss term and the
+            images, and ends the run before the optimizer step. `skip` skips the step, reports it, and counts it in
+            `train/skipped`. It ends the run after 100 skipped steps in succession, or after as many as an epoch has, if
+            an epoch is shorter.
     """
 
     def __init__(self, *, nonfinite: Literal["stop", "skip"] = "stop") -> None:

@@ -21,17 +21,18 @@ from kd_lightning.runs import results
 
 
 class Protocol(Callback):
-    """Saves `last.ckpt`, and `best.ckpt` by `val/acc`, and selects the checkpoint that is tested when `fit` ends.
+    """Saves `last.ckpt` and `best.ckpt` (highest `val/acc`), and tests one of them at the end of `fit`.
 
     The test images are used once, to evaluate a checkpoint that was selected without them. The student of the selected
     checkpoint is also written as `student.safetensors`, with timm's parameter names.
 
     Args:
-        select: epoch whose checkpoint is the result: `best` by val/acc, or `last`. Default: best if the run has a
-            validation with labels, else last (the usual protocol in the literature: `data.val_split: 0`).
-        test: whether the selected checkpoint is tested at the end of `fit`.
-        every_n_steps: number of optimizer steps between two saves of `last.ckpt` within an epoch; it bounds what a
-            killed run loses. Default: only at the end of each epoch.
+        select: Checkpoint that is the result of the run: `best` (of the epoch with the highest `val/acc`) or `last`.
+            Default: `best` if the run logs `val/acc`, which needs validation images with labels; otherwise `last`. Most
+            papers train on all training images and test the last epoch, as `data.val_split: 0` does.
+        test: Whether the selected checkpoint is tested at the end of `fit`.
+        every_n_steps: Number of optimizer steps between two saves of `last.ckpt` within an epoch. If a run is killed,
+            it loses at most these steps. Default: `last.ckpt` is saved only at the end of each epoch.
 
     Raises:
         ConfigError: for an `every_n_steps` that is not positive.

@@ -17,15 +17,16 @@ Mode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cu
 
 
 class Speed(Callback):
-    """Makes training faster; the numbers change only by rounding.
+    """Settings that make training faster, and change its results only by rounding.
 
     Args:
-        channels_last: whether the networks' weights and feature maps are stored with the channels innermost, the order
-            in which vector units and tensor cores read them. Default: only in half precision.
-        compile: mode of torch.compile, which compiles a training step with both networks and all losses as one graph.
-            Names in checkpoints do not change. `reduce-overhead` and `max-autotune` replay the step as a CUDA graph; on
-            a CPU they act as `default` and `max-autotune-no-cudagraphs`. The first step takes a minute or more. If
-            compilation fails, the run warns once and continues uncompiled. Default: no compilation.
+        channels_last: Whether the networks store weights and feature maps in torch's memory format channels_last, in
+            which vector units and tensor cores read them. Default: only if trainer.precision is half precision.
+        compile: Mode of torch.compile. It compiles both networks and all losses of a training step as one graph. The
+            names in checkpoints do not change. On a GPU, `reduce-overhead` and `max-autotune` run the step as a CUDA
+            graph. On a CPU, they are the same as `default` and `max-autotune-no-cudagraphs`. The first step takes a
+            minute or more. If the compilation fails, the run warns once and continues uncompiled. Default: no
+            compilation.
     """
 
     def __init__(self, *, channels_last: bool | None = None, compile: Mode | None = None) -> None:

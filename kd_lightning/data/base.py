@@ -22,33 +22,38 @@ Split = Literal["train", "val", "test"]
 
 
 class ImageData(LoaderMixin, ABC):
-    """Base class of every data set.
+    """Data set of the run and its arguments.
+
+    This is the base class of all data sets.
 
     Args:
-        batch_size: number of images per step on each device.
-        global_batch_size: number of images per step on all devices together; it replaces batch_size. Results are then
-            the same on any number of devices (except for batch normalisation, which uses the images of one device).
-        eval_batch_size: number of images per evaluation step on each device; evaluation stores no gradients, so that it
-            can be larger than batch_size.
-        val_split: share of the training images (or, from 1, their number) that is held out for validation, stratified
-            by class and drawn with `split_seed`. The test images are then evaluated only once, at the end. 0 trains on
-            all images, as in the literature. It has no effect if the data set has its own validation images.
-        max_train_samples: number of training images, stratified by class and drawn with `split_seed`. Default: all.
+        batch_size: number of training images per step on each device.
+        global_batch_size: number of training images per step on all devices together; it replaces batch_size. Results
+            are then the same on any number of devices (except for batch normalisation, which uses the images of one
+            device).
+        eval_batch_size: number of images per evaluation step on each device. It can be larger than batch_size, because
+            evaluation stores no gradients.
+        val_split: share of the training images that is held out for validation; a value of 1 or more is a number of
+            images. They are stratified by class and drawn with `split_seed`. 0 trains on all images, as most papers do.
+            It has no effect if the data set has its own validation images.
+        max_train_samples: number of training images that are used, stratified by class and drawn with `split_seed`
+            after the validation images are held out. Default: all.
         augmentations: list of augmentations of the training images, in order, or the name of a published set; []
             disables augmentation. Default: the usual augmentations of the data set.
         views: number of differently augmented views of each training image per step.
-        repeats: number of times that each image occurs in an epoch, whose length does not change (3 is DeiT's repeated
-            augmentation).
+        repeats: number of times that an image occurs in an epoch, each time with another augmentation (repeated
+            augmentation; 3 in DeiT). The length of an epoch does not change: with 3, it has a third of the images.
         mixing: mixup and CutMix of the training batches. Default: none.
-        neighbors: batches of anchors with some of their nearest neighbours. Default: none.
+        neighbors: batches that consist of anchors and some of their nearest neighbours. Default: none.
         predict_split: split that `predict` reads.
-        memory_limit: largest size in gigabytes of a split whose decoded images are stored in memory (on the GPU if
-            there is one) and in a disk cache for the next start. Larger splits are decoded by workers.
+        memory_limit: largest size in gigabytes of a split whose decoded images are stored in memory, and in a cache on
+            disk for later runs. Training images are also copied to the GPU if they need at most half of its free
+            memory. Larger splits are decoded by workers.
         num_workers: number of processes per device that decode images that are not in memory. Default: the number of
             cores divided by the number of devices, at most 16.
         on_error: reaction to unreadable images: `skip` skips them with a warning, `raise` raises an error.
-        split_seed: seed of the held-out images. It is separate from `seed`, so that runs with different seeds have the
-            same held-out images.
+        split_seed: seed with which the validation images (and `max_train_samples`) are drawn. It is separate from
+            `seed`, so that runs with different seeds have the same images.
         seed: seed of the order and the augmentation of the training images; the command line sets it to
             `seed_everything`.
 

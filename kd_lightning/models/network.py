@@ -1,4 +1,4 @@
-"""Network: any timm model by name. It normalises its own input and returns its features."""
+"""Network: a timm model by name, which normalises its own input and returns its features."""
 
 import json
 from contextlib import AbstractContextManager, nullcontext
@@ -27,20 +27,23 @@ class Network(nn.Module):
     """A timm model that normalises its own input: images as uint8, or as float in [0, 1].
 
     Args:
-        name: name of any model in timm (`cifar_resnet20`, `vit_small_patch14_dinov2.lvd142m`, `hf_hub:...`).
-        pretrained: whether to load timm's weights for the name (from a hub, or from this package:
-            `cifar_resnet20.digits`).
-        checkpoint: path of a local file with weights (safetensors, torch, or a checkpoint of this package).
-        num_classes: number of outputs of the classifier. 0 removes the classifier, so that the logits are the
-            embedding. A number that differs from the weights' number creates a new classifier on the same backbone.
-            Default: the number of the weights; 0 if they contain only a backbone.
-        mean: mean by which the model's input is normalised, one value per channel. Default: the mean of the weights.
-        std: standard deviation by which the input is divided, one value per channel. Default: that of the weights.
-        size: side in pixels to which images are resized. Default: the side at which the weights were trained, if timm
+        name: Name of a timm model (`resnet18`, `vit_small_patch14_dinov2.lvd142m`, `hf_hub:...`) or of a network of
+            this package (`cifar_resnet20`).
+        pretrained: Whether to load the pretrained weights of this name: timm's, which are downloaded, or those of this
+            package (`cifar_resnet20.digits`).
+        checkpoint: Path of a local file with weights: a safetensors file, a torch file, or a checkpoint of a run.
+        num_classes: Number of outputs of the classifier. 0 removes the classifier; the logits are then the embedding.
+            If it differs from the number of classes of the loaded weights, the classifier is new and random. Default:
+            the number of classes of the weights, or 0 if they contain only a backbone.
+        mean: Mean of each channel, which is subtracted from the input. Default: the mean with which the weights were
+            trained.
+        std: Standard deviation of each channel, by which the input is divided. Default: the standard deviation with
+            which the weights were trained.
+        size: Side in pixels to which images are resized. Default: the side at which the weights were trained, if timm
             or the file contains it, or the only side that the model accepts (ViTs); otherwise images are not resized.
-        dtype: number format of a teacher's weights and computations, independent of trainer.precision. `bfloat16` and
-            `float16` need half of its memory. Default: the format that trainer.precision sets.
-        model_kwargs: further arguments of the timm model (`drop_path_rate: 0.1`, `shortcut: B`, `img_size: 32`).
+        dtype: Number format of the weights and computations of a teacher, independent of trainer.precision; a student
+            cannot have it. `bfloat16` and `float16` halve the memory. Default: the format that trainer.precision sets.
+        model_kwargs: Further arguments of the model (`drop_path_rate: 0.1`, `shortcut: B`, `img_size: 32`).
 
     Raises:
         ConfigError: for an unknown name (with the nearest names), for arguments that the model does not accept, and

@@ -24,19 +24,20 @@ RESUME_ENV_VAR = "KD_LIGHTNING_RUN"
 
 @dataclass
 class Run:
-    """Names of a run, in its folder `<output_dir>/<project>/<name>/<id>/` and on the W&B dashboard.
+    """Names of a run, which define its folder `<output_dir>/<project>/<name>/<id>/` and its entry in W&B.
 
     Args:
-        project: W&B project, and name of the first folder.
-        name: name of the run, in which {seed} is replaced by its seed; default: `<method>-s{seed}`.
-        group: W&B group; default: `<data set>/<teacher>-<student>`, so that a dashboard groups comparable runs.
-        tags: W&B tags, in addition to the data set, the method and the networks.
-        output_dir: folder of all runs.
-        id: name of the run's own folder; default: date, time and four random characters. A run never writes into the
-            folder of another run. `--ckpt_path last` resumes the unfinished run of this id, or begins it if it does not
-            exist.
-        wandb: `auto` logs online if there is an API key, else offline in the run's folder, unless WANDB_MODE is set; it
-            asks no questions. `off`: log only to CSV.
+        project: Name of the W&B project, and of the first folder in `output_dir`.
+        name: Name of the run; {seed} in it is replaced by the seed of the run. Default: `<method>-s{seed}`.
+        group: Group of the run in W&B. Default: `<data set>/<teacher>-<student>`, so that W&B groups comparable runs.
+        tags: Tags of the run in W&B, in addition to the names of the data set, the method and the networks.
+        output_dir: Path of the folder that contains all runs.
+        id: Name of the run's own folder. Default: date, time and four random characters. A run never writes into the
+            folder of another run. `--ckpt_path last` resumes the unfinished run with this id; if no run has this id, a
+            new run begins.
+        wandb: Mode of logging to W&B: `online`, `offline` (into the run's folder), `off` (log only to CSV) or `auto`.
+            `auto` is the mode in the environment variable WANDB_MODE if it is set; otherwise `online` if there is an
+            API key, and else `offline`. No mode asks for input.
     """
 
     project: str = "kd_lightning"
