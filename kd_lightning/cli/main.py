@@ -23,7 +23,7 @@ def main(args: "ArgsType" = None) -> Any:
     from kd_lightning.commands.running import exit_on_error, run_class, without_gc
 
     with exit_on_error():
-        name = args[0] if isinstance(args, list) and not args[0].startswith("-") else "fit"  # Lightning then finds it
+        name = args[0] if isinstance(args, list) and not args[0].startswith("-") else "fit"  # Lightning finds another
         if name not in COMMANDS:
             raise ConfigError(f"there is no command {name!r}{nearest(name, COMMANDS)}")
         command, prog = COMMANDS[name], f"python -m kd_lightning {name}"

@@ -1,1 +1,1 @@
-"""Reading and checking of configs: parser, messages, checks."""
+"""Reading and checking of configs: parser, checks and error messages."""

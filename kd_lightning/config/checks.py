@@ -28,10 +28,10 @@ _ENDLESS = ("data.init_args.memory_limit", "trainer.callbacks")
 
 
 def fixed_seed(seed: int | bool) -> int:
-    """Return `seed_everything` as the seed of the images' order and augmentation.
+    """Return `seed_everything`, which is also the seed of the images' order and augmentation.
 
     Raises:
-        ConfigError: for a seed that is not an integer, or that numpy does not accept.
+        ConfigError: if the seed is not an integer, or if numpy does not accept it.
     """
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ConfigError(f"seed_everything: {seed} is not an integer from 0 to 2**32 - 1")
@@ -45,22 +45,24 @@ def validates(trainer: Namespace) -> bool:
 
 
 def check(command: str | None, config: Namespace) -> None:
-    """Raise an error for settings that no class rejects: keys and passwords, numbers that are not finite, a precision
-    that the device does not support, a student without weights for a command that needs them, a run without end.
+    """Raise an error for wrong settings that no class rejects.
+
+    Examples are keys and passwords, numbers that are not finite, a precision that the device does not support, a
+    student without weights in a command that needs them, and a run without end.
 
     Raises:
-        ConfigError: for the first wrong value; the message names the field.
+        ConfigError: for the first wrong setting. The message names the field.
     """
     content = config.as_dict()
     check_schema(content, Path(str((config.get("config") or ["config"])[-1])), "config")
     check_no_further_config(config.get("config") or [])
     for group in ("model", "data", "trainer", "run", "protocol", "guard", "speed"):
         if group in content and not isinstance(content[group], dict):
-            raise ConfigError(f"{group}: {content[group]!r} is not a table of settings; remove it to use the defaults")
+            raise ConfigError(f"{group}: {content[group]!r} is not a YAML mapping; remove it to use the defaults")
     if field := secret_field({key: value for key, value in content.items() if key != "config"}):
         raise ConfigError(
-            f"{_short(field)}: the value contains a key or password, which would be saved with the run's results; set "
-            "it by an environment variable (WANDB_API_KEY, HF_TOKEN) or by `wandb login`"
+            f"{_short(field)}: the value contains a key or password, which would be saved with the run's results; "
+            "remove it, and use an environment variable (WANDB_API_KEY, HF_TOKEN) or `wandb login`"
         )
     _check_numbers(content)
     _check_classes(content)
@@ -107,7 +109,7 @@ def _check_classes(content: dict[str, Any]) -> None:
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:
-    """Raise an error for values that Lightning accepts, but that make it fail later in the run."""
+    """Raise an error for values with which Lightning would start and fail later in the run."""
     for name, minimum in _MINIMA.items():
         value = trainer.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and value < minimum:
@@ -117,5 +119,5 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
 
 
 def _short(field: str) -> str:
-    """Return the name of a field as on the command line."""
+    """Return the name of a field as it is written on the command line."""
     return field.replace(".init_args", "")

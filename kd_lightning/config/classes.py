@@ -14,17 +14,27 @@ _BASES = {
     "callbacks": ("lightning.pytorch.callbacks.Callback",),
     "logger": ("lightning.pytorch.loggers.Logger",),
 }
-"""Base classes of the classes that a field accepts; they are imported only if the value of the field is wrong."""
+"""Import paths of the base classes of a field's classes. They are imported only if the value of the field is wrong."""
 
 
 def import_class(class_path: str) -> type | None:
-    """Return the class of an import path; None if it does not exist."""
+    """Return the class of an import path. Return None if the path has no module or the module has no such name.
+
+    Raises:
+        ModuleNotFoundError: if the module does not exist.
+    """
     module, _, name = class_path.rpartition(".")
     return getattr(importlib.import_module(module), name, None) if module else None
 
 
 def arguments_of(class_path: str) -> set[str]:
-    """Return the names of the arguments of a class and of its bases; an empty set if the class does not exist."""
+    """Return the names of the arguments of a class and of its base classes.
+
+    Return an empty set if the module of the class does not contain it.
+
+    Raises:
+        ModuleNotFoundError: if the module does not exist.
+    """
     kind = import_class(class_path)
     bases = inspect.getmro(kind) if kind else ()
     names = {n for base in bases if "__init__" in vars(base) for n in inspect.signature(base.__init__).parameters}

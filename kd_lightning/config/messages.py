@@ -1,4 +1,4 @@
-"""Error messages for a wrong config or command line: one line, with the nearest choices."""
+"""One-line error messages for a wrong config or command line, with the nearest choices."""
 
 import re
 
@@ -16,21 +16,22 @@ _UNKNOWN_CLASS = (
     r"Problem with given class_path '(?P<name>[^']+)'[\s\S]*No module named",
 )
 _BUILT_LATER = r"expects a function or a callable class: [\s\S]*?Got value: Namespace\(class_path='([\w.]+)'"
-"""Pattern of a message about a class that is built after the other objects: an optimizer, a part of `Combined`."""
+"""Pattern of a message about a class that is built after the other objects (an optimizer or a part of `Combined`)."""
 
 
 def config_error(error: BaseException | None) -> ConfigError | None:
-    """Return the ConfigError in a chain of exceptions, because jsonargparse wraps errors that a constructor raises."""
+    """Return the first ConfigError in a chain of exceptions, or None. jsonargparse wraps the errors of constructors."""
     while error is not None and not isinstance(error, ConfigError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def explain(message: str, options: set[str] = frozenset()) -> str:
-    """Return a message of jsonargparse (4.53) rewritten for a user: the field, the given value, the nearest choices.
+    """Rewrite a message of jsonargparse (4.53) for a user, and return it.
 
-    Messages about an unknown field, an unknown class, a value of a wrong type and a missing value are rewritten. All
-    other messages are returned with their field in front.
+    Messages about an unknown field, an unknown class, a value of a wrong type and a missing value are rewritten. The
+    new message contains the field, the given value and the nearest choices. All other messages only get the name of
+    their field as a prefix.
 
     Args:
         message: Message of jsonargparse.
@@ -80,7 +81,7 @@ def _unknown_field(message: str, field: str, options: set[str]) -> str:
 def _unknown_class(message: str, field: str, options: set[str]) -> str:
     choices = classes_of(field)
     if match := re.search(r"(?:spec|init_args), but got (.+?)(?:\. Got value|$)", message, re.MULTILINE):
-        return f"{field}: {match[1]} is neither a class nor a table of class_path and init_args{nearest('', choices)}"
+        return f"{field}: {match[1]} is neither a class nor a mapping of class_path and init_args{nearest('', choices)}"
     match = next((match for pattern in _UNKNOWN_CLASS if (match := re.search(pattern, message))), None)
     if not match or not (choices or "base" in match.groupdict()):
         return ""

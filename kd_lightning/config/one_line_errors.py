@@ -13,8 +13,8 @@ from kd_lightning.config.messages import config_error, explain
 from kd_lightning.errors import ConfigError, redacted
 from kd_lightning.io.safe_yaml import load_yaml
 
-# Import paths that jsonargparse denies (os, subprocess, builtins.eval, ...) raise an error and not only a warning.
-# In a field of type Any, a table with a class_path stays a table, and no object is built from it.
+# Import paths that jsonargparse denies (os, subprocess, builtins.eval, ...) raise an error instead of a warning.
+# In a field of type Any, a mapping with a class_path remains a mapping, and no object is built from it.
 set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
 set_loader("yaml", partial(load_yaml, load=get_loader("yaml")), exceptions=(yaml.YAMLError,))
 
@@ -40,7 +40,10 @@ class OneLineErrors:
             raise ConfigError(f"config: the file is not text in UTF-8 ({error})"[:300]) from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print one line and exit with status 2; jsonargparse's inner parsers of classes raise an exception instead."""
+        """Print the error as one line and exit with status 2.
+
+        The inner parsers, which jsonargparse uses for the arguments of classes, raise an exception instead.
+        """
         if not self.exit_on_error:
             super().error(message, ex)
         cause = config_error(ex)

@@ -2,9 +2,9 @@
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-import kd_lightning.methods  # noqa: F401  the short names of all methods
+import kd_lightning.methods  # noqa: F401  enables the short names of all methods
 from kd_lightning.config.one_line_errors import OneLineErrors
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
-    """Lightning's parser, but without abbreviated names, and with one line per error."""
+    """Lightning's parser without abbreviated names, which reports each error in one line."""

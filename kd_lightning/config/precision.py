@@ -11,10 +11,12 @@ _CHOICES = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-tru
 
 
 def check_precision(precision: str | int | None, accelerator: str) -> None:
-    """Raise an error if the device does not support a precision; Lightning would use another one or fail later.
+    """Raise an error if the device does not support a precision.
+
+    Without this check, Lightning would use another precision or fail later.
 
     Raises:
-        ConfigError: for such a precision; the message lists the precisions that the device supports.
+        ConfigError: in this case. The message lists the precisions that the device supports.
     """
     full_name = _ALIASES.get(str(precision), str(precision))
     device = _device(accelerator)

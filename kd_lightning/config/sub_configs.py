@@ -1,6 +1,7 @@
 """Sub-configs: files whose content is the value of one field, as in `data: ../base/data.yaml`.
 
-jsonargparse reads them, with paths relative to the config that names them. Nothing here imports torch or Lightning.
+jsonargparse reads these files. Their paths are relative to the config that names them. This module imports neither
+torch nor Lightning.
 """
 
 import re
@@ -24,10 +25,10 @@ _UNFIT = r"Config file loop detected: (?P<file>\S+) -> (?P=file)(?:\s|$)"
 
 
 def sub_config_error(message: str, field: str, options: set[str] = frozenset()) -> str:
-    """Return a message of jsonargparse (4.53) about a sub-config for a user, '' for other messages.
+    """Rewrite a message of jsonargparse (4.53) about a sub-config for a user. Return '' for all other messages.
 
-    A file for a class's own argument (`model.optimizer`) that does not fit its field is reported as a loop, because
-    jsonargparse opens it a second time.
+    jsonargparse reports a loop if the content of a file does not fit the argument of a class (`model.optimizer`),
+    because it then opens the file a second time.
     """
     for pattern in _INVALID:
         if found := re.search(pattern, message):
@@ -36,15 +37,20 @@ def sub_config_error(message: str, field: str, options: set[str] = frozenset()) 
         if found := re.search(pattern, message):
             return f"{field}: there is no file {found['file']}; its path is relative to the config that names it"
     if found := re.search(_UNFIT, message):
-        return f"{field}: the content of {found['file']} does not fit this field; write it into the config to see why"
+        return (
+            f"{field}: the content of {found['file']} does not fit this field; write the content into the config to "
+            "see the reason"
+        )
     return ""
 
 
 def check_no_further_config(files: Iterable[Any]) -> None:
-    """Raise an error if a config has a field `config`, because jsonargparse 4.53 loses settings of the config it names.
+    """Raise an error if a config has a field `config`, which would name a further config.
+
+    jsonargparse 4.53 loses settings of the further config.
 
     Raises:
-        ConfigError: naming the file.
+        ConfigError: in this case. The message names the file.
     """
     for file in files:
         if file is None or not Path(str(file)).is_file():
@@ -52,6 +58,6 @@ def check_no_further_config(files: Iterable[Any]) -> None:
         content = load_yaml(Path(str(file)).read_text())
         if isinstance(content, dict) and content.get("config") is not None:
             raise ConfigError(
-                f"config: {file} names another config in its field `config`; give both by --config, or name a file "
-                "per field (data: FILE)"
+                f"config: {file} names another config in its field `config`; give both with --config, or name one "
+                "file per field (data: FILE)"
             )

@@ -16,11 +16,11 @@ _CASTS = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torc
 
 
 class CheckedWhenBuilt(ABCMeta):
-    """Metaclass that calls `on_built` of an object after its outermost `__init__` has returned.
+    """Metaclass that calls `on_built` of a new object after the `__init__` of its class has returned.
 
-    This lets a base class check and use what its subclasses declare from their arguments. The attribute `given` of an
-    object is the set of the names of the arguments that its caller passed. Arguments that a subclass passes to its base
-    class are not included.
+    A base class can therefore check attributes that the `__init__` of a subclass sets. The attribute `given` of the
+    object is the set of the names of the arguments that its caller passed. It does not include the arguments that a
+    subclass passes to its base class.
     """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -39,17 +39,17 @@ def check_weight(field: str, value: float) -> None:
     """Raise an error if the weight of a loss term is negative or not finite.
 
     Raises:
-        ConfigError: for such a weight; the message names the field.
+        ConfigError: if the weight is negative or not finite. The message names the field.
     """
     if not 0 <= value < math.inf:
         raise ConfigError(f"{field}: {value} is not a valid weight; give 0 or a positive finite number")
 
 
 def check_layer(field: str, number: int, *networks: Network) -> None:
-    """Raise an error if one of the networks does not have the stage with this number; the last stage is number 1.
+    """Raise an error if one of the networks has no stage with this number. Stage 1 is the last stage.
 
     Raises:
-        ConfigError: for such a number; the message names `field` and the number of stages of the network.
+        ConfigError: if there is no such stage. The message names `field` and the number of stages of the network.
     """
     for network in networks:
         stages = len(network.model.feature_info)
@@ -60,16 +60,16 @@ def check_layer(field: str, number: int, *networks: Network) -> None:
 
 
 def check_teacher(method: str, student: Network, teacher: Network, *, logits: bool) -> None:
-    """Raise an error for a teacher without weights, or for one whose logits are read but do not fit the classes.
+    """Raise an error if the teacher has no weights, or if its logits are read but do not fit the student's classes.
 
     Args:
         method: Name of the method's class, for the message.
-        student: The student.
-        teacher: The teacher.
+        student: Student of the method.
+        teacher: Teacher of the method.
         logits: Whether the method reads the teacher's logits.
 
     Raises:
-        ConfigError: for such a teacher; the message names the field.
+        ConfigError: in both cases. The message names the field.
     """
     if not teacher.has_weights:
         raise ConfigError(
@@ -95,10 +95,12 @@ def check_teacher(method: str, student: Network, teacher: Network, *, logits: bo
 
 
 def check_checkpoint(method: LightningModule, checkpoint: dict[str, Any]) -> None:
-    """Raise an error if a checkpoint is of another optimizer, or if its tensors do not fit the method.
+    """Raise an error if the tensors of a checkpoint do not fit the method, or if `fit` cannot resume its optimizer.
+
+    `fit` cannot resume an optimizer or a schedule of another class.
 
     Raises:
-        ConfigError: for such a checkpoint; the message names the field and the first tensors that differ.
+        ConfigError: in both cases. The message names the field, and the classes or the first tensors that differ.
     """
     saved_optimizer = checkpoint.get("trained_by", method.trained_by)
     if method._trainer is not None and method._trainer.state.fn == "fit" and saved_optimizer != method.trained_by:
@@ -119,7 +121,7 @@ def check_labels(method: LightningModule, data: Any) -> None:
     """Raise an error if the terms of the method read labels, but the data have none.
 
     Raises:
-        ConfigError: for such data; the message names the field.
+        ConfigError: in this case. The message names the field.
     """
     if method.needs_labels and not data.labeled:
         remedy = "set model.ce_weight to 0, or choose" if "teacher" in dict(method.named_children()) else "choose"
@@ -133,7 +135,7 @@ def check_dtype(teacher: Network, data: Any) -> None:
     """Raise an error if trainer.precision would cast the weights of the teacher to another dtype than `teacher.dtype`.
 
     Raises:
-        ConfigError: for such a dtype; the message names the field.
+        ConfigError: in this case. The message names the field.
     """
     precision = data.trainer.precision if data.trainer else None
     if teacher.dtype not in (None, _CASTS.get(precision, teacher.dtype)):

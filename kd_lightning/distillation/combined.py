@@ -19,15 +19,16 @@ from kd_lightning.models import Features, Reads
 
 @forward_hooks
 class Combined(Distiller):
-    """Combination of several methods: the student minimises the weighted sum of the terms of all parts.
+    """Combination of several methods, called parts, which minimises the weighted sum of their terms.
 
-    Each network runs once per step, for all parts together. Each part has its own arguments, adapters, queues and
-    hooks. The terms of the labels and of KD's soft targets belong to the combination.
+    The student and the teacher run once per step, and all parts use the resulting features. Each part has its own
+    arguments, additional layers (heads), queues and hooks. The cross-entropy with the labels and KD's soft targets are
+    terms of the combination and not of its parts.
 
     Args:
-        parts: Methods to combine, each with its own arguments; each class at most once. The parts share the networks,
-            the optimizer, the schedule, `gather`, and the terms of the labels and of the soft targets. These are
-            arguments of the combination.
+        parts: Methods to combine, each with its own arguments. A class can be given only once. The arguments that all
+            parts share are arguments of the combination: the networks, the optimizer, the schedule, `gather`, and the
+            weights of the cross-entropy and of the soft targets.
         part_weights: List with one factor per part, which multiplies all terms of the part. Default: 1 for each part.
         ce_weight: Weight of the cross-entropy with the labels; 0 disables it.
         kd_weight: Weight of KD's soft targets; 0 disables them. KD itself cannot be a part, because it has no other
@@ -37,9 +38,9 @@ class Combined(Distiller):
             lr_batch_size and lr_scaling.
 
     Raises:
-        ConfigError: for an empty list of parts; for two parts of the same class; for a part without a teacher
-            (Supervised) or without terms of its own (KD); for a part that overrides `inputs` (STKD) or a method that
-            `Combined` does not call; for a part that sets an argument of the combination.
+        ConfigError: if the list of parts is empty, if two parts have the same class, if a part has no teacher
+            (Supervised) or has only the terms of the combination (KD), if a part overrides `inputs` (STKD) or a
+            function that `Combined` does not call, or if a part sets an argument of the combination.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Combined(Distiller):
             name = name_of(part, self.parts)
             part.check_terms(ce_weight=ce_weight, kd_weight=kd_weight)
             self.parts[name] = without_networks(part, gather=self.gather)
-        for parameter in trained:  # a label-free part freezes the classifier, but other terms may train it
+        for parameter in trained:  # a label-free part has frozen the classifier, which other terms may train
             parameter.requires_grad_(True)
         self.parts_with = {
             hook: [part for part in self.parts.values() if hook in overridden(type(part))] for hook in HOOKS
@@ -138,5 +139,5 @@ class Combined(Distiller):
 
 
 def _joined(part: str, term: str) -> str:
-    """Return the logged name of a part's term: `sp` for SP's `sp`, `rkd_angle` for RKD's `angle`."""
+    """Return the name by which a part's term is logged: `sp` for SP's `sp`, `rkd_angle` for RKD's `angle`."""
     return term if term == part or term.startswith(f"{part}_") else f"{part}_{term}"

@@ -23,25 +23,25 @@ class Distiller(StudentModule, ABC):
     The teacher is frozen: eval mode, no gradients, excluded from optimizer, checkpoints and DDP's synchronisation.
 
     Args:
-        teacher: Network that the student learns from. Its weights come from `pretrained` or `checkpoint`. Its number of
-            classes is not taken from the data, so that a teacher of other classes raises an error instead of getting a
-            random classifier.
-        kd_weight: Weight of KD's soft targets (Hinton et al. 2015), which can be added to every method; 0 disables
-            them.
+        teacher: Network that the student learns from. `pretrained` or `checkpoint` must give its weights. Its number of
+            classes is that of the weights. If the method reads the teacher's logits, this must be the number of classes
+            of the data.
+        kd_weight: Weight of KD's soft targets (Hinton et al. 2015), which every distiller can use in addition to its
+            own terms; 0 disables them.
         kd_temperature: Temperature of both softmaxes of the soft targets.
-        check_teacher: Whether to measure the teacher's accuracy on the validation images once before epoch 0. It is
-            logged as `teacher/acc`. A value below chance + 5 points causes a warning, because the teacher's class
-            order, mean or std may be wrong. Without a validation split, up to 5,000 training images without
-            augmentation are used.
-        gather: Whether losses compare samples across the batches of all devices, so that a result does not depend on
-            the number of devices. `false`: they compare only the samples of each device's batch, as some released codes
-            do. It has an effect on SP, RKD, PKT, DIST, CoSS, TinTeM's global term, SEED's queue and STKD's partners.
-            Other methods compare no samples.
+        check_teacher: Whether to measure the teacher's accuracy once before epoch 0 and log it as `teacher/acc`. A
+            warning appears if it is less than 5 points above chance, because the teacher's class order, mean or std
+            may then be wrong. The accuracy is measured on the validation images. Without a validation split, it is
+            measured on up to 5,000 training images without augmentation.
+        gather: Whether losses that compare samples use the samples of all devices (true) or only those of each device's
+            batch (false, as in some authors' released code). With true, these losses do not depend on the number of
+            devices; BatchNorm still does. Losses that compare samples are those of SP, RKD, PKT and DIST, the space
+            term of CoSS and the global term of TinTeM. The argument also applies to the samples that SEED adds to its
+            queue and that STKD mixes. It has no effect on other methods.
         **kwargs: Arguments of every method: student, ce_weight, optimizer, lr_scheduler, lr_batch_size and lr_scaling.
 
     Raises:
-        ConfigError: for a teacher without weights; for a teacher whose logits are read but whose classes are not the
-            student's.
+        ConfigError: if the teacher has no weights, or if its logits are read and its classes are not the student's.
     """
 
     min_batch_size: int = 1
@@ -64,7 +64,7 @@ class Distiller(StudentModule, ABC):
         self.teacher = teacher.freeze()
         self.has_task_classifier = not teacher.fresh_classifier and teacher.num_classes == self.student.num_classes
         names = [*dict(teacher.named_parameters()), *dict(teacher.named_buffers())]
-        # DistributedDataParallel reads this list, and neither broadcasts these tensors nor puts them into its buckets
+        # DistributedDataParallel does not synchronise the tensors of this list
         self._ddp_params_and_buffers_to_ignore = [f"teacher.{name}" for name in names]
 
     def on_built(self) -> None:
@@ -75,13 +75,13 @@ class Distiller(StudentModule, ABC):
         """Features of the teacher that a step computes, for `losses` and the soft targets."""
         checks.check_teacher(type(self).__name__, self.student, self.teacher, logits=self.reads_teacher.logits)
         self.check_terms(ce_weight=self.ce_weight, kd_weight=self.kd_weight)
-        if not self.trains_classifier:  # it gets no gradient, but DistributedDataParallel would wait for one
+        if not self.trains_classifier:  # DistributedDataParallel would wait for gradients that are never computed
             heads = self.student.model.get_classifier()
             for head in heads if isinstance(heads, tuple) else (heads,):  # DeiT's distilled networks have two
                 head.requires_grad_(False)
 
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
-        """Raise an error if, with these weights of the base's terms, some modules would not be trained."""
+        """Raise an error if no term would train some modules, given the weights of cross-entropy and soft targets."""
 
     @property
     def trains_classifier(self) -> bool:
@@ -91,8 +91,8 @@ class Distiller(StudentModule, ABC):
     def losses(self, student: Seen, teacher: Seen, batch: Batch) -> dict[str, Tensor]:
         """Return the method's own terms by name: float scalars, already multiplied by their weights.
 
-        The sum of all terms is minimised, and each is logged as `train/<name>`. A term with the name `ce` or `kd`
-        replaces the term of this name of the base class.
+        The sum of all terms is minimised, and each term is logged as `train/<name>`. A term with the name `ce` replaces
+        the cross-entropy that the base class adds. A term with the name `kd` replaces the soft targets.
         """
 
     @torch.no_grad()
@@ -107,7 +107,7 @@ class Distiller(StudentModule, ABC):
     def with_base_terms(
         self, terms: dict[str, Tensor], student: Seen, teacher: Seen, batch: Batch
     ) -> dict[str, Tensor]:
-        """Return the terms with the weighted cross-entropy before them and the weighted soft targets after them."""
+        """Return the given terms together with the weighted cross-entropy and the weighted soft targets."""
         terms = super().with_base_terms(terms, student, batch)
         if not self.kd_weight or "kd" in terms:
             return terms
@@ -115,27 +115,27 @@ class Distiller(StudentModule, ABC):
         return {**terms, "kd": self.kd_weight * kd_loss(*logits, temperature=self.kd_temperature)}
 
     def all_gather(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the rows N,... of all devices' batches, with gradient; with `gather: false`, return the given tensors.
+        """Return the rows of tensors N,... of all devices, with gradient.
 
-        A loss that compares samples across the batch must gather first. A loss that is only a mean over samples need
-        not.
+        If `gather` is false, return the given tensors. A loss that compares samples across the batch must gather them
+        first. A loss that is a mean over samples does not need to gather them.
         """
         return tuple(map(distributed.gather, tensors)) if self.gather else tensors
 
     def local_rows(self, rows: Tensor) -> Tensor:
-        """Return this device's rows of a tensor from `all_gather`."""
+        """Return the rows of this device from a tensor that `all_gather` returned."""
         return distributed.share(rows) if self.gather else rows
 
     def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
-        """Return the vectors N,D of student and teacher that the losses make similar; None if there are none."""
+        """Return the vectors N,D of student and teacher that the losses make similar. Return None if there are none."""
         return None
 
     def check_layer(self, field: str, number: int) -> None:
-        """Raise an error if student or teacher does not have the stage with this number; the last stage is number 1."""
+        """Raise an error if student or teacher has no stage with this number. Stage 1 is the last stage."""
         checks.check_layer(field, number, self.student, self.teacher)
 
     def effective_batch_size(self, data: Any) -> int:
-        """Return the number of images that are compared with one another."""
+        """Return the number of images that a loss compares with one another."""
         return data.batch_size * data.world if self.gather else data.batch_size
 
     def check_batch_size(self, size: int, field: str = "data.batch_size") -> None:

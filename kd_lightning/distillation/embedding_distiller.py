@@ -1,4 +1,4 @@
-"""EmbeddingDistiller: base of methods whose head maps the student's embedding into the teacher's embedding space."""
+"""EmbeddingDistiller: base class of methods that map the student's embedding into the teacher's embedding space."""
 
 from abc import ABC
 
@@ -11,8 +11,8 @@ from kd_lightning.models import Features, Reads
 class EmbeddingDistiller(Distiller, ABC):
     """Base class of the label-free methods that make the head's output similar to the teacher's embedding.
 
-    The head maps the student's embedding into the teacher's embedding space. Subclasses create it. It is not part of
-    the student that is saved at the end of a run.
+    The head maps the student's embedding into the teacher's embedding space. Subclasses create the head. It is not part
+    of the student that is saved at the end of a run.
     """
 
     head: nn.Module

@@ -35,7 +35,7 @@ class EvaluationSteps(LightningModule):
 
     @property
     def evaluation_reads(self) -> Reads:
-        """Features of the student that validation and test compute; by default its logits."""
+        """Features of the student that validation and test compute. Default: the logits."""
         return Reads(logits=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Features:

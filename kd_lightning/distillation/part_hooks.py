@@ -13,14 +13,14 @@ HOOKS = {"teardown", *(name for name in dir(LightningModule) if name.startswith(
     *("on_before_batch_transfer", "on_after_batch_transfer", "on_gpu"),
     *("on_save_checkpoint", "on_load_checkpoint"),
 }
-"""Lightning's hooks that are called on each part with the same arguments.
+"""Lightning's hooks that `Combined` calls on each part with the arguments that it gets itself.
 
-The two hooks of checkpoints are excluded, because `Combined` calls them with other arguments.
+The two hooks for checkpoints are excluded, because `Combined` calls them with other arguments.
 """
 
 
 def forward_hooks(kind: type[Distiller]) -> type[Distiller]:
-    """Make all `HOOKS`, except those that the class defines, also run for its parts; a class decorator."""
+    """Decorate a class so that its `HOOKS` also run for its parts, except hooks that the class itself defines."""
     for hook in HOOKS - {*vars(kind)}:
         setattr(kind, hook, _with_parts(hook))
     return kind
@@ -42,7 +42,10 @@ def _with_parts(hook: str) -> Callable[..., Any]:
 
 @contextmanager
 def checkpoint_of_part(checkpoint: dict[str, Any], name: str) -> Iterator[dict[str, Any]]:
-    """Yield the checkpoint of a part: only its tensors, named as in the part; on exit, copy changes to `checkpoint`."""
+    """Yield a copy of `checkpoint` for one part, and copy the changes of the part to `checkpoint` on exit.
+
+    The copy contains only the tensors of the part, under the names that they have in the part.
+    """
     prefix, state = f"parts.{name}.", checkpoint["state_dict"]
     part_state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     part_checkpoint = {**checkpoint, "state_dict": part_state}

@@ -14,10 +14,10 @@ from kd_lightning.models import Network
 
 
 class PartFactory(Protocol):
-    """Type of a part in a config: a method's class with the method's own arguments.
+    """Type of a part in a config, which is a method's class with values of the method's own arguments.
 
-    The arguments below belong to the combination, so that a part cannot set them in a config. `Combined` passes only
-    the student and the teacher to a part.
+    A config cannot set the arguments in this signature for a part, because they are arguments of the combination.
+    `Combined` passes only the student and the teacher to a part.
     """
 
     def __call__(
@@ -43,21 +43,21 @@ _CALLED = {
     *("check_data", "check_terms", "check_layer", "check_batch_size", "min_batch_size", "effective_batch_size"),
     *("set_weights", "all_gather", "local_rows", "log", "log_dict", "on_save_checkpoint", "on_load_checkpoint"),
 }
-"""Further names that a part may define, because the combination or the part itself uses them."""
+"""Attributes, in addition to `HOOKS`, that a part may override. The combination or the part itself uses them."""
 
 
 def build(factory: PartFactory, number: int, *, student: Network, teacher: Network) -> Distiller:
     """Return the part that a factory creates.
 
     Args:
-        factory: The method's class with its own arguments.
-        number: Number of the part in the list, for messages; the first is 1.
-        student: The student.
-        teacher: The teacher.
+        factory: Class of the method, with values of the method's own arguments.
+        number: Number of the part in the list, for messages. The first part has number 1.
+        student: Student of the combination.
+        teacher: Teacher of the combination.
 
     Raises:
-        ConfigError: if the part is not a method with a teacher, or its arguments are wrong; the message names the part
-            by its number.
+        ConfigError: if the part is not a method with a teacher, or if its arguments are wrong. The message contains the
+            number of the part.
     """
     where, kind = f"model.parts, number {number}", getattr(factory, "func", factory)
     if not callable(factory) or isinstance(factory, nn.Module):
@@ -83,11 +83,11 @@ def name_of(part: Distiller, previous: Mapping[str, nn.Module]) -> str:
     """Return the name of a part, which is the name of its class in lower case.
 
     Args:
-        part: The part.
-        previous: The parts that precede it in the list, by name.
+        part: Part of a combination.
+        previous: Parts that precede this part in the list, by name.
 
     Raises:
-        ConfigError: if the method cannot be a part; the message names its class.
+        ConfigError: if the method cannot be a part. The message names its class.
     """
     kind = type(part).__name__
     where = f"model.parts: {kind}"
@@ -98,12 +98,13 @@ def name_of(part: Distiller, previous: Mapping[str, nn.Module]) -> str:
     defined = overridden(type(part))
     if "inputs" in defined:
         raise ConfigError(
-            f"{where} cannot be a part, because it makes its own images, which the other parts cannot use; remove it"
+            f"{where} cannot be a part, because it makes its own images, which the other parts cannot use; remove "
+            "this part"
         )
     if not {*part.weights} - {"ce_weight", "kd_weight"}:
         raise ConfigError(
-            f"{where} cannot be a part, because its only terms are those of the labels and the soft targets; remove "
-            "it, and set model.ce_weight and model.kd_weight"
+            f"{where} cannot be a part, because its only terms are the cross-entropy and the soft targets; remove this "
+            "part, and set model.ce_weight and model.kd_weight"
         )
     if not any(weight for name, weight in part.weights.items() if name not in ("ce_weight", "kd_weight")):
         raise ConfigError(f"{where}: all its weights are 0; set one above 0, or remove the part")
@@ -112,14 +113,17 @@ def name_of(part: Distiller, previous: Mapping[str, nn.Module]) -> str:
         raise ConfigError(f"{where}.{field}: all parts share this argument; set model.{field} instead")
     if unused := defined - HOOKS - _CALLED:
         raise ConfigError(
-            f"{where} cannot be a part, because it defines {', '.join(sorted(unused))}, which Combined does not call; "
-            "remove it"
+            f"{where} cannot be a part, because its class defines {', '.join(sorted(unused))}, which Combined does not "
+            "call; remove this part"
         )
     return kind.lower()
 
 
 def overridden(kind: type[Distiller]) -> set[str]:
-    """Return the public attributes of `Distiller` that a class overrides; of torch's attributes, only `forward`."""
+    """Return the names of the public attributes of `Distiller` that a class overrides.
+
+    Attributes of torch's `Module` are excluded, except `forward`.
+    """
     static = inspect.getattr_static
     names = (name for name in dir(Distiller) if not name.startswith("_"))
     changed = {name for name in names if static(kind, name) is not static(Distiller, name)}
@@ -127,10 +131,11 @@ def overridden(kind: type[Distiller]) -> set[str]:
 
 
 def without_networks(part: Distiller, *, gather: bool) -> Distiller:
-    """Remove student and teacher from a part's modules, disable the terms and hooks of its base, and return the part.
+    """Return the part, changed so that the combination owns the networks and computes the terms that all parts share.
 
-    The part still has student and teacher as plain attributes. It gathers if the combination does, unless its class
-    sets `gather: false`.
+    Student and teacher become plain attributes of the part, so that they are not registered as its modules. The part
+    no longer adds a cross-entropy and soft targets, and does not run the hooks that run once per run. It gathers if the
+    combination gathers, unless the class of the part sets `gather` to false.
     """
     networks = {name: part._modules.pop(name) for name in ("student", "teacher")}
     vars(part).update(networks)

@@ -11,19 +11,19 @@ from kd_lightning.models import Features, Masked, Network, Reads
 Images = Tensor | Masked | list[Tensor | Masked]
 """Images N,3,H,W of one pass of a network, or a list with the images of several passes, which may differ in N, H, W.
 
-`Masked` images are for a pass of a ViT in which a learnable token of the method replaces the tokens of some patches.
+`Masked` images are for ViTs. In their pass, a learnable token of the method replaces the tokens of some patches.
 """
 Seen = Features | list[Features]
 """Features of one pass, or a list with the features of each pass."""
 
 
 class Inputs(NamedTuple):
-    """Images of a step for each network."""
+    """Input images of each network in a step."""
 
     student: Images
     teacher: Images
     further: Mapping[str, Images] = MappingProxyType({})
-    """Images for the further networks, by name; a network whose name is missing gets the student's images."""
+    """Images for the further networks, by name. A network whose name is missing gets the student's images."""
 
 
 class FurtherNetwork(NamedTuple):
@@ -35,19 +35,19 @@ class FurtherNetwork(NamedTuple):
 
 
 def as_inputs(images: Images | Inputs) -> Inputs:
-    """Return the inputs of all networks; images that are not `Inputs` are used for student and teacher."""
+    """Return the inputs of all networks. Images that are not `Inputs` are for both student and teacher."""
     return images if isinstance(images, Inputs) else Inputs(images, images)
 
 
 def run(network: Network, images: Images, reads: Reads) -> Seen:
-    """Return the features of one pass of a network, or, for a list of images, a list with the features of each pass."""
+    """Return the features of one pass of a network. For a list of images, return a list with one result per pass."""
     if isinstance(images, list):
         return [network.features(element, **reads._asdict()) for element in images]
     return network.features(images, **reads._asdict())
 
 
 def only(features: Seen, reads: Reads) -> Seen:
-    """Return only those features that `reads` requests, of one pass or of a list of passes."""
+    """Return the features that `reads` requests, without the others, for one pass or for a list of passes."""
     return [element.only(reads) for element in features] if isinstance(features, list) else features.only(reads)
 
 

@@ -6,8 +6,9 @@ from lightning.pytorch import Trainer
 def is_read(trainer: Trainer, batch_idx: int) -> bool:
     """Return whether anything reads the values that this training step logs.
 
-    Readers are a logger, the progress bar, the first and last step of an epoch, and any third-party callback. A step
-    without a reader logs nothing, because Lightning's logging takes longer than a step of a small network.
+    A step logs its values if a logger or the progress bar reads them, or if it is the first or last step of an epoch.
+    Every step logs if there is a third-party callback, which may read the values. Other steps log nothing, because
+    Lightning's logging takes longer than a step of a small network.
     """
     if any(not type(callback).__module__.startswith("kd_lightning.") for callback in trainer.callbacks):
         return True

@@ -1,4 +1,4 @@
-"""Lightning's hooks of a method that belong to the run: random numbers, optimizer, checkpoint."""
+"""Lightning's hooks of a method that run once per run: for random numbers, optimizer and checkpoint."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,7 +14,7 @@ from kd_lightning.randomness import reseed
 
 
 def once_per_run(hook: Callable[..., None]) -> Callable[..., None]:
-    """Make a base class's hook do nothing in a part of `Combined`, because the combination runs it; a decorator."""
+    """Decorate a hook so that it does nothing in a part of `Combined`, because the combination runs the hook itself."""
 
     @wraps(hook)
     def run(self: "RunHooks", *args: Any, **kwargs: Any) -> None:
@@ -25,7 +25,7 @@ def once_per_run(hook: Callable[..., None]) -> Callable[..., None]:
 
 
 class RunHooks(LightningModule):
-    """The hooks of `StudentModule` that belong to the run."""
+    """The hooks of `StudentModule` that run once per run, also if the method has parts."""
 
     student: Network
     trained_by: str
@@ -34,13 +34,13 @@ class RunHooks(LightningModule):
 
     @once_per_run
     def on_fit_start(self) -> None:
-        self.train()  # Lightning would keep the eval mode if a caller has set it
+        self.train()  # a caller may have set the eval mode, which Lightning would keep
 
     @once_per_run
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the random numbers of a step (dropout) by the seed of the data, the epoch, the batch and the rank.
+        """Seed the generators (which dropout uses) from the seed of the data, the epoch, the batch and the rank.
 
-        A resumed run therefore draws the same numbers.
+        A resumed run therefore uses the same random numbers.
         """
         seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
         reseed(seed, self.current_epoch, batch_idx, self.global_rank)
@@ -57,11 +57,11 @@ class RunHooks(LightningModule):
         return data.batch_size * data.world * trainer.accumulate_grad_batches
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Return the optimizer of all parameters that require a gradient (student and adapters), and its schedule."""
+        """Return the optimizer of all parameters that require a gradient, and the schedule of its learning rate."""
         return optim.configure(self)
 
     def student_facts(self) -> dict[str, Any]:
-        """Return the facts that a file stores with the student's weights: `Network.facts` and the names of classes."""
+        """Return the facts that files store with the student's weights: `Network.facts` and names of the classes."""
         names = getattr(getattr(self.trainer, "datamodule", None), "class_names", [])
         return {**self.student.facts(), "class_names": list(names)}
 

@@ -21,17 +21,19 @@ from kd_lightning.models import Network, Reads
 
 
 class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhenBuilt):
-    """Base class of all methods: runs the networks, adds the cross-entropy with the labels, trains and evaluates.
+    """Method that trains a student, by distillation or without a teacher (`Supervised`).
+
+    The base class runs the networks, adds the cross-entropy with the labels, and trains and evaluates the student.
 
     Args:
         student: Network that is trained.
         ce_weight: Weight of the cross-entropy with the labels; 0 disables it.
-        optimizer: Optimizer of the student and the method's adapters. Default: SGD with learning rate 0.05, momentum
-            0.9 and weight decay 5e-4.
+        optimizer: Optimizer of the student and of the method's additional layers (heads). Default: SGD with learning
+            rate 0.05, momentum 0.9 and weight decay 5e-4.
         lr_scheduler: Schedule of the learning rate. Default: cosine decay to 0 over the run.
-        lr_batch_size: Batch size for which the learning rate is given. The learning rate is scaled from this size to
-            the batch size of the run's steps (data.batch_size x devices x trainer.accumulate_grad_batches). Default:
-            no scaling.
+        lr_batch_size: Batch size for which the given learning rate is meant. The learning rate is scaled from this size
+            to the number of images per optimizer step (data.batch_size x devices x trainer.accumulate_grad_batches).
+            Default: no scaling.
         lr_scaling: Rule by which `lr_batch_size` scales the learning rate. `linear`: in proportion to the batch size
             (Goyal et al. 2017). `sqrt`: in proportion to its square root, for Adam and its variants.
     """
@@ -59,7 +61,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.trained_by = optim.try_to_build(optimizer, lr_scheduler, student.parameters())
         self.weights: dict[str, float] = {}
-        """Weights of all terms, by the names of their arguments."""
+        """Weights of all terms, by the names of the arguments that set them."""
         self.set_weights(ce_weight=ce_weight)
         self.loss_terms: dict[str, Tensor] = {}
         """Weighted terms of the last step, detached."""
@@ -67,10 +69,10 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         self.accuracy = accuracies(student.num_classes)
 
     def set_weights(self, **weights: float) -> None:
-        """Set the weights of terms as attributes of these names.
+        """Set the weights of terms as attributes that have the names of the arguments.
 
         Raises:
-            ConfigError: for a weight that is negative or not finite.
+            ConfigError: if a weight is negative or not finite.
         """
         for name, weight in weights.items():
             checks.check_weight(name, weight)
@@ -78,9 +80,9 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         self.weights |= weights
 
     def on_built(self) -> None:
-        """Check the arguments and set the features that a step reads; called after the outermost `__init__`."""
+        """Check the arguments and set the features that a step computes; called after `__init__` has returned."""
         self.reads_student = self.reads | Reads(logits=self.ce_weight != 0)
-        """Features of the student that a step computes, for `losses` and the base's terms."""
+        """Features of the student that a step computes, for `losses`, the cross-entropy and the soft targets."""
         if not any(self.weights.values()):
             raise ConfigError(f"{', '.join(self.weights)}: all weights are 0, so nothing is trained; set one above 0")
 
@@ -91,13 +93,14 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
 
     @property
     def further(self) -> Mapping[str, FurtherNetwork]:
-        """Further networks that the base runs in each step; their names are the arguments of `losses`."""
+        """Further networks to run in each step, by name. `losses` gets their features as arguments of these names."""
         return {}
 
     def inputs(self, batch: Batch) -> Images | Inputs:
         """Return the input images of the networks; a list means one pass for each of its elements.
 
-        The first rows of the first pass must belong to the images of the batch, because the base's terms read them.
+        The first N rows of the first pass must belong to the N images of the batch, in the same order. The
+        cross-entropy and the soft targets use these rows.
         """
         return batch.images
 
@@ -105,12 +108,12 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
     def losses(self, student: Seen, batch: Batch) -> dict[str, Tensor]:
         """Return the method's own terms by name: float scalars, already multiplied by their weights.
 
-        The sum of all terms is minimised, and each is logged as `train/<name>`. A term with the name `ce` replaces the
-        cross-entropy of the base class.
+        The sum of all terms is minimised, and each term is logged as `train/<name>`. A term with the name `ce` replaces
+        the cross-entropy that the base class adds.
         """
 
     def record(self, name: str, value: Callable[[], Tensor]) -> None:
-        """Log a value of this step in addition to the terms; it is computed only if this step logs."""
+        """Log a value of this step in addition to the terms. `value` is called only if this step logs."""
         if self.recording:
             self.recorded[name] = value().detach()
 
@@ -120,24 +123,24 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the terms read labels; if so, data without labels raise an error."""
+        """Whether the terms read labels. If they do, data without labels raise an error."""
         return self.ce_weight != 0
 
     @property
     def trains_classifier(self) -> bool:
-        """Whether a term reads the student's logits; if not, no accuracy is logged."""
+        """Whether a term reads the student's logits. If none does, no accuracy is logged."""
         return self.ce_weight != 0 or self.reads.logits
 
     def check_data(self, data: Any) -> None:
         """Raise an error if the terms cannot be computed on the data; called before any image is read.
 
         Raises:
-            ConfigError: for such data; the message names the field.
+            ConfigError: in this case. The message names the field.
         """
         checks.check_labels(self, data)
 
     def training_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Run each network once and return all weighted terms by name."""
+        """Run the networks on their input images and return all weighted terms by name."""
         inputs = passes.as_inputs(self.inputs(batch))
         features = self.run_networks(inputs)
         further = {
@@ -147,19 +150,19 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         return self.with_base_terms(self.losses(*features, batch, **further), *features, batch)
 
     def run_networks(self, inputs: Inputs) -> list[Seen]:
-        """Return the features of the student, followed by those of the teacher if there is one."""
+        """Return a list with the features of the student and, if there is a teacher, the features of the teacher."""
         return [passes.run(self.student, inputs.student, self.reads_student)]
 
     def with_base_terms(self, terms: dict[str, Tensor], student: Seen, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms with the weighted cross-entropy before them."""
+        """Return the given terms together with the weighted cross-entropy."""
         if not self.ce_weight or "ce" in terms:
             return terms
         return {"ce": self.ce_weight * self.cross_entropy(passes.first(student).logits, batch), **terms}
 
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Return the cross-entropy of the logits' first N rows with the N labels, and record `train/acc`.
+        """Return the cross-entropy of the first N rows of the logits with the N labels, and record `train/acc`.
 
-        For mixed images (`data.mixing`), the two labels are weighted by the shares of their images.
+        A mixed image (`data.mixing`) has two labels. Each label has the weight of the image that it belongs to.
         """
         logits = logits[: len(batch.labels)]
         self.record("acc", lambda: (logits.detach().argmax(dim=1) == batch.labels).float().mean())

@@ -1,4 +1,4 @@
-"""Distillation methods, one paper per file. A config can name a class that is imported here without its module."""
+"""Distillation methods, with one file per paper. In a config, the name of a class below needs no module."""
 
 from kd_lightning.methods.at import AT
 from kd_lightning.methods.coss import CoSS

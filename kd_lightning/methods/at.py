@@ -14,16 +14,16 @@ from kd_lightning.models import Features, Reads
 
 @full_precision
 def at_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Return the mean squared difference between the attention maps of student and teacher (after Eq. 2).
+    """Return the mean squared difference between the attention maps of student and teacher (based on Eq. 2).
 
-    A sample's attention map is the mean over the channels of its squared features. It is flattened to a vector over the
-    positions and normalised to length 1. The paper's Eq. 2 takes the L2 norm of the difference. The mean square is from
-    the authors' released code, and all later codes use it.
+    A sample's attention map is the mean over the channels of its squared features. The map is flattened to a vector
+    over the positions, and the vector is normalised to length 1. The paper's Eq. 2 takes the L2 norm of the difference.
+    The mean square is that of the authors' released code, and all later implementations use it.
 
     Args:
         student_map: Feature map of the student, N,C,H,W.
-        teacher_map: Feature map of the teacher, N,D,h,w. If the two sizes differ, the larger map is pooled to the
-            smaller.
+        teacher_map: Feature map of the teacher, N,D,h,w. If the sizes of the two maps differ, the larger map is pooled
+            to the size of the smaller map.
     """
     student, teacher = (normalize(x.square().mean(dim=1).flatten(1)) for x in match_spatial(student_map, teacher_map))
     return F.mse_loss(student, teacher)
@@ -32,12 +32,13 @@ def at_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 class AT(Distiller):
     """Attention transfer (Zagoruyko & Komodakis 2017, "Paying More Attention to Attention").
 
-    The student learns to be active at the positions of an image where the teacher is active. The channels may differ.
+    The student learns to have large features at the same positions of an image as the teacher. The two networks may
+    have different numbers of channels.
 
     Args:
         layers: Number of stages whose feature maps are matched, counted back from the last stage. The last stage of the
             student is matched with the last stage of the teacher, and so on. The losses of all pairs are added.
-        at_weight: Weight of the summed loss. The default is the paper's beta and RepDistiller's value.
+        at_weight: Weight of the sum of the losses. The default is the value of the paper's beta and of RepDistiller.
         **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
             lr_scheduler.
     """

@@ -16,7 +16,7 @@ PAPER_SCALE, RELEASED_SCALE = 70.0, 1 / (0.07 * 0.1)
 
 @full_precision
 def feature_similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return L_co: minus the mean over the N samples of the cosine between the student's and the teacher's embedding.
+    """Return L_co, the negative mean over N samples of the cosine between the student's and the teacher's embedding.
 
     Args:
         student: Embeddings of the student, N,D.
@@ -27,10 +27,10 @@ def feature_similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 @full_precision
 def space_similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return L_ss: minus the mean over the D dimensions of the cosine between the student's and the teacher's column.
+    """Return L_ss, the negative mean over D dimensions of the cosine between the student's and the teacher's column.
 
-    A column holds the values of one dimension for the samples of the batch. The columns are not centred, and the rows
-    are not normalised first. With one sample, each column is a single number, and the gradient is 0.
+    A column contains the values of one dimension for the samples of the batch. The columns are not centred, and the
+    rows are not normalised before. With one sample, each column is a single number, and the gradient is 0.
 
     Args:
         student: Embeddings of the student, N,D.
@@ -41,7 +41,7 @@ def space_similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 @full_precision
 def coss_loss(student: Tensor, teacher: Tensor, *, scale: float = PAPER_SCALE, space_weight: float = 1.0) -> Tensor:
-    """Return scale (L_co + space_weight L_ss) (CoSS, section 3).
+    """Return scale x (L_co + space_weight x L_ss) (CoSS, section 3).
 
     Args:
         student: Embeddings of the student, N,D.
@@ -55,19 +55,20 @@ def coss_loss(student: Tensor, teacher: Tensor, *, scale: float = PAPER_SCALE, s
 class CoSS(EmbeddingDistiller):
     """Space similarity (Singh & Wang 2024, "Simple Unsupervised Knowledge Distillation With Space Similarity").
 
-    The student's embedding of each image learns to point in the direction of the teacher's embedding. In addition, each
-    dimension of the embedding learns to vary over the batch as the teacher's dimension does. The student thus preserves
-    the shape of the teacher's embedding space. The method needs no labels.
+    The student learns to give each image an embedding with the direction of the teacher's embedding. In addition, each
+    dimension of the student's embedding learns to vary over the batch as the same dimension of the teacher's embedding
+    does. The student thus preserves the shape of the teacher's embedding space. The method needs no labels.
 
     In the paper, a batch consists of anchors, each with 15 of its 31 nearest neighbours in the teacher's embedding
-    space; `data.neighbors` makes such batches. The head is that of the authors' released code. That code compares only
-    the images of each GPU's own batch, as `gather: false` does here.
+    space. `data.neighbors` makes such batches. The head is that of the authors' released code. The released code
+    compares only the images of each GPU's batch, as `gather: false` does here.
 
     Args:
-        scale: Factor of both terms. 70 is the paper's value; `released` is 1 / (0.07 x 0.1), the value of the
-            authors' released code. With weight decay in the optimizer, the factor changes the result.
-        space_weight: Weight of the space-similarity term relative to the feature-similarity term; the paper's lambda. 0
-            disables the space-similarity term and leaves the cosine of each image's embeddings, the paper's L_co.
+        scale: Factor of both terms. 70 is the paper's value. `released` is 1 / (0.07 x 0.1), the value of the authors'
+            released code. With SGD, the factor acts like a factor of the learning rate. With Adam, it has nearly no
+            effect, except if the optimizer adds weight decay to the gradient (Adam does, AdamW does not).
+        space_weight: Weight of the space-similarity term relative to the feature-similarity term (the paper's lambda).
+            With 0, only the feature-similarity term is computed (the paper's L_co).
         hidden: Width of the hidden layer of the head. The head (Linear, ReLU, Linear) is used only if the student's and
             the teacher's embeddings differ in width. It is not part of the saved student.
         ce_weight: Weight of the cross-entropy with the labels. The paper has no such term.

@@ -1,4 +1,4 @@
-"""DIST: correlations instead of a divergence (Huang et al. 2022)."""
+"""DIST: distillation by correlations instead of a divergence (Huang et al. 2022)."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ _EPSILON = 1e-8
 def correlation_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, dim: int) -> Tensor:
     """Return T^2 (1 - mean Pearson correlation) of the student's and the teacher's softmax along a dimension.
 
-    DIST, Eqs. 6, 8 and 9. `dim=1` correlates the classes of each sample (inter-class). `dim=0` correlates the samples
-    of the batch for each class (intra-class). The denominator has 1e-8 added, as in the authors' released code. The
-    correlation of a row or column that does not vary is therefore 0.
+    These are Eqs. 6, 8 and 9 of DIST. `dim=1` correlates over the classes of each sample (inter-class). `dim=0`
+    correlates over the samples of the batch for each class (intra-class). 1e-8 is added to the denominator, as in the
+    authors' released code. The correlation of a row or column that does not vary is therefore 0.
 
     Args:
         student_logits: Logits of the student, N,K.
@@ -37,12 +37,13 @@ def correlation_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperat
 class DIST(Distiller):
     """Correlations (Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher").
 
-    The student learns the order of the teacher's probabilities instead of their values. It learns the order of the
-    classes for each sample, and the order of the samples for each class. The default weights of 2 and the temperatures
-    are those of the authors' released code.
+    The student learns probabilities that correlate with the teacher's probabilities, instead of probabilities with the
+    same values. A correlation does not change if the student's probabilities are multiplied by a positive factor or if
+    an offset is added. The correlations are computed over the classes of each sample, and over the samples for each
+    class. The default weights and the temperatures are those of the authors' released code.
 
     Args:
-        temperature: Temperature of both softmaxes: 4 on CIFAR, 1 on ImageNet.
+        temperature: Temperature of both softmaxes. The released code has 4 on CIFAR and 1 on ImageNet.
         inter_weight: Weight of the correlation over the classes of each sample.
         intra_weight: Weight of the correlation over the samples of the batch for each class.
         **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and

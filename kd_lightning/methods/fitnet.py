@@ -14,10 +14,10 @@ from kd_lightning.models import Features, Reads
 
 @full_precision
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean squared difference of two feature maps (FitNets, Eq. 3, as a mean over all elements).
+    """Return the mean squared difference between two feature maps (FitNets, Eq. 3, averaged over all elements).
 
     Args:
-        student: Feature map of the student, mapped to the shape of the teacher's, N,C,H,W.
+        student: Feature map of the student, mapped to the shape of the teacher's feature map, N,C,H,W.
         teacher: Feature map of the teacher, N,C,H,W.
     """
     return F.mse_loss(student, teacher)
@@ -26,17 +26,19 @@ def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class FitNet(Distiller):
     """Hints (Romero et al. 2015, "FitNets: Hints for Thin Deep Nets").
 
-    The student learns to predict a feature map of the teacher, called the hint. A 1x1 convolution with BatchNorm (and
-    ReLU) maps the student's feature map of the same stage to the teacher's number of channels. If the sizes of the two
-    maps differ, the larger map is pooled to the smaller.
+    The student learns to predict a feature map of the teacher, called the hint. The student's feature map of the same
+    stage is mapped to the teacher's number of channels by a 1x1 convolution, BatchNorm and (with `relu`) a ReLU. If the
+    sizes of the two maps differ, the larger map is pooled to the size of the smaller map.
 
-    As in RepDistiller, there is one phase, and the hint is added to the cross-entropy. The paper has two phases: it
-    first trains the student's layers up to this stage with the hint only, and then the student with KD.
+    As in RepDistiller, training has one phase, in which the loss of the hint is added to the cross-entropy. The paper
+    has two phases. The first phase trains the student's layers up to this stage, with the hint only. The second phase
+    trains all layers of the student with KD.
 
     Args:
-        layer: Stage of the hint, counted back from the last stage, which is 1; 2 is the middle of three stages.
-        relu: Whether a ReLU follows the BatchNorm. The stages of a convolutional teacher end in a ReLU, too.
-        fitnet_weight: Weight of the hint. The default is RepDistiller's.
+        layer: Number of the stage of the hint, counted back from the last stage, which is 1. If a network has three
+            stages, the middle stage is 2.
+        relu: Whether a ReLU follows the BatchNorm. This fits teachers whose stages end in a ReLU (ResNets and VGGs).
+        fitnet_weight: Weight of the hint's loss. The default is that of RepDistiller.
         **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
             lr_scheduler.
     """

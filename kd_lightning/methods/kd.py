@@ -1,4 +1,4 @@
-"""KD: soft targets (Hinton, Vinyals, Dean 2015). The loss is `functional.kd_loss`, because every distiller uses it."""
+"""KD: soft targets (Hinton, Vinyals, Dean 2015). The loss is `kd_loss` in `functional`, which every distiller uses."""
 
 from typing import Any
 
@@ -16,11 +16,11 @@ class KD(Distiller):
     (`kd_weight`). In KD it is enabled by default, and the only other term is the cross-entropy with the labels.
 
     Args:
-        temperature: Temperature of both softmaxes, called `kd_temperature` in other distillers. The default weights are
-            meant for a temperature of 4.
+        temperature: Temperature of both softmaxes. Methods other than KD and STKD call it `kd_temperature`. The default
+            weights are meant for a temperature of 4.
         ce_weight: Weight of the cross-entropy with the labels. With 0, the student learns only from the teacher.
-        kd_weight: Weight of the soft targets. The default weights of 0.1 and 0.9 are RepDistiller's (Tian et al. 2020);
-            the paper gives none.
+        kd_weight: Weight of the soft targets. The default weights of 0.1 and 0.9 are RepDistiller's (Tian et al. 2020).
+            The paper gives no weights.
         **kwargs: Arguments of every distiller, such as teacher, check_teacher, student, optimizer and lr_scheduler.
     """
 

@@ -16,9 +16,10 @@ _EPSILON = 1e-7
 def pkt_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean of p log(p / q) over the N x N pairs of samples (Passalis & Tefas 2018).
 
-    p (teacher) and q (student) are N,N probabilities. Row i holds (1 + cosine) / 2 of sample i and each of the N
-    samples, also of sample i itself. Each row is divided by its sum. The mean, and the 1e-7 that is added to p and q in
-    the logarithm, are those of the authors' released code. The mean KL divergence of a row would be N times this value.
+    p (teacher) and q (student) are N,N probabilities. Row i contains (1 + cosine) / 2 for sample i and each of the N
+    samples, including sample i itself. Each row is divided by its sum. The authors' released code also takes the mean
+    over all pairs, and adds 1e-7 to p and q in the logarithms. The KL divergence, averaged over the rows, is N times
+    the result.
 
     Args:
         student: Embeddings of the student, N,D.

@@ -14,7 +14,7 @@ from kd_lightning.models import Features, Reads
 
 @full_precision
 def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return RKD-D: the mean smooth L1 difference between the N,N distances of student and teacher (paper: Eqs. 7, 8).
+    """Return RKD-D, the mean smooth L1 difference between the N,N distances in student and teacher (Eqs. 7, 8).
 
     The distances of each network are divided by their mean over all distances above 0. The loss is the mean over all
     pairs of samples, including the pairs of a sample with itself.
@@ -28,10 +28,10 @@ def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 @full_precision
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return RKD-A: the mean smooth L1 difference between the cosines of the N,N,N angles (paper: Eqs. 9, 10).
+    """Return RKD-A, the mean smooth L1 difference between the cosines of N,N,N angles in both networks (Eqs. 9, 10).
 
-    Each angle is between the lines from one sample to two samples. To save memory, the angles are computed for some
-    samples at a time.
+    Three samples define an angle: it is at the first sample, between the lines to the second and the third sample. To
+    save memory, the angles at a few samples are computed at a time.
 
     Args:
         student: Embeddings of the student, N,D.
@@ -56,7 +56,7 @@ def _sum_angle_losses(student_corners: Tensor, teacher_corners: Tensor, student:
 
 
 def _angles(corners: Tensor, vectors: Tensor) -> Tensor:
-    """Return M,N,N: at each of M corners, the cosine of the angle between the lines to two of N vectors."""
+    """Return the cosines M,N,N of the angles at M corners, between the lines to each two of N vectors."""
     lines = normalize(vectors[None] - corners[:, None])
     return lines @ lines.transpose(1, 2)
 
@@ -64,11 +64,12 @@ def _angles(corners: Tensor, vectors: Tensor) -> Tensor:
 class RKD(Distiller):
     """Relations between embeddings (Park et al. 2019, "Relational Knowledge Distillation").
 
-    The student learns the teacher's distances between two samples of a batch, and the teacher's angles between three.
+    The student learns the distances between two samples of a batch, and the angles between three samples of a batch, in
+    the teacher's embedding space.
 
     Args:
         distance_weight: Weight of the distances. The default is that of the paper and of RepDistiller.
-        angle_weight: Weight of the angles. Their cost grows with the cube of the batch size.
+        angle_weight: Weight of the angles. The cost of the angles grows with the cube of the batch size.
         **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
             lr_scheduler.
     """

@@ -18,11 +18,12 @@ from kd_lightning.models import Features
 def seed_loss(
     student: Tensor, teacher: Tensor, *, queue: Tensor, student_temperature: float, teacher_temperature: float
 ) -> Tensor:
-    """Return the mean cross-entropy of the student's similarities with the teacher's as targets (paper: Eq. 4).
+    """Return the mean cross-entropy of the student's similarities, with the teacher's similarities as targets (Eq. 4).
 
-    Each network has 1 + Q similarities for a sample. They are the cosines of its embedding to the teacher's embedding
-    of the same sample and to the Q embeddings of the queue. They are divided by the network's temperature and
-    normalised by a softmax. The loss is not minimal at student = teacher, because the two temperatures differ.
+    Each network has 1 + Q similarities for each sample, which are cosines to the network's embedding of the sample. The
+    first is the cosine to the teacher's embedding of the same sample. The others are the cosines to the Q embeddings of
+    the queue. The similarities are divided by the network's temperature and normalised by a softmax. The loss is not
+    minimal at student = teacher, because the two temperatures differ.
 
     Args:
         student: Embeddings of the student, N,D.
@@ -44,22 +45,22 @@ def _similarities(vectors: Tensor, teacher: Tensor, queue: Tensor) -> Tensor:
 class SEED(EmbeddingDistiller):
     """Similarities to a queue (Fang et al. 2021, "SEED: Self-supervised Distillation for Visual Representation").
 
-    The student learns how similar an image is to the most recent images in the teacher's embedding space. A queue
-    stores the teacher's embeddings of these images. The queue starts with random unit vectors. All devices have the
-    same queue, unless `gather` is false.
+    The student learns how similar an image is to the most recent images of the training, as measured in the teacher's
+    embedding space. A queue stores the teacher's embeddings of these recent images. The queue starts with random unit
+    vectors. All devices have the same queue, unless `gather` is false.
 
     The teacher's embedding is the input of its classifier, whereas the paper's teachers have a projection to 128
     dimensions. A head maps the student's embedding to the width of the teacher's embedding. The head is dropped after
-    training. Its layers (Linear, ReLU, Linear) are inferred.
+    training. We chose the layers of the head (Linear, ReLU, Linear) without a source.
 
     Args:
-        queue_size: Number of embeddings in the queue. The default is that of the authors' released code. If there are
-            fewer training images than this, the queue also contains an earlier embedding of the image itself. The queue
-            is copied in every step and saved in checkpoints: 65,536 embeddings of 2,048 numbers take 0.5 GB.
+        queue_size: Number of embeddings in the queue. The default is that of the authors' released code. If the number
+            of training images is smaller, the queue also contains an earlier embedding of the image itself. The queue
+            is copied in every step and saved in checkpoints. 65,536 embeddings of 2,048 numbers take 0.5 GB.
         student_temperature: Temperature of the student's softmax.
-        teacher_temperature: Temperature of the teacher's softmax. The default is that of the authors' released code. It
-            is so low that only the image's own embedding counts, unless the queue contains a nearly equal one. As we
-            recall, the paper has 0.01.
+        teacher_temperature: Temperature of the teacher's softmax. The default is that of the authors' released code.
+            With this low temperature, only the image's own embedding counts, unless the queue contains a nearly equal
+            embedding. We recall that the paper has 0.01, but could not check it.
         seed_weight: Weight of the cross-entropy of the similarities.
         ce_weight: Weight of the cross-entropy with the labels. The paper has no such term.
         **kwargs: Arguments of every distiller, such as teacher, kd_weight, student, optimizer and lr_scheduler.
@@ -110,10 +111,10 @@ class SEED(EmbeddingDistiller):
 
     @torch.no_grad()
     def _enqueue(self, embeddings: Tensor) -> None:
-        """Replace the oldest embeddings of the queue by new ones, in place, so that checkpoints contain them.
+        """Replace the oldest embeddings of the queue by new embeddings, in place, so that checkpoints contain them.
 
-        An embedding that is not finite is stored as zeros, so that its cosine to every embedding is 0. Skipping the
-        step would not remove it from the queue.
+        An embedding that is not finite is stored as zeros, so that its cosine to every embedding is 0. Otherwise it
+        would remain in the queue, even if `guard.nonfinite` skips the step.
         """
         count = len(self.queue)
         rows = (self.place + torch.arange(len(embeddings), device=self.place.device)) % count

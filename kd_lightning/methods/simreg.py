@@ -15,7 +15,9 @@ from kd_lightning.models import Features
 
 @full_precision
 def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return 2 - 2 mean cosine of the rows: the mean squared distance between the rows as unit vectors (SimReg).
+    """Return 2 minus twice the mean cosine between the rows of student and teacher (SimReg).
+
+    This equals the mean squared distance between the rows after they are scaled to length 1.
 
     Args:
         student: Embeddings of the student after the head, N,D.
@@ -28,14 +30,14 @@ class SimReg(EmbeddingDistiller):
     """Regression (Navaneet et al. 2021, "SimReg: Regression as a Simple Yet Effective Tool for Self-supervised
     Knowledge Distillation").
 
-    The student's embedding, mapped by a deep head, learns to point in the direction of the teacher's embedding. The
-    head is dropped after training. The paper found that the head should be deep. The widths of the head are those of
-    the authors' released code. BatchNorm and ReLU follow each hidden layer; in the released code, they do not follow
-    the second one. For the simplest form, the cosine without a deep head, use CoSS with `space_weight: 0`.
+    A deep head maps the student's embedding, and its output learns to point in the direction of the teacher's
+    embedding. The head is dropped after training. The paper found that the head should be deep. BatchNorm and ReLU
+    follow each hidden layer here. In the authors' released code, they do not follow the second hidden layer. For the
+    simplest form, which is the cosine without a deep head, use CoSS with `space_weight: 0`.
 
     Args:
-        hidden: Widths of the hidden layers of the head. Default: the paper's, which are 2, 1 and 2 times the width of
-            the student's embedding.
+        hidden: Widths of the hidden layers of the head. Default: the widths of the released code, which are 2, 1 and 2
+            times the width of the student's embedding.
         simreg_weight: Weight of the regression.
         ce_weight: Weight of the cross-entropy with the labels. The paper has no such term.
         **kwargs: Arguments of every distiller, such as teacher, kd_weight, student, optimizer and lr_scheduler.

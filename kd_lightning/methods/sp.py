@@ -15,14 +15,14 @@ from kd_lightning.models import Features, Reads
 def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return |G_teacher - G_student|^2 / N^2 (Tung & Mori 2019, Eqs. 2-4).
 
-    G is the N,N Gram matrix of a network's flattened features, with each row normalised to length 1. Two other variants
-    in circulation give other values: one normalises the features instead of the Gram matrix, the other normalises the
-    Gram matrix by its Frobenius norm.
+    G is the N,N Gram matrix of a network's flattened features, with each row normalised to length 1. Other programs use
+    two variants that give other values. The first variant normalises the features instead of the Gram matrix. The
+    second variant divides the Gram matrix by its Frobenius norm.
 
     Args:
         student: Features of the student, N,... of any shape. The paper uses the last feature map before pooling,
             N,C,H,W.
-        teacher: Features of the teacher, N,... Their channels and size may differ from the student's.
+        teacher: Features of the teacher, N,... Their shape may differ from that of the student's features.
     """
     return (row_normalised_gram(teacher) - row_normalised_gram(student)).square().mean()
 
@@ -30,12 +30,12 @@ def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class SP(Distiller):
     """Similarity-preserving distillation (Tung & Mori 2019, "Similarity-Preserving Knowledge Distillation").
 
-    The student learns to have similar features for images with similar teacher features. The loss compares the N,N
-    similarities between the images of a batch, computed from the last feature maps. No projection is needed, whatever
-    the shapes of the two maps.
+    The student learns to have similar features for two images if the teacher has similar features for them. The loss
+    compares the N,N similarities between the images of a batch, computed from the last feature maps. The feature maps
+    of student and teacher may have different shapes, and no projection is needed.
 
     Args:
-        sp_weight: Weight of the loss; the paper's gamma. 3000 is meant for batches of about 128 images, because the
+        sp_weight: Weight of the loss (the paper's gamma). 3000 is meant for batches of about 128 images, because the
             loss decreases as 1/N with the batch size N.
         layers: Number of stages whose feature maps are matched, counted back from the last stage. The last stage of the
             student is matched with the last stage of the teacher, and so on. The losses of all pairs are added.

@@ -19,16 +19,17 @@ class Virtual(NamedTuple):
     """The M images of the batch that are mixed into each of N virtual samples, and their weights."""
 
     rows: Tensor
-    """Rows of the images in the batch, N,M int64; the first one is the sample's own."""
+    """Positions of the images in the batch, N,M int64. The first image of virtual sample n is image n of the batch."""
     weights: Tensor
     """Weights of the images, N,M float32; each row sums to 1."""
 
 
 def virtual_samples(keys: Tensor, *, images: int, alpha: float, per: Literal["batch", "sample"]) -> Virtual:
-    """Return the images and weights of N virtual samples, drawn from the samples' keys.
+    """Return the images and weights of N virtual samples. The keys of the samples determine the random numbers.
 
-    Two images have the weights lambda and 1 - lambda, with lambda from Beta(alpha, alpha). Each further image has its
-    own lambda: its weight is 1 - lambda, and the weights of the images before it are multiplied by lambda.
+    Two images have the weights lambda and 1 - lambda, with lambda from Beta(alpha, alpha). For each further image, a
+    new lambda is drawn: the image has the weight 1 - lambda, and the weights of the earlier images are multiplied by
+    lambda.
 
     Args:
         keys: Keys of the samples, N int64.
@@ -78,25 +79,26 @@ class STKD(Distiller):
 
     The student learns the teacher's class probabilities for virtual samples, which are weighted sums of images.
 
-    Only the abstract of the paper was available. It says that virtual samples are weighted sums of several images, that
-    teacher and student should have similar distributions for them, and that mixed labels use the similarities of the
-    wrong classes. All constants here, and the forms of the two terms, are inferred. The mixture is mixup: two images
-    have the weights lambda and 1 - lambda, with lambda from Beta(alpha, alpha). The terms are KD's soft targets of the
-    mixed images and the cross-entropy with the two labels, weighted by lambda and 1 - lambda. With lambda = 1, STKD is
-    KD.
+    Only the abstract of the paper was available to us. According to it, virtual samples are weighted sums of several
+    images, and teacher and student should have similar distributions for them. The mixed labels should use the
+    similarities of the wrong classes. We chose all constants and the forms of the two terms, because the abstract does
+    not give them. Images are mixed as in mixup: two images have the weights lambda and 1 - lambda, with lambda from
+    Beta(alpha, alpha). The first term is KD's soft targets for the mixed images. The second term is the cross-entropy
+    with the two labels, weighted by lambda and 1 - lambda. With lambda = 1, STKD is KD.
 
     Args:
         alpha: Parameter of the distribution Beta(alpha, alpha) of lambda.
         per: Number of draws of lambda: one per `batch`, or one per `sample`.
-        images: Number of images per virtual sample. A third image is mixed with the mixture of the first two, and so
-            on.
+        images: Number of images per virtual sample. A third image is mixed with the mixture of the first two images,
+            and so on.
         labels: Labels of a virtual sample. `mixed`: the labels of all its images, with their weights. `hard`: only the
             label of the image with the largest weight.
-        plain: Whether the student also learns from the unmixed images, with KD's loss. This doubles the time of a step.
+        plain: Whether the student also learns from the unmixed images, with the loss of KD. This doubles the time of a
+            step.
         targets: Source of the soft targets. `mixed`: the teacher's probabilities for the mixed images. `sources`: the
             mixture of the teacher's probabilities for the unmixed images.
         temperature: Temperature of both softmaxes.
-        ce_weight: Weight of the cross-entropy with the labels. With 0, no labels are needed.
+        ce_weight: Weight of the cross-entropy with the labels; 0 disables it, and then no labels are needed.
         kd_weight: Weight of the soft targets.
         **kwargs: Arguments of every distiller, such as teacher, check_teacher, student, optimizer and lr_scheduler.
     """
@@ -129,14 +131,12 @@ class STKD(Distiller):
     def check_data(self, data: Any) -> None:
         super().check_data(data)
         if data.mixing:
-            raise ConfigError(
-                "data.mixing: STKD mixes the images itself and needs unmixed images; leave data.mixing out"
-            )
+            raise ConfigError("data.mixing: STKD mixes the images itself and needs unmixed images; remove data.mixing")
 
     def inputs(self, batch: Batch) -> Inputs:
         """Return the images of student and teacher: the mixed images, and with `plain` also the unmixed images.
 
-        With `targets: sources`, the teacher's images are only the unmixed ones.
+        With `targets: sources`, the teacher gets only the unmixed images.
         """
         keys, images = self.all_gather(batch.keys, batch.images)
         plain, mixed = as_float(batch.images), mix(as_float(images), self._virtual(keys))

@@ -17,20 +17,22 @@ from kd_lightning.models import Features, Network, Reads
 
 @full_precision
 def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return 1 - the mean cosine over N samples, each flattened to one vector.
+    """Return 1 minus the mean over N samples of the cosine between student and teacher.
+
+    Each sample is flattened to one vector.
 
     Args:
         student: Vectors of the student, N,...
-        teacher: Vectors of the teacher, mapped to the student's width, in the same shape.
+        teacher: Vectors of the teacher, mapped to the student's width, with the same shape.
     """
     return 1 - cosine(student.flatten(1), teacher.flatten(1)).mean()
 
 
 @torch.no_grad()
 def orthogonality_error(weight: Tensor) -> Tensor:
-    """Return |G - s I| / |G| for the weight D,E of a linear map, which is 0 if the map preserves angles.
+    """Return |G - s I| / |G| for the weight D,E of a linear map. The value is 0 if the map preserves angles.
 
-    G is the smaller of the weight's two Gram matrices, D,D or E,E, and s is the mean of G's diagonal.
+    G is the smaller of the two Gram matrices of the weight (D,D or E,E), and s is the mean of the diagonal of G.
     """
     weight = weight.float()
     gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
@@ -40,7 +42,7 @@ def orthogonality_error(weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def cosine_error(mapped: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean absolute difference between the N,N cosines of the vectors N,D and those of the vectors N,E."""
+    """Return the mean absolute difference between the cosines N,N of vectors N,D and the cosines N,N of vectors N,E."""
     mapped, teacher = (normalize(x.float()) @ normalize(x.float()).T for x in (mapped, teacher))
     return (mapped - teacher).abs().mean()
 
@@ -48,38 +50,40 @@ def cosine_error(mapped: Tensor, teacher: Tensor) -> Tensor:
 class TinTeM(Distiller):
     """Teacher in the Middle (Mannix et al. 2024, arXiv 2411.15239v1, "Faithful Label-free Knowledge Distillation").
 
-    A head maps the teacher's vectors to the student's width. It learns to preserve the angles between them by
-    stochastic neighbour embedding (SNE). The student's vectors learn to point in the direction of the mapped vectors.
-    The head and the student share no gradient: the head learns only from SNE, and the student only from cosines. One
-    optimizer trains both.
+    A head maps the teacher's vectors to the student's width. By stochastic neighbour embedding (SNE), the head learns
+    to preserve the angles between the teacher's vectors. The student's vectors learn to point in the direction of the
+    mapped vectors. The head gets gradients only from SNE, and the student only from the cosines. One optimizer trains
+    both.
 
-    There are four terms. `local` is SNE over the tokens of each image, and `global` is SNE over the first tokens of the
-    batch. `token` is the cosine of the student's first token, and `map` is the cosine of all its tokens as one vector.
+    There are four terms. `local` is SNE over the tokens of each image. `global` is SNE over the class tokens of the
+    batch. `token` uses the cosine between the student's class token and the mapped class token of the teacher. `map`
+    uses the cosine between all tokens of student and teacher, each flattened to one vector.
 
-    If one of the networks has no tokens, `global` and `token` use the embeddings, and the other two terms are disabled.
-    The student's embedding is then normalised by a LayerNorm without parameters, as ViTs end in a LayerNorm. Without
-    it, pooled ReLU features would never be negative and could not point in the direction of the mapped vectors. This
-    form (`pooled`) is inferred. All other equations are those of the authors' released code, because the paper's text
-    was not available.
+    In the form `pooled`, `global` and `token` use the embeddings instead of class tokens, and `local` and `map` are
+    disabled. A LayerNorm without parameters normalises the student's embedding, because ViTs also end in a LayerNorm.
+    Without this LayerNorm, pooled features of ReLUs would have no negative values and could not point in the direction
+    of the mapped vectors. We added the form `pooled` without a source. All other equations are those of the authors'
+    released code, because the text of the paper was not available to us.
 
     Args:
-        form: Vectors that are compared: `tokens`, or `pooled` for the embeddings. Default: `tokens` if both networks
-            have a class token and the student's classifier reads it, otherwise `pooled`.
+        form: Vectors that are compared. `tokens`: the class token and the tokens of the patches. `pooled`: the
+            embeddings. Default: `tokens` if both networks have a class token and the student's classifier reads it,
+            otherwise `pooled`.
         temperatures: Temperatures over which SNE is averaged.
         style: Form of SNE. `joint`, the paper's form, has one distribution over all pairs of vectors. `half` has one
             distribution for each vector.
         layer_norm: Whether the head is a LayerNorm and a linear map with bias (the paper's head). If false, the head is
             a linear map without bias.
-        local_weight: Weight of SNE over the tokens of each image. `pooled` does not use it.
+        local_weight: Weight of SNE over the tokens of each image. It has no effect in the form `pooled`.
         global_weight: Weight of SNE over the batch.
-        token_weight: Weight of the cosine of the first token, or of the embedding.
-        map_weight: Weight of the cosine of all tokens. `pooled` does not use it.
+        token_weight: Weight of the cosine between the class tokens, or between the embeddings.
+        map_weight: Weight of the cosine between all tokens. It has no effect in the form `pooled`.
         ce_weight: Weight of the cross-entropy with the labels. The paper has no such term.
         **kwargs: Arguments of every distiller, such as teacher, kd_weight, student, optimizer and lr_scheduler.
 
     Raises:
-        ConfigError: for `tokens` if a network has no class token, or if the two networks differ in the number of
-            patches.
+        ConfigError: if the form is `tokens` and a network has no class token, or the two networks have different
+            numbers of patches.
     """
 
     def __init__(
@@ -170,7 +174,7 @@ class TinTeM(Distiller):
         return vectors[:, 0], self.head(self.norm(teacher_vectors[:, 0]))
 
     def _vectors(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
-        """Return N,M,D and N,M,E: the vectors that are compared, which are the tokens or a single embedding."""
+        """Return the vectors N,M,D and N,M,E that are compared: the tokens, or one embedding (M = 1)."""
         if self.form == "pooled":
             vectors = F.layer_norm(student.embedding, student.embedding.shape[1:])
             return vectors[:, None], teacher.embedding[:, None]
@@ -178,14 +182,14 @@ class TinTeM(Distiller):
 
 
 def _first_and_patches(network: Network, tokens: Tensor) -> Tensor:
-    """Return N,1+M,D: the class token, then the tokens of the patches, without registers."""
+    """Return tokens N,1+M,D: the class token, followed by the tokens of the patches, without registers."""
     prefix = getattr(network.model, "num_prefix_tokens", 0)
     return torch.cat([tokens[:, :1], tokens[:, prefix:]], dim=1)
 
 
 @torch.no_grad()
 def _token_shape(network: Network) -> tuple[int, int] | None:
-    """Return the number of tokens without registers and their width, or None if there is no class token."""
+    """Return the number of tokens (without registers) and the width of a token. Return None without a class token."""
     if getattr(network.model, "cls_token", None) is None:  # register tokens do not represent the image
         return None
     was_training = network.training

@@ -115,8 +115,8 @@ WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
     ("a number for class_path", changed(model={"class_path": 3}), "model: "),
     ("init_arg", changed(model={"class_path": "KD", "init_arg": {}}), "model: "),
     ("a list for init_args", changed(model={"class_path": "KD", "init_args": []}), "model: "),
-    ("no trainer", changed(trainer=None), "trainer: None is not a table of settings"),
-    ("a list for the trainer", changed(trainer=[]), "trainer: [] is not a table of settings"),
+    ("no trainer", changed(trainer=None), "trainer: None is not a YAML mapping"),
+    ("a list for the trainer", changed(trainer=[]), "trainer: [] is not a YAML mapping"),
     ("a word for the trainer", changed(trainer="fast"), "trainer: "),
     ("a word for the run", changed(run="x"), "run: "),
     ("no seed", changed(seed_everything=None), "seed_everything: None is not an integer"),
@@ -201,9 +201,9 @@ WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
     (
         "KD as a part",
         parts("SP", "KD"),
-        "model.parts: KD cannot be a part, because its only terms are those of the labels",
+        "model.parts: KD cannot be a part, because its only terms are the cross-entropy",
     ),
-    ("a number as a part", parts(3), "model.parts: 3 is neither a class nor a table of class_path and init_args"),
+    ("a number as a part", parts(3), "model.parts: 3 is neither a class nor a mapping of class_path and init_args"),
     ("a part with init_arg", parts({"class_path": "SP", "init_arg": {}}), "is neither a class nor a table"),
     (
         "surplus arguments of a part",

@@ -61,7 +61,11 @@ class Doubled(SP):
             {},
             r"model.parts: RKD: all its weights are 0; .*",
         ),
-        ([KD], {}, r"model.parts: KD cannot be a part, .*; remove it, and set model.ce_weight and model.kd_weight"),
+        (
+            [KD],
+            {},
+            r"model.parts: KD cannot be a part, .*; remove this part, and set model.ce_weight and model.kd_weight",
+        ),
         ([STKD], {}, r"model.parts: STKD cannot be a part, because it makes its own images, .*"),
         ([AT, Doubled], {}, r"model.parts: Doubled cannot be a part, because it makes its own images, .*"),
         ([partial(SP, ce_weight=0.5)], {}, f"model.parts: SP.ce_weight: {SHARED} model.ce_weight instead"),
@@ -91,7 +95,7 @@ class Doubled(SP):
         (
             [Steps],
             {},
-            r"model.parts: Steps cannot be a part, because it defines optimizer_step, training_step, which .*",
+            r"model.parts: Steps cannot be a part, because its class defines optimizer_step, training_step, which .*",
         ),
         ([SP, AT], {"part_weights": [1.0]}, r"model.part_weights: 1 weights are given for 2 parts; give one per part"),
         ([SP, AT], {"part_weights": [1.0, -1.0]}, r"model.part_weights, at: -1.0 is not a valid weight; .*"),

@@ -62,7 +62,7 @@ def test_tables_and_docstrings_are_on_the_pages(site: Path) -> None:
         assert kind.__name__ in choosing
         assert f"{kind.__module__}.{kind.__name__}" in api
     assert "sp_weight=3000" in choosing  # a default, from the signature
-    assert "gamma; 3000 belongs to batches of about 128" in api  # an argument's line
+    assert "gamma). 3000 is meant for batches of about 128" in api  # an argument's line
     row = choosing[choosing.index("SEED: Self-supervised") :].partition("embedding")[0]
     assert row.split()[-1] == "none"  # its labels
     assert "at 0x" not in api  # a function's address
