@@ -156,7 +156,7 @@ def test_results_that_cannot_be_added_to_are_kept_aside(own: Path, content: str)
     (own / results.FILE).write_text(content)
     main(["test", f"--config={own / 'config.yaml'}", "--trainer.accelerator=cpu", f"--ckpt_path={own / 'best.ckpt'}"])
     assert (own / f"{results.FILE}.unread").read_text() == content
-    assert json.loads((own / results.FILE).read_text())["schema"] == 2
+    assert json.loads((own / results.FILE).read_text())["schema"] == 3
 
 
 def test_histograms_of_two_tests_are_both_kept_and_settings_told(own: Path) -> None:

@@ -312,7 +312,7 @@ def test_a_lock_is_not_written_through_a_link(tmp_path: Path) -> None:
     assert victim.read_text() == "mine"
 
 
-@pytest.mark.parametrize("content", [None, "a: [1\nb: {", "schema: 2"])
+@pytest.mark.parametrize("content", [None, "a: [1\nb: {", "schema: 3"])
 def test_a_run_whose_settings_are_lost_is_not_gone_on_with_under_others(tmp_path: Path, content: str | None) -> None:
     run = killed(tmp_path)
     (run / "config.yaml").unlink()
@@ -321,7 +321,7 @@ def test_a_run_whose_settings_are_lost_is_not_gone_on_with_under_others(tmp_path
     line = refused(tmp_path, "--run.id=a", "--ckpt_path=last")
     assert "begins a new run from this checkpoint" in line
     (run / "last.ckpt").unlink()
-    if content != "schema: 2":
+    if content != "schema: 3":
         assert processes.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()
         assert "cifar_resnet8" in (run / "config.yaml").read_text()
 

@@ -261,7 +261,7 @@ ALLOWED = {
         "pickle",
     ): "the official files are pickles: _ArrayUnpickler finds numpy's arrays and nothing else",
     ("distributed.py", "all_gather_object"): "between the processes of one run, which are one program",
-    ("config/messages.py", "import_module"): "of a class that jsonargparse has imported already, for an error's line",
+    ("config/classes.py", "import_module"): "of a class that jsonargparse has imported already, for an error's line",
     ("cli/registry.py", "import_module"): "of the registry's own class paths",
     ("__init__.py", "import_module"): "of the package's own public names",
 }
