@@ -14,7 +14,7 @@ _BASES = {
     "callbacks": ("lightning.pytorch.callbacks.Callback",),
     "logger": ("lightning.pytorch.loggers.Logger",),
 }
-"""Import paths of the base classes of a field's classes. They are imported only if the value of the field is wrong."""
+"""For each field, the import paths of the base classes of its values; imported only if the value is wrong."""
 
 
 def import_class(class_path: str) -> type | None:

@@ -38,9 +38,9 @@ class Combined(Distiller):
             lr_batch_size and lr_scaling.
 
     Raises:
-        ConfigError: if the list of parts is empty, if two parts have the same class, if a part has no teacher
-            (Supervised) or has only the terms of the combination (KD), if a part overrides `inputs` (STKD) or a
-            function that `Combined` does not call, or if a part sets an argument of the combination.
+        ConfigError: if the list of parts is empty, if two parts have the same class, if a part sets an argument of the
+            combination, or if a method cannot be a part. Supervised (no teacher), KD (no terms of its own) and STKD (it
+            overrides `inputs`) cannot be parts, nor can a class with a function that `Combined` does not call.
     """
 
     def __init__(

@@ -23,9 +23,9 @@ class Distiller(StudentModule, ABC):
     The teacher is frozen: eval mode, no gradients, excluded from optimizer, checkpoints and DDP's synchronisation.
 
     Args:
-        teacher: Network that the student learns from. `pretrained` or `checkpoint` must give its weights. Its number of
-            classes is that of the weights. If the method reads the teacher's logits, this must be the number of classes
-            of the data.
+        teacher: Network that the student learns from. `pretrained` or `checkpoint` must give its weights. By default
+            it has the number of classes for which its weights were trained. If the method reads the teacher's logits,
+            the teacher and the data must have the same number of classes.
         kd_weight: Weight of KD's soft targets (Hinton et al. 2015), which every distiller can use in addition to its
             own terms; 0 disables them.
         kd_temperature: Temperature of both softmaxes of the soft targets.
@@ -81,7 +81,7 @@ class Distiller(StudentModule, ABC):
                 head.requires_grad_(False)
 
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
-        """Raise an error if no term would train some modules, given the weights of cross-entropy and soft targets."""
+        """Raise an error if some modules would be trained by no term, with these weights of the base terms."""
 
     @property
     def trains_classifier(self) -> bool:

@@ -14,7 +14,7 @@ from kd_lightning.models import Network
 
 
 class PartFactory(Protocol):
-    """Type of a part in a config, which is a method's class with values of the method's own arguments.
+    """Type of a part in a config: the class of a method, with values for the method's own arguments.
 
     A config cannot set the arguments in this signature for a part, because they are arguments of the combination.
     `Combined` passes only the student and the teacher to a part.
@@ -134,8 +134,8 @@ def without_networks(part: Distiller, *, gather: bool) -> Distiller:
     """Return the part, changed so that the combination owns the networks and computes the terms that all parts share.
 
     Student and teacher become plain attributes of the part, so that they are not registered as its modules. The part
-    no longer adds a cross-entropy and soft targets, and does not run the hooks that run once per run. It gathers if the
-    combination gathers, unless the class of the part sets `gather` to false.
+    no longer adds a cross-entropy and soft targets, and skips the hooks that are marked `once_per_run`. It gathers if
+    the combination gathers, unless the class of the part sets `gather` to false.
     """
     networks = {name: part._modules.pop(name) for name in ("student", "teacher")}
     vars(part).update(networks)

@@ -7,8 +7,8 @@ def is_read(trainer: Trainer, batch_idx: int) -> bool:
     """Return whether anything reads the values that this training step logs.
 
     A step logs its values if a logger or the progress bar reads them, or if it is the first or last step of an epoch.
-    Every step logs if there is a third-party callback, which may read the values. Other steps log nothing, because
-    Lightning's logging takes longer than a step of a small network.
+    All other steps log nothing, because Lightning's logging takes longer than a step of a small network. If there is a
+    third-party callback, every step logs its values, because the callback may read them.
     """
     if any(not type(callback).__module__.startswith("kd_lightning.") for callback in trainer.callbacks):
         return True

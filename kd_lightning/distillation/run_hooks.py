@@ -1,4 +1,4 @@
-"""Lightning's hooks of a method that run once per run: for random numbers, optimizer and checkpoint."""
+"""Lightning's hooks for random numbers, optimizer and checkpoint, which the parts of `Combined` do not repeat."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -25,7 +25,7 @@ def once_per_run(hook: Callable[..., None]) -> Callable[..., None]:
 
 
 class RunHooks(LightningModule):
-    """The hooks of `StudentModule` that run once per run, also if the method has parts."""
+    """The hooks of `StudentModule` that run for the method itself, and not again for each of its parts."""
 
     student: Network
     trained_by: str

@@ -1,4 +1,4 @@
-"""Distillation methods, with one file per paper. In a config, the name of a class below needs no module."""
+"""Distillation methods, with one file per paper. In a config, a class is named without its module: `SP`."""
 
 from kd_lightning.methods.at import AT
 from kd_lightning.methods.coss import CoSS

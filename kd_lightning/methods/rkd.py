@@ -56,7 +56,7 @@ def _sum_angle_losses(student_corners: Tensor, teacher_corners: Tensor, student:
 
 
 def _angles(corners: Tensor, vectors: Tensor) -> Tensor:
-    """Return the cosines M,N,N of the angles at M corners, between the lines to each two of N vectors."""
+    """Return the cosines M,N,N of angles: entry m,i,j is the angle at corner m between the lines to vectors i and j."""
     lines = normalize(vectors[None] - corners[:, None])
     return lines @ lines.transpose(1, 2)
 

@@ -20,10 +20,10 @@ def seed_loss(
 ) -> Tensor:
     """Return the mean cross-entropy of the student's similarities, with the teacher's similarities as targets (Eq. 4).
 
-    Each network has 1 + Q similarities for each sample, which are cosines to the network's embedding of the sample. The
-    first is the cosine to the teacher's embedding of the same sample. The others are the cosines to the Q embeddings of
-    the queue. The similarities are divided by the network's temperature and normalised by a softmax. The loss is not
-    minimal at student = teacher, because the two temperatures differ.
+    For each sample and each network, the network's embedding of the sample is compared with 1 + Q vectors by cosine:
+    the teacher's embedding of the same sample, and the Q embeddings of the queue. These similarities are divided by the
+    network's temperature and normalised by a softmax. The loss is not minimal at student = teacher, because the two
+    temperatures differ.
 
     Args:
         student: Embeddings of the student, N,D.

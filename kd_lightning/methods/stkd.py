@@ -80,11 +80,12 @@ class STKD(Distiller):
     The student learns the teacher's class probabilities for virtual samples, which are weighted sums of images.
 
     Only the abstract of the paper was available to us. According to it, virtual samples are weighted sums of several
-    images, and teacher and student should have similar distributions for them. The mixed labels should use the
-    similarities of the wrong classes. We chose all constants and the forms of the two terms, because the abstract does
-    not give them. Images are mixed as in mixup: two images have the weights lambda and 1 - lambda, with lambda from
-    Beta(alpha, alpha). The first term is KD's soft targets for the mixed images. The second term is the cross-entropy
-    with the two labels, weighted by lambda and 1 - lambda. With lambda = 1, STKD is KD.
+    images, and teacher and student should have similar distributions for them. Mixed labels should let the student use
+    the similarities between the correct class and the wrong classes. We chose all constants and the forms of the two
+    terms, because the abstract does not give them. Images are mixed as in mixup: two images have the weights lambda and
+    1 - lambda, with lambda from Beta(alpha, alpha). The first term is KD's soft targets for the mixed images. The
+    second term is the cross-entropy with the two labels, weighted by lambda and 1 - lambda. With lambda = 1, STKD is
+    KD.
 
     Args:
         alpha: Parameter of the distribution Beta(alpha, alpha) of lambda.

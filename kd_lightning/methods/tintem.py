@@ -42,7 +42,7 @@ def orthogonality_error(weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def cosine_error(mapped: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean absolute difference between the cosines N,N of vectors N,D and the cosines N,N of vectors N,E."""
+    """Return the mean absolute difference between the cosines N,N of the mapped vectors and of the teacher's."""
     mapped, teacher = (normalize(x.float()) @ normalize(x.float()).T for x in (mapped, teacher))
     return (mapped - teacher).abs().mean()
 
@@ -57,7 +57,7 @@ class TinTeM(Distiller):
 
     There are four terms. `local` is SNE over the tokens of each image. `global` is SNE over the class tokens of the
     batch. `token` uses the cosine between the student's class token and the mapped class token of the teacher. `map`
-    uses the cosine between all tokens of student and teacher, each flattened to one vector.
+    flattens all tokens of an image to one vector per network, and uses the cosine between the two vectors.
 
     In the form `pooled`, `global` and `token` use the embeddings instead of class tokens, and `local` and `map` are
     disabled. A LayerNorm without parameters normalises the student's embedding, because ViTs also end in a LayerNorm.
@@ -190,7 +190,7 @@ def _first_and_patches(network: Network, tokens: Tensor) -> Tensor:
 @torch.no_grad()
 def _token_shape(network: Network) -> tuple[int, int] | None:
     """Return the number of tokens (without registers) and the width of a token. Return None without a class token."""
-    if getattr(network.model, "cls_token", None) is None:  # register tokens do not represent the image
+    if getattr(network.model, "cls_token", None) is None:  # a register token cannot replace it
         return None
     was_training = network.training
     network.eval()
