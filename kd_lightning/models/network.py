@@ -41,8 +41,9 @@ class Network(nn.Module):
             which the weights were trained.
         size: Side in pixels to which images are resized. Default: the side at which the weights were trained, if timm
             or the file contains it, or the only side that the model accepts (ViTs); otherwise images are not resized.
-        dtype: Number format of the weights and computations of a teacher, independent of trainer.precision; a student
-            cannot have it. `bfloat16` and `float16` halve the memory. Default: the format that trainer.precision sets.
+        dtype: Number format of the weights and computations of a teacher, independent of trainer.precision. Only a
+            teacher may set it; for a student, it is an error. `bfloat16` and `float16` halve the memory. Default: the
+            format that trainer.precision sets.
         model_kwargs: Further arguments of the model (`drop_path_rate: 0.1`, `shortcut: B`, `img_size: 32`).
 
     Raises:
