@@ -24,9 +24,9 @@ class Speed(Callback):
             vector units and tensor cores read directly. Default: only if trainer.precision is half precision.
         compile: Mode of torch.compile. It compiles both networks and all losses of a training step as one graph. The
             names in checkpoints do not change. On a GPU, `reduce-overhead` and `max-autotune` run the step as a CUDA
-            graph. On a CPU, `reduce-overhead` is the same as `default`, and `max-autotune` the same as `max-autotune-
-            no-cudagraphs`. The first step takes a minute or more. If the compilation fails, the run warns once and
-            continues uncompiled. Default: no compilation.
+            graph. On a CPU, `reduce-overhead` is the same as `default`, and `max-autotune` the same as
+            `max-autotune-no-cudagraphs`. The first step takes a minute or more. If the compilation fails, the run warns
+            once and continues uncompiled. Default: no compilation.
     """
 
     def __init__(self, *, channels_last: bool | None = None, compile: Mode | None = None) -> None:
