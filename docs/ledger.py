@@ -15,29 +15,31 @@ INTRODUCTION = """\
 <!-- Written by `python -m docs.ledger` from docs/ledger.yaml; do not edit it here. -->
 # Results
 
-Published and measured results, and why they differ. **No recipe of a paper has been run here**: smaller settings were
-run, which have their own configs. Each row is the result of
+This page lists measured results and published results, and explains why they differ. **No recipe of a paper has been
+run in this project.** The measured results come from smaller settings, which have their own configs. Each row is the
+result of
 
 `python -m kd_lightning fit --config configs/CONFIG CHANGES --seed_everything SEED`
 
-with CONFIG and CHANGES from its first column, once for each of its seeds. ± is the standard deviation over seeds;
-without it, only one seed was run. The "best epoch by validation" was selected on held-out images and tested once; the
-"last epoch" needs no selection.
+with CONFIG and CHANGES from its first column, once for each of its seeds. The number after ± is the standard deviation
+over the seeds. A row without ± was run with one seed. The "best epoch by validation" was selected on held-out images
+and tested once. The "last epoch" needs no selection.
 """
 CONCLUSION = """\
-## Why our results will differ from published ones
+## Why measured results can differ from published ones
 
-- **Epoch**: the configs of papers test the last epoch, once. Code of the field often reports the best test epoch, which
-  is higher.
-- **Seeds**: published means are over 1 to 5 runs; our rows name their seeds.
-- **Teacher**: our `teacher.yaml` trains a teacher; a released checkpoint is another network with the same name. The
-  configs of teachers name it.
-- **Kernels**: versions of torch, timm and the GPU change the last digits, and over 200 epochs more than these.
-- **STKD** is inferred from its abstract, and **TinTeM** was written from its released code. No result of either paper
-  is known here.
+- **Epoch**: the configs of papers test the last epoch, once. The released code of many papers reports the best test
+  epoch, which is higher.
+- **Seeds**: published means are over 1 to 5 runs. The rows above name their seeds.
+- **Teacher**: a `teacher.yaml` trains a new teacher. A released checkpoint has other weights, even if it has the same
+  name. The configs of teachers name the released file.
+- **Rounding**: versions of torch and timm and the kind of GPU change the last digits. Over 200 epochs, the difference
+  grows.
+- **STKD** is inferred from the abstract of its paper, and **TinTeM** was written from its released code. No published
+  result of either paper is known in this project.
 
-To add a result, run the command of its row, write seeds, protocol and values into `docs/ledger.yaml`, run
-`python -m docs.ledger`, and keep the run's `results.json` as evidence.
+To add a result, run the command of its row, write the seeds, the protocol and the values into `docs/ledger.yaml`, and
+run `python -m docs.ledger`. Keep the `results.json` of the run as evidence.
 """
 
 

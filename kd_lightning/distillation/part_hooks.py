@@ -37,6 +37,7 @@ def _with_parts(hook: str) -> Callable[..., Any]:
             results.append(getattr(part, hook)(*args, **kwargs))
         return next((result for result in results if result is not None), None)
 
+    run.__doc__ = None  # Lightning's docstrings refer to pages of its own documentation
     return run
 
 
