@@ -38,9 +38,9 @@ class Combined(Distiller):
             lr_batch_size and lr_scaling.
 
     Raises:
-        ConfigError: if the list of parts is empty, if two parts have the same class, if a part has no teacher
-            (Supervised) or has only the terms of the combination (KD), if a part overrides `inputs` (STKD) or a
-            function that `Combined` does not call, or if a part sets an argument of the combination.
+        ConfigError: if the list of parts is empty or contains a class twice, or if a method cannot be a part. A part
+            must have a teacher (not Supervised) and a term of its own (not KD). It must not override `inputs` (as STKD
+            does) or a function that `Combined` does not call. It must not set an argument of the combination.
     """
 
     def __init__(
