@@ -32,12 +32,14 @@ class Distiller(StudentModule, ABC):
         check_teacher: Whether to measure the teacher's accuracy once before epoch 0 and log it as `teacher/acc`. A
             warning appears if it is less than 5 points above chance, because the teacher's class order, mean or std
             may then be wrong. The accuracy is measured on the validation images. Without a validation split, it is
-            measured on up to 5,000 training images without augmentation.
+            measured on up to 5,000 training images without augmentation. It is not measured if the data have no labels
+            or other classes than the teacher.
         gather: Whether losses that compare samples use the samples of all devices (true) or only those of each device's
-            batch (false, as in some authors' released code). With true, these losses do not depend on the number of
-            devices; BatchNorm still does. Losses that compare samples are those of SP, RKD, PKT and DIST, the space
-            term of CoSS and the global term of TinTeM. The argument also applies to the samples that SEED adds to its
-            queue and that STKD mixes. It has no effect on other methods.
+            batch (false, as in some authors' released code). If true, the number of devices does not change these
+            losses, except through BatchNorm, which normalises the images of each device separately by default. The
+            argument applies to SP, RKD, PKT, DIST, the space term of CoSS and the global term of TinTeM. It also
+            applies to the samples that SEED adds to its queue and to the samples that STKD mixes. It has no effect on
+            other methods.
         **kwargs: Arguments of every method: student, ce_weight, optimizer, lr_scheduler, lr_batch_size and lr_scaling.
 
     Raises:

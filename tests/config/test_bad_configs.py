@@ -204,7 +204,7 @@ WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
         "model.parts: KD cannot be a part, because its only terms are the cross-entropy",
     ),
     ("a number as a part", parts(3), "model.parts: 3 is neither a class nor a mapping of class_path and init_args"),
-    ("a part with init_arg", parts({"class_path": "SP", "init_arg": {}}), "is neither a class nor a table"),
+    ("a part with init_arg", parts({"class_path": "SP", "init_arg": {}}), "is neither a class nor a mapping"),
     (
         "surplus arguments of a part",
         parts({"class_path": "SP", "dict_kwargs": {"foo": 1}}),
