@@ -123,8 +123,8 @@ def test_missing_checkpoints_are_refused(run: Path) -> None:
         ("model: [", "cannot be read"),
         ("- 1", "names no model and data"),
         ("model: {class_path: KD}", "names no model and data"),
-        ("schema: 2\nmodel: {class_path: KDD}\ndata: {class_path: Digits}", "model: there is no class 'KDD'.*KD"),
-        ("schema: 2\nmodel: {class_path: KD, init_args: {warmth: 3}}\ndata: {class_path: Digits}", "warmth"),
+        ("schema: 3\nmodel: {class_path: KDD}\ndata: {class_path: Digits}", "model: there is no class 'KDD'.*KD"),
+        ("schema: 3\nmodel: {class_path: KD, init_args: {warmth: 3}}\ndata: {class_path: Digits}", "warmth"),
     ],
 )
 def test_a_broken_config_is_refused_in_one_line(run: Path, content: str, reason: str) -> None:
