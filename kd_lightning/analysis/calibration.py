@@ -32,11 +32,14 @@ def calibration(view: NetworkView) -> Calibration:
     """
     if not view.knows_classes or not view.data.labeled:
         raise ConfigError(
-            f"{view.network.name}: it has no classifier trained on the data's labels, so none to calibrate"
+            f"{view.network.name}: this network has no classifier trained on the data's labels, so there are no "
+            "predictions to calibrate; choose a run with labels that trains a classifier"
         )
     view.data.setup("fit")
     if "val" not in view.data.datasets:
-        raise ConfigError("data.val_split: 0 leaves no validation images, which are needed to fit the temperature")
+        raise ConfigError(
+            "data.val_split: 0 leaves no validation images, which are needed to fit the temperature; set it above 0"
+        )
     val_predictions, predictions = view.predictions("val"), view.predictions()
     temperature = metric.fit_temperature(val_predictions.logits, val_predictions.labels)
     scaled = predictions.logits / temperature

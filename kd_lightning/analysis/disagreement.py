@@ -44,10 +44,11 @@ def disagreements(view: NetworkView, max_images: int = 8) -> ProbabilityPair:
     """
     check_positive(max_images=max_images)
     if view.teacher is None:
-        raise ConfigError("teacher: this run has no teacher to compare with")
+        raise ConfigError("teacher: this run has no teacher to compare with; choose a run with a teacher")
     if not (view.data.labeled or (view.knows_classes and view.teacher.knows_classes)):
         raise ConfigError(
-            f"data: {view.data.name} has no labels, and a classifier is not trained, so there are no classes to compare"
+            f"data: {view.data.name} has no labels, and the classifier of the student or of the teacher is not "
+            "trained, so there are no classes to compare; choose data with labels"
         )
     predictions = view.predictions()
     student, teacher = (_probabilities(side).cpu() for side in (view, view.teacher))

@@ -30,7 +30,11 @@ def project_2d(embedding: Tensor, *, by: Literal["tsne", "umap"] = "tsne", seed:
         ConfigError: for fewer than 4 images, for values that are not finite, or for UMAP without its package.
     """
     if len(embedding) < 4 or not embedding.isfinite().all():
-        raise ConfigError(f"embedding: {tuple(embedding.shape)}; it needs 4 images or more, and finite values")
+        broken = int(embedding.isfinite().logical_not().sum())
+        raise ConfigError(
+            f"embedding: {len(embedding)} images and {broken} values that are not finite are given; give 4 images or "
+            "more, and finite values"
+        )
     rows = normalize(embedding.detach().cpu().double()).numpy()
     if by == "umap":
         if find_spec("umap") is None:

@@ -19,7 +19,9 @@ def row_and_column_cosines(student: Tensor, teacher: Tensor) -> tuple[Tensor, Te
     """
     if student.shape != teacher.shape or student.ndim != 2:
         shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-        raise ConfigError(f"embeddings: {shapes}; both must be N,D, the student's after the head")
+        raise ConfigError(
+            f"embeddings: the shapes are {shapes}, but both must be N,D; give the student's embedding after the head"
+        )
     return cosine(student, teacher, dim=1), cosine(student, teacher, dim=0)
 
 

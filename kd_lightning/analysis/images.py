@@ -23,7 +23,7 @@ def images_per_class(data: ImageData, count: int, *, classes: int | None = None,
     check_positive(count=count)
     data.setup("test" if split == "test" else "fit")
     if not data.labeled:
-        raise ConfigError(f"data: {data.name} has no labels to sort by")
+        raise ConfigError(f"data: {data.name} has no labels to sort by; choose data with labels")
     labels = data.datasets[split].labels
     class_range = range(data.num_classes if classes is None else min(classes, data.num_classes))
     return data.datasets[split].take(torch.cat([(labels == label).nonzero()[:count, 0] for label in class_range]))

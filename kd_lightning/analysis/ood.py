@@ -36,7 +36,10 @@ def ood_histograms(results: dict[str, EvaluationResult]) -> Figure:
     """Plot one row per network and one column per score: known images filled, unknown images outlined."""
     keys = list(dict.fromkeys(key for result in results.values() for key in result.details["ood"]))
     if not keys:
-        raise ConfigError("scores: none of them can be computed for these networks; knn needs no trained classifier")
+        raise ConfigError(
+            "scores: none of the given scores can be computed for these networks; add knn, because knn needs no "
+            "trained classifier"
+        )
     figure = Figure(figsize=(3.7 * len(keys), 0.6 + 1.7 * len(results)), layout="constrained", facecolor="white")
     panels = figure.subplots(len(results), len(keys), squeeze=False)
     for row, (name, result) in zip(panels, results.items(), strict=True):

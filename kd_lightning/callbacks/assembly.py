@@ -27,7 +27,8 @@ from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO
 def callbacks_of(trainer: Any, method: LightningModule) -> list[Callback]:
     """Return a config's callbacks and the callbacks that every command adds.
 
-    If two evaluators would log the same names, only the later one is returned, because `--trainer.callbacks+=` appends.
+    If two evaluators have the same title, and would log the same names, only the later one is returned. An evaluator
+    that `--trainer.callbacks+=` appends thus replaces the config's evaluator.
 
     Args:
         trainer: arguments of the trainer.
@@ -53,9 +54,12 @@ def default_evaluators(method: LightningModule, data: ImageData, given: list[Cal
 
 
 def run_context(trainer: Any, folder: Path, *, resumes: bool) -> tuple[RunStatus, PreemptionHandler]:
-    """Return the callbacks that `fit` also enters as contexts: state.json with the run's lock, and signal handling."""
+    """Return two callbacks that `fit` also uses as context managers.
+
+    RunStatus writes state.json and holds the run's lock; PreemptionHandler handles signals.
+    """
     writes = rank_zero_only.rank == 0 and not trainer.fast_dev_run
-    status = RunStatus(folder, resume_path=resumes, writes=writes, explain=known_error)
+    status = RunStatus(folder, resumes=resumes, writes=writes, explain=known_error)
     return status, PreemptionHandler(folder)
 
 
@@ -68,8 +72,9 @@ def checkpoints_of(
 
 
 def plugins_of(trainer: Any) -> dict[str, Any]:
-    """Return the trainer's arguments for plugins: checkpoints are written atomically and read without pickle.
+    """Return the trainer's arguments for plugins.
 
+    Checkpoints are written atomically, and read with `weights_only`, so that no pickle executes code.
     `sync_batchnorm` is replaced by the plugin that does not convert the teacher.
     """
     plugins = _as_list(trainer.plugins)

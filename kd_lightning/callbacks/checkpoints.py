@@ -60,7 +60,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def within_epoch(trainer: Trainer) -> bool:
-    """Return whether a run can resume after this step: neither the end of the epoch nor a validation follows it."""
+    """Return whether a run can resume after this step: only if neither a validation nor the epoch's end follows it."""
     loop = trainer.fit_loop.epoch_loop
     return not (loop._num_ready_batches_reached() or loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
 

@@ -18,7 +18,10 @@ _MANY = 2**26
 
 
 class OutOfMemory(Callback):
-    """Adds a note to an out-of-memory exception that lists what uses the memory; `explained` returns it as one line."""
+    """Adds a note to an out-of-memory exception: the memory use of each part of the run, and settings that may help.
+
+    `explained` converts the exception to an error of one line that contains this note.
+    """
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if is_out_of_memory(exception) and trainer.datamodule is not None:
@@ -66,20 +69,21 @@ def _report(trainer: Trainer, method: LightningModule) -> str:
         place = f"{device}, {_mib(total)}, {_mib(free)} free"
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        parts.append("activations for the backward pass and libraries the rest")
+        parts.append("the rest: activations for the backward pass, and libraries")
         place = f"{device.type}, {_mib(peak)} used by the process at its peak"
     batch = data.batch_size if trainer.training else data.eval_batch_size
     where = f"in epoch {trainer.current_epoch}, step {trainer.global_step}, " if trainer.training else ""
-    return (
-        f"{where}{batch} images per batch ({place}). Memory use: {', '.join(parts)}. "
-        f"What may help: {_advice(trainer, method)}"
-    )
+    hints = _hints(trainer, method)
+    advice = f". What may help: {'; '.join(hints)}" if hints else ""
+    return f"{where}{batch} images per batch ({place}). Memory use: {', '.join(parts)}{advice}"
 
 
-def _advice(trainer: Trainer, method: LightningModule) -> str:
+def _hints(trainer: Trainer, method: LightningModule) -> list[str]:
+    """Return the settings that may reduce the memory use; [] if all of them are already in use."""
     data, hints = trainer.datamodule, []
     if not trainer.training:
-        hints.append(f"data.eval_batch_size {max(data.eval_batch_size // 2, 1)}")
+        if data.eval_batch_size > 1:
+            hints.append(f"data.eval_batch_size {data.eval_batch_size // 2}")
     elif data.batch_size > 1:
         field = "batch_size" if data.global_batch_size is None else "global_batch_size"
         half, often = (data.global_batch_size or data.batch_size) // 2, 2 * trainer.accumulate_grad_batches
@@ -89,11 +93,12 @@ def _advice(trainer: Trainer, method: LightningModule) -> str:
         )
     if str(trainer.precision).startswith(("32", "64")):
         hints.append("trainer.precision bf16-mixed")
-    if getattr(method, "teacher", None) is not None and method.teacher.mean.dtype == torch.float32:
+    teacher = getattr(method, "teacher", None)
+    if teacher is not None and (teacher.dtype or teacher.mean.dtype) == torch.float32:
         hints.append("model.teacher.dtype bfloat16")
     if _bytes(_images(data, trainer.strategy.root_device)) > _MANY:
         hints.append("data.memory_limit 0 (workers then read the images from their files)")
-    return "; ".join(hints)
+    return hints
 
 
 def _images(data: ImageData, device: torch.device) -> list[Tensor]:

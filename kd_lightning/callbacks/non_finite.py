@@ -21,7 +21,7 @@ _MOST_IN_A_ROW = 100
 
 
 class Seen(NamedTuple):
-    """The images and the loss values of one batch; on a GPU the values arrive later."""
+    """The indices of the images and the loss values of one batch; the copy of the values from a GPU is asynchronous."""
 
     indices: Tensor
     terms: list[str]
@@ -62,7 +62,7 @@ class NonFiniteGuard(Callback):
         self.before = [buffer.clone() for buffer in self.statistics]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        if not self.window and self.statistics:  # otherwise its gradients are added to those of earlier batches
+        if not self.window and self.statistics:  # only before the first batch of a step
             torch._foreach_copy_(self.before, self.statistics)
         self.indices = batch.indices
 
@@ -108,7 +108,7 @@ class NonFiniteGuard(Callback):
             )
         most = min(_MOST_IN_A_ROW, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
         if self.nonfinite == "skip" and self.in_a_row < most:
-            rank_zero_info(f"guard.nonfinite: a step is skipped because {where}")
+            rank_zero_info(f"guard.nonfinite: the step is skipped, because {where}")
             return
         last = LastCheckpoint.of(trainer)
         if last:
@@ -146,9 +146,10 @@ class NonFiniteGuard(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.skipped:
-            steps = f"{self.skipped} step{'s' * (self.skipped > 1)}"
+            were = "were" if self.skipped > 1 else "was"
             rank_zero_warn(
-                f"guard.nonfinite: {steps} of {trainer.global_step} skipped because of a loss that was not finite"
+                f"guard.nonfinite: {self.skipped} of {trainer.global_step} steps {were} skipped, because a loss was "
+                "not finite"
             )
 
     def state_dict(self) -> dict[str, int]:
@@ -159,7 +160,7 @@ class NonFiniteGuard(Callback):
 
 
 def _fault(window: list[Seen]) -> str:
-    """Return the terms and images of the first batch with a loss that is not finite; '' if all losses are finite."""
+    """Return a text with the terms and images of the first batch whose loss is not finite; '' if there is none."""
     for batch in window:
         values = dict(zip(batch.terms, batch.values.tolist(), strict=True))
         bad = [f"train/{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
@@ -167,7 +168,7 @@ def _fault(window: list[Seen]) -> str:
             bad = bad[:-1] or bad  # the sum of the terms comes last and is named only if all terms are finite
             shown = ", ".join(map(str, batch.indices[:_SHOWN].tolist()))
             more = f", ... ({len(batch.indices)} in all)" if len(batch.indices) > _SHOWN else ""
-            return f"{' and '.join(bad)} for images {shown}{more}"
+            return f"{' and '.join(bad)} for the images with the indices {shown}{more}"
     return ""
 
 
@@ -189,7 +190,7 @@ def _all_finite(method: LightningModule) -> bool:
 
 
 def _kept(trainer: Trainer) -> str:
-    """Return the run's last checkpoint in words; its weights are finite, because no others are written."""
+    """Return a text that names the run's last checkpoint; its weights are finite, because others are never saved."""
     last = LastCheckpoint.of(trainer)
     if last and last.path.exists():
         return f"the last good checkpoint is {last.path}"

@@ -16,20 +16,21 @@ from kd_lightning.callbacks.checkpoints import LastCheckpoint, within_epoch
 from kd_lightning.errors import StoppedError
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""Signals that stop a run: from a supervisor, from SLURM before a job's time is over (--signal=USR1@120), by Ctrl-C."""
+"""Signals that stop a run: from a supervisor, from SLURM before the time limit (--signal=USR1@120), and from Ctrl-C."""
 
 
 def _stopped(number: int, message: str) -> StoppedError:
-    """Return the error to raise; ranks other than 0 end with status 0, because otherwise a launcher kills rank 0."""
+    """Return the error to raise; ranks other than 0 end with status 0, so that a launcher does not kill rank 0."""
     return StoppedError(128 + number if rank_zero_only.rank == 0 else 0, message)
 
 
 class PreemptionHandler(Checkpoint):  # Lightning calls Checkpoint callbacks last, when a step is complete
-    """On SIGTERM, SIGUSR1 or Ctrl-C, finishes the step, saves last.ckpt, and ends the run on all processes.
+    """On SIGTERM, SIGUSR1 or Ctrl-C, saves last.ckpt after the current step, and ends the run on all processes.
 
-    If the run could not resume after this step (for example because validation has begun), the epoch is finished first.
-    Outside training and validation (while images are read, or in the test at the end) the run ends immediately. A
-    second signal ends the run immediately. The object is also a context that surrounds a complete command.
+    If a validation or the end of the epoch follows the current step, the run ends after the next step that neither
+    follows, or at the end of the epoch. Outside training and validation (while images are read, or in the test at the
+    end) the run ends immediately. A second signal ends the run immediately. As a context manager, the object handles
+    the signals of a complete command.
 
     Args:
         folder: folder of the run, for the message on how to resume.
@@ -40,7 +41,7 @@ class PreemptionHandler(Checkpoint):  # Lightning calls Checkpoint callbacks las
         self.told: int | None = None
         """Number of the signal that this process has received."""
         self.agreed = False
-        """Whether, since the last step, all processes know that one of them has received a signal."""
+        """Whether the processes agreed in the last step that one of them has received a signal."""
         self._trains = False
         self._before: dict[int, Any] = {}
 
@@ -58,7 +59,7 @@ class PreemptionHandler(Checkpoint):  # Lightning calls Checkpoint callbacks las
             return
         for number in SIGNALS:
             handler = signal.getsignal(number)
-            if handler != self._hear and handler is not signal.SIG_IGN:  # ignored by nohup and in background jobs
+            if handler != self._hear and handler is not signal.SIG_IGN:  # ignored signals stay ignored (nohup)
                 self._before.setdefault(number, handler)
                 signal.signal(number, self._hear)
 

@@ -42,7 +42,9 @@ class Protocol(Callback):
         self, *, select: Literal["best", "last"] | None = None, test: bool = True, every_n_steps: int | None = None
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
-            raise ConfigError(f"protocol.every_n_steps: {every_n_steps} is not positive; omit it to disable it")
+            raise ConfigError(
+                f"protocol.every_n_steps: {every_n_steps} is not positive; omit it to save only at the end of an epoch"
+            )
         self.select, self.test, self.every_n_steps = select, test, every_n_steps
         self._begun, self._seconds = time.monotonic(), 0.0
         self._last: dict[str, float] = {}
@@ -51,13 +53,13 @@ class Protocol(Callback):
         """Return the callbacks that save checkpoints into the run's folder.
 
         Raises:
-            ConfigError: for `best` in a run without validation.
+            ConfigError: for `best` in a run that does not log val/acc.
         """
         if self.select == "best" and not validated:
             raise ConfigError(
                 "protocol.select: best selects by val/acc, which this run does not log, because data.val_split, "
-                "trainer.limit_val_batches or trainer.check_val_every_n_epoch leaves no validation, or because there "
-                "are no labels; choose last"
+                "trainer.limit_val_batches or trainer.check_val_every_n_epoch leaves no validation, because the images "
+                "have no labels, or because the method trains no classifier; choose last"
             )
         self.select = self.select or ("best" if validated else "last")
         self.selected = folder / f"{self.select}.ckpt"
@@ -89,10 +91,10 @@ class Protocol(Callback):
         self._seconds = state_dict["seconds"]
 
     def conclude(self, trainer: Trainer, method: LightningModule, data: ImageData) -> None:
-        """Write the student of the selected checkpoint, test that checkpoint, and write results.json, after `fit`."""
+        """After `fit`, write the student of the selected checkpoint, test the checkpoint, and write results.json."""
         resumed_from = Path(trainer.ckpt_path or "")
         if trainer.is_global_zero and self.select == "last" and resumed_from.is_file() and not self.selected.exists():
-            shutil.copy(resumed_from, self.selected)  # the resumed run had ended in its test
+            shutil.copy(resumed_from, self.selected)  # the earlier session ended during its test
         trainer.strategy.barrier()
         if not self.selected.exists():
             rank_zero_warn(f"{self.selected} was not written, because no epoch was completed; nothing is tested")
@@ -102,7 +104,7 @@ class Protocol(Callback):
             student = checkpoints.clean(state, method.student.model)
             checkpoints.write(self.selected.with_name("student.safetensors"), student, facts)
         best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
-        last = _values(trainer) or self._last  # the latter if a signal ended the run in its last epoch
+        last = _values(trainer) or self._last  # from the checkpoint if this session trained no step
         outcome = ""
         if 0 <= trainer.max_steps <= trainer.global_step:
             _count_all(trainer)
@@ -113,7 +115,10 @@ class Protocol(Callback):
             outcome = next((f", {metrics[n]:.2%} test accuracy{by}" for n, by in sources.items() if n in metrics), "")
         if trainer.is_global_zero:
             self._record(trainer, method, data, last, best)
-        rank_zero_info(f"result: the {self.select} epoch{outcome}; {self.selected} and student.safetensors")
+        rank_zero_info(
+            f"the result is the {self.select} epoch{outcome}; it is saved in {self.selected} and, without training "
+            "state, in student.safetensors"
+        )
 
     def _record(
         self,
@@ -141,8 +146,16 @@ class Protocol(Callback):
     ) -> None:
         """Print the metrics after `test`, and add them to results.json if they are a result of the checkpoint's run.
 
-        They are added only for the run's selected checkpoint, and only if the networks, the images and the seed in
-        `config`, the config of the command, are equal to the run's.
+        The metrics are added only if the checkpoint is the selected checkpoint of its run, the run has finished, the
+        test evaluates all test images, these have labels, and the settings `EVALUATED_BY` of the command's config are
+        equal to those of the run.
+
+        Args:
+            trainer: trainer of the test.
+            method: tested method.
+            data: data of the test.
+            ckpt_path: path of the tested checkpoint; None if no checkpoint is given.
+            config: config of the command.
         """
         if not trainer.is_global_zero:
             return
@@ -162,26 +175,27 @@ class Protocol(Callback):
         self, trainer: Trainer, data: ImageData, checkpoint: Path, run_config: dict[str, Any], config: dict[str, Any]
     ) -> str:
         """Return why the results of a test are not results of the checkpoint's run; '' if they are."""
-        before = results.read(checkpoint.with_name(results.FILE))
+        earlier = results.read(checkpoint.with_name(results.FILE))
         select = (run_config.get("protocol") or {}).get("select")
         by_default = "best.ckpt" if checkpoint.with_name("best.ckpt").exists() else "last.ckpt"
-        selected = before["protocol"]["checkpoint"] if before else f"{select}.ckpt" if select else by_default
+        selected = earlier["protocol"]["checkpoint"] if earlier else f"{select}.ckpt" if select else by_default
         if checkpoint.name != selected:
-            return f"the run's selected checkpoint is {selected}"
+            return f"{checkpoint.name} is tested, but the selected checkpoint of the run is {selected}"
         if not checkpoint.with_name("student.safetensors").exists():
             return "the run is not finished (fit --ckpt_path last with its run.id resumes it)"
         if not results.tests_all(trainer):
-            return "trainer.limit_test_batches excludes images"
+            return f"trainer.limit_test_batches {trainer.limit_test_batches} excludes images"
         if not data.labeled:
             return "the images have no labels and no test split"
         for key in EVALUATED_BY:
-            if _at(run_config, key) != _at(config, key):
-                return f"{key} differs from the run's"
+            before, now = _at(run_config, key), _at(config, key)
+            if before != now:
+                return f"{key} is {now} in this test, but {before} in the run"
         return ""
 
 
 def _count_all(trainer: Trainer) -> None:
-    """Set Lightning's counters to the last step, where the test is logged; resuming at the end does not set them."""
+    """Set Lightning's counters to the last step, so that the test is logged there; resuming a complete run does not."""
     loop = trainer.fit_loop
     steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
     loop.epoch_loop._batches_that_stepped = trainer.global_step
@@ -206,7 +220,7 @@ EVALUATED_BY = (
     *(f"data.init_args.{name}" for name in ("path", "size", "crop_ratio", "test_split", "labels", "labeled")),
     *(f"data.init_args.{name}" for name in ("split_seed", "val_split", "max_train_samples")),
 )
-"""Settings that a test must have in common with the run to whose results it adds."""
+"""Settings that must have the same values in a test and in the run to whose results.json the test adds metrics."""
 
 
 def _at(config: Any, key: str) -> Any:

@@ -16,21 +16,23 @@ from kd_lightning.runs.status import FILE, LOCK, in_words, read_state, write_sta
 
 
 class RunStatus(Callback):
-    """Writes state.json when a run begins and when it ends; the object is also a context that surrounds the command.
+    """Writes state.json when a run begins and when the run ends.
 
-    Within that context no other process works in the run's folder: the folder is locked before anything is written.
+    As a context manager around the command, the object holds the lock of the run's folder, so that no other process of
+    kd_lightning trains in this folder. The lock is taken before any other file is written.
 
     Args:
         folder: folder of the run.
-        resume_path: whether the run exists and is resumed.
+        resumes: whether the run exists and is resumed.
         writes: whether this process writes: false on ranks other than 0, and with fast_dev_run.
-        explain: function that returns the error to print as one line for an exception, or None for a defect.
+        explain: function that returns the error that is printed as one line for an exception, or None for an exception
+            of unknown cause.
     """
 
     def __init__(
-        self, folder: Path, *, resume_path: bool, writes: bool, explain: Callable[[BaseException], BaseException | None]
+        self, folder: Path, *, resumes: bool, writes: bool, explain: Callable[[BaseException], BaseException | None]
     ) -> None:
-        self.folder, self.resume_path, self.writes, self.explain = folder, resume_path, writes, explain
+        self.folder, self.resumes, self.writes, self.explain = folder, resumes, writes, explain
         self.lock = Lock(folder / LOCK)
         self._trainer: Trainer | None = None
         self._made: list[Path] = []
@@ -45,11 +47,16 @@ class RunStatus(Callback):
             return self
         self._made = [place for place in (self.folder, *self.folder.parents[:3]) if not place.exists()]
         if not self.lock.take():
-            raise ConfigError(f"run.id: {self.folder.name} is being run by {self.lock.holder()}; wait, or stop it")
+            raise ConfigError(
+                f"run.id: {self.folder.name} is being run by {self.lock.holder()}; wait for this process, or stop it"
+            )
         known = (self.folder / FILE).exists() or (self.folder / "config.yaml").exists()
-        if (self.resume_path and read_state(self.folder)["state"] == "finished") or (known and not self.resume_path):
+        if (self.resumes and read_state(self.folder)["state"] == "finished") or (known and not self.resumes):
             self.lock.free()
-            raise ConfigError(f"run.id: another process has taken {self.folder.name}, which {in_words(self.folder)}")
+            raise ConfigError(
+                f"run.id: another process has used {self.folder.name} in the meantime, and this run "
+                f"{in_words(self.folder)}; give another run.id"
+            )
         for path in self.folder.glob(f".*{ENDING}"):  # incomplete files of a killed run
             if path.is_file():
                 path.unlink(missing_ok=True)

@@ -85,6 +85,6 @@ def _batch(trainer: Trainer, method: LightningModule, data: ImageData) -> str:
 
 
 def _learning_rate(trainer: Trainer) -> float:
-    """Return the learning rate without the schedule's factor, which differs from the current rate in a resumed run."""
+    """Return the learning rate without the schedule's factor; the current rate of a resumed run contains the factor."""
     schedule = next((config.scheduler for config in trainer.lr_scheduler_configs), None)
     return float(getattr(schedule, "base_lrs", [trainer.optimizers[0].param_groups[0]["lr"]])[0])

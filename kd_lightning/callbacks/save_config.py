@@ -13,10 +13,10 @@ from kd_lightning.io.safe_yaml import load_yaml
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes config.yaml into the run's folder when `fit` begins, and logs it; it never overwrites another config.
+    """Writes config.yaml into the run's folder when `fit` begins, and logs the config; it overwrites no other config.
 
-    A resumed run (`overwrite`, in Lightning's terms) keeps the config that it began with. (Lightning's callback would
-    write to the W&B logger's folder, in every subcommand.)
+    A resumed run (Lightning's argument `overwrite`) retains the config with which it began. (Lightning's callback would
+    write the config in every subcommand.)
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -37,7 +37,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 def _existing(path: Path) -> dict[str, Any] | None:
-    """Return the existing config; None if there is none, or if a killed run has left it incomplete."""
+    """Return the existing config; None if the file is missing, or incomplete because the run was killed."""
     try:
         content = load_yaml(path.read_text())
     except (OSError, ValueError, yaml.YAMLError):

@@ -57,7 +57,7 @@ class Speed(Callback):
         vars(pl_module).pop("training_terms", None)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store contiguous weights: checkpoints do not depend on `channels_last`, and safetensors requires it."""
+        """Store contiguous weights: safetensors requires them, and checkpoints do not depend on `channels_last`."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value.contiguous() for name, value in state.items()}
 
@@ -89,7 +89,10 @@ class CompiledTerms:
             self.function = None
             terms = self.eager(batch)  # an error in the method itself is raised here
             reason = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:200]
-            rank_zero_warn(f"speed.compile: it failed ({type(error).__name__}: {reason}); the run continues uncompiled")
+            rank_zero_warn(
+                f"speed.compile: the compilation failed ({type(error).__name__}: {reason}); the run continues "
+                "uncompiled"
+            )
             return terms
         self.compiled = True
         return terms

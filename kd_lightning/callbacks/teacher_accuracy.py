@@ -10,7 +10,7 @@ from kd_lightning.models import Reads
 
 
 class TeacherAccuracy(Callback):
-    """Logs the teacher's accuracy as `teacher/acc`, and warns if it is less than 5 points above chance.
+    """Logs the teacher's accuracy as `teacher/acc`, and warns if it is less than 5 percentage points above chance.
 
     The accuracy is measured on the validation images or, without a validation split, on up to 5,000 training images
     without augmentation. It is measured only if the data have labels and the teacher's classes are those of the data
@@ -23,7 +23,7 @@ class TeacherAccuracy(Callback):
         if not wanted or trainer.global_step:
             return
         accuracy = top1(teacher.num_classes).to(pl_module.device)
-        with torch.random.fork_rng(devices=[]):  # a loader draws a seed; that must not change the student's dropout
+        with torch.random.fork_rng(devices=[]):  # a loader draws a seed, which must not change the student's dropout
             for batch in data.evaluation_loader():
                 batch = data.transfer_batch_to_device(batch, pl_module.device, 0)
                 with trainer.precision_plugin.forward_context():

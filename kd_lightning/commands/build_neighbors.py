@@ -31,7 +31,9 @@ class MakeNeighbors:
     def __call__(self, method: StudentModule, data: ImageData, trainer: Trainer) -> Path:
         teacher = getattr(method, "teacher", None)
         if teacher is None:
-            raise ConfigError(f"model: {type(method).__name__} has no teacher to embed the images with")
+            raise ConfigError(
+                f"model: {type(method).__name__} has no teacher to embed the images with; choose a method that has one"
+            )
         target = self.path or (data.neighbors.path if data.neighbors else None)
         if target is None:
             raise ConfigError("path: no path is given for the table; give path or data.neighbors.path")
@@ -51,7 +53,9 @@ class MakeNeighbors:
         embedding = read(teacher.to(device), data.training_images_in_order(), device, quiet=quiet).embedding
         if len(embedding) < len(images):
             unread = len(images) - len(embedding)
-            raise ConfigError(f"data.on_error: {unread} images cannot be read, but the table needs all images")
+            raise ConfigError(
+                f"data.on_error: {unread} images cannot be read, but the table needs all images; repair or remove them"
+            )
         save_table(path, nearest_neighbors(embedding, self.k, engine=self.engine), images, teacher)
         rank_zero_info(f"{self.k} neighbours of {len(images):,} images by {teacher.name} are written to {path}")
         return path

@@ -74,7 +74,7 @@ class Compare:
         )
         if others:
             raise ConfigError(
-                f"out: {self.out} contains files that are not of a report ({others[0]}); give another folder"
+                f"out: {self.out} contains files that do not belong to a report ({others[0]}); give another folder"
             )
 
     def __call__(self) -> Path:
@@ -125,7 +125,13 @@ class Compare:
         from kd_lightning.reports import workspace
 
         projects = list(dict.fromkeys(run.results.run.get("project") for run in runs))
-        if len(projects) != 1 or not projects[0]:
-            raise ConfigError(f"wandb: the runs are of {len(projects)} W&B projects, but a workspace needs exactly one")
+        if len(projects) != 1:
+            names = ", ".join(repr(project or "") for project in projects)
+            raise ConfigError(
+                f"wandb: the runs belong to {len(projects)} W&B projects ({names}), but a workspace needs exactly one; "
+                "give the runs of one project"
+            )
+        if not projects[0]:
+            raise ConfigError("wandb: results.json of the runs names no W&B project; give runs with run.project")
         metrics = [metric.name for comparison in comparisons for metric in comparison.metrics]
         return workspace.publish(None, projects[0], dict.fromkeys(metrics), self.out.name, self.out)

@@ -77,7 +77,7 @@ def unpack_to_cache(archive: Path, field: str = "data.path") -> Path:
     It is unpacked into a temporary folder and renamed when complete; a rejected archive leaves no files.
 
     Raises:
-        ConfigError: for an archive that is corrupt or rejected (see `extract`); the message names `field`.
+        ConfigError: for an archive that is corrupt or not accepted (see `extract`); the message names `field`.
     """
     facts = archive.stat()
     stem = archive.name.split(".")[0]
@@ -113,7 +113,7 @@ def extract(archive: Path, target: Path, field: str = "data.path") -> None:
     Permissions and owners in the archive are ignored.
 
     Raises:
-        ConfigError: for an archive that is corrupt or rejected; no files remain, and the message names `field`.
+        ConfigError: for an archive that is corrupt or not accepted; no files remain, and the message names `field`.
     """
     with _Unpacking(archive, target, field) as partial:
         for path in sorted(partial.rglob("*")):
@@ -147,10 +147,13 @@ class _Unpacking:
             shutil.rmtree(self.partial, ignore_errors=True)
         if isinstance(error, _FAULTS):
             reason = one_line(error)
-            raise ConfigError(f"{self.field}: {self.archive} is corrupt or rejected ({reason})") from error
+            raise ConfigError(
+                f"{self.field}: {self.archive} is corrupt or not accepted ({reason}); give another archive"
+            ) from error
         if isinstance(error, OSError):
             raise ConfigError(
-                f"{self.field}: {self.archive} cannot be unpacked into {self.home} ({error.strerror or error})"
+                f"{self.field}: {self.archive} cannot be unpacked into {self.home} ({error.strerror or error}); "
+                "make sure that this folder is writable and has free space"
             ) from error
 
 

@@ -154,7 +154,8 @@ class ImageData(LoaderMixin, ABC):
             method.check_data(self)
         if fits and self.trainer.overfit_batches and (self.neighbors or self.repeats > 1):
             raise ConfigError(
-                "trainer.overfit_batches: it reads images in order; omit it, or omit data.neighbors and data.repeats"
+                "trainer.overfit_batches: images are read in their order, which data.neighbors and data.repeats "
+                "would change; omit trainer.overfit_batches, or omit data.neighbors and data.repeats"
             )
         self.download()
         self.setup(self.trainer.state.fn.value)
@@ -224,17 +225,15 @@ class ImageData(LoaderMixin, ABC):
             train = self._in_memory(train)  # before splitting, so that all splits share one cache
         rows = torch.arange(len(train))
         if val is None and self.val_split:
-            rows, held_out = self._draw(train, rows, self.val_split, "val_split", "or 0 for none")
+            rows, held_out = self._draw(train, rows, self.val_split, "val_split", "0 holds out no images")
             val = train.subset(held_out)
         if self.max_train_samples is not None and self.max_train_samples != len(rows):
-            _, rows = self._draw(
-                train, rows, self.max_train_samples, "max_train_samples", "or omitted to use all images"
-            )
+            _, rows = self._draw(train, rows, self.max_train_samples, "max_train_samples", "omit it to use all images")
         splits = {"train": train.subset(rows) if len(rows) < len(train) else train}
         return splits if val is None else {**splits, "val": val}
 
     def _draw(self, images: ImageDataset, rows: Tensor, share: float, field: str, hint: str) -> tuple[Tensor, Tensor]:
-        return stratified_split(images.labels, rows, share, seed=self.split_seed, field=field, hint=hint)
+        return stratified_split(images.labels, rows, share, seed=self.split_seed, field=f"data.{field}", hint=hint)
 
     def _crops_from_files(self, images: ImageDataset) -> bool:
         """Return whether images are resized when decoded and the first augmentation is a RandomResizedCrop.

@@ -85,13 +85,16 @@ class CIFAR10(ImageData):
         images, labels = [], []
         for file, checksum in files[:count] if split == "train" else files[count:]:
             if not check_integrity(file, checksum):
-                state = "has a wrong checksum; delete it to unpack it again" if file.exists() else "is missing"
+                missing, wrong = "is missing; put the file there", "has a wrong checksum; delete it to unpack it again"
+                state = wrong if file.exists() else missing
                 raise ConfigError(f"data.path: {file} {state}")
             with file.open("rb") as stream:
                 try:
                     content = _ArrayUnpickler(stream, encoding="latin1").load()
                 except (pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError) as error:
-                    raise ConfigError(f"data.path: {file} contains other objects than arrays ({error})") from error
+                    raise ConfigError(
+                        f"data.path: {file} contains other objects than arrays ({error}); delete it to unpack it again"
+                    ) from error
             images.append(content["data"])
             labels += content[self.labels_key]
         tensor = torch.from_numpy(np.concatenate(images)).view(-1, 3, 32, 32)
@@ -101,7 +104,10 @@ class CIFAR10(ImageData):
         images = self.folder.load(split)
         if images is not None:
             if images.shape != (32, 32):
-                raise ConfigError(f"data.path: {images.sources[0]} is not an image of 32x32 pixels")
+                raise ConfigError(
+                    f"data.path: {images.sources[0]} has {images.shape[1]}x{images.shape[0]} pixels; give images of "
+                    "32x32 pixels"
+                )
             images.labels = self._labels(images.labels)
         return images
 

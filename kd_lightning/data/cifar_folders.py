@@ -36,7 +36,10 @@ def class_folders(path: Path, classes: list[str], name: str, **kwargs: Any) -> I
             hint = nearest(entry, classes)
             raise ConfigError(f"data.path: {train} has the class {entry!r}, which {name} does not have{hint}")
     if missing := [entry for entry in classes if entry not in images.class_names]:
-        raise ConfigError(f"data.path: {train} lacks {len(missing)} of the classes of {name}: {missing[0]}")
+        raise ConfigError(
+            f"data.path: {train} has no folders for {len(missing)} of the classes of {name}, for example {missing[0]!r}"
+            "; add these folders"
+        )
     return images
 
 

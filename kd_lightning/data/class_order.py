@@ -46,4 +46,7 @@ def check_classes(teacher: Teacher, data: Classes) -> None:
             f"teacher: {teacher.name} has the data's classes in another order: class {number} is {teacher_name} for "
             f"the teacher and {data_name} in the data; rename the folders, or train the teacher on these data"
         )
-    rank_zero_warn(f"teacher {teacher.name} calls class {number} {teacher_name!r}, but the data call it {data_name!r}")
+    rank_zero_warn(
+        f"teacher {teacher.name} calls class {number} {teacher_name!r}, but the data call it {data_name!r}; check that "
+        "both have the same classes in the same order"
+    )

@@ -67,7 +67,7 @@ class EncodedImages(ImageDataset):
         if size is not None and size > LARGEST_SIDE:
             raise ConfigError(f"data.size: {size} is more than {LARGEST_SIDE} pixels")
         if not 0 < crop_ratio <= 1:
-            raise ConfigError(f"data.crop_ratio: {crop_ratio} is not above 0 and at most 1")
+            raise ConfigError(f"data.crop_ratio: {crop_ratio} is not a number above 0 and up to 1")
         self.sources, self.size, self.crop_ratio, self.skip_unreadable = sources, size, crop_ratio, skip_unreadable
         self.unreadable = torch.zeros(len(labels), dtype=torch.bool).share_memory_()  # workers write into it
         self.shape = (size, size) if size else self._first_shape()
@@ -79,7 +79,10 @@ class EncodedImages(ImageDataset):
             except UnreadableError:
                 continue  # reported when it is decoded
             return height, width
-        raise ConfigError(f"data.path: none of its {len(self):,} images can be read, e.g. {self.sources.names[0]}")
+        raise ConfigError(
+            f"data.path: none of the {len(self):,} images can be read, for example {self.sources.names[0]}; give "
+            "images that can be read"
+        )
 
     def _gather(self, rows: Tensor, batch: Batch) -> Batch:
         if self.crop is None:
@@ -96,7 +99,9 @@ class EncodedImages(ImageDataset):
         if any(views is None for views in decoded):
             readable = [place for place, views in enumerate(decoded) if views is not None]
             if not readable:
-                raise ConfigError(f"data.on_error: none of the {len(rows)} images of a batch can be read")
+                raise ConfigError(
+                    f"data.on_error: none of the {len(rows)} images of a batch can be read; repair or remove these"
+                )
             batch = Batch(batch.images, batch.labels[readable], batch.indices[readable], batch.keys[readable])
         first, *others = torch.stack([views for views in decoded if views is not None]).unbind(1)
         return batch._replace(images=first, views=tuple(others))
@@ -108,7 +113,10 @@ class EncodedImages(ImageDataset):
         except UnreadableError as error:
             name = self.sources.names[row]
             if not self.skip_unreadable:
-                raise ConfigError(f"data.path: {name} cannot be read as an image ({error})") from error
+                raise ConfigError(
+                    f"data.path: {name} cannot be read as an image ({error}); repair or remove it, or set "
+                    "data.on_error to skip"
+                ) from error
             if not self.unreadable[row]:
                 self.unreadable[row] = True
                 rank_zero_warn(f"data.on_error: {name} cannot be read as an image and is skipped ({error})")

@@ -96,7 +96,8 @@ class ImageFolder(ImageData):
         if "test" in self.folders:
             return images
         rows = torch.arange(len(images))
-        train, test = stratified_split(images.labels, rows, self.test_split, seed=self.split_seed, field="test_split")
+        seed, field = self.split_seed, "data.test_split"
+        train, test = stratified_split(images.labels, rows, self.test_split, seed=seed, field=field)
         return images.subset(train if split == "train" else test)
 
     def _images(self, folder: Path, classes: list[str]) -> EncodedImages:

@@ -143,7 +143,7 @@ class HFDataset(ImageData):
                 problem = (
                     "has rows without a label" if missing else f"has the class {value}, which the training split lacks"
                 )
-                raise ConfigError(f"data.label_column: the split {split!r} {problem}")
+                raise ConfigError(f"data.label_column: the split {split!r} {problem}; choose another column or split")
 
     def _unique(self, split: str) -> list[Any]:
         return self.tables[split].unique(self.label_column)

@@ -94,22 +94,28 @@ class ImageNet(ImageData):
         for required in (_TRUTH, "data/meta.mat"):
             if not (devkit / required).exists():
                 raise ConfigError(
-                    f"data.path: {root / 'val'} is flat, but its labels are missing: {devkit / required} does not "
-                    f"exist; unpack ILSVRC2012_devkit_t12.tar.gz in {root}, or sort val/ into class folders"
+                    f"data.path: {root / 'val'} has no class folders, and its labels are missing, because "
+                    f"{devkit / required} does not exist; unpack ILSVRC2012_devkit_t12.tar.gz in "
+                    f"{root}, or sort val/ into class folders"
                 )
         try:
             synsets = loadmat(devkit / "data/meta.mat", squeeze_me=True)["synsets"]
             wnid_of = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
         except Exception as error:  # scipy raises various errors for invalid files
             reason = one_line(error, 160)
-            raise ConfigError(f"data.path: {devkit / 'data/meta.mat'} cannot be read ({reason})") from error
+            raise ConfigError(
+                f"data.path: {devkit / 'data/meta.mat'} cannot be read ({reason}); unpack the devkit again"
+            ) from error
         try:
             identifiers = [int(line) for line in (devkit / _TRUTH).read_text().split()]
         except ValueError as error:
-            raise ConfigError(f"data.path: {devkit / _TRUTH} must contain one number per line ({error})") from error
+            raise ConfigError(
+                f"data.path: {devkit / _TRUTH} must contain one number per line ({error}); unpack the devkit again"
+            ) from error
         if len(identifiers) != len(files):
             raise ConfigError(
-                f"data.path: {root / 'val'} has {len(files):,} images, but {_TRUTH} has {len(identifiers):,} labels"
+                f"data.path: {root / 'val'} has {len(files):,} images, but {_TRUTH} has {len(identifiers):,} labels; "
+                "unpack both archives again"
             )
         label_of = {wnid: label for label, wnid in enumerate(self.class_ids)}
         unknown = next((wnid_of.get(i, str(i)) for i in identifiers if wnid_of.get(i) not in label_of), None)

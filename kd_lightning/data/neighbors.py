@@ -92,7 +92,10 @@ def _by_faiss(rows: Tensor, k: int, chunk: int) -> Tensor:
 def _unit(rows: Tensor) -> Tensor:
     rows = rows.float()
     if not rows.isfinite().all():
-        raise ConfigError("embeddings: the teacher's embeddings are not finite, so they have no neighbours")
+        raise ConfigError(
+            "embeddings: the teacher's embeddings are not finite, so they have no neighbours; check the teacher's "
+            "weights, mean and std"
+        )
     return F.normalize(rows, dim=1)
 
 
@@ -147,11 +150,13 @@ class Neighbors:
                 table, indices = file.get_tensor("neighbors").long(), file.get_tensor("indices")
                 self.facts = {key: json.loads(value) for key, value in file.metadata().items() if key != "format"}
         except (SafetensorError, OSError, AttributeError, ValueError) as error:
-            raise ConfigError(f"data.neighbors.path: {path} is not a table of neighbours ({error})") from error
+            raise ConfigError(
+                f"data.neighbors.path: {path} is not a table of neighbours ({error}); {self._remedy}"
+            ) from error
         if table.shape[1] < self.candidates:
             raise ConfigError(
                 f"data.neighbors.candidates: {path} has {table.shape[1]} neighbours per image, fewer than "
-                f"{self.candidates}"
+                f"{self.candidates}; give at most {table.shape[1]}, or create the table again with a larger --k"
             )
         if not torch.equal(indices, images.indices) or self.facts.get("data") != data_fingerprint(images):
             raise ConfigError(f"data.neighbors.path: {path} was created from other images; {self._remedy}")

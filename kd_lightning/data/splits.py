@@ -7,7 +7,13 @@ from kd_lightning.errors import ConfigError
 
 
 def stratified_split(
-    labels: Tensor, rows: Tensor, share: float, *, seed: int, field: str, hint: str = "with an image of each class"
+    labels: Tensor,
+    rows: Tensor,
+    share: float,
+    *,
+    seed: int,
+    field: str,
+    hint: str = "both parts need an image of each class",
 ) -> tuple[Tensor, Tensor]:
     """Return the remaining rows and the drawn rows, both sorted; the draw is stratified by class if there are labels.
 
@@ -16,8 +22,8 @@ def stratified_split(
         rows: rows to draw from.
         share: share of the rows to draw if below 1, otherwise their number.
         seed: seed of the draw.
-        field: name of the config field in error messages.
-        hint: end of the error message.
+        field: full name of the config field in error messages.
+        hint: end of the error message, a sentence.
 
     Raises:
         ConfigError: if not every class can have an image in both parts.
@@ -26,8 +32,8 @@ def stratified_split(
     count = round(share * len(rows)) if share < 1 else int(share)
     if not classes <= count <= len(rows) - classes:
         raise ConfigError(
-            f"data.{field}: {share:g} means {count} of {len(rows)} images; with {classes} "
-            f"class{'es' * (classes > 1)} it must be {classes} to {len(rows) - classes}, {hint}"
+            f"{field}: {share:g} means {count} of {len(rows)} images, but with {classes} class{'es' * (classes > 1)} "
+            f"the number of images must be {classes} to {len(rows) - classes}; {hint}"
         )
     from sklearn.model_selection import train_test_split  # takes a second
 
@@ -36,5 +42,7 @@ def stratified_split(
             rows.numpy(), test_size=count, random_state=seed, stratify=labels[rows].numpy() if classes > 1 else None
         )
     except ValueError as error:
-        raise ConfigError(f"data.{field}: {share:g} cannot be drawn stratified by class ({error})") from error
+        raise ConfigError(
+            f"{field}: {share:g} cannot be drawn stratified by class ({error}); give another number or share"
+        ) from error
     return torch.from_numpy(remaining).sort().values, torch.from_numpy(drawn).sort().values

@@ -14,15 +14,18 @@ MAX_CONFUSION_CLASSES = 200
 
 
 class Classification(Evaluator):
-    """Logs `test/top5`, `nll`, `brier`, `ece`, and `nll_scaled`, `ece_scaled` after temperature scaling.
+    """Logs top-5 accuracy, likelihood and calibration on the test images, before and after temperature scaling.
 
-    ECE uses 15 bins (Guo et al. 2017). The temperature is fitted on the validation images; without validation images
-    the scaled values are skipped. The accuracy of each class, the confusion matrix and the reliability diagram are
-    written to results.json, the prediction for each image to predictions.safetensors. The command line adds this
-    evaluator to every run whose classifier is trained, and evaluates the teacher as well.
+    The names are `test/top5` (only with more than 5 classes), `test/nll`, `test/brier`, `test/ece` and, after
+    temperature scaling, `test/nll_scaled` and `test/ece_scaled`. ECE uses 15 bins (Guo et al. 2017). The temperature is
+    fitted on the validation images; without validation images, the scaled values are skipped. The accuracy of each
+    class, the reliability diagram and, for at most 200 classes, the confusion matrix are written to results.json. The
+    prediction for each image is written to predictions.safetensors. The command line adds this evaluator to every run
+    that has labels and trains a classifier, and also evaluates the teacher.
 
     Args:
-        teacher: whether the teacher is also evaluated, if it knows the classes; its accuracy is `test/acc_teacher`.
+        teacher: whether the teacher is also evaluated, if its classifier was trained on the data's classes; its
+            accuracy is logged as `test/acc_teacher`.
         every_n_epochs: number of epochs between two evaluations of the validation images during `fit`; 0 disables them.
     """
 

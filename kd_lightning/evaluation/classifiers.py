@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:  # scikit-learn takes a second
+if TYPE_CHECKING:  # importing scikit-learn takes a second
     from sklearn.pipeline import Pipeline
 
 STRENGTHS = tuple(np.logspace(-4, 2, 7).tolist())
@@ -26,14 +26,15 @@ def logistic_scores(
 ) -> Tensor:
     """Return log-probabilities N,K of scikit-learn's logistic regression (L-BFGS) on standardised embeddings.
 
-    C is the value in `strengths` with the best accuracy on a held-out fifth of the bank, stratified by class; the final
-    classifier is then trained on the complete bank. A class without images in the bank gets -inf.
+    C is the value in `strengths` with the best accuracy on a held-out fifth of the bank, which has at least as many
+    images as there are classes and is stratified by class where possible. The final classifier is then trained on the
+    complete bank. A class without images in the bank gets -inf.
 
     Args:
-        bank: M,D.
-        labels: M int64.
-        queries: N,D.
-        classes: K.
+        bank: embeddings of the training images, M,D.
+        labels: labels of the training images, M int64.
+        queries: embeddings of the images to classify, N,D.
+        classes: number of classes K.
         strengths: values of C to choose from; a single value is used without a search.
         max_iter: maximum number of L-BFGS iterations.
     """
@@ -78,21 +79,21 @@ def sgd_scores(
     lr: float = 30.0,
     batch_size: int = 256,
 ) -> Tensor:
-    """Return logits N,K of a linear layer trained by SGD on the embeddings' device: CoSS's recipe for ImageNet.
+    """Return logits N,K of a linear layer that is trained by SGD on the bank's device, with CoSS's recipe for ImageNet.
 
-    Weights are drawn from normal(0, 0.01), biases start at 0; momentum 0.9, no weight decay; the learning rate is
-    divided by 10 after 60 % and 80 % of the epochs; an incomplete last batch is dropped. The released code augments the
-    training images and selects the best epoch by validation; this function does not augment and uses the last epoch.
-    The seed is 0.
+    The weights are drawn from a normal distribution with mean 0 and standard deviation 0.01, and the biases start at 0.
+    The momentum is 0.9, and there is no weight decay. The learning rate is divided by 10 after 60 % and 80 % of the
+    epochs. An incomplete last batch is dropped. The seed is 0. The released code augments the training images and
+    selects the best epoch by validation; this function does not augment the images, and uses the last epoch.
 
     Args:
-        bank: M,D.
-        labels: M int64.
-        queries: N,D.
-        classes: K.
+        bank: embeddings of the training images, M,D.
+        labels: labels of the training images, M int64.
+        queries: embeddings of the images to classify, N,D.
+        classes: number of classes K.
         epochs: number of passes over the bank.
-        lr: learning rate.
-        batch_size: images per step, at most M.
+        lr: learning rate before the first reduction.
+        batch_size: number of images per step; a number above M counts as M.
     """
     generator = torch.Generator().manual_seed(0)
     layer = nn.Linear(bank.shape[1], classes).to(bank.device)

@@ -13,10 +13,10 @@ from kd_lightning.models import Network
 class Cost(Evaluator):
     """Logs `cost/parameters`, `cost/macs`, `cost/megabytes`, and the speed for each batch size.
 
-    MACs are counted for one image, normalisation included. Megabytes are the size of the weights as safetensors. For
-    each batch size n, `cost/latency_ms_<n>` is the median time of one batch from uint8 images to logits, in eval mode
-    and float32 on the run's device, and `cost/images_per_second_<n>` is n divided by that time. Both depend on the
-    machine and its load.
+    MACs are counted for one image and include the normalisation. Megabytes are the size of the weights as safetensors.
+    For each batch size n, `cost/latency_ms_<n>` is the median time of one batch from uint8 images to logits, in eval
+    mode and without autocast, on the run's device. `cost/images_per_second_<n>` is n divided by this time. Both values
+    depend on the machine and its load.
 
     Args:
         batch_sizes: batch sizes for which the speed is measured; default: 1 and 64; [] disables it.
@@ -29,8 +29,9 @@ class Cost(Evaluator):
     def __init__(self, *, batch_sizes: list[int] | None = None, repeats: int = 20, teacher: bool = False) -> None:
         super().__init__(teacher=teacher)
         self.batch_sizes, self.repeats = [1, 64] if batch_sizes is None else batch_sizes, repeats
-        for number in (*self.batch_sizes, repeats):
-            check_positive(**{"Cost": number})
+        for size in self.batch_sizes:
+            check_positive(**{"Cost.batch_sizes": size})
+        check_positive(**{"Cost.repeats": repeats})
 
     def evaluate(self, view: NetworkView) -> EvaluationResult:
         network, side = view.network, view.side

@@ -3,6 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from inspect import Parameter, signature
 from typing import Any, ClassVar
 
 import torch
@@ -24,9 +25,9 @@ class EvaluationResult:
     values: dict[str, float]
     """Numbers by name, logged as `test/<name>`, or as `<name>` if it contains a /; NaN means undefined."""
     details: dict[str, Any] = field(default_factory=dict)
-    """Further results as JSON: for results.json and the report."""
+    """Further results for results.json and the report, which JSON can represent."""
     samples: dict[str, Tensor] = field(default_factory=dict)
-    """Tensors with one entry per evaluated image, N: for predictions.safetensors."""
+    """Tensors for predictions.safetensors, with one entry per evaluated image (N)."""
 
     def add_teacher(self, teacher: "EvaluationResult") -> None:
         """Add the teacher's results, with `_teacher` appended to each name, also within the details."""
@@ -41,21 +42,22 @@ class EvaluationResult:
 
 
 class Evaluator(Callback, ABC):
-    """Base of every evaluator: evaluates the student, and on request the teacher, on images without augmentation.
+    """Base class of evaluators, which evaluate the student, and optionally the teacher, on images without augmentation.
 
-    Results on the test images are logged as `test/<name>` at the end; results on the validation images as `val/<name>`
-    during `fit`. All evaluators of a run share one pass of each network over each set of images, in float32, whatever
-    trainer.precision is.
+    Results on the test images are logged as `test/<name>` at the end. Results on the validation images are logged as
+    `val/<name>` during `fit`. All evaluators of a run share one pass of each network over each set of images, without
+    autocast; the outputs are stored as float32.
 
     Args:
-        teacher: whether the teacher is also evaluated, once, on the test images: `test/<name>_teacher`.
+        teacher: whether the teacher is also evaluated, once, on the test images; its results are logged as
+            `test/<name>_teacher`.
         every_n_epochs: number of epochs between two evaluations of the validation images during `fit`; the last epoch
             is always evaluated. 0 disables them.
         data: labelled data to evaluate on instead of the run's own data, which may have no labels; the validation split
             of this data is always evaluated at the end of `fit`.
 
     Raises:
-        ConfigError: for images without labels, or without a validation split if it is to be evaluated.
+        ConfigError: for a negative `every_n_epochs`.
     """
 
     needs_labels: ClassVar[bool] = True
@@ -79,39 +81,46 @@ class Evaluator(Callback, ABC):
 
     @property
     def title(self) -> str:
-        """Name that distinguishes the evaluators of a run: two with the same title would log the same names."""
+        """Name of the evaluator within a run; two evaluators with the same title would log the same names."""
         return type(self).__name__ + (f" {self.data.name}" if self.data else "")
 
     def settings(self) -> dict[str, Any]:
-        """Return the arguments as JSON for results.json: results with different arguments cannot be compared."""
+        """Return the arguments for results.json; results with different arguments are not comparable."""
         arguments = {name: value for name, value in vars(self).items() if name not in ("result", "seconds")}
         arguments = {name: _plain(value) for name, value in arguments.items() if not name.startswith("_")}
         return {name: value for name, value in arguments.items() if value is not None}
 
     def prepare(self, data: ImageData) -> None:
-        """Prepare, before the first step, images other than the run's own, which are `data`."""
+        """Prepare images that are not part of `data`, the data of the run; called before the first step."""
         if self.data:
             prepare_other_data(self.data)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if (
-            stage in ("fit", "test") and not trainer.is_global_zero
-        ):  # rank 0 has prepared them before the run was opened
+        # rank 0 has prepared the images before the run's folder was created
+        if stage in ("fit", "test") and not trainer.is_global_zero:
             self.prepare(trainer.datamodule)
 
     def check_data(self, data: ImageData) -> None:
-        """Prepare the images, and raise an error for unsuitable ones before the run's folder is created."""
+        """Prepare the images, and raise an error for unsuitable images before the run's folder is created.
+
+        Raises:
+            ConfigError: if labels or validation images are needed but missing, or if there are too few images.
+        """
         self.prepare(data)
         name, interval = type(self).__name__, self.every_n_epochs
         if self.data:
             data = self.data
             data.setup("fit")
         if self.needs_labels and not data.labeled:
-            raise ConfigError(f"{name}.data: the images have no labels, which the evaluation needs; give labelled data")
+            if self.data:
+                raise ConfigError(f"{name}.data: {data.name} has no labels, which {name} needs; give labelled data")
+            instead = ", or give labelled data as its argument data" if _takes_data(type(self)) else ""
+            raise ConfigError(f"{name}: the run's images have no labels, which {name} needs; remove {name}{instead}")
         self.check(len(data.datasets["train"]))
         if (interval or self.data) and "val" not in data.datasets:
             field = "data.val_split" if self.data else "every_n_epochs"
-            raise ConfigError(f"{name}.{field}: there are no validation images to evaluate on")
+            remedy = "set it above 0" if self.data else "set data.val_split above 0, or remove every_n_epochs"
+            raise ConfigError(f"{name}.{field}: there are no validation images to evaluate on; {remedy}")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._cache = None
@@ -136,7 +145,7 @@ class Evaluator(Callback, ABC):
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         started, data = time.monotonic(), self.data or trainer.datamodule
         if self.needs_labels and not data.labeled:
-            rank_zero_warn(f"{type(self).__name__}: skipped, because the images have no labels")
+            rank_zero_warn(f"{type(self).__name__} is skipped, because the images have no labels")
             return
         data.setup("fit")
         self.check(len(data.datasets["train"]))
@@ -147,8 +156,8 @@ class Evaluator(Callback, ABC):
             result = self.evaluate(student)
             if self.teacher and split == "test" and student.teacher:
                 result.add_teacher(self.evaluate(student.teacher))
-        except ValueError as error:  # includes ConfigError: the results of other evaluators are kept
-            rank_zero_warn(f"{type(self).__name__}: {error}; skipped")
+        except ValueError as error:  # or a ConfigError; the other evaluators continue
+            rank_zero_warn(f"{type(self).__name__} is skipped, because of an error: {error}")
             return
         if self.data and trainer.datamodule.labeled:  # distinguish them from results on the run's own images
             result.values = {f"{name}_{data.name}": value for name, value in result.values.items()}
@@ -160,8 +169,14 @@ class Evaluator(Callback, ABC):
             self.result, self.seconds = result, time.monotonic() - started
 
 
+def _takes_data(kind: type[Evaluator]) -> bool:
+    """Return whether the constructor of an evaluator's class has the argument `data`, or passes it on as a keyword."""
+    arguments = signature(kind).parameters.values()
+    return any(argument.name == "data" or argument.kind is Parameter.VAR_KEYWORD for argument in arguments)
+
+
 def _plain(value: Any) -> Any:
-    """Return a setting as JSON, a data set as its name; None for everything that is not a setting."""
+    """Return a setting as a value that JSON can represent (data as its name); None for an object that is no setting."""
     if isinstance(value, ImageData):
         return value.name
     if isinstance(value, list | tuple | set):

@@ -10,15 +10,18 @@ from kd_lightning.metrics import linear_cka, neighbor_overlap, similarity_distan
 class Faithfulness(Evaluator):
     """Logs how similar a student is to its teacher on the test images.
 
-    On the logits, if both networks know the classes: `agreement_teacher_errs`, the share of equal predictions among the
-    images on which the teacher is wrong (`agreement`, on all images, is always logged); `kl`, KL divergence of the
-    student's softmax from the teacher's; `logit_cosine`, cosine of centred logits. On the embeddings, which may have
-    different widths: `cka`, linear and unbiased (Nguyen et al. 2021); `neighbors_<k>`, the share of each image's k
-    nearest neighbours that student and teacher have in common; `sp_distance`, SP's loss between batches of embeddings.
-    The command line adds this evaluator to every run with a teacher.
+    Three values compare the logits; they are logged if both networks have a classifier trained on the data's classes.
+    `agreement_teacher_errs` is the share of equal predictions among the images on which the teacher is wrong; it needs
+    labels. (`TeacherAgreement` logs the agreement on all images.) `kl` is the mean of KL(teacher || student) of the
+    softmax outputs. `logit_cosine` is the mean cosine of the centred logits.
+
+    Three values compare the embeddings, which may have different widths. `cka` is linear, unbiased CKA (Nguyen et al.
+    2021). `neighbors_<k>` is the share of each image's k nearest neighbours that student and teacher have in common.
+    `sp_distance` is the mean of SP's loss over batches of embeddings. The command line adds this evaluator to every run
+    with a teacher.
 
     Args:
-        k: numbers of neighbours.
+        k: numbers of neighbours for `neighbors_<k>`; default: 1, 5, 10 and 30.
         batch_size: batch size of `sp_distance`, whose value depends on it.
         every_n_epochs: number of epochs between two evaluations of the validation images during `fit`; 0 disables them.
     """
@@ -28,8 +31,9 @@ class Faithfulness(Evaluator):
     def __init__(self, *, k: list[int] | None = None, batch_size: int = 250, every_n_epochs: int = 0) -> None:
         super().__init__(every_n_epochs=every_n_epochs)
         self.ks, self.batch_size = k or [1, 5, 10, 30], batch_size
-        for number in (*self.ks, batch_size):
-            check_positive(**{"Faithfulness": number})
+        for number in self.ks:
+            check_positive(**{"Faithfulness.k": number})
+        check_positive(**{"Faithfulness.batch_size": batch_size})
 
     def evaluate(self, view: NetworkView) -> EvaluationResult:
         if not view.teacher:

@@ -24,7 +24,7 @@ class FewShot(Evaluator):
         **kwargs: teacher, every_n_epochs and data, as for every evaluator.
 
     Raises:
-        ConfigError: for a class with fewer images.
+        ConfigError: if `shots` exceeds the number of training images of a class.
     """
 
     def __init__(self, *, shots: int | list[int] = 5, draws: int = 5, **kwargs: Any) -> None:
@@ -55,10 +55,15 @@ class FewShot(Evaluator):
 
 
 def sample_per_class(labels: Tensor, shots: int, draw: int) -> Tensor:
-    """Return the rows of `shots` images of each class in N labels; `draw` is the seed.
+    """Return the rows of `shots` randomly drawn images of each class.
+
+    Args:
+        labels: N int64.
+        shots: number of images per class.
+        draw: seed of the draw.
 
     Raises:
-        ConfigError: for a class with fewer images.
+        ConfigError: for a class with fewer than `shots` images.
     """
     generator = torch.Generator().manual_seed(draw)
     order = torch.randperm(len(labels), generator=generator).to(labels.device)
@@ -68,7 +73,8 @@ def sample_per_class(labels: Tensor, shots: int, draw: int) -> Tensor:
     if fewest < shots:
         smallest = int((counts == fewest).nonzero()[0])
         raise ConfigError(
-            f"FewShot.shots: {shots} images per class are given, but class {smallest} has {fewest} training images"
+            f"FewShot.shots: {shots} images per class are given, but class {smallest} has {fewest} training images; "
+            f"give at most {fewest}"
         )
     starts = counts.cumsum(0) - counts
     return torch.cat([order[start : start + shots] for start in starts[counts > 0].tolist()])

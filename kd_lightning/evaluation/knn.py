@@ -9,12 +9,12 @@ from kd_lightning.evaluation.network_view import NetworkView
 
 
 class KNN(Evaluator):
-    """Logs `test/knn`: the share of test images whose nearest training images vote for their class.
+    """Logs `test/knn`: accuracy of the class for which the nearest training images of a test image vote.
 
     Args:
-        k: number of neighbours; 10 is CoSS's and TinTeM's. For a list (DINO's is 10, 20, 100, 200) the first is
-            `test/knn`, the others `test/knn_<k>`.
-        temperature: temperature of the votes; 0.07 is DINO's and TinTeM's.
+        k: number of neighbours (CoSS and TinTeM: 10), or a list of numbers (DINO: 10, 20, 100, 200). For a list, the
+            result of the first number is logged as `test/knn`, and the results of the others as `test/knn_<k>`.
+        temperature: temperature of the votes (DINO and TinTeM: 0.07).
         **kwargs: teacher, every_n_epochs and data, as for every evaluator.
     """
 
@@ -30,7 +30,9 @@ class KNN(Evaluator):
 
     def check(self, images: int) -> None:
         if max(self.ks) > images:
-            raise ConfigError(f"KNN.k: {max(self.ks)} is given, but there are only {images} training images")
+            raise ConfigError(
+                f"KNN.k: {max(self.ks)} is given, but there are only {images} training images; give at most {images}"
+            )
 
     def evaluate(self, view: NetworkView) -> EvaluationResult:
         train, test, classes = view.predictions("train"), view.predictions(), view.data.num_classes

@@ -8,17 +8,17 @@ from torch import Tensor
 def knn_scores(
     queries: Tensor, bank: Tensor, labels: Tensor, *, k: int | list[int], temperature: float, classes: int
 ) -> Tensor:
-    """Return votes N,K: for each class, the sum of exp(cosine / temperature) over its images among the k nearest.
+    """Return votes N,K: for each class, the sum of exp((cosine - 1) / temperature) over its images among the k nearest.
 
-    Wu et al. 2018, section 3.4, as used by DINO's and CoSS's evaluation.
+    The votes are those of Wu et al. 2018, section 3.4, which the evaluations of DINO and CoSS also use.
 
     Args:
-        queries: N,D.
-        bank: M,D.
-        labels: M int64.
+        queries: embeddings of the images to classify, N,D.
+        bank: embeddings of the labelled images, M,D.
+        labels: labels of the bank, M int64.
         k: number of neighbours, at most M; for a list, the votes are N,len(k),K.
-        temperature: above 0; a large value gives all votes equal weight.
-        classes: K.
+        temperature: temperature of the votes, above 0; with a large value, the weights of all votes are nearly equal.
+        classes: number of classes K.
     """
     ks = k if isinstance(k, list) else [k]
     with torch.autocast(queries.device.type, enabled=False):
@@ -26,7 +26,7 @@ def knn_scores(
         parts = []
         for part in F.normalize(queries.float(), dim=1).split(1024):
             nearest = (part @ bank.T).topk(max(ks), dim=1)
-            votes = torch.exp((nearest.values - 1) / temperature)  # -1 prevents overflow and keeps the order
+            votes = torch.exp((nearest.values - 1) / temperature)  # -1 prevents overflow and does not change the order
             empty, neighbor_labels = torch.zeros(len(part), classes, device=part.device), labels[nearest.indices]
             parts.append(torch.stack([empty.scatter_add(1, neighbor_labels[:, :n], votes[:, :n]) for n in ks], dim=1))
         scores = torch.cat(parts)

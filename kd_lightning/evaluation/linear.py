@@ -11,13 +11,14 @@ from kd_lightning.evaluation.network_view import NetworkView
 class LinearProbe(Evaluator):
     """Logs `test/linear`: accuracy of a linear classifier on the frozen embedding.
 
-    It is trained on the training images without augmentation. `lbfgs`: scikit-learn's logistic regression on
-    standardised embeddings; C is selected among 7 values from 1e-4 to 100 on a held-out fifth, then the classifier is
-    trained on all images (the protocol of CoSS's transfer evaluation, with fewer values of C). `sgd`: CoSS's recipe for
-    ImageNet, on the device, logged as `test/linear_sgd`.
+    The classifier is trained on the training images without augmentation. With `lbfgs`, it is scikit-learn's logistic
+    regression on standardised embeddings. C is selected among 7 values from 1e-4 to 100 on a held-out fifth of the
+    images, and the classifier is then trained on all images (the protocol of CoSS's transfer evaluation, with fewer
+    values of C). With `sgd`, the classifier is trained on the run's device with CoSS's recipe for ImageNet, and the
+    accuracy is logged as `test/linear_sgd`.
 
     Args:
-        solver: `lbfgs` or `sgd`.
+        solver: algorithm of the training, `lbfgs` or `sgd`.
         max_iter: maximum number of L-BFGS iterations.
         epochs: number of SGD epochs.
         **kwargs: teacher, every_n_epochs and data, as for every evaluator.

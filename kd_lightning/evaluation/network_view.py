@@ -24,7 +24,7 @@ class Predictions(NamedTuple):
     embedding: Tensor
     """N,D."""
     logits: Tensor
-    """N,K, the network's own classes."""
+    """N,K, for the K classes of the network's classifier."""
     labels: Tensor
     """N int64, -1 for images without a label."""
     indices: Tensor
@@ -35,7 +35,7 @@ class Predictions(NamedTuple):
 def read(
     network: Network, batches: Iterable[Batch], device: torch.device, *, side: int | None = None, quiet: bool = False
 ) -> Predictions:
-    """Run a network in eval mode over a loader and return its outputs in order.
+    """Run a network in eval mode over batches of images, and return the outputs in the order of the images.
 
     Args:
         network: network to run; its mode (training or eval) is restored afterwards.
@@ -63,7 +63,10 @@ def read(
 
 @dataclass
 class FeatureCache:
-    """Runs each network over each set of images once; every rank runs over its share and gets the outputs of all."""
+    """Cache of outputs, for which each network runs only once over each set of images.
+
+    Each rank runs the network over its share of the images, and gets the outputs for all images.
+    """
 
     device: torch.device
     cached: dict[tuple[int, int, str], Predictions] = field(default_factory=dict)
@@ -85,9 +88,9 @@ class FeatureCache:
         change: Callable[[Batch], Batch] | None = None,
         side: int | None = None,
     ) -> Predictions:
-        """Return a network's outputs for any images, loaded by `data` and modified by `change`; not cached."""
+        """Return a network's outputs for images that `data` loads and `change` modifies; they are not cached."""
         place = {"rank": distributed.rank(), "world": distributed.world_size()}
-        with torch.random.fork_rng(devices=[]):  # a loader draws a seed; that must not change the training
+        with torch.random.fork_rng(devices=[]):  # a loader draws a seed, which must not change the training
             loader = data.in_order(images, place=place)
             outputs = read(network, map(change, loader) if change else loader, self.device, side=side, quiet=True)
         return Predictions(*map(distributed.gather_all, outputs))
@@ -109,7 +112,7 @@ class NetworkView:
     """The teacher's view, in a student's view."""
 
     def predictions(self, split: str | None = None, data: ImageData | None = None) -> Predictions:
-        """Return the outputs for a split, by default the evaluated one; other data are resized to this data's size."""
+        """Return the outputs for a split, by default the evaluated split; images of `data` are resized to `side`."""
         side = None if data is None else self.side
         return self.cache.predictions(self.network, data or self.data, split or self.split, side=side)
 

@@ -18,20 +18,22 @@ BINS = 30
 
 
 class OutOfDistribution(Evaluator):
-    """Logs `test/ood_<score>_<data>`, the AUROC of known against unknown images, and `..._fpr95`.
+    """Logs the AUROC of known against unknown images as `test/ood_<score>_<data>`, and FPR95 as `..._fpr95`.
 
-    Scores: `knn`, the cosine to the k-th nearest training image (TinTeM's, with k = 1; Sun et al. 2022); `msp`, the
-    largest softmax probability (Hendrycks & Gimpel 2017); `energy`, the log-sum-exp of the logits (Liu et al. 2020);
-    `mahalanobis`, the distance to the nearest class mean of the training images (Lee et al. 2018, on the embedding).
+    All scores are higher for known images. `knn` is the cosine to the k-th nearest training image (TinTeM uses k = 1;
+    Sun et al. 2022). `msp` is the largest softmax probability (Hendrycks & Gimpel 2017). `energy` is the log-sum-exp of
+    the logits (Liu et al. 2020). `mahalanobis` is minus the squared Mahalanobis distance to the nearest class mean of
+    the training images (Lee et al. 2018, on the embedding). `msp` and `energy` are skipped if the classifier is not
+    trained, and `mahalanobis` is skipped if the run's images have no labels.
+
     FPR95 is the share of unknown images above the threshold that 95 % of the known images exceed. The known images are
-    the run's test images; the unknown images are the test images of other data sets, resized to the run's size. Scores
-    computed from logits are skipped if the classifier is not trained.
+    the run's test images. The unknown images are the test images of other data sets, resized to the run's size.
 
     Args:
-        data: data sets of unknown images; their labels are not used.
+        data: data sets of unknown images; their labels are used only for `exclude`.
         scores: names of the scores; default: all four.
         k: number of neighbours for `knn`.
-        exclude: names of classes in `data` that are known classes; their images are skipped.
+        exclude: names of classes in `data` that are known classes; images of these classes are skipped.
         teacher: whether the teacher is also evaluated.
 
     Raises:
@@ -55,13 +57,18 @@ class OutOfDistribution(Evaluator):
             raise ConfigError("OutOfDistribution.data: the list is empty; name at least one data set")
         names = [other.name for other in data]
         if len({*names}) < len(names):
-            raise ConfigError(f"OutOfDistribution.data: {', '.join(names)}: each name may occur only once")
+            raise ConfigError(
+                f"OutOfDistribution.data: {', '.join(names)} are given, but each name may occur only once; remove one"
+            )
         self.unknown, self.k, self.exclude = data, k, {name.lower() for name in exclude or []}
         self.kinds: list[Score] = scores or ["knn", "msp", "energy", "mahalanobis"]
 
     def check(self, images: int) -> None:
         if self.k > images:
-            raise ConfigError(f"OutOfDistribution.k: {self.k} neighbours, but there are only {images} training images")
+            raise ConfigError(
+                f"OutOfDistribution.k: {self.k} is given, but there are only {images} training images; "
+                f"give at most {images}"
+            )
 
     def prepare(self, data: ImageData) -> None:
         for other in self.unknown:
@@ -79,9 +86,13 @@ class OutOfDistribution(Evaluator):
         known_names = {name.lower() for name in (*data.class_names, *data.class_ids)}
         other_names = [name for name in other.class_names if name.lower() not in self.exclude] if other.labeled else []
         if other.name == data.name:
-            raise ConfigError(f"OutOfDistribution.data: {other.name} are the run's own images, so none is unknown")
+            raise ConfigError(
+                f"OutOfDistribution.data: {other.name} are the run's own images, so none is unknown; give other data"
+            )
         if other.labeled and other.class_names and not other_names:
-            raise ConfigError(f"OutOfDistribution.exclude: all classes of {other.name} are excluded")
+            raise ConfigError(
+                f"OutOfDistribution.exclude: all classes of {other.name} are excluded; exclude fewer, or remove it"
+            )
         if shared := [name for name in other_names if known_names & {part.strip().lower() for part in name.split(",")}]:
             raise ConfigError(
                 f"OutOfDistribution.data: {other.name} has classes of the training images: {', '.join(shared[:5])}; "
@@ -126,7 +137,11 @@ class OutOfDistribution(Evaluator):
 
 
 def histograms(known: Tensor, unknown: Tensor) -> dict[str, list[float]]:
-    """Return counts in 30 bins of equal width from the 0.5 % to the 99.5 % quantile; the outer bins hold the rest."""
+    """Return the numbers of known and of unknown images in 30 bins of equal width, and the edges of the bins.
+
+    The bins reach from the 0.5 % to the 99.5 % quantile of all scores. The outer bins also contain the scores outside
+    this range.
+    """
     scores = [x.double().cpu() for x in (known, unknown)]
     low, high = torch.quantile(torch.cat(scores), torch.tensor([0.005, 0.995], dtype=torch.float64)).tolist()
     edges = torch.linspace(low, high if high > low else low + 1, BINS + 1, dtype=torch.float64)

@@ -9,13 +9,13 @@ from kd_lightning.metrics import retrieval
 
 
 class Retrieval(Evaluator):
-    """Logs `test/map` and `test/recall_<k>`: every test image is a query for others of its class, by cosine.
+    """Logs `test/map` and `test/recall_<k>`: retrieval of test images of the same class by cosine.
 
-    mAP uses the complete ranking of the other test images. recall@k is the share of queries that have an image of their
-    class among the k nearest.
+    Every test image is a query, and the other test images are ranked by their cosine to the query. mAP uses the
+    complete ranking. recall@k is the share of queries with an image of the same class among the k nearest images.
 
     Args:
-        k: values of k for recall@k.
+        k: values of k for recall@k; default: 1, 5 and 10.
         **kwargs: teacher, every_n_epochs and data, as for every evaluator.
     """
 

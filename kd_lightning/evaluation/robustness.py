@@ -17,15 +17,18 @@ from kd_lightning.randomness import sample_keys
 class Corruptions(Evaluator):
     """Logs `test/corrupted`: accuracy on corrupted test images, the mean over corruptions and severities.
 
-    The 15 corruptions of ImageNet-C (Hendrycks & Dietterich 2019) are computed on the fly. Each depends on the image's
-    index only, so that every network and run gets the same images. With a teacher, `test/corrupted_teacher` and
-    `test/corrupted_relative` are logged as well: the latter is the mean over corruptions of the student's error, summed
-    over severities, divided by the teacher's (their mCE, with the teacher instead of AlexNet). If the classifier is not
+    The 15 corruptions of ImageNet-C (Hendrycks & Dietterich 2019) are computed on the fly. Their random numbers depend
+    only on the index of the image, so that every network and every run gets the same images. If the classifier is not
     trained, classes are predicted by the votes of the 10 nearest training images.
+
+    With a teacher, `test/corrupted_teacher` and `test/corrupted_relative` are logged as well. `test/corrupted_relative`
+    is the mCE of Hendrycks & Dietterich with the teacher in place of AlexNet. For each corruption, the sum of the
+    student's errors over the severities is divided by the sum of the teacher's errors over the severities. The value is
+    the mean of these ratios over the corruptions.
 
     Args:
         names: names of the corruptions; default: all 15.
-        severities: from 1 to 5; default: all.
+        severities: severities from 1 to 5; default: all.
         images: number of test images, stratified by class; default: all.
         teacher: whether the teacher is also evaluated.
     """
@@ -42,9 +45,9 @@ class Corruptions(Evaluator):
         self.names, self.severities = names or [*CORRUPTIONS], severities or [1, 2, 3, 4, 5]
         for name in self.names:
             if name not in CORRUPTIONS:
-                raise ConfigError(f"Corruptions.names: unknown {name!r}{nearest(name, CORRUPTIONS)}")
+                raise ConfigError(f"Corruptions.names: there is no corruption {name!r}{nearest(name, CORRUPTIONS)}")
         if wrong := [severity for severity in self.severities if severity not in range(1, 6)]:
-            raise ConfigError(f"Corruptions.severities: {wrong[0]} is not between 1 and 5")
+            raise ConfigError(f"Corruptions.severities: {wrong[0]} is not a whole number from 1 to 5")
         if images is not None and images < 1:
             raise ConfigError(f"Corruptions.images: {images} is not positive; omit it to use all images")
         self.images, self.compares_teacher = images, teacher
@@ -67,7 +70,7 @@ class Corruptions(Evaluator):
     def _clean(self, images: ImageDataset) -> ImageDataset:
         if self.images is None or self.images >= len(images):
             return images
-        rows, hint = torch.arange(len(images)), "or omitted to use all"
+        rows, hint = torch.arange(len(images)), "omit it to use all images"
         drawn = stratified_split(images.labels, rows, self.images, seed=0, field="Corruptions.images", hint=hint)[1]
         return images.subset(drawn)
 
@@ -86,9 +89,11 @@ def _mean(accuracies: dict[str, list[float]]) -> float:
 
 
 def relative_error(student_accuracies: dict[str, list[float]], teacher_accuracies: dict[str, list[float]]) -> float:
-    """Return the mean over corruptions of the student's error, summed over severities, divided by the teacher's (mCE).
+    """Return the mCE of Hendrycks & Dietterich 2019 with the teacher in place of AlexNet.
 
-    Corruptions without errors of the teacher are skipped; NaN if none remains.
+    For each corruption, the sum of the student's errors over the severities is divided by the sum of the teacher's
+    errors over the severities. The result is the mean of these ratios over the corruptions. Corruptions without errors
+    of the teacher are skipped; if no corruption remains, the result is NaN.
     """
     ratios: list[Any] = []
     for name, accuracies in student_accuracies.items():

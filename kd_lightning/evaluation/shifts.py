@@ -16,10 +16,11 @@ from kd_lightning.evaluation.network_view import NetworkView
 class Shifts(Evaluator):
     """Logs `test/shift_<name>`: accuracy on further test images of some or all of the data's classes.
 
-    A folder contains one folder of images per class, named by the class's name, its id (WordNet's) or, if all names are
-    numbers, its index (ImageNet-V2). If there are fewer classes than in the data, the scores of the others are ignored,
-    as is usual for ImageNet-A and -R. If the classifier is not trained, classes are predicted by the votes of the 10
-    nearest training images.
+    Each of the folders contains one folder of images per class. All class folders are named by the names of the
+    classes, by their ids (WordNet's ids), or, if all names are numbers, by their indices (ImageNet-V2). If the folders
+    contain fewer classes than the run's data, the scores of the missing classes are ignored, as is usual for ImageNet-A
+    and ImageNet-R. If the classifier is not trained, classes are predicted by the votes of the 10 nearest training
+    images.
 
     Args:
         folders: paths of folders or archives by name, as for ImageFolder; `~` and environment variables are expanded.
@@ -33,7 +34,7 @@ class Shifts(Evaluator):
     def __init__(self, *, folders: dict[str, str], crop_ratio: float = 1.0, teacher: bool = False) -> None:
         super().__init__(teacher=teacher)
         if not folders:
-            raise ConfigError("Shifts.folders: name at least one folder")
+            raise ConfigError("Shifts.folders: no folder is given; give at least one")
         self.folders, self.crop_ratio = folders, crop_ratio
         self.images: dict[str, EncodedImages] = {}
 
@@ -66,14 +67,14 @@ class Shifts(Evaluator):
 
 
 def _class_indices(names: list[str], data: ImageData, where: str) -> list[int]:
-    """Return the class index of each folder: all folders are named by class names, or by ids, or by indices."""
+    """Return the class index of each folder; all folders are named by class names, or all by ids, or all by indices."""
     for known in (data.class_names, data.class_ids):
         if {*names} <= {*known}:
             return [known.index(name) for name in names]
     if all(name.isdigit() for name in names):
         if out_of_range := [name for name in names if int(name) >= data.num_classes]:
             raise ConfigError(
-                f"{where}: class {out_of_range[0]}, but the data have classes 0 to {data.num_classes - 1}"
+                f"{where} has a folder {out_of_range[0]}, but the class indices are 0 to {data.num_classes - 1}"
             )
         return [int(name) for name in names]
     choices = {*data.class_names, *data.class_ids}

@@ -13,7 +13,7 @@ def medians(calls: Sequence[Callable[[], Any]], repeats: int, *, warm: int = 3) 
     The calls are interleaved in random order, so that other load on the machine affects all of them.
 
     Args:
-        calls: functions to time; each must return only when its work is done.
+        calls: functions to time; each must return only after its computation has finished.
         repeats: number of timed rounds.
         warm: number of untimed rounds before them.
     """

@@ -10,7 +10,8 @@ from kd_lightning.evaluation.network_view import NetworkView
 class Transfer(Evaluator):
     """Logs `test/transfer_<data>`: accuracy of `LinearProbe`'s classifier on other data sets.
 
-    It is trained on their training images and evaluated on their test images, all resized to the run's size.
+    For each data set, the classifier is trained on the training images and evaluated on the test images. All images are
+    resized to the run's size.
 
     Args:
         to: labelled data sets.
@@ -22,16 +23,18 @@ class Transfer(Evaluator):
     def __init__(self, *, to: list[ImageData], teacher: bool = False) -> None:
         super().__init__(teacher=teacher)
         if not to:
-            raise ConfigError("Transfer.to: name at least one data set")
+            raise ConfigError("Transfer.to: the list is empty; give at least one data set")
         names = [other.name for other in to]
         if len({*names}) < len(names):
-            raise ConfigError(f"Transfer.to: {', '.join(names)}: each name may occur only once")
+            raise ConfigError(
+                f"Transfer.to: {', '.join(names)} are given, but each name may occur only once; remove one"
+            )
         self.to = to
 
     def prepare(self, data: ImageData) -> None:
         for other in self.to:
             if not other.labeled:
-                raise ConfigError(f"Transfer.to: {other.name} has no labels")
+                raise ConfigError(f"Transfer.to: {other.name} has no labels; give labelled data")
             prepare_other_data(other)
             other.setup("fit")
             other.setup("test")

@@ -46,7 +46,10 @@ class ResumableCSVLogger(DeduplicatedLogging, CSVLogger):
     def finalize(self, status: str) -> None:
         super().finalize(status)
         if self._experiment is not None and self._experiment.metrics:
-            rank_zero_warn(f"{len(self._experiment.metrics)} rows could not be written to {self._experiment.path}")
+            rank_zero_warn(
+                f"{len(self._experiment.metrics)} rows could not be written to {self._experiment.path} and are missing "
+                "there; check the disk before the next run"
+            )
 
 
 class _Rows(_ExperimentWriter):

@@ -68,7 +68,7 @@ def check_pair(student: Tensor, teacher: Tensor) -> None:
     """
     if min(student.ndim, teacher.ndim) < 2 or len(student) != len(teacher):
         shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-        raise ConfigError(f"embeddings: {shapes}; they must be N,D and N,E for the same N images")
+        raise ConfigError(f"embeddings: the shapes are {shapes}, but they must be N,D and N,E for the same N images")
 
 
 def _alignment(cross: Tensor, student: Tensor, teacher: Tensor) -> Tensor:

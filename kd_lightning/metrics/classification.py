@@ -199,7 +199,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 def _checked(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits as float64 and labels as int64; raise an error for wrong shapes or labels."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ConfigError(f"logits: {tuple(logits.shape)} with labels {tuple(labels.shape)}; they must be N,K and N")
+        shapes = f"{tuple(logits.shape)} with labels {tuple(labels.shape)}"
+        raise ConfigError(f"logits: the shapes are {shapes}, but they must be N,K and N")
     if len(labels) and not (labels.min() >= 0 and labels.max() < logits.shape[1]):
         label_range = f"{labels.min().item()} to {labels.max().item()}"
         raise ConfigError(

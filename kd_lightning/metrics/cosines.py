@@ -22,7 +22,8 @@ def cosine_rows(queries: Tensor, bank: Tensor) -> Iterator[tuple[slice, Tensor]]
         ConfigError: for shapes that do not match.
     """
     if queries.ndim != 2 or bank.ndim != 2 or queries.shape[1] != bank.shape[1]:
-        raise ConfigError(f"embeddings: {tuple(queries.shape)} and {tuple(bank.shape)}; they must be N,D and M,D")
+        shapes = f"{tuple(queries.shape)} and {tuple(bank.shape)}"
+        raise ConfigError(f"embeddings: the shapes are {shapes}, but they must be N,D and M,D")
     self_similarity = bank is queries
     with torch.autocast(queries.device.type, enabled=False):
         queries = normalize(queries.detach().float()) if queries.numel() else queries.float()

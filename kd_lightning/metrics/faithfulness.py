@@ -91,14 +91,17 @@ def _same(student: Tensor, teacher: Tensor, labels: Tensor | None) -> tuple[Tens
     shapes = {tuple(x.shape) for x in (student_class, teacher_class, labels) if x is not None}
     if len(shapes) > 1 or student_class.ndim != 1 or (student.ndim == teacher.ndim and student.shape != teacher.shape):
         shapes = ", ".join(str(tuple(x.shape)) for x in (student, teacher, labels) if x is not None)
-        raise ConfigError(f"logits: {shapes}; student and teacher must be N,K or N, labels N, for the same N images")
+        raise ConfigError(
+            f"logits: the shapes are {shapes}, but student and teacher must be N,K or N, and labels N, for the "
+            "same N images"
+        )
     return (student_class == teacher_class).double(), None if labels is None else teacher_class != labels
 
 
 def _pair(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     if student.ndim != 2 or student.shape != teacher.shape or not student.shape[1]:
         shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-        raise ConfigError(f"logits: {shapes}; student and teacher must both have shape N,K")
+        raise ConfigError(f"logits: the shapes are {shapes}, but student and teacher must both be N,K")
     return student.detach().double(), teacher.detach().double()
 
 

@@ -61,7 +61,7 @@ def mahalanobis(queries: Tensor, bank: Tensor, labels: Tensor) -> Tensor:
     """
     if queries.ndim != 2 or bank.ndim != 2 or queries.shape[1] != bank.shape[1] or labels.shape != bank.shape[:1]:
         shapes = f"{tuple(queries.shape)}, {tuple(bank.shape)}, {tuple(labels.shape)}"
-        raise ConfigError(f"embeddings: {shapes}; they must be N,D, M,D and labels M")
+        raise ConfigError(f"embeddings: the shapes are {shapes}, but they must be N,D, M,D and (for the labels) M")
     queries, bank = queries.detach().double(), bank.detach().double()[labels >= 0]
     if not len(bank):
         raise ConfigError("bank: no training image has a label, so there is no class mean")
@@ -134,4 +134,4 @@ def fpr_at_95(known: Tensor, unknown: Tensor) -> float:
 
 def _check_logits(logits: Tensor) -> None:
     if logits.ndim != 2 or not logits.shape[1]:
-        raise ConfigError(f"logits: {tuple(logits.shape)}; they must be N,K with at least one class")
+        raise ConfigError(f"logits: the shape is {tuple(logits.shape)}, but it must be N,K with at least one class")

@@ -42,7 +42,8 @@ def retrieval(
     ranked, ranked_labels = (embedding, labels) if bank is None else (bank, bank_labels)
     if labels.shape != embedding.shape[:1] or ranked_labels.shape != ranked.shape[:1]:
         raise ConfigError(
-            f"labels: {len(labels)} and {len(ranked_labels)} labels for {len(embedding)} and {len(ranked)} images"
+            f"labels: {len(labels)} and {len(ranked_labels)} labels are given for {len(embedding)} and {len(ranked)} "
+            "images; give one label per image"
         )
     precisions, first_hits = [], []
     for rows, cosines in cosine_rows(embedding, ranked):

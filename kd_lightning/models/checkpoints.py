@@ -71,7 +71,8 @@ def clean(state: State, model: nn.Module, field: str = "checkpoint") -> State:
     best = votes.most_common(2)
     if len(best) == 2 and best[0][1] == best[1][1]:
         raise ConfigError(
-            f"{field}: two networks fit equally well, under {best[0][0]!r} and {best[1][0]!r}; save only one of them"
+            f"{field}: the file contains two networks that fit equally well, with the prefixes {best[0][0]!r} and "
+            f"{best[1][0]!r}; save only one of them"
         )
     prefix = best[0][0] if best else ""
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

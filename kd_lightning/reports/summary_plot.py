@@ -84,7 +84,9 @@ def write_summary(comparisons: list[Comparison], path: Path) -> None:
     """
     if len(comparisons) != 1:
         names = ", ".join(comparison.data for comparison in comparisons)
-        raise ConfigError(f"figure: it shows one data set, and these are runs of {names}; give the runs of one")
+        raise ConfigError(
+            f"figure: a figure shows one data set, but the runs are of {names}; give only the runs of one of them"
+        )
     suffix = path.suffix.lstrip(".").lower()
     options = {"dpi": 200} if suffix == "png" else {"metadata": {"Date" if suffix == "svg" else "CreationDate": None}}
     with rc_context({"svg.hashsalt": "kd_lightning"}), atomic_write(path) as temporary:

@@ -21,7 +21,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint; if it cannot be written, an older checkpoint of the same name remains.
 
         Raises:
-            RunError: with the file and the reason (for example a full disk).
+            RunError: if it cannot be written (for example because the disk is full); the message names file and reason.
         """
         path = Path(path)
         try:
@@ -68,7 +68,7 @@ def check_version(path: Path, field: str) -> None:
     """Check the schema of a checkpoint that Lightning wrote; files that contain only weights have no schema.
 
     Raises:
-        ConfigError: with `field` and the file, for a run's checkpoint of another version.
+        ConfigError: for a run's checkpoint of another version; the message names `field` and the file.
     """
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     if "pytorch-lightning_version" in content:

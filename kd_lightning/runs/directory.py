@@ -19,7 +19,7 @@ from kd_lightning.runs.checkpoint_io import steps_done
 from kd_lightning.runs.status import in_words, read_state
 
 RESUME_ENV_VAR = "KD_LIGHTNING_RUN"
-"""Environment variable by which the first process tells the processes that it starts which run is resumed."""
+"""Environment variable with the id of the resumed run; rank 0 sets it for the processes that it starts."""
 
 
 @dataclass
@@ -72,9 +72,10 @@ class Run:
         return Path(self.output_dir).expanduser() / self.project / name
 
     def unfinished(self, kind: str, seed: int) -> Path | None:
-        """Return the folder of the run that `--ckpt_path last` resumes; None if the run of `run.id` does not exist.
+        """Return the folder of the run that `--ckpt_path last` resumes; None if `run.id` names no existing run.
 
-        It is the run of `run.id` or, without it, the newest unfinished run of this project and name.
+        This is the run with the id `run.id` or, if `run.id` is not given, the newest unfinished run of this project and
+        name.
 
         Raises:
             ConfigError: if that run has finished or is running, or if there is no run to resume.
@@ -87,23 +88,22 @@ class Run:
                 return None
         elif int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1:
             raise ConfigError(
-                "ckpt_path: last cannot select a run if torchrun or SLURM starts several processes; give run.id"
+                "ckpt_path: `last` cannot select a run if torchrun or SLURM starts several processes; give run.id"
             )
         else:
             runs = [path.parent for path in parent_dir.glob("*/config.yaml")]
             open_runs = [run for run in runs if read_state(run)["state"] not in ("finished", "running")]
             newest_last = sorted(open_runs, key=lambda run: (run / "config.yaml").stat().st_mtime)
             if not newest_last:
-                runs = f"{len(runs)} run{'s' * (len(runs) != 1)}"
                 raise ConfigError(
-                    f"ckpt_path: last needs a run to resume, but {parent_dir} contains {runs}, none of which can be "
-                    "resumed; omit ckpt_path to begin a run, or give run.id"
+                    f"ckpt_path: there is no run to resume for `last`: {parent_dir} contains no interrupted run "
+                    f"(finished or running: {len(runs)}); omit ckpt_path to begin a run, or give run.id"
                 )
             folder = newest_last[-1]
         if not follows and read_state(folder)["state"] in ("finished", "running"):
             raise ConfigError(
-                f"ckpt_path: last cannot resume {folder}, which {in_words(folder)}; "
-                f"--ckpt_path {folder / 'last.ckpt'} without run.id begins a new run from its checkpoint"
+                f"ckpt_path: `last` cannot resume {folder}, which {in_words(folder)}; "
+                f"--ckpt_path {folder / 'last.ckpt'} without run.id begins a new run from this checkpoint"
             )
         os.environ[RESUME_ENV_VAR] = folder.name  # for the processes that this one starts
         return folder
@@ -111,12 +111,13 @@ class Run:
     def open(
         self, method: StudentModule, data: ImageData, resume_path: Path | None = None
     ) -> tuple[Path, list[Logger]]:
-        """Return the run's folder, which is created when the first file is written, and the run's loggers.
+        """Return the run's folder and the run's loggers; the folder is created when the first file is written.
 
         Args:
             method: method of the run.
             data: data of the run.
-            resume_path: checkpoint in this folder from which the run is resumed, or the folder if it has none.
+            resume_path: path of the checkpoint in this folder from which the run is resumed, or of the folder if it
+                contains no checkpoint. Default: a new run.
 
         Raises:
             ConfigError: if the folder belongs to another run.

@@ -50,11 +50,14 @@ class LoadedRun:
         """The method's teacher.
 
         Raises:
-            ConfigError: for a method that has none.
+            ConfigError: for a method without a teacher.
         """
         teacher = getattr(self.method, "teacher", None)
         if teacher is None:
-            raise ConfigError(f"{self.checkpoint}: {type(self.method).__name__} has no teacher to compare with")
+            raise ConfigError(
+                f"{self.checkpoint}: {type(self.method).__name__} has no teacher to compare with; choose a run with a "
+                "teacher"
+            )
         return teacher
 
     @cached_property
@@ -79,17 +82,18 @@ class LoadedRun:
 def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
     """Return the method and the data of a run, with the weights of one of its checkpoints.
 
-    The networks are built from config.yaml, and the checkpoint contains only the student and the adapters. The
-    teacher's weights must therefore exist at the path in config.yaml; a relative path starts at the working directory.
-    No pickle is executed. The function warns if the teacher's weights have changed since the run.
+    The networks are built from config.yaml. The checkpoint contains the student and the adapters, but not the teacher.
+    The teacher's weights are therefore read from the path in config.yaml; a relative path is resolved from the working
+    directory. The checkpoint is read with `weights_only`, so that no pickle executes code. The function warns if the
+    teacher's weights have changed since the run.
 
     Args:
-        path: path of a file in a run's folder, or of the folder. For a folder the selected checkpoint is used, else
-            best.ckpt, else last.ckpt.
+        path: path of a checkpoint in a run's folder, or path of the folder. For a folder, the selected checkpoint is
+            used, else best.ckpt, else last.ckpt.
         device: device of the networks (`cpu`, `cuda`).
 
     Raises:
-        ConfigError: if the checkpoint or the config is missing or unreadable, or if they do not match.
+        ConfigError: if the checkpoint or the config is missing or unreadable, or if they do not fit each other.
     """
     resolved = resolve(path, "run")
     checkpoint = find_checkpoint(resolved) if resolved.is_dir() else resolved
@@ -116,7 +120,7 @@ def newest_run(folder: str | os.PathLike[str], name: str) -> Path:
     """Return the folder of the latest finished run of this name (`kd-s0`) in a folder of runs or its subfolders.
 
     Raises:
-        ConfigError: if there is none, with the nearest names.
+        ConfigError: if there is no such run; the message contains the nearest names.
     """
     finished = {path.parent for path in resolve(folder, "runs").glob(f"**/{RESULTS}")}
     named = [path for path in finished if path.parent.name == name]
@@ -127,7 +131,7 @@ def newest_run(folder: str | os.PathLike[str], name: str) -> Path:
 
 
 def _result(folder: Path, part: str, key: str) -> Any:
-    """Return a value of results.json; None if the run is unfinished or another version of the code wrote it."""
+    """Return a value of a run's results.json; None if the file is missing, damaged, or does not contain the value."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return json.loads((folder / RESULTS).read_text())[part][key]
     return None
@@ -137,14 +141,17 @@ def _check_teacher(method: StudentModule, checkpoint: Path) -> None:
     """Warn if the teacher's weights have changed since the run."""
     recorded, teacher = _result(checkpoint.parent, "run", "teacher_fingerprint"), getattr(method, "teacher", None)
     if teacher is not None and isinstance(recorded, str) and teacher.fingerprint()[: len(recorded)] != recorded:
-        rank_zero_warn(f"teacher: the weights of {teacher.name} differ from those with which {checkpoint} was trained")
+        rank_zero_warn(
+            f"teacher: the weights of {teacher.name} differ from those with which {checkpoint} was trained; restore "
+            f"the original weights where {CONFIG} names them"
+        )
 
 
 def find_checkpoint(folder: Path, field: str = "run") -> Path:
-    """Return the checkpoint of a run's folder that was evaluated, else best.ckpt, else last.ckpt.
+    """Return the evaluated checkpoint in a run's folder; if it does not exist, best.ckpt, else last.ckpt.
 
     Raises:
-        ConfigError: with `field`, if there is none.
+        ConfigError: if the folder contains no checkpoint; the message begins with `field`.
     """
     evaluated = _result(folder, "protocol", "checkpoint")
     names = [
@@ -152,7 +159,10 @@ def find_checkpoint(folder: Path, field: str = "run") -> Path:
     ]
     checkpoint = next((folder / name for name in names if (folder / name).is_file()), None)
     if checkpoint is None:
-        raise ConfigError(f"{field}: {folder} contains no checkpoint ({' or '.join(dict.fromkeys(names))})")
+        raise ConfigError(
+            f"{field}: {folder} contains no checkpoint ({' or '.join(dict.fromkeys(names))}); give the folder of a run "
+            "that has one"
+        )
     return checkpoint
 
 
@@ -160,26 +170,29 @@ def read_config(path: Path, field: str = "run") -> dict[str, Any]:
     """Return a run's config.yaml as nested dicts.
 
     Raises:
-        ConfigError: with `field`, if the file is missing or unreadable, or if it is not the config of a run.
+        ConfigError: if the file is missing, unreadable, or not the config of a run; the message begins with `field`.
     """
     if not path.is_file():
         raise ConfigError(
-            f"{field}: {path} is missing, so that the method, the networks and the data of the checkpoint are unknown; "
+            f"{field}: {path} is missing, so the method, the networks and the data of the checkpoint are unknown; "
             f"put the run's {CONFIG} there"
         )
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = one_line(error, 160)
-        raise ConfigError(f"{field}: {path} cannot be read: {reason}") from error
+        raise ConfigError(f"{field}: {path} cannot be read: {reason}; restore the config of the run") from error
     parts = [content.get(part) if isinstance(content, dict) else None for part in ("model", "data")]
     if not all(isinstance(part, dict) and "class_path" in part for part in parts):
-        raise ConfigError(f"{field}: {path} names no model and data, so it is not the config of a run")
+        raise ConfigError(
+            f"{field}: {path} names no model and data, so it is not the config of a run; give the folder or the "
+            "checkpoint of a run"
+        )
     return content
 
 
 def build(config: dict[str, Any], path: Path) -> tuple[StudentModule, ImageData]:
-    """Return the method, with a student that has random weights, and the data of a run's config.
+    """Return the method and the data of a run's config, with the student as the config initialises it.
 
     Args:
         config: content of config.yaml.

@@ -16,10 +16,10 @@ _TRIES = 5
 class Lock:
     """A file that is locked while a process works on a run.
 
-    The operating system releases the lock when the last process that holds it has ended, even if that process was
-    killed; a remaining file blocks no other process. Forked children (workers of a loader) do not hold the lock. A
-    child that gets `number` by subprocess's `pass_fds` holds it, also after its parent was killed. On a file system
-    without locks, every process gets the lock.
+    The operating system releases the lock when the last process that holds the lock has ended, even if that process was
+    killed. A file that remains afterwards does not block other processes. Forked children (workers of a loader) do not
+    hold the lock. A child process that gets the descriptor `number` by `pass_fds` of subprocess holds the lock even
+    after its parent was killed. On a file system without locks, every process gets the lock.
 
     Args:
         path: path of the file; its folder is created.
@@ -34,7 +34,7 @@ class Lock:
         """Try to take the lock without waiting for another process; return whether this process holds it.
 
         Raises:
-            ConfigError: if the path is not a regular file (but a link or a folder, for example).
+            ConfigError: if the file cannot be opened, or is not a regular file (for example a link or a folder).
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         tries = 0
@@ -50,9 +50,12 @@ class Lock:
                 time.sleep(0.05)  # another process may hold it briefly in `is_held`
                 continue
             except OSError as error:
-                from lightning.pytorch.utilities import rank_zero_warn  # takes seconds
+                from lightning.pytorch.utilities import rank_zero_warn  # this import takes seconds
 
-                rank_zero_warn(f"{self.path} cannot be locked ({error}); do not run this run in two processes")
+                rank_zero_warn(
+                    f"{self.path} cannot be locked ({error}), so nothing prevents a second process from working on "
+                    "this run; do not start a second process for this run"
+                )
             if self._is(number):
                 self.number = number
                 _HELD.add(self)
@@ -64,14 +67,16 @@ class Lock:
         try:
             number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         except OSError as error:
-            raise ConfigError(f"{self.path} cannot be opened as a lock file ({error.strerror}); remove it") from error
+            folder, exists = self.path.parent, os.path.lexists(self.path)
+            remedy = "remove it" if exists and os.access(folder, os.W_OK) else f"make sure that {folder} is writable"
+            raise ConfigError(f"{self.path} cannot be opened as a lock file ({error.strerror}); {remedy}") from error
         if not stat.S_ISREG(os.fstat(number).st_mode):
             os.close(number)
             raise ConfigError(f"{self.path} is not a regular file and cannot be a lock file; remove it")
         return number
 
     def sign(self, process: int) -> None:
-        """Write the process that works on the run into the file, for `holder`."""
+        """Write the id and the host of the process that works on the run into the file; `holder` returns this text."""
         os.ftruncate(self.number, 0)
         os.pwrite(self.number, f"process {process} on {socket.gethostname()}\n".encode(), 0)
 
@@ -91,7 +96,7 @@ class Lock:
         return False
 
     def holder(self) -> str:
-        """Return the holder of the lock in words."""
+        """Return a text that names the process that holds the lock."""
         try:
             return self.path.read_text().strip() or "another process"
         except OSError:
@@ -100,9 +105,8 @@ class Lock:
     def free(self) -> None:
         """Release the lock and remove the file."""
         if self.number is not None:
-            self.path.unlink(
-                missing_ok=True
-            )  # before the release, since the file may belong to another process after it
+            # remove the file before the lock is released; afterwards it may belong to another process
+            self.path.unlink(missing_ok=True)
             os.close(self.number)
             self.number = None
             _HELD.discard(self)

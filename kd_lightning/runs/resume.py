@@ -37,10 +37,10 @@ MUTABLE_ON_RESUME = (
 
 
 def resume_path(config: Namespace) -> Path | None:
-    """Return the last.ckpt from which `fit` resumes a run in its folder, or the folder if it has no last.ckpt yet.
+    """Return the path of the last.ckpt from which `fit` resumes a run, or the run's folder if it has no last.ckpt yet.
 
-    Return None for a new run, even if it starts from another run's checkpoint. If `ckpt_path` is `last`, set
-    `ckpt_path` and `run.id` in `config` to those of the resumed run.
+    Return None for a new run, even if the new run starts from another run's checkpoint. If a run is resumed, set
+    `ckpt_path` and `run.id` in `config` to its checkpoint and its id.
 
     Raises:
         ConfigError: if there is no run to resume.
@@ -68,10 +68,11 @@ def check_config_matches(place: Path, now: dict[str, Any]) -> None:
 
     Args:
         place: result of `resume_path`.
-        now: current config, as it would be saved.
+        now: current config, as it would be written to config.yaml.
 
     Raises:
-        ConfigError: with the first settings that differ.
+        ConfigError: if settings differ (the message contains the first of them), or if the config.yaml of the run is
+            missing, unreadable or of another version.
     """
     folder = place if place.is_dir() else place.parent
     instead = f"--ckpt_path {place} without run.id begins a new run from this checkpoint" if place.is_file() else ""
@@ -88,6 +89,6 @@ def check_config_matches(place: Path, now: dict[str, Any]) -> None:
     changed = {name: both for name, both in differences(before, now).items() if not name.startswith(MUTABLE_ON_RESUME)}
     if changed:
         raise ConfigError(
-            f"ckpt_path: the run {folder.name} can only be resumed with its own settings, but they differ: "
-            f"{in_words(changed)}; {instead or 'give another run.id'}"
+            f"ckpt_path: the run {folder.name} can only be resumed with the settings with which it began, but some "
+            f"have changed: {in_words(changed)}; {instead or 'give another run.id'}"
         )

@@ -15,11 +15,11 @@ FILE, LOCK = "state.json", "running.lock"
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return the content of a run's state.json, with its `state`.
+    """Return the content of a run's state.json, including the key `state`.
 
-    The state is `running`, `finished`, `failed` (with `error`), `stopped` (by a signal, after it has saved a
-    checkpoint), `killed` (state.json says `running`, but no process holds the lock) or `unknown` (without state.json
-    and results.json).
+    The state is `running`, `finished`, `failed` (with `error`), `stopped` (by a signal), `killed` (state.json contains
+    `running`, but no process holds the lock) or `unknown`. If state.json is missing or unreadable, the state is
+    `finished` if results.json exists, and `unknown` otherwise.
     """
     try:
         content = json.loads((folder / FILE).read_text())
@@ -44,17 +44,17 @@ def in_words(folder: Path) -> str:
 
 
 def write_state(folder: Path, state: str, **facts: Any) -> None:
-    """Write a run's state; a session that begins (`running`) moves the states of earlier sessions to the list `before`.
+    """Write a run's state; `running` begins a session, and moves the states of earlier sessions to the list `before`.
 
     Args:
         folder: folder of the run.
         state: one of the states of `read_state`, except `killed` and `unknown`.
-        **facts: further values, as JSON.
+        **facts: further values for state.json, which JSON can represent.
     """
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     previous = read_state(folder) if (folder / FILE).exists() else {}
     if state == "running":
-        if previous.get("state") == "running":  # its process has ended, because this process has the lock
+        if previous.get("state") == "running":  # that process has ended, because this process holds the lock
             previous["state"] = "killed"
         earlier = previous.pop("before", [])
         before = [*(earlier if isinstance(earlier, list) else []), previous] if previous else []

@@ -94,8 +94,11 @@ def test_it_says_what_holds_the_memory_and_what_to_try(line, error: str) -> None
 
 def test_what_is_done_already_is_not_advised(line) -> None:
     said = line("--trainer.precision=bf16-true", "--data.batch_size=1", "--trainer.accumulate_grad_batches=4")
-    for part in ("trainer.precision", "model.teacher.dtype", "data.batch_size", "memory_limit"):
+    for part in ("trainer.precision", "model.teacher.dtype", "data.batch_size", "memory_limit", "What may help"):
         assert part not in said, said
+    said = line("--model.teacher.dtype=bfloat16")
+    assert "What may help: data.batch_size" in said
+    assert "model.teacher.dtype" not in said
     assert "data.global_batch_size 30 with trainer.accumulate_grad_batches 2" in line("--data.global_batch_size=60")
 
 
@@ -104,6 +107,7 @@ def test_in_evaluation(line) -> None:
     assert "200 images per batch" in said
     assert "What may help: data.eval_batch_size 100;" in said
     assert "in epoch" not in said
+    assert "eval_batch_size" not in line("--model.at=-1", "--data.eval_batch_size=1")
 
 
 def test_other_errors_are_others() -> None:

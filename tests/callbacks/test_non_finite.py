@@ -122,7 +122,7 @@ class Masked(methods.Supervised):
 def test_a_loss_that_is_no_term_is_seen_before_the_optimizer_moves(fit) -> None:
     status, line = fit("--model=test_non_finite.Adding", "--run.id=stopped")
     assert status == 1
-    assert f"train/loss is inf for images {SEEN[-1][1][0]}, " in line
+    assert f"train/loss is inf for the images with the indices {SEEN[-1][1][0]}, " in line
     assert "in epoch 0, step 2; --ckpt_path" in line
     assert len(SEEN) == 3
     assert not same(Kept.weights[2], Kept.weights[1])
@@ -145,7 +145,7 @@ def test_it_stops_with_the_last_good_state_and_goes_on_behind_it(fit, tmp_path: 
     assert status == 1
     assert f"train/hint is {value.replace('.', '')}" in line
     assert f"in epoch {at // 5}, step {at};" in line
-    assert f"images {', '.join(map(str, stopped_at[:16].tolist()))}, ... (100 in all)" in line
+    assert f"images with the indices {', '.join(map(str, stopped_at[:16].tolist()))}, ... (100 in all)" in line
     assert str(last) in line
     assert ("labels" in line) == (at == 0)
     assert len(SEEN) == at + 1
@@ -164,7 +164,7 @@ def test_it_stops_with_the_last_good_state_and_goes_on_behind_it(fit, tmp_path: 
 def test_an_accumulated_batch_spoils_the_whole_step(fit, tmp_path: Path, bad: int) -> None:
     status, line = fit(f"--model.at=[{bad}]", "--trainer.accumulate_grad_batches=2", "--run.id=x")
     assert status == 1
-    assert f"images {SEEN[bad][1][0]}, " in line
+    assert f"images with the indices {SEEN[bad][1][0]}, " in line
     assert "epoch 0, step 1" in line
     assert len(SEEN) == 4
     assert same(student(tmp_path / "p/n/x/last.ckpt"), Kept.weights[2])
@@ -174,7 +174,7 @@ def test_an_accumulated_batch_spoils_the_whole_step(fit, tmp_path: Path, bad: in
 def test_skipped_steps_leave_no_trace_but_their_number(fit, tmp_path: Path, accumulated: int) -> None:
     more = [f"--trainer.accumulate_grad_batches={accumulated}", "--guard.nonfinite=skip", "--run.id=x"]
     steps = 10 if accumulated == 1 else 6
-    with pytest.warns(match=f"guard.nonfinite: 2 steps of {steps} skipped"):
+    with pytest.warns(match=f"guard.nonfinite: 2 of {steps} steps were skipped"):
         assert fit("--model.at=[3, 6]", *more)[0] == 0
     assert len(SEEN) == 10
     for bad, before in ((3, 3 if accumulated == 1 else 2), (6, 6 if accumulated == 1 else 5)):

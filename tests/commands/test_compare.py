@@ -75,7 +75,9 @@ def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     runs = str(write_runs(tmp_path / "runs", ("baseline", "kd"), 1))
     assert "runs: none are given" in refusal([], capfd)
     assert "runs: no run can be compared" in refusal([str(tmp_path / "other")], capfd)
-    assert f"out: {runs} contains files that are not of a report (digits)" in refusal([runs, "--out", runs], capfd)
+    assert f"out: {runs} contains files that do not belong to a report (digits)" in refusal(
+        [runs, "--out", runs], capfd
+    )
     file = tmp_path / "runs/digits/kd-s0/a/config.yaml"
     assert f"out: {file} is a file" in refusal([runs, "--out", str(file)], capfd)
     out = ["--out", str(tmp_path / "r")]
@@ -114,6 +116,6 @@ def test_a_figure_of_two_data_sets_is_an_error(tmp_path: Path, capfd: pytest.Cap
     write_runs(tmp_path / "runs", ("baseline",), 1)
     write_run(tmp_path / "runs/more", "baseline", data="cifar10")
     out = ["--out", str(tmp_path / "r"), "--figure", str(tmp_path / "x.png")]
-    assert "figure: it shows one data set" in refusal([str(tmp_path / "runs"), *out], capfd)
+    assert "figure: a figure shows one data set" in refusal([str(tmp_path / "runs"), *out], capfd)
     assert not (tmp_path / "x.png").exists()
     assert not (tmp_path / "r").exists()

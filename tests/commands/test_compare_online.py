@@ -1,12 +1,16 @@
 """compare beside W&B: a project read as folders are, and what is saved there."""
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.drawing import draw_nothing
 from helpers.fake_runs import write_runs
 
 from kd_lightning.cli import main
+from kd_lightning.commands.compare import Compare
+from kd_lightning.errors import ConfigError
 from kd_lightning.reports import online, workspace
 
 
@@ -61,3 +65,16 @@ def test_a_projects_runs_stand_beside_folders_and_a_workspace_is_saved(
     assert [entry[1:2] + entry[3:] for entry in saved] == [("digits", "report", out)]
     (out / workspace.LINKS).write_text("{}")  # is the report's own, and may lie there
     main(["compare", str(tmp_path / "runs"), "--out", str(out), "--images=false"])
+
+
+@pytest.mark.parametrize(
+    ("projects", "words"),
+    [
+        (["a", "b"], "wandb: the runs belong to 2 W&B projects ('a', 'b'), but a workspace needs exactly one"),
+        ([""], "wandb: results.json of the runs names no W&B project"),
+    ],
+)
+def test_a_workspace_needs_one_project(tmp_path: Path, projects: list[str], words: str) -> None:
+    runs = [SimpleNamespace(results=SimpleNamespace(run={"project": project})) for project in projects]
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        Compare(["runs"], out=str(tmp_path / "report"))._publish(runs, [])

@@ -140,7 +140,7 @@ def test_a_file_that_says_something_else_is_not_left(
     monkeypatch.setattr(kind, "read", lambda *args: lambda images: (1.01 * right(*args)(images)[0],))
     args = ["--ckpt_path", str(run), "--format=safetensors", f"--path={tmp_path / 'out'}", *QUICK]
     line = refusal(args, capfd, status=1)
-    assert "differ from PyTorch's" in line
+    assert "differ from the outputs of PyTorch" in line
     assert not [*(tmp_path / "out").iterdir()]
     monkeypatch.setattr(kind, "read", lambda *args: lambda images: (float("nan") * right(*args)(images)[0],))
     assert "nan" in refusal(args, capfd, status=1)
@@ -158,7 +158,7 @@ def test_a_full_disk_leaves_what_was_there(
 
     monkeypatch.setattr("kd_lightning.commands.export.timm_folder.card", full)
     line = refusal([*args, "--overwrite"], capfd, status=1)
-    assert "timm: it cannot be written" in line
+    assert "timm: the file cannot be written" in line
     assert "No space left" in line
     assert (tmp_path / "timm/config.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["timm"]
@@ -181,10 +181,10 @@ def test_refusals(run: Path, made: Path, tmp_path: Path, capfd: pytest.CaptureFi
     assert f"runs below it: {run.name}" in above
     timm_only = [*there, *out, "--format=timm"]
     assert "images: 0 is not above 0" in refusal([*timm_only, "--images=0"], capfd)
-    assert "tolerance: -1.0" in refusal([*timm_only, "--tolerance=-1"], capfd)
-    assert "int8: it is created from onnx" in refusal([*timm_only, "--int8"], capfd)
+    assert "tolerance: -1.0 is not a finite number of 0 or more" in refusal([*timm_only, "--tolerance=-1"], capfd)
+    assert "int8: the int8 file is created from the ONNX file" in refusal([*timm_only, "--int8"], capfd)
     assert "push_to_hub: foo is not OWNER/NAME" in refusal([*timm_only, "--push_to_hub=foo"], capfd)
-    assert "push_to_hub: it uploads the timm folder" in refusal(
+    assert "push_to_hub: the timm folder is uploaded, but not exported" in refusal(
         [*there, "--format=torch_export", "--push_to_hub=a/b"], capfd
     )
     foreign = tmp_path / "foreign.ckpt"

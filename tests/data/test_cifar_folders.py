@@ -97,7 +97,8 @@ def test_wrong_folders_are_one_line(splits: Path) -> None:
     shutil.rmtree(splits / "test" / "truck")
     assert error() == f"data.path: {splits / 'test'} and train/ differ in the classes truck"
     shutil.rmtree(splits / "train" / "truck")
-    assert error() == f"data.path: {splits / 'train'} lacks 1 of the classes of cifar10: truck"
+    lacking = "has no folders for 1 of the classes of cifar10, for example 'truck'; add these folders"
+    assert error() == f"data.path: {splits / 'train'} {lacking}"
     for split in ("train", "test"):
         (splits / split / "ship").rename(splits / split / "shipp")
     words = f"data.path: {splits / 'train'} has the class 'shipp', which cifar10 does not have; nearest: ship"
@@ -114,7 +115,9 @@ def test_images_of_another_size_are_one_line(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for split in ("train", "test"):
         write(tmp_path / split, CIFAR10.class_names, 1, side=48)
-    with pytest.raises(ConfigError, match=r"^data.path: .*/train/airplane/0.png is not an image of 32x32 pixels$"):
+    with pytest.raises(
+        ConfigError, match=r"^data.path: .*/train/airplane/0.png has 48x48 pixels; give images of 32x32 pixels$"
+    ):
         loaded(CIFAR10(path=str(tmp_path), batch_size=4))
 
 

@@ -114,7 +114,7 @@ def test_an_archive_cannot_leave_its_folder(tmp_path: Path, cache: Path, name: s
         link = tarfile.TarInfo("link")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc"
         file.addfile(link)
-    with pytest.raises(ConfigError, match="corrupt or rejected"):
+    with pytest.raises(ConfigError, match="corrupt or not accepted"):
         unpack_to_cache(tmp_path / "evil.tar")
     assert not (tmp_path / "outside.png").exists()
     assert not Path("/outside.png").exists()
@@ -143,7 +143,7 @@ def test_refusals(tmp_path: Path) -> None:
         data_error = refusal(memory_limit=limit) if limit else None
         assert data_error is None or "dog/00.png cannot be read as an image" in data_error
     (tmp_path / "torn.tar").write_bytes(b"torn")
-    with pytest.raises(ConfigError, match=r"data.path: .*torn.tar is corrupt or rejected"):
+    with pytest.raises(ConfigError, match=r"data.path: .*torn.tar is corrupt or not accepted"):
         ImageFolder(path=str(tmp_path / "torn.tar"))
     (tmp_path / "one.jpg").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"neither a folder nor a tar or zip archive"):

@@ -127,7 +127,7 @@ def test_missing_and_unknown_classes(tmp_path: Path) -> None:
 
 def test_a_devkit_that_is_missing_or_does_not_fit(tree: Tree, parts: Path, tmp_path: Path) -> None:
     data = tree(val="flat")
-    assert "labels are missing: " in refusal(data)
+    assert "labels are missing, because " in refusal(data)
     own = tmp_path / "ILSVRC2012_devkit_t12" / "data"
     own.mkdir(parents=True)
     truth, lines = own / "ILSVRC2012_validation_ground_truth.txt", [str(IDS[label]) for label in ORDER]

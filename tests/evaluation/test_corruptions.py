@@ -126,7 +126,7 @@ def test_no_images() -> None:
 
 def test_refusals() -> None:
     images = photographs(32, 1)
-    with pytest.raises(ConfigError, match=r"unknown 'gausian_noise'; nearest: gaussian_noise"):
+    with pytest.raises(ConfigError, match=r"no corruption 'gausian_noise'; nearest: gaussian_noise"):
         corrupt(images, keys(1), "gausian_noise", 1)
     for severity, close in ((0, 1), (6, 5), (2.5, 2)):
         with pytest.raises(ConfigError, match=f"severity: {severity} .* nearest: {close}"):

@@ -343,14 +343,41 @@ def test_several_k_are_each_kept_apart(tmp_path: Path, trained: StudentModule) -
         (lambda: Transfer(to=[]), "Transfer.to"),
         (lambda: OutOfDistribution(data=[]), "OutOfDistribution.data"),
         (lambda: OutOfDistribution(data=[digits(), digits()]), "each name may occur only once"),
-        (lambda: Corruptions(names=["frog"]), "unknown 'frog'; nearest: fog"),
-        (lambda: Corruptions(severities=[6]), "6 is not between 1 and 5"),
+        (lambda: Corruptions(names=["frog"]), "there is no corruption 'frog'; nearest: fog"),
+        (lambda: Corruptions(severities=[6]), "6 is not a whole number from 1 to 5"),
         (lambda: Corruptions(images=0), "images: 0"),
         (lambda: Shifts(folders={}), "Shifts.folders"),
-        (lambda: Cost(repeats=0), "Cost"),
-        (lambda: Faithfulness(k=[0]), "Faithfulness"),
+        (lambda: Cost(repeats=0), "Cost.repeats: 0"),
+        (lambda: Cost(batch_sizes=[0]), "Cost.batch_sizes: 0"),
+        (lambda: Faithfulness(k=[0]), "Faithfulness.k: 0"),
+        (lambda: Faithfulness(batch_size=0), "Faithfulness.batch_size: 0"),
     ],
 )
 def test_refusals(make: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def unlabelled() -> RandomImages:
+    data = RandomImages(images=500, classes=10)
+    data.labeled = False
+    return data
+
+
+def test_too_few_corrupted_images_name_the_field(tmp_path: Path, trained: StudentModule) -> None:
+    with pytest.warns(UserWarning, match=r"error: Corruptions.images: 5 means 5 of 360 images, .* omit it to use all"):
+        evaluated(tmp_path, trained, Corruptions(images=5))
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "message"),
+    [
+        (KNN(), "^KNN: the run's images have no labels, which KNN needs; remove KNN, or give labelled data as its"),
+        (Shifts(folders={"a": "b"}), "^Shifts: the run's images have no labels, which Shifts needs; remove Shifts$"),
+        (KNN(data=unlabelled()), "^KNN.data: random has no labels, which KNN needs; give labelled data$"),
+    ],
+)
+def test_images_without_labels(evaluator: Evaluator, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(evaluator), "prepare", lambda *args: None)
+    with pytest.raises(ConfigError, match=message):
+        evaluator.check_data(unlabelled())

@@ -94,5 +94,5 @@ def test_extremes() -> None:
         metric = LinearCKA()
         metric.update(*given)
         assert metric.compute().isnan()
-    with pytest.raises(ConfigError, match=r"embeddings: \(40, 5\) and \(39, 3\)"):
+    with pytest.raises(ConfigError, match=r"embeddings: the shapes are \(40, 5\) and \(39, 3\)"):
         linear_cka(x, y[1:])

@@ -185,7 +185,7 @@ def test_refusals(name: str) -> None:
     for wrong in (labels - 8, labels + 7):
         with pytest.raises(ConfigError, match=r"labels: -?\d+ to -?\d+; with 7 classes they must be 0 to 6"):
             FUNCTIONS[name](logits, wrong)
-    with pytest.raises(ConfigError, match=r"logits: \(6, 7\) with labels \(5,\)"):
+    with pytest.raises(ConfigError, match=r"logits: the shapes are \(6, 7\) with labels \(5,\)"):
         FUNCTIONS[name](logits, labels[:5])
 
 

@@ -67,5 +67,5 @@ def test_extremes() -> None:
     assert NeighborOverlap().compute() == 0
     with pytest.raises(ConfigError, match="k: 0"):
         neighbor_overlap(ours, theirs, [0])
-    with pytest.raises(ConfigError, match=r"embeddings: \(80, 6\) and \(79, 4\)"):
+    with pytest.raises(ConfigError, match=r"embeddings: the shapes are \(80, 6\) and \(79, 4\)"):
         neighbor_overlap(ours, theirs[1:], [1])

@@ -99,7 +99,7 @@ def test_extremes() -> None:
     assert {*found} == {"map", "recall_1", "recall_5", "recall_10"}
     with pytest.raises(ConfigError, match="k: 0"):
         retrieval(vectors, labels, (0,))
-    with pytest.raises(ConfigError, match="labels: 89 and 89 labels for 90 and 90"):
+    with pytest.raises(ConfigError, match="labels: 89 and 89 labels are given for 90 and 90"):
         retrieval(vectors, labels[1:])
     with pytest.raises(ConfigError, match="bank_labels"):
         retrieval(vectors, labels, bank=vectors)

@@ -55,7 +55,7 @@ def test_last_without_an_id_takes_the_newest_unfinished_run(tmp_path: Path) -> N
     assert (state["state"], state["step"], [one["state"] for one in state["before"]]) == ("finished", 12, ["killed"])
     assert os.listdir(run.parent) == ["a"]
     line = refused(tmp_path, "--ckpt_path=last")
-    assert "contains 1 run, none of which can be resumed" in line
+    assert "contains no interrupted run (finished or running: 1)" in line
 
 
 def test_a_finished_run_is_not_gone_on_with_and_not_overwritten(tmp_path: Path) -> None:
@@ -262,20 +262,20 @@ def test_a_second_start_of_a_run_that_is_still_reading_images_touches_nothing(tm
 
 def test_a_folder_that_another_process_has_filled_meanwhile_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    watch = RunStatus(folder, resume_path=False, writes=True, explain=lambda error: None)
+    watch = RunStatus(folder, resumes=False, writes=True, explain=lambda error: None)
     folder.mkdir()
     (folder / "config.yaml").write_text("model: KD")
-    with pytest.raises(ConfigError, match="another process has taken run"):
+    with pytest.raises(ConfigError, match="another process has used run in the meantime"):
         watch.__enter__()
     assert [*folder.iterdir()] == [folder / "config.yaml"]
 
 
 def test_a_refused_run_leaves_no_folder(tmp_path: Path) -> None:
-    with RunStatus(tmp_path / "p/n/id", resume_path=False, writes=True, explain=lambda error: None):
+    with RunStatus(tmp_path / "p/n/id", resumes=False, writes=True, explain=lambda error: None):
         assert (tmp_path / "p/n/id" / LOCK).exists()
     assert not (tmp_path / "p").exists()
     (tmp_path / "p").mkdir()
-    with RunStatus(tmp_path / "p/n/id", resume_path=False, writes=True, explain=lambda error: None):
+    with RunStatus(tmp_path / "p/n/id", resumes=False, writes=True, explain=lambda error: None):
         pass
     assert [*tmp_path.rglob("*")] == [tmp_path / "p"]
 
@@ -308,8 +308,19 @@ def test_a_lock_is_not_written_through_a_link(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
     (run / LOCK).symlink_to(victim)
-    assert "cannot be opened as a lock file" in refused(tmp_path, "--run.id=a", "--ckpt_path=last")
+    line = refused(tmp_path, "--run.id=a", "--ckpt_path=last")
+    assert "cannot be opened as a lock file" in line
+    assert line.rstrip().endswith("; remove it")
     assert victim.read_text() == "mine"
+
+
+def test_a_lock_that_cannot_be_created_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*args: Any) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(ConfigError, match=rf"\(Permission denied\); make sure that {tmp_path} is writable$"):
+        Lock(tmp_path / LOCK).take()
 
 
 @pytest.mark.parametrize("content", [None, "a: [1\nb: {", "schema: 3"])
@@ -348,7 +359,7 @@ def test_a_failed_start_lets_the_run_go(tmp_path: Path) -> None:
 
 def test_no_key_in_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_API_KEY", "abcdefghijk123456")
-    watch = RunStatus(tmp_path / "run", resume_path=False, writes=True, explain=lambda error: None)
+    watch = RunStatus(tmp_path / "run", resumes=False, writes=True, explain=lambda error: None)
 
     def fail() -> None:
         with watch:

@@ -127,10 +127,22 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "huge": ("tar.gz", tar_bomb, "it contains more than 64,000,000 bytes, 200 times its size"),
     "huge header": ("tar", header_bomb, "a header of 1,000,000,000 bytes"),
     "broken": ("tar", broken_within, "it is truncated or corrupt"),
-    "cut tar": ("tar", lambda p: cut(tar(p, *[f"a/{n}.png" for n in range(20)])), "corrupt or rejected"),
-    "cut gz": ("tar.gz", lambda p: cut(tar(p, *[f"a/{n}" for n in range(500)], mode="w:gz")), "corrupt or rejected"),
-    "cut xz": ("tar.xz", lambda p: cut(tar(p, *[f"a/{n}" for n in range(500)], mode="w:xz")), "corrupt or rejected"),
-    "cut bz2": ("tar.bz2", lambda p: cut(tar(p, *[f"a/{n}" for n in range(500)], mode="w:bz2")), "corrupt or rejected"),
+    "cut tar": ("tar", lambda p: cut(tar(p, *[f"a/{n}.png" for n in range(20)])), "corrupt or not accepted"),
+    "cut gz": (
+        "tar.gz",
+        lambda p: cut(tar(p, *[f"a/{n}" for n in range(500)], mode="w:gz")),
+        "corrupt or not accepted",
+    ),
+    "cut xz": (
+        "tar.xz",
+        lambda p: cut(tar(p, *[f"a/{n}" for n in range(500)], mode="w:xz")),
+        "corrupt or not accepted",
+    ),
+    "cut bz2": (
+        "tar.bz2",
+        lambda p: cut(tar(p, *[f"a/{n}" for n in range(500)], mode="w:bz2")),
+        "corrupt or not accepted",
+    ),
     "zip up": ("zip", lambda p: zipped(p, "a/1.png", "../outside"), "would leave its folder"),
     "zip absolute": ("zip", lambda p: zipped(p, "/tmp/kd-outside"), "would leave its folder"),
     "zip backslash": ("zip", lambda p: zipped(p, "..\\outside"), "would leave its folder"),
@@ -139,11 +151,11 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "zip twice": ("zip", lambda p: zipped(p, "a/1.png", "a/1.png"), "occurs twice"),
     "zip encrypted": ("zip", encrypted, "is encrypted; unpack it manually"),
     "zip bomb": ("zip", bomb, "it contains more than 64,000,000 bytes, 200 times its size"),
-    "zip that lies": ("zip", lying, "corrupt or rejected"),
-    "zip cut": ("zip", lambda p: cut(zipped(p, "a/1.png", "a/2.png")), "corrupt or rejected"),
-    "zip of text": ("zip", lambda p: p.write_text("no zip") and p, "corrupt or rejected"),
-    "tar of text": ("tar", lambda p: p.write_text("no tar" * 1000) and p, "corrupt or rejected"),
-    "gz of text": ("tar.gz", lambda p: p.write_bytes(b"\x1f\x8b no gzip") and p, "corrupt or rejected"),
+    "zip that lies": ("zip", lying, "corrupt or not accepted"),
+    "zip cut": ("zip", lambda p: cut(zipped(p, "a/1.png", "a/2.png")), "corrupt or not accepted"),
+    "zip of text": ("zip", lambda p: p.write_text("no zip") and p, "corrupt or not accepted"),
+    "tar of text": ("tar", lambda p: p.write_text("no tar" * 1000) and p, "corrupt or not accepted"),
+    "gz of text": ("tar.gz", lambda p: p.write_bytes(b"\x1f\x8b no gzip") and p, "corrupt or not accepted"),
 }
 
 

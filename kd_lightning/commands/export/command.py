@@ -96,12 +96,12 @@ class Export:
         for size in self.batch_sizes:
             check_positive(batch_sizes=size)
         if not math.isfinite(tolerance) or tolerance < 0:
-            raise ConfigError(f"tolerance: {tolerance} is not 0 or more")
+            raise ConfigError(f"tolerance: {tolerance} is not a finite number of 0 or more")
         if int8 and "onnx" not in self.formats:
-            raise ConfigError("int8: it is created from onnx; add onnx to --format")
+            raise ConfigError("int8: the int8 file is created from the ONNX file; add onnx to --format")
         if push_to_hub is not None:
             if "timm" not in self.formats:
-                raise ConfigError("push_to_hub: it uploads the timm folder; add timm to --format")
+                raise ConfigError("push_to_hub: the timm folder is uploaded, but not exported; add timm to --format")
             hub.check_name(push_to_hub)
         for name in self.formats:
             FORMATS[name].check()
@@ -246,11 +246,11 @@ class Export:
             raise
         except (OSError, SafetensorError) as error:
             raise RunError(
-                f"{name}: it cannot be written to {self.path} ({one_line(error, 200)}); no file was written"
+                f"{name}: the file cannot be written to {self.path} ({one_line(error, 200)}); no file was written"
             ) from error
         except Exception as error:  # exporters raise various errors
             network = self.student.network
-            hint = f"; --side {network.size} needs no resize, which may be the cause" * self.student.resizes
+            hint = f"; the resize may be the cause, and --side {network.size} needs none" * self.student.resizes
             raise RunError(
                 f"{name}: {network.name} cannot be exported ({type(error).__name__}: {one_line(error, 200)}); "
                 f"no file was written{hint}"

@@ -32,7 +32,7 @@ class Format(ABC):
         """Raise an error if the format's packages are not installed.
 
         Raises:
-            ConfigError: with the command that installs them.
+            ConfigError: if a package is missing; the message contains the command that installs it.
         """
         missing = [package for package in cls.needs if find_spec(package) is None]
         if missing:

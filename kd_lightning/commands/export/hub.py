@@ -9,7 +9,7 @@ def check_name(name: str) -> None:
     """Raise an error for a name that is not OWNER/NAME.
 
     Raises:
-        ConfigError: with the reason.
+        ConfigError: for such a name; the message contains the reason.
     """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
@@ -42,5 +42,8 @@ def push(folder: Path, name: str, *, private: bool) -> str:
     except RunError:
         raise
     except Exception as error:  # no login or no connection: the library raises various errors
-        raise RunError(f"push_to_hub: {name}: {one_line(error)}; the files are in {folder.name}") from error
+        raise RunError(
+            f"push_to_hub: the upload to {name} failed ({one_line(error)}); the files remain in {folder.name}; check "
+            "the login (`hf auth login`) and the network"
+        ) from error
     return str(address)

@@ -119,7 +119,9 @@ def _in_folder(folder: Path, field: str) -> Path:
 def _student(config: dict[str, Any], path: Path) -> dict[str, Any]:
     student = (config["model"].get("init_args") or {}).get("student")
     if not (isinstance(student, dict) and isinstance(student.get("name"), str)):
-        raise ConfigError(f"{path}: it names no student (model.init_args.student.name)")
+        raise ConfigError(
+            f"{path}: the name of the student is missing (model.init_args.student.name); give the files of a run"
+        )
     return student
 
 

@@ -35,13 +35,13 @@ class Parity:
         """Raise an error for outputs that differ by more than `tolerance` times the largest, or are not finite.
 
         Raises:
-            RunError: with the difference.
+            RunError: for such outputs; the message contains the difference.
         """
         if not self.relative <= tolerance:
             raise RunError(
-                f"{name}: the exported file's outputs differ from PyTorch's by up to {self.largest:.2g} on "
-                f"{self.images} images, {self.relative:.2g} of the largest output {self.scale:.4g}; tolerance is "
-                f"{tolerance:g}; no file was written"
+                f"{name}: on {self.images} images, the outputs of the exported file differ from the outputs of PyTorch "
+                f"by up to {self.largest:.2g}; this is {self.relative:.2g} of the largest output {self.scale:.4g}, but "
+                f"the tolerance is {tolerance:g}; no file was written"
             )
 
     def facts(self) -> dict[str, Any]:
@@ -69,7 +69,11 @@ def compare(reference: tuple[Tensor, ...], run: InferenceFn, images: Tensor, out
     exported = [torch.cat([part[place] for part in results]).double() for place in range(len(results[0]))]
     shapes = [tuple(part.shape) for part in exported]
     if shapes != [tuple(part.shape) for part in reference]:
-        raise RunError(f"export: the exported file returns {shapes}, not {[tuple(part.shape) for part in reference]}")
+        expected_shapes = [tuple(part.shape) for part in reference]
+        raise RunError(
+            f"export: the outputs of the exported file have the shapes {shapes}, but those of PyTorch have the shapes "
+            f"{expected_shapes}"
+        )
     pairs = list(zip(reference, exported, strict=True))
     differences = torch.stack([(expected.double() - actual).abs().max() for expected, actual in pairs])
     scale = max(float(expected.abs().max()) for expected in reference)

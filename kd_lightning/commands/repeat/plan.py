@@ -138,7 +138,7 @@ def resolve(path: str, arguments: list[str]) -> Config:
     """Return a config with its defaults and the further arguments, by `fit --print_config`.
 
     Raises:
-        ConfigError: with the message of `fit`, if it rejects the config.
+        ConfigError: if `fit` rejects the config; the message is that of `fit`.
     """
     line = [*FIT, "--config", path, *arguments, "--print_config"]
     process = subprocess.run(line, capture_output=True, text=True, check=False)

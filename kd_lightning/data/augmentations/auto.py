@@ -93,7 +93,7 @@ class RandAugment(_Policy):
         if bins < 2:
             raise ConfigError(f"bins: {bins} is less than 2")
         if not 0 <= magnitude < bins:
-            raise ConfigError(f"magnitude: {magnitude} is not from 0 to bins - 1, {bins - 1}")
+            raise ConfigError(f"magnitude: {magnitude} is not between 0 and {bins - 1}, which is bins - 1")
         self.magnitude, self.bins = magnitude, bins
 
     def strength(self, keys: Tensor) -> Tensor:

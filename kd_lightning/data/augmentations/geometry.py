@@ -33,7 +33,10 @@ class RandomCrop(Augmentation):
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         pad, (height, width) = self.padding, images.shape[-2:]
         if self.mode == "reflect" and pad >= min(height, width):
-            raise ConfigError(f"padding: {pad} pixels cannot be reflected in images of {width}x{height}")
+            raise ConfigError(
+                f"padding: {pad} pixels cannot be reflected in images of {width}x{height}; give at most "
+                f"{min(height, width) - 1}"
+            )
         down, right = integers(keys, 2 * pad + 1, 0), integers(keys, 2 * pad + 1, 1)
         if images.device.type == "cpu":  # NumPy copies complete rows of pixels, torch would gather single pixels
             if self.mode == "zero":

@@ -54,8 +54,9 @@ _CHUNK_VALUES_GPU = 1 << 22
 def corrupt(images: Tensor, keys: Tensor, name: str, severity: int) -> Tensor:
     """Return corrupted images, uint8 N,3,H,W; each is a function of its image, key, name and severity.
 
-    Values are truncated to whole levels as in the published code (motion blur, pixelate and JPEG round, as their
-    libraries do); values less than 1e-6 below a level get that level, so that rounding errors have no effect.
+    Values are truncated to integer levels as in the published code. Motion blur, pixelate and JPEG round values, as the
+    libraries of that code do. A value less than 1e-6 below a level gets that level, so that rounding errors have no
+    effect.
 
     Args:
         images: N,3,H,W, uint8 or float in [0, 1] (rounded to multiples of 1/255 first); they are not changed.
@@ -69,7 +70,7 @@ def corrupt(images: Tensor, keys: Tensor, name: str, severity: int) -> Tensor:
     check_corruption(name, severity)
     if min(images.shape[-2:]) < MIN_SIDE:
         raise ConfigError(
-            f"{name}: the images have {images.shape[-1]}x{images.shape[-2]} pixels; the smallest side is {MIN_SIDE}"
+            f"{name}: the images have {images.shape[-1]}x{images.shape[-2]} pixels, but no side may be below {MIN_SIDE}"
         )
     if images.dtype != torch.uint8:
         images = (images.float() * 255).round_().clamp_(0, 255).to(torch.uint8)
@@ -86,7 +87,7 @@ def check_corruption(name: str, severity: int = 1) -> None:
         ConfigError: for a name that is not in `CORRUPTIONS` or a severity that is not in `SEVERITIES`.
     """
     if name not in CORRUPTIONS:
-        raise ConfigError(f"corruption: unknown {name!r}{nearest(name, CORRUPTIONS)}")
+        raise ConfigError(f"corruption: there is no corruption {name!r}{nearest(name, CORRUPTIONS)}")
     if severity not in SEVERITIES:
         close = min(SEVERITIES, key=lambda known: abs(known - severity))
         raise ConfigError(f"severity: {severity} is not a whole number from 1 to 5; nearest: {close}")

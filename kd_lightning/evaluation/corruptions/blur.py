@@ -82,9 +82,8 @@ def _copied(keys: Tensor, height: int, width: int, reach: int) -> Tensor:
     moved = (rows > reach) & (rows <= height - reach) & (columns > reach) & (columns <= width - reach)
     source = torch.where(moved, place + down * width + right, place)
     pending, source = (source > place).flatten(1), source.flatten(1)
-    while (
-        pending.any()
-    ):  # pending pixels get their source's value after the pass, others their source's value before it
+    # pending pixels get their source's value after the pass, others their source's value before the pass
+    while pending.any():
         pending, source = (
             pending & pending.gather(1, source),
             torch.where(pending, source.gather(1, source), source),
@@ -93,18 +92,18 @@ def _copied(keys: Tensor, height: int, width: int, reach: int) -> Tensor:
 
 
 def motion_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Motion blur in one direction, within 45 degrees of the rows, as ImageMagick's, rounded to the nearest level."""
+    """Blur as ImageMagick's motion blur, in one direction within 45 degrees of the rows; round to the nearest level."""
     blurred = moving(images.float(), between(keys, -45, 45), *constants(MOTION, images, severity))
     return levels(blurred + 0.5)
 
 
 def moving(images: Tensor, angle: Tensor, radius: int, sigma: float) -> Tensor:
-    """ImageMagick's MotionBlurImage: mean of whole-pixel shifts along a line, with the weights of half a Gaussian.
+    """Return the mean of whole-pixel shifts along a line, weighted by half a Gaussian (ImageMagick's MotionBlurImage).
 
     Args:
         images: N,C,H,W float32; the border is replicated.
         angle: N, in degrees.
-        radius: shifts range from 0 to twice the radius, in pixels.
+        radius: half of the largest shift, in pixels.
         sigma: sigma of the weights, in pixels.
     """
     count, _, height, width = images.shape

@@ -21,7 +21,7 @@ def apply(images: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
 
 
 def gaussian(images: Tensor, sigma: float, mode: str, truncate: float = 4.0) -> Tensor:
-    """Gaussian blur as scipy.ndimage.gaussian_filter (and scikit-image's gaussian) defines it, in float64.
+    """Blur images as scipy.ndimage.gaussian_filter (and scikit-image's gaussian) does, in float64.
 
     Args:
         images: ...,H,W.
@@ -34,10 +34,10 @@ def gaussian(images: Tensor, sigma: float, mode: str, truncate: float = 4.0) -> 
 
 
 def zoom(images: Tensor, factor: float) -> Tensor:
-    """Enlarge the centre of N,C,H,W to the whole size by linear interpolation, in float64.
+    """Enlarge the centre of images N,C,H,W to their size by linear interpolation, in float64.
 
-    As published: the central ceil(side / factor) pixels are enlarged by scipy.ndimage.zoom (with align_corners), and
-    the excess is cropped on both sides.
+    As in the published code, the central ceil(side / factor) pixels are enlarged by scipy.ndimage.zoom (with
+    align_corners), and the excess is cropped on both sides.
     """
     sides = images.shape[-2:]
     inner = [math.ceil(side / factor) for side in sides]

@@ -11,7 +11,7 @@ from kd_lightning.data import ImageData
 from kd_lightning.loggers import ResilientWandbLogger
 
 SHOWN = 32
-"""Number of images in the table of disagreements."""
+"""Largest number of images in the table of disagreements."""
 
 
 def log_tables(
@@ -19,10 +19,11 @@ def log_tables(
 ) -> None:
     """Log the results of a run, so that a dashboard can compare runs.
 
-    The W&B config gets the parts of results.json without metrics and details, as `results`, so that
-    `compare wandb:...` can read them. The summary gets the selected epoch, and the values of the last epoch as
-    `last/...`. The tables are `test/per_class`, `test/disagreement` (images with different predictions of student and
-    teacher, sorted by decreasing confidence) and `test/ood_histograms`.
+    The W&B config gets the parts `run`, `code`, `data`, `protocol` and `seconds` of results.json as `results`, so that
+    `compare wandb:...` can read them. The summary gets the name, epoch and step of the selected checkpoint as
+    `selected/...`, `best/val/acc`, and the values of the last epoch as `last/...`. The tables are `test/per_class`,
+    `test/disagreement` (images with different predictions of student and teacher, sorted by decreasing confidence) and
+    `test/ood_histograms`.
 
     Args:
         logger: logger of the run.

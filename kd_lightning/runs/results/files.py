@@ -1,4 +1,4 @@
-"""results.json and predictions.safetensors: written atomically, and extended by later tests."""
+"""results.json, to which later tests add, and predictions.safetensors, which they replace; both written atomically."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from kd_lightning.io.schema import check_schema
 
 FILE = "results.json"
 ADDED = ("metrics", "details", "evaluators", "evaluator_seconds")
-"""The parts of results.json to which a later test adds."""
+"""Parts of results.json to which a later test adds values."""
 PREDICTIONS = "predictions.safetensors"
 
 
@@ -25,7 +25,7 @@ def record(folder: Path, results: Mapping[str, Any], samples: Mapping[str, Tenso
     Args:
         folder: folder of the run.
         results: result of `collect`.
-        samples: evaluators' results for each test image, N; if there are any, predictions.safetensors is written.
+        samples: result of `samples`; if it is not empty, predictions.safetensors is written or replaced.
     """
     path = folder / FILE
     before = read(path)
@@ -37,7 +37,7 @@ def record(folder: Path, results: Mapping[str, Any], samples: Mapping[str, Tenso
     elif path.exists():
         unreadable = path.with_name(f"{path.name}.unread")
         os.replace(path, unreadable)
-        rank_zero_warn(f"{path} cannot be read; it is renamed to {unreadable.name}")
+        rank_zero_warn(f"{path} cannot be read and is renamed to {unreadable.name}")
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(_finite(results), indent=1, allow_nan=False) + "\n")
     if samples:
@@ -63,7 +63,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def _merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the old and the new values; a new value replaces an old one, except that `ood` histograms are merged."""
+    """Return old and new values; a new value replaces the old value of its name, but `ood` histograms are merged."""
     both = {**before, **new}
     if isinstance(before.get("ood"), dict) and isinstance(new.get("ood"), dict):
         both["ood"] = {**before["ood"], **new["ood"]}
