@@ -1,0 +1,64 @@
+"""Wrong command lines of the commands other than `fit`, and the files that wrong inputs name."""
+
+from pathlib import Path
+
+from PIL import Image
+
+OTHERS: list[tuple[str, str]] = [
+    ("compare", "runs: none are given"),
+    ("compare HERE/nowhere", "nowhere: it does not exist"),
+    ("compare HERE/ok --out HERE/plain.txt", "plain.txt is a file; give a folder"),
+    ("compare HERE/ok --out HERE/ok", "contains files that do not belong to a report"),
+    ("compare HERE/ok --test=u", "test: 'u' is not a valid value; choices: t, wilcoxon"),
+    ("compare HERE/ok --metrics=test/acc", "metrics is not a field; nearest: metric"),
+    ("repeat", "configs"),
+    ("repeat --configs HERE/nowhere.yaml", "configs: HERE/nowhere.yaml does not exist"),
+    ("repeat --configs HERE", "configs: HERE is not a file"),
+    ("repeat --configs HERE/kd.yaml HERE/kd.yaml", "is given twice"),
+    ("repeat --configs HERE/kd.yaml --seeds=0", "seeds"),
+    ("repeat --configs HERE/kd.yaml --seeds=[1,1]", "seeds"),
+    ("repeat --configs HERE/kd.yaml --seeds=-3", "seeds"),
+    ("repeat --configs HERE/kd.yaml --max_parallel=0", "max_parallel: 0 is not above 0"),
+    ("repeat --configs HERE/kd.yaml --max_paralel 3", "max_paralel is not a field; nearest: max_parallel"),
+    ("repeat HERE/kd.yaml", "HERE/kd.yaml is given without the name of a field; choices: --configs, --dry_run"),
+    (
+        "export HERE/ok",
+        "HERE/ok is given without the name of a field; choices: --batch_sizes, --calibration, --ckpt_path",
+    ),
+    ("repeat --configs HERE/kd.yaml --run.id=x", "run.id: repeat derives the id of each run"),
+    ("show-batch --config HERE/kd.yaml --path=show.jpg", "path: show.jpg does not end in .png"),
+    ("show-batch --config HERE/kd.yaml --rows=0", "rows: 0"),
+    ("build-neighbors --config HERE/kd.yaml --k=0", "k: 0 is not positive"),
+    ("build-neighbors --config HERE/kd.yaml --path=table.pt", "path: table.pt does not end in .safetensors"),
+    (
+        "build-neighbors --config HERE/kd.yaml --path=HERE/t.safetensors --k=99999",
+        "k: 99999 is not between 1 and 1,292",
+    ),
+    ("test --config HERE/kd.yaml", "ckpt_path: test needs a trained student"),
+    ("predict --config HERE/kd.yaml --ckpt_path=HERE/plain.txt", "plain.txt cannot be read"),
+    ("distill --config HERE/kd.yaml", "there is no command 'distill'"),
+]
+"""Command lines, with HERE for the folder of `write_files`, and a part of the error."""
+
+
+def write_files(place: Path, config: str) -> Path:
+    """Write files and folders that cannot be read, and some that can; return the folder."""
+    kinds = {"ok": "RGB", "float": "F", "swap": "RGB", "cut": "RGB", "zero": "RGB", "one": "RGB"}
+    for kind, mode in kinds.items():
+        for split in ("train", "test"):
+            for name in ("cat",) if kind == "one" else ("cat", "dog"):
+                images = place / kind / split / (f"{name}s" if (kind, split) == ("swap", "test") else name)
+                images.mkdir(parents=True)
+                for number in range(6):
+                    Image.new(mode, (8, 8), number).save(images / f"{number}.{'tiff' if mode == 'F' else 'png'}")
+    for file in (place / "zero").rglob("*.png"):
+        file.write_bytes(b"")
+    torn = place / "cut" / "train" / "cat" / "0.png"
+    torn.write_bytes(torn.read_bytes()[:40])
+    (place / "empty").mkdir()
+    (place / "plain.txt").write_text("x")
+    (place / "cut.tar").write_bytes(bytes(100))
+    (place / "cut.zip").write_bytes(b"PK\3\4")
+    (place / "binary.yaml").write_bytes(bytes(range(256)))
+    (place / "kd.yaml").write_text(config)
+    return place
