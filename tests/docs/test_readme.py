@@ -31,6 +31,13 @@ def test_the_example_method_runs_as_it_stands(tmp_path: Path, monkeypatch: pytes
     assert "train/cosine" in csv.read_text().splitlines()[0]
 
 
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(block("python").replace("max_epochs=5", "fast_dev_run=2, accelerator='cpu'"), names)
+    assert names["trainer"].callback_metrics["test/acc"] >= 0
+
+
 @pytest.mark.parametrize("name", ["main-job", "tests"])
 def test_both_commands_install_the_tested_versions(name: str) -> None:
     command = block(name)
