@@ -59,18 +59,24 @@ def read(text: str, configs: Path = ROOT / "configs") -> list[dict[str, Any]]:
             raise LedgerError(f"section {section.get('title')}: its fields must be title, about and rows")
         for number, row in enumerate(section["rows"], 1):
             if problem := _problem(row, configs):
-                raise LedgerError(f"{section['title']}, row {number} ({row.get('config')}): {problem}")
+                config = row.get("config") if isinstance(row, dict) else row
+                raise LedgerError(f"{section['title']}, row {number} ({config}): {problem}")
     return sections
 
 
 def _problem(row: dict[str, Any], configs: Path) -> str:
     """Return what is wrong with a row, or ''."""
+    if not isinstance(row, dict):
+        return "a row must be a mapping of fields to values"
     if unknown := {*row} - FIELDS:
         return f"unknown field {sorted(unknown)[0]}; choices: {', '.join(sorted(FIELDS))}"
     if missing := REQUIRED - {*row}:
         return f"the field {sorted(missing)[0]} is missing"
     if not (configs / str(row["config"])).is_file():
         return "there is no such config"
+    texts = [name for name in ("changes", "protocol", "time", "note", "command") if name in row]
+    if wrong := [name for name in texts if not isinstance(row[name], str) or "|" in row[name]]:
+        return f"{wrong[0]} must be a text without |"
     published, measured = row["published"], row["measured"]
     if published is not None and (not isinstance(published, dict) or {*published} != {"value", "source"}):
         return "published must be null or have a value and a source"
@@ -79,7 +85,7 @@ def _problem(row: dict[str, Any], configs: Path) -> str:
     if not isinstance(measured, dict) or not measured:
         return f"measured must be values by metric, or: {NOT_RUN}"
     if lacking := [field for field in ("seeds", "protocol") if field not in row]:
-        return f"the field {lacking[0]} is missing, which our own values need"
+        return f"the field {lacking[0]} is missing, which measured values need"
     return ""
 
 

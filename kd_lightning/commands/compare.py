@@ -60,13 +60,13 @@ class Compare:
             )
         self.runs, self.out = runs, expand(out)
         self.baseline, self.metric, self.test, self.images, self.wandb = baseline, metric, test, images, wandb
-        self.figure = expand(figure) if figure else None
+        self.figure = None if figure is None else expand(figure)
         check_writable(self.out, "out")
-        if self.figure:
+        if self.figure is not None:
             from kd_lightning.reports.summary_plot import check_figure
 
-            check_writable(self.figure, "figure")
             check_figure(self.figure)
+            check_writable(self.figure, "figure")
         if self.out.is_file():
             raise ConfigError(f"out: {self.out} is a file; give a folder")
         others = (

@@ -71,8 +71,13 @@ class CIFAR10(ImageData):
         """
         if self.folder or all(file.exists() for file, _ in self._files()):
             return  # the checksums of official files are verified when they are read
-        archive = self.path / self.official.filename
-        fetch(self.official.url, archive, self.official.tgz_md5, field="data.path")
+        archive, is_new = self.path / self.official.filename, not self.path.exists()
+        try:
+            fetch(self.official.url, archive, self.official.tgz_md5, field="data.path")
+        except ConfigError:
+            if is_new and self.path.is_dir() and not [*self.path.iterdir()]:
+                self.path.rmdir()
+            raise
         extract(archive, self.path, "data.path")
 
     def load(self, split: Split) -> ImageDataset | None:
@@ -101,8 +106,18 @@ class CIFAR10(ImageData):
         return StoredImages(tensor, torch.tensor(labels))
 
     def _from_folder(self, split: Split) -> ImageDataset | None:
-        images = self.folder.load(split)
+        try:
+            images = self.folder.load(split)
+        except ConfigError as error:  # ImageFolder's argument, which this data set does not have
+            if not str(error).startswith("data.test_split: "):
+                raise
+            problem = str(error).removeprefix("data.test_split: ")
+            raise ConfigError(f"data.path: {problem}; or give the folders train/ and test/") from error
         if images is not None:
+            counts = torch.bincount(images.labels, minlength=len(self.official_classes))
+            if split != "val" and not counts.all():
+                empty = self.official_classes[int(counts.argmin())]
+                raise ConfigError(f"data.path: the {split} split has no image of the class {empty!r}; add images")
             if images.shape != (32, 32):
                 raise ConfigError(
                     f"data.path: {images.sources[0]} has {images.shape[1]}x{images.shape[0]} pixels; give images of "

@@ -24,11 +24,14 @@ def class_folders(path: Path, classes: list[str], name: str, **kwargs: Any) -> I
     """
     if "$" in str(path) or path.name.lower().endswith(ENDINGS):
         resolve(path, "data.path")
+    if path.is_file() and not is_archive(path):
+        raise ConfigError(f"data.path: {path} is neither a folder nor an archive ({', '.join(ENDINGS)})")
     folder = folder_at(str(path)) if is_archive(path) else path
     inner = _folders(folder / "train")  # without folders it may be a class called train
     train, found = (folder / "train", inner) if inner else (folder, _folders(folder))
     known = {*found} & {*classes}
     if not (inner or known or is_archive(path) or any(_has_images(folder / entry) for entry in found)):
+        _check_level(folder, classes)
         return None
     images = ImageFolder(path=str(folder), **kwargs)
     for entry in images.class_names:
@@ -41,6 +44,15 @@ def class_folders(path: Path, classes: list[str], name: str, **kwargs: Any) -> I
             "; add these folders"
         )
     return images
+
+
+def _check_level(folder: Path, classes: list[str]) -> None:
+    """Raise an error for a folder one level below or above the class folders, before anything is downloaded to it."""
+    if folder.is_dir() and _has_images(folder):
+        raise ConfigError(f"data.path: {folder} contains images; give the folder that contains one folder per class")
+    entries = _folders(folder)
+    if len(entries) == 1 and {*_folders(folder / entries[0]), *_folders(folder / entries[0] / "train")} & {*classes}:
+        raise ConfigError(f"data.path: {folder} has no class folders; nearest: {folder / entries[0]}")
 
 
 def _folders(folder: Path) -> list[str]:

@@ -39,6 +39,8 @@ def mask_token(name: str, model: nn.Module) -> nn.Parameter:
 def masked_patches(name: str, model: nn.Module, mask: Tensor, token: Tensor) -> Iterator[None]:
     """Replace patch tokens of a model, before positions are added, in all passes within this context.
 
+    This includes passes in other threads, so use the model in one thread only.
+
     Args:
         name: Name of the network, for messages.
         model: timm model of the network.
@@ -46,8 +48,15 @@ def masked_patches(name: str, model: nn.Module, mask: Tensor, token: Tensor) -> 
         token: The token D that replaces them.
 
     Raises:
-        ConfigError: if the model has no patch tokens, or if their number is not that of the mask.
+        ConfigError: if the model has no patch tokens, or for a mask or token of another type or shape.
     """
+    embed = _patches_of(name, model)
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise ConfigError(f"{name}: the mask must be a bool tensor, not {getattr(mask, 'dtype', type(mask).__name__)}")
+    width = embed.proj.out_channels
+    if not isinstance(token, Tensor) or token.shape != (width,) or not token.is_floating_point():
+        given = f"{token.dtype} {tuple(token.shape)}" if isinstance(token, Tensor) else type(token).__name__
+        raise ConfigError(f"{name}: the token must be a float tensor of {width} numbers (mask_token), not {given}")
 
     def replace(module: nn.Module, inputs: tuple[Tensor], tokens: Tensor) -> Tensor:
         count = tokens.shape[1:-1].numel()  # N,M,D, or N,H,W,D
@@ -58,7 +67,7 @@ def masked_patches(name: str, model: nn.Module, mask: Tensor, token: Tensor) -> 
             )
         return torch.where(mask.view(*tokens.shape[:-1], 1), token.to(tokens.dtype), tokens)
 
-    with _patches_of(name, model).register_forward_hook(replace):
+    with embed.register_forward_hook(replace):
         yield
 
 

@@ -39,7 +39,8 @@ def summary(comparison: Comparison, width: float = 6.2) -> Figure:
         axes.errorbar(
             mean, row, xerr=deviation, fmt="o", color=color, mfc=fill, ms=7, mew=1.6, capsize=4, elinewidth=1.6
         )
-        text = f"{mean:.1f}" + (f" ± {deviation:.1f}" if len(values) > 1 else "")
+        text = metric.show(shares.mean(), bare=True)
+        text += f" ± {metric.show(shares.std(), bare=True)}" if len(values) > 1 else ""
         axes.annotate(
             text, (mean, row), (0, 8), textcoords="offset points", ha="center", fontsize=8, color=INK, bbox=white
         )
@@ -49,7 +50,7 @@ def summary(comparison: Comparison, width: float = 6.2) -> Figure:
     for value in teachers(frame, metric.name).values():
         axes.axvline(value * metric.scale, color=TEACHER_COLOR, linestyle=(0, (4, 2)), linewidth=1.2)
         axes.annotate(
-            f"teacher {value * metric.scale:.1f}",
+            f"teacher {metric.show(value, bare=True)}",
             (value * metric.scale, 1),
             (0, 2),
             xycoords=axes.get_xaxis_transform(),
@@ -67,11 +68,13 @@ def summary(comparison: Comparison, width: float = 6.2) -> Figure:
 
 
 def check_figure(path: Path) -> None:
-    """Check the name of a figure's file.
+    """Check the path of a figure's file.
 
     Raises:
-        ConfigError: for an ending that is not one of FORMATS.
+        ConfigError: for an ending that is not one of FORMATS, and for a folder.
     """
+    if path.is_dir():
+        raise ConfigError(f"figure: {path} is a folder; give the path of a file")
     if path.suffix.lstrip(".").lower() not in FORMATS:
         raise ConfigError(f"figure: {path} does not end in {', '.join(f'.{name}' for name in FORMATS)}")
 

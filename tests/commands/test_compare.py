@@ -97,7 +97,13 @@ def test_the_figure_has_the_format_of_its_name(tmp_path: Path, capfd: pytest.Cap
     out, svg = ["--out", str(tmp_path / "r")], tmp_path / "again.svg"
     main(["compare", runs, *out, "--images=false", "--figure", str(svg)])
     assert svg.read_bytes() == (tmp_path / "figures/summary.svg").read_bytes()  # the same runs give the same file
-    assert "does not end in .svg, .png, .pdf" in refusal([runs, *out, "--figure", "summary.gif"], capfd)
+    (tmp_path / "folder.svg").mkdir()
+    for figure, line in {
+        "summary.gif": "does not end in .svg, .png, .pdf",
+        "": "figure: . is a folder",
+        str(tmp_path / "folder.svg"): "is a folder",
+    }.items():
+        assert line in refusal([runs, *out, "--figure", figure], capfd)
 
 
 def test_the_figure_shows_mean_and_deviation(tmp_path: Path) -> None:

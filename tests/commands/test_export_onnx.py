@@ -153,4 +153,4 @@ def test_the_hub_is_reached_by_its_own_library_and_privately(
         raise huggingface_hub.errors.OfflineModeIsEnabled("no connection\nmore")
 
     monkeypatch.setattr(Fake, "create_repo", offline)
-    assert "push_to_hub: me/net: no connection more; the files" in refusal(args, capfd, status=1)
+    assert "push_to_hub: the upload to me/net failed (no connection more); the files" in refusal(args, capfd, status=1)

@@ -127,3 +127,43 @@ def test_a_folder_of_neither_form_is_one_line(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(CIFAR10, "official", official)
     with pytest.raises(ConfigError, match=r"^data.path: .*cifar-10-python.tar.gz is missing and .* put the file there"):
         CIFAR10(path=str(tmp_path)).prepare_data()
+
+
+def test_a_wrong_level_is_one_line_and_downloads_nothing(splits: Path) -> None:
+    above = splits.parent / "above"
+    above.mkdir()
+    shutil.move(splits, above / "cifar10")
+    (splits.parent / "file.txt").write_text("x")
+    for path, line in {
+        above: f"data.path: {above} has no class folders; nearest: {above / 'cifar10'}",
+        above / "cifar10/train/dog": "contains images; give the folder that contains one folder per class",
+        splits.parent / "file.txt": "is neither a folder nor an archive",
+    }.items():
+        with pytest.raises(ConfigError) as raised:
+            loaded(CIFAR10(path=str(path)))
+        assert line in str(raised.value)
+
+
+def test_a_class_without_an_image_is_one_line(splits: Path) -> None:
+    shutil.rmtree(splits / "test/dog")
+    (splits / "test/dog").mkdir()
+    with pytest.raises(ConfigError, match=r"data.path: the test split has no image of the class 'dog'; add images"):
+        loaded(CIFAR10(path=str(splits), val_split=0, batch_size=4))
+
+
+def test_advice_names_only_arguments_of_the_data_set(splits: Path) -> None:
+    for split in ("train", "test"):
+        shutil.rmtree(splits / split)
+    write(splits, CIFAR10.class_names, 1)
+    with pytest.raises(ConfigError, match=r"^data.path: .*; or give the folders train/ and test/$"):
+        loaded(CIFAR10(path=str(splits), val_split=0, batch_size=4))
+
+
+def test_a_failed_download_leaves_no_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(ConfigError, match=r"data.path: .* cannot be downloaded"):
+        loaded(CIFAR10(path=str(tmp_path / "new")))
+    assert not (tmp_path / "new").exists()

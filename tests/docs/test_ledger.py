@@ -52,7 +52,7 @@ def test_figures_of_readme_are_those_of_the_ledger(rows: list[dict]) -> None:
         ({"published": "76 %"}, "published must be null or have a value and a source"),
         ({"published": {"value": "76 %"}}, "published must be null or have a value and a source"),
         ({"measured": "not run"}, "measured must be values by metric, or: not run here"),
-        ({"seeds": ...}, "the field seeds is missing, which our own values need"),
+        ({"seeds": ...}, "the field seeds is missing, which measured values need"),
         ({"measured": ...}, "the field measured is missing"),
     ],
 )

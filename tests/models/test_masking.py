@@ -87,3 +87,18 @@ def test_refusals() -> None:
         ConfigError, match=r"the mask has the shape \(2, 3\), but 2 images with 4 patches each need the shape \(2, 4\)"
     ):
         network.features(Masked(images(), MASK[:, :3], network.mask_token()), logits=True)
+
+
+@pytest.mark.parametrize(
+    ("mask", "token", "line"),
+    [
+        (torch.ones(1, 4), torch.zeros(48), "the mask must be a bool tensor, not torch.float32"),
+        (None, torch.zeros(48), "the mask must be a bool tensor, not NoneType"),
+        (torch.ones(1, 4, dtype=torch.bool), torch.zeros(3), "the token must be a float tensor of"),
+        (torch.ones(1, 4, dtype=torch.bool), None, "the token must be a float tensor of"),
+    ],
+)
+def test_a_mask_or_token_of_another_type(mask: object, token: object, line: str) -> None:
+    network = Network("vit_tiny_patch16_224", num_classes=2, model_kwargs={"img_size": 32, "depth": 1})
+    with pytest.raises(ConfigError, match=line):
+        network.features(Masked(torch.zeros(1, 3, 32, 32), mask, token), tokens=True)

