@@ -96,9 +96,7 @@ def test_a_worker_that_is_killed_ends_the_run_in_one_line(tmp_path: Path, images
     assert "possibly for lack of memory" in line
     assert (status, state) == (1, "failed")
     origins = re.findall(r'Traceback \(most recent call last\):\n +File "([^"]+)"', said)
-    assert {Path(origin).name for origin in origins} <= {
-        "resource_sharer.py"
-    }  # multiprocessing's own thread prints one
+    assert {Path(origin).name for origin in origins} <= {"resource_sharer.py"}  # a thread of multiprocessing
 
 
 class Broken(Dataset):
