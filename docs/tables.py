@@ -146,7 +146,7 @@ def methods_table() -> list[str]:
         [f"`{f.name}`", f.paper, f.labels, f.reads, "yes" if f.relates else "-", costs().get(f.name, "-")]
         for f in ordered()
     ]
-    return _table(["method", "paper", "labels", "reads of the teacher", "compares samples", "cost"], rows)
+    return _table(["method", "paper", "labels", "reads from the teacher", "compares samples", "cost"], rows)
 
 
 def arguments_table() -> list[str]:

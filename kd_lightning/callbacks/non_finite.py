@@ -40,8 +40,8 @@ class NonFiniteGuard(Callback):
     Args:
         nonfinite: What to do if a loss is NaN or infinite. `stop` saves last.ckpt, reports the loss term and the
             images, and ends the run before the optimizer step. `skip` skips the step, reports it, and counts it in
-            `train/skipped`. The run ends after 100 skipped steps in succession, or after an epoch of skipped steps if
-            an epoch has fewer than 100.
+            `train/skipped`. The run ends after 100 skipped steps in succession, or, if an epoch has fewer steps, after
+            that many.
     """
 
     def __init__(self, *, nonfinite: Literal["stop", "skip"] = "stop") -> None:

@@ -45,7 +45,7 @@ def validates(trainer: Namespace) -> bool:
 
 
 def check(command: str | None, config: Namespace) -> None:
-    """Raise an error for wrong settings that no class rejects.
+    """Raise an error for wrong settings that the classes of a config do not check themselves.
 
     Examples are keys and passwords, numbers that are not finite, a precision that the device does not support, a
     student without weights in a command that needs them, and a run without end.

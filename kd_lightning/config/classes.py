@@ -30,7 +30,7 @@ def import_class(class_path: str) -> type | None:
 def arguments_of(class_path: str) -> set[str]:
     """Return the names of the arguments of a class and of its base classes.
 
-    Return an empty set if the module of the class does not contain it.
+    Return an empty set if the module has no class of this name.
 
     Raises:
         ModuleNotFoundError: if the module does not exist.

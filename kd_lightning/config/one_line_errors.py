@@ -13,7 +13,7 @@ from kd_lightning.config.messages import config_error, explain
 from kd_lightning.errors import ConfigError, redacted
 from kd_lightning.io.safe_yaml import load_yaml
 
-# Import paths that jsonargparse denies (os, subprocess, builtins.eval, ...) raise an error instead of a warning.
+# With a list of its own, even an empty one, the paths that jsonargparse denies (os, ...) are errors and not warnings.
 # In a field of type Any, a mapping with a class_path remains a mapping, and no object is built from it.
 set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
 set_loader("yaml", partial(load_yaml, load=get_loader("yaml")), exceptions=(yaml.YAMLError,))

@@ -25,7 +25,8 @@ _UNFIT = r"Config file loop detected: (?P<file>\S+) -> (?P=file)(?:\s|$)"
 
 
 def sub_config_error(message: str, field: str, options: set[str] = frozenset()) -> str:
-    """Rewrite a message of jsonargparse (4.53) about a sub-config for a user. Return '' for all other messages.
+    """Return a message for the user in place of jsonargparse's (4.53) message about a sub-config. Return '' for all
+    other messages.
 
     jsonargparse reports a loop if the content of a file does not fit the argument of a class (`model.optimizer`),
     because it then opens the file a second time.

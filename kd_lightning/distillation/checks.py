@@ -19,8 +19,8 @@ class CheckedWhenBuilt(ABCMeta):
     """Metaclass that calls `on_built` of a new object after the `__init__` of its class has returned.
 
     A base class can therefore check attributes that the `__init__` of a subclass sets. The attribute `given` of the
-    object is the set of the names of the arguments that its caller passed. It does not include the arguments that a
-    subclass passes to its base class.
+    object contains the names of the arguments with which the object was created. It does not include the arguments that
+    a subclass passes to its base class.
     """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:

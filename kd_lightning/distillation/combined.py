@@ -40,7 +40,8 @@ class Combined(Distiller):
     Raises:
         ConfigError: if the list of parts is empty, if two parts have the same class, if a part sets an argument of the
             combination, or if a method cannot be a part. Supervised (no teacher), KD (no terms of its own) and STKD (it
-            overrides `inputs`) cannot be parts, nor can a class with a function that `Combined` does not call.
+            overrides `inputs`) cannot be parts. Nor can a class that overrides a function of `Distiller` that
+            `Combined` does not call on its parts.
     """
 
     def __init__(

@@ -32,8 +32,8 @@ class Distiller(StudentModule, ABC):
         check_teacher: Whether to measure the teacher's accuracy once before epoch 0 and log it as `teacher/acc`. A
             warning appears if it is less than 5 points above chance, because the teacher's class order, mean or std
             may then be wrong. The accuracy is measured on the validation images. Without a validation split, it is
-            measured on up to 5,000 training images without augmentation. It is not measured if the data have no labels
-            or other classes than the teacher.
+            measured on up to 5,000 training images without augmentation. It is not measured if the data have no labels,
+            or if their classes differ from the teacher's.
         gather: Whether losses that compare samples use the samples of all devices (true) or only those of each device's
             batch (false, as in some authors' released code). If true, the number of devices does not change these
             losses, except through BatchNorm, which normalises the images of each device separately by default. The
@@ -83,7 +83,7 @@ class Distiller(StudentModule, ABC):
                 head.requires_grad_(False)
 
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
-        """Raise an error if some modules would be trained by no term, with these weights of the base terms."""
+        """Raise an error if these weights of the cross-entropy and the soft targets leave a module untrained."""
 
     @property
     def trains_classifier(self) -> bool:

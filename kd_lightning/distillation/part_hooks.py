@@ -13,7 +13,7 @@ HOOKS = {"teardown", *(name for name in dir(LightningModule) if name.startswith(
     *("on_before_batch_transfer", "on_after_batch_transfer", "on_gpu"),
     *("on_save_checkpoint", "on_load_checkpoint"),
 }
-"""Lightning's hooks that `Combined` calls on each part with the arguments that it gets itself.
+"""Lightning's hooks that `Combined` also calls on each part, with unchanged arguments.
 
 The two hooks for checkpoints are excluded, because `Combined` calls them with other arguments.
 """

@@ -38,7 +38,8 @@ class RunHooks(LightningModule):
 
     @once_per_run
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the generators (which dropout uses) from the seed of the data, the epoch, the batch and the rank.
+        """Seed the generators, which dropout uses, from the data's seed, the epoch, the index of the batch and the
+        rank.
 
         A resumed run therefore uses the same random numbers.
         """

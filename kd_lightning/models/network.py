@@ -40,7 +40,8 @@ class Network(nn.Module):
         std: Standard deviation of each channel, by which the input is divided. Default: the standard deviation with
             which the weights were trained.
         size: Side in pixels to which images are resized. Default: the side at which the weights were trained, if timm
-            or the file contains it, or the only side that the model accepts (ViTs); otherwise images are not resized.
+            or the checkpoint file states it. Otherwise, for a ViT, the only side that it accepts. For all other
+            networks, images are not resized.
         dtype: Number format of the weights and computations of a teacher, independent of trainer.precision. Only a
             teacher may set it; for a student, it is an error. `bfloat16` and `float16` halve the memory. Default: the
             format that trainer.precision sets.

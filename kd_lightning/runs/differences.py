@@ -6,7 +6,8 @@ from typing import Any
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:
     """Return nested values by their dotted names.
 
-    For a list of classes, return the names of the classes, and the values of each class under its name.
+    A list of mappings with `class_path` becomes the list of the classes' names. The arguments of each class follow
+    under `<list>.<class>`.
     """
     values: dict[str, Any] = {}
     if isinstance(content, list) and any(isinstance(item, dict) for item in content):
@@ -37,7 +38,7 @@ def differences(before: Any, now: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def in_words(changed: dict[str, tuple[Any, Any]], most: int = 3) -> str:
-    """Return the first `most` settings from `differences` as text, and the number of the others."""
+    """Return at most `most` of the settings from `differences` as text, and the number of the remaining ones."""
     values = [f"{name} was {before}, is now {now}" for name, (before, now) in [*changed.items()][:most]]
     more = f" and {len(changed) - most} more" if len(changed) > most else ""
     return f"{'; '.join(values)}{more}"

@@ -116,8 +116,8 @@ class Run:
         Args:
             method: method of the run.
             data: data of the run.
-            resume_path: path of the checkpoint in this folder from which the run is resumed, or of the folder if it
-                contains no checkpoint. Default: a new run.
+            resume_path: checkpoint in the run's folder from which the run is resumed. If the folder has no checkpoint
+            yet, it is the path of the folder. Default: a new run.
 
         Raises:
             ConfigError: if the folder belongs to another run.

@@ -62,7 +62,9 @@ class LoadedRun:
 
     @cached_property
     def view(self) -> NetworkView:
-        """The student's view of the test images, which contains the teacher's view; outputs are computed once."""
+        """`NetworkView` of the student on the test images; its field `teacher` is that of the teacher. The outputs of
+        each network are computed only once.
+        """
         method, cache = self.method, FeatureCache(next(self.student.parameters()).device)
         teacher = getattr(method, "teacher", None)
         teacher_view = teacher and NetworkView(
@@ -82,14 +84,14 @@ class LoadedRun:
 def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
     """Return the method and the data of a run, with the weights of one of its checkpoints.
 
-    The networks are built from config.yaml. The checkpoint contains the student and the adapters, but not the teacher.
-    The teacher's weights are therefore read from the path in config.yaml; a relative path is resolved from the working
-    directory. The checkpoint is read with `weights_only`, so that no pickle executes code. The function warns if the
-    teacher's weights have changed since the run.
+    The networks are built from config.yaml. The checkpoint contains the student and the method's additional layers
+    (heads), but not the teacher. The teacher's weights are therefore read from the path in config.yaml; a relative path
+    is resolved from the working directory. The checkpoint is read with `weights_only`, so that no pickle executes code.
+    The function warns if the teacher's weights have changed since the run.
 
     Args:
-        path: path of a checkpoint in a run's folder, or path of the folder. For a folder, the selected checkpoint is
-            used, else best.ckpt, else last.ckpt.
+        path: path of a checkpoint in a run's folder, or path of the folder. For a folder, the checkpoint named in
+            results.json is used. If it does not exist, best.ckpt is used, or else last.ckpt.
         device: device of the networks (`cpu`, `cuda`).
 
     Raises:
@@ -192,7 +194,8 @@ def read_config(path: Path, field: str = "run") -> dict[str, Any]:
 
 
 def build(config: dict[str, Any], path: Path) -> tuple[StudentModule, ImageData]:
-    """Return the method and the data of a run's config, with the student as the config initialises it.
+    """Build the method and the data from a run's config. The student has its initial weights, not those of the
+    checkpoint.
 
     Args:
         config: content of config.yaml.

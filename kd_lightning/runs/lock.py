@@ -18,7 +18,7 @@ class Lock:
 
     The operating system releases the lock when the last process that holds the lock has ended, even if that process was
     killed. A file that remains afterwards does not block other processes. Forked children (workers of a loader) do not
-    hold the lock. A child process that gets the descriptor `number` by `pass_fds` of subprocess holds the lock even
+    hold the lock. However, a program that was started by subprocess with `pass_fds=[number]` holds the lock too, even
     after its parent was killed. On a file system without locks, every process gets the lock.
 
     Args:
@@ -61,7 +61,7 @@ class Lock:
                 _HELD.add(self)
                 self.sign(os.getpid())
                 return True
-            os.close(number)  # its previous holder has removed the file since it was opened here
+            os.close(number)  # after the file was opened here, its previous holder removed it: try again
 
     def _opened(self) -> int:
         try:

@@ -48,7 +48,7 @@ def resume_path(config: Namespace) -> Path | None:
     ckpt_path = config.get("ckpt_path")
     if not ckpt_path:
         return None
-    names = {name: value for name, value in config.run.as_dict().items() if name != "__path__"}  # of a sub-config
+    names = {name: value for name, value in config.run.as_dict().items() if name != "__path__"}  # for a sub-config
     run, kind = Run(**names), config.model.class_path.rpartition(".")[2]
     seed = fixed_seed(config.seed_everything)
     if ckpt_path != "last":

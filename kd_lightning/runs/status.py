@@ -44,7 +44,8 @@ def in_words(folder: Path) -> str:
 
 
 def write_state(folder: Path, state: str, **facts: Any) -> None:
-    """Write a run's state; `running` begins a session, and moves the states of earlier sessions to the list `before`.
+    """Write a run's state. `running` means that a process starts or resumes the run; the previous content of the file
+    is then appended to its list `before`.
 
     Args:
         folder: folder of the run.
@@ -54,7 +55,8 @@ def write_state(folder: Path, state: str, **facts: Any) -> None:
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     previous = read_state(folder) if (folder / FILE).exists() else {}
     if state == "running":
-        if previous.get("state") == "running":  # that process has ended, because this process holds the lock
+        # this process holds the lock, so a process that wrote `running` has ended
+        if previous.get("state") == "running":
             previous["state"] = "killed"
         earlier = previous.pop("before", [])
         before = [*(earlier if isinstance(earlier, list) else []), previous] if previous else []

@@ -20,10 +20,10 @@ def log_tables(
     """Log the results of a run, so that a dashboard can compare runs.
 
     The W&B config gets the parts `run`, `code`, `data`, `protocol` and `seconds` of results.json as `results`, so that
-    `compare wandb:...` can read them. The summary gets the name, epoch and step of the selected checkpoint as
-    `selected/...`, `best/val/acc`, and the values of the last epoch as `last/...`. The tables are `test/per_class`,
-    `test/disagreement` (images with different predictions of student and teacher, sorted by decreasing confidence) and
-    `test/ood_histograms`.
+    `compare wandb:...` can read them. The summary gets three groups: `selected/...` (name, epoch and step of the
+    selected checkpoint), `best/val/acc` (its validation accuracy), and `last/...` (values of the last epoch). The
+    tables are `test/per_class`, `test/disagreement` (images with different predictions of student and teacher, sorted
+    by decreasing confidence) and `test/ood_histograms`.
 
     Args:
         logger: logger of the run.

@@ -1,4 +1,4 @@
-"""results.json, to which later tests add, and predictions.safetensors, which they replace; both written atomically."""
+"""Atomic writing of results.json, to which later tests add results, and predictions.safetensors, which they replace."""
 
 import json
 import math
