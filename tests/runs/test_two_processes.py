@@ -103,7 +103,7 @@ def test_one_and_two_processes_end_alike(tmp_path: Path, method: list[str]) -> N
         shipped = [f"--config={TRAINER / 'ddp.yaml'}"] * (world == 2)
         printed = ended(started(folder, [sys.executable], *shipped, "--model", *method, f"--trainer.devices={world}"))
         found[world] = [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)]
-        assert ("24 on each of 2 devices: 48 a step" in printed) == (world == 2)
+        assert ("24 on each of 2 devices: 48 per step" in printed) == (world == 2)
     alone, both = found[1][0], found[2]
     assert alone["rate"] == both[0]["rate"] == pytest.approx(0.02)
     for step, (indices, images) in enumerate(alone["steps"]):
@@ -142,6 +142,6 @@ def test_slurm_starts_a_process_a_device(tmp_path: Path) -> None:
         for rank in ("0", "1")
     ]
     printed = [ended(rank) for rank in ranks]
-    assert "24 on each of 2 devices: 48 a step" in printed[0]
+    assert "24 on each of 2 devices: 48 per step" in printed[0]
     assert "test/acc" not in printed[1]
     assert one_folder(tmp_path) >= {"config.yaml", "metrics.csv", "last.ckpt", "student.safetensors"}
