@@ -130,7 +130,7 @@ class MethodsBenchmark:
         kd = statistics.median(times["KD"])
         for name, seconds in sorted(times.items(), key=lambda item: statistics.median(item[1])):
             median, spread = statistics.median(seconds), f"{min(seconds) * 1e3:,.0f} to {max(seconds) * 1e3:,.0f}"
-            parts = [part for child, part in built[name].named_children() if child not in ("student", "teacher")]
+            parts = [part for child, part in built[name].named_children() if child != "student"]
             added = sum(parameter.numel() for part in parts for parameter in part.parameters())
             losses = statistics.median(loss_times[name])
             row = [name, f"{median * 1e3:,.0f}", spread, f"{median / kd:.2f}", f"{losses * 1e3:,.1f}"]

@@ -111,7 +111,7 @@ def _trains(built: StudentModule) -> str:
     parts = []
     for name, part in built.named_children():
         layers = [type(m).__name__ for m in part.modules() if not [*m.children()] and not isinstance(m, nn.Dropout)]
-        if name not in ("student", "teacher") and any(True for _ in part.parameters()):
+        if name != "student" and any(True for _ in part.parameters()):
             parts.append(f"`{name}`: {', '.join(layers)}")
     for name, buffer in built.named_buffers(recurse=False):
         if buffer.numel() > 1:

@@ -102,7 +102,7 @@ def everyones(what: Any) -> list[Any]:
 
 
 class SyncBatchNorm(TorchSyncBatchNorm):
-    """Batch normalisation over the images of all devices (`trainer.sync_batchnorm`), except in the teacher.
+    """Batch normalisation over the images of all devices (`trainer.sync_batchnorm`).
 
     Lightning's TorchSyncBatchNorm loses the activations inside timm's norm layers (for example EfficientNet's), both
     when it converts the layers and when it restores them. This class lets timm convert the layers, and restores the
@@ -119,7 +119,7 @@ class SyncBatchNorm(TorchSyncBatchNorm):
         if world_size() > 1 and next(model.parameters()).device.type == "cpu":
             raise ConfigError("trainer.sync_batchnorm: torch supports it only on GPUs; omit it")
         norms = (item for item in model.named_modules() if isinstance(item[1], nn.modules.batchnorm._BatchNorm))
-        self._plain = {name: module for name, module in norms if not name.startswith("teacher.")}
+        self._plain = dict(norms)
         for name, module in self._plain.items():
             model.set_submodule(name, convert_sync_batchnorm(module))
         return model

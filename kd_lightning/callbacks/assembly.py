@@ -75,7 +75,7 @@ def plugins_of(trainer: Any) -> dict[str, Any]:
     """Return the trainer's arguments for plugins.
 
     Checkpoints are written atomically, and read with `weights_only`, so that no pickle executes code.
-    `sync_batchnorm` is replaced by the plugin that does not convert the teacher.
+    `sync_batchnorm` is replaced by the plugin that converts timm's norm layers correctly.
     """
     plugins = _as_list(trainer.plugins)
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):

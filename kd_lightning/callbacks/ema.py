@@ -20,8 +20,8 @@ class EMA(EMAWeightAveraging):
 
     Training does not use the average, and the result of the run is the student itself. The average is saved in the
     checkpoints and restored when the run is resumed. At the end it is written as `student_ema.safetensors`, which can
-    be evaluated with `test --model.student.checkpoint`. (Lightning's callback also averages the teacher, validates the
-    average instead of the student, and makes the average the result.)
+    be evaluated with `test --model.student.checkpoint`. (Lightning's callback validates the average instead
+    of the student, and makes the average the result.)
 
     Args:
         decay: weight of the old average in an update; 0.999 averages over roughly the last 1,000 updates.

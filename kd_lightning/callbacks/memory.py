@@ -46,11 +46,9 @@ def _report(trainer: Trainer, method: LightningModule) -> str:
     data, device = trainer.datamodule, trainer.strategy.root_device
     teacher = getattr(method, "teacher", None)
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    teacher_ids = set() if teacher is None else {id(tensor) for tensor in teacher.state_dict(keep_vars=True).values()}
-    own = (tensor for tensor in method.state_dict(keep_vars=True).values() if id(tensor) not in teacher_ids)
     sizes = {
         "the teacher": _bytes([] if teacher is None else teacher.state_dict().values()),
-        "the student and the adapters": _bytes(own),
+        "the student and the adapters": _bytes(method.state_dict().values()),
         "their gradients": _bytes(parameter.grad for parameter in trained if parameter.grad is not None),
         "the optimizer": _bytes(
             value

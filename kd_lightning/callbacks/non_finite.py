@@ -173,9 +173,8 @@ def _fault(window: list[Seen]) -> str:
 
 
 def _statistics(method: LightningModule) -> list[Tensor]:
-    """Return the running statistics of all BatchNorm layers except the teacher's."""
-    own = (module for name, module in method.named_modules() if not name.startswith("teacher."))
-    norms = [module for module in own if isinstance(module, nn.modules.batchnorm._NormBase)]
+    """Return the running statistics of all BatchNorm layers, which exclude the teacher's."""
+    norms = [module for module in method.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
     return [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
 
 

@@ -124,7 +124,7 @@ def check_labels(method: LightningModule, data: Any) -> None:
         ConfigError: in this case. The message names the field.
     """
     if method.needs_labels and not data.labeled:
-        remedy = "set model.ce_weight to 0, or choose" if "teacher" in dict(method.named_children()) else "choose"
+        remedy = "set model.ce_weight to 0, or choose" if hasattr(method, "teacher") else "choose"
         raise ConfigError(
             f"data.labeled: {type(method).__name__} reads labels, but the data have none; {remedy} a method without "
             "labels"

@@ -79,7 +79,7 @@ class Combined(Distiller):
             checks.check_weight(f"model.part_weights, {name}", factor)
         self.weights |= {f"weight of {name}": factor for name, factor in self.factors.items()}
         for name, part in self.parts.items():
-            ignored = (key for key in part._ddp_params_and_buffers_to_ignore if not key.startswith("teacher."))
+            ignored = part._ddp_params_and_buffers_to_ignore
             self._ddp_params_and_buffers_to_ignore += [f"parts.{name}.{key}" for key in ignored]
 
     @property

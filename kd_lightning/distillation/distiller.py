@@ -10,7 +10,6 @@ from kd_lightning import distributed
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
 from kd_lightning.distillation.passes import Inputs, Seen
-from kd_lightning.distillation.run_hooks import once_per_run
 from kd_lightning.distillation.student import StudentModule
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import kd_loss
@@ -20,7 +19,8 @@ from kd_lightning.models import Features, Network, Reads
 class Distiller(StudentModule, ABC):
     """Base class of all methods with a teacher.
 
-    The teacher is frozen: eval mode, no gradients, excluded from optimizer, checkpoints and DDP's synchronisation.
+    The teacher is frozen: it is in eval mode, has no gradients, and is not a module of the method, so that the
+    optimizer, checkpoints, DDP's synchronisation and callbacks do not contain it (`FrozenNetworks`).
 
     Args:
         teacher: Network that the student learns from. `pretrained` or `checkpoint` must give its weights. By default
@@ -63,11 +63,9 @@ class Distiller(StudentModule, ABC):
         check_positive(kd_temperature=kd_temperature)
         self.set_weights(kd_weight=kd_weight)
         self.kd_temperature, self.check_teacher, self.gather = kd_temperature, check_teacher, gather
-        self.teacher = teacher.freeze()
+        self.teacher: Network
+        self.add_frozen("teacher", teacher)
         self.has_task_classifier = not teacher.fresh_classifier and teacher.num_classes == self.student.num_classes
-        names = [*dict(teacher.named_parameters()), *dict(teacher.named_buffers())]
-        # DistributedDataParallel does not synchronise the tensors of this list
-        self._ddp_params_and_buffers_to_ignore = [f"teacher.{name}" for name in names]
 
     def on_built(self) -> None:
         super().on_built()
@@ -156,15 +154,3 @@ class Distiller(StudentModule, ABC):
     @property
     def evaluation_reads(self) -> Reads:
         return Reads(logits=True) if self.trains_classifier else self.reads | Reads(embedding=True)
-
-    @once_per_run
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith("teacher.")}
-
-    @once_per_run
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        teacher = {f"teacher.{name}": value for name, value in self.teacher.state_dict().items()}
-        checkpoint["state_dict"] = {**checkpoint["state_dict"], **teacher}
-        super().on_load_checkpoint(checkpoint)

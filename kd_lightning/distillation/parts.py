@@ -133,13 +133,12 @@ def overridden(kind: type[Distiller]) -> set[str]:
 def without_networks(part: Distiller, *, gather: bool) -> Distiller:
     """Return the part, changed so that the combination owns the networks and computes the terms that all parts share.
 
-    Student and teacher become plain attributes of the part, so that they are not registered as its modules. The part
+    The student becomes a plain attribute of the part, as the teacher is, so that it is not one of its modules. The part
     no longer adds a cross-entropy and soft targets, and skips the hooks that are marked `once_per_run`. It gathers if
     the combination gathers, unless the class of the part sets `gather` to false.
     """
-    networks = {name: part._modules.pop(name) for name in ("student", "teacher")}
-    vars(part).update(networks)
-    del part.accuracy
+    vars(part)["student"] = part._modules.pop("student")
+    del part.frozen_networks["teacher"], part.accuracy
     part.is_part = True
     part.ce_weight = part.kd_weight = 0.0
     part.gather = part.gather and gather

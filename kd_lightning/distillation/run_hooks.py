@@ -4,11 +4,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from lightning.pytorch import LightningModule
-
 from kd_lightning import optim
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks
+from kd_lightning.distillation.frozen_networks import FrozenNetworks
 from kd_lightning.models import Network
 from kd_lightning.randomness import reseed
 
@@ -24,7 +23,7 @@ def once_per_run(hook: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-class RunHooks(LightningModule):
+class RunHooks(FrozenNetworks):
     """The hooks of `StudentModule` that run for the method itself, and not again for each of its parts."""
 
     student: Network
@@ -35,6 +34,11 @@ class RunHooks(LightningModule):
     @once_per_run
     def on_fit_start(self) -> None:
         self.train()  # a caller may have set the eval mode, which Lightning would keep
+        self._fingerprints = self.fingerprints()
+
+    @once_per_run
+    def on_fit_end(self) -> None:
+        self.check_unchanged(self._fingerprints)
 
     @once_per_run
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

@@ -59,6 +59,8 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
             )
         self.student, self.lr_batch_size, self.lr_scaling = student, lr_batch_size, lr_scaling
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        # DistributedDataParallel does not synchronise the tensors of this list
+        self._ddp_params_and_buffers_to_ignore: list[str] = []
         self.trained_by = optim.try_to_build(optimizer, lr_scheduler, student.parameters())
         self.weights: dict[str, float] = {}
         """Weights of all terms, by the names of the arguments that set them."""

@@ -1,7 +1,9 @@
 """The teacher is frozen, whatever a caller does to it."""
 
+import copy
 import re
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ from helpers.factories import digits, method, student, trainer, with_weights
 from torch import Tensor, nn
 
 from kd_lightning.callbacks import TeacherAgreement
+from kd_lightning.distillation import Combined
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import KD, SEED, SP, CoSS, SimReg, Supervised
 from kd_lightning.models import Network, Reads
@@ -94,12 +97,22 @@ def typo(keys: dict[str, Tensor]) -> None:
     keys["student.modle.fc.bias"] = keys["student.model.fc.bias"]
 
 
-def test_ddp_is_told_to_leave_all_of_it_out(teacher: Network) -> None:
-    method = KD(teacher=teacher, student=student())
-    ignored = {*method._ddp_params_and_buffers_to_ignore}
-    everything = {*dict(method.named_parameters()), *dict(method.named_buffers())}
-    assert ignored == {name for name in everything if name.startswith("teacher.")}
-    assert len(ignored) > 200
+@pytest.mark.parametrize("combined", [False, True])
+def test_what_walks_the_modules_does_not_find_it_but_it_moves_along(teacher: Network, combined: bool) -> None:
+    given = {"teacher": teacher, "student": student()}
+    method = Combined(parts=[SP, partial(SEED, queue_size=64)], **given) if combined else KD(**given)
+    everything = (*method.named_modules(), *method.named_parameters(), *method.named_buffers())
+    assert not [name for name, _ in everything if "teacher" in name]
+    tensors = [*teacher.parameters(), *teacher.buffers()]
+    held = {id(module) for module in method.modules()} | {
+        id(value) for value in method.state_dict(keep_vars=True).values()
+    }
+    assert not held & {id(value) for value in (*teacher.modules(), *tensors)}
+    copied = copy.deepcopy(method).to(torch.float64)
+    assert {value.dtype for value in (*copied.teacher.parameters(), copied.teacher.mean)} == {torch.float64}
+    assert all(part.teacher is copied.teacher for part in getattr(copied, "parts", nn.ModuleDict()).values())
+    method.to("meta")
+    assert {value.device.type for value in (*teacher.parameters(), *teacher.buffers())} == {"meta"}
 
 
 def test_a_student_with_two_classifiers_that_are_not_trained() -> None:

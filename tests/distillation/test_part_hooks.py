@@ -95,7 +95,7 @@ def test_a_checkpoint_is_a_parts_own_and_the_base_writes_it_once(tmp_path: Path)
     checkpoint = {"state_dict": dict(whole)}
     built.on_save_checkpoint(checkpoint)
     left_out = {*whole} - {*checkpoint["state_dict"]}
-    assert {name.split(".")[0] for name in left_out} == {"teacher", "parts"}
+    assert {name.split(".")[0] for name in left_out} == {"parts"}
     assert {name for name in left_out if name.startswith("parts.")} == {
         "parts.averaging.frozen.weight",
         "parts.averaging.frozen.bias",
