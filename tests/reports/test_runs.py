@@ -128,7 +128,7 @@ def test_unfinished_runs_say_how_to_finish(tmp_path: Path) -> None:
         ("{", "results.json is not JSON, or truncated"),
         ("[" * 100_000, "results.json is not JSON, or truncated"),
         ("[1, 2]", "is not a table of results, but a list of 2"),
-        ('{"schema": 1}', "has schema 1, but this version reads 3; an older version"),
+        ('{"schema": 1}', "has schema 1, but this version of kd_lightning reads 3; an older version"),
         ('{"schema": "1"}', "has schema '1'"),
         ("{}", "has no schema"),
         ('{"schema": 3, "metrics": {"test/acc": ' + "9" * 5000 + "}}", "results.json is not JSON, or truncated"),
