@@ -32,6 +32,11 @@ class Batch(NamedTuple):
     """N, float32: share of each image in its mixed image. The rest comes from the partner. None without mixing."""
 
 
+def image_count(batch: Batch) -> int:
+    """Return the number of images of a batch, for the argument `batch_size_fn` of Lightning's ThroughputMonitor."""
+    return len(batch.images)
+
+
 def as_float(images: Tensor) -> Tensor:
     """Return images (uint8, or float in [0, 1]) as float32 in [0, 1]; float32 images are not copied."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images.float()

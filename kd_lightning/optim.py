@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -125,6 +125,25 @@ def scale_rates(optimizer: Optimizer, factor: float) -> None:
     """Multiply all learning rates of an optimizer by a factor. Call this before a schedule is built."""
     for group in optimizer.param_groups:
         group["lr"] *= factor
+
+
+def base_rate(trainer: Trainer) -> float:
+    """Return the learning rate without the factor of the schedule. The current rate of a resumed run contains it."""
+    schedule = next((config.scheduler for config in trainer.lr_scheduler_configs), None)
+    return float(getattr(schedule, "base_lrs", [trainer.optimizers[0].param_groups[0]["lr"]])[0])
+
+
+def set_base_rate(trainer: Trainer, rate: float) -> None:
+    """Set the learning rate without the factor of the schedule, for all parameters of a trainer's optimizer."""
+    for group in trainer.optimizers[0].param_groups:
+        before = group.get("initial_lr", group["lr"])
+        group["lr"] = rate * group["lr"] / before if before else rate
+        group["initial_lr"] = rate
+    rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+    for config in trainer.lr_scheduler_configs:
+        if hasattr(config.scheduler, "base_lrs"):
+            config.scheduler.base_lrs = [rate] * len(rates)
+            config.scheduler._last_lr = rates
 
 
 def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: Iterable[Tensor]) -> str:

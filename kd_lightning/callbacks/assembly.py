@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateFinder, ProgressBar
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from kd_lightning import distributed
 from kd_lightning.callbacks.known_errors import known_error
+from kd_lightning.callbacks.learning_rate import RunLearningRateFinder
 from kd_lightning.callbacks.memory import OutOfMemory
+from kd_lightning.callbacks.monitors import TrainMonitors
 from kd_lightning.callbacks.preemption import PreemptionHandler
 from kd_lightning.callbacks.progress import Progress
 from kd_lightning.callbacks.protocol import Protocol
@@ -37,9 +40,25 @@ def callbacks_of(trainer: Any, method: LightningModule) -> list[Callback]:
     configured = _as_list(trainer.callbacks)
     last = {callback.title: callback for callback in configured if isinstance(callback, Evaluator)}
     kept = [each for each in configured if not isinstance(each, Evaluator) or last[each.title] is each]
-    progress = [Progress()] if trainer.enable_progress_bar is not False else []
+    kept = [RunLearningRateFinder(each) if type(each) is LearningRateFinder else each for each in kept]
+    has_bar = trainer.enable_progress_bar is False or any(isinstance(each, ProgressBar) for each in kept)
+    progress = [] if has_bar else [Progress()]
     teacher = [TeacherAccuracy(), TeacherAgreement()] if hasattr(method, "teacher") else []
-    return [*kept, RunSummary(), OutOfMemory(), *teacher, *progress]
+    return [*kept, RunSummary(), OutOfMemory(), *teacher, *progress, TrainMonitors()]
+
+
+def loggers_of(trainer: Any, own: list[Logger]) -> list[Logger] | bool:
+    """Return the loggers of a run: its own and those of the config. A W&B logger of the config replaces the run's own.
+
+    Args:
+        trainer: Arguments of the trainer.
+        own: Loggers of the run. They are omitted if the argument `logger` is false.
+    """
+    if trainer.logger in (None, True, False):
+        return own if trainer.logger is not False else False
+    given = _as_list(trainer.logger)
+    replaced = any(isinstance(logger, WandbLogger) for logger in given)
+    return [*(logger for logger in own if not (replaced and isinstance(logger, WandbLogger))), *given]
 
 
 def default_evaluators(method: LightningModule, data: ImageData, given: list[Callback]) -> list[Evaluator]:

@@ -30,6 +30,11 @@ class Progress(RichProgressBar):
         if not sys.stdout.isatty():
             self.disable()
 
+    def enable(self) -> None:
+        """Show the bar if the output is a terminal. Lightning calls this function after a search (learning rate)."""
+        if sys.stdout.isatty():
+            super().enable()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._fit_started, self._epochs_before = time.monotonic(), trainer.current_epoch
         super().on_train_start(trainer, pl_module)
@@ -62,7 +67,7 @@ class Progress(RichProgressBar):
         in_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.completed / max(trainer.num_training_batches, 1)
         done = trainer.current_epoch + min(in_epoch, 1.0)
         pace = (time.monotonic() - self._fit_started) / max(done - self._epochs_before, 1e-9)
-        return max(pace * ((trainer.max_epochs or 1) - done), 0.0)
+        return max(pace * (_epochs(trainer) - done), 0.0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
@@ -70,9 +75,23 @@ class Progress(RichProgressBar):
             terms = [f"{name} {value:.4g}" for name, value in trainer.callback_metrics.items()]
             took = time.monotonic() - self._started
             left = timedelta(seconds=round(self._left(trainer)))
-            line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(terms)}; "
+            line = f"epoch {trainer.current_epoch + 1}{_of(trainer)}: {', '.join(terms)}; "
             line += f"{took:.1f} s, {self._images / took:.0f} images/s, {left} left"
             if self.progress is not None and self.is_enabled:
                 self.progress.console.print(line, highlight=False)
             else:
                 print(line, flush=True)
+
+
+def _epochs(trainer: Trainer) -> float:
+    """Return the number of epochs of the run, which is a fraction if max_steps ends it within an epoch."""
+    steps_per_epoch = max(trainer.num_training_batches / trainer.accumulate_grad_batches, 1)
+    limits = (trainer.max_epochs, trainer.max_steps / steps_per_epoch)
+    return min((limit for limit in limits if limit is not None and limit >= 0), default=trainer.current_epoch + 1)
+
+
+def _of(trainer: Trainer) -> str:
+    """Return the limit of the run's length, for a line of progress."""
+    if trainer.max_epochs not in (None, -1):
+        return f"/{trainer.max_epochs}"
+    return f", step {trainer.global_step:,}/{trainer.max_steps:,}" if trainer.max_steps != -1 else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from kd_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
@@ -105,6 +105,9 @@ class Protocol(Callback):
             checkpoints.write(self.selected.with_name("student.safetensors"), student, facts)
         best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
         last = _values(trainer) or self._last  # from the checkpoint if this session trained no step
+        for callback in trainer.callbacks:
+            if isinstance(callback, WeightAveraging):  # otherwise the test would load the student without averaging
+                callback._average_model = None
         outcome = ""
         if 0 <= trainer.max_steps <= trainer.global_step:
             _count_all(trainer)

@@ -7,6 +7,7 @@ from rich.table import Table
 from kd_lightning.callbacks.protocol import Protocol
 from kd_lightning.data import ImageData
 from kd_lightning.models import Network
+from kd_lightning.optim import base_rate
 
 
 class RunSummary(Callback):
@@ -20,7 +21,7 @@ class RunSummary(Callback):
         data = trainer.datamodule
         if not trainer.is_global_zero or data is None:
             return
-        effective = {"run/global_batch": pl_module.global_batch, "run/learning_rate": _learning_rate(trainer)}
+        effective = {"run/global_batch": pl_module.global_batch, "run/learning_rate": base_rate(trainer)}
         for logger in trainer.loggers:
             logger.log_metrics(effective, step=0)
         console = Console()
@@ -59,13 +60,11 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     table.add_row("images", f"{data.name}: {', '.join(counts)}; {data.num_classes} classes")
     table.add_row("storage", ", ".join(f"{split} {images.origin}" for split, images in data.datasets.items()))
     table.add_row("batch", _batch(trainer, method, data))
-    rate = f"{_learning_rate(trainer):.4g}"
+    rate = f"{base_rate(trainer):.4g}"
     if method.lr_batch_size:
         rate += f", {method.lr_scaling} scaling of the rate for {method.lr_batch_size} images"
     table.add_row("learning rate", rate)
-    table.add_row(
-        "length", f"{trainer.max_epochs} epoch{'s' * (trainer.max_epochs != 1)}, precision {trainer.precision}"
-    )
+    table.add_row("length", f"{_length(trainer)}, precision {trainer.precision}")
     protocol = next((c for c in trainer.callbacks if isinstance(c, Protocol)), None)
     if protocol is not None:
         validated = f"{len(data.datasets['val']):,} validation images" if "val" in data.datasets else "no validation"
@@ -75,6 +74,13 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     return table
 
 
+def _length(trainer: Trainer) -> str:
+    """Return the limits of the run's length as text. -1 means that there is no limit of this kind."""
+    limits = {"epoch": trainer.max_epochs, "step": trainer.max_steps}
+    given = [f"{most:,} {unit}{'s' * (most != 1)}" for unit, most in limits.items() if most not in (None, -1)]
+    return f"{'at most ' * (len(given) > 1)}{' and '.join(given)}" if given else "no limit"
+
+
 def _batch(trainer: Trainer, method: LightningModule, data: ImageData) -> str:
     parts = [str(data.batch_size)]
     if trainer.world_size > 1:
@@ -82,12 +88,3 @@ def _batch(trainer: Trainer, method: LightningModule, data: ImageData) -> str:
     if trainer.accumulate_grad_batches > 1:
         parts.append(f"accumulated over {trainer.accumulate_grad_batches} batches")
     return " ".join(parts) + (f": {method.global_batch} per step" if len(parts) > 1 else "")
-
-
-def _learning_rate(trainer: Trainer) -> float:
-    """Return the learning rate without the factor of the schedule.
-
-    The current learning rate of a resumed run contains this factor.
-    """
-    schedule = next((config.scheduler for config in trainer.lr_scheduler_configs), None)
-    return float(getattr(schedule, "base_lrs", [trainer.optimizers[0].param_groups[0]["lr"]])[0])

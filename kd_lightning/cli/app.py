@@ -11,8 +11,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kd_lightning import callbacks
 from kd_lightning.callbacks import assembly
+from kd_lightning.callbacks.monitors import check_monitors
 from kd_lightning.cli.registry import Command
 from kd_lightning.config.checks import check, fixed_seed
+from kd_lightning.config.lightning_classes import construction_error
 from kd_lightning.config.messages import config_error
 from kd_lightning.config.parser import Parser
 from kd_lightning.data import ImageData
@@ -74,6 +76,14 @@ class CLI(LightningCLI):
             check_config_matches(self.resume_path, yaml.safe_load(self._parser(command).dump(config, skip_none=False)))
             self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if not config_error(error) and (line := construction_error(str(error))):
+                raise ConfigError(line) from error
+            raise
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer, data = self._get(self.config_init, "trainer"), self.datamodule
         all_callbacks = assembly.callbacks_of(trainer, self.model)
@@ -81,14 +91,14 @@ class CLI(LightningCLI):
         if self.subcommand in ("fit", "test"):
             all_callbacks += assembly.default_evaluators(self.model, data, all_callbacks)
         if self.subcommand == "fit":
+            check_monitors(all_callbacks, trainer, self.model, data)
             folder, loggers = self._get(self.config_init, "run").open(self.model, data, self.resume_path)
             self.watch, self.stop = assembly.run_context(trainer, folder, resumes=bool(self.resume_path))
             protocol = self._get(self.config_init, "protocol")
             data.tested, data.checks = protocol.test, [evaluator.check_data for evaluator in evaluators]
             checkpoints = assembly.checkpoints_of(protocol, folder, trainer, self.model, data)
             all_callbacks += [self.watch, *checkpoints, self.stop]
-            logger = loggers if trainer.logger in (None, True) else trainer.logger
-            kwargs |= {"default_root_dir": folder, "logger": logger}
+            kwargs |= {"default_root_dir": folder, "logger": assembly.loggers_of(trainer, loggers)}
         else:
             data.checks = [evaluator.prepare for evaluator in evaluators] if self.subcommand == "test" else data.checks
             kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}

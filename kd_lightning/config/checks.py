@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.strategies import StrategyRegistry
 
 from kd_lightning.config.classes import arguments_of, classes_of, import_class
+from kd_lightning.config.lightning_classes import check_lightning_classes
 from kd_lightning.config.precision import check_precision
 from kd_lightning.config.sub_configs import check_no_further_config
 from kd_lightning.errors import ConfigError, nearest, secret_field
@@ -67,6 +68,7 @@ def check(command: str | None, config: Namespace) -> None:
     _check_numbers(content)
     _check_classes(content)
     _check_trainer(content["trainer"])
+    check_lightning_classes(content["trainer"])
     known = {"auto", *StrategyRegistry.available_strategies()}
     if isinstance(strategy := config.trainer.strategy, str) and strategy not in known:
         raise ConfigError(f"trainer.strategy: {strategy[:60]!r} is not a valid value{nearest(strategy, known)}")

@@ -3,6 +3,7 @@
 import re
 
 from kd_lightning.config.classes import arguments_of, classes_of
+from kd_lightning.config.lightning_classes import construction_error, missing_package, refusal
 from kd_lightning.config.sub_configs import sub_config_error
 from kd_lightning.errors import ConfigError, nearest
 
@@ -44,11 +45,15 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
     field = ".".join(key for key in keys if not any(other.startswith(f"{key}.") for other in keys))
     if part := _last(_BUILT_LATER, message).rpartition(".")[2]:
         field = re.sub(r"\bparts\b", f"parts: {part}", field, count=1)
-    for rewrite in (sub_config_error, _unknown_field, _unknown_class, _missing, _wrong_type):
+    for rewrite in (sub_config_error, _missing_package, _unknown_field, _unknown_class, _missing, _wrong_type):
         if line := rewrite(message, field, options):
             return line
     message = re.sub(r'Parser key "[^"]+":\s*', "", message)
     return f"{field}: {message}" if field and not message.startswith(field) else message
+
+
+def _missing_package(message: str, field: str, options: set[str]) -> str:
+    return construction_error(message) if missing_package(message) else ""
 
 
 def _unknown_field(message: str, field: str, options: set[str]) -> str:
@@ -91,6 +96,8 @@ def _unknown_class(message: str, field: str, options: set[str]) -> str:
     name = match["name"] or _last(r"Given value: (.+)", message)
     if "is abstract" in match[0]:
         return f"{field}: {name} is abstract; choices: {', '.join(sorted(choices))}"
+    if line := refusal(field, name.rpartition(".")[2]):
+        return line
     base = match.groupdict().get("base")
     if not base and field.endswith("parts") and name in classes_of("model"):
         base = "Distiller"

@@ -1,6 +1,7 @@
 """Settings and error messages of all parsers of this package. This module imports neither torch nor Lightning."""
 
 import argparse
+import enum
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -18,6 +19,9 @@ from kd_lightning.io.safe_yaml import load_yaml
 # In a field of type Any, a mapping with a class_path remains a mapping, and no object is built from it.
 set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
 set_loader("yaml", partial(load_yaml, load=get_loader("yaml")), exceptions=(yaml.YAMLError,))
+
+# PyYAML writes an enum as its value (the default of Lightning's Timer is the enum `Interval.step`)
+yaml.representer.SafeRepresenter.add_multi_representer(enum.Enum, lambda dumper, one: dumper.represent_data(one.value))
 
 
 class OneLineErrors:

@@ -1,0 +1,111 @@
+"""Lightning's callbacks, loggers, profilers and strategies that a config cannot use, and packages that they need."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kd_lightning.config.classes import import_class
+from kd_lightning.errors import ConfigError
+
+_BASES = {
+    "trainer.callbacks": "lightning.pytorch.callbacks.Callback",
+    "trainer.logger": "lightning.pytorch.loggers.Logger",
+    "trainer.profiler": "lightning.pytorch.profilers.Profiler",
+    "trainer.strategy": "lightning.pytorch.strategies.Strategy",
+}
+_SHARDED = "it splits networks over devices, but evaluation, export and checkpoints need complete networks; choose ddp"
+_TPU = "it needs a TPU, which this package does not support; "
+_COPIES = "its processes are copies of this process, which would not know the result of the run; choose ddp"
+REFUSED = {
+    "BackboneFinetuning": (
+        "it needs an attribute `backbone`, which no method has; give a class of your own that derives from "
+        "BaseFinetuning, or evaluate a frozen student with LinearProbe"
+    ),
+    "BaseFinetuning": "it is abstract; give a class of your own that derives from it",
+    "BatchSizeFinder": (
+        "it would replace data.batch_size after config.yaml is written, and a resumed run could find another number; "
+        "set data.batch_size (an error about full memory names a smaller number)"
+    ),
+    "SpikeDetection": (
+        "Lightning cannot read its state from a checkpoint, so that the run could be neither tested nor resumed; "
+        "choose EarlyStopping with a divergence_threshold, or guard.nonfinite"
+    ),
+    "LitLogger": "the Trainer of Lightning 2.6 does not accept it; choose WandbLogger, MLFlowLogger or TensorBoardLogger",
+    **dict.fromkeys(("XLAProfiler", "xla"), f"{_TPU}choose simple, advanced or pytorch"),
+    **dict.fromkeys(("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"), _SHARDED),
+}
+"""For each class of Lightning that a config cannot name, the reason and what to use instead."""
+_STRATEGIES = {"xla|XLA|tpu": f"{_TPU}choose ddp", "fsdp|deepspeed": _SHARDED, "spawn|fork|notebook": _COPIES}
+"""For patterns of the strategies' names, and of the argument `start_method`, the reason."""
+_MISSING = (
+    r"Requirement '([\w.-]+)",
+    r"No module named '([\w-]+)",
+    r"Neither `([\w-]+)` nor",
+    r"pip install (?:-U )?['\"]?([\w.-]+)",
+)
+
+
+def check_lightning_classes(trainer: dict[str, Any]) -> None:
+    """Raise an error for a class or a strategy of Lightning that cannot work with the methods of this package.
+
+    Args:
+        trainer: Arguments of the trainer, in which classes are mappings of `class_path` and `init_args`.
+
+    Raises:
+        ConfigError: in this case. The message is the reason and what to use instead.
+    """
+    for field in _BASES:
+        for name, settings in _named(trainer.get(field.removeprefix("trainer."))):
+            method = str((settings.get("init_args") or {}).get("start_method", ""))
+            for one in (method, name):
+                if line := refusal(field, one):
+                    raise ConfigError(line)
+
+
+def refusal(field: str, name: str) -> str:
+    """Return the message about a class or a strategy of Lightning that cannot be used; '' if it can be used.
+
+    Args:
+        field: Field of the config, such as `trainer.callbacks`.
+        name: Name of the class without its module, or name of the strategy.
+    """
+    reason = REFUSED.get(name)
+    if field == "trainer.strategy":
+        reason = next((why for pattern, why in _STRATEGIES.items() if re.search(pattern, name)), reason)
+    return f"{field}: {name} cannot be used, because {reason}" if reason else ""
+
+
+def _named(given: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name and the settings of each class of Lightning, and of each strategy that is given as text."""
+    for one in given if isinstance(given, list | tuple) else [given]:
+        if isinstance(one, str):
+            yield one, {}
+        elif isinstance(one, dict) and "class_path" in one:
+            kind = import_class(one["class_path"])
+            if inspect.isclass(kind) and kind.__module__.startswith("lightning."):
+                yield kind.__name__, one
+
+
+def missing_package(message: str) -> str | None:
+    """Return the name of the package that an error message reports as missing. Return None for all other messages."""
+    return next((found[1] for pattern in _MISSING if (found := re.search(pattern, message))), None)
+
+
+def needs_package(name: str, package: str) -> str:
+    """Return the message about a class that needs a package which is not installed."""
+    return f"{name} needs the package {package}, which is not installed; run: pip install {package}"
+
+
+def construction_error(message: str) -> str:
+    """Return a message for the user in place of jsonargparse's (4.53) message about a class of Lightning whose
+    constructor failed. Return '' for all other messages.
+    """
+    found = re.findall(r"Problem with given class_path '((?:pytorch_)?lightning\.[\w.]+)':\s*(.+)", message)
+    if not found:
+        return ""
+    path, reason = found[-1]
+    kind, name = import_class(path), path.rpartition(".")[2]
+    field = next((field for field, base in _BASES.items() if kind and issubclass(kind, import_class(base))), "trainer")
+    package = missing_package(reason)
+    return f"{field}: {needs_package(name, package)}" if package else f"{field}: {name}: {reason.strip()}"
