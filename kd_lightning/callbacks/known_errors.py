@@ -18,6 +18,7 @@ _LIGHTNING = (
     *(f"lightning.pytorch.{part}" for part in ("callbacks", "loggers", "profilers", "tuner")),
     *(f"lightning.fabric.{part}" for part in ("loggers", "utilities.spike")),
 )
+_OTHERS = ("kd_lightning.", *(f"lightning.pytorch.{part}." for part in ("trainer", "loops", "strategies", "core")))
 _LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 
 
@@ -48,6 +49,6 @@ def _of_lightning(error: BaseException) -> RunError | None:
             name = type(frame.f_locals["self"]).__name__ if "self" in frame.f_locals else module.rpartition(".")[2]
             return RunError(needs_package(name, package) if package else f"{name}: {one_line(error)}")
         in_library = str(Path(frame.f_code.co_filename)).startswith(_LIBRARIES)
-        if module.startswith(("kd_lightning.", "lightning.pytorch.")) or not in_library:
+        if module.startswith(_OTHERS) or not in_library:
             return None
     return None

@@ -1,7 +1,9 @@
 """RunLearningRateFinder: a search for the learning rate that a resumed run does not repeat."""
 
+import math
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.utilities import rank_zero_info
@@ -9,12 +11,19 @@ from lightning.pytorch.utilities import rank_zero_info
 from kd_lightning import optim
 from kd_lightning.errors import RunError
 
+_SKIPPED = 10
+"""Number of first steps to skip, because their smoothed losses are means of few values."""
+
 
 class RunLearningRateFinder(LearningRateFinder):
     """Lightning's LearningRateFinder, which sets the learning rate of the optimizer and of its schedule.
 
-    (Lightning's callback needs a method with a field `lr`. Its learning rate would be lost at the first step of the
-    schedule.) The learning rate is saved in the checkpoints. A resumed run uses it, and does not search again.
+    The learning rate is saved in the checkpoints. A resumed run uses it, and does not search again.
+
+    Lightning's callback needs a method with a field `lr`, and the first step of the schedule would replace its learning
+    rate. It also divides differences of the loss by differences of the learning rate. In an exponential search, this
+    often selects one of the smallest rates, because these differences are then close to 0. This class selects the rate
+    at which the loss falls fastest per step.
 
     Args:
         finder: Callback of the config, with the settings of the search.
@@ -28,13 +37,20 @@ class RunLearningRateFinder(LearningRateFinder):
         if trainer.fast_dev_run:
             return
         if self.found is None:
-            self.lr_find(trainer, pl_module)
-            self.found = self.optimal_lr.suggestion()
+            epochs, trainer.fit_loop.max_epochs = (
+                trainer.fit_loop.max_epochs,
+                -1,
+            )  # the search may be longer than the run
+            try:
+                self.lr_find(trainer, pl_module)
+            finally:
+                trainer.fit_loop.max_epochs = epochs
+            self.found = _steepest(**self.optimal_lr.results)
         if self.found is None:
             steps = len(self.optimal_lr.results["loss"])
             raise RunError(
-                f"LearningRateFinder: no learning rate was found in {steps} steps; set num_training_steps and "
-                "trainer.max_epochs to at least 20 steps, or remove the callback and set model.optimizer.lr"
+                f"LearningRateFinder: no learning rate was found in {steps} steps; set num_training_steps above "
+                f"{_SKIPPED + 4}, or remove the callback and set model.optimizer.lr"
             )
         optim.set_base_rate(trainer, self.found)
         rank_zero_info(f"LearningRateFinder: the learning rate is {self.found:.4g}")
@@ -48,3 +64,17 @@ class RunLearningRateFinder(LearningRateFinder):
     @property
     def state_key(self) -> str:
         return "LearningRateFinder"
+
+
+def _steepest(lr: list[float], loss: list[float]) -> float | None:
+    """Return the learning rate at which the loss falls fastest per step. Return None if there are too few losses.
+
+    Args:
+        lr: Learning rates of the steps of a search, in rising order.
+        loss: Smoothed loss of each step.
+    """
+    kept = [(rate, value) for rate, value in zip(lr, loss, strict=False) if math.isfinite(value)][_SKIPPED:-1]
+    if len(kept) < 3:
+        return None
+    slopes = torch.gradient(torch.tensor([value for _, value in kept]))[0]
+    return kept[int(slopes.argmin())][0]

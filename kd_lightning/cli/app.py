@@ -79,8 +79,8 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except ValueError as error:
-            if not config_error(error) and (line := construction_error(str(error))):
+        except Exception as error:
+            if not config_error(error) and (line := construction_error(error)):
                 raise ConfigError(line) from error
             raise
 

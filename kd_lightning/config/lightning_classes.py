@@ -2,11 +2,14 @@
 
 import inspect
 import re
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
 from kd_lightning.config.classes import import_class
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, one_line
 
 _BASES = {
     "trainer.callbacks": "lightning.pytorch.callbacks.Callback",
@@ -31,7 +34,7 @@ REFUSED = {
         "Lightning cannot read its state from a checkpoint, so that the run could be neither tested nor resumed; "
         "choose EarlyStopping with a divergence_threshold, or guard.nonfinite"
     ),
-    "LitLogger": "the Trainer of Lightning 2.6 does not accept it; choose WandbLogger, MLFlowLogger or TensorBoardLogger",
+    "LitLogger": "Lightning's Trainer (2.6) does not accept it; choose WandbLogger, MLFlowLogger or TensorBoardLogger",
     **dict.fromkeys(("XLAProfiler", "xla"), f"{_TPU}choose simple, advanced or pytorch"),
     **dict.fromkeys(("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"), _SHARDED),
 }
@@ -97,15 +100,24 @@ def needs_package(name: str, package: str) -> str:
     return f"{name} needs the package {package}, which is not installed; run: pip install {package}"
 
 
-def construction_error(message: str) -> str:
-    """Return a message for the user in place of jsonargparse's (4.53) message about a class of Lightning whose
-    constructor failed. Return '' for all other messages.
+def construction_error(error: BaseException | None) -> str:
+    """Return the message about a callback, logger, profiler or strategy whose constructor failed.
+
+    Return '' for all other exceptions.
+
+    Args:
+        error: Exception of jsonargparse, which wraps the exception of the constructor.
     """
-    found = re.findall(r"Problem with given class_path '((?:pytorch_)?lightning\.[\w.]+)':\s*(.+)", message)
-    if not found:
-        return ""
-    path, reason = found[-1]
-    kind, name = import_class(path), path.rpartition(".")[2]
-    field = next((field for field, base in _BASES.items() if kind and issubclass(kind, import_class(base))), "trainer")
-    package = missing_package(reason)
-    return f"{field}: {needs_package(name, package)}" if package else f"{field}: {name}: {reason.strip()}"
+    bases = {field: import_class(path) for field, path in _BASES.items()}
+    line = ""
+    while error is not None:
+        if isinstance(error, ValueError | TypeError | ImportError | AssertionError | MisconfigurationException):
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                one = frame.f_locals.get("self") if frame.f_code.co_name == "__init__" else None
+                field = next((field for field, base in bases.items() if isinstance(one, base)), "")
+                if field:
+                    package = missing_package(str(error)) if isinstance(error, ImportError) else None
+                    name = type(one).__name__
+                    line = f"{field}: {needs_package(name, package) if package else f'{name}: {one_line(error)}'}"
+        error = error.__cause__ or error.__context__
+    return line

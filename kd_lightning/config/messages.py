@@ -3,7 +3,7 @@
 import re
 
 from kd_lightning.config.classes import arguments_of, classes_of
-from kd_lightning.config.lightning_classes import construction_error, missing_package, refusal
+from kd_lightning.config.lightning_classes import needs_package, refusal
 from kd_lightning.config.sub_configs import sub_config_error
 from kd_lightning.errors import ConfigError, nearest
 
@@ -53,7 +53,10 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
 
 
 def _missing_package(message: str, field: str, options: set[str]) -> str:
-    return construction_error(message) if missing_package(message) else ""
+    found = re.search(r"Problem with given class_path '([\w.]+)'[\s\S]*?No module named '([\w.]+)'", message)
+    if not found or f"{found[1]}.".startswith(f"{found[2]}."):  # the second case is a module of the class itself
+        return ""
+    return f"{field}: {needs_package(found[1].rpartition('.')[2], found[2].partition('.')[0])}"
 
 
 def _unknown_field(message: str, field: str, options: set[str]) -> str:
