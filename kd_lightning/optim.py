@@ -51,6 +51,8 @@ class RunSchedule(LRScheduler, ABC):
             scale = self.warmup_from + (1 - self.warmup_from) * epoch / self.warmup_epochs
         else:
             scale = self.factor(epoch)
+        for group in self.optimizer.param_groups[len(self.base_lrs) :]:  # a callback has added it (BaseFinetuning)
+            self.base_lrs.append(group["lr"] / scale if scale else group["lr"])
         return [base * scale for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:

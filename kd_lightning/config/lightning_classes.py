@@ -25,7 +25,9 @@ REFUSED = {
         "it needs an attribute `backbone`, which no method has; give a class of your own that derives from "
         "BaseFinetuning, or evaluate a frozen student with LinearProbe"
     ),
-    "BaseFinetuning": "it is abstract; give a class of your own that derives from it",
+    **dict.fromkeys(
+        ("BaseFinetuning", "Logger", "Profiler"), "it is abstract; give a class of your own that derives from it"
+    ),
     "BatchSizeFinder": (
         "it would replace data.batch_size after config.yaml is written, and a resumed run could find another number; "
         "set data.batch_size (an error about full memory names a smaller number)"
@@ -42,9 +44,9 @@ REFUSED = {
 _STRATEGIES = {"xla|XLA|tpu": f"{_TPU}choose ddp", "fsdp|deepspeed": _SHARDED, "spawn|fork|notebook": _COPIES}
 """For patterns of the strategies' names, and of the argument `start_method`, the reason."""
 _MISSING = (
+    r"Neither `([\w-]+)` nor",
     r"Requirement '([\w.-]+)",
     r"No module named '([\w-]+)",
-    r"Neither `([\w-]+)` nor",
     r"pip install (?:-U )?['\"]?([\w.-]+)",
 )
 
@@ -73,7 +75,7 @@ def refusal(field: str, name: str) -> str:
         field: Field of the config, such as `trainer.callbacks`.
         name: Name of the class without its module, or name of the strategy.
     """
-    reason = REFUSED.get(name)
+    reason = REFUSED.get(name) if field in _BASES else None
     if field == "trainer.strategy":
         reason = next((why for pattern, why in _STRATEGIES.items() if re.search(pattern, name)), reason)
     return f"{field}: {name} cannot be used, because {reason}" if reason else ""

@@ -45,11 +45,24 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
     field = ".".join(key for key in keys if not any(other.startswith(f"{key}.") for other in keys))
     if part := _last(_BUILT_LATER, message).rpartition(".")[2]:
         field = re.sub(r"\bparts\b", f"parts: {part}", field, count=1)
-    for rewrite in (sub_config_error, _missing_package, _unknown_field, _unknown_class, _missing, _wrong_type):
+    for rewrite in (
+        sub_config_error,
+        _refused_class,
+        _missing_package,
+        _unknown_field,
+        _unknown_class,
+        _missing,
+        _wrong_type,
+    ):
         if line := rewrite(message, field, options):
             return line
     message = re.sub(r'Parser key "[^"]+":\s*', "", message)
     return f"{field}: {message}" if field and not message.startswith(field) else message
+
+
+def _refused_class(message: str, field: str, options: set[str]) -> str:
+    names = re.findall(r"(?:Given value: |Expected a dot import path string: )([\w.]+)$", message, re.MULTILINE)
+    return next((line for name in names if (line := refusal(field, name.rpartition(".")[2]))), "")
 
 
 def _missing_package(message: str, field: str, options: set[str]) -> str:
@@ -99,8 +112,6 @@ def _unknown_class(message: str, field: str, options: set[str]) -> str:
     name = match["name"] or _last(r"Given value: (.+)", message)
     if "is abstract" in match[0]:
         return f"{field}: {name} is abstract; choices: {', '.join(sorted(choices))}"
-    if line := refusal(field, name.rpartition(".")[2]):
-        return line
     base = match.groupdict().get("base")
     if not base and field.endswith("parts") and name in classes_of("model"):
         base = "Distiller"
