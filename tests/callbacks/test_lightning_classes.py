@@ -12,6 +12,7 @@ import pytest
 import torch
 import wandb
 import yaml
+from _pytest.mark import ParameterSet
 from helpers.factories import digits, method, shared_teacher, trainer
 from lightning.pytorch import LightningModule, Trainer, callbacks, loggers, profilers
 from lightning.pytorch.callbacks import Callback
@@ -38,7 +39,11 @@ def rows(kind: str) -> list[tuple[str, str, bool, str]]:
 EVERY = [(kind, *row) for kind in MODULES for row in rows(kind)]
 WORKS = [(kind, name, given, remark) for kind, name, given, works, remark in EVERY if works]
 FAILS = [(kind, name) for kind, name, _, works, _ in EVERY if not works]
-QUICK = {"EarlyStopping", "Timer", "TQDMProgressBar", "CSVLogger", "TensorBoardLogger", "MLFlowLogger", "CometLogger"}
+
+
+def some(cases: list[tuple], *default: str) -> list[ParameterSet]:
+    """Rows of a table as parameters of a test: the named ones are in the default run, the others in `e2e`."""
+    return [pytest.param(*one, marks=[] if {*one} & {*default} else pytest.mark.e2e, id=one[1]) for one in cases]
 
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *args: str) -> Path:
@@ -69,11 +74,7 @@ def test_the_page_lists_every_class_once(kind: str) -> None:
         assert reason.replace("`", "").casefold() in remarks[name].replace("`", "").casefold()
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "given", "remark"),
-    [pytest.param(*row, marks=[] if row[1] in QUICK else pytest.mark.e2e) for row in WORKS],
-    ids=[name for _, name, *_ in WORKS],
-)
+@pytest.mark.parametrize(("kind", "name", "given", "remark"), some(WORKS, "Timer", "TensorBoardLogger"))
 def test_it_fits_or_its_package_is_named(
     kind: str, name: str, given: str, remark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
 ) -> None:
@@ -92,7 +93,7 @@ def test_it_fits_or_its_package_is_named(
     assert (folder / "metrics.csv").exists()
 
 
-@pytest.mark.parametrize(("kind", "name"), FAILS, ids=[name for _, name in FAILS])
+@pytest.mark.parametrize(("kind", "name"), some(FAILS, "BackboneFinetuning", "LitLogger", "Logger"))
 def test_it_is_refused_in_one_line(kind: str, name: str, tmp_path: Path, monkeypatch, capfd) -> None:
     line = refusal(capfd, lambda: run(tmp_path, monkeypatch, f"--{FIELDS[kind]}={name}"))
     assert f"{FIELDS[kind].removesuffix('+')}: {name} " in line
@@ -100,40 +101,44 @@ def test_it_is_refused_in_one_line(kind: str, name: str, tmp_path: Path, monkeyp
     assert not [*tmp_path.iterdir()]
 
 
+def monitors(callback: str, value: str) -> str:
+    return f"trainer.callbacks+={{class_path: {callback}, init_args: {{monitor: {value}}}}}"
+
+
 TIMER = "trainer.callbacks+={class_path: Timer, init_args: {duration: 10 minutes}}"
 SPAWN = "trainer.strategy={class_path: lightning.pytorch.strategies.DDPStrategy, init_args: {start_method: spawn}}"
+WRONG = [
+    *((f"trainer.strategy={name}", "choose ddp") for name in ("fsdp_cpu_offload", "deepspeed_stage_3_offload")),
+    *((f"trainer.strategy={name}", "choose ddp") for name in ("ddp_spawn", "ddp_notebook", "xla")),
+    (SPAWN, "choose ddp"),
+    ("trainer.strategy={class_path: FSDPStrategy}", "FSDPStrategy cannot be used"),
+    ("trainer.profiler=xla", "choose simple, advanced or pytorch"),
+    ("trainer.logger=[CSVLogger,LitLogger]", "LitLogger cannot be used"),
+    (TIMER, "trainer.callbacks: Timer: `Timer(duration='10 minutes')` is not a valid duration"),
+    ("trainer.callbacks=[RichProgressBar,TQDMProgressBar]", "only one progress bar"),
+    (monitors("EarlyStopping", "val/ac"), "EarlyStopping.monitor: this run does not log 'val/ac'; nearest: val/acc"),
+    (monitors("EarlyStopping", "val/knn"), "does not log 'val/knn'"),
+    (monitors("ModelCheckpoint", "test/acc"), "ModelCheckpoint.monitor: this run does not log 'test/acc'"),
+]
+IN_THE_FIRST_STEP = [
+    (monitors("EarlyStopping", "train/cee"), "nearest: train/ce"),
+    ("trainer.callbacks+={class_path: ModelSummary, init_args: {max_depth: -5}}", "ModelSummary: `max_depth`"),
+]
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        *((f"trainer.strategy={name}", "choose ddp") for name in ("fsdp_cpu_offload", "deepspeed_stage_3_offload")),
-        *((f"trainer.strategy={name}", "choose ddp") for name in ("ddp_spawn", "ddp_notebook", "xla", SPAWN[17:])),
-        ("trainer.strategy={class_path: FSDPStrategy}", "FSDPStrategy cannot be used"),
-        ("trainer.profiler=xla", "choose simple, advanced or pytorch"),
-        ("trainer.logger=[CSVLogger,LitLogger]", "LitLogger cannot be used"),
-        (TIMER, "trainer.callbacks: Timer: `Timer(duration='10 minutes')` is not a valid duration"),
-        ("trainer.callbacks=[RichProgressBar,TQDMProgressBar]", "only one progress bar"),
-        ("trainer.callbacks+={class_path: EarlyStopping, init_args: {monitor: val/ac}}", "nearest: val/acc"),
-        ("trainer.callbacks+={class_path: EarlyStopping, init_args: {monitor: val/knn}}", "does not log 'val/knn'"),
-        ("trainer.callbacks+={class_path: ModelCheckpoint, init_args: {monitor: test/acc}}", "'test/acc'"),
-    ],
-)
+@pytest.mark.parametrize(("given", "words"), some(WRONG, "trainer.strategy=ddp_spawn", TIMER, WRONG[11][0]))
 def test_wrong_settings_of_lightnings_classes(given: str, words: str, tmp_path: Path, monkeypatch, capfd) -> None:
     line = refusal(capfd, lambda: run(tmp_path, monkeypatch, f"--{given}"))
     assert words in line
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        ("--trainer.callbacks+={class_path: EarlyStopping, init_args: {monitor: train/cee}}", "nearest: train/ce"),
-        ("--trainer.callbacks+={class_path: ModelSummary, init_args: {max_depth: -5}}", "ModelSummary: `max_depth`"),
-    ],
-)
-def test_what_is_known_only_in_the_first_step_is_one_line(args: str, words: str, tmp_path, monkeypatch, capfd) -> None:
-    assert words in refusal(capfd, lambda: run(tmp_path, monkeypatch, args))
+@pytest.mark.parametrize(("given", "words"), some(IN_THE_FIRST_STEP, IN_THE_FIRST_STEP[0][0]))
+def test_what_is_known_only_in_the_first_step_is_one_line(given: str, words: str, tmp_path, monkeypatch, capfd) -> None:
+    assert words in refusal(capfd, lambda: run(tmp_path, monkeypatch, f"--{given}"))
+
+
+CHANGES = {"ModelPruning", "EMAWeightAveraging", "StochasticWeightAveraging", "BaseFinetuning", "Walks"}
 
 
 class Walks(Callback):
@@ -179,25 +184,25 @@ def built(name: str, given: str, folder: Path) -> Callback:
     special = {
         "ThroughputMonitor": {"batch_size_fn": image_count},
         "BackboneFinetuning": {"unfreeze_backbone_at_epoch": 1},
+        "LearningRateFinder": {"update_attr": False},  # the command line sets the rate instead
+        "BatchSizeFinder": {"max_trials": 2},
     }
-    return Thaws() if name == "BaseFinetuning" else getattr(callbacks, name)(**{**arguments, **special.get(name, {})})
-
-
-CHANGES = {"ModelPruning", "EMAWeightAveraging", "WeightAveraging", "StochasticWeightAveraging", "BaseFinetuning"}
+    return Thaws() if name == "BaseFinetuning" else getattr(callbacks, name)(**arguments | special.get(name, {}))
 
 
 @pytest.mark.parametrize(
     ("name", "given"),
     [
-        pytest.param(name, given, marks=[] if name in CHANGES else pytest.mark.e2e, id=name)
-        for name, given, *_ in [*rows("callbacks"), ("Walks", "{}")]
+        pytest.param(*row[:2], marks=[] if row[0] in CHANGES else pytest.mark.e2e, id=row[0])
+        for row in [*rows("callbacks"), ("Walks", "{}")]
     ],
 )
 def test_the_teacher_stays_what_it_was(name: str, given: str, tmp_path: Path) -> None:
     fitted = method(WithBackbone, check_teacher=False)
     before, logger = fitted.teacher.fingerprint(), loggers.CSVLogger(tmp_path)
     callback = Walks() if name == "Walks" else built(name, given, tmp_path)
-    settings = {"logger": logger, "enable_progress_bar": None, "max_epochs": 2, "limit_train_batches": 2}
+    unset = {"enable_progress_bar": None, "enable_checkpointing": None}
+    settings = {"logger": logger, "max_epochs": 2, "limit_train_batches": 2, **unset}
     trainer(tmp_path, callback, **settings).fit(fitted, digits(batch_size=25))
     assert fitted.teacher.fingerprint() == before
     assert not any(value.requires_grad for value in fitted.teacher.parameters())
