@@ -35,16 +35,20 @@ class FitNet(Distiller):
     trains all layers of the student with KD.
 
     Args:
-        layer: Number of the stage of the hint, counted back from the last stage, which is 1. If a network has three
-            stages, the middle stage is 2.
+        layer: Number of the stage of the hint, counted back from the last stage, which is 1. Default: 3 if both
+            networks have five stages (VGG, MobileNetV2 and ResNet-50 for 32 pixels, timm's ResNets), otherwise 2. This
+            is the second stage after the stem or first stage, as in RepDistiller.
         relu: Whether a ReLU follows the BatchNorm. This fits teachers whose stages end in a ReLU (ResNets and VGGs).
         fitnet_weight: Weight of the hint's loss. The default is that of RepDistiller.
         **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
             lr_scheduler.
     """
 
-    def __init__(self, *, layer: int = 2, relu: bool = True, fitnet_weight: float = 100.0, **kwargs: Any) -> None:
+    def __init__(
+        self, *, layer: int | None = None, relu: bool = True, fitnet_weight: float = 100.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        layer = (3 if self.shared_stages == 5 else 2) if layer is None else layer
         self.check_layer("layer", layer)
         self.set_weights(fitnet_weight=fitnet_weight)
         self.layer = layer

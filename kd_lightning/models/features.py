@@ -29,7 +29,8 @@ class Features(NamedTuple):
     """Outputs of a network for N images; None, or an empty list, for features that were not requested."""
 
     maps: list[Tensor] = []
-    """Maps of the last n stages, N,C,H,W each; for a ViT, patch tokens of the last blocks after its final norm."""
+    """Maps of the last n stages, N,C,H,W each; for a ViT, patch tokens of the last blocks after its final norm; for
+    `cifar_wrn_*`, the sums of the stages before BN and ReLU."""
     preactivations: list[Tensor] = []
     """Maps of the last n stages before the last activation, N,C,H,W each; only for cifar_* and timm's ResNets."""
     tokens: Tensor | None = None

@@ -36,9 +36,9 @@ class Network(nn.Module):
             If it differs from the number of classes of the loaded weights, the classifier is new and random. Default:
             the number of classes of the weights, or 0 if they contain only a backbone.
         mean: Mean of each channel, which is subtracted from the input. Default: the mean with which the weights were
-            trained.
-        std: Standard deviation of each channel, by which the input is divided. Default: the standard deviation with
-            which the weights were trained.
+            trained, if timm or the checkpoint file states it. Otherwise the mean that timm states for this model. For
+            `cifar_*` this is the mean of ImageNet, because these networks do not know the data set.
+        std: Standard deviation of each channel, by which the input is divided. The default is chosen as for `mean`.
         size: Side in pixels to which images are resized. Default: the side at which the weights were trained, if timm
             or the checkpoint file states it. Otherwise, for a ViT, the only side that it accepts. For all other
             networks, images are not resized.
@@ -144,7 +144,8 @@ class Network(nn.Module):
             images: images as uint8, or as float in [0, 1]; or `Masked` images, for a ViT of which some patch tokens are
                 replaced.
             maps: number of last stages whose feature maps are returned. The last map is the input of pooling; in a
-                network with a head convolution (EfficientNet) it is the input of that convolution.
+                network with a head convolution (EfficientNet) it is the input of that convolution, and in `cifar_wrn_*`
+                it is the input of the final BN and ReLU (see their argument `activated`).
             preactivations: number of last stages whose maps before the last activation are returned, for `cifar_*` and
                 timm's ResNets. `maps` are the activations of these maps; the docstrings of `cifar_wrn_*` and
                 `cifar_shufflenetv2` describe exceptions. Linear bottlenecks have no activation, so that their map is
@@ -198,7 +199,8 @@ class Network(nn.Module):
         is average pooling and x is the input of pooling, the mean of the class maps over the positions is the logits.
         For most networks, the input of pooling is `maps[-1]`. For networks with a head convolution (EfficientNet,
         cifar_mobilenetv2, cifar_shufflenetv2), it is the output of that convolution, which has another number of
-        channels than `maps[-1]`. For ViTs that pool a class token, x is `maps[-1]`, the patch tokens.
+        channels than `maps[-1]`. For `cifar_wrn_*`, it is `maps[-1]` if the network has the argument
+        `activated: true`. For ViTs that pool a class token, x is `maps[-1]`, the patch tokens.
 
         Raises:
             ConfigError: as for `classifier`; for another shape or number of channels; for maps of a network that has
@@ -207,9 +209,10 @@ class Network(nn.Module):
         """
         weight, bias = classifier.weight_and_bias(self.name, self.model)
         if x.ndim == 4 and x.shape[1] == weight.shape[1] and not self._classifies_maps:
+            other = ", or set model_kwargs to {activated: true}" if hasattr(self.model, "activated") else ""
             raise ConfigError(
                 f"{self.name}: this network has no class maps, because there is more than pooling between its last map "
-                "and its classifier; classify vectors"
+                f"and its classifier; classify vectors{other}"
             )
         with self._precision(x):
             return self._in_run_dtype(classifier.classify(self.name, weight, bias, x.to(self.dtype or x.dtype)))
