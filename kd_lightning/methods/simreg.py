@@ -40,13 +40,12 @@ class SimReg(EmbeddingDistiller):
     Knowledge Distillation").
 
     A deep head maps the student's embedding, and its output learns to point in the direction of the teacher's
-    embedding. The head is dropped after training. The paper found that the head should be deep. For the simplest form,
-    which is the cosine without a deep head, use CoSS with `space_weight: 0`.
+    embedding. The head is dropped after training. The paper found that the head should be deep. The simplest form of
+    this loss has no deep head. It is CoSS with `space_weight: 0`.
 
-    The layers of the head are those of the authors' released code: with three hidden layers, BatchNorm and ReLU follow
-    the first and the third. The second hidden layer, between the two halves of the head, has neither. With any other
-    number of hidden layers, no BatchNorm and no ReLU is used there, so that the head is a linear map. Here, BatchNorm
-    and ReLU then follow each hidden layer.
+    The layers of the head are those of the authors' released code. With three hidden layers, BatchNorm and ReLU follow
+    the first and the third, but not the second. With another number of hidden layers, BatchNorm and ReLU follow each
+    hidden layer here. In the released code, they then follow none, so that the head is a linear map.
 
     Args:
         hidden: Widths of the hidden layers of the head. Default: the widths of the released code, which are 2, 1 and 2

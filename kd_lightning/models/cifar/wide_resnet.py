@@ -11,9 +11,10 @@ from kd_lightning.models.cifar.base import CifarModel, Step, register
 
 
 class PreactivationBlock(nn.Module):
-    """BN, ReLU and a 3x3 convolution, twice, and a shortcut (Zagoruyko & Komodakis 2016, Fig. 1c, without dropout).
+    """Block of two sequences (BatchNorm, ReLU, 3x3 convolution) and a shortcut (Zagoruyko & Komodakis 2016, Fig. 1c).
 
-    If the width or the resolution changes, the shortcut is a 1x1 convolution of the output of the first ReLU.
+    There is no dropout. If the width or the resolution changes, the shortcut is a 1x1 convolution of the output of the
+    first ReLU.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -38,21 +39,24 @@ class PreactivationBlock(nn.Module):
 class CifarWideResNet(CifarModel):
     """Wide ResNet: three stages with `widen` times 16, 32 and 64 channels at full, half and quarter resolution.
 
-    The maps of the stem and of the three stages are their sums without BN and ReLU, because it is a pre-activation
-    network. The released code of RepDistiller, mdistiller and attention transfer distils these maps. The pre-activation
-    of a stage is its sum (of the stem: its map) after the next BN and before the ReLU. This is the first BN of the next
-    stage, or the final BN after the last stage (as in RepDistiller for AB and OFD). `widen` returns the input of
-    pooling, which is the last sum after the final BN and ReLU.
+    Each block begins with BatchNorm and ReLU. The maps of the stem and of the stages are their outputs, to which no
+    BatchNorm and no ReLU has been applied. The released codes of attention transfer, RepDistiller and mdistiller also
+    distil these maps. The input of pooling is the last map after the final BatchNorm and ReLU. The function `widen`
+    computes it.
+
+    The pre-activation of the stem or of a stage is its output after the next BatchNorm and before the next ReLU, as in
+    RepDistiller for the methods AB and OFD. The next BatchNorm is the first one of the next stage. After the last
+    stage, it is the final BatchNorm.
 
     Args:
-        depth: number of layers, which is 6n + 4 with n blocks per stage.
-        widen: factor on the channels of the stages; the stem has 16 channels.
-        activated: whether the last map is taken after the final BN and ReLU; it is then the input of pooling, of which
-            `Network.classify` computes class maps.
-        **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
+        depth: Number of layers, which is 6n + 4 with n blocks per stage.
+        widen: Factor of the channels of the stages. The stem has 16 channels.
+        activated: Whether the last map is taken after the final BatchNorm and ReLU. It is then the input of pooling,
+            so that `Network.classify` can compute class maps from it.
+        **kwargs: Arguments of every CifarModel: num_classes, in_chans, drop_rate and global_pool.
 
     Raises:
-        ValueError: for a depth that is not 6n + 4 or a factor below 1.
+        ValueError: if depth is not 6n + 4, or if widen is below 1.
     """
 
     def __init__(self, depth: int, widen: int, activated: bool = False, **kwargs: Any) -> None:
