@@ -42,8 +42,8 @@ class Network(nn.Module):
         size: Side in pixels to which images are resized. Default: the side at which the weights were trained, if timm
             or the checkpoint file contains this side. If the side is unknown, images are resized only for a ViT, to the
             only side that the ViT accepts.
-        dtype: Number format of the weights and computations of a teacher, independent of trainer.precision. A student
-            must not have this argument. `bfloat16` and `float16` halve the memory. Default: the format that
+        dtype: Number format of the weights and computations, independent of trainer.precision. Only a teacher can have
+            this argument. `bfloat16` and `float16` halve the memory. Default: the format that
             trainer.precision sets.
         model_kwargs: Further arguments of the model (`drop_path_rate: 0.1`, `shortcut: B`, `img_size: 32`).
 
