@@ -13,9 +13,6 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from kd_lightning.io.atomic import atomic_write, to_disk
 from kd_lightning.loggers.deduplicated import DeduplicatedLogging
 
-FILE = _ExperimentWriter.NAME_METRICS_FILE
-"""Name of the file in the run's folder."""
-
 
 class ResumableCSVLogger(DeduplicatedLogging, CSVLogger):
     """Lightning's CSVLogger, which writes metrics.csv in a run's folder and appends to it when the run is resumed.

@@ -1,7 +1,6 @@
 """A W&B logger that never stops a run: it needs no account and no network, and never waits for input."""
 
 import contextlib
-import csv
 import os
 from collections.abc import Iterator, Mapping
 from netrc import NetrcParseError, netrc
@@ -15,7 +14,6 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from kd_lightning.errors import one_line, redacted
-from kd_lightning.loggers.csv import FILE
 from kd_lightning.loggers.deduplicated import DeduplicatedLogging
 
 
@@ -43,38 +41,18 @@ class ResilientWandbLogger(DeduplicatedLogging, WandbLogger):
     def experiment(self) -> Any:
         """The W&B run. If the server cannot be reached or rejects the key, the run is started offline."""
         if self._experiment is None:
-            self._begin()
-            self._log_earlier_rows()
-        return self._experiment
-
-    def _begin(self) -> None:
-        wandb.finish()  # in a notebook or a test, an earlier run may still be open; it would get the new values
-        Path(self._save_dir).mkdir(parents=True, exist_ok=True)
-        try:
-            super().experiment  # noqa: B018  the property starts the W&B run
-        except Exception as error:  # the client raises many types of exceptions
-            reason = redacted(one_line(error))
-            rank_zero_warn(
-                f"W&B cannot be reached ({reason}); this run logs offline, and `wandb sync` can upload it later"
-            )
-            wandb.teardown()
-            self._wandb_init["settings"] = wandb.Settings(mode="offline", silent=True)
-            super().experiment  # noqa: B018
-
-    def _log_earlier_rows(self) -> None:
-        """Log the rows of metrics.csv from the earlier sessions of a resumed run, unless the W&B run contains them.
-
-        An offline session starts a new W&B folder, and `wandb sync` lets the rows of a folder replace those that were
-        uploaded before. Therefore the last folder must contain all rows.
-        """
-        path = Path(self._save_dir) / FILE
-        if not self.first_step or self._experiment.resumed or not path.is_file():
-            return
-        with self.tolerated(), path.open(newline="", errors="replace") as file:
-            for row in csv.DictReader(file, restval=""):
-                step = row.pop("step", None) or ""
-                if step.isdecimal() and int(step) < self.first_step:
-                    WandbLogger.log_metrics(self, {key: float(text) for key, text in row.items() if text}, int(step))
+            wandb.finish()  # in a notebook or a test, an earlier run may still be open; it would get the new values
+            Path(self._save_dir).mkdir(parents=True, exist_ok=True)
+            try:
+                return super().experiment
+            except Exception as error:  # the client raises many types of exceptions
+                reason = redacted(one_line(error))
+                rank_zero_warn(
+                    f"W&B cannot be reached ({reason}); this run logs offline, and `wandb sync` can upload it later"
+                )
+                wandb.teardown()
+                self._wandb_init["settings"] = wandb.Settings(mode="offline", silent=True)
+        return super().experiment
 
     @contextlib.contextmanager
     def tolerated(self) -> Iterator[None]:

@@ -81,25 +81,6 @@ def test_a_server_that_cannot_be_reached_does_not_stop_a_run(
     assert records(tmp_path / "kd_lightning" / "supervised-s0" / "w2")
 
 
-def test_an_offline_session_contains_the_rows_of_the_earlier_sessions(tmp_path: Path) -> None:
-    """`wandb sync` lets the rows of a folder replace those that were uploaded before."""
-    (tmp_path / "metrics.csv").write_text("step,train/ce,val/acc\n0,2.5,\n1,,0.25\n2,1.5,\n3,1.0,\n")
-    logger = ResilientWandbLogger(save_dir=tmp_path, id="w4", mode="offline", first_step=2)
-    logger.log_metrics({"train/ce": 1.25}, step=2)
-    wandb.finish()
-    values = [
-        {"/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        for record in records(tmp_path)
-        if record.HasField("history")
-    ]
-    kept = [{key: value for key, value in row.items() if not key.startswith("_")} for row in values]
-    assert kept == [
-        {"train/ce": 2.5, "trainer/global_step": 0},
-        {"val/acc": 0.25, "trainer/global_step": 1},
-        {"train/ce": 1.25, "trainer/global_step": 2},
-    ]
-
-
 def test_names_and_group_of_a_distillation(tmp_path: Path) -> None:
     args = [*ARGS, "--model=KD", "--model.teacher.name=cifar_resnet20.digits", "--model.teacher.pretrained=true"]
     cli = main([*args, f"--run.output_dir={tmp_path}", "--run.wandb=offline", "--run.id=w3"])
