@@ -122,7 +122,7 @@ class LoaderMixin(LightningDataModule):
             )
         else:
             sampler = EpochSampler(len(images), seed=self.seed, shuffle=True, repeats=self.repeats, **place)
-        self._training = self._loader(images, sampler)
+        self._training = self._loader(images, sampler, self.batch_size)
         if self._resumed:
             self._training.load_state_dict(self._resumed)
         return self._training
@@ -149,20 +149,24 @@ class LoaderMixin(LightningDataModule):
     def _place(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world": self.world} if self.trainer else {}
 
-    def in_order(self, images: ImageDataset, *, place: dict[str, int] | None = None) -> ImageLoader:
+    def in_order(
+        self, images: ImageDataset, *, place: dict[str, int] | None = None, group: int | None = None
+    ) -> ImageLoader:
         """Return a loader of all images in order.
 
-        `place` has the keys `rank` and `world`; an empty `place` yields all images on each rank.
+        `place` has the keys `rank` and `world`; an empty `place` yields all images on each rank. With `group`, each
+        batch is one of the groups of so many successive images, whatever `eval_batch_size` and the number of ranks are.
         """
         place = self._place() if place is None else place
-        return self._loader(images, EpochSampler(len(images), seed=self.seed, shuffle=False, **place))
+        sampler = EpochSampler(len(images), seed=self.seed, shuffle=False, group=group or 1, **place)
+        return self._loader(images, sampler, group or self.eval_batch_size)
 
-    def _loader(self, images: ImageDataset, sampler: EpochSampler) -> ImageLoader:
+    def _loader(self, images: ImageDataset, sampler: EpochSampler, batch_size: int) -> ImageLoader:
         workers = self.workers if isinstance(images, EncodedImages) else 0
         on_host = not (isinstance(images, StoredImages) and images.images.is_cuda)
         return ImageLoader(
             images,
-            batch_size=self.batch_size if sampler.shuffle else self.eval_batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             collate_fn=identity_collate,
             num_workers=workers,

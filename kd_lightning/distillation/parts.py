@@ -139,7 +139,7 @@ def without_networks(part: Distiller, *, gather: bool) -> Distiller:
     """
     networks = {name: part._modules.pop(name) for name in ("student", "teacher")}
     vars(part).update(networks)
-    del part.accuracy
+    del part.metrics
     part.is_part = True
     part.ce_weight = part.kd_weight = 0.0
     part.gather = part.gather and gather

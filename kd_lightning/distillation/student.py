@@ -11,7 +11,7 @@ from torch import Tensor
 from kd_lightning import optim
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
-from kd_lightning.distillation.evaluation_steps import EvaluationSteps, accuracies
+from kd_lightning.distillation.evaluation_steps import EvaluationSteps, evaluation_metrics
 from kd_lightning.distillation.passes import FurtherNetwork, Images, Inputs, Seen
 from kd_lightning.distillation.readers import is_read
 from kd_lightning.distillation.run_hooks import RunHooks
@@ -66,7 +66,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         self.loss_terms: dict[str, Tensor] = {}
         """Weighted terms of the last step, detached."""
         self.recording, self.recorded = True, {}
-        self.accuracy = accuracies(student.num_classes)
+        self.metrics = evaluation_metrics(student.num_classes)
 
     def set_weights(self, **weights: float) -> None:
         """Set the weights of terms as attributes that have the names of the arguments.

@@ -48,7 +48,7 @@ class SumMetric(Metric):
 
 
 class MeanOverImages(SumMetric):
-    """Base of metrics that are means over images; NaN without images."""
+    """Mean of a value over images, and the base of metrics that compute such a value; NaN without images."""
 
     total: Tensor
     count: Tensor
@@ -56,8 +56,12 @@ class MeanOverImages(SumMetric):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("total", "count", **kwargs)
 
-    def add(self, values: Tensor) -> None:
+    def update(self, values: Tensor) -> None:
         """Add one value for each of N images."""
+        self.add(values)
+
+    def add(self, values: Tensor) -> None:
+        """Do the same for a subclass, whose `update` has other arguments."""
         self.total += values.detach().double().sum()
         self.count += len(values)
 
