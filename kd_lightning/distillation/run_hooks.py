@@ -1,5 +1,6 @@
 """Lightning's hooks for random numbers, optimizer and checkpoint, which the parts of `Combined` do not repeat."""
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -29,12 +30,20 @@ class RunHooks(LightningModule):
 
     student: Network
     trained_by: str
+    rate_scale: float = 1.0
+    """Factor of the learning rates for the number of images per step (`lr_batch_size`)."""
+    base_rates: list[float]
+    """Learning rates with this factor, but without that of the schedule, for each group of parameters."""
     is_part: bool = False
     """Whether this method is a part of `Combined`."""
 
     @once_per_run
     def on_fit_start(self) -> None:
         self.train()  # a caller may have set the eval mode, which Lightning would keep
+
+    @once_per_run
+    def on_train_start(self) -> None:
+        optim.rescale(self)  # BatchSizeFinder has changed the number of images per step
 
     @once_per_run
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -50,6 +59,19 @@ class RunHooks(LightningModule):
     def on_after_backward(self) -> None:
         if not (self.trainer.global_step or self.trainer.fit_loop.epoch_loop.batch_idx):
             checks.warn_about_idle_parameters(self)
+
+    def share_of_step(self, batch_idx: int) -> float:
+        """Return the factor of the loss of a batch so that the gradients of a step are the mean over its batches.
+
+        Lightning divides every loss by the number of batches that a step accumulates. At the end of an epoch, fewer
+        batches may be left.
+        """
+        trainer = self.trainer
+        count, batches = trainer.accumulate_grad_batches, trainer.num_training_batches
+        if count == 1 or math.isinf(batches) or trainer.strategy.handles_gradient_accumulation:
+            return 1.0
+        left = batches % count
+        return count / left if left and batch_idx >= batches - left else 1.0
 
     @property
     def global_batch(self) -> int:

@@ -178,4 +178,5 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             values = {**self.recorded, **self.loss_terms, "loss": total.detach(), "lr": rate}
             self.log_dict({name if "/" in name else f"train/{name}": value for name, value in values.items()})
-        return total
+        share = self.share_of_step(batch_idx)
+        return total if share == 1 else total * share

@@ -17,7 +17,6 @@ from kd_lightning.data.images import ImageDataset
 from kd_lightning.evaluation.knn_scores import knn_scores
 from kd_lightning.models import Network
 
-
 LARGEST_GROUP, SMALLEST_GROUP = 256, 8
 PIXELS = 1 << 22
 """Largest number of pixels in a group of images, unless the group has SMALLEST_GROUP images."""
