@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedules. A schedule gets the length of the run from the trainer."""
+"""Optimizers and schedules of the learning rate. A schedule gets the length of the run from the trainer."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class Length(NamedTuple):
 
 
 class RunSchedule(LRScheduler, ABC):
-    """A schedule that multiplies all learning rates by a factor, updated after every optimizer step.
+    """A schedule that multiplies all learning rates by a factor. The factor changes after every optimizer step.
 
     The factor is a function of the number of epochs since the start of the run. The length of the run is read anew for
     each factor, because callbacks may change the batch size or the number of accumulated batches.
 
     Args:
-        optimizer: optimizer with the configured learning rates, which correspond to a factor of 1.
-        warmup_epochs: number of epochs in which the factor rises linearly to 1 (fractions are allowed).
+        optimizer: optimizer with the configured learning rates. A factor of 1 gives these rates.
+        warmup_epochs: number of epochs in which the factor rises linearly to 1; it may be a fraction.
         warmup_from: factor at the start of the warm-up.
     """
 
@@ -75,7 +75,7 @@ class RunSchedule(LRScheduler, ABC):
 
     @abstractmethod
     def factor(self, epoch: float) -> float:
-        """Return the factor after this number of epochs (a fraction within an epoch), without warm-up."""
+        """Return the factor, without warm-up, after a number of epochs, which may be a fraction."""
 
     def begin(self, length: Callable[[], Length]) -> None:
         """Set the function that returns the present length of the run, and set the learning rates."""
@@ -111,7 +111,7 @@ class RunSchedule(LRScheduler, ABC):
         return [base * scale for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of completed steps, but no settings: a resumed run uses those of its own config."""
+        """Return the number of completed steps. The settings are left out, because a resumed run reads its config."""
         return {"last_epoch": self.last_epoch, **({"anchor": self.anchor} if self.anchor[1] else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -152,8 +152,8 @@ class WarmupMultiStep(RunSchedule):
 
     Args:
         optimizer: optimizer with the configured learning rates.
-        milestones: epochs after which the learning rate drops; values below 1 are fractions of the run.
-        gamma: factor of each drop.
+        milestones: numbers of epochs after which the learning rate drops. Values below 1 are fractions of the run.
+        gamma: factor by which each drop multiplies the learning rate.
         warmup_epochs: length of the warm-up in epochs.
         warmup_from: factor at the start of the warm-up.
     """
@@ -174,11 +174,11 @@ class WarmupMultiStep(RunSchedule):
 
     def factor(self, epoch: float) -> float:
         epochs = [m * self.epochs if m < 1 else m for m in self.milestones]
-        return self.gamma ** sum(epoch > m - 1e-6 for m in epochs)  # 0.55 * 100 is more than 55
+        return self.gamma ** sum(epoch > m - 1e-6 for m in epochs)  # in floating point, 0.55 * 100 is more than 55
 
 
 def scale_rates(optimizer: Optimizer, factor: float) -> None:
-    """Multiply all learning rates of an optimizer by a factor; call it before a schedule is built."""
+    """Multiply all learning rates of an optimizer by a factor. Call this before a schedule is built."""
     for group in optimizer.param_groups:
         group["lr"] *= factor
 
@@ -190,7 +190,8 @@ def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: Iterab
         The name of the optimizer's class.
 
     Raises:
-        ConfigError: for wrong settings, with the message of torch, and for a schedule that does not work in a run.
+        ConfigError: if torch rejects the settings, or if a run cannot update the schedule. In the first case, the
+            message contains the message of torch.
     """
     try:
         built = optimizer(parameters)
@@ -213,10 +214,10 @@ def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: Iterab
 
 
 def configure(method: LightningModule) -> dict[str, Any]:
-    """Return the optimizer of a method's parameters that require a gradient, and its schedule, for Lightning.
+    """Return the optimizer and the schedule for Lightning. The optimizer gets all parameters that require a gradient.
 
     Raises:
-        ConfigError: if the schedule does not fit the length of the run, or reads a value that the run does not log.
+        ConfigError: if the schedule does not fit the length of the run, or if it reads a value that is not logged.
     """
     trainer = method.trainer
     optimizer = method.optimizer([parameter for parameter in method.parameters() if parameter.requires_grad])

@@ -21,10 +21,11 @@ MAX_IMAGES = 5000
 class TeacherAgreement(Callback):
     """Logs the agreement of student and teacher on the evaluated images.
 
-    `<stage>/agreement` is the share of images that both assign to the same class. If the student's classifier is not
-    trained, two other values are logged instead. `<stage>/neighbors` is the share of each image's 10 nearest neighbours
-    that both embeddings have in common, among the first 5,000 images. Like the evaluators, it runs both networks over
-    these images without autocast. `<stage>/cosine` is the mean cosine of the vectors that the losses align.
+    `<stage>/agreement` is the share of images for which both networks predict the same class. If the student's
+    classifier is not trained, two other values are logged instead. `<stage>/neighbors` is the share of an image's 10
+    nearest neighbours that are the same in both embeddings. It is computed for the first 5,000 images. As in the
+    evaluators, both networks run over these images without autocast. `<stage>/cosine` is the mean cosine between the
+    vectors of student and teacher that the losses make similar.
     """
 
     def __init__(self) -> None:

@@ -5,8 +5,8 @@ import warnings
 
 NOISE = (
     "does not have many workers",  # images in memory need no workers
-    "dirpath has changed",  # a resumed run has its own folder
-    "exists and is not empty",  # the run's folder already contains config.yaml
+    "dirpath has changed",  # a run that starts from the checkpoint of another run has its own folder
+    "exists and is not empty",  # the run's folder may already contain config.yaml
     "callbacks used to create the checkpoint",  # a test does not need the callbacks that saved the checkpoint
     "in eval mode at the start of training",  # the teacher is always in eval mode
     "Total length of `list` across ranks is zero",  # the run is configured without validation
@@ -17,7 +17,7 @@ NOISE = (
 
 
 def silence() -> None:
-    """Hide these messages for the rest of the process."""
+    """Hide the messages of `NOISE` until the process ends."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=f".*{message}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_wanted)

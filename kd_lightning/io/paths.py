@@ -7,10 +7,10 @@ from kd_lightning.errors import ConfigError, nearest
 
 
 def check_writable(path: Path, field: str) -> None:
-    """Raise an error if a path cannot be created or written to; nothing is created.
+    """Raise an error if a path cannot be created or written to. The check itself creates nothing.
 
     Raises:
-        ConfigError: for such a path; the message names `field`.
+        ConfigError: for such a path. The message begins with `field`.
     """
     absolute = path.expanduser().absolute()
     existing = next(parent for parent in (absolute, *absolute.parents) if parent.exists())
@@ -24,27 +24,28 @@ def check_name(name: str, field: str) -> None:
     """Raise an error if a name cannot be the name of a folder.
 
     Raises:
-        ConfigError: for such a name; the message names `field`.
+        ConfigError: for such a name. The message begins with `field`.
     """
     try:
         too_long = len(name.encode()) > 200
     except UnicodeEncodeError:
         too_long = True
     if too_long or name in ("", ".", "..") or not name.isprintable() or Path(name).name != name:
-        rule = "use 1 to 200 printable characters, without / and not .."
+        rule = "use 1 to 200 printable characters without /, but not the names . or .."
         raise ConfigError(f"{field}: {name[:60]!r} cannot be the name of a folder; {rule}")
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """Return the path with ~ and environment variables expanded, whether or not it exists."""
+    """Return a path with ~ and environment variables expanded. The path need not exist."""
     return Path(os.path.expandvars(os.path.expanduser(path)))
 
 
 def resolve(path: str | os.PathLike[str], field: str) -> Path:
-    """Return the path, which must exist, with ~ and environment variables expanded.
+    """Return the path of an existing file or folder, with ~ and environment variables expanded.
 
     Raises:
-        ConfigError: if it does not exist; the message names `field` and the files with the nearest names.
+        ConfigError: if the path does not exist or cannot be read. The message begins with `field`. If the path does not
+            exist, the message also contains the nearest names in its folder.
     """
     if not str(path) or "\0" in str(path):
         raise ConfigError(f"{field}: {str(path)!r} is not a path; give a path, or omit the field")
@@ -57,6 +58,6 @@ def resolve(path: str | os.PathLike[str], field: str) -> Path:
         shown = str(expanded) if len(str(expanded)) <= 160 else f"{str(expanded)[:157]}..."
         raise ConfigError(f"{field}: {shown} cannot be read: {reason}") from error
     if "$" in str(expanded):
-        raise ConfigError(f"{field}: {path} names an environment variable that is not set; export it, or give a path")
+        raise ConfigError(f"{field}: {path} names an environment variable that is not set; set it, or give a path")
     siblings = [p.name for p in expanded.parent.iterdir()] if expanded.parent.is_dir() else []
     raise ConfigError(f"{field}: {expanded} does not exist{nearest(expanded.name, siblings)}")

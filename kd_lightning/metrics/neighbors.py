@@ -11,20 +11,20 @@ from kd_lightning.metrics.cosines import cosine_rows, mask_self
 
 
 def neighbor_overlap(student: Tensor, teacher: Tensor, ks: Sequence[int]) -> dict[int, float]:
-    """Return the share of each image's k nearest neighbours, by cosine, that two embeddings have in common: 0 to 1.
+    """Return the share of an image's k nearest neighbours, by cosine, that are the same in two embeddings: 0 to 1.
 
-    The embeddings may have different widths, so that a student can be compared with its teacher without a mapping
-    between them (as in CoSS's evaluation). Two unrelated embeddings of N images share k / (N - 1) by chance. All k are
-    computed in one pass over chunks of rows: 50,000 images need no N x N matrix. The values are 0 for fewer than two
-    images, and NaN if embeddings are not finite.
+    The embeddings may have different widths. A student can therefore be compared with its teacher without a mapping
+    between them, as in the evaluation of CoSS. Two unrelated embeddings of N images share k / (N - 1) by chance. All k
+    are computed in one pass over chunks of rows. The chunks avoid an N x N matrix, for example for 50,000 images. The
+    values are 0 for fewer than two images, and NaN if an embedding is not finite.
 
     Args:
-        student: N,D; converted to float32.
-        teacher: N,E.
-        ks: values of k, each above 0; values above N - 1 count as N - 1.
+        student: Embeddings of the student, N,D. They are converted to float32.
+        teacher: Embeddings of the teacher, N,E.
+        ks: Values of k, each above 0. Values above N - 1 are replaced by N - 1.
 
     Raises:
-        ConfigError: for a k below 1, or different numbers of images.
+        ConfigError: if a k is below 1, or if the embeddings have different numbers of images.
     """
     for k in ks:
         check_positive(k=k)
