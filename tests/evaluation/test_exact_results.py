@@ -30,7 +30,7 @@ from kd_lightning.methods import KD, SimReg
 VIT = {"img_size": 8, "patch_size": 4, "depth": 2, "num_heads": 2}
 STUDENT = f"{{name: vit_tiny_patch16_224, model_kwargs: {json.dumps({**VIT, 'embed_dim': 24})}}}"
 NOT_RESULTS = ("id", "seconds", "evaluated", "evaluator_seconds", "changed", "commit")
-"""Names of the fields of results.json that differ between two runs: the run's name, times, and the state of the code."""
+"""Names of the fields of results.json that differ between two runs: name, times, and the state of the code."""
 
 
 def numbers(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
