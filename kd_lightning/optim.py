@@ -202,7 +202,7 @@ def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: Iterab
         raise ConfigError(f"model.optimizer, model.lr_scheduler: {error}") from error
     if not isinstance(schedule, LRScheduler):
         raise ConfigError(
-            f"model.lr_scheduler: {type(schedule).__module__}.{type(schedule).__name__} is not a schedule of torch, and "
+            f"model.lr_scheduler: {type(schedule).__module__}.{type(schedule).__name__} is no schedule of torch, and "
             "Lightning cannot update it; choose WarmupCosine, WarmupMultiStep or a class of torch.optim.lr_scheduler"
         )
     if isinstance(schedule, ReduceLROnPlateau) and not getattr(schedule, "monitor", None):

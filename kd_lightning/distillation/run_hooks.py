@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from kd_lightning import optim
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks
+from kd_lightning.distillation.unreached import freeze_unreached, without_gradient
 from kd_lightning.models import Network
 from kd_lightning.randomness import reseed
 
@@ -38,6 +39,12 @@ class RunHooks(LightningModule):
     """Whether this method is a part of `Combined`."""
 
     @once_per_run
+    def setup(self, stage: str) -> None:
+        """Freeze what no loss reaches, before the optimizer and DistributedDataParallel get the parameters."""
+        if stage == "fit" and hasattr(self.trainer.datamodule, "some_training_images"):
+            freeze_unreached(self, self.trainer.datamodule)
+
+    @once_per_run
     def on_fit_start(self) -> None:
         self.train()  # a caller may have set the eval mode, which Lightning would keep
 
@@ -58,7 +65,7 @@ class RunHooks(LightningModule):
     @once_per_run
     def on_after_backward(self) -> None:
         if not (self.trainer.global_step or self.trainer.fit_loop.epoch_loop.batch_idx):
-            checks.warn_about_idle_parameters(self)
+            checks.warn_about_idle_parameters(self, without_gradient(self))
 
     def share_of_step(self, batch_idx: int) -> float:
         """Return the factor of the loss of a batch so that the gradients of a step are the mean over its batches.

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from torch import nn
 
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
@@ -14,6 +13,7 @@ from kd_lightning.distillation import passes
 from kd_lightning.distillation.step_memory import StepMemory
 from kd_lightning.distillation.student import StudentModule
 from kd_lightning.distillation.unchanged import unchanged
+from kd_lightning.distillation.unreached import smallest_batch
 from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.models import Network
 
@@ -34,7 +34,7 @@ def try_step(method: StudentModule, data: Any) -> None:
     trainer = method.trainer
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         return
-    count = _count(method, data)
+    count = smallest_batch(method, data)
     memory = StepMemory(trainer.strategy.root_device, data)
     memory.check_images(*(network.size for network in _networks(method).values()))
     batch = data.some_training_images(count)
@@ -44,14 +44,6 @@ def try_step(method: StudentModule, data: Any) -> None:
         except Exception as error:
             raise _explained(error, method, batch) from error
     memory.check_batch()
-
-
-def _count(method: StudentModule, data: Any) -> int:
-    """Return the smallest number of images that a step of this run may have, but at least 2 if it may have as many."""
-    each = [method, *getattr(method, "parts", nn.ModuleDict()).values()]
-    needed = max(getattr(one, "min_batch_size", 1) for one in each)
-    count = max(needed, min(2, data.batch_size))
-    return -(-count // data.group) * data.group
 
 
 def _step(method: StudentModule, batch: Batch, memory: StepMemory) -> None:
@@ -86,7 +78,9 @@ def _explained(error: Exception, method: StudentModule, batch: Batch) -> Excepti
     within = [frame.f_locals.get("self") for frame, _ in frames]
     for role, network in _networks(method).items():
         if any(each is network for each in within):
-            resized = f", resized to {network.size} pixels" if network.size not in (None, batch.images.shape[-1]) else ""
+            resized = (
+                f", resized to {network.size} pixels" if network.size not in (None, batch.images.shape[-1]) else ""
+            )
             return ConfigError(
                 f"model.{role}: {network.name} cannot use {images}{resized} ({reason}); set data.size or "
                 f"model.{role}.size to a size that the network accepts, or choose another network"

@@ -40,6 +40,8 @@ def _steps(value: Any, seen: set[int], *, copies: bool) -> Iterator[Undo]:
         return
     seen.add(id(value))
     if isinstance(value, Tensor):
+        if value.is_inference():  # a metric has this state after a validation; no training step can change it in place
+            return
         yield _tensor(value, copies=copies)
     elif isinstance(value, dict | list | tuple | set | deque):
         content = value.copy() if isinstance(value, dict) else tuple(value)

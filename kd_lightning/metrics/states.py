@@ -51,7 +51,7 @@ class SumMetric(Metric):
 
 
 class MeanOverImages(SumMetric):
-    """Mean of a value over images. It is also the base of metrics that compute such a value. It is NaN without images."""
+    """Mean of a value over images. NaN without images. It is also the base of metrics that compute such a value."""
 
     total: Tensor
     count: Tensor
