@@ -51,7 +51,7 @@ def differences(found: Any, expected: Any) -> list[str]:
 
 
 def near(value: Any) -> Any:
-    return pytest.approx(value, abs=1e-6, nan_ok=True) if isinstance(value, float) else value
+    return pytest.approx(value, rel=1e-6, abs=1e-6, nan_ok=True) if isinstance(value, float) else value
 
 
 def evaluators() -> list[Evaluator]:
