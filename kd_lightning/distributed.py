@@ -1,5 +1,7 @@
 """Communication between the processes of a run. Other modules use torch.distributed only through this module."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,10 +12,24 @@ from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError
 
+_alone = False
+"""Whether this process computes without the others, so that nothing waits for them."""
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside the block, this process is a run of one process, for computations that the other processes do not do."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
 
 def world_size() -> int:
-    """Return the number of processes of the run; 1 if it is not distributed."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """Return the number of processes of the run; 1 if it is not distributed, and inside `alone`."""
+    return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:

@@ -1,28 +1,34 @@
 """Schedules: closed forms, real runs and resumed runs."""
 
+import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.factories import trainer
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler
 from lightning.pytorch.cli import ReduceLROnPlateau
-from torch import nn
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor, nn
+from torch.optim import lr_scheduler as lr
 
+from kd_lightning.batch import Batch
 from kd_lightning.data import Digits
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import Supervised
 from kd_lightning.models import Network
-from kd_lightning.optim import RunSchedule, WarmupCosine, WarmupMultiStep
+from kd_lightning.optim import Length, RunSchedule, WarmupCosine, WarmupMultiStep
 
 
 def rates(make: Callable[[torch.optim.Optimizer], RunSchedule], epochs: int, per_epoch: int) -> list[float]:
     """Return the learning rate of each step of a run with a base rate of 2."""
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
     schedule, seen = make(optimizer), []
-    schedule.begin(epochs * per_epoch, per_epoch)
+    schedule.begin(lambda: Length(epochs, math.inf, per_epoch))
     for _ in range(epochs * per_epoch):
         seen.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
@@ -45,7 +51,7 @@ def test_each_parameter_group_has_its_own_base_rate() -> None:
     groups = [{"params": nn.Linear(1, 1).parameters(), "lr": rate} for rate in (2.0, 0.5)]
     optimizer = torch.optim.SGD(groups, lr=1.0)
     schedule = WarmupCosine(optimizer, warmup_epochs=1, warmup_from=0.5)
-    schedule.begin(20, 10)
+    schedule.begin(lambda: Length(2, math.inf, 10))
     for step in range(20):
         factor = 0.5 + 0.5 * step / 10 if step < 10 else (1 + math.cos(math.pi * (step - 10) / 10)) / 2
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([2 * factor, 0.5 * factor])
@@ -86,14 +92,14 @@ def test_milestones_out_of_order_raise_an_error(milestones: list[float]) -> None
 def test_a_resumed_schedule_continues_at_its_step_with_the_new_length() -> None:
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
     before = WarmupCosine(optimizer)
-    before.begin(10, 5)
+    before.begin(lambda: Length(2, math.inf, 5))
     for _ in range(5):
         optimizer.step()
         before.step()
     assert before.state_dict() == {"last_epoch": 5}
     other = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=2.0)
     after = WarmupCosine(other)
-    after.begin(20, 5)
+    after.begin(lambda: Length(4, math.inf, 5))
     after.load_state_dict(before.state_dict())
     assert other.param_groups[0]["lr"] == pytest.approx(1 + math.cos(math.pi * 5 / 20))
 
@@ -109,12 +115,22 @@ class Rates(Callback):
 
 
 def run(
-    folder: Path, scheduler: Callable, *, epochs: int, lr: float = 2.0, resume: str | None = None, **kwargs: object
+    folder: Path,
+    scheduler: Callable,
+    *callbacks: Callback,
+    epochs: int,
+    rate: float = 2.0,
+    lr_batch_size: int | None = None,
+    val_split: float = 0.1,
+    resume: str | None = None,
+    **kwargs: object,
 ) -> list[float]:
     watch, student = Rates(), Network("cifar_resnet8", model_kwargs={"channels": [2, 2, 2, 2]})
-    method = Supervised(student=student, optimizer=lambda p: torch.optim.SGD(p, lr=lr), lr_scheduler=scheduler)
-    fit = trainer(folder, watch, max_epochs=epochs, **kwargs)
-    fit.fit(method, Digits(max_train_samples=100, batch_size=20), ckpt_path=resume)  # 5 steps per epoch
+    optimizer = partial(torch.optim.SGD, lr=rate)
+    method = Supervised(student=student, optimizer=optimizer, lr_scheduler=scheduler, lr_batch_size=lr_batch_size)
+    fit = trainer(folder, watch, *callbacks, max_epochs=epochs, **kwargs)
+    data = Digits(max_train_samples=100, batch_size=20, val_split=val_split)  # 5 steps per epoch
+    fit.fit(method, data, ckpt_path=resume)
     if resume is None:
         fit.save_checkpoint(folder / "run.ckpt")
     return watch.seen
@@ -136,13 +152,107 @@ def test_a_resumed_run_continues_at_its_step_with_its_own_length_and_rate(tmp_pa
         return WarmupCosine(optimizer, warmup_epochs=1)
 
     run(tmp_path, warm, epochs=2)
-    seen = run(tmp_path, warm, epochs=4, lr=1.0, resume=str(tmp_path / "run.ckpt"))
+    seen = run(tmp_path, warm, epochs=4, rate=1.0, resume=str(tmp_path / "run.ckpt"))
     assert seen == pytest.approx([(1 + math.cos(math.pi * (step - 5) / 15)) / 2 for step in range(10, 20)])
 
 
 def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
     seen = run(tmp_path, lambda o: WarmupMultiStep(o, milestones=[1]), epochs=2, accumulate_grad_batches=2)
     assert seen == pytest.approx([2.0] * 3 + [0.2] * 3)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "scale"), [(WarmupCosine, 20), (lambda o: lr.MultiStepLR(o, [1], gamma=0.5), None)]
+)
+def test_the_length_is_read_after_the_batch_size_has_changed(
+    schedule: Callable, scale: int | None, tmp_path: Path
+) -> None:
+    """BatchSizeFinder changes batches of 20 images, 5 steps per epoch, to batches of 5 images and 20 steps."""
+    finder = BatchSizeFinder(init_val=5, max_trials=1, steps_per_trial=2)
+    seen = run(tmp_path, schedule, finder, epochs=2, lr_batch_size=scale)[-40:]
+    base = 2.0 if scale is None else 0.5
+    expected = [base * (1 + math.cos(math.pi * step / 40)) / 2 for step in range(40)]
+    assert seen == pytest.approx(expected if schedule is WarmupCosine else [base] * 20 + [base / 2] * 20)
+
+
+def test_a_number_of_accumulated_batches_that_changes(tmp_path: Path) -> None:
+    """Epochs of 5, 5, 3 and 3 steps; the milestone stays after epoch 3, also in a resumed run."""
+    change = partial(GradientAccumulationScheduler, {2: 2})
+    expected = [2.0] * 13 + [0.2] * 3
+    assert run(tmp_path, lambda o: WarmupMultiStep(o, milestones=[3]), change(), epochs=4) == pytest.approx(expected)
+    cosine = run(tmp_path, WarmupCosine, change(), epochs=4)
+    epochs = [*(step / 5 for step in range(10)), *(2 + step / 3 for step in range(6))]
+    assert cosine == pytest.approx([1 + math.cos(math.pi * epoch / 4) for epoch in epochs])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (lambda o: lr.OneCycleLR(o, max_lr=2.0, total_steps=10), [2.0 * 0.04, 2.0, 2.0 * 0.04 / 1e4]),
+        (lambda o: lr.CyclicLR(o, base_lr=0.1, max_lr=1.1, step_size_up=5), [0.1, 0.5, 0.3]),
+        (
+            lambda o: lr.SequentialLR(
+                o, [lr.ConstantLR(o, 0.5, 3), lr.CyclicLR(o, base_lr=1.0, max_lr=2.0, step_size_up=4)], milestones=[4]
+            ),
+            [1.0, 1.0, 1.75],
+        ),
+    ],
+)
+def test_schedules_that_count_steps_are_updated_after_each_step(
+    schedule: Callable, expected: list[float], tmp_path: Path
+) -> None:
+    seen = run(tmp_path, schedule, epochs=2)
+    assert [seen[0], seen[2], seen[9]] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "line"),
+    [
+        (lambda o: lr.OneCycleLR(o, max_lr=1.0, total_steps=9), r"OneCycleLR has 9 steps, but .* 10 .* to 10$"),
+        (lambda o: lr.ReduceLROnPlateau(o), r"set class_path to lightning.pytorch.cli.ReduceLROnPlateau, .* val/acc$"),
+        (
+            lambda o: ReduceLROnPlateau(o, monitor="val/acc"),
+            r"monitor: val/acc is given, but the run has no validation",
+        ),
+        (lambda o: CosineLRScheduler(o, t_initial=5), r"CosineLRScheduler .* WarmupCosine"),
+    ],
+)
+def test_schedules_that_do_not_fit_raise_an_error(schedule: Callable, line: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^model.lr_scheduler.*{line}"):
+        run(tmp_path, schedule, epochs=2, limit_val_batches=0)
+
+
+def test_a_plateau_is_read_after_each_validation(tmp_path: Path) -> None:
+    def schedule(optimizer: torch.optim.Optimizer) -> ReduceLROnPlateau:
+        return ReduceLROnPlateau(optimizer, monitor="val/acc", mode="max", threshold=10.0, patience=0, factor=0.5)
+
+    seen = run(tmp_path, schedule, epochs=5, check_val_every_n_epoch=2)
+    assert seen[::5] == [2.0, 2.0, 2.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_step_of_fewer_accumulated_batches_is_their_mean(precision: str, tmp_path: Path) -> None:
+    """5 batches of 20 images, 3 of them accumulated: the second step is the mean over the last 2 batches."""
+    gradients: list[Tensor] = []
+
+    class Watch(Callback):
+        def on_before_optimizer_step(self, trainer: Trainer, pl_module: Supervised, *args: object) -> None:
+            trained = [parameter for parameter in pl_module.parameters() if parameter.requires_grad]
+            gradients.append(torch.cat([parameter.grad.flatten() for parameter in trained]))
+
+        def on_train_batch_start(self, trainer: Trainer, pl_module: Supervised, batch: Batch, number: int) -> None:
+            with trainer.precision_plugin.forward_context():
+                logits = copy.deepcopy(pl_module.student).train()
+                loss = nn.functional.cross_entropy(logits(batch.images).float(), batch.labels)
+            loss.backward()
+            own = torch.cat([parameter.grad.flatten() for parameter in logits.parameters()])
+            expected[number // 3] += own / (3 if number < 3 else 2)
+
+    expected = [0, 0]
+    run(tmp_path, WarmupCosine, Watch(), epochs=1, accumulate_grad_batches=3, precision=precision, val_split=0)
+    assert len(gradients) == 2
+    for gradient, mean in zip(gradients, expected, strict=True):
+        assert (gradient - mean).norm() < (1e-5 if precision == "32-true" else 1e-2) * mean.norm()
 
 
 def test_schedules_of_torch_step_once_per_epoch(tmp_path: Path) -> None:

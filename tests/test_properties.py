@@ -179,7 +179,7 @@ def test_schedules_are_finite_and_not_negative(
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=rate)
     schedule = optim.WarmupCosine(optimizer, warmup_epochs=warmup, warmup_from=start)
-    schedule.begin(epochs * steps, steps)
+    schedule.begin(lambda: optim.Length(epochs, math.inf, steps))
     parameter.grad = torch.zeros(1)
     for _ in range(epochs * steps):
         (now,) = schedule.get_last_lr()

@@ -14,7 +14,8 @@ class LastCheckpoint(Checkpoint):
     """Saves `last.ckpt` at the end of each epoch, every `every_n_steps` steps, and after the step at which a run stops.
 
     Lightning's ModelCheckpoint is not used here. If max_steps or max_time ends a run within an epoch, ModelCheckpoint
-    saves the epoch as complete. A run that resumes from this checkpoint would skip the rest of the epoch.
+    saves the epoch as complete. A run that resumes from this checkpoint would skip the rest of the epoch. After the
+    last step of a run, this callback also makes Lightning validate, also if the run ends within an epoch.
 
     Args:
         folder: Folder of the run.
@@ -24,6 +25,7 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, folder: Path, every_n_steps: int | None = None) -> None:
         self.path, self.every_n_steps = folder / "last.ckpt", every_n_steps
+        self._stops, self._loops, self._interval = False, None, None
 
     @staticmethod
     def of(trainer: Trainer) -> "LastCheckpoint | None":
@@ -34,19 +36,43 @@ class LastCheckpoint(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.path = trainer.strategy.broadcast(self.path)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stops, self._loops, self._interval = False, None, trainer.check_val_every_n_epoch
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.check_val_every_n_epoch = self._interval
+
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        stops = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
-        if trainer.fit_loop._should_accumulate() or trainer.fast_dev_run:
+        self._stops |= trainer.should_stop
+        if trainer.fast_dev_run:
             return
-        cut = stops and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if trainer.fit_loop._should_accumulate():
+            trainer.should_stop = False  # stop after the optimizer step: the state before it cannot be saved
+            return
+        trainer.should_stop = self._stops
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        ends = self._stops or 0 <= trainer.max_steps <= trainer.global_step
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
+        cut = ends and not progress.is_last_batch
         if cut or (due and within_epoch(trainer)):
             self.save(trainer)
+        if cut:
+            self._loops = trainer._checkpoint_connector._get_loops_state_dict()
+        if ends or (progress.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs):
+            _validate_now(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and not trainer.fast_dev_run:
+        if trainer.fast_dev_run:
+            return
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             _log_epoch(trainer)
             self._write(trainer)
+        elif self._loops:  # with the values of the validation, but as a state within the epoch
+            self._write(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._loops:
+            checkpoint["loops"] = self._loops
 
     def save(self, trainer: Trainer) -> None:
         """Save the state after a step within an epoch. Call this function only in `on_train_batch_end`."""
@@ -67,6 +93,17 @@ def within_epoch(trainer: Trainer) -> bool:
     """
     loop = trainer.fit_loop.epoch_loop
     return not (loop._num_ready_batches_reached() or loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
+
+
+def _validate_now(trainer: Trainer) -> None:
+    """Let Lightning validate after this step, unless the run never validates."""
+    interval = trainer.check_val_every_n_epoch
+    if not trainer.enable_validation or (interval and interval > (trainer.max_epochs or 1) > 0):
+        return
+    if not trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        trainer.check_val_every_n_epoch = 1
+        trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = None  # the run ends in any case
+        trainer.should_stop = True
 
 
 def _log_epoch(trainer: Trainer) -> None:

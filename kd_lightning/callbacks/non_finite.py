@@ -44,10 +44,13 @@ class NonFiniteGuard(Callback):
             images, and ends the run before the optimizer step. `skip` skips the step, reports it, and counts it in
             `train/skipped`. With `skip`, the run ends after 100 skipped steps in succession. If an epoch has fewer than
             100 steps, the run ends after an epoch of skipped steps.
+        try_step: Whether one training step and one evaluation with a few images are tried before the run's folder is
+            created. An error in a network or in a loss, or a step that needs more memory than the device has, then ends
+            the command in one line. The trial changes no weights, statistics, queues or random numbers.
     """
 
-    def __init__(self, *, nonfinite: Literal["stop", "skip"] = "stop") -> None:
-        self.nonfinite = nonfinite
+    def __init__(self, *, nonfinite: Literal["stop", "skip"] = "stop", try_step: bool = True) -> None:
+        self.nonfinite, self.try_step = nonfinite, try_step
         self.skipped, self.in_a_row = 0, 0
         self.window: list[Seen] = []
         self.spoilt: Tensor | None = None

@@ -1,12 +1,13 @@
 """Progress: the losses, the accuracies, images per second, and the remaining time."""
 
+import math
 import sys
 import time
 from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar, Timer
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
 from kd_lightning.batch import Batch
@@ -27,6 +28,7 @@ class Progress(RichProgressBar):
         # with Lightning's `prog_bar=True`, every step would wait for these values (Lightning's issue 21232)
         self._terms: dict[str, float] = {}
         self._due = False
+        self._before: dict[str, Any] = {}
         if not sys.stdout.isatty():
             self.disable()
 
@@ -36,11 +38,11 @@ class Progress(RichProgressBar):
             super().enable()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._fit_started, self._epochs_before = time.monotonic(), trainer.current_epoch
+        self._fit_started, self._epochs_before = time.monotonic(), self._done(trainer)
         super().on_train_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._images, self._started = 0, time.monotonic()
+        self._images, self._started, self._before = 0, time.monotonic(), {**trainer.callback_metrics}
         super().on_train_epoch_start(trainer, pl_module)
 
     def on_train_batch_end(
@@ -62,17 +64,33 @@ class Progress(RichProgressBar):
             shown["left"] = str(timedelta(seconds=round(self._left(trainer))))
         return shown
 
-    def _left(self, trainer: Trainer) -> float:
-        """Return the estimated seconds until the end of the last epoch, at the mean speed since `fit` began."""
+    @staticmethod
+    def _done(trainer: Trainer) -> float:
+        """Return the number of epochs that are done."""
         in_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.completed / max(trainer.num_training_batches, 1)
-        done = trainer.current_epoch + min(in_epoch, 1.0)
+        return trainer.current_epoch + min(in_epoch, 1.0)
+
+    def _left(self, trainer: Trainer) -> float:
+        """Return the estimated seconds until the end of the run, at the mean speed since `fit` began.
+
+        The run ends at the first of its limits: max_epochs, max_steps or max_time.
+        """
+        done = self._done(trainer)
+        steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        limits = [trainer.max_epochs - done] if (trainer.max_epochs or -1) > 0 else []
+        if trainer.max_steps >= 0:
+            limits.append((trainer.max_steps - trainer.global_step) / max(steps_per_epoch, 1))
         pace = (time.monotonic() - self._fit_started) / max(done - self._epochs_before, 1e-9)
-        return max(pace * (_epochs(trainer) - done), 0.0)
+        seconds = [pace * epochs for epochs in limits]
+        timers = [callback.time_remaining() for callback in trainer.callbacks if isinstance(callback, Timer)]
+        return max(min([*seconds, *(each for each in timers if each is not None)], default=0.0), 0.0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if trainer.is_global_zero:
-            terms = [f"{name} {value:.4g}" for name, value in trainer.callback_metrics.items()]
+            values = trainer.callback_metrics.items()
+            fresh = {name: value for name, value in values if value is not self._before.get(name)}
+            terms = [f"{name} {value:.4g}" for name, value in fresh.items()]
             took = time.monotonic() - self._started
             left = timedelta(seconds=round(self._left(trainer)))
             line = f"epoch {trainer.current_epoch + 1}{_of(trainer)}: {', '.join(terms)}; "
@@ -81,13 +99,6 @@ class Progress(RichProgressBar):
                 self.progress.console.print(line, highlight=False)
             else:
                 print(line, flush=True)
-
-
-def _epochs(trainer: Trainer) -> float:
-    """Return the number of epochs of the run, which is a fraction if max_steps ends it within an epoch."""
-    steps_per_epoch = max(trainer.num_training_batches / trainer.accumulate_grad_batches, 1)
-    limits = (trainer.max_epochs, trainer.max_steps / steps_per_epoch)
-    return min((limit for limit in limits if limit is not None and limit >= 0), default=trainer.current_epoch + 1)
 
 
 def _of(trainer: Trainer) -> str:

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from kd_lightning import distributed
 from kd_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
@@ -104,7 +105,7 @@ class Protocol(Callback):
             student = checkpoints.clean(state, method.student.model)
             checkpoints.write(self.selected.with_name("student.safetensors"), student, facts)
         best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
-        last = _values(trainer) or self._last  # from the checkpoint if this session trained no step
+        last = _mean(_values(trainer)) or self._last  # from the checkpoint if this session trained no step
         for callback in trainer.callbacks:
             if isinstance(callback, WeightAveraging):  # otherwise the test would load the student without averaging
                 callback._average_model = None
@@ -213,6 +214,12 @@ def _count_all(trainer: Trainer) -> None:
 def _values(trainer: Trainer) -> dict[str, float]:
     """Return the last logged values by name."""
     return {key: float(value) for key, value in trainer.callback_metrics.items() if key != "val/loss"}
+
+
+def _mean(values: dict[str, float]) -> dict[str, float]:
+    """Return the mean of each value over the processes, because `train/*` is logged for the images of each process."""
+    everyones = distributed.everyones(values)
+    return {name: sum(each.get(name, value) for each in everyones) / len(everyones) for name, value in values.items()}
 
 
 EVALUATED_BY = (

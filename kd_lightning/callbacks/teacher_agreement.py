@@ -2,23 +2,30 @@
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
+from kd_lightning.evaluation.network_view import FeatureCache
 from kd_lightning.functional import cosine
-from kd_lightning.metrics import NeighborOverlap, top1
+from kd_lightning.metrics import MeanOverImages, neighbor_overlap, top1
 from kd_lightning.models import Features
+
+NEIGHBORS = 10
+MAX_IMAGES = 5000
+"""Largest number of images for `<stage>/neighbors`, because all pairs of images are compared."""
 
 
 class TeacherAgreement(Callback):
     """Logs the agreement of student and teacher on the evaluated images.
 
     `<stage>/agreement` is the share of images for which both networks predict the same class. If the student's
-    classifier is not trained, two other values are logged instead. `<stage>/neighbors` is the share of an image's
-    nearest neighbours that are the same in both embeddings. `<stage>/cosine` is the mean cosine between the vectors of
-    student and teacher that the losses make similar.
+    classifier is not trained, two other values are logged instead. `<stage>/neighbors` is the share of an image's 10
+    nearest neighbours that are the same in both embeddings. It is computed for the first 5,000 images. As in the
+    evaluators, both networks run over these images without autocast. `<stage>/cosine` is the mean cosine between the
+    vectors of student and teacher that the losses make similar.
     """
 
     def __init__(self) -> None:
@@ -26,7 +33,7 @@ class TeacherAgreement(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Distiller) -> None:
         if not pl_module.trains_classifier:
-            metrics = {"neighbors": NeighborOverlap(), "cosine": MeanMetric()}
+            metrics = {"cosine": MeanOverImages()}
         elif pl_module.has_task_classifier:
             metrics = {"agreement": top1(pl_module.teacher.num_classes)}
         else:
@@ -43,21 +50,32 @@ class TeacherAgreement(Callback):
             if "agreement" in self.metrics:
                 self.metrics["agreement"].update(outputs.logits, teacher.logits.argmax(dim=1))
                 return
-            self.metrics["neighbors"].update(outputs.embedding, teacher.embedding)
             if pair := pl_module.aligned_pair(outputs, teacher):
                 self.metrics["cosine"].update(cosine(*(vectors.float() for vectors in pair)))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Distiller) -> None:
-        self._log(pl_module, "val")
+        self._log(trainer, pl_module, "val")
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Distiller) -> None:
-        self._log(pl_module, "test")
+        self._log(trainer, pl_module, "test")
 
-    def _log(self, pl_module: Distiller, stage: str) -> None:
+    def _log(self, trainer: Trainer, pl_module: Distiller, stage: str) -> None:
+        if not pl_module.trains_classifier:
+            overlap = neighbor_overlap(*self._embeddings(trainer, pl_module, stage), [NEIGHBORS])[NEIGHBORS]
+            pl_module.log(f"{stage}/neighbors", overlap, prog_bar=True, sync_dist=True, reduce_fx="max")
         for name, metric in self.metrics.items():
             if metric.update_called:
                 pl_module.log(f"{stage}/{name}", metric.compute(), prog_bar=True)
         self.metrics = {}
+
+    def _embeddings(self, trainer: Trainer, pl_module: Distiller, stage: str) -> list[torch.Tensor]:
+        """Return the embeddings of the first images in the student and in the teacher, on every rank."""
+        data, cache = trainer.datamodule, FeatureCache(pl_module.device)
+        images = data.datasets[stage]
+        if len(images) > MAX_IMAGES:
+            images = images.subset(torch.arange(MAX_IMAGES))
+        with torch.no_grad():
+            return [cache.read(network, data, images).embedding for network in (pl_module.student, pl_module.teacher)]

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from functools import partial
 from typing import Any
 
 import yaml
@@ -19,6 +20,7 @@ from kd_lightning.config.messages import config_error
 from kd_lightning.config.parser import Parser
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
+from kd_lightning.distillation.trial import try_step
 from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation import Evaluator
 from kd_lightning.io import noise
@@ -95,7 +97,10 @@ class CLI(LightningCLI):
             folder, loggers = self._get(self.config_init, "run").open(self.model, data, self.resume_path)
             self.watch, self.stop = assembly.run_context(trainer, folder, resumes=bool(self.resume_path))
             protocol = self._get(self.config_init, "protocol")
+            guard = self._get(self.config_init, "guard")
             data.tested, data.checks = protocol.test, [evaluator.check_data for evaluator in evaluators]
+            if guard.try_step:
+                data.checks.insert(0, partial(try_step, self.model))
             checkpoints = assembly.checkpoints_of(protocol, folder, trainer, self.model, data)
             all_callbacks += [self.watch, *checkpoints, self.stop]
             kwargs |= {"default_root_dir": folder, "logger": assembly.loggers_of(trainer, loggers)}

@@ -49,6 +49,7 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
         sub_config_error,
         _refused_class,
         _missing_package,
+        _schedule,
         _unknown_field,
         _unknown_class,
         _missing,
@@ -70,6 +71,21 @@ def _missing_package(message: str, field: str, options: set[str]) -> str:
     if not found or f"{found[1]}.".startswith(f"{found[2]}."):  # the second case is a module of the class itself
         return ""
     return f"{field}: {needs_package(found[1].rpartition('.')[2], found[2].partition('.')[0])}"
+
+
+def _schedule(message: str, field: str, options: set[str]) -> str:
+    """Return the message about a schedule of timm, or about the name of several classes (two ReduceLROnPlateau)."""
+    if match := re.search(
+        r"Multiple subclasses with name (\S+?)\. Give the full class path[^:]*: ([\w., ]+\w)", message
+    ):
+        hint = "; only that of lightning.pytorch.cli works" if match[1] == "ReduceLROnPlateau" else ""
+        return f"{field}: {match[1]} is the name of {match[2].replace(', ', ' and ')}; give the complete name{hint}"
+    if field.endswith("lr_scheduler") and (match := re.search(r"'(timm\.[\w.]+)' to be a", message)):
+        return (
+            f"{field}: {match[1]} is no schedule of torch, and Lightning cannot update it; choose WarmupCosine, "
+            "WarmupMultiStep or a class of torch.optim.lr_scheduler"
+        )
+    return ""
 
 
 def _unknown_field(message: str, field: str, options: set[str]) -> str:
@@ -115,6 +131,8 @@ def _unknown_class(message: str, field: str, options: set[str]) -> str:
     base = match.groupdict().get("base")
     if not base and field.endswith("parts") and name in classes_of("model"):
         base = "Distiller"
+    if base == "ReduceLROnPlateau":  # the last of the types that a schedule may have
+        base = "LRScheduler"
     problem = f"{name} is not a subclass of {base}" if base else f"there is no class {name!r}"
     return f"{field}: {problem}{nearest(name.split('.')[-1], choices)}"
 

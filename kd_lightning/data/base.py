@@ -31,8 +31,8 @@ class ImageData(LoaderMixin, ABC):
         global_batch_size: Number of training images per step on all devices together. It replaces batch_size. Results
             are then the same on any number of devices, except for batch normalisation, which uses the images of one
             device.
-        eval_batch_size: Number of images per evaluation step on each device. It can be larger than batch_size, because
-            evaluation stores no gradients.
+        eval_batch_size: Number of images per step of the validation and the test on each device. It can be larger than
+            batch_size, because evaluation stores no gradients. It does not change the results.
         val_split: Share of the training images that is held out for validation. A value of 1 or more is a number of
             images. The images are stratified by class and drawn with `split_seed`. With 0, all images are used for
             training, as in most papers. This argument has no effect if the data set has its own validation images.

@@ -18,6 +18,9 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.mixing import Mixing
 from kd_lightning.randomness import permutation
 
+_SPARE = 16
+"""Number of additional images that are read if some may be unreadable and skipped."""
+
 
 class LoaderMixin(LightningDataModule):
     """Loaders and augmentation for `ImageData`, which defines the splits and the arguments."""
@@ -29,6 +32,7 @@ class LoaderMixin(LightningDataModule):
     mixing: Mixing | None
     neighbors: Neighbors | None
     num_workers: int | None
+    skip_unreadable: bool
     predict_split: str
     seed: int
     split_seed: int
@@ -113,19 +117,30 @@ class LoaderMixin(LightningDataModule):
         """Return a loader of all training images without augmentation, on every rank, for a table of neighbours."""
         return self.in_order(self.datasets["train"], place={})
 
+    def _decoded_for_training(self, images: ImageDataset) -> ImageDataset:
+        return images.cropped(self.train_transforms[0], self.views) if self._crops_from_files(images) else images
+
+    def some_training_images(self, count: int) -> Batch:
+        """Return a batch of `count` training images, or of all if there are fewer, before `augmented`."""
+        images = self._decoded_for_training(self.datasets["train"])
+        spare = _SPARE if self.skip_unreadable else 0
+        batch = images.take(torch.linspace(0, len(images) - 1, min(len(images), count + spare)).long())
+        views = tuple(view[:count] for view in batch.views)
+        fields = (field[:count] for field in (batch.images, batch.labels, batch.indices, batch.keys))
+        return Batch(*fields, views)
+
     def train_dataloader(self) -> DataLoader:
         images, place = self.datasets["train"], self._place()
         if isinstance(images, StoredImages) and self.trainer:
             images = self.datasets["train"] = images.resident(self.trainer.strategy.root_device)
-        if self._crops_from_files(images):
-            images = images.cropped(self.train_transforms[0], self.views)
+        images = self._decoded_for_training(images)
         if self.neighbors:
             sampler: EpochSampler = NeighborSampler(
                 self.neighbors.rows, count=self.neighbors.count, seed=self.seed, **place
             )
         else:
             sampler = EpochSampler(len(images), seed=self.seed, shuffle=True, repeats=self.repeats, **place)
-        self._training = self._loader(images, sampler)
+        self._training = self._loader(images, sampler, self.batch_size)
         if self._resumed:
             self._training.load_state_dict(self._resumed)
         return self._training
@@ -152,20 +167,25 @@ class LoaderMixin(LightningDataModule):
     def _place(self) -> dict[str, int]:
         return {"rank": self.trainer.global_rank, "world": self.world} if self.trainer else {}
 
-    def in_order(self, images: ImageDataset, *, place: dict[str, int] | None = None) -> ImageLoader:
+    def in_order(
+        self, images: ImageDataset, *, place: dict[str, int] | None = None, group: int | None = None
+    ) -> ImageLoader:
         """Return a loader of all images in order.
 
-        `place` has the keys `rank` and `world`. If `place` is empty, the loader yields all images on each rank.
+        `place` has the keys `rank` and `world`. If `place` is empty, the loader yields all images on each rank. With
+        `group`, each batch consists of this number of successive images. The batches then depend neither on
+        `eval_batch_size` nor on the number of ranks.
         """
         place = self._place() if place is None else place
-        return self._loader(images, EpochSampler(len(images), seed=self.seed, shuffle=False, **place))
+        sampler = EpochSampler(len(images), seed=self.seed, shuffle=False, group=group or 1, **place)
+        return self._loader(images, sampler, group or self.eval_batch_size)
 
-    def _loader(self, images: ImageDataset, sampler: EpochSampler) -> ImageLoader:
+    def _loader(self, images: ImageDataset, sampler: EpochSampler, batch_size: int) -> ImageLoader:
         workers = self.workers if isinstance(images, EncodedImages) else 0
         on_host = not (isinstance(images, StoredImages) and images.images.is_cuda)
         return ImageLoader(
             images,
-            batch_size=self.batch_size if sampler.shuffle else self.eval_batch_size,
+            batch_size=batch_size,
             sampler=sampler,
             collate_fn=identity_collate,
             num_workers=workers,

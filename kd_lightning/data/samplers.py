@@ -29,11 +29,23 @@ class EpochSampler(Sampler[Place]):
         repeats: Number of times that an image occurs in succession, each time with a new augmentation (repeated
             augmentation: Hoffer et al. 2020; DeiT and TinTeM use 3). The length of an epoch does not change. The epoch
             therefore contains fewer images.
+        group: Number of successive places that stay together on one rank if `shuffle` is false. Rank r gets the groups
+            r, r + world, ...
     """
 
-    def __init__(self, size: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1, repeats: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world: int = 1,
+        repeats: int = 1,
+        group: int = 1,
+    ) -> None:
         self.size, self.seed, self.shuffle, self.rank, self.world = size, seed, shuffle, rank, world
-        self.repeats, self.epoch = repeats, 0
+        self.repeats, self.group, self.epoch = repeats, group, 0
         self.skip = (0, 0)
         """An epoch, and the number of its places to skip when a run resumes within it."""
 
@@ -41,12 +53,17 @@ class EpochSampler(Sampler[Place]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.size // self.world if self.shuffle else len(range(self.rank, self.size, self.world))
+        return self.size // self.world if self.shuffle else len(self.rows())
+
+    def rows(self) -> list[int]:
+        """Return this rank's rows without `shuffle`, in order."""
+        starts = range(self.rank * self.group, self.size, self.world * self.group)
+        return [row for start in starts for row in range(start, min(start + self.group, self.size))]
 
     def order(self) -> Iterator[Place]:
         """Yield this rank's places in this epoch."""
         if not self.shuffle:
-            yield from ((self.epoch, row, 0) for row in range(self.rank, self.size, self.world))
+            yield from ((self.epoch, row, 0) for row in self.rows())
             return
         rows = permutation(self.size, self.seed, self.epoch).tolist()
         for place in range(self.rank, len(self) * self.world, self.world):

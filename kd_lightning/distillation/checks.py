@@ -145,11 +145,10 @@ def check_dtype(teacher: Network, data: Any) -> None:
         )
 
 
-def warn_about_idle_parameters(method: LightningModule) -> None:
-    """Warn about trainable parameters that received no gradient."""
-    idle = [name for name, value in method.named_parameters() if value.requires_grad and value.grad is None]
-    if idle:
+def warn_about_idle_parameters(method: LightningModule, names: list[str]) -> None:
+    """Warn about the trainable parameters with these names, which receive no gradient."""
+    if names:
         rank_zero_warn(
-            f"model: {len(idle)} trainable parameters of {type(method).__name__} receive no gradient and keep their "
-            f"initial values: {', '.join(idle[:3])}"
+            f"model: {len(names)} trainable parameters of {type(method).__name__} receive no gradient and keep their "
+            f"initial values: {', '.join(names[:3])}"
         )

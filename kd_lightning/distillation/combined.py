@@ -125,6 +125,7 @@ class Combined(Distiller):
         for part in self.parts.values():
             part.trainer = self.trainer
             part.setup(stage)
+        super().setup(stage)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import passes
 from kd_lightning.functional import cross_entropy
-from kd_lightning.metrics import top1
+from kd_lightning.metrics import MeanOverImages, top1
 from kd_lightning.models import Features, Network, Reads
 
 
@@ -21,16 +21,18 @@ class Prediction(NamedTuple):
     indices: Tensor
 
 
-def accuracies(classes: int) -> nn.ModuleDict:
-    """Return one metric of top-1 accuracy for validation and one for test."""
-    return nn.ModuleDict({stage: top1(classes) for stage in ("val", "test")})
+def evaluation_metrics(classes: int) -> nn.ModuleDict:
+    """Return the metrics of validation and of test: top-1 accuracy and mean cross-entropy over all images."""
+    return nn.ModuleDict(
+        {stage: nn.ModuleDict({"acc": top1(classes), "ce": MeanOverImages()}) for stage in ("val", "test")}
+    )
 
 
 class EvaluationSteps(LightningModule):
     """The validation, test and prediction steps of `StudentModule`."""
 
     student: Network
-    accuracy: nn.ModuleDict
+    metrics: nn.ModuleDict
     trains_classifier: bool
 
     @property
@@ -51,11 +53,11 @@ class EvaluationSteps(LightningModule):
         """
         student = passes.run(self.student, batch.images, self.evaluation_reads)
         if student.logits is not None and self.trains_classifier and self.has_labels:
-            count = len(batch.images)
-            self.accuracy[stage].update(student.logits, batch.labels)
-            self.log(f"{stage}/acc", self.accuracy[stage], prog_bar=True, batch_size=count)
-            entropy = cross_entropy(student.logits, batch.labels)
-            self.log(f"{stage}/ce", entropy, on_epoch=True, sync_dist=True, batch_size=count)
+            metrics, count = self.metrics[stage], len(batch.images)
+            metrics["acc"].update(student.logits, batch.labels)
+            metrics["ce"].update(cross_entropy(student.logits, batch.labels, reduction="none"))
+            self.log(f"{stage}/acc", metrics["acc"], prog_bar=True, batch_size=count)
+            self.log(f"{stage}/ce", metrics["ce"], batch_size=count)
         return student
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:

@@ -49,7 +49,7 @@ class FrozenNetworks(LightningModule):
             before: Earlier result of `fingerprints`.
 
         Raises:
-            RunError: in this case. The message names the networks and the callbacks of other packages.
+            RunError: if weights have changed. The message names the networks and the callbacks of other packages.
         """
         now = self.fingerprints()
         changed = [name for name, fingerprint in before.items() if now.get(name) != fingerprint]

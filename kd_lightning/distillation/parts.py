@@ -138,7 +138,7 @@ def without_networks(part: Distiller, *, gather: bool) -> Distiller:
     gathers samples if the combination does, unless the class of the part sets `gather` to false.
     """
     vars(part)["student"] = part._modules.pop("student")
-    del part.frozen_networks["teacher"], part.accuracy
+    del part.frozen_networks["teacher"], part.metrics
     part.is_part = True
     part.ce_weight = part.kd_weight = 0.0
     part.gather = part.gather and gather

@@ -1,5 +1,6 @@
 """Hooks for random numbers, optimizer and checkpoint. `Combined` runs them once, and not again for each part."""
 
+import math
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -8,6 +9,7 @@ from kd_lightning import optim
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks
 from kd_lightning.distillation.frozen_networks import FrozenNetworks
+from kd_lightning.distillation.unreached import freeze_unreached, without_gradient
 from kd_lightning.models import Network
 from kd_lightning.randomness import reseed
 
@@ -28,8 +30,18 @@ class RunHooks(FrozenNetworks):
 
     student: Network
     trained_by: str
+    rate_scale: float = 1.0
+    """Factor of the learning rates for the number of images per step (`lr_batch_size`)."""
+    base_rates: list[float]
+    """Learning rates with this factor, but without that of the schedule, for each group of parameters."""
     is_part: bool = False
     """Whether this method is a part of `Combined`."""
+
+    @once_per_run
+    def setup(self, stage: str) -> None:
+        """Freeze what no loss reaches, before the optimizer and DistributedDataParallel get the parameters."""
+        if stage == "fit" and hasattr(self.trainer.datamodule, "some_training_images"):
+            freeze_unreached(self, self.trainer.datamodule)
 
     @once_per_run
     def on_fit_start(self) -> None:
@@ -39,6 +51,10 @@ class RunHooks(FrozenNetworks):
     @once_per_run
     def on_fit_end(self) -> None:
         self.check_unchanged(self._fingerprints)
+
+    @once_per_run
+    def on_train_start(self) -> None:
+        optim.rescale(self)  # BatchSizeFinder has changed the number of images per step
 
     @once_per_run
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -53,7 +69,20 @@ class RunHooks(FrozenNetworks):
     @once_per_run
     def on_after_backward(self) -> None:
         if not (self.trainer.global_step or self.trainer.fit_loop.epoch_loop.batch_idx):
-            checks.warn_about_idle_parameters(self)
+            checks.warn_about_idle_parameters(self, without_gradient(self))
+
+    def share_of_step(self, batch_idx: int) -> float:
+        """Return the factor of the loss of a batch so that the gradients of a step are the mean over its batches.
+
+        Lightning divides every loss by the number of batches that a step accumulates. At the end of an epoch, fewer
+        batches may be left.
+        """
+        trainer = self.trainer
+        count, batches = trainer.accumulate_grad_batches, trainer.num_training_batches
+        if count == 1 or math.isinf(batches) or trainer.strategy.handles_gradient_accumulation:
+            return 1.0
+        left = batches % count
+        return count / left if left and batch_idx >= batches - left else 1.0
 
     @property
     def global_batch(self) -> int:

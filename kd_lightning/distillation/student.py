@@ -11,7 +11,7 @@ from torch import Tensor
 from kd_lightning import optim
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
-from kd_lightning.distillation.evaluation_steps import EvaluationSteps, accuracies
+from kd_lightning.distillation.evaluation_steps import EvaluationSteps, evaluation_metrics
 from kd_lightning.distillation.passes import FurtherNetwork, Images, Inputs, Seen
 from kd_lightning.distillation.readers import is_read
 from kd_lightning.distillation.run_hooks import RunHooks
@@ -68,7 +68,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         self.loss_terms: dict[str, Tensor] = {}
         """Weighted terms of the last step, detached."""
         self.recording, self.recorded = True, {}
-        self.accuracy = accuracies(student.num_classes)
+        self.metrics = evaluation_metrics(student.num_classes)
 
     def set_weights(self, **weights: float) -> None:
         """Set the weights of terms as attributes that have the names of the arguments.
@@ -184,4 +184,5 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             values = {**self.recorded, **self.loss_terms, "loss": total.detach(), "lr": rate}
             self.log_dict({name if "/" in name else f"train/{name}": value for name, value in values.items()})
-        return total
+        share = self.share_of_step(batch_idx)
+        return total if share == 1 else total * share

@@ -96,14 +96,18 @@ def sgd_scores(
         batch_size: Number of images per step; a number above M counts as M.
     """
     generator = torch.Generator().manual_seed(0)
-    layer = nn.Linear(bank.shape[1], classes).to(bank.device)
-    with torch.no_grad():
-        layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * 0.01)
-        layer.bias.zero_()
-    optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(0.6 * epochs), int(0.8 * epochs)])
     size = min(batch_size, len(bank))
-    with torch.enable_grad(), torch.autocast(bank.device.type, enabled=False):
+    with (
+        torch.inference_mode(False),  # Lightning tests in this mode, in which nothing can be trained
+        torch.enable_grad(),
+        torch.autocast(bank.device.type, enabled=False),
+    ):
+        layer = nn.Linear(bank.shape[1], classes).to(bank.device)
+        with torch.no_grad():
+            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * 0.01)
+            layer.bias.zero_()
+        optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(0.6 * epochs), int(0.8 * epochs)])
         for _ in range(epochs):
             order = torch.randperm(len(bank), generator=generator)[: len(bank) // size * size]
             for rows in order.to(bank.device).split(size):
@@ -111,4 +115,5 @@ def sgd_scores(
                 F.cross_entropy(layer(bank[rows]), labels[rows]).backward()
                 optimizer.step()
             schedule.step()
-    return layer(queries).detach()
+    with torch.no_grad():
+        return layer(queries)

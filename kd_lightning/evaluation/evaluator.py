@@ -162,9 +162,9 @@ class Evaluator(Callback, ABC):
         if self.data and trainer.datamodule.labeled:  # distinguish them from results on the run's own images
             result.values = {f"{name}_{data.name}": value for name, value in result.values.items()}
         for name, value in result.values.items():
-            # every rank has evaluated all images, so the mean over ranks equals each rank's value
+            # every rank has evaluated all images; a mean of their equal values would be rounded, a maximum is not
             full = name if "/" in name else f"{split}/{name}"
-            pl_module.log(full, float(value), prog_bar=split == "val", sync_dist=True)
+            pl_module.log(full, float(value), prog_bar=split == "val", sync_dist=True, reduce_fx="max")
         if split == "test":
             self.result, self.seconds = result, time.monotonic() - started
 

@@ -17,6 +17,10 @@ from kd_lightning.data.images import ImageDataset
 from kd_lightning.evaluation.knn_scores import knn_scores
 from kd_lightning.models import Network
 
+LARGEST_GROUP, SMALLEST_GROUP = 256, 8
+PIXELS = 1 << 22
+"""Largest number of pixels in a group of images, unless the group has SMALLEST_GROUP images."""
+
 
 class Predictions(NamedTuple):
     """A network's outputs for N images, in float32."""
@@ -65,7 +69,10 @@ def read(
 class FeatureCache:
     """Cache of outputs, so that each network runs only once over each set of images.
 
-    Each rank runs the network over its share of the images, and then receives the outputs for all images.
+    Each rank runs the network over its share of the images, and then receives the outputs for all images. A network
+    always gets the same groups of images, because the other images of a batch change the rounding of its outputs, and
+    rounding can change which images are nearest neighbours. The results are therefore the same for any number of ranks
+    and any `data.eval_batch_size`.
     """
 
     device: torch.device
@@ -91,9 +98,18 @@ class FeatureCache:
         """Return the outputs of a network for images that `data` loads and `change` modifies, without caching."""
         place = {"rank": distributed.rank(), "world": distributed.world_size()}
         with torch.random.fork_rng(devices=[]):  # a loader draws a seed, which must not change the training
-            loader = data.in_order(images, place=place)
+            loader = data.in_order(images, place=place, group=group_size(images.side, side, network.size))
             outputs = read(network, map(change, loader) if change else loader, self.device, side=side, quiet=True)
-        return Predictions(*map(distributed.gather_all, outputs))
+        if distributed.world_size() == 1:
+            return outputs
+        rows = torch.tensor(loader.sampler.rows(), dtype=torch.int64, device=self.device)
+        order = distributed.gather_all(rows).argsort()
+        return Predictions(*(distributed.gather_all(output)[order] for output in outputs))
+
+
+def group_size(*sides: int | None) -> int:
+    """Return the number of images that a network sees at a time, for images of the largest of the given sides."""
+    return min(max(PIXELS // max(side or 1 for side in sides) ** 2, SMALLEST_GROUP), LARGEST_GROUP)
 
 
 @dataclass

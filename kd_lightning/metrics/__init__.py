@@ -4,9 +4,10 @@ from kd_lightning.metrics.accuracy import top1
 from kd_lightning.metrics.cka import LinearCKA, linear_cka
 from kd_lightning.metrics.classification import NLL, Brier, CalibrationError, PerClassAccuracy
 from kd_lightning.metrics.faithfulness import Agreement, LogitCosine, SoftKL
-from kd_lightning.metrics.neighbors import NeighborOverlap, neighbor_overlap
+from kd_lightning.metrics.neighbors import neighbor_overlap
 from kd_lightning.metrics.retrieval import retrieval
 from kd_lightning.metrics.similarity import SimilarityDistance, similarity_distance
+from kd_lightning.metrics.states import MeanOverImages
 
 __all__ = [
     "NLL",
@@ -15,7 +16,7 @@ __all__ = [
     "CalibrationError",
     "LinearCKA",
     "LogitCosine",
-    "NeighborOverlap",
+    "MeanOverImages",
     "PerClassAccuracy",
     "SimilarityDistance",
     "SoftKL",

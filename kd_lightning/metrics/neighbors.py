@@ -1,60 +1,22 @@
-"""NeighborOverlap: whether images have the same nearest neighbours in two embeddings."""
+"""neighbor_overlap: whether images have the same nearest neighbours in two embeddings."""
 
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from kd_lightning.errors import check_positive
 from kd_lightning.metrics.cka import check_pair
 from kd_lightning.metrics.cosines import cosine_rows, mask_self
-from kd_lightning.metrics.states import concatenate, gather_rows
-
-
-class NeighborOverlap(Metric):
-    """Share of an image's k nearest neighbours, by cosine, that are the same in two embeddings: 0 to 1.
-
-    The embeddings may have different widths. A student can therefore be compared with its teacher without a mapping
-    between them, as in the evaluation of CoSS. Two unrelated embeddings of N images share k / (N - 1) by chance.
-
-    Args:
-        k: Number of neighbours, limited to the number of other images. For a sequence, the result is a dict.
-        max_images: Largest number of images per device. Further images are ignored, because all pairs are compared.
-    """
-
-    higher_is_better = True
-    full_state_update = False
-    student: list[Tensor]
-    teacher: list[Tensor]
-
-    def __init__(self, *, k: int | Sequence[int] = 10, max_images: int = 5000) -> None:
-        super().__init__(dist_sync_fn=gather_rows)
-        self.k, self.max_images = k, max_images
-        self.add_state("student", [], dist_reduce_fx="cat")
-        self.add_state("teacher", [], dist_reduce_fx="cat")
-
-    def update(self, student: Tensor, teacher: Tensor) -> None:
-        """Add images: N,D and N,E."""
-        room = max(0, self.max_images - sum(map(len, self.student)))
-        self.student.append(student[:room].detach().float())
-        self.teacher.append(teacher[:room].detach().float())
-
-    def compute(self) -> Tensor | dict[int, Tensor]:
-        """Return the mean over images. It is 0 for fewer than two images, and NaN if a value is not finite."""
-        student, teacher = concatenate(self.student), concatenate(self.teacher)
-        ks = (self.k,) if isinstance(self.k, int) else self.k
-        shares = neighbor_overlap(student, teacher, ks) if len(student) else dict.fromkeys(ks, 0.0)
-        overlaps = {k: torch.tensor(share, device=self.device) for k, share in shares.items()}
-        return overlaps[self.k] if isinstance(self.k, int) else overlaps
 
 
 def neighbor_overlap(student: Tensor, teacher: Tensor, ks: Sequence[int]) -> dict[int, float]:
-    """Return `NeighborOverlap` for several k in one pass over chunks of rows.
+    """Return the share of an image's k nearest neighbours, by cosine, that are the same in two embeddings: 0 to 1.
 
-    The chunks avoid an N x N matrix, for example for 50,000 images. The values are 0 for fewer than two images, and NaN
-    if an embedding is not finite.
+    The embeddings may have different widths. A student can therefore be compared with its teacher without a mapping
+    between them, as in the evaluation of CoSS. Two unrelated embeddings of N images share k / (N - 1) by chance. All k
+    are computed in one pass over chunks of rows. The chunks avoid an N x N matrix, for example for 50,000 images. The
+    values are 0 for fewer than two images, and NaN if an embedding is not finite.
 
     Args:
         student: Embeddings of the student, N,D. They are converted to float32.

@@ -51,7 +51,7 @@ class SumMetric(Metric):
 
 
 class MeanOverImages(SumMetric):
-    """Base of metrics that are means over images. A mean is NaN without images."""
+    """Mean of a value over images. NaN without images. It is also the base of metrics that compute such a value."""
 
     total: Tensor
     count: Tensor
@@ -59,10 +59,15 @@ class MeanOverImages(SumMetric):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("total", "count", **kwargs)
 
-    def add(self, values: Tensor) -> None:
+    def update(self, values: Tensor) -> None:
         """Add one value for each of N images."""
-        self.total += values.detach().double().sum()
-        self.count += len(values)
+        self.add(values)
+
+    def add(self, values: Tensor) -> None:
+        """Do the same for a subclass, whose `update` has other arguments."""
+        # not in place: a metric that Lightning used in a test has states that only inference mode may change
+        self.total = self.total + values.detach().double().sum()
+        self.count = self.count + len(values)
 
     def compute(self) -> Tensor:
         """Return the value as a float64 scalar."""

@@ -3,6 +3,7 @@
 import csv
 import inspect
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -35,14 +36,13 @@ class Scores(Callback):
 def trainer(folder: Path, callbacks: list[Callback], epochs: int, **kwargs: object) -> Trainer:
     return Trainer(
         max_epochs=epochs,
-        limit_train_batches=2,
         accelerator="cpu",
         default_root_dir=folder,
         callbacks=callbacks,
         enable_model_summary=False,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
-        **{"logger": False, **kwargs},
+        **{"logger": False, "limit_train_batches": 2, **kwargs},
     )
 
 
@@ -76,6 +76,71 @@ def test_a_resumed_run_takes_the_best_checkpoint_along(tmp_path: Path) -> None:
     assert epoch(tmp_path / "better" / "best.ckpt") == 2
     assert epoch(tmp_path / "worse" / "last.ckpt") == 2
     assert epoch(tmp_path / "first" / "best.ckpt") == 1
+
+
+class Ends(Callback):
+    """Ends a run after a batch, as Lightning's Timer does, and counts the validations."""
+
+    def __init__(self, batch: int | None = None) -> None:
+        self.batch, self.validated = batch, []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        trainer.should_stop = trainer.should_stop or trainer.fit_loop.total_batch_idx + 1 == self.batch
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validated.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(
+    ("settings", "validated", "batches"),
+    [
+        ({"max_steps": 6}, [4, 6], 2),
+        ({"max_steps": 2}, [2], 2),
+        ({"max_steps": 6, "check_val_every_n_epoch": 3}, [6], 2),
+        ({"max_steps": 6, "val_check_interval": 3}, [3, 6], 2),
+        ({"max_steps": 3, "accumulate_grad_batches": 3}, [2, 3], 3),
+        ({"batch": 6}, [4, 6], 2),
+        ({"batch": 2, "accumulate_grad_batches": 3}, [1], 3),
+        ({"max_epochs": 3, "check_val_every_n_epoch": 2}, [8, 12], 4),
+        ({"max_epochs": 2, "check_val_every_n_epoch": 3}, [], 4),
+        ({"max_epochs": 2, "limit_val_batches": 0}, [], 4),
+    ],
+)
+def test_a_run_ends_with_a_validation_of_its_last_weights(
+    settings: dict[str, int], validated: list[int], batches: int, tmp_path: Path
+) -> None:
+    """4 batches per epoch. `batches` is the number of batches of the last epoch."""
+    settings = {"limit_train_batches": 4, "max_epochs": 10, **settings}
+    ends, protocol = Ends(settings.pop("batch", None)), Protocol()
+    saving = protocol.checkpoints(tmp_path, validated=bool(validated))
+    run = trainer(
+        tmp_path, [ends, protocol, *saving], settings.pop("max_epochs"), enable_progress_bar=False, **settings
+    )
+    built = Supervised(student=Network("cifar_resnet8", model_kwargs=NARROW))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*could not find the monitored key")
+        run.fit(built, Digits(max_train_samples=200, batch_size=50))
+    assert ends.validated == validated
+    values = {name: value.item() for name, value in run.callback_metrics.items()}
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert last["last_values"] == values
+    assert last["global_step"] == run.global_step
+    assert last["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"] == batches
+    if validated:
+        assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] in validated
+        (again,) = run.validate(built, Digits(max_train_samples=200, batch_size=50), verbose=False)
+        assert again == pytest.approx({name: value for name, value in values.items() if name.startswith("val/")})
+
+
+def test_the_lines_show_new_values_and_the_time_left_by_steps(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    built, settings = Supervised(student=Network("cifar_resnet8", model_kwargs=NARROW)), {"check_val_every_n_epoch": 2}
+    run = trainer(tmp_path, [Progress()], 10**6, enable_checkpointing=False, max_steps=6, **settings)
+    run.fit(built, Digits(max_train_samples=100, batch_size=50))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert ["val/acc" in line for line in lines] == [False, True, False]
+    assert all("train/ce" in line for line in lines)
+    assert all(re.search(r" 0:00:\d\d left", line) for line in lines)
+    assert lines[-1].endswith("0:00:00 left")
 
 
 def test_what_is_evaluated_follows_from_whether_there_is_validation(tmp_path: Path) -> None:

@@ -64,6 +64,21 @@ def refused(tmp_path: Path, capfd: pytest.CaptureFixture):
         (KD, ["--model.student.model_kwargs={depht: 3}"], ["model_kwargs", "depht"]),
         (KD, ["--model.optimizer=torch.optim.SDG"], ["model.optimizer", "SDG", "SGD"]),
         (KD, ["--model.lr_scheduler=WarmupCosin"], ["model.lr_scheduler", "WarmupCosin", "WarmupCosine"]),
+        (
+            KD,
+            ["--model.lr_scheduler=timm.scheduler.CosineLRScheduler", "--model.lr_scheduler.t_initial=5"],
+            ["model.lr_scheduler: timm.scheduler.CosineLRScheduler is no schedule of torch", "choose WarmupCosine"],
+        ),
+        (
+            KD,
+            ["--model.lr_scheduler=ReduceLROnPlateau"],
+            ["model.lr_scheduler: ReduceLROnPlateau is the name of", "only that of lightning.pytorch.cli works"],
+        ),
+        (
+            KD,
+            ["--model.lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau"],
+            ["model.lr_scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "monitor"],
+        ),
         (KD, ["--trainer.precision=17"], ["trainer.precision", "17", "bf16-mixed"]),
         (KD, ["--trainer.precision=fp16-mixed"], ["trainer.precision", "fp16-mixed", "nearest", "16-mixed"]),
         (

@@ -138,3 +138,12 @@ def test_three_views(folder: Path, kind: str) -> None:
         for first, second in combinations((three.images, *three.views), 2):
             assert first.shape == second.shape
             assert (first != second).flatten(1).any(dim=1).float().mean() > 0.7
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_groups_stay_together_and_no_image_is_lost(world: int) -> None:
+    samplers = [EpochSampler(23, seed=0, shuffle=False, rank=r, world=world, group=8) for r in range(world)]
+    rows = [[row for _, row, _ in sampler] for sampler in samplers]
+    assert [len(sampler) for sampler in samplers] == [*map(len, rows)]
+    groups = [part[start : start + 8] for part in rows for start in range(0, len(part), 8)]
+    assert sorted(groups) == [[*range(8)], [*range(8, 16)], [*range(16, 23)]]

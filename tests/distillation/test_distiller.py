@@ -12,11 +12,12 @@ import torch
 from helpers.factories import digits, method, student, trainer, with_weights
 from torch import Tensor, nn
 
+from kd_lightning.batch import Batch
 from kd_lightning.callbacks import TeacherAgreement
 from kd_lightning.distillation import Combined
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import KD, SEED, SP, CoSS, SimReg, Supervised
-from kd_lightning.models import Network, Reads
+from kd_lightning.models import Features, Network, Reads
 
 IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -145,6 +146,12 @@ def test_any_part_that_trains_is_in_the_optimizer(teacher: Network, tmp_path: Pa
         def __init__(self, **kwargs: object) -> None:
             super().__init__(**kwargs)
             self.adapter = nn.Linear(16, 4)
+
+        def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+            return {
+                **super().losses(student, teacher, batch),
+                "adapter": sum(p.mean() for p in self.adapter.parameters()),
+            }
 
     method = WithAdapter(teacher=teacher, student=student())
     run = trainer(tmp_path, limit_train_batches=1)

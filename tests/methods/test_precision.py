@@ -70,10 +70,11 @@ class Step(NamedTuple):
     gradients: list[Tensor]
 
 
-def step(built: StudentModule, given: Batch, precision: str) -> Step:
+def step(built: StudentModule, given: Batch, precision: str, device: str = "cpu") -> Step:
     """Return a step as Lightning computes it. For 16-mixed, lower the scale until no gradient overflows."""
-    plugin = PLUGINS[precision]()
-    built = plugin.convert_module(built)
+    plugin = MixedPrecision(precision, device) if precision.endswith("mixed") else PLUGINS[precision]()
+    built = plugin.convert_module(built).to(device)
+    given = Batch(*(column.to(device) for column in given[:4]))
     built.log = built.log_dict = lambda *args, **kwargs: None  # there is no trainer
     with plugin.forward_context():
         found = built.training_terms(given)

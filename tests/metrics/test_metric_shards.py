@@ -18,7 +18,7 @@ from kd_lightning.metrics import (
     CalibrationError,
     LinearCKA,
     LogitCosine,
-    NeighborOverlap,
+    MeanOverImages,
     PerClassAccuracy,
     SimilarityDistance,
     SoftKL,
@@ -47,6 +47,7 @@ def rows() -> dict[str, Tensor]:
         "labels": torch.randint(CLASSES, (72,), generator=generator),
         "ours": torch.randn((72, 6), generator=generator),
         "theirs": torch.randn((72, 9), generator=generator),
+        "values": teacher[:, 0],
     }
 
 
@@ -61,8 +62,7 @@ CASES: dict[str, tuple[Callable[[], Metric], tuple[str, ...]]] = {
     "cosine": (LogitCosine, ("student", "teacher")),
     "cka": (LinearCKA, ("ours", "theirs")),
     "sp distance": (lambda: SimilarityDistance(batch_size=8), ("ours", "theirs")),
-    "neighbors": (lambda: NeighborOverlap(k=(1, 5)), ("ours", "theirs")),
-    "neighbors of one k": (lambda: NeighborOverlap(k=3), ("ours", "theirs")),
+    "mean": (MeanOverImages, ("values",)),
 }
 
 

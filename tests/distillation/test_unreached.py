@@ -1,0 +1,54 @@
+"""What no loss reaches is frozen before the optimizer and DistributedDataParallel get the parameters."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.factories import digits, method, trainer
+
+from kd_lightning.distillation.unreached import freeze_unreached
+from kd_lightning.methods import SEED, SP
+from kd_lightning.models import Network
+
+
+def test_a_convolution_after_the_last_map_is_frozen(tmp_path: Path) -> None:
+    built = method(SP, student=Network("mobilenetv3_small_050", num_classes=10), ce_weight=0.0)
+    before = {name: value.clone() for name, value in built.state_dict().items()}
+    run = trainer(tmp_path, limit_train_batches=2, limit_val_batches=0)
+    with pytest.warns(UserWarning, match=r"2 trainable parameters of SP receive no gradient .*conv_head\.weight"):
+        run.fit(built, digits())
+    frozen = {name for name, value in built.student.model.named_parameters() if not value.requires_grad}
+    assert frozen == {"conv_head.weight", "conv_head.bias", "classifier.weight", "classifier.bias"}
+    held = {id(parameter) for group in run.optimizers[0].param_groups for parameter in group["params"]}
+    assert held == {id(parameter) for parameter in built.parameters() if parameter.requires_grad}
+    changed = {name for name, value in built.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed >= {f"student.model.{name}" for name, p in built.student.model.named_parameters() if p.requires_grad}
+    assert not changed & {f"student.model.{name}" for name in frozen}
+
+
+def test_the_search_changes_nothing_else() -> None:
+    built, data = method(SEED), digits()
+    data.setup("fit")
+    before = {name: value.clone() for name, value in built.state_dict().items()}
+    generator = torch.get_rng_state()
+    assert freeze_unreached(built, data) == []
+    assert all(torch.equal(value, before[name]) for name, value in built.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(parameter.grad is None for parameter in built.parameters())
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("student", ["mobilenetv3_small_050", "efficientnet_b0"])
+def test_two_processes_train_without_the_frozen_layer(student: str, tmp_path: Path) -> None:
+    args = ["--model=SP", "--model.ce_weight=0", f"--model.student.name={student}", "--data=Digits"]
+    args += ["--model.teacher={name: cifar_resnet20.digits, pretrained: true}", "--data.max_train_samples=60"]
+    args += ["--data.batch_size=10", "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.devices=2"]
+    args += ["--trainer.enable_progress_bar=false", "--run.wandb=off", f"--run.output_dir={tmp_path}"]
+    command = [sys.executable, "-m", "kd_lightning", "fit", *args]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=400)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "trainable parameters of SP receive no gradient" in ended.stderr + ended.stdout
