@@ -93,4 +93,6 @@ class TinyImageNet(ImageData):
         if not labelled:
             raise ConfigError(f"data.path: {folder} contains no {split} images")
         labels, files = zip(*sorted(labelled), strict=True)
-        return EncodedImages(Files(folder, files), torch.tensor(labels), None, skip_unreadable=self.skip_unreadable)
+        return EncodedImages(
+            Files(folder, files), torch.tensor(labels), None, skip_unreadable=self.skip_unreadable, official_side=64
+        )
