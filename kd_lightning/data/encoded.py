@@ -145,11 +145,11 @@ class EncodedImages(ImageDataset):
             return as_tensor(center_square(source, self.size, self.crop_ratio))[None]
         image = open_rgb(source)
         if (image.height, image.width) != self.shape:
-            facts = f"{self.sources.names[row]} has {image.width}x{image.height} pixels"
+            facts = f"{self.sources.names[row]} has {image.width}x{image.height}"
             if side := self.official_side:
-                raise ConfigError(f"data.path: {facts}; give images of {side}x{side} pixels")
+                raise ConfigError(f"data.path: {facts} pixels; give images of {side}x{side} pixels")
             first = f"{self.shape[1]}x{self.shape[0]}"
-            raise ConfigError(f"data.size: {facts}, but the first has {first}; set data.size to resize all")
+            raise ConfigError(f"data.size: {facts} pixels, but the first has {first}; set data.size to resize all")
         return as_tensor(image)[None]
 
     def _crops(self, boxes: list[list[float]], full_size: tuple[int, int], source: Source) -> Tensor:

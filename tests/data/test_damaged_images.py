@@ -77,9 +77,9 @@ def test_whole_images_are_read_but_for_floats() -> None:
 
 
 def test_a_damaged_image_is_read_or_named() -> None:
-    counts = read(range(1000))
-    assert counts["read"] > 200
-    assert counts["unreadable"] > 200
+    counts = read(range(300))
+    assert counts["read"] > 60
+    assert counts["unreadable"] > 60
 
 
 @pytest.mark.slow
