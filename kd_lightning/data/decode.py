@@ -35,21 +35,21 @@ class Levels(NamedTuple):
 
 
 def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.Image:
-    """Return a file, or its bytes, as an upright RGB image.
+    """Return an image file as an upright RGB image.
 
-    Grayscale, palette, CMYK and transparent images are converted to RGB without transparency, and 12 or 16 bits per
-    channel to 8. The first frame of an animation is used. The rotation in the EXIF data is applied; other metadata are
-    ignored.
+    Grayscale, palette, CMYK and transparent images are converted to RGB without transparency. Channels of 12 or 16 bits
+    are converted to 8 bits. The first frame of an animation is used. The rotation in the EXIF data is applied. Other
+    metadata are ignored.
 
     Args:
-        source: path of the file, or its content.
-        least_side: smallest shorter side in pixels that the result needs. A larger JPEG is decoded at 1/2, 1/4 or 1/8
-            of its size (libjpeg's draft mode) if this is enough. 0 uses `shrink` instead.
-        shrink: factor by which the caller will reduce the image; a JPEG is decoded at a size reduced by at most this
-            factor.
+        source: Path of the file, or its content.
+        least_side: Smallest number of pixels that the shorter side of the result needs. A larger JPEG is decoded at
+            1/2, 1/4 or 1/8 of its size (libjpeg's draft mode) if this is enough. With 0, `shrink` is used instead.
+        shrink: Factor by which the caller will reduce the image. A JPEG is decoded at a size that is reduced by at most
+            this factor.
 
     Raises:
-        UnreadableError: for files that are not images, are truncated, or have floating-point pixels.
+        UnreadableError: if the file is not an image, is truncated, or has floating-point pixels.
     """
     with opened(source) as image:
         factor = min(image.size) / least_side if least_side else shrink
@@ -77,7 +77,9 @@ def _deep(image: Image.Image) -> tuple[np.ndarray, int]:
     pixels = np.asarray(image).astype(np.int32)
     if pixels.min() < 0 or pixels.max() > white:
         values = f"{pixels.min():,} to {pixels.max():,}"
-        raise UnreadableError(f"its pixels have values from {values}, but only values from 0 to {white:,} are supported")
+        raise UnreadableError(
+            f"its pixels have values from {values}, but only values from 0 to {white:,} are supported"
+        )
     return pixels, white
 
 
@@ -98,7 +100,7 @@ def levels(source: Source) -> Levels:
 
 
 def dimensions(source: Source) -> tuple[int, int]:
-    """Return width and height of the upright image, from the header of the file.
+    """Return width and height of the upright image, which are read from the header of the file.
 
     Raises:
         UnreadableError: if the header cannot be read.
@@ -109,7 +111,7 @@ def dimensions(source: Source) -> tuple[int, int]:
 
 
 def center_square(source: Source, size: int, crop_ratio: float = 1.0) -> Image.Image:
-    """Resize an image's shorter side to size / crop_ratio (bicubic), then crop the centre to `size` squared."""
+    """Resize the shorter side to size / crop_ratio (bicubic), then crop a square with side `size` at the centre."""
     resized = round(size / crop_ratio)
     image = open_rgb(source, least_side=2 * resized)
     side = min(image.size) * size / resized
@@ -118,7 +120,7 @@ def center_square(source: Source, size: int, crop_ratio: float = 1.0) -> Image.I
 
 
 def crop_resized(source: Source, size: int, box: Box, full: tuple[int, int], resample: Image.Resampling) -> Image.Image:
-    """Resize a box of an image to `size` squared; the box is in pixels of the `full` width and height."""
+    """Resize a box of an image to a square with side `size`. The box is in pixels of the `full` width and height."""
     width, height = full
     image = open_rgb(source, shrink=min(box[2] - box[0], box[3] - box[1]) / size)
     scale_x, scale_y = image.width / width, image.height / height  # below 1 if the JPEG was decoded at reduced size

@@ -17,11 +17,11 @@ SUFFIXES = frozenset(".jpg .jpeg .png .ppm .pgm .bmp .tif .tiff .webp .gif .jp2 
 
 
 class Files(Sequence[Path]):
-    """Paths below a root as one array of bytes, so that workers do not copy millions of Python objects.
+    """Paths below a folder, stored as one array of bytes. Workers then do not copy millions of Python objects.
 
     Args:
-        root: folder of the files.
-        relative: paths relative to `root`.
+        root: Folder of the files.
+        relative: Paths relative to `root`.
     """
 
     def __init__(self, root: Path, relative: Sequence[str] | np.ndarray) -> None:
@@ -68,10 +68,10 @@ class Files(Sequence[Path]):
 
 
 def find_images(folder: Path, field: str = "data.path") -> tuple[list[str], list[str]]:
-    """Return all image files below a folder at any depth, as sorted relative paths, and the other files.
+    """Return two lists for a folder and all its subfolders: the sorted relative paths of images, and other files.
 
     Raises:
-        ConfigError: for a folder that cannot be read, or a link to a folder that contains it.
+        ConfigError: if a folder cannot be read, or if a link leads to a folder that contains it.
     """
     images, others, visited = [], [], set()
     for directory, folders, files in os.walk(folder, followlinks=True, onerror=partial(_raise_unreadable, field)):

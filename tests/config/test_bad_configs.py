@@ -139,11 +139,19 @@ WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
     ("one class", folder("one"), "train must contain at least two folders, one per class"),
     ("images of no bytes", folder("zero"), "data.path: none of the 12 images can be read"),
     ("an image that is cut off", folder("cut"), "train/cat/0.png cannot be read as an image"),
-    ("test images of another size", folder("sizes", val_split=2), "the test images have 9x9 pixels, but the train images have 8x8"),
+    (
+        "test images of another size",
+        folder("sizes", val_split=2),
+        "the test images have 9x9 pixels, but the train images have 8x8",
+    ),
     ("a class without training images", folder("hollow"), "train/dog contains no images, but each class needs"),
     ("a class that contains itself", folder("loop"), "dog/self is a link to a folder that contains it"),
     ("a pipe", folder("pipe", memory_limit=0), "dog/3.png cannot be read as an image (it is not a regular file)"),
-    ("an empty file, decoded late", folder("void", memory_limit=0, val_split=2), "test/dog/3.png cannot be read as an image"),
+    (
+        "an empty file, decoded late",
+        folder("void", memory_limit=0, val_split=2),
+        "test/dog/3.png cannot be read as an image",
+    ),
     (
         "a test without a readable image",
         folder("hidden", on_error="skip", memory_limit=0, num_workers=0, val_split=2),

@@ -13,6 +13,7 @@ from kd_lightning.data.augmentations import RandomResizedCrop
 from kd_lightning.data.decode import dimensions, levels, open_rgb
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.formats import UnreadableError
+from kd_lightning.data.hub import RowNames
 from kd_lightning.errors import ConfigError
 
 MOST_PIXELS = 1 << 20
@@ -32,8 +33,8 @@ class Damaged(Sequence):
         return damaged_image(Random(self.numbers[row]))
 
     @property
-    def names(self) -> list[str]:
-        return [f"image {number}" for number in self.numbers]
+    def names(self) -> RowNames:
+        return RowNames(torch.tensor(self.numbers))
 
 
 def read(numbers: range) -> Counter:
@@ -53,14 +54,15 @@ def read(numbers: range) -> Counter:
         with suppress(UnreadableError):
             assert large or levels(source).highest <= 65535
         for part in () if large else (images, crops):
+            message = ""
             try:
                 assert part.take(torch.tensor([row])).images.shape == (1, 3, 6, 6)
             except ConfigError as error:
-                assert str(error).startswith(f"data.path: image {number} cannot be read as an image (")
-                assert "\n" not in str(error)
-                assert reason
-            else:
-                assert not reason
+                message = str(error)
+            expected = f"data.path: row {number} cannot be read as an image (" if reason else ""
+            assert message.startswith(expected)
+            assert bool(message) == bool(reason)
+            assert "\n" not in message
         counts["large" if large else "unreadable" if reason else "read"] += 1
     return counts
 

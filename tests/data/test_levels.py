@@ -154,7 +154,7 @@ def test_a_class_of_which_no_image_can_be_read(tmp_path: Path) -> None:
     for file in (tmp_path / "pets" / "train" / "dog").iterdir():
         file.write_bytes(file.read_bytes()[:45])
     with pytest.raises(
-        ConfigError, match="data.on_error: none of the training images of the class 'dog' can be read; repair"
+        ConfigError, match=r"data.on_error: none of the training images of the class 'dog' can be read; repair"
     ):
         of(tmp_path / "pets", on_error="skip")
     labels = of(tmp_path / "pets", on_error="skip", labeled=False, num_classes=2).datasets["train"].labels

@@ -110,7 +110,7 @@ def test_skipped_images_in_several_views_cut_from_the_files(root: Path, broken: 
 
 
 def test_a_batch_without_any_image_is_an_error(root: Path, broken: list[Path], recwarn: Recorded) -> None:
-    words = "data.on_error: none of the 1 images of a batch can be read; repair or remove these"
+    words = "data.on_error: none of the 1 images of a batch can be read; repair or remove them"
     assert refusal(root, **SKIPS, **WAYS[1], batch_size=1) == words
 
 
@@ -122,7 +122,9 @@ def test_links_to_nowhere_are_skipped(root: Path, kwargs: dict, recwarn: Recorde
     assert named(recwarn, link) == 1
 
 
-def test_other_files_are_counted_and_classes_may_be_empty_in_the_test(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_files_are_counted_and_classes_may_be_empty_in_the_test(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     monkeypatch.setattr(folder, "rank_zero_info", said.append)
     for name in ("cat/notes.txt", "cat/._0.png", "cat/.thumbnails/0.png", "cat/__MACOSX/0.png", ".hidden/0.png"):
