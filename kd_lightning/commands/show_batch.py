@@ -21,7 +21,8 @@ class Show:
     """Writes a PNG of training images as the networks receive them: augmented, with labels, views and neighbours.
 
     Each row shows one image of the epoch, in the order of training. The first picture of a row is the image without
-    augmentation, followed by its augmented views. If `data.neighbors` is set, each row shows an anchor and its neighbours instead.
+    augmentation, followed by its augmented views. If `data.neighbors` is set, each row shows an anchor and its
+    neighbours instead.
 
     Args:
         path: path of the PNG; an existing file is overwritten.
