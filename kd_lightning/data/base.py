@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from kd_lightning.data.augmentations import Augmentation, Preset, RandomResizedCrop, preset
@@ -249,10 +250,13 @@ class ImageData(LoaderMixin, ABC):
 
     def _train_and_val(self) -> dict[str, ImageDataset]:
         train, val = self._load("train"), self._load("val")
-        classes = train.labels.unique()
+        classes = {*train.labels.tolist()}
+        if absent := [name for label, name in enumerate(self.class_names) if label not in classes]:
+            total = len(self.class_names)
+            rank_zero_warn(f"data: {len(absent)} of {total} classes have no training images, for example {absent[0]!r}")
         if not self._crops_from_files(train):
             train = self._in_memory(train)  # before splitting, so that all splits share one cache
-        if lost := {*classes.tolist()} - {*train.labels.tolist()}:
+        if lost := classes - {*train.labels.tolist()}:
             raise ConfigError(
                 f"data.on_error: none of the training images of the class {self.class_names[min(lost)]!r} can be read; "
                 "repair these images, or remove the class"

@@ -136,6 +136,12 @@ def test_a_set_with_only_training_images(tmp_path: Path) -> None:
     assert refusal(str(tmp_path / "other")) == words
 
 
+def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "pets", PETS, train=[0, 2, 0, 2], test=[1, 0])
+    with pytest.warns(UserWarning, match="data: 1 of 3 classes have no training images, for example 'cat'"):
+        assert of(path).num_classes == 3
+
+
 def test_refusals(tmp_path: Path) -> None:
     path = write(tmp_path / "pets", train=["x", "y", "x"], test=["x", "y"])
     assert "data.train: " in (words := refusal(path, train="trian"))
