@@ -14,16 +14,19 @@ from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.paths import check_writable
 
+MOST_ROWS = 100
+
 
 class Show:
     """Writes a PNG of training images as the networks receive them: augmented, with labels, views and neighbours.
 
-    Each row shows one image of the first batch. The first picture of a row is the image without augmentation, followed
-    by its augmented views. If `data.neighbors` is set, each row shows an anchor and its neighbours instead.
+    Each row shows one image of the epoch, in the order of training. The first picture of a row is the image without
+    augmentation, followed by its augmented views. If `data.neighbors` is set, each row shows an anchor and its
+    neighbours instead.
 
     Args:
         path: path of the PNG; an existing file is overwritten.
-        rows: number of rows.
+        rows: number of rows, at most 100.
         epoch: number of the epoch whose augmentations are shown, counted from 0.
     """
 
@@ -34,16 +37,22 @@ class Show:
         check_writable(self.path, "path")
         if rows < 1 or epoch < 0:
             raise ConfigError(f"rows: {rows}, epoch: {epoch}; rows must be at least 1, and epoch at least 0")
+        if rows > MOST_ROWS:
+            raise ConfigError(f"rows: {rows} is more than {MOST_ROWS}, the largest number that a picture can show")
         self.rows, self.epoch = rows, epoch
 
     def __call__(self, method: StudentModule, data: ImageData, trainer: Trainer) -> Path:
         data.setup("fit")
         loader = data.train_dataloader()
         loader.sampler.set_epoch(self.epoch)
-        augmented = data.augmented(next(iter(loader)))
-        plain = data.datasets["train"].take(_rows(data, augmented.indices))
-        starts = range(0, len(augmented.labels), data.group)[: self.rows]
-        rows = [_row(augmented, plain, slice(start, start + data.group), data) for start in starts]
+        rows: list[list[tuple[str, Tensor]]] = []
+        for batch in loader:
+            augmented = data.augmented(batch)
+            plain = data.datasets["train"].take(_rows(data, augmented.indices))
+            starts = range(0, len(augmented.labels), data.group)[: self.rows - len(rows)]
+            rows += [_row(augmented, plain, slice(start, start + data.group), data) for start in starts]
+            if len(rows) == self.rows:
+                break
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _draw(rows, self.path, f"{data.name}, epoch {self.epoch}, seed {data.seed}")
         rank_zero_info(f"{len(rows)} rows of images are written to {self.path}")

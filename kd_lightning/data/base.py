@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from kd_lightning.data.augmentations import Augmentation, Preset, RandomResizedCrop, preset
 from kd_lightning.data.class_order import check_classes
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.images import ImageDataset
+from kd_lightning.data.levels import examine
 from kd_lightning.data.loader_mixin import LoaderMixin
 from kd_lightning.data.neighbors import Neighbors
 from kd_lightning.data.splits import stratified_split
@@ -68,6 +70,10 @@ class ImageData(LoaderMixin, ABC):
     """Names of the classes in the files (such as WordNet ids), if these names differ from `class_names`."""
     name: str
     labeled = True
+    test_split: float
+    """Share or number of the images that are the test split if the data set has none."""
+    test_split_advice = {"field": "data.test_split"}
+    """Arguments of `stratified_split` for the error if the images cannot be divided in this way."""
     tested = False
     """Whether `fit` ends with the test, so that the test images are checked before the first step."""
 
@@ -127,6 +133,7 @@ class ImageData(LoaderMixin, ABC):
         self.datasets: dict[str, ImageDataset] = {}
         self.checks: list[Callable[[ImageData], None]] = []
         """Further checks that run before a run's folder is created. The command line adds the checks of evaluators."""
+        self._dark = False
         self._check_groups()
 
     @abstractmethod
@@ -194,7 +201,7 @@ class ImageData(LoaderMixin, ABC):
         missing = [split for split in splits_by_stage[stage] if split not in self.datasets]
         if not missing:
             return
-        loaded = {"test": self.load("test")} if missing == ["test"] else self._train_and_val()
+        loaded = {"test": self._load("test")} if missing == ["test"] else self._train_and_val()
         if stage != "fit" and missing[0] not in loaded:
             raise ConfigError(
                 f"data.val_split: 0 holds out no images, but {stage} needs a validation split; set it above 0"
@@ -202,6 +209,7 @@ class ImageData(LoaderMixin, ABC):
         if stage == "fit":
             self._check_batch_size(len(loaded["train"]))
         self.datasets |= {split: self._keep(loaded[split], split) for split in missing if split in loaded}
+        self._check_shapes()
         if stage == "fit" and self.neighbors:
             self.neighbors.load(self.datasets["train"])
 
@@ -223,10 +231,36 @@ class ImageData(LoaderMixin, ABC):
                 f"data.batch_size: {self.batch_size} is more than the {count_per_device} {subject}{scope}"
             )
 
+    def _check_shapes(self) -> None:
+        (first, images), *others = self.datasets.items()
+        for split, other_images in others:
+            if other_images.shape != images.shape:
+                shapes = [f"{height}x{width}" for width, height in (images.shape, other_images.shape)]
+                raise ConfigError(
+                    f"data.size: the {split} images have {shapes[1]} pixels, but the {first} images have {shapes[0]}; "
+                    "set data.size to resize all"
+                )
+
+    def _load(self, split: Split) -> ImageDataset | None:
+        images = self.load(split)
+        if isinstance(images, EncodedImages):
+            images = images.with_content()
+            self._dark |= examine(images.sources, warn=not self._dark)
+        return images
+
     def _train_and_val(self) -> dict[str, ImageDataset]:
-        train, val = self.load("train"), self.load("val")
+        train, val = self._load("train"), self._load("val")
+        classes = {*train.labels.tolist()}
+        if absent := [name for label, name in enumerate(self.class_names) if label not in classes]:
+            total = len(self.class_names)
+            rank_zero_warn(f"data: {len(absent)} of {total} classes have no training images, for example {absent[0]!r}")
         if not self._crops_from_files(train):
             train = self._in_memory(train)  # before splitting, so that all splits share one cache
+        if lost := classes - {*train.labels.tolist()}:
+            raise ConfigError(
+                f"data.on_error: none of the training images of the class {self.class_names[min(lost)]!r} can be read; "
+                "repair these images, or remove the class"
+            )
         rows = torch.arange(len(train))
         if val is None and self.val_split:
             rows, held_out = self._draw(train, rows, self.val_split, "val_split", "0 holds out no images")
@@ -235,6 +269,12 @@ class ImageData(LoaderMixin, ABC):
             _, rows = self._draw(train, rows, self.max_train_samples, "max_train_samples", "omit it to use all images")
         splits = {"train": train.subset(rows) if len(rows) < len(train) else train}
         return splits if val is None else {**splits, "val": val}
+
+    def part(self, images: EncodedImages, split: Split) -> EncodedImages:
+        """Return the training or test images of a data set without a test split."""
+        rows, advice = torch.arange(len(images)), self.test_split_advice
+        train, test = stratified_split(images.labels, rows, self.test_split, seed=self.split_seed, **advice)
+        return images.subset(train if split == "train" else test)
 
     def _draw(self, images: ImageDataset, rows: Tensor, share: float, field: str, hint: str) -> tuple[Tensor, Tensor]:
         return stratified_split(images.labels, rows, share, seed=self.split_seed, field=f"data.{field}", hint=hint)

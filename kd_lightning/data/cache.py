@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-VERSION = 1
+VERSION = 2
 """Incremented when decoding changes, so that arrays in the old format are not used."""
 
 

@@ -4,10 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from kd_lightning.data.archives import ENDINGS, folder_at, is_archive
-from kd_lightning.data.files import SUFFIXES
+from kd_lightning.data.files import SUFFIXES, subfolders
 from kd_lightning.data.folder import ImageFolder
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.io.paths import resolve
+
+
+class _ClassFolders(ImageFolder):
+    """Class folders of a data set that has neither of ImageFolder's arguments `size` and `test_split`."""
+
+    official_side = 32
+    test_split_advice = {"field": "data.path", "hint": "add images, or give the folders train/ and test/"}
 
 
 def class_folders(path: Path, classes: list[str], name: str, **kwargs: Any) -> ImageFolder | None:
@@ -33,7 +40,7 @@ def class_folders(path: Path, classes: list[str], name: str, **kwargs: Any) -> I
     if not (inner or known or is_archive(path) or any(_has_images(folder / entry) for entry in found)):
         _check_level(folder, classes)
         return None
-    images = ImageFolder(path=str(folder), **kwargs)
+    images = _ClassFolders(path=str(folder), **kwargs)
     for entry in images.class_names:
         if entry not in classes:
             hint = nearest(entry, classes)
@@ -57,9 +64,7 @@ def _check_level(folder: Path, classes: list[str]) -> None:
 
 def _folders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder, or [] if the folder does not exist."""
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return subfolders(folder) if folder.is_dir() else []
 
 
 def _has_images(folder: Path) -> bool:

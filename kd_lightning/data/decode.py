@@ -1,33 +1,45 @@
 """Decode image files of any kind to RGB."""
 
-from io import BytesIO
 from math import ceil
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from kd_lightning.errors import one_line
+from kd_lightning.data.formats import Source, UnreadableError, opened, turn
 
-Source = Path | bytes
 Box = tuple[float, float, float, float]
 """left, top, right, bottom in pixels."""
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, Image.DecompressionBombError)  # Pillow's
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_BITS_PER_SAMPLE = 258
+"""Tag of a TIFF."""
+_SWAPS_SIDES = (
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)
 
 
-class UnreadableError(ValueError):
-    """Error for an image that cannot be decoded. The message is the reason."""
+class Levels(NamedTuple):
+    """Range of an image's pixel values, and the value of white."""
+
+    lowest: int
+    highest: int
+    white: int
+    bits: int
+    """Bits per channel in the file: 8, or 16 for more than 8."""
 
 
 def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.Image:
     """Return an image file as an upright RGB image.
 
-    Grayscale, palette, CMYK and transparent images are converted to RGB without transparency. Channels of 16 bits are
-    converted to 8 bits. The first frame of an animation is used. The rotation in the EXIF data is applied.
+    Grayscale, palette, CMYK and transparent images are converted to RGB without transparency. Channels of 12 or 16 bits
+    are converted to 8 bits. The first frame of an animation is used. The rotation in the EXIF data is applied. Other
+    metadata are ignored.
 
     Args:
         source: Path of the file, or its content.
@@ -39,20 +51,52 @@ def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.
     Raises:
         UnreadableError: if the file is not an image, is truncated, or has floating-point pixels.
     """
-    try:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if image.mode == "F":
-                raise UnreadableError("its pixels are floating-point numbers with an unknown range")
-            factor = min(image.size) / least_side if least_side else shrink
-            if factor >= 2:
-                image.draft("RGB", (int(image.width / factor), int(image.height / factor)))
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode in _DEEP:
-                pixels = np.asarray(upright).astype(np.int64)
-                upright = Image.fromarray((pixels.clip(0, 65535) // 257).astype(np.uint8))
-            return upright.convert("RGB")
-    except _UNREADABLE as error:
-        raise UnreadableError(one_line(error)) from error
+    with opened(source) as image:
+        factor = min(image.size) / least_side if least_side else shrink
+        if factor >= 2:
+            image.draft("RGB", (int(image.width / factor), int(image.height / factor)))
+        direction = turn(image)
+        rgb = _shallow(image).convert("RGB")
+        return rgb if direction is None else rgb.transpose(direction)
+
+
+def _shallow(image: Image.Image) -> Image.Image:
+    """Return an image with 8 bits per channel."""
+    if image.mode == "F":
+        raise UnreadableError("its pixels are floating-point numbers with an unknown range")
+    if image.mode not in _DEEP:
+        return image
+    pixels, white = _deep(image)
+    return Image.fromarray((pixels * 255 // white).astype(np.uint8))
+
+
+def _deep(image: Image.Image) -> tuple[np.ndarray, int]:
+    """Return the pixels of a grayscale image with more than 8 bits, and the value of white."""
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE)
+    white = 4095 if bits == (12,) else 65535
+    pixels = np.asarray(image).astype(np.int32)
+    if pixels.min() < 0 or pixels.max() > white:
+        values = f"{pixels.min():,} to {pixels.max():,}"
+        raise UnreadableError(
+            f"its pixels have values from {values}, but only values from 0 to {white:,} are supported"
+        )
+    return pixels, white
+
+
+def levels(source: Source) -> Levels:
+    """Return the range of an image's pixel values; a large JPEG is decoded at reduced size for this.
+
+    Raises:
+        UnreadableError: as for `open_rgb`.
+    """
+    with opened(source) as image:
+        image.draft("RGB", (512, 512))
+        bits = 16 if ";16" in str(image.tile) else 8  # Pillow converts 16 bits per colour to 8
+        if image.mode in _DEEP:
+            pixels, white = _deep(image)
+            return Levels(int(pixels.min()), int(pixels.max()), white, 16)
+        lowest, highest = zip(*_shallow(image).convert("RGB").getextrema(), strict=True)
+        return Levels(min(lowest), max(highest), 255, bits)
 
 
 def dimensions(source: Source) -> tuple[int, int]:
@@ -61,14 +105,9 @@ def dimensions(source: Source) -> tuple[int, int]:
     Raises:
         UnreadableError: if the header cannot be read.
     """
-    try:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
-            width, height = image.size
-            # Pillow has already rotated a TIFF's size
-            swapped = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return (height, width) if swapped else (width, height)
-    except _UNREADABLE as error:
-        raise UnreadableError(one_line(error)) from error
+    with opened(source) as image:
+        width, height = image.size
+        return (height, width) if turn(image) in _SWAPS_SIDES else (width, height)
 
 
 def center_square(source: Source, size: int, crop_ratio: float = 1.0) -> Image.Image:

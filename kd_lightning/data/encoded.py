@@ -1,6 +1,5 @@
 """Images that loader workers decode on access, or that are all decoded into memory."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,16 +16,10 @@ from torch import Tensor
 from kd_lightning.batch import LARGEST_SIDE, Batch
 from kd_lightning.data import cache
 from kd_lightning.data.augmentations import RandomResizedCrop, view_keys
-from kd_lightning.data.decode import (
-    Source,
-    UnreadableError,
-    as_tensor,
-    center_square,
-    crop_resized,
-    dimensions,
-    open_rgb,
-)
+from kd_lightning.data.decode import as_tensor, center_square, crop_resized, dimensions, open_rgb
+from kd_lightning.data.formats import Source, UnreadableError
 from kd_lightning.data.images import ImageDataset, StoredImages
+from kd_lightning.data.levels import none_readable
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold_in
 
@@ -36,13 +29,14 @@ class EncodedImages(ImageDataset):
 
     Args:
         sources: List of N paths, or an object that returns the path or the content of a file by row. The object must
-            have `fingerprint()`, `names` and `subset(rows)`.
+            have `fingerprint()`, `names`, `unusable()` and `subset(rows)`.
         labels: Labels N int64.
         size: Side of the images in pixels. The shorter side is resized to this number of pixels (bicubic), and the
             centre is cropped. With None, images are not resized, and all must have the size of the first image.
         indices: Positions of the samples in their dataset, N int64. Default: 0 to N - 1.
         crop_ratio: Share of the resized side that is kept. 0.875 crops 256 pixels to 224.
         skip_unreadable: Whether unreadable images are skipped with a warning. If false, they raise an error.
+        official_side: Side in pixels that all images of a published data set have. It replaces `size`.
 
     Raises:
         ConfigError: if the size or the ratio is out of range, or if an image cannot be read or has another size.
@@ -60,6 +54,7 @@ class EncodedImages(ImageDataset):
         *,
         crop_ratio: float = 1.0,
         skip_unreadable: bool = False,
+        official_side: int | None = None,
     ) -> None:
         super().__init__(labels, indices)
         if size is not None and size < 1:
@@ -70,23 +65,45 @@ class EncodedImages(ImageDataset):
             raise ConfigError(f"data.crop_ratio: {crop_ratio} is not a number above 0 and up to 1")
         self.sources, self.size, self.crop_ratio, self.skip_unreadable = sources, size, crop_ratio, skip_unreadable
         self.unreadable = torch.zeros(len(labels), dtype=torch.bool).share_memory_()  # workers write into it
-        self.shape = (size, size) if size else self._first_shape()
+        self.official_side = official_side
+        side = size or official_side
+        self.shape = (side, side) if side else self._first_shape()
 
     def _first_shape(self) -> tuple[int, int]:
         for row in range(len(self)):
             try:
                 width, height = dimensions(self.sources[row])
-            except UnreadableError:
-                continue  # reported when it is decoded
+            except UnreadableError as error:
+                reason = str(error)  # reported when it is decoded
+                continue
             return height, width
-        raise ConfigError(
-            f"data.path: none of the {len(self):,} images can be read, for example {self.sources.names[0]}; give "
-            "images that can be read"
-        )
+        raise none_readable(self.sources, len(self), reason)
+
+    def with_content(self) -> Self:
+        """Return the images whose files have content; no file is read for this.
+
+        Raises:
+            ConfigError: for a file that is missing, empty or not a regular file, unless unreadable images are skipped.
+        """
+        for row in self.sources.unusable():
+            self._attempt(row, dimensions)
+        return self._without_unreadable(self)
+
+    def _without_unreadable(self, images: ImageDataset) -> Any:
+        """Return these images or their decoded form without those that cannot be read, and warn about their number."""
+        count = int(self.unreadable.sum())
+        if not count:
+            return images
+        first = int(self.unreadable.nonzero()[0])
+        if count == len(self):
+            raise none_readable(self.sources, count, "all are unreadable")
+        name = self.sources.names[first]
+        rank_zero_warn(f"data.on_error: {count:,} of {len(self):,} images are skipped, e.g. {name}")
+        return images.subset((~self.unreadable).nonzero()[:, 0])
 
     def _gather(self, rows: Tensor, batch: Batch) -> Batch:
         if self.crop is None:
-            decoded = [self._attempt(row, self._middle) for row in rows.tolist()]
+            decoded = [self._attempt(row, partial(self._middle, row)) for row in rows.tolist()]
         else:
             sizes = torch.tensor([self._attempt(row, dimensions) or (1, 1) for row in rows.tolist()])
             keys = torch.stack([fold_in(view_keys(batch.keys, view), 0) for view in range(self.views)])
@@ -122,16 +139,17 @@ class EncodedImages(ImageDataset):
                 rank_zero_warn(f"data.on_error: {name} cannot be read as an image and is skipped ({error})")
             return None
 
-    def _middle(self, source: Source) -> Tensor:
-        """Return the centre of an image as a tensor 1,3,H,W."""
+    def _middle(self, row: int, source: Source) -> Tensor:
+        """Return the centre of the image in a row as a tensor 1,3,H,W."""
         if self.size:
             return as_tensor(center_square(source, self.size, self.crop_ratio))[None]
         image = open_rgb(source)
         if (image.height, image.width) != self.shape:
-            raise ConfigError(
-                f"data.size: {source if isinstance(source, os.PathLike) else 'an image'} has {image.width}x"
-                f"{image.height} pixels, but the first has {self.shape[1]}x{self.shape[0]}; set data.size to resize all"
-            )
+            facts = f"{self.sources.names[row]} has {image.width}x{image.height}"
+            if side := self.official_side:
+                raise ConfigError(f"data.path: {facts} pixels; give images of {side}x{side} pixels")
+            first = f"{self.shape[1]}x{self.shape[0]}"
+            raise ConfigError(f"data.size: {facts} pixels, but the first has {first}; set data.size to resize all")
         return as_tensor(image)[None]
 
     def _crops(self, boxes: list[list[float]], full_size: tuple[int, int], source: Source) -> Tensor:
@@ -157,15 +175,9 @@ class EncodedImages(ImageDataset):
         return False
 
     def subset(self, rows: Tensor) -> Self:
-        part = type(self)(
-            self.sources.subset(rows),
-            self.labels[rows],
-            self.size,
-            self.indices[rows],
-            crop_ratio=self.crop_ratio,
-            skip_unreadable=self.skip_unreadable,
-        )
-        part.seed, part.origin = self.seed, self.origin
+        part = copy(self)
+        part.sources, part.labels, part.indices = self.sources.subset(rows), self.labels[rows], self.indices[rows]
+        part.unreadable = self.unreadable[rows].share_memory_()
         return part
 
     def bytes(self) -> int:
@@ -185,21 +197,17 @@ class EncodedImages(ImageDataset):
         self.unreadable |= torch.from_numpy(bad)
         images = StoredImages(torch.from_numpy(array), self.labels, self.indices, self.sources.names)
         images.origin = f"in memory, {origin}"
-        if bad.any():
+        if bad.any() and not self.skip_unreadable:  # the cache was created by a run that skips unreadable images
             first = int(bad.argmax())
-            if not self.skip_unreadable:  # the cache was created by a run that skips unreadable images
-                self._attempt(first, self._middle)
-            count, name = int(bad.sum()), self.sources.names[first]
-            rank_zero_warn(f"data.on_error: {count:,} of {len(self):,} images are skipped, e.g. {name}")
-            images = images.subset((~self.unreadable).nonzero()[:, 0])
-        return images
+            self._attempt(first, partial(self._middle, first))
+        return self._without_unreadable(images)
 
     def _fill(self, array: np.ndarray) -> np.ndarray:
         """Decode all images into an array N,3,H,W. Return, as N bool, whether each image is unreadable."""
 
         def decode_rows(start: int) -> None:
             for row in range(start, min(start + 64, len(self))):
-                image = self._attempt(row, self._middle)
+                image = self._attempt(row, partial(self._middle, row))
                 if image is not None:
                     array[row] = image[0].numpy()
 
@@ -207,10 +215,6 @@ class EncodedImages(ImageDataset):
             for _ in pool.map(decode_rows, range(0, len(self), 64)):
                 pass
         return self.unreadable.numpy().copy()
-
-    @property
-    def side(self) -> int:
-        return self.shape[1]
 
     def paths(self) -> list[str]:
         return [str(name) for name in self.sources.names]

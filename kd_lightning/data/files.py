@@ -1,13 +1,17 @@
 """Find image files in a folder and store their paths compactly."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from torch import Tensor
+
+from kd_lightning.data.formats import problem_of
+from kd_lightning.errors import ConfigError
 
 SUFFIXES = frozenset(".jpg .jpeg .png .ppm .pgm .bmp .tif .tiff .webp .gif .jp2 .avif".split())
 
@@ -46,23 +50,68 @@ class Files(Sequence[Path]):
             try:
                 stat = os.stat(os.path.join(os.fsencode(self.root), bytes(name)))
                 digest.update(b"%b %d %d " % (bytes(name), stat.st_size, stat.st_mtime_ns))
-            except FileNotFoundError:  # a broken link; decoding will report it
+            except OSError:  # for example a broken link; decoding will report it
                 digest.update(b"%b missing " % bytes(name))
         return digest.hexdigest()
 
+    def unusable(self) -> Iterator[int]:
+        """Yield the rows of files that are missing, empty, or not regular files, without reading any file."""
+        root = os.fsencode(self.root)
+        for row, name in enumerate(self.relative):
+            try:
+                facts = os.stat(os.path.join(root, bytes(name)))
+            except OSError:
+                yield row
+                continue
+            if problem_of(facts.st_mode, facts.st_size):
+                yield row
 
-def find_images(folder: Path) -> tuple[list[str], list[str]]:
-    """Return two lists for a folder and all its subfolders: the sorted relative paths of images, and other files."""
+
+def find_images(folder: Path, field: str = "data.path") -> tuple[list[str], list[str]]:
+    """Return two lists for a folder and all its subfolders: the sorted relative paths of images, and other files.
+
+    Raises:
+        ConfigError: if a folder cannot be read, or if a link leads to a folder that contains it.
+    """
     images, others, visited = [], [], set()
-    for directory, folders, files in os.walk(folder, followlinks=True):
+    for directory, folders, files in os.walk(folder, followlinks=True, onerror=partial(_raise_unreadable, field)):
         if os.path.islink(directory):
-            if os.path.realpath(directory) in visited:  # a cycle of links
+            real = os.path.realpath(directory)
+            if any(os.path.commonpath((real, os.path.realpath(above))) == real for above in Path(directory).parents):
+                raise ConfigError(f"{field}: {directory} is a link to a folder that contains it; remove the link")
+            if real in visited:
                 folders.clear()
                 continue
-            visited.add(os.path.realpath(directory))
+            visited.add(real)
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         relative = os.path.relpath(directory, folder)
         for name in files:
             is_image = not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
             (images if is_image else others).append(name if relative == "." else f"{relative}/{name}")
     return sorted(images, key=lambda path: path.split("/")), others
+
+
+def subfolders(folder: Path, field: str = "data.path") -> list[str]:
+    """Return the sorted names of the folders in a folder, such as the class folders; hidden folders are ignored.
+
+    Raises:
+        ConfigError: if the folder cannot be read, or if a link in it leads to no existing folder or file.
+    """
+    names = []
+    try:
+        for entry in folder.iterdir():
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                names.append(entry.name)
+            elif entry.suffix.lower() not in SUFFIXES and not os.path.exists(entry):  # an image is checked later
+                raise ConfigError(
+                    f"{field}: {entry} is a link that leads to no existing folder or file; repair or remove it"
+                )
+    except OSError as error:
+        _raise_unreadable(field, error)
+    return sorted(names)
+
+
+def _raise_unreadable(field: str, error: OSError) -> None:
+    raise ConfigError(f"{field}: {error.filename} cannot be read: {error.strerror}; repair or remove it") from error

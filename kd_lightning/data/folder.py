@@ -9,9 +9,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from kd_lightning.data.archives import folder_at
 from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.encoded import EncodedImages
-from kd_lightning.data.files import Files, find_images
-from kd_lightning.data.splits import stratified_split
-from kd_lightning.errors import ConfigError
+from kd_lightning.data.files import Files, find_images, subfolders
+from kd_lightning.errors import ConfigError, check_positive
 
 
 class ImageFolder(ImageData):
@@ -42,6 +41,9 @@ class ImageFolder(ImageData):
         ConfigError: if the folder is missing, contains no images or no classes, or has splits with different classes.
     """
 
+    official_side: int | None = None
+    """Side in pixels of all images of a published data set."""
+
     def __init__(
         self,
         *,
@@ -54,8 +56,7 @@ class ImageFolder(ImageData):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if test_split <= 0:
-            raise ConfigError(f"data.test_split: {test_split} is not positive")
+        check_positive(**{"data.test_split": test_split})
         if labeled and num_classes is not None:
             raise ConfigError(
                 "data.num_classes: the folders already define the classes; omit it, or set data.labeled to false"
@@ -76,7 +77,7 @@ class ImageFolder(ImageData):
 
     def _splits(self) -> dict[str, Path]:
         train = self.path / "train"
-        if not (train.is_dir() and any(entry.is_dir() for entry in train.iterdir())):  # it may be a class called train
+        if "train" not in subfolders(self.path) or not subfolders(train):  # it may be a class called train
             return {"train": self.path}
         names = {"train": "train", "val": "val", "valid": "val", "test": "test"}
         folders = {split: self.path / name for name, split in names.items() if (self.path / name).is_dir()}
@@ -98,25 +99,30 @@ class ImageFolder(ImageData):
         images = self._images(self.folders.get(split, self.folders["train"]), self.class_names)
         if "test" in self.folders:
             return images
-        rows = torch.arange(len(images))
-        seed, field = self.split_seed, "data.test_split"
-        train, test = stratified_split(images.labels, rows, self.test_split, seed=seed, field=field)
-        return images.subset(train if split == "train" else test)
+        return self.part(images, split)
 
     def _images(self, folder: Path, classes: list[str]) -> EncodedImages:
         """Return the images in the class folders. For the single class '', return all images below, without labels."""
         files: list[str] = []
         labels: list[int] = []
         others: list[str] = []
+        empty: list[str] = []
         for label, name in enumerate(classes):
             images, other_files = find_images(folder / name)
             if name and not images:
-                rank_zero_warn(f"data.path: {folder / name} has no images, so the class is empty")
+                empty.append(name)
             files += [f"{name}/{file}" if name else file for file in images]
             labels += [label if name else -1] * len(images)
             others += other_files
         if not files:
             raise ConfigError(f"data.path: {folder} contains no images")
+        if empty and folder == self.folders["train"]:
+            raise ConfigError(
+                f"data.path: {folder / empty[0]} contains no images, but each class needs training images; add images, "
+                "or remove the class"
+            )
+        for name in empty:
+            rank_zero_warn(f"data.path: {folder / name} has no images, so the class is empty")
         if others:
             rank_zero_info(f"{folder}: {len(others):,} files that are not images are skipped ({others[0]}, ...)")
         return EncodedImages(
@@ -125,11 +131,12 @@ class ImageFolder(ImageData):
             self.size,
             crop_ratio=self.crop_ratio,
             skip_unreadable=self.skip_unreadable,
+            official_side=self.official_side,
         )
 
 
 def _classes(folder: Path) -> list[str]:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = subfolders(folder)
     if len(names) < 2:
         description = f"the folder{'s' * (len(names) != 1)} {', '.join(names)}" if names else "no folders"
         raise ConfigError(

@@ -1,6 +1,6 @@
 """HFDataset: an image data set from the Hugging Face hub or from local parquet files. It needs the extra `hub`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from kd_lightning.data.base import ImageData, Split
-from kd_lightning.data.decode import Source, UnreadableError
 from kd_lightning.data.encoded import EncodedImages
-from kd_lightning.errors import ConfigError, nearest, one_line
+from kd_lightning.data.formats import Source, UnreadableError
+from kd_lightning.errors import ConfigError, check_positive, nearest, one_line
 from kd_lightning.io.paths import expand, resolve
 
 
@@ -36,13 +36,20 @@ class Table(Sequence[Source]):
         return len(self.rows)
 
     def __getitem__(self, row: int) -> Source:
-        cell = self.table[int(self.rows[row])][self.column]
+        try:
+            cell = self.table[int(self.rows[row])][self.column]
+        except Exception as error:  # from the library or pyarrow
+            raise UnreadableError(one_line(error)) from error
         if not cell or (cell["bytes"] is None and not cell["path"]):
             raise UnreadableError("the cell is empty")
         return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"])
 
     def subset(self, rows: Tensor) -> Self:
         return type(self)(self.table, self.column, self.rows[rows])
+
+    def unusable(self) -> Iterator[int]:
+        """Yield no row: the cells are read only when they are decoded."""
+        return iter(())
 
     def fingerprint(self) -> str:
         """Return a hash of the table (from `datasets`) and of the rows that are used."""
@@ -82,6 +89,8 @@ class HFDataset(ImageData):
         val: Name of the validation split, with which the epoch is selected. Default: some images of the training split
             are held out.
         test: Name of the test split. Default: `test`, or `validation` if there is no `test`.
+        test_split: Share of the training split (or, from 1, the number of its images) that is the test split if the
+            data set has no other split. It is stratified by class, and drawn with `split_seed`.
         size: Side in pixels to which all images are resized. Default: images are not resized.
         crop_ratio: Share of the resized side that the crop of the centre keeps. Random crops do not use this argument.
         labeled: Whether labels are used.
@@ -103,6 +112,7 @@ class HFDataset(ImageData):
         train: str = "train",
         val: str | None = None,
         test: str | None = None,
+        test_split: float = 0.2,
         size: int | None = None,
         crop_ratio: float = 1.0,
         labeled: bool = True,
@@ -111,9 +121,11 @@ class HFDataset(ImageData):
     ) -> None:
         super().__init__(**kwargs)
         self.labeled, self.size, self.crop_ratio = labeled, size, crop_ratio
-        self.tables = _open(path, config)
+        check_positive(**{"data.test_split": test_split})
+        self.tables, self.test_split = _open(path, config), test_split
         default_test = next((name for name in ("test", "validation", "valid", "val") if name in self.tables), "test")
-        self.splits = {"train": train, "val": val, "test": test or default_test}
+        only_train = test is None and {*self.tables} == {train}
+        self.splits = {"train": train, "val": val, "test": None if only_train else test or default_test}
         for split, name in self.splits.items():
             if name is not None and name not in self.tables and (labeled or split == "train"):
                 raise ConfigError(f"data.{split}: {path} has no split {name!r}{nearest(name, self.tables)}")
@@ -156,17 +168,20 @@ class HFDataset(ImageData):
 
     def load(self, split: Split) -> EncodedImages | None:
         name = self.splits[split if self.labeled or split == "val" else "train"]
-        if name is None:
+        if name is None and split == "val":
             return None
+        undivided = self.labeled and self.splits["test"] is None and split != "val"
+        name = name or self.splits["train"]
         table = self.tables[name]
         labels = torch.full((len(table),), -1)
         if self.labeled:
             label_of = {value: label for label, value in enumerate(self.values)}
             labels = torch.tensor([label_of[value] for value in table[self.label_column]])
         sources = Table(table.select_columns([self.image_column]), self.image_column, torch.arange(len(table)))
-        return EncodedImages(
+        images = EncodedImages(
             sources, labels, self.size, crop_ratio=self.crop_ratio, skip_unreadable=self.skip_unreadable
         )
+        return self.part(images, split) if undivided else images
 
 
 def _open(path: str, config: str | None) -> dict[str, Any]:

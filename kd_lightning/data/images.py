@@ -24,6 +24,8 @@ class ImageDataset(Dataset):
     """Seed of the samples' keys, set by the data module."""
     origin = "in memory"
     """Text about the storage of the images, such as `from the disk cache`."""
+    shape: tuple[int, int]
+    """Height and width of the images in pixels."""
 
     def __init__(self, labels: Tensor, indices: Tensor | None = None) -> None:
         self.labels = labels
@@ -60,7 +62,7 @@ class ImageDataset(Dataset):
     @property
     def side(self) -> int:
         """Height and width in pixels of the augmentations' input."""
-        raise NotImplementedError
+        return self.shape[1]
 
     def paths(self) -> list[str]:
         """Return the files of the images, in order, or [] if the images have no files."""
@@ -87,7 +89,7 @@ class StoredImages(ImageDataset):
         places: Tensor | None = None,
     ) -> None:
         super().__init__(labels, indices)
-        self.images, self.names = images, names
+        self.images, self.names, self.shape = images, names, (images.shape[-2], images.shape[-1])
         self.places = torch.arange(len(labels)) if places is None else places
 
     def _gather(self, rows: Tensor, batch: Batch) -> Batch:
@@ -107,10 +109,6 @@ class StoredImages(ImageDataset):
         on_device = type(self)(self.images[self.places].to(device), self.labels, self.indices)
         on_device.seed, on_device.origin = self.seed, f"on {device}"
         return on_device
-
-    @property
-    def side(self) -> int:
-        return self.images.shape[-1]
 
     def paths(self) -> list[str]:
         return [] if self.names is None else [str(self.names[place]) for place in self.places.tolist()]

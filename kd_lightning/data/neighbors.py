@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kd_lightning.data.class_order import Teacher
 from kd_lightning.data.images import ImageDataset
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.io.atomic import write_tensors
 from kd_lightning.io.paths import resolve
 
@@ -123,6 +123,23 @@ def save_table(path: Path, neighbors: Tensor, images: ImageDataset, teacher: Tea
     write_tensors(path, {"neighbors": neighbors.to(torch.int32), "indices": images.indices}, facts)
 
 
+def _check_rows(table: Tensor, indices: Tensor) -> None:
+    """Raise a ValueError unless each row of a table contains the numbers of other rows."""
+    for name, tensor, dimensions in (("neighbors", table, 2), ("indices", indices, 1)):
+        if tensor.dim() != dimensions or tensor.dtype not in (torch.int32, torch.int64):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{name} has the shape {(*tensor.shape,)} and the type {kind}, not {dimensions}-D integers"
+            )
+    if len(table) != len(indices):
+        raise ValueError(f"it has {len(table):,} rows, but {len(indices):,} indices of images")
+    if table.numel() and not (table.min() >= 0 and table.max() < len(table)):
+        number = int(table.min() if table.min() < 0 else table.max())
+        raise ValueError(f"it contains the row {number}, but its rows are 0 to {len(table) - 1}")
+    if (table == torch.arange(len(table))[:, None]).any():
+        raise ValueError("an image is its own neighbour")
+
+
 @final
 class Neighbors:
     """Batches of anchors with some of their nearest neighbours, from the table of `kd_lightning build-neighbors`.
@@ -147,21 +164,24 @@ class Neighbors:
         """Read the table for these images and set `rows` to N,candidates int64."""
         path = resolve(self.path, "data.neighbors.path")
         try:
+            if not path.is_file():
+                raise ValueError("it is not a regular file")
             with safe_open(path, "pt") as file:
-                table, indices = file.get_tensor("neighbors").long(), file.get_tensor("indices")
+                table, indices = file.get_tensor("neighbors"), file.get_tensor("indices")
                 self.facts = {key: json.loads(value) for key, value in file.metadata().items() if key != "format"}
-        except (SafetensorError, OSError, AttributeError, ValueError) as error:
+            _check_rows(table, indices)
+        except (SafetensorError, OSError, AttributeError, ValueError, RecursionError) as error:
             raise ConfigError(
-                f"data.neighbors.path: {path} is not a table of neighbours ({error}); {self._remedy}"
+                f"data.neighbors.path: {path} is not a table of neighbours ({one_line(error)}); {self._remedy}"
             ) from error
         if table.shape[1] < self.candidates:
             raise ConfigError(
                 f"data.neighbors.candidates: {path} has {table.shape[1]} neighbours per image, fewer than "
                 f"{self.candidates}; give at most {table.shape[1]}, or create the table again with a larger --k"
             )
-        if not torch.equal(indices, images.indices) or self.facts.get("data") != data_fingerprint(images):
+        if not torch.equal(indices.long(), images.indices) or self.facts.get("data") != data_fingerprint(images):
             raise ConfigError(f"data.neighbors.path: {path} was created from other images; {self._remedy}")
-        self.rows = table[:, : self.candidates]
+        self.rows = table[:, : self.candidates].long()
 
     def check_teacher(self, teacher: Teacher) -> None:
         """Raise an error if the table was created with another teacher, or with other weights, mean, std or size."""

@@ -11,11 +11,12 @@ from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.downloads import fetch
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.files import Files, find_images
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.io.paths import expand, resolve
 
 _ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _CHECKSUM = "90528d7ca1a48142e341f4ef8d21d0de"
+_REMEDY = "unpack the official archive again"
 
 
 class TinyImageNet(ImageData):
@@ -71,8 +72,8 @@ class TinyImageNet(ImageData):
         for required in ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt"):
             if not (folder / required).exists():
                 raise ConfigError(f"data.path: {folder} is not Tiny-ImageNet's folder: it has no {required}")
-        self.class_ids = sorted((folder / "wnids.txt").read_text().split())
-        words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines() if "\t" in line)
+        self.class_ids = sorted(_text(folder / "wnids.txt").split())
+        words = dict(line.split("\t", 1) for line in _text(folder / "words.txt").splitlines() if "\t" in line)
         self.class_names = [words.get(wnid, wnid).split(",")[0] for wnid in self.class_ids]
         if len(self.class_ids) != self.num_classes:
             raise ConfigError(f"data.path: {folder / 'wnids.txt'} lists {len(self.class_ids)} classes, not 200")
@@ -87,10 +88,27 @@ class TinyImageNet(ImageData):
             files, _ = find_images(folder / "train")
             labelled = [(label_of[wnid], f"train/{f}") for f in files if (wnid := f.split("/")[0]) in label_of]
         else:
-            lines = (folder / "val" / "val_annotations.txt").read_text().splitlines()
-            rows = (line.split("\t") for line in lines)
-            labelled = [(label_of[wnid], f"val/images/{name}") for name, wnid, *_ in rows]
+            annotations = folder / "val" / "val_annotations.txt"
+            try:
+                rows = ((line + "\t").split("\t")[:2] for line in _text(annotations).splitlines())
+                labelled = [(label_of[wnid], f"val/images/{name}") for name, wnid in rows]
+            except LookupError as error:
+                raise ConfigError(f"data.path: {annotations} has an unknown class {error}; {_REMEDY}") from error
         if not labelled:
             raise ConfigError(f"data.path: {folder} contains no {split} images")
         labels, files = zip(*sorted(labelled), strict=True)
-        return EncodedImages(Files(folder, files), torch.tensor(labels), None, skip_unreadable=self.skip_unreadable)
+        return EncodedImages(
+            Files(folder, files), torch.tensor(labels), None, skip_unreadable=self.skip_unreadable, official_side=64
+        )
+
+
+def _text(path: Path) -> str:
+    """Return the content of one of the official text files.
+
+    Raises:
+        ConfigError: if the file cannot be read as text.
+    """
+    try:
+        return path.read_text()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"data.path: {path} cannot be read as text ({one_line(error)}); {_REMEDY}") from error

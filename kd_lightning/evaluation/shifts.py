@@ -7,7 +7,7 @@ import torch
 from kd_lightning.data import ImageData
 from kd_lightning.data.archives import folder_at
 from kd_lightning.data.encoded import EncodedImages
-from kd_lightning.data.files import Files, find_images
+from kd_lightning.data.files import Files, find_images, subfolders
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator, accuracy
 from kd_lightning.evaluation.network_view import NetworkView
@@ -44,11 +44,11 @@ class Shifts(Evaluator):
             self.images[name] = self._images(data, folder_at(path), f"Shifts.folders.{name}")
 
     def _images(self, data: ImageData, folder: Path, field: str) -> EncodedImages:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        names = subfolders(folder, field)
         files: list[str] = []
         labels: list[int] = []
         for name, index in zip(names, _class_indices(names, data, f"{field}: {folder}"), strict=True):
-            images = find_images(folder / name)[0]
+            images = find_images(folder / name, field)[0]
             files += [f"{name}/{file}" for file in images]
             labels += [index] * len(images)
         if not files:

@@ -8,6 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kd_lightning.cli import main
+from kd_lightning.commands import show_batch
 
 ROOT = Path(__file__).parents[2]
 KD = f"--config={ROOT / 'configs/digits/kd.yaml'}"
@@ -41,6 +42,18 @@ def test_show_draws_a_picture(args: list[str], tmp_path: Path) -> None:
     before = path.read_bytes()
     main(["show-batch", KD, CPU, f"--path={path}", "--rows=5", "--epoch=1", *args])
     assert path.read_bytes() != before
+
+
+def test_show_reads_as_many_batches_as_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list] = []
+    few = ["--data.max_train_samples=20", "--data.batch_size=16"]
+    monkeypatch.setattr(show_batch, "_draw", lambda rows, *_: drawn.append(rows))
+    for count in (4, 9, 13):
+        main(["show-batch", KD, CPU, f"--path={tmp_path / 'x.png'}", f"--rows={count}", "--data.batch_size=4"])
+    main(["show-batch", KD, CPU, f"--path={tmp_path / 'x.png'}", "--rows=50", *few])
+    assert [len(rows) for rows in drawn] == [4, 9, 13, 16]
+    titles = [row[0][0] for row in drawn[2]]
+    assert len({*titles}) == 13
 
 
 def test_neighbors_are_made_used_and_refused(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

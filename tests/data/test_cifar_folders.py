@@ -28,6 +28,9 @@ def write(folder: Path, names: list[str], count: int, side: int = 32) -> None:
             Image.new("RGB", (side, side), (label, number, 0)).save(folder / name / f"{number}.png")
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*so these images are dark")
+
+
 @pytest.fixture
 def splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -65,6 +68,7 @@ def test_train_and_test_folders_and_archives(splits: Path, form: str) -> None:
     batch = data.datasets["train"].take(torch.arange(30))
     assert torch.equal(batch.images[:, 0, 9, 9].long(), batch.labels)
     assert data.class_names == CIFAR10.class_names
+    assert (data.name, CIFAR10.name) == ("cifar10-folders", "cifar10")  # not compared with the official files
 
 
 def test_class_folders_without_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,9 +119,12 @@ def test_images_of_another_size_are_one_line(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for split in ("train", "test"):
         write(tmp_path / split, CIFAR10.class_names, 1, side=48)
-    with pytest.raises(
-        ConfigError, match=r"^data.path: .*/train/airplane/0.png has 48x48 pixels; give images of 32x32 pixels$"
-    ):
+    advice = "pixels; give images of 32x32 pixels$"
+    with pytest.raises(ConfigError, match=rf"^data.path: .*/train/airplane/0.png has 48x48 {advice}"):
+        loaded(CIFAR10(path=str(tmp_path), batch_size=4))
+    for image in tmp_path.rglob("*.png"):
+        Image.new("RGB", (32, 40 if image.parent.name == "truck" else 32)).save(image)
+    with pytest.raises(ConfigError, match=rf"^data.path: .*/train/truck/0.png has 32x40 {advice}"):
         loaded(CIFAR10(path=str(tmp_path), batch_size=4))
 
 
@@ -155,7 +162,7 @@ def test_advice_names_only_arguments_of_the_data_set(splits: Path) -> None:
     for split in ("train", "test"):
         shutil.rmtree(splits / split)
     write(splits, CIFAR10.class_names, 1)
-    with pytest.raises(ConfigError, match=r"^data.path: .*; or give the folders train/ and test/$"):
+    with pytest.raises(ConfigError, match=r"^data.path: .*; add images, or give the folders train/ and test/$"):
         loaded(CIFAR10(path=str(splits), val_split=0, batch_size=4))
 
 

@@ -1,6 +1,8 @@
 """ImageFolder and archives of folders."""
 
+import errno
 import io
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -28,6 +30,7 @@ def fill(folder: Path, *, classes: tuple[str, ...] = ("cat", "dog"), count: int 
         for number in range(count):
             pixels = np.zeros((side, side, 3), np.uint8)
             pixels[0, 0] = label, number, 0
+            pixels[-1, -1] = 255  # images without a bright pixel would be reported
             Image.fromarray(pixels).save(folder / name / f"{number:02}.png")
     return folder
 
@@ -62,12 +65,12 @@ def test_train_val_and_test(tmp_path: Path) -> None:
 
 
 def test_class_folders_alone_are_split(tmp_path: Path) -> None:
-    data = of(fill(tmp_path, count=10), test_split=0.3)
+    data = of(fill(tmp_path / "pets", count=10), test_split=0.3)
     train, test = data.datasets["train"], data.datasets["test"]
     assert (len(train), len(test)) == (14, 6)
     assert torch.bincount(test.labels).tolist() == [3, 3]
     assert sorted([*train.indices.tolist(), *test.indices.tolist()]) == [*range(20)]
-    assert torch.equal(test.indices, of(tmp_path, test_split=6, seed=9).datasets["test"].indices)
+    assert torch.equal(test.indices, of(tmp_path / "pets", test_split=6, seed=9).datasets["test"].indices)
 
 
 def test_images_of_several_sizes_need_one(tmp_path: Path) -> None:
@@ -148,3 +151,38 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "one.jpg").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"neither a folder nor a tar or zip archive"):
         ImageFolder(path=str(tmp_path / "one.jpg"))
+
+
+def test_links_and_folders_that_cannot_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusal(**kwargs: object) -> str:
+        with pytest.raises(ConfigError) as refused:
+            of(tmp_path / "pets", **kwargs)
+        return str(refused.value)
+
+    dog = fill(tmp_path / "pets") / "dog"
+    for place, target in (("ape", "ape"), ("ape", "nowhere")):
+        (tmp_path / "pets" / place).symlink_to(target)
+        line = f"data.path: {tmp_path}/pets/ape is a link that leads to no existing folder or file; repair or remove it"
+        assert refusal() == line
+        (tmp_path / "pets" / place).unlink()
+    for place, target in (("dog/a", "."), ("dog/a", "../../.."), ("cat/a", "../../pets")):
+        (tmp_path / "pets" / place).symlink_to(target)
+        for kwargs in ({}, {"labeled": False}):
+            assert f"{tmp_path}/pets/{place} is a link to a folder that contains it" in refusal(**kwargs)
+        (tmp_path / "pets" / place).unlink()
+    (tmp_path / "pets" / "dog" / "a").symlink_to("../cat")
+    (tmp_path / "pets" / "cat" / "b").symlink_to("../dog")
+    assert f"{tmp_path}/pets/cat/b/a is a link to a folder that contains it" in refusal()
+    (tmp_path / "pets" / "cat" / "b").unlink()
+    assert len(of(tmp_path / "pets").datasets["train"]) == 12  # a link to another folder is followed
+    scandir, listdir = os.scandir, os.listdir
+
+    def denied(path: object) -> None:  # root may read every folder
+        if Path(path) == dog:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "scandir", lambda path=".": denied(path) or scandir(path))
+    monkeypatch.setattr(os, "listdir", lambda path=".": denied(path) or listdir(path))
+    assert refusal() == f"data.path: {dog} cannot be read: Permission denied; repair or remove it"
+    dog = tmp_path / "pets"
+    assert refusal() == f"data.path: {dog} cannot be read: Permission denied; repair or remove it"

@@ -116,6 +116,32 @@ def test_what_is_decoded_is_found_again(tmp_path: Path) -> None:
     assert ["from the disk cache" in origin for origin in origins] == [False, True]
 
 
+def test_a_set_with_only_training_images(tmp_path: Path) -> None:
+    path = write(tmp_path / "pets", PETS, train=[0, 1, 2] * 10)
+    data = of(path, split_seed=3)
+    train, test = data.datasets["train"], data.datasets["test"]
+    assert (len(train), test.labels.bincount().tolist()) == (24, [2, 2, 2])
+    assert sorted([*train.indices.tolist(), *test.indices.tolist()]) == [*range(30)]
+    assert torch.equal(of(path, split_seed=3, seed=5).datasets["test"].indices, test.indices)
+    assert len(of(path, test_split=9).datasets["test"]) == 9
+    assert "data.test_split: 0.99 means 30 of 30 images" in refusal(path, test_split=0.99)
+    assert "data.test_split: 0.0 is not above 0" in refusal(path, test_split=0.0)
+    assert "data.test: " in refusal(path, test="test")
+    assert "has no split 'test'" in refusal(path, test="test")
+    assert len(of(path, labeled=False, num_classes=3).datasets["test"]) == 30
+    (tmp_path / "other").mkdir()
+    splits = {"train-00000-of-00001": [0, 1, 2] * 4, "extra-00000-of-00001": [0, 1, 2]}
+    write(tmp_path / "other" / "data", PETS, **splits)
+    words = f"data.test: {tmp_path}/other has no split 'test'; choices: extra, train"
+    assert refusal(str(tmp_path / "other")) == words
+
+
+def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "pets", PETS, train=[0, 2, 0, 2], test=[1, 0])
+    with pytest.warns(UserWarning, match="data: 1 of 3 classes have no training images, for example 'cat'"):
+        assert of(path).num_classes == 3
+
+
 def test_refusals(tmp_path: Path) -> None:
     path = write(tmp_path / "pets", train=["x", "y", "x"], test=["x", "y"])
     assert "data.train: " in (words := refusal(path, train="trian"))

@@ -1,10 +1,12 @@
 """Nearest neighbours against scikit-learn's, their table on disk, and the batches that are made of it."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy.stats import chisquare
 from sklearn.neighbors import NearestNeighbors
@@ -101,13 +103,48 @@ def test_tables_of_other_images_are_refused(table: Path) -> None:
 def test_what_is_no_table(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a table")
     save_file({"neighbors": torch.zeros((3, 9)), "indices": torch.arange(3)}, tmp_path / "without_facts")
-    reasons = dict.fromkeys(("text", "without_facts", "."), "is not a table of neighbours")
+    os.mkfifo(tmp_path / "pipe")
+    deep = {"data": "[" * 100_000, "format": "pt"}
+    save_file({"neighbors": NEAREST, "indices": IMAGES.indices}, tmp_path / "deep", deep)
+    reasons = dict.fromkeys(("text", "without_facts", ".", "pipe", "deep"), "is not a table of neighbours")
     for name, words in (reasons | {"missing": "does not exist"}).items():
         with pytest.raises(ConfigError, match=rf"data\.neighbors\.path: .* {words}"):
             Neighbors(str(tmp_path / name), count=3, candidates=5).load(IMAGES)
     for count in (0, 6):
         with pytest.raises(ConfigError, match=f"data.neighbors.count: {count} is not from 1 to candidates \\(5\\)"):
             Neighbors("x", count=count, candidates=5)
+
+
+TABLES = {
+    "one dimension": (NEAREST[:, 0].clone(), "neighbors has the shape (1293,) and the type int64, not 2-D integers"),
+    "three dimensions": (NEAREST[..., None], "neighbors has the shape (1293, 9, 1) and the type int64"),
+    "no dimension": (torch.tensor(3), "neighbors has the shape () and the type int64"),
+    "floats": (NEAREST.float(), "neighbors has the shape (1293, 9) and the type float32, not 2-D integers"),
+    "NaN": (NEAREST.double() * float("nan"), "and the type float64"),
+    "bools": (NEAREST > 3, "and the type bool"),
+    "fewer rows": (NEAREST[:-1], "it has 1,292 rows, but 1,293 indices of images"),
+    "more rows": (torch.cat([NEAREST, NEAREST[:1]]), "it has 1,294 rows, but 1,293 indices of images"),
+    "no rows": (NEAREST[:0], "it has 0 rows, but 1,293 indices of images"),
+    "a row too high": (NEAREST.clamp(min=1293), "it contains the row 1293, but its rows are 0 to 1292"),
+    "a negative row": (-NEAREST, "but its rows are 0 to 1292"),
+    "themselves": (torch.arange(1293)[:, None].repeat(1, 9), "an image is its own neighbour"),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_wrong_rows_are_one_line(case: str, table: Path, tmp_path: Path) -> None:
+    rows, words = TABLES[case]
+    with safe_open(table, "pt") as file:
+        facts = file.metadata()
+    for dtype in {rows.dtype, torch.int32 if rows.dtype == torch.int64 else rows.dtype}:
+        save_file({"neighbors": rows.to(dtype), "indices": IMAGES.indices}, tmp_path / "t.safetensors", facts)
+        with pytest.raises(ConfigError, match=r"data\.neighbors\.path: .* is not a table of neighbours \(.*") as raised:
+            Neighbors(str(tmp_path / "t.safetensors"), count=3, candidates=5).load(IMAGES)
+        assert words.replace("int64", str(dtype).removeprefix("torch.")) in str(raised.value)
+    for indices in (IMAGES.indices.float(), IMAGES.indices[:, None]):
+        save_file({"neighbors": NEAREST, "indices": indices.contiguous()}, tmp_path / "t.safetensors", facts)
+        with pytest.raises(ConfigError, match=r"\(indices has the shape .* not 1-D integers\); create it again"):
+            Neighbors(str(tmp_path / "t.safetensors"), count=3, candidates=5).load(IMAGES)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -90,6 +90,16 @@ def test_refusals(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "copy" / "wnids.txt").write_text("n00000001")
     with pytest.raises(ConfigError, match=r"wnids.txt lists 1 classes, not 200"):
         ready(tmp_path / "copy")
+    shutil.copy(official / "wnids.txt", tmp_path / "copy" / "wnids.txt")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    annotations = tmp_path / "copy" / "val" / "val_annotations.txt"
+    for text, words in (("a.JPEG\tn7\t0\n", "an unknown class 'n7'"), ("a.JPEG\n", "an unknown class ''")):
+        annotations.write_text(text)
+        with pytest.raises(ConfigError, match=rf"data.path: {annotations} has {words}; unpack the official archive"):
+            ready(tmp_path / "copy")
+    annotations.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=rf"data.path: {annotations} cannot be read as text \(.*\); unpack"):
+        ready(tmp_path / "copy")
 
 
 def test_the_real_subset(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

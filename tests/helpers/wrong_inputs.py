@@ -1,5 +1,6 @@
 """Wrong command lines of the commands other than `fit`, and the files that wrong inputs name."""
 
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -28,6 +29,7 @@ OTHERS: list[tuple[str, str]] = [
     ("repeat --configs HERE/kd.yaml --run.id=x", "run.id: repeat derives the id of each run"),
     ("show-batch --config HERE/kd.yaml --path=show.jpg", "path: show.jpg does not end in .png"),
     ("show-batch --config HERE/kd.yaml --rows=0", "rows: 0"),
+    ("show-batch --config HERE/kd.yaml --rows=100000", "rows: 100000 is more than 100"),
     ("build-neighbors --config HERE/kd.yaml --k=0", "k: 0 is not positive"),
     ("build-neighbors --config HERE/kd.yaml --path=table.pt", "path: table.pt does not end in .safetensors"),
     (
@@ -44,17 +46,27 @@ OTHERS: list[tuple[str, str]] = [
 def write_files(place: Path, config: str) -> Path:
     """Write files and folders that cannot be read, and some that can; return the folder."""
     kinds = {"ok": "RGB", "float": "F", "swap": "RGB", "cut": "RGB", "zero": "RGB", "one": "RGB"}
+    kinds |= dict.fromkeys(("sizes", "hollow", "loop", "pipe", "hidden", "void"), "RGB")
     for kind, mode in kinds.items():
         for split in ("train", "test"):
             for name in ("cat",) if kind == "one" else ("cat", "dog"):
                 images = place / kind / split / (f"{name}s" if (kind, split) == ("swap", "test") else name)
                 images.mkdir(parents=True)
+                side = 9 if (kind, split) == ("sizes", "test") else 8
                 for number in range(6):
-                    Image.new(mode, (8, 8), number).save(images / f"{number}.{'tiff' if mode == 'F' else 'png'}")
+                    Image.new(mode, (side, side), number).save(images / f"{number}.{'tiff' if mode == 'F' else 'png'}")
     for file in (place / "zero").rglob("*.png"):
         file.write_bytes(b"")
     torn = place / "cut" / "train" / "cat" / "0.png"
     torn.write_bytes(torn.read_bytes()[:40])
+    for file in (place / "hidden" / "test").rglob("*.png"):
+        file.write_bytes(file.read_bytes()[:45])  # the header can be read
+    for file in (place / "hollow" / "train" / "dog").iterdir():
+        file.unlink()
+    (place / "loop" / "train" / "dog" / "self").symlink_to("..")
+    (place / "pipe" / "train" / "dog" / "3.png").unlink()
+    os.mkfifo(place / "pipe" / "train" / "dog" / "3.png")
+    (place / "void" / "test" / "dog" / "3.png").write_bytes(b"")
     (place / "empty").mkdir()
     (place / "plain.txt").write_text("x")
     (place / "cut.tar").write_bytes(bytes(100))
