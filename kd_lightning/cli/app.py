@@ -74,6 +74,9 @@ class CLI(LightningCLI):
             check_config_matches(self.resume_path, yaml.safe_load(self._parser(command).dump(config, skip_none=False)))
             self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
 
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning's method would let the hyper_parameters in a checkpoint change the config."""
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer, data = self._get(self.config_init, "trainer"), self.datamodule
         all_callbacks = assembly.callbacks_of(trainer, self.model)
