@@ -4,19 +4,32 @@ import argparse
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+import jsonargparse
 from jsonargparse import get_loader, set_loader, set_parsing_settings
 
 from kd_lightning.config.messages import config_error, explain
 from kd_lightning.errors import ConfigError, redacted
+from kd_lightning.io.paths import check_regular
 from kd_lightning.io.safe_yaml import load_yaml
 
 # With a list of its own, even an empty one, the paths that jsonargparse denies (os, ...) are errors and not warnings.
 # In a field of type Any, a mapping with a class_path remains a mapping, and no object is built from it.
 set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
 set_loader("yaml", partial(load_yaml, load=get_loader("yaml")), exceptions=(yaml.YAMLError,))
+_read_text = jsonargparse.Path.read_text
+
+
+def _read_regular(path: jsonargparse.Path) -> str:
+    """Return the content of a config or sub-config; jsonargparse would wait for a pipe without end."""
+    check_regular(Path(path.absolute), "config")
+    return _read_text(path)
+
+
+jsonargparse.Path.read_text = _read_regular
 
 
 class OneLineErrors:

@@ -11,8 +11,8 @@ from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.downloads import fetch
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.files import Files, find_images
-from kd_lightning.errors import ConfigError
-from kd_lightning.io.paths import expand, resolve
+from kd_lightning.errors import ConfigError, one_line
+from kd_lightning.io.paths import expand, read_text, resolve
 
 _ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _CHECKSUM = "90528d7ca1a48142e341f4ef8d21d0de"
@@ -71,8 +71,8 @@ class TinyImageNet(ImageData):
         for required in ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt"):
             if not (folder / required).exists():
                 raise ConfigError(f"data.path: {folder} is not Tiny-ImageNet's folder: it has no {required}")
-        self.class_ids = sorted((folder / "wnids.txt").read_text().split())
-        words = dict(line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines() if "\t" in line)
+        self.class_ids = sorted(_lines(folder / "wnids.txt"))
+        words = dict(line.split("\t", 1) for line in _lines(folder / "words.txt") if "\t" in line)
         self.class_names = [words.get(wnid, wnid).split(",")[0] for wnid in self.class_ids]
         if len(self.class_ids) != self.num_classes:
             raise ConfigError(f"data.path: {folder / 'wnids.txt'} lists {len(self.class_ids)} classes, not 200")
@@ -87,10 +87,24 @@ class TinyImageNet(ImageData):
             files, _ = find_images(folder / "train")
             labelled = [(label_of[wnid], f"train/{f}") for f in files if (wnid := f.split("/")[0]) in label_of]
         else:
-            lines = (folder / "val" / "val_annotations.txt").read_text().splitlines()
-            rows = (line.split("\t") for line in lines)
-            labelled = [(label_of[wnid], f"val/images/{name}") for name, wnid, *_ in rows]
+            annotations = folder / "val" / "val_annotations.txt"
+            labelled = []
+            for number, line in enumerate(_lines(annotations), 1):
+                name, wnid, *_ = [*line.split("\t"), ""]
+                if wnid not in label_of or Path(name).name != name:
+                    raise ConfigError(
+                        f"data.path: {annotations}, line {number}: {line[:80]!r} is not the name of an image in "
+                        "val/images with the id of a class; unpack the data again"
+                    )
+                labelled.append((label_of[wnid], f"val/images/{name}"))
         if not labelled:
             raise ConfigError(f"data.path: {folder} contains no {split} images")
         labels, files = zip(*sorted(labelled), strict=True)
         return EncodedImages(Files(folder, files), torch.tensor(labels), None, skip_unreadable=self.skip_unreadable)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return read_text(file).splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"data.path: {file} cannot be read ({one_line(error)}); unpack the data again") from error

@@ -1,7 +1,10 @@
-"""Expand and check paths and names that users give."""
+"""Expand and check paths and names that users give, and open regular files."""
 
+import errno
 import os
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from kd_lightning.errors import ConfigError, nearest
 
@@ -35,6 +38,40 @@ def check_name(name: str, field: str) -> None:
         raise ConfigError(f"{field}: {name[:60]!r} cannot be the name of a folder; {rule}")
 
 
+def check_regular(path: Path, field: str) -> None:
+    """Raise an error for a pipe, a socket or a device: reading it could wait without end.
+
+    Raises:
+        ConfigError: for such a path; the message names `field`.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ConfigError(f"{field}: {path} is a pipe, a socket or a device; give a regular file")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; nothing is waited for.
+
+    Raises:
+        OSError: if the path is missing, unreadable, or not a regular file.
+    """
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return file
+
+
+def read_text(path: Path) -> str:
+    """Return the content of a regular file in UTF-8.
+
+    Raises:
+        OSError: if the path is missing, unreadable, or not a regular file.
+        UnicodeDecodeError: if the content is not UTF-8.
+    """
+    with open_regular(path) as file:
+        return file.read().decode("utf-8").replace("\r\n", "\n")
+
+
 def expand(path: str | os.PathLike[str]) -> Path:
     """Return the path with ~ and environment variables expanded, whether or not it exists."""
     return Path(os.path.expandvars(os.path.expanduser(path)))
@@ -50,12 +87,14 @@ def resolve(path: str | os.PathLike[str], field: str) -> Path:
         raise ConfigError(f"{field}: {str(path)!r} is not a path; give a path, or omit the field")
     expanded = expand(path)
     try:
-        if expanded.exists():
-            return expanded
+        exists = expanded.exists()
     except (OSError, ValueError) as error:  # a name that is too long, or a folder without permission to read it
         reason = getattr(error, "strerror", None) or "it is not a path"
         shown = str(expanded) if len(str(expanded)) <= 160 else f"{str(expanded)[:157]}..."
         raise ConfigError(f"{field}: {shown} cannot be read: {reason}") from error
+    if exists:
+        check_regular(expanded, field)
+        return expanded
     if "$" in str(expanded):
         raise ConfigError(f"{field}: {path} names an environment variable that is not set; export it, or give a path")
     siblings = [p.name for p in expanded.parent.iterdir()] if expanded.parent.is_dir() else []

@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 
 from kd_lightning.config.checks import fixed_seed
 from kd_lightning.errors import ConfigError, one_line
+from kd_lightning.io.paths import read_text
 from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.io.schema import check_schema
 from kd_lightning.runs.differences import differences, in_words
@@ -78,7 +79,7 @@ def check_config_matches(place: Path, now: dict[str, Any]) -> None:
     folder = place if place.is_dir() else place.parent
     instead = f"--ckpt_path {place} without run.id begins a new run from this checkpoint" if place.is_file() else ""
     try:
-        before = load_yaml((folder / "config.yaml").read_text())
+        before = load_yaml(read_text(folder / "config.yaml"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         if not place.is_file():
             return  # the run was killed before it had written its config

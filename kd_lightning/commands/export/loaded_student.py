@@ -14,7 +14,7 @@ from torch import Tensor
 from kd_lightning.data import ImageData
 from kd_lightning.data.images import ImageDataset
 from kd_lightning.errors import ConfigError, nearest
-from kd_lightning.io.paths import resolve
+from kd_lightning.io.paths import read_text, resolve
 from kd_lightning.models import Network
 from kd_lightning.runs.results import FILE as RESULTS
 
@@ -144,7 +144,7 @@ def _built_without_teacher(config: dict[str, Any], path: Path, student: dict[str
 
 def _results(checkpoint: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        content = json.loads(checkpoint.with_name(RESULTS).read_text(encoding="utf-8"))
+        content = json.loads(read_text(checkpoint.with_name(RESULTS)))
         return content if isinstance(content, dict) else {}
     return {}
 

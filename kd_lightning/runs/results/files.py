@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from kd_lightning.io.atomic import atomic_write, write_tensors
+from kd_lightning.io.paths import read_text
 from kd_lightning.io.schema import check_schema
 
 FILE = "results.json"
@@ -52,7 +53,7 @@ def read(path: Path) -> dict[str, Any] | None:
         ConfigError: for a file of another version.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
     except (OSError, ValueError):
         return None
     if not isinstance(content, dict):
