@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
 from kd_lightning.batch import Batch
+from kd_lightning.redaction import printable
 
 
 class Progress(RichProgressBar):
@@ -75,4 +76,4 @@ class Progress(RichProgressBar):
             if self.progress is not None and self.is_enabled:
                 self.progress.console.print(line, highlight=False)
             else:
-                print(line, flush=True)
+                print(printable(line), flush=True)

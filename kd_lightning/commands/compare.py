@@ -4,10 +4,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
-from rich.markup import escape
-
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.console import wide
+from kd_lightning.io.markup import cell
 from kd_lightning.io.paths import check_writable, expand
 
 if TYPE_CHECKING:  # `--help` needs none of the libraries that these import
@@ -103,22 +102,20 @@ class Compare:
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "report.html").write_text(page, encoding="utf-8")
         (self.out / "table.md").write_text(tables.markdown(comparisons, problems), encoding="utf-8")
-        reports.frame(runs, config=True).to_csv(self.out / "table.csv", index=False)
+        reports.frame(runs, config=True).map(cell).rename(columns=cell).to_csv(self.out / "table.csv", index=False)
         console = wide()
         if self.wandb:
             try:
                 addresses = self._publish(runs, comparisons)
-                console.print(escape("on W&B: " + ", ".join(addresses)), soft_wrap=True, highlight=False)
+                console.print("on W&B: " + ", ".join(addresses), soft_wrap=True, highlight=False)
             except ConfigError as error:  # the tables and the page are complete without W&B
                 problems.append(str(error))
         for comparison in comparisons:
             console.print(tables.for_terminal(comparison))
-            console.print(escape(tables.column_notes(comparison)), style="dim")
+            console.print(tables.column_notes(comparison), style="dim")
         for line in [*problems, *(line for comparison in comparisons for line in comparison.warnings)]:
-            console.print(escape(f"warning: {line}"), soft_wrap=True, highlight=False)
-        console.print(
-            escape(f"{tables.count_runs(len(runs))}: {self.out / 'report.html'}"), soft_wrap=True, highlight=False
-        )
+            console.print(f"warning: {line}", soft_wrap=True, highlight=False)
+        console.print(f"{tables.count_runs(len(runs))}: {self.out / 'report.html'}", soft_wrap=True, highlight=False)
         return self.out / "report.html"
 
     def _publish(self, runs: "reports.Runs", comparisons: "list[reports.Comparison]") -> list[str]:

@@ -13,6 +13,7 @@ from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.paths import check_writable
+from kd_lightning.redaction import printable
 
 
 class Show:
@@ -101,7 +102,7 @@ def _draw(rows: list[list[tuple[str, Tensor]]], path: Path, title: str) -> None:
         for column, (caption, image) in enumerate(row):
             axis = axes[number // rows_per_line][number % rows_per_line * columns + column]
             axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
-            axis.set_title(caption, fontsize=6)
-    figure.suptitle(title, fontsize=8)
+            axis.set_title(printable(caption), fontsize=6, parse_math=False)
+    figure.suptitle(printable(title), fontsize=8, parse_math=False)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

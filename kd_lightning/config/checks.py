@@ -11,8 +11,9 @@ from lightning.pytorch.strategies import StrategyRegistry
 from kd_lightning.config.classes import arguments_of, classes_of, import_class
 from kd_lightning.config.precision import check_precision
 from kd_lightning.config.sub_configs import check_no_further_config
-from kd_lightning.errors import ConfigError, nearest, secret_field
+from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.io.schema import check_schema
+from kd_lightning.redaction import secret_field
 
 _MINIMA = {
     "min_epochs": 0,

@@ -12,9 +12,10 @@ import jsonargparse
 from jsonargparse import get_loader, set_loader, set_parsing_settings
 
 from kd_lightning.config.messages import config_error, explain
-from kd_lightning.errors import ConfigError, redacted
+from kd_lightning.errors import ConfigError
 from kd_lightning.io.paths import check_regular
 from kd_lightning.io.safe_yaml import load_yaml
+from kd_lightning.redaction import hidden, printable, redacted
 
 # With a list of its own, even an empty one, the paths that jsonargparse denies (os, ...) are errors and not warnings.
 # In a field of type Any, a mapping with a class_path remains a mapping, and no object is built from it.
@@ -61,8 +62,12 @@ class OneLineErrors:
             super().error(message, ex)
         cause = config_error(ex)
         line = str(cause) if cause else redacted(explain(message, {*_options(self)}))
-        sys.stderr.write(f"error: {' '.join(line.split())}\n")
+        sys.stderr.write(f"error: {printable(' '.join(line.split()))}\n")
         self.exit(2)
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """Return a config as YAML, with keys hidden: it is printed by --print_config, and saved with the results."""
+        return hidden(super().dump(*args, **kwargs))
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.redaction import show_as_given
 
 
 def check_writable(path: Path, field: str) -> None:
@@ -73,8 +74,15 @@ def read_text(path: Path) -> str:
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """Return the path with ~ and environment variables expanded, whether or not it exists."""
-    return Path(os.path.expandvars(os.path.expanduser(path)))
+    """Return the path with ~ and environment variables expanded, whether or not it exists.
+
+    Messages show the variables and not their values, which may be keys.
+    """
+    given = os.fspath(path)
+    expanded = os.path.expandvars(os.path.expanduser(given))
+    if "$" in given:
+        show_as_given(given, expanded)
+    return Path(expanded)
 
 
 def resolve(path: str | os.PathLike[str], field: str) -> Path:

@@ -14,7 +14,9 @@ HOSTILE = (
     "..", "../x", "/etc/passwd", "~root", "$HOME", "%s", "\0",
 )  # fmt: skip
 """Texts that a terminal, a browser, Markdown, a spreadsheet or a file system treats in a special way."""
-NAMES = st.one_of(st.sampled_from(HOSTILE), st.text(max_size=30), st.tuples(*[st.sampled_from(HOSTILE)] * 2).map("".join))
+NAMES = st.one_of(
+    st.sampled_from(HOSTILE), st.text(max_size=30), st.tuples(*[st.sampled_from(HOSTILE)] * 2).map("".join)
+)
 
 
 def fuzz(default: int = 30, **strategies: st.SearchStrategy) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -67,7 +67,9 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", [BestCheckpoint, ModelCheckpoint])
 @pytest.mark.parametrize("folder", ["victim", "run", "run/own", "/"])
-@pytest.mark.parametrize("name", ["victim", "victim/secret.txt", "../victim", "own/../../victim", "run/config.yaml", ""])
+@pytest.mark.parametrize(
+    "name", ["victim", "victim/secret.txt", "../victim", "own/../../victim", "run/config.yaml", ""]
+)
 def test_a_path_that_is_not_a_checkpoint_of_the_callback(kind: type, folder: str, name: str, place: Path) -> None:
     top = place.parent
     (place / "config.yaml").touch()
@@ -177,7 +179,9 @@ def test_no_state_chooses_a_path(kind: type, fields: dict[str, Any], models: dic
         assert sorted(path.name for path in top.rglob("*")) == ["a.ckpt", "own", "run", "victim"]
 
 
-def test_hyper_parameters_change_no_setting(tmp_path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hyper_parameters_change_no_setting(
+    tmp_path: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Lightning would take the class and the arguments of the model from them."""
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(KD))
     shutil.copy(finished_run / "last.ckpt", tmp_path / "a.ckpt")

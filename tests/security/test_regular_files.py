@@ -95,7 +95,9 @@ def test_a_runs_own_files_count_as_missing(put: Callable[[str], Path], tmp_path:
 @pytest.mark.parametrize("where", ["config", "sub-config", "argument"])
 def test_configs(tmp_path: Path, where: str, capfd: pytest.CaptureFixture) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
-    (tmp_path / "kd.yaml").write_text(yaml.safe_dump({**KD, **({"data": "pipe.yaml"} if where == "sub-config" else {})}))
+    (tmp_path / "kd.yaml").write_text(
+        yaml.safe_dump({**KD, **({"data": "pipe.yaml"} if where == "sub-config" else {})})
+    )
     arguments = {"config": [f"--config={tmp_path / 'pipe.yaml'}"], "argument": [f"--data={tmp_path / 'pipe.yaml'}"]}
     with pytest.raises(SystemExit) as stopped:
         main(["fit", f"--config={tmp_path / 'kd.yaml'}", *arguments.get(where, [])])

@@ -7,8 +7,8 @@ import yaml
 from helpers.configs import KD
 
 from kd_lightning.cli import main
-from kd_lightning.config.checks import secret_field
-from kd_lightning.errors import ConfigError, RunError, one_line, redacted
+from kd_lightning.errors import ConfigError, RunError, one_line
+from kd_lightning.redaction import redacted, secret_field
 
 KEYS = {
     "WANDB_API_KEY": "5f0e7c1b2a3948576e6d5c4b3a29180706f5e4d3",

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.markup import escape
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -257,7 +256,7 @@ class Export:
             ) from error
 
     def _say(self, line: str) -> None:
-        self.console.print(escape(line), soft_wrap=True, highlight=False)
+        self.console.print(line, soft_wrap=True, highlight=False)
 
 
 def _formats(names: list[str]) -> list[str]:

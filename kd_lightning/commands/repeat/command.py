@@ -17,6 +17,7 @@ from kd_lightning.errors import ConfigError, RunError, check_positive, nearest
 from kd_lightning.io.console import wide
 from kd_lightning.io.paths import check_writable
 from kd_lightning.io.paths import resolve as existing
+from kd_lightning.redaction import printable, redacted
 
 _RESERVED = {
     "seed_everything": "repeat sets the seed of each run; use --seeds",
@@ -144,7 +145,7 @@ class Repeat:
 
     @staticmethod
     def _say(line: str) -> None:
-        print(line, flush=True)
+        print(printable(redacted(line)), flush=True)
 
 
 def _seeds(seeds: int | list[int]) -> list[int]:
