@@ -11,14 +11,14 @@ from kd_lightning.models import Network, checkpoints
 
 
 def noise(config: str, images: int, folder: Path) -> list[str]:
-    """Return arguments of `fit` that set RandomImages and a teacher with random weights.
+    """Return arguments of `fit` that set RandomImages as the data, and random weights for the teacher.
 
-    The random images have the size and the number of classes of the config's images.
+    The random images have the same size and the same number of classes as the images of the config.
 
     Args:
-        config: path of a YAML file.
+        config: path of the config.
         images: number of random images.
-        folder: folder for the weights of the teacher.
+        folder: folder to which the weights of the teacher are written.
     """
     content = yaml.safe_load(resolve(config, "config").read_text())
     kind = getattr(data, content["data"]["class_path"].rpartition(".")[2], None)

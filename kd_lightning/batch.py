@@ -10,7 +10,7 @@ LARGEST_SIDE = 8192
 
 
 class Batch(NamedTuple):
-    """N images, and what a method may need to know about them.
+    """N images with their labels, and further values for the method.
 
     The images are not normalised. Each Network normalises its own input, because teacher and student may use different
     means and standard deviations.
@@ -19,17 +19,17 @@ class Batch(NamedTuple):
     images: Tensor
     """N,3,H,W: uint8, or float in [0, 1]."""
     labels: Tensor
-    """N, int64: the class, or -1 for an image without a label."""
+    """N, int64: class of each image, or -1 for an image without a label."""
     indices: Tensor
-    """N, int64: the sample's position in the complete dataset, also if only a subset is used."""
+    """N, int64: position of each image in the complete dataset, even if only a subset is used."""
     keys: Tensor
-    """N, int64: hash of (seed, epoch, index); all random choices for the sample derive from it."""
+    """N, int64: hash of (seed, epoch, index) for each image. All random choices for the image derive from the hash."""
     views: tuple[Tensor, ...] = ()
     """Further views of the same images (`data.views`): tensors like `images`, each with its own augmentation."""
     partner_labels: Tensor | None = None
-    """N, int64: the class of the image that was mixed into each image (`data.mixing`); None without mixing."""
+    """N, int64: class of the partner, the image that was mixed into each image (`data.mixing`). None without mixing."""
     mix_lambda: Tensor | None = None
-    """N, float32: the share of the image itself in each mixed image; the rest comes from its partner."""
+    """N, float32: share of each image in its mixed image. The rest comes from the partner. None without mixing."""
 
 
 def as_float(images: Tensor) -> Tensor:

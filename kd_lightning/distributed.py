@@ -1,4 +1,4 @@
-"""Communication between the processes of a run. Other files use torch.distributed only through this one."""
+"""Communication between the processes of a run. Other modules use torch.distributed only through this module."""
 
 from typing import Any
 
@@ -28,13 +28,16 @@ def peer_is_gone(error: BaseException) -> bool:
 
 
 def gather(x: Tensor) -> Tensor:
-    """Return the rows of all ranks' tensors N,... as world N,...: the first row of each rank, then the second, etc.
+    """Return one tensor with the rows of the tensors N,... of all ranks.
 
-    A single process would have the rows in the same order, because ranks take the samples of an epoch in turn. The
-    function is differentiable: the gradient of a rank's rows is the sum of the gradients from all ranks' losses. If
-    every rank computes the same loss of all rows, the mean over ranks in DistributedDataParallel is then the gradient
-    of this loss, without a factor. Half precision is converted to float32, because gradients are summed. The tensors of
-    all ranks must have the same shape.
+    The first row of each rank comes first, then the second row of each rank, and so on. A single process would have the
+    rows in the same order, because ranks take the samples of an epoch in turn. The tensors of all ranks must have the
+    same shape.
+
+    The function is differentiable. The gradient of a rank's rows is the sum of the gradients from the losses of all
+    ranks. Half precision is converted to float32, because gradients are summed. DistributedDataParallel averages the
+    gradients of the parameters over ranks. If every rank computes the same loss from all rows, this average is exactly
+    the gradient of the loss, and no factor is needed.
     """
     world = world_size()
     if world == 1:
@@ -62,7 +65,10 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_all(x: Tensor) -> Tensor:
-    """Return the same as `gather`, without gradient, if ranks have different numbers of rows, as in evaluation."""
+    """Return the rows of all ranks as `gather` does, but without gradient.
+
+    The ranks may have different numbers of rows, as in evaluation.
+    """
     counts = everyones(len(x))
     if len(counts) == 1:
         return x
@@ -73,7 +79,7 @@ def gather_all(x: Tensor) -> Tensor:
 
 
 def share(x: Tensor) -> Tensor:
-    """Return this rank's rows of a tensor that `gather` returned."""
+    """Return the rows of this rank from a tensor that `gather` returned."""
     return x[rank() :: world_size()]
 
 
@@ -84,7 +90,7 @@ def from_first(x: Tensor) -> None:
 
 
 def any_rank(flag: Tensor) -> Tensor:
-    """Return whether a bool scalar is true on any rank, as a bool scalar."""
+    """Return a bool scalar that is true if `flag` is true on at least one rank."""
     if world_size() == 1:
         return flag
     count = flag.int()
@@ -93,7 +99,10 @@ def any_rank(flag: Tensor) -> Tensor:
 
 
 def everyones(what: Any) -> list[Any]:
-    """Return the objects of all ranks, in order of rank. It is slow: objects are pickled, and ranks wait."""
+    """Return the objects of all ranks in the order of the ranks.
+
+    The function is slow, because the objects are pickled and the ranks wait for one another.
+    """
     if world_size() == 1:
         return [what]
     objects = [None] * world_size()
@@ -104,12 +113,12 @@ def everyones(what: Any) -> list[Any]:
 class SyncBatchNorm(TorchSyncBatchNorm):
     """Batch normalisation over the images of all devices (`trainer.sync_batchnorm`), except in the teacher.
 
-    Lightning's TorchSyncBatchNorm loses the activations inside timm's norm layers (for example EfficientNet's), both
-    when it converts the layers and when it restores them. This class lets timm convert the layers, and restores the
-    original modules.
+    Some norm layers of timm (for example in EfficientNet) contain an activation function. Lightning's
+    TorchSyncBatchNorm loses this function when it converts and restores the layers. This class therefore lets timm
+    convert the layers, and restores the original modules.
 
     Raises:
-        ConfigError: on several processes without GPUs, because torch supports it only on GPUs.
+        ConfigError: if several processes run on CPUs, because torch supports this class only on GPUs.
     """
 
     def __init__(self) -> None:
@@ -117,7 +126,7 @@ class SyncBatchNorm(TorchSyncBatchNorm):
 
     def apply(self, model: nn.Module) -> nn.Module:
         if world_size() > 1 and next(model.parameters()).device.type == "cpu":
-            raise ConfigError("trainer.sync_batchnorm: torch supports it only on GPUs; omit it")
+            raise ConfigError("trainer.sync_batchnorm: true is supported only on GPUs; omit the field")
         norms = (item for item in model.named_modules() if isinstance(item[1], nn.modules.batchnorm._BatchNorm))
         self._plain = {name: module for name, module in norms if not name.startswith("teacher.")}
         for name, module in self._plain.items():

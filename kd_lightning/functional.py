@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 SNE_TEMPERATURES = tuple(number / 100 for number in range(1, 11))
-_SELF = 1e8  # subtracted from a vector's similarity to itself; finite, because -inf gives 0 x inf in the divergence
+_SELF = 1e8  # subtracted from each vector's similarity to itself; infinity would give 0 x inf in the divergence
 _FLOATS = 1 << 24  # largest number of floats in the intermediate results of one chunk
 
 
 def normalize(x: Tensor, dim: int = -1) -> Tensor:
-    """Return the vectors along a dimension scaled to length 1; zero vectors stay zero and have no gradient.
+    """Return the vectors along a dimension scaled to length 1. Zero vectors stay zero and have no gradient.
 
-    The vectors are divided by their largest entry first, so that no square overflows or underflows.
+    Each vector is first divided by its largest absolute entry, so that no square overflows or underflows.
     """
     largest = x.detach().abs().amax(dim=dim, keepdim=True)
     dead = largest == 0
@@ -27,37 +27,41 @@ def normalize(x: Tensor, dim: int = -1) -> Tensor:
 
 
 def cosine(a: Tensor, b: Tensor, dim: int = -1) -> Tensor:
-    """Return the cosines between the vectors of two tensors along a dimension; 0 if one vector is zero."""
+    """Return the cosines of corresponding vectors of two tensors, along a dimension. A zero vector gives 0."""
     return (normalize(a, dim) * normalize(b, dim)).sum(dim=dim)
 
 
 def match_spatial(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return maps N,C,H,W and N,D,h,w with equal size; the larger one is average-pooled to the smaller size."""
+    """Return maps N,C,H,W and N,D,h,w in one size. The larger map is average-pooled to the size of the smaller map."""
     grid = tuple(map(min, a.shape[-2:], b.shape[-2:]))
     return tuple(x if x.shape[-2:] == grid else F.adaptive_avg_pool2d(x, grid) for x in (a, b))
 
 
 def row_normalised_gram(features: Tensor) -> Tensor:
-    """Return inner products N,N of features N,..., rows scaled to length 1 (SP's G, Tung & Mori 2019, Eq. 2)."""
+    """Return the inner products N,N of features N,..., with each row of the result scaled to length 1.
+
+    This is the matrix G of SP (Tung & Mori 2019, Eq. 2).
+    """
     rows = features.flatten(1)
-    # a common factor of all features does not change the result, and dividing by the largest prevents overflow
+    # dividing all features by the largest absolute value does not change the result, and prevents overflow
     rows = rows / rows.detach().abs().amax().clamp(min=torch.finfo(rows.dtype).tiny)
     gram = rows @ rows.T
     norms = gram.norm(dim=1, keepdim=True)
-    dead = norms < 1e-12  # features that are all zero have no direction, hence no gradient
+    dead = norms < 1e-12  # features that are all zero have no direction, and therefore no gradient
     return torch.where(dead, torch.zeros_like(gram), gram / torch.where(dead, torch.ones_like(norms), norms))
 
 
 def chunked_sum(function: Callable[..., Tensor], *tensors: Tensor, floats_each: int, whole: tuple = ()) -> Tensor:
-    """Return function(*tensors, *whole), which is a sum over the rows of the tensors, computed in chunks of rows.
+    """Return `function(*tensors, *whole)`, but compute it in chunks of rows of the tensors.
 
-    Each chunk is computed again in the backward pass, so that only one chunk's intermediate results are in memory.
+    Each chunk is computed again in the backward pass. Only the intermediate results of one chunk are therefore in
+    memory.
 
     Args:
-        function: function that returns a scalar, which is a sum over rows.
+        function: function that returns a scalar, which must be a sum over the rows of the tensors.
         *tensors: tensors R,... with the same number of rows R.
         floats_each: number of floats in the intermediate results of one row.
-        whole: further arguments of the function, the same for every chunk.
+        whole: further arguments of the function. They are the same for every chunk.
     """
     rows = max(1, _FLOATS // floats_each)
     if len(tensors[0]) <= rows:
@@ -67,10 +71,11 @@ def chunked_sum(function: Callable[..., Tensor], *tensors: Tensor, floats_each: 
 
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a loss that computes in float32 with autocast off; it does not convert float64, labels and masks.
+    """Return a loss that computes in float32 with autocast off. Tensors of float64, labels and masks are not converted.
 
-    Half precision is too inaccurate for soft targets, cosines and Gram matrices: a Gram matrix of 2048 x 7 x 7 features
-    exceeds float16's largest number, 65504, and bfloat16 has 3 digits for a logit.
+    Half precision is too inaccurate for soft targets, cosines and Gram matrices. For example, the entries of a
+    Gram matrix of 2048 x 7 x 7 features exceed 65504, the largest number in float16. In bfloat16, a logit has only 3
+    digits.
     """
 
     def raised(value: Any) -> Any:
@@ -87,19 +92,20 @@ def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 cross_entropy = full_precision(F.cross_entropy)
-"""Cross-entropy of logits N,K with classes N, as in torch, computed in float32."""
+"""Cross-entropy of logits N,K and labels N. It is the function of torch, computed in float32."""
 
 
 def mixed_cross_entropy(
     logits: Tensor, labels: Tensor, partner_labels: Tensor | None = None, mix_lambda: Tensor | None = None
 ) -> Tensor:
-    """Return the mean cross-entropy of logits N,K with the labels N of images, or with both labels of mixed images.
+    """Return the mean cross-entropy of logits and labels. If images are mixed, each image has two labels.
 
     Args:
-        logits: N,K.
-        labels: N, int64.
-        partner_labels: N, int64: the label of the image that was mixed into each image.
-        mix_lambda: N, in [0, 1]: the weight of each mixed image's own label; None if no image is mixed.
+        logits: logits N,K.
+        labels: labels N, int64.
+        partner_labels: labels N, int64, of the images that were mixed into these images.
+        mix_lambda: weights N, in [0, 1], of `labels`. `partner_labels` get the remaining weight. None if no image is
+            mixed.
     """
     if mix_lambda is None:
         return cross_entropy(logits, labels)
@@ -109,13 +115,13 @@ def mixed_cross_entropy(
 
 @full_precision
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """Return T^2 KL(softmax(teacher / T) || softmax(student / T)), summed over K classes, averaged over N samples.
+    """Return T^2 KL(softmax(teacher / T) || softmax(student / T)), summed over classes and averaged over samples.
 
     The factor T^2 makes the size of the gradient independent of T (Hinton et al. 2015, section 2).
 
     Args:
-        student_logits: N,K.
-        teacher_logits: N,K.
+        student_logits: logits N,K of the student, for N samples and K classes.
+        teacher_logits: logits N,K of the teacher.
         temperature: temperature T, above 0.
     """
     student = F.log_softmax(student_logits / temperature, dim=1)
@@ -133,14 +139,15 @@ def sne_loss(
 ) -> Tensor:
     """Return KL(P of the teacher's vectors || P of the mapped vectors), averaged over temperatures and sets.
 
-    P is the von Mises-Fisher SNE distribution over pairs: softmax_j(cos_ij / temperature) for j not equal to i, made
-    symmetric and divided by 2 M. With `half`, P is a distribution for each vector, and the mean over vectors is taken.
-    The loss of a set of one or two vectors is 0. The equations are from TinTeM's released code (see the docstring of
-    the class TinTeM).
+    P is the von Mises-Fisher SNE distribution over pairs of vectors. The probability of the pair i, j is
+    (p_ij + p_ji) / 2M, where p_ij is softmax_j(cos_ij / temperature) over all j except i. With the style `half`, there
+    is one distribution p_i for each vector i, and the divergence is averaged over the vectors. The loss of a
+    set of one or two vectors is 0. The equations are from TinTeM's released code (see the docstring of the class
+    TinTeM).
 
     Args:
-        mapped: one set M,D of M vectors, or B sets B,M,D.
-        teacher: the teacher's vectors, M,E or B,M,E.
+        mapped: the student's vectors after a map: M,D for one set of M vectors, or B,M,D for B sets.
+        teacher: the teacher's vectors: M,E or B,M,E.
         temperatures: temperatures above 0.
         style: `joint` (as in the paper) or `half`.
     """

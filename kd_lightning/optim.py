@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedules. A schedule gets the length of the run from the trainer."""
+"""Optimizers and schedules of the learning rate. A schedule gets the length of the run from the trainer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from kd_lightning.errors import ConfigError
 
 
 class RunSchedule(LRScheduler, ABC):
-    """A schedule that multiplies all learning rates by a factor, updated after every optimizer step.
+    """A schedule that multiplies all learning rates by a factor. The factor changes after every optimizer step.
 
     The factor is a function of the number of epochs since the start of the run.
 
     Args:
-        optimizer: optimizer with the configured learning rates, which correspond to a factor of 1.
-        warmup_epochs: number of epochs in which the factor rises linearly to 1 (fractions are allowed).
+        optimizer: optimizer with the configured learning rates. A factor of 1 gives these rates.
+        warmup_epochs: number of epochs in which the factor rises linearly to 1; it may be a fraction.
         warmup_from: factor at the start of the warm-up.
     """
 
@@ -35,7 +35,7 @@ class RunSchedule(LRScheduler, ABC):
 
     @abstractmethod
     def factor(self, epoch: float) -> float:
-        """Return the factor after this number of epochs (a fraction within an epoch), without warm-up."""
+        """Return the factor, without warm-up, after a number of epochs, which may be a fraction."""
 
     def begin(self, total_steps: float, steps_per_epoch: float) -> None:
         """Set the length of the run and the first learning rates."""
@@ -54,7 +54,7 @@ class RunSchedule(LRScheduler, ABC):
         return [base * scale for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of completed steps, but no settings: a resumed run uses those of its own config."""
+        """Return the number of completed steps. The settings are left out, because a resumed run reads its config."""
         return {"last_epoch": self.last_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -96,8 +96,8 @@ class WarmupMultiStep(RunSchedule):
 
     Args:
         optimizer: optimizer with the configured learning rates.
-        milestones: epochs after which the learning rate drops; values below 1 are fractions of the run.
-        gamma: factor of each drop.
+        milestones: numbers of epochs after which the learning rate drops. Values below 1 are fractions of the run.
+        gamma: factor by which each drop multiplies the learning rate.
         warmup_epochs: length of the warm-up in epochs.
         warmup_from: factor at the start of the warm-up.
     """
@@ -118,11 +118,11 @@ class WarmupMultiStep(RunSchedule):
 
     def factor(self, epoch: float) -> float:
         epochs = [m * self.epochs if m < 1 else m for m in self.milestones]
-        return self.gamma ** sum(epoch > m - 1e-6 for m in epochs)  # 0.55 * 100 is more than 55
+        return self.gamma ** sum(epoch > m - 1e-6 for m in epochs)  # in floating point, 0.55 * 100 is more than 55
 
 
 def scale_rates(optimizer: Optimizer, factor: float) -> None:
-    """Multiply all learning rates of an optimizer by a factor; call it before a schedule is built."""
+    """Multiply all learning rates of an optimizer by a factor. Call this before a schedule is built."""
     for group in optimizer.param_groups:
         group["lr"] *= factor
 
@@ -134,7 +134,7 @@ def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: Iterab
         The name of the optimizer's class.
 
     Raises:
-        ConfigError: for wrong settings, with the message of torch.
+        ConfigError: if torch rejects the settings. The message contains the message of torch.
     """
     try:
         built = optimizer(parameters)
@@ -147,10 +147,10 @@ def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: Iterab
 
 
 def configure(method: LightningModule) -> dict[str, Any]:
-    """Return the optimizer of a method's parameters that require a gradient, and its schedule, for Lightning.
+    """Return the optimizer and the schedule for Lightning. The optimizer gets all parameters that require a gradient.
 
     Raises:
-        ConfigError: if the schedule needs the length of the run, but the run has no end.
+        ConfigError: if the run has no end, but the schedule needs the length of the run.
     """
     trainer = method.trainer
     optimizer = method.optimizer([parameter for parameter in method.parameters() if parameter.requires_grad])

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def main(args: "ArgsType" = None) -> Any:
-    """Run a command and return its result; `args` are the arguments of the command line (default: `sys.argv[1:]`).
+    """Run a command and return its result.
+
+    Args:
+        args: arguments of the command line. Default: `sys.argv[1:]`.
 
     Raises:
         SystemExit: for every error, with the status that `kd_lightning.commands.running.exit_on_error` chooses.
@@ -23,7 +26,8 @@ def main(args: "ArgsType" = None) -> Any:
     from kd_lightning.commands.running import exit_on_error, run_class, without_gc
 
     with exit_on_error():
-        name = args[0] if isinstance(args, list) and not args[0].startswith("-") else "fit"  # Lightning finds another
+        # if an option comes first, "fit" selects Lightning's parser, which finds the command
+        name = args[0] if isinstance(args, list) and not args[0].startswith("-") else "fit"
         if name not in COMMANDS:
             raise ConfigError(f"there is no command {name!r}{nearest(name, COMMANDS)}")
         command, prog = COMMANDS[name], f"python -m kd_lightning {name}"

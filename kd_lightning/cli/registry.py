@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 class Command(NamedTuple):
     """A command of `python -m kd_lightning`, of one of four kinds.
 
-    `lightning` is a subcommand of Lightning's CLI. `on_config` takes its own arguments and those of `fit`. `alone` only
-    takes its own arguments. `around_fit` takes its own arguments and passes all others to `fit`.
+    `lightning` is a subcommand of Lightning's CLI. `on_config` takes its own arguments and those of `fit`. `alone`
+    takes only its own arguments. `around_fit` takes its own arguments and passes all others to `fit`.
     """
 
     kind: Literal["lightning", "on_config", "alone", "around_fit"]

@@ -25,14 +25,14 @@ _MINIMA = {
     "num_sanity_val_steps": -1,
 }
 _ENDLESS = ("data.init_args.memory_limit", "trainer.callbacks")
-"""Fields whose numbers may be infinite."""
+"""First parts of the names of fields whose numbers may be infinite."""
 
 
 def fixed_seed(seed: int | bool) -> int:
-    """Return `seed_everything`, which is also the seed of the images' order and augmentation.
+    """Return the value of `seed_everything`, which also seeds the order and the augmentation of the images.
 
     Raises:
-        ConfigError: if the seed is not an integer, or if numpy does not accept it.
+        ConfigError: if the seed is not an integer from 0 to 2**32 - 1.
     """
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ConfigError(f"seed_everything: {seed} is not an integer from 0 to 2**32 - 1")
@@ -46,10 +46,10 @@ def validates(trainer: Namespace) -> bool:
 
 
 def check(command: str | None, config: Namespace) -> None:
-    """Raise an error for wrong settings that the classes of a config do not check themselves.
+    """Raise an error for wrong settings that no class in the config checks itself.
 
-    Examples are keys and passwords, numbers that are not finite, a precision that the device does not support, a
-    student without weights in a command that needs them, and a run without end.
+    Examples are passwords, infinite numbers, a run without end, and a precision that the device does not support.
+    Another example is a student without weights, if the command needs a trained student.
 
     Raises:
         ConfigError: for the first wrong setting. The message names the field.
@@ -59,7 +59,7 @@ def check(command: str | None, config: Namespace) -> None:
     check_no_further_config(config.get("config") or [])
     for group in ("model", "data", "trainer", "run", "protocol", "guard", "speed"):
         if group in content and not isinstance(content[group], dict):
-            raise ConfigError(f"{group}: {content[group]!r} is not a YAML mapping; remove it to use the defaults")
+            raise ConfigError(f"{group}: {content[group]!r} is not a YAML mapping; omit the field to use the defaults")
     if field := secret_field({key: value for key, value in content.items() if key != "config"}):
         raise ConfigError(
             f"{_short(field)}: the value contains a key or password, which would be saved with the run's results; "
@@ -87,7 +87,7 @@ def _check_numbers(value: Any, field: str = "") -> None:
     if isinstance(value, dict):
         is_known = str(value.get("class_path", "kd_lightning.")).startswith(("kd_lightning.", "torch.", "lightning."))
         for name, inner in value.items():
-            if name == "init_args" and not is_known:  # a third-party class may accept infinity or NaN
+            if name == "init_args" and not is_known:  # a class of another package may accept infinity or NaN
                 inner = {key: x for key, x in inner.items() if not isinstance(x, float)}
             _check_numbers(inner, f"{field}.{name}".lstrip("."))
     elif isinstance(value, list | tuple):
@@ -110,13 +110,13 @@ def _check_classes(content: dict[str, Any]) -> None:
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:
-    """Raise an error for values with which Lightning would start and fail later in the run."""
+    """Raise an error for values that Lightning accepts at first, but with which it fails later in the run."""
     for name, minimum in _MINIMA.items():
         value = trainer.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and value < minimum:
             raise ConfigError(f"trainer.{name}: {value} is less than {minimum}")
     if trainer.get("limit_train_batches") == 0:
-        raise ConfigError("trainer.limit_train_batches: 0 would train on no batches; remove it to train on all")
+        raise ConfigError("trainer.limit_train_batches: 0 would train on no batches; omit the field to train on all")
 
 
 def _short(field: str) -> str:

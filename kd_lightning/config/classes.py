@@ -14,11 +14,13 @@ _BASES = {
     "callbacks": ("lightning.pytorch.callbacks.Callback",),
     "logger": ("lightning.pytorch.loggers.Logger",),
 }
-"""For each field, the import paths of the base classes of its values; imported only if the value is wrong."""
+"""Import paths of the base classes that a field accepts, by field. They are imported only if a value is wrong."""
 
 
 def import_class(class_path: str) -> type | None:
-    """Return the class of an import path. Return None if the path has no module or the module has no such name.
+    """Return the class at an import path.
+
+    Return None if the path contains no module, or if the module does not contain the name.
 
     Raises:
         ModuleNotFoundError: if the module does not exist.

@@ -16,26 +16,29 @@ _UNKNOWN_CLASS = (
     r"Problem with given class_path '(?P<name>[^']+)'[\s\S]*No module named",
 )
 _BUILT_LATER = r"expects a function or a callable class: [\s\S]*?Got value: Namespace\(class_path='([\w.]+)'"
-"""Pattern of a message about a class that is built after the other objects (an optimizer or a part of `Combined`)."""
+"""Pattern of messages about an optimizer or a part of `Combined`. These are built after all other objects."""
 
 
 def config_error(error: BaseException | None) -> ConfigError | None:
-    """Return the first ConfigError in a chain of exceptions, or None. jsonargparse wraps the errors of constructors."""
+    """Return the first ConfigError in a chain of exceptions, or None if there is none.
+
+    If a constructor raises an error, jsonargparse raises another error, whose cause or context is the first one.
+    """
     while error is not None and not isinstance(error, ConfigError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def explain(message: str, options: set[str] = frozenset()) -> str:
-    """Rewrite a message of jsonargparse (4.53) for a user, and return it.
+    """Return a message of jsonargparse (4.53) in words that a user understands.
 
-    Messages about an unknown field, an unknown class, a value of a wrong type and a missing value are rewritten. The
-    new message contains the field, the given value and the nearest choices. All other messages only get the name of
-    their field as a prefix.
+    Messages about unknown fields, unknown classes, wrong types, missing values and sub-configs are replaced. The new
+    message contains the field, the given value and the nearest choices. All other messages only get the name of their
+    field as a prefix.
 
     Args:
         message: Message of jsonargparse.
-        options: Fields that the parser defines (`trainer.max_epochs`, `run.name`, ...).
+        options: Names of the fields that the parser defines (`trainer.max_epochs`, `run.name`, ...).
     """
     keys = dict.fromkeys(re.findall(r'(?:Parser key "|^--(?=\S+\.help:))([\w.]+?)(?:"|\.help:)', message))
     field = ".".join(key for key in keys if not any(other.startswith(f"{key}.") for other in keys))

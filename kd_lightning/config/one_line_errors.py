@@ -17,7 +17,8 @@ from kd_lightning.io.paths import check_regular
 from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.redaction import hidden, printable, redacted
 
-# With a list of its own, even an empty one, the paths that jsonargparse denies (os, ...) are errors and not warnings.
+# If a denylist is given, even an empty one, an import path that jsonargparse denies by default (os, ...) is an error.
+# Without a denylist, it is only a warning.
 # In a field of type Any, a mapping with a class_path remains a mapping, and no object is built from it.
 set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
 set_loader("yaml", partial(load_yaml, load=get_loader("yaml")), exceptions=(yaml.YAMLError,))
@@ -34,7 +35,7 @@ jsonargparse.Path.read_text = _read_regular
 
 
 class OneLineErrors:
-    """Mixin for jsonargparse's parsers: it disables abbreviated names and reports each error in one line."""
+    """Mixin for jsonargparse's parsers: it disables abbreviated options and reports each error in one line."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
@@ -56,7 +57,7 @@ class OneLineErrors:
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error as one line and exit with status 2.
 
-        The inner parsers, which jsonargparse uses for the arguments of classes, raise an exception instead.
+        For the arguments of classes, jsonargparse uses inner parsers. An inner parser raises an exception instead.
         """
         if not self.exit_on_error:
             super().error(message, ex)

@@ -7,4 +7,4 @@ from kd_lightning.config.one_line_errors import OneLineErrors
 
 
 class Parser(OneLineErrors, LightningArgumentParser):
-    """Lightning's parser without abbreviated names, which reports each error in one line."""
+    """Lightning's parser, changed by `OneLineErrors`: no abbreviated options, and one line per error."""

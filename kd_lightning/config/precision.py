@@ -1,4 +1,4 @@
-"""The check that the device supports the precision of the run."""
+"""Check that the device supports the precision of a run."""
 
 from importlib.util import find_spec
 

@@ -26,18 +26,17 @@ _UNFIT = r"Config file loop detected: (?P<file>\S+) -> (?P=file)(?:\s|$)"
 
 
 def sub_config_error(message: str, field: str, options: set[str] = frozenset()) -> str:
-    """Return a message for the user in place of jsonargparse's (4.53) message about a sub-config. Return '' for all
-    other messages.
+    """Return a better message for a message of jsonargparse (4.53) about a sub-config.
 
-    jsonargparse reports a loop if the content of a file does not fit the argument of a class (`model.optimizer`),
-    because it then opens the file a second time.
+    Return '' for messages about anything else. If the content of a file does not fit the argument of a class (such as
+    `model.optimizer`), jsonargparse opens the file again and reports a loop.
     """
     for pattern in _INVALID:
         if found := re.search(pattern, message):
             return f"{field}: {found['file']} is not a valid sub-config ({found['reason'].strip()})"
     for pattern in _MISSING:
         if found := re.search(pattern, message):
-            return f"{field}: there is no file {found['file']}; its path is relative to the config that names it"
+            return f"{field}: there is no file {found['file']}; give its path relative to the config that names it"
     if found := re.search(_UNFIT, message):
         return (
             f"{field}: the content of {found['file']} does not fit this field; write the content into the config to "
@@ -47,9 +46,9 @@ def sub_config_error(message: str, field: str, options: set[str] = frozenset()) 
 
 
 def check_no_further_config(files: Iterable[Any]) -> None:
-    """Raise an error if a config has a field `config`, which would name a further config.
+    """Raise an error if a config names a further config in a field `config`.
 
-    jsonargparse 4.53 loses settings of the further config.
+    jsonargparse 4.53 would ignore some settings of the further config.
 
     Raises:
         ConfigError: in this case. The message names the file.
@@ -60,6 +59,6 @@ def check_no_further_config(files: Iterable[Any]) -> None:
         content = load_yaml(read_text(Path(str(file))))
         if isinstance(content, dict) and content.get("config") is not None:
             raise ConfigError(
-                f"config: {file} names another config in its field `config`; give both with --config, or name one "
-                "file per field (data: FILE)"
+                f"config: {file} names another config in its field `config`; give both files with --config, or give "
+                "one file per field (data: FILE)"
             )

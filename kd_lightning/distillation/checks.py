@@ -60,7 +60,7 @@ def check_layer(field: str, number: int, *networks: Network) -> None:
 
 
 def check_teacher(method: str, student: Network, teacher: Network, *, logits: bool) -> None:
-    """Raise an error if the teacher has no weights, or if its logits are read but do not fit the student's classes.
+    """Raise an error if the teacher has no weights, or if its logits are read and do not fit the student's classes.
 
     Args:
         method: Name of the method's class, for the message.
@@ -79,28 +79,28 @@ def check_teacher(method: str, student: Network, teacher: Network, *, logits: bo
         return
     if student.num_classes == 0:
         raise ConfigError(
-            f"data.num_classes: {method} reads logits, but the data have no classes; set it to {teacher.num_classes}, "
-            "the number of classes of the teacher"
+            f"data.num_classes: {method} reads logits, but the data have no classes; set data.num_classes to "
+            f"{teacher.num_classes}, the number of classes of the teacher"
         )
     if teacher.num_classes != student.num_classes:
         raise ConfigError(
             f"teacher.num_classes: the teacher {teacher.name} has {teacher.num_classes} classes, but the student and "
-            f"the data have {student.num_classes}; {method} reads logits, so train the teacher on these data first"
+            f"the data have {student.num_classes}, and {method} reads logits; train the teacher on these data first"
         )
     if teacher.fresh_classifier:
         raise ConfigError(
-            f"teacher.num_classes: the weights of {teacher.name} were not trained for {teacher.num_classes} classes, "
-            f"so its classifier is random, but {method} reads logits; remove teacher.num_classes"
+            f"teacher.num_classes: {method} reads logits, but the classifier of {teacher.name} is random, because its "
+            f"weights were not trained for {teacher.num_classes} classes; remove teacher.num_classes"
         )
 
 
 def check_checkpoint(method: LightningModule, checkpoint: dict[str, Any]) -> None:
     """Raise an error if the tensors of a checkpoint do not fit the method, or if `fit` cannot resume its optimizer.
 
-    `fit` cannot resume an optimizer or a schedule of another class.
+    The state of an optimizer can only be resumed by an optimizer of the same class.
 
     Raises:
-        ConfigError: in both cases. The message names the field, and the classes or the first tensors that differ.
+        ConfigError: in both cases. The message names the field, and the optimizers or the first tensors that differ.
     """
     saved_optimizer = checkpoint.get("trained_by", method.trained_by)
     if method._trainer is not None and method._trainer.state.fn == "fit" and saved_optimizer != method.trained_by:
@@ -113,12 +113,12 @@ def check_checkpoint(method: LightningModule, checkpoint: dict[str, Any]) -> Non
         saved_student = checkpoint.get("network", {}).get("name", "another network")
         raise ConfigError(
             f"ckpt_path: the checkpoint does not fit {type(method).__name__} with student {method.student.name} "
-            f"(its student is {saved_student}): {mismatch}"
+            f"(the student of the checkpoint is {saved_student}): {mismatch}"
         )
 
 
 def check_labels(method: LightningModule, data: Any) -> None:
-    """Raise an error if the terms of the method read labels, but the data have none.
+    """Raise an error if the terms of the method read labels, but the data have no labels.
 
     Raises:
         ConfigError: in this case. The message names the field.

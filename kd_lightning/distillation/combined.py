@@ -26,9 +26,9 @@ class Combined(Distiller):
     terms of the combination and not of its parts.
 
     Args:
-        parts: Methods to combine, each with its own arguments. A class can be given only once. The arguments that all
-            parts share are arguments of the combination: the networks, the optimizer, the schedule, `gather`, and the
-            weights of the cross-entropy and of the soft targets.
+        parts: Methods to combine, each with its own arguments. A class can be given only once. Some arguments
+            are not given to a part but to the combination, because all parts share them: the networks, the optimizer,
+            the schedule, `gather`, and the weights of the cross-entropy and of the soft targets.
         part_weights: List with one factor per part, which multiplies all terms of the part. Default: 1 for each part.
         ce_weight: Weight of the cross-entropy with the labels; 0 disables it.
         kd_weight: Weight of KD's soft targets; 0 disables them. KD itself cannot be a part, because it has no other
@@ -40,8 +40,8 @@ class Combined(Distiller):
     Raises:
         ConfigError: if the list of parts is empty, if two parts have the same class, if a part sets an argument of the
             combination, or if a method cannot be a part. Supervised (no teacher), KD (no terms of its own) and STKD (it
-            overrides `inputs`) cannot be parts. Nor can a class that overrides a function of `Distiller` that
-            `Combined` does not call on its parts.
+            overrides `inputs`) cannot be parts. A class cannot be a part either if it overrides a function of
+            `Distiller` that `Combined` does not call on its parts.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Combined(Distiller):
             name = name_of(part, self.parts)
             part.check_terms(ce_weight=ce_weight, kd_weight=kd_weight)
             self.parts[name] = without_networks(part, gather=self.gather)
-        for parameter in trained:  # a label-free part has frozen the classifier, which other terms may train
+        for parameter in trained:  # a label-free part has frozen the classifier, but other terms may train it
             parameter.requires_grad_(True)
         self.parts_with = {
             hook: [part for part in self.parts.values() if hook in overridden(type(part))] for hook in HOOKS

@@ -26,28 +26,29 @@ class Distiller(StudentModule, ABC):
         teacher: Network that the student learns from. `pretrained` or `checkpoint` must give its weights. By default
             it has the number of classes for which its weights were trained. If the method reads the teacher's logits,
             the teacher and the data must have the same number of classes.
-        kd_weight: Weight of KD's soft targets (Hinton et al. 2015), which every distiller can use in addition to its
-            own terms; 0 disables them.
+        kd_weight: Weight of KD's soft targets (Hinton et al. 2015); 0 disables them. Every distiller can use them in
+            addition to its own terms.
         kd_temperature: Temperature of both softmaxes of the soft targets.
         check_teacher: Whether to measure the teacher's accuracy once before epoch 0 and log it as `teacher/acc`. A
-            warning appears if it is less than 5 points above chance, because the teacher's class order, mean or std
+            warning appears if the accuracy is less than 5 points above chance. The teacher's class order, mean or std
             may then be wrong. The accuracy is measured on the validation images. Without a validation split, it is
             measured on up to 5,000 training images without augmentation. It is not measured if the data have no labels,
             or if their classes differ from the teacher's.
-        gather: Whether losses that compare samples use the samples of all devices (true) or only those of each device's
-            batch (false, as in some authors' released code). If true, the number of devices does not change these
-            losses, except through BatchNorm, which normalises the images of each device separately by default. The
-            argument applies to SP, RKD, PKT, DIST, the space term of CoSS and the global term of TinTeM. It also
-            applies to the samples that SEED adds to its queue and to the samples that STKD mixes. It has no effect on
-            other methods.
+        gather: Whether losses that compare samples use the samples of all devices. If false, they use only the samples
+            of each device's batch, as in some authors' released code. If true, these losses do not depend on the number
+            of devices. The only exception is BatchNorm, which by default normalises the images of each device
+            separately. The argument applies to SP, RKD, PKT, DIST, the space term of CoSS and the global term of
+            TinTeM. It also applies to the samples that SEED adds to its queue and to the samples that STKD mixes. It
+            has no effect on other methods.
         **kwargs: Arguments of every method: student, ce_weight, optimizer, lr_scheduler, lr_batch_size and lr_scaling.
 
     Raises:
-        ConfigError: if the teacher has no weights, or if its logits are read and its classes are not the student's.
+        ConfigError: if the teacher has no weights, or if the method reads the teacher's logits and the numbers of
+            classes of teacher and student differ.
     """
 
     min_batch_size: int = 1
-    """Smallest number of images per batch with which the losses can be computed and the student can learn."""
+    """Smallest number of images per batch. With fewer images, a loss cannot be computed or the student cannot learn."""
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class Distiller(StudentModule, ABC):
                 head.requires_grad_(False)
 
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
-        """Raise an error if these weights of the cross-entropy and the soft targets leave a module untrained."""
+        """Raise an error if a module is not trained with these weights of the cross-entropy and the soft targets."""
 
     @property
     def trains_classifier(self) -> bool:

@@ -9,10 +9,11 @@ from kd_lightning.models import Features, Reads
 
 
 class EmbeddingDistiller(Distiller, ABC):
-    """Base class of the label-free methods that make the head's output similar to the teacher's embedding.
+    """Base class of label-free methods with a head, an additional layer that belongs to the method.
 
-    The head maps the student's embedding into the teacher's embedding space. Subclasses create the head. It is not part
-    of the student that is saved at the end of a run.
+    The head maps the student's embedding into the teacher's embedding space. The losses make the output of the head
+    similar to the teacher's embedding. Subclasses create the head. The head is not saved with the student at the end of
+    a run.
     """
 
     head: nn.Module

@@ -20,7 +20,7 @@ The two hooks for checkpoints are excluded, because `Combined` calls them with o
 
 
 def forward_hooks(kind: type[Distiller]) -> type[Distiller]:
-    """Decorate a class so that its `HOOKS` also run for its parts, except hooks that the class itself defines."""
+    """Decorate a class so that its `HOOKS` also run for its parts. Hooks that the class itself defines are left out."""
     for hook in HOOKS - {*vars(kind)}:
         setattr(kind, hook, _with_parts(hook))
     return kind
@@ -33,7 +33,7 @@ def _with_parts(hook: str) -> Callable[..., Any]:
     def run(self: Distiller, *args: Any, **kwargs: Any) -> Any:
         results = [base_hook(self, *args, **kwargs)]
         for part in self.parts_with.get(hook, ()):
-            part._current_fx_name = self._current_fx_name  # so that the part can log
+            part._current_fx_name = self._current_fx_name  # the part needs this name when it logs
             results.append(getattr(part, hook)(*args, **kwargs))
         return next((result for result in results if result is not None), None)
 

@@ -107,7 +107,7 @@ def name_of(part: Distiller, previous: Mapping[str, nn.Module]) -> str:
             "part, and set model.ce_weight and model.kd_weight"
         )
     if not any(weight for name, weight in part.weights.items() if name not in ("ce_weight", "kd_weight")):
-        raise ConfigError(f"{where}: all its weights are 0; set one above 0, or remove the part")
+        raise ConfigError(f"{where}: all its weights are 0; set at least one weight above 0, or remove the part")
     if shared := _SHARED & part.given:
         field = min(shared)
         raise ConfigError(f"{where}.{field}: all parts share this argument; set model.{field} instead")
@@ -134,8 +134,8 @@ def without_networks(part: Distiller, *, gather: bool) -> Distiller:
     """Return the part, changed so that the combination owns the networks and computes the terms that all parts share.
 
     Student and teacher become plain attributes of the part, so that they are not registered as its modules. The part
-    no longer adds a cross-entropy and soft targets, and skips the hooks that are marked `once_per_run`. It gathers if
-    the combination gathers, unless the class of the part sets `gather` to false.
+    no longer adds a cross-entropy and soft targets, and skips the hooks that are marked `once_per_run`. The part
+    gathers samples if the combination does, unless the class of the part sets `gather` to false.
     """
     networks = {name: part._modules.pop(name) for name in ("student", "teacher")}
     vars(part).update(networks)

@@ -9,7 +9,9 @@ from torch import Tensor
 from kd_lightning.models import Features, Masked, Network, Reads
 
 Images = Tensor | Masked | list[Tensor | Masked]
-"""Images N,3,H,W of one pass of a network, or a list with the images of several passes, which may differ in N, H, W.
+"""Images N,3,H,W of one pass of a network, or a list with the images of several passes.
+
+The passes may differ in N, H and W.
 
 `Masked` images are for ViTs. In their pass, a learnable token of the method replaces the tokens of some patches.
 """

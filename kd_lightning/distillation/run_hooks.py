@@ -1,4 +1,4 @@
-"""Lightning's hooks for random numbers, optimizer and checkpoint, which the parts of `Combined` do not repeat."""
+"""Hooks for random numbers, optimizer and checkpoint. `Combined` runs them once, and not again for each part."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -38,10 +38,10 @@ class RunHooks(LightningModule):
 
     @once_per_run
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed the generators, which dropout uses, from the data's seed, the epoch, the index of the batch and the
-        rank.
+        """Seed the random generators from the data's seed, the epoch, the index of the batch and the rank.
 
-        A resumed run therefore uses the same random numbers.
+        Dropout, for example, uses these generators. A resumed run therefore draws the same numbers as an uninterrupted
+        run.
         """
         seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
         reseed(seed, self.current_epoch, batch_idx, self.global_rank)
@@ -62,7 +62,7 @@ class RunHooks(LightningModule):
         return optim.configure(self)
 
     def student_facts(self) -> dict[str, Any]:
-        """Return the facts that files store with the student's weights: `Network.facts` and names of the classes."""
+        """Return the facts that files store with the student's weights: `Network.facts` and the class names."""
         names = getattr(getattr(self.trainer, "datamodule", None), "class_names", [])
         return {**self.student.facts(), "class_names": list(names)}
 

@@ -30,7 +30,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         ce_weight: Weight of the cross-entropy with the labels; 0 disables it.
         optimizer: Optimizer of the student and of the method's additional layers (heads). Default: SGD with learning
             rate 0.05, momentum 0.9 and weight decay 5e-4.
-        lr_scheduler: Schedule of the learning rate. Default: cosine decay to 0 over the run.
+        lr_scheduler: Schedule of the learning rate. Default: cosine decay to 0 over the whole run.
         lr_batch_size: Batch size for which the given learning rate is meant. The learning rate is scaled from this size
             to the number of images per optimizer step (data.batch_size x devices x trainer.accumulate_grad_batches).
             Default: no scaling.
@@ -61,7 +61,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.trained_by = optim.try_to_build(optimizer, lr_scheduler, student.parameters())
         self.weights: dict[str, float] = {}
-        """Weights of all terms, by the names of the arguments that set them."""
+        """Weights of all terms. The key of each weight is the name of the argument that sets it."""
         self.set_weights(ce_weight=ce_weight)
         self.loss_terms: dict[str, Tensor] = {}
         """Weighted terms of the last step, detached."""
@@ -80,7 +80,10 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         self.weights |= weights
 
     def on_built(self) -> None:
-        """Check the arguments and set the features that a step computes; called after `__init__` has returned."""
+        """Check the arguments and set the features that a step computes.
+
+        The metaclass calls this function after `__init__` has returned.
+        """
         self.reads_student = self.reads | Reads(logits=self.ce_weight != 0)
         """Features of the student that a step computes, for `losses`, the cross-entropy and the soft targets."""
         if not any(self.weights.values()):
@@ -132,7 +135,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         return self.ce_weight != 0 or self.reads.logits
 
     def check_data(self, data: Any) -> None:
-        """Raise an error if the terms cannot be computed on the data; called before any image is read.
+        """Raise an error if the terms cannot be computed on the data. The check runs before any image is read.
 
         Raises:
             ConfigError: in this case. The message names the field.

@@ -16,7 +16,7 @@ ENDING = ".partial"
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; on exit the temporary file is atomically renamed to `path`.
+    """Yield a temporary path in the folder of `path`. On exit, the temporary file is atomically renamed to `path`.
 
     The content is on the disk before the rename, and the rename is on the disk before this function returns. A power
     cut therefore leaves either the old file or the new file. An error (for example a full disk) leaves the old file and
@@ -49,7 +49,7 @@ def to_disk(path: Path) -> None:
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", facts: Mapping[str, Any]) -> None:
-    """Write tensors to a safetensors file, with facts (each as JSON) in its metadata."""
+    """Write tensors to a safetensors file, and facts to the metadata of the file. Each fact is written as JSON."""
     from safetensors.torch import save_file  # imports torch, which takes seconds
 
     contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}

@@ -19,6 +19,6 @@ class PlainConsole(Console):
 
 
 def wide() -> Console:
-    """Return a console for the terminal; if the output goes to a file, it has 160 columns, enough for the tables."""
+    """Return a console. If the output goes to a file, the console has 160 columns, which is enough for the tables."""
     console = PlainConsole()
     return console if console.is_terminal else PlainConsole(width=160)

@@ -9,8 +9,8 @@ from kd_lightning.redaction import printable, redacted
 
 NOISE = (
     "does not have many workers",  # images in memory need no workers
-    "dirpath has changed",  # a resumed run has its own folder
-    "exists and is not empty",  # the run's folder already contains config.yaml
+    "dirpath has changed",  # a run that starts from the checkpoint of another run has its own folder
+    "exists and is not empty",  # the run's folder may already contain config.yaml
     "callbacks used to create the checkpoint",  # a test does not need the callbacks that saved the checkpoint
     "in eval mode at the start of training",  # the teacher is always in eval mode
     "Total length of `list` across ranks is zero",  # the run is configured without validation
@@ -21,7 +21,7 @@ NOISE = (
 
 
 def silence() -> None:
-    """Hide these messages for the rest of the process; in all others, keys and control characters are not shown."""
+    """Hide the messages of `NOISE` until the process ends; hide keys and control characters in all other messages."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=f".*{message}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_clean)

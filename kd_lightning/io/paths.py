@@ -11,10 +11,10 @@ from kd_lightning.redaction import show_as_given
 
 
 def check_writable(path: Path, field: str) -> None:
-    """Raise an error if a path cannot be created or written to; nothing is created.
+    """Raise an error if a path cannot be created or written to. The check itself creates nothing.
 
     Raises:
-        ConfigError: for such a path; the message names `field`.
+        ConfigError: for such a path. The message begins with `field`.
     """
     absolute = path.expanduser().absolute()
     existing = next(parent for parent in (absolute, *absolute.parents) if parent.exists())
@@ -28,14 +28,14 @@ def check_name(name: str, field: str) -> None:
     """Raise an error if a name cannot be the name of a folder.
 
     Raises:
-        ConfigError: for such a name; the message names `field`.
+        ConfigError: for such a name. The message begins with `field`.
     """
     try:
         too_long = len(name.encode()) > 200
     except UnicodeEncodeError:
         too_long = True
     if too_long or name in ("", ".", "..") or not name.isprintable() or Path(name).name != name:
-        rule = "use 1 to 200 printable characters, without / and not .."
+        rule = "use 1 to 200 printable characters without /, but not the names . or .."
         raise ConfigError(f"{field}: {name[:60]!r} cannot be the name of a folder; {rule}")
 
 
@@ -74,7 +74,7 @@ def read_text(path: Path) -> str:
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """Return the path with ~ and environment variables expanded, whether or not it exists.
+    """Return a path with ~ and environment variables expanded. The path need not exist.
 
     Messages show the variables and not their values, which may be keys.
     """
@@ -86,10 +86,11 @@ def expand(path: str | os.PathLike[str]) -> Path:
 
 
 def resolve(path: str | os.PathLike[str], field: str) -> Path:
-    """Return the path, which must exist, with ~ and environment variables expanded.
+    """Return the path of an existing file or folder, with ~ and environment variables expanded.
 
     Raises:
-        ConfigError: if it does not exist; the message names `field` and the files with the nearest names.
+        ConfigError: if the path does not exist or cannot be read. The message begins with `field`. If the path does not
+            exist, the message also contains the nearest names in its folder.
     """
     if not str(path) or "\0" in str(path):
         raise ConfigError(f"{field}: {str(path)!r} is not a path; give a path, or omit the field")
@@ -104,6 +105,6 @@ def resolve(path: str | os.PathLike[str], field: str) -> Path:
         check_regular(expanded, field)
         return expanded
     if "$" in str(expanded):
-        raise ConfigError(f"{field}: {path} names an environment variable that is not set; export it, or give a path")
+        raise ConfigError(f"{field}: {path} names an environment variable that is not set; set it, or give a path")
     siblings = [p.name for p in expanded.parent.iterdir()] if expanded.parent.is_dir() else []
     raise ConfigError(f"{field}: {expanded} does not exist{nearest(expanded.name, siblings)}")

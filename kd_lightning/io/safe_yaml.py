@@ -11,18 +11,18 @@ import yaml
 from kd_lightning.errors import one_line
 
 MOST_CHARACTERS, MOST_VALUES, DEEPEST = 1_000_000, 20_000, 50
-_TOO_DEEP = f"tables and lists are nested more than {DEEPEST} deep"
+_TOO_DEEP = f"tables and lists are nested more than {DEEPEST} levels deep"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def check_yaml(text: str) -> None:
-    """Raise an error for YAML that is huge, deep or recursive, gives a key twice, or asks for an object.
+    """Raise an error for YAML that is too large or too deep, contains itself, repeats a key, or asks for an object.
 
-    The size includes what references repeat (`&a [*b, *b]`). The check only reads the parser's events, so that PyYAML
-    builds nothing, and does not reach a limit of its own before the limits of this module.
+    A reference such as `*a` counts as all values of `&a`. The check only reads the events of PyYAML's parser. PyYAML
+    therefore builds no objects, and the limits of this module are reached before those of PyYAML.
 
     Raises:
-        yaml.YAMLError: for such YAML, with a one-line message; for wrong syntax, with the message of PyYAML.
+        yaml.YAMLError: for such YAML, with a message of one line, and for wrong syntax, with the message of PyYAML.
     """
     if len(text) > MOST_CHARACTERS:
         raise yaml.YAMLError(f"more than {MOST_CHARACTERS:,} characters")
@@ -31,8 +31,9 @@ def check_yaml(text: str) -> None:
         for event in yaml.parse(text, Loader=_Loader):
             document.read(event)
     except yaml.MarkedYAMLError:
-        # The scanner is up to 1,024 characters ahead of the events, and since PyYAML 6.0.4 it has its own limit of
-        # depth. Therefore read the text again, up to the place where it may be too deep.
+        # PyYAML's scanner is up to 1,024 characters ahead of the events. Since PyYAML 6.0.4, the scanner has its own
+        # limit of depth and may fail first. Therefore read the text again, but only up to the place where it may be
+        # too deep.
         with contextlib.suppress(yaml.MarkedYAMLError):
             document = _Document()
             for event in yaml.parse(text[: _deep_place(text)], Loader=_Loader):
@@ -41,10 +42,14 @@ def check_yaml(text: str) -> None:
 
 
 def load_yaml(text: str, load: Callable[[str], Any] | None = None) -> Any:
-    """Return the content of YAML that passes `check_yaml`, read by `load` (default: PyYAML's safe loader).
+    """Check YAML with `check_yaml`, and return its content.
+
+    Args:
+        text: YAML.
+        load: function that reads the YAML. Default: PyYAML's safe loader.
 
     Raises:
-        yaml.YAMLError: for wrong syntax, for a value that does not fit its tag, and if `check_yaml` raises it.
+        yaml.YAMLError: if `check_yaml` raises it, or if a value does not fit its tag.
     """
     check_yaml(text)
     try:
@@ -61,24 +66,24 @@ class _Open:
     values_before: int
     children: int = 0
     levels: int = 1
-    """Levels of nesting inside it, including its own level."""
+    """Number of nested levels, including the level of this table or list itself."""
     keys: set[str] = field(default_factory=set)
 
 
 class _Document:
-    """The part of a document that has been read: its size, its anchors, and its open tables and lists."""
+    """Facts about the part of a document that has been read: size, anchors, and open tables and lists."""
 
     def __init__(self) -> None:
         self.values, self.started = 0, False
         self.open: list[_Open] = []
-        self.sizes: dict[str, tuple[int, int]] = {}  # by anchor: values, levels of nesting
+        self.sizes: dict[str, tuple[int, int]] = {}  # by anchor: number of values, number of nested levels
         self.texts: dict[str, str] = {}  # by anchor
 
     def read(self, event: yaml.Event) -> None:
         levels = 0
         if isinstance(event, yaml.DocumentStartEvent):
             if self.started:
-                raise yaml.YAMLError(f"line {_line(event)}: a second document begins; give only one")
+                raise yaml.YAMLError(f"line {_line(event)}: a second document begins; give only one document")
             self.started = True
         elif isinstance(event, yaml.CollectionEndEvent):
             closed = self.open.pop()
@@ -98,7 +103,7 @@ class _Document:
             self.open[-1].levels = max(self.open[-1].levels, levels + 1)
 
     def _size(self, event: yaml.NodeEvent) -> tuple[int, int]:
-        """Return how many values and levels an event adds; the values in a table or list have their own events."""
+        """Return how many values and levels an event adds. Each value inside a table or list has its own event."""
         if not isinstance(event, yaml.AliasEvent):
             if event.tag not in (None, "!", *_Loader.yaml_constructors):
                 tag = event.tag.replace("tag:yaml.org,2002:", "!!")
@@ -109,7 +114,7 @@ class _Document:
         if any(node.start.anchor == event.anchor for node in self.open):
             raise yaml.YAMLError(f"line {_line(event)}: the value &{event.anchor} contains itself")
         if event.anchor not in self.sizes:
-            raise yaml.YAMLError(f"line {_line(event)}: *{event.anchor} refers to no &{event.anchor} before it")
+            raise yaml.YAMLError(f"line {_line(event)}: there is no &{event.anchor} before *{event.anchor}")
         return self.sizes[event.anchor]
 
     def _check_key(self, event: yaml.NodeEvent) -> None:
@@ -131,7 +136,10 @@ def _line(event: yaml.Event) -> int:
 
 
 def _deep_place(text: str) -> int:
-    """Return the position where brackets, or dashes on one line, may first be nested too deep; by default the end."""
+    """Return the first position at which brackets, or dashes on one line, may be nested too deep.
+
+    If there is no such position, return the length of the text.
+    """
     brackets = dashes = 0
     for sign in re.finditer(r"[\[\]{}\n]|[-?](?=\s)", text):
         dashes = 0 if sign[0] == "\n" else dashes + (sign[0] in "-?")

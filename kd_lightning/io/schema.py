@@ -1,4 +1,4 @@
-"""The version of the files that runs write: config.yaml, checkpoints and results.json."""
+"""The schema: the version of the format of config.yaml, checkpoints and results.json."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,21 +7,21 @@ from typing import Any
 from kd_lightning.errors import ConfigError
 
 SCHEMA = 3
-"""Incremented by one when the previous version would misread a file."""
+"""Number of the current schema. It increases by one if older versions of the package would misread new files."""
 
 
 def check_schema(content: Mapping[str, Any], path: Path, field: str) -> None:
-    """Check that a file of a run has this version's schema.
+    """Check that a file of a run has the current schema.
 
     Raises:
-        ConfigError: for another schema or none; the message names `field` and the file.
+        ConfigError: if the file has another schema or none. The message begins with `field` and the path.
     """
     if problem := schema_problem(content):
         raise ConfigError(f"{field}: {path} {problem}")
 
 
 def schema_problem(content: Mapping[str, Any]) -> str:
-    """Return what is wrong with a file's schema, as the end of a sentence; an empty string if it is correct."""
+    """Return the problem with a file's schema as the end of a sentence, or an empty string if there is no problem."""
     schema = content.get("schema")
     if type(schema) is int and schema == SCHEMA:
         return ""
@@ -33,4 +33,4 @@ def schema_problem(content: Mapping[str, Any]) -> str:
         if isinstance(schema, str)
         else (f"has schema {str(schema)[:20]}")
     )
-    return f"{has}, but this version reads {SCHEMA}; {version} version of kd_lightning wrote it; repeat the run"
+    return f"{has}, but this version of kd_lightning reads {SCHEMA}; {version} version wrote it; repeat the run"

@@ -31,9 +31,9 @@ class SimReg(EmbeddingDistiller):
     Knowledge Distillation").
 
     A deep head maps the student's embedding, and its output learns to point in the direction of the teacher's
-    embedding. The head is dropped after training. The paper found that the head should be deep. BatchNorm and ReLU
-    follow each hidden layer here. In the authors' released code, they do not follow the second hidden layer. For the
-    simplest form, which is the cosine without a deep head, use CoSS with `space_weight: 0`.
+    embedding. The head is dropped after training. The paper found that the head should be deep. Here, BatchNorm and
+    ReLU follow each hidden layer. In the authors' released code, they do not follow the second hidden layer. The
+    simplest form of this loss has no deep head. It is CoSS with `space_weight: 0`.
 
     Args:
         hidden: Widths of the hidden layers of the head. Default: the widths of the released code, which are 2, 1 and 2

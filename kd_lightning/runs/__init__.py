@@ -1,1 +1,1 @@
-"""The folder of a run: its name, state, lock, checkpoints and results, and how a run is resumed and loaded."""
+"""Create, lock, resume and load the folder of a run, and read and write the files in it."""

@@ -1,4 +1,4 @@
-"""Checkpoints that are written atomically and that execute no code when they are read."""
+"""Write checkpoints atomically, and read checkpoints without executing code from them."""
 
 import zipfile
 from pathlib import Path
@@ -15,13 +15,14 @@ from kd_lightning.models import checkpoints
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a run's checkpoints with `atomic_write`, and reads them as weights and plain values only."""
+    """Writes a run's checkpoints with `atomic_write`, and reads only tensors and plain values from checkpoints."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint; if it cannot be written, an older checkpoint of the same name remains.
+        """Write a checkpoint. If this fails, an older checkpoint with the same name stays unchanged.
 
         Raises:
-            RunError: if it cannot be written (for example because the disk is full); the message names file and reason.
+            RunError: if the checkpoint cannot be written, for example because the disk is full. The message
+                contains the path and the reason.
         """
         path = Path(path)
         try:
@@ -30,16 +31,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             reason = one_line(error.__context__ or error)
             if path.exists():
-                remaining = f"the previous checkpoint is intact, and --ckpt_path {path} resumes from it"
+                remaining = f"the previous checkpoint is intact; to resume from it, give --ckpt_path {path}"
             else:
-                remaining = "this run has no earlier checkpoint of this name"
+                remaining = "this run has no earlier checkpoint with this name"
             raise RunError(f"{path} cannot be written ({reason}); {remaining}") from error
 
     def load_checkpoint(self, path: str | Path, map_location: Any = "cpu", weights_only: Any = None) -> dict[str, Any]:
-        """Load a checkpoint as Lightning does, but always with `weights_only`, so that no pickle executes code.
+        """Load a checkpoint as Lightning does, but always with `weights_only=True`.
+
+        The content of the file can therefore not execute code.
 
         Raises:
-            ConfigError: for a checkpoint of another version.
+            ConfigError: if the checkpoint has another schema (version of the file format).
         """
         checkpoint = super().load_checkpoint(path, map_location=map_location, weights_only=True)
         check_schema(checkpoint, Path(path), "ckpt_path")
@@ -47,11 +50,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def check_checkpoint(given: str) -> str:
-    """Check, before anything is built, that the checkpoint of `ckpt_path` can be read; return its absolute path.
+    """Check that the checkpoint in `ckpt_path` can be read, and return its path.
+
+    The check runs before any object of the run is built. In the path, ~ and environment variables are expanded.
 
     Raises:
-        ConfigError: for a file that is missing, damaged or of another version, that contains only a student, or that
-            would execute code.
+        ConfigError: if the file is missing or damaged, has another schema (version of the file format), contains only a
+            student, or would execute code.
     """
     path = resolve(given, "ckpt_path")
     checkpoints.read(path, "ckpt_path")
@@ -65,10 +70,12 @@ def check_checkpoint(given: str) -> str:
 
 
 def check_version(path: Path, field: str) -> None:
-    """Check the schema of a checkpoint that Lightning wrote; files that contain only weights have no schema.
+    """Check the schema (version of the file format) of a checkpoint that Lightning wrote.
+
+    Other files contain only weights and have no schema. They are not checked.
 
     Raises:
-        ConfigError: for a run's checkpoint of another version; the message names `field` and the file.
+        ConfigError: if the checkpoint has another schema. The message begins with `field` and the path.
     """
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     if "pytorch-lightning_version" in content:
@@ -76,5 +83,5 @@ def check_version(path: Path, field: str) -> None:
 
 
 def steps_done(path: Path) -> int:
-    """Return the number of optimizer steps at which a checkpoint was saved."""
+    """Return the number of optimizer steps after which a checkpoint was saved."""
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]

@@ -1,13 +1,13 @@
-"""The settings in which the configs of two runs differ."""
+"""Find the settings that differ between the configs of two runs."""
 
 from typing import Any
 
 
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested values by their dotted names.
+    """Return a flat dict of nested values. The key of each value is its dotted name (`trainer.max_epochs`).
 
-    A list of mappings with `class_path` becomes the list of the classes' names. The arguments of each class follow
-    under `<list>.<class>`.
+    For a list of mappings with `class_path`, the value is the list of the class names. The settings of each class have
+    names that begin with `<list>.<class>.`.
     """
     values: dict[str, Any] = {}
     if isinstance(content, list) and any(isinstance(item, dict) for item in content):
@@ -21,7 +21,7 @@ def flat(content: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _by_name(items: list[Any]) -> dict[str, Any]:
-    """Return the items of a list by the names of their classes; a repeated name is followed by the item's index."""
+    """Return the items of a list by the names of their classes. A repeated name ends with the index of its item."""
     named: dict[str, Any] = {}
     for index, item in enumerate(items):
         path = item.get("class_path") if isinstance(item, dict) else item
@@ -31,14 +31,14 @@ def _by_name(items: list[Any]) -> dict[str, Any]:
 
 
 def differences(before: Any, now: Any) -> dict[str, tuple[Any, Any]]:
-    """Return both values of each setting in which two configs differ, by the setting's dotted name."""
+    """Return the settings that differ between two configs, as a dict from dotted names to (before, now)."""
     old, new = flat(before), flat(now)
     names = sorted({*old, *new})
     return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
 def in_words(changed: dict[str, tuple[Any, Any]], most: int = 3) -> str:
-    """Return at most `most` of the settings from `differences` as text, and the number of the remaining ones."""
+    """Return a text with the first `most` settings from `differences` and the number of the remaining settings."""
     values = [f"{name} was {before}, is now {now}" for name, (before, now) in [*changed.items()][:most]]
     more = f" and {len(changed) - most} more" if len(changed) > most else ""
     return f"{'; '.join(values)}{more}"

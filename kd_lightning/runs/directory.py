@@ -1,4 +1,4 @@
-"""Run: the names of a run, its folder, its loggers, and the selection of the run to resume."""
+"""Run: the names, the folder and the loggers of a run. The class also selects the run that is resumed."""
 
 import os
 import secrets
@@ -19,25 +19,27 @@ from kd_lightning.runs.checkpoint_io import steps_done
 from kd_lightning.runs.status import in_words, read_state
 
 RESUME_ENV_VAR = "KD_LIGHTNING_RUN"
-"""Environment variable with the id of the resumed run; rank 0 sets it for the processes that it starts."""
+"""Environment variable with the id of the resumed run. Rank 0 sets the variable for the processes that it starts."""
 
 
 @dataclass
 class Run:
-    """Names of a run, which define its folder `<output_dir>/<project>/<name>/<id>/` and its entry in W&B.
+    """Names of a run. They define the run's folder `<output_dir>/<project>/<name>/<id>/` and the run's entry in W&B.
 
     Args:
-        project: Name of the W&B project, and of the first folder in `output_dir`.
-        name: Name of the run; {seed} in it is replaced by the seed of the run. Default: `<method>-s{seed}`.
-        group: Group of the run in W&B. Default: `<data set>/<teacher>-<student>`, so that W&B groups comparable runs.
-        tags: Tags of the run in W&B, in addition to the names of the data set, the method and the networks.
+        project: Name of the project in W&B, and name of the project's folder in `output_dir`.
+        name: Name of the run. The text {seed} in the name is replaced by the seed of the run. Default:
+            `<method>-s{seed}`.
+        group: Group of the run in W&B. Default: `<data set>/<teacher>-<student>`. W&B then puts
+            runs with the same data set and networks into one group.
+        tags: Further tags of the run in W&B. The names of the data set, the method and the networks are always tags.
         output_dir: Path of the folder that contains all runs.
         id: Name of the run's own folder. Default: date, time and four random characters. A run never writes into the
-            folder of another run. `--ckpt_path last` resumes the unfinished run with this id; if no run has this id, a
-            new run begins.
-        wandb: Mode of logging to W&B: `online`, `offline` (into the run's folder), `off` (log only to CSV) or `auto`.
-            `auto` is the mode in the environment variable WANDB_MODE if it is set; otherwise `online` if there is an
-            API key, and else `offline`. No mode asks for input.
+            folder of another run. With `--ckpt_path last`, the interrupted run with this id is resumed. If no run
+            has this id, a new run begins.
+        wandb: Mode of logging to W&B: `online`, `offline` (write to the run's folder), `off` (log only to CSV) or
+            `auto`. `auto` uses the mode in the environment variable WANDB_MODE. If the variable is not set, `auto` is
+            `online` with an API key and `offline` without a key. W&B never waits for input in the terminal.
     """
 
     project: str = "kd_lightning"
@@ -54,7 +56,7 @@ class Run:
                 check_name(getattr(self, field_name), f"run.{field_name}")
         folder = self.output_dir
         if not folder or "\0" in folder or Path(folder).expanduser().is_file():
-            raise ConfigError(f"run.output_dir: {folder!r} is not a folder; give a folder, or omit it for runs/")
+            raise ConfigError(f"run.output_dir: {folder!r} is not a folder; give a folder, or omit it to use runs/")
 
     def parent_dir(self, kind: str, seed: int) -> Path:
         """Return the folder of all runs with this name: `<output_dir>/<project>/<name>/`.
@@ -64,7 +66,7 @@ class Run:
             seed: seed of the run.
 
         Raises:
-            ConfigError: for a name that cannot be the name of a folder.
+            ConfigError: if the project, the name or the id cannot be the name of a folder.
         """
         name = (self.name or f"{kind.lower()}-s{{seed}}").replace("{seed}", str(seed))
         for field_name, value in (("project", self.project), ("name", name), ("id", self.id or "id")):
@@ -72,13 +74,15 @@ class Run:
         return Path(self.output_dir).expanduser() / self.project / name
 
     def unfinished(self, kind: str, seed: int) -> Path | None:
-        """Return the folder of the run that `--ckpt_path last` resumes; None if `run.id` names no existing run.
+        """Return the folder of the run that `--ckpt_path last` resumes.
 
-        This is the run with the id `run.id` or, if `run.id` is not given, the newest unfinished run of this project and
-        name.
+        If `run.id` is given, the run with this id is selected. If no run has this id, return None. If `run.id` is not
+        given, the newest interrupted run with this project and name is selected.
 
         Raises:
-            ConfigError: if that run has finished or is running, or if there is no run to resume.
+            ConfigError: if the selected run has finished or is running, or if no run can be selected without `run.id`.
+                The reason can be that all runs are finished or running, or that torchrun or SLURM starts several
+                processes.
         """
         parent_dir, follows = self.parent_dir(kind, seed), rank_zero_only.rank > 0
         identifier = self.id or (os.environ.get(RESUME_ENV_VAR) if follows else None)
@@ -96,43 +100,43 @@ class Run:
             newest_last = sorted(open_runs, key=lambda run: (run / "config.yaml").stat().st_mtime)
             if not newest_last:
                 raise ConfigError(
-                    f"ckpt_path: there is no run to resume for `last`: {parent_dir} contains no interrupted run "
-                    f"(finished or running: {len(runs)}); omit ckpt_path to begin a run, or give run.id"
+                    f"ckpt_path: `last` found no interrupted run in {parent_dir} (number of finished or running runs: "
+                    f"{len(runs)}); to begin a new run, omit ckpt_path or give a new run.id"
                 )
             folder = newest_last[-1]
         if not follows and read_state(folder)["state"] in ("finished", "running"):
             raise ConfigError(
                 f"ckpt_path: `last` cannot resume {folder}, which {in_words(folder)}; "
-                f"--ckpt_path {folder / 'last.ckpt'} without run.id begins a new run from this checkpoint"
+                f"to begin a new run from its checkpoint, give --ckpt_path {folder / 'last.ckpt'} without run.id"
             )
-        os.environ[RESUME_ENV_VAR] = folder.name  # for the processes that this one starts
+        os.environ[RESUME_ENV_VAR] = folder.name  # for the processes that this process starts
         return folder
 
     def open(
         self, method: StudentModule, data: ImageData, resume_path: Path | None = None
     ) -> tuple[Path, list[Logger]]:
-        """Return the run's folder and the run's loggers; the folder is created when the first file is written.
+        """Return the run's folder and the run's loggers. The folder is created when the first file is written.
 
         Args:
             method: method of the run.
             data: data of the run.
-            resume_path: checkpoint in the run's folder from which the run is resumed. If the folder has no checkpoint
-            yet, it is the path of the folder. Default: a new run.
+            resume_path: path of the checkpoint in the run's folder from which the run is resumed. If the folder has no
+                checkpoint yet, `resume_path` is the path of the folder. Default: a new run begins.
 
         Raises:
-            ConfigError: if the folder belongs to another run.
+            ConfigError: if the folder belongs to another run, or if `output_dir` cannot be written to.
         """
         kind = type(method).__name__
         names = [network.name for network in (getattr(method, "teacher", None), method.student) if network]
         parent_dir = self.parent_dir(kind, data.seed)
-        follows = rank_zero_only.rank > 0  # other ranks write nothing, and get rank 0's folder in Protocol.setup
+        follows = rank_zero_only.rank > 0  # these ranks write nothing, and Protocol.setup sends them rank 0's folder
         identifier = self.id or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
         check_writable(Path(self.output_dir), "run.output_dir")
         folder = parent_dir / identifier
         if folder.exists() and not (follows or resume_path):
             raise ConfigError(
-                f"run.id: {folder} belongs to another run, which {in_words(folder)}; --ckpt_path last resumes an "
-                "unfinished run, and another run.id (or none) begins a new run"
+                f"run.id: {folder} belongs to another run, which {in_words(folder)}; to begin a new run, change "
+                "or omit run.id; to resume this run if it was interrupted, give --ckpt_path last"
             )
         first_step = steps_done(resume_path) if resume_path and resume_path.is_file() else 0
         loggers: list[Logger] = [ResumableCSVLogger(folder, first_step=first_step)]

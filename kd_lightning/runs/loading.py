@@ -1,4 +1,4 @@
-"""Load the method and the data of a finished run from its checkpoint and config.yaml."""
+"""Load the method and the data of a run from its checkpoint and its config.yaml."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from kd_lightning.runs.results import FILE as RESULTS
 
 CONFIG = "config.yaml"
 _ONLY_TRAINING = ("augmentations", "mixing", "neighbors", "views", "repeats")
-"""Arguments of data modules that affect only training; they are omitted because they may name missing files."""
+"""Arguments of data modules that affect only training. `build` omits them, because they may name missing files."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LoadedRun:
 
     checkpoint: Path
     config: dict[str, Any]
-    """config.yaml as nested dicts."""
+    """Content of config.yaml as nested dicts."""
     method: StudentModule
     """The method in eval mode, with the weights of the checkpoint."""
     data: ImageData
@@ -50,7 +50,7 @@ class LoadedRun:
         """The method's teacher.
 
         Raises:
-            ConfigError: for a method without a teacher.
+            ConfigError: if the method has no teacher.
         """
         teacher = getattr(self.method, "teacher", None)
         if teacher is None:
@@ -62,8 +62,10 @@ class LoadedRun:
 
     @cached_property
     def view(self) -> NetworkView:
-        """`NetworkView` of the student on the test images; its field `teacher` is that of the teacher. The outputs of
-        each network are computed only once.
+        """`NetworkView` of the student on the test images.
+
+        The field `teacher` of this view contains the view of the teacher, or None if the method has no teacher. The
+        outputs of each network are computed only once.
         """
         method, cache = self.method, FeatureCache(next(self.student.parameters()).device)
         teacher = getattr(method, "teacher", None)
@@ -82,30 +84,31 @@ class LoadedRun:
 
 
 def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
-    """Return the method and the data of a run, with the weights of one of its checkpoints.
+    """Return the method and the data of a run. The method has the weights of one of the run's checkpoints.
 
     The networks are built from config.yaml. The checkpoint contains the student and the method's additional layers
-    (heads), but not the teacher. The teacher's weights are therefore read from the path in config.yaml; a relative path
-    is resolved from the working directory. The checkpoint is read with `weights_only`, so that no pickle executes code.
-    The function warns if the teacher's weights have changed since the run.
+    (heads), but not the teacher. The teacher's weights are therefore read from the path in config.yaml. A relative path
+    is relative to the working directory. The checkpoint is read with `weights_only=True`, so its content cannot execute
+    code. The function warns if the teacher's weights have changed since the run.
 
     Args:
-        path: path of a checkpoint in a run's folder, or path of the folder. For a folder, the checkpoint named in
-            results.json is used. If it does not exist, best.ckpt is used, or else last.ckpt.
+        path: path of a checkpoint in a run's folder, or path of the folder. For a folder, the checkpoint that
+            results.json names is used. If there is no such file, best.ckpt is used. If there is no best.ckpt either,
+            last.ckpt is used.
         device: device of the networks (`cpu`, `cuda`).
 
     Raises:
-        ConfigError: if the checkpoint or the config is missing or unreadable, or if they do not fit each other.
+        ConfigError: if the checkpoint or the config is missing or cannot be read, or if the two do not fit each other.
     """
     resolved = resolve(path, "run")
     checkpoint = find_checkpoint(resolved) if resolved.is_dir() else resolved
     if checkpoint.suffix == ".safetensors":
-        raise ConfigError(f"run: {checkpoint} contains only a network; give the run's folder or its .ckpt")
+        raise ConfigError(f"run: {checkpoint} contains only a network; give the run's folder or the run's .ckpt")
     config_path = checkpoint.with_name(CONFIG)
     config = read_config(config_path)
     state, facts = checkpoints.read(checkpoint, "run")
     check_version(checkpoint, "run")
-    with torch.random.fork_rng(devices=[]):  # a new student draws initial weights
+    with torch.random.fork_rng(devices=[]):  # a new student draws random numbers; afterwards restore the generator
         method, data = build(config, config_path)
     content = {"state_dict": state, "network": facts}
     try:
@@ -119,10 +122,12 @@ def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
 
 
 def newest_run(folder: str | os.PathLike[str], name: str) -> Path:
-    """Return the folder of the latest finished run of this name (`kd-s0`) in a folder of runs or its subfolders.
+    """Return the folder of the newest finished run with the given name, such as `kd-s0`.
+
+    The function searches `folder` and its subfolders.
 
     Raises:
-        ConfigError: if there is no such run; the message contains the nearest names.
+        ConfigError: if there is no such run. The message contains the nearest names.
     """
     finished = {path.parent for path in resolve(folder, "runs").glob(f"**/{RESULTS}")}
     named = [path for path in finished if path.parent.name == name]
@@ -133,7 +138,7 @@ def newest_run(folder: str | os.PathLike[str], name: str) -> Path:
 
 
 def _result(folder: Path, part: str, key: str) -> Any:
-    """Return a value of a run's results.json; None if the file is missing, damaged, or does not contain the value."""
+    """Return a value from a run's results.json. Return None if the file is missing, damaged or without this value."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return json.loads(read_text(folder / RESULTS))[part][key]
     return None
@@ -144,16 +149,18 @@ def _check_teacher(method: StudentModule, checkpoint: Path) -> None:
     recorded, teacher = _result(checkpoint.parent, "run", "teacher_fingerprint"), getattr(method, "teacher", None)
     if teacher is not None and isinstance(recorded, str) and teacher.fingerprint()[: len(recorded)] != recorded:
         rank_zero_warn(
-            f"teacher: the weights of {teacher.name} differ from those with which {checkpoint} was trained; restore "
-            f"the original weights where {CONFIG} names them"
+            f"teacher: the weights of {teacher.name} are not the weights with which {checkpoint} was trained; restore "
+            f"the original weights that {CONFIG} names"
         )
 
 
 def find_checkpoint(folder: Path, field: str = "run") -> Path:
-    """Return the evaluated checkpoint in a run's folder; if it does not exist, best.ckpt, else last.ckpt.
+    """Return the path of the checkpoint in a run's folder that results.json names.
+
+    If there is no such file, return best.ckpt. If there is no best.ckpt either, return last.ckpt.
 
     Raises:
-        ConfigError: if the folder contains no checkpoint; the message begins with `field`.
+        ConfigError: if the folder contains no checkpoint. The message begins with `field`.
     """
     evaluated = _result(folder, "protocol", "checkpoint")
     names = [
@@ -163,7 +170,7 @@ def find_checkpoint(folder: Path, field: str = "run") -> Path:
     if checkpoint is None:
         raise ConfigError(
             f"{field}: {folder} contains no checkpoint ({' or '.join(dict.fromkeys(names))}); give the folder of a run "
-            "that has one"
+            "with a checkpoint"
         )
     return checkpoint
 
@@ -172,12 +179,13 @@ def read_config(path: Path, field: str = "run") -> dict[str, Any]:
     """Return a run's config.yaml as nested dicts.
 
     Raises:
-        ConfigError: if the file is missing, unreadable, or not the config of a run; the message begins with `field`.
+        ConfigError: if the file is missing, cannot be read, or is not the config of a run. The message begins with
+            `field`.
     """
     if not path.is_file():
         raise ConfigError(
             f"{field}: {path} is missing, so the method, the networks and the data of the checkpoint are unknown; "
-            f"put the run's {CONFIG} there"
+            f"copy the run's {CONFIG} to this path"
         )
     try:
         content = load_yaml(read_text(path))
@@ -187,22 +195,23 @@ def read_config(path: Path, field: str = "run") -> dict[str, Any]:
     parts = [content.get(part) if isinstance(content, dict) else None for part in ("model", "data")]
     if not all(isinstance(part, dict) and "class_path" in part for part in parts):
         raise ConfigError(
-            f"{field}: {path} names no model and data, so it is not the config of a run; give the folder or the "
-            "checkpoint of a run"
+            f"{field}: {path} is not the config of a run, because it contains no class_path of a model or of data; "
+            "give the folder or the checkpoint of a run"
         )
     return content
 
 
 def build(config: dict[str, Any], path: Path) -> tuple[StudentModule, ImageData]:
-    """Build the method and the data from a run's config. The student has its initial weights, not those of the
-    checkpoint.
+    """Build the method and the data from a run's config.
+
+    The student has initial weights. The weights of the checkpoint are not loaded.
 
     Args:
         config: content of config.yaml.
-        path: path of the file, for error messages.
+        path: path of config.yaml, for error messages.
 
     Raises:
-        ConfigError: for a config of another version, or if an object cannot be built.
+        ConfigError: if the config has another schema (version of the file format), or if an object cannot be built.
     """
     check_schema(config, path, "run")
     parser = Parser(exit_on_error=False)

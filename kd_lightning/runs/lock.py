@@ -17,25 +17,28 @@ _TRIES = 5
 class Lock:
     """A file that is locked while a process works on a run.
 
-    The operating system releases the lock when the last process that holds the lock has ended, even if that process was
-    killed. A file that remains afterwards does not block other processes. Forked children (workers of a loader) do not
-    hold the lock. However, a program that was started by subprocess with `pass_fds=[number]` holds the lock too, even
-    after its parent was killed. On a file system without locks, every process gets the lock.
+    The operating system releases the lock when all processes that hold the lock have ended or were killed. The file may
+    remain, but it then blocks no other process. Forked children, such as the workers of a loader, do not hold the lock.
+    A program that is started by `subprocess` with `pass_fds=[lock.number]` holds the lock too. It still holds the lock
+    after its parent has ended. On a file system without locks, every process gets the lock.
 
     Args:
-        path: path of the file; its folder is created.
+        path: path of the file. `take` creates the folder of the file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number: int | None = None
-        """Descriptor of the open file while the lock is held."""
+        """Descriptor of the open file while this object holds the lock, and None otherwise."""
 
     def take(self) -> bool:
-        """Try to take the lock without waiting for another process; return whether this process holds it.
+        """Try to take the lock, and return whether this process now holds the lock.
+
+        If another process holds the lock, the function tries again for about 0.2 seconds.
 
         Raises:
-            ConfigError: if the file cannot be opened, or is not a regular file (for example a link or a folder).
+            ConfigError: if the file cannot be opened, or if it is not a regular file (for example, if it is a
+                link or a folder).
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         tries = 0
@@ -48,7 +51,7 @@ class Lock:
                 tries += 1
                 if tries == _TRIES:
                     return False
-                time.sleep(0.05)  # another process may hold it briefly in `is_held`
+                time.sleep(0.05)  # another process may hold the lock for a moment, in `is_held`
                 continue
             except OSError as error:
                 from lightning.pytorch.utilities import rank_zero_warn  # this import takes seconds
@@ -62,7 +65,7 @@ class Lock:
                 _HELD.add(self)
                 self.sign(os.getpid())
                 return True
-            os.close(number)  # after the file was opened here, its previous holder removed it: try again
+            os.close(number)  # the previous holder removed the file after this process opened it: try again
 
     def _opened(self) -> int:
         try:
@@ -73,11 +76,11 @@ class Lock:
             raise ConfigError(f"{self.path} cannot be opened as a lock file ({error.strerror}); {remedy}") from error
         if not stat.S_ISREG(os.fstat(number).st_mode):
             os.close(number)
-            raise ConfigError(f"{self.path} is not a regular file and cannot be a lock file; remove it")
+            raise ConfigError(f"{self.path} cannot be the lock file, because it is not a regular file; remove it")
         return number
 
     def sign(self, process: int) -> None:
-        """Write the id and the host of the process that works on the run into the file; `holder` returns this text."""
+        """Write to the file which process works on the run, and on which host. `holder` returns this text."""
         os.ftruncate(self.number, 0)
         os.pwrite(self.number, f"process {process} on {socket.gethostname()}\n".encode(), 0)
 
@@ -98,7 +101,7 @@ class Lock:
         return False
 
     def holder(self) -> str:
-        """Return a text that names the process that holds the lock."""
+        """Return a text with the id and the host of the process that holds the lock."""
         try:
             return read_text(self.path).strip() or "another process"
         except (OSError, ValueError):
@@ -107,7 +110,7 @@ class Lock:
     def free(self) -> None:
         """Release the lock and remove the file."""
         if self.number is not None:
-            # remove the file before the lock is released; afterwards it may belong to another process
+            # remove the file before the lock is released: after the release, the file may belong to another process
             self.path.unlink(missing_ok=True)
             os.close(self.number)
             self.number = None

@@ -34,22 +34,26 @@ MUTABLE_ON_RESUME = (
     "data.init_args.memory_limit",
     "data.init_args.on_error",
 )
-"""Settings (or prefixes of settings) that may change when a run is resumed: machine, output and handling of faults."""
+"""Names, or first parts of names, of settings that may change when a run is resumed.
+
+These settings concern the machine, the output and the handling of errors.
+"""
 
 
 def resume_path(config: Namespace) -> Path | None:
-    """Return the path of the last.ckpt from which `fit` resumes a run, or the run's folder if it has no last.ckpt yet.
+    """Return the path of the last.ckpt from which `fit` resumes a run.
 
-    Return None for a new run, even if the new run starts from another run's checkpoint. If a run is resumed, set
-    `ckpt_path` and `run.id` in `config` to its checkpoint and its id.
+    If the resumed run has no last.ckpt yet, return the path of the run's folder. Return None for a new run, even if the
+    new run starts from another run's checkpoint. If a run is resumed, the function also changes `config`: `run.id`
+    becomes the id of the run, and `ckpt_path` becomes the path of its last.ckpt, or None if there is no last.ckpt.
 
     Raises:
-        ConfigError: if there is no run to resume.
+        ConfigError: if there is no run to resume, or if the run cannot be resumed, for example because it has finished.
     """
     ckpt_path = config.get("ckpt_path")
     if not ckpt_path:
         return None
-    names = {name: value for name, value in config.run.as_dict().items() if name != "__path__"}  # for a sub-config
+    names = {name: value for name, value in config.run.as_dict().items() if name != "__path__"}  # file of a sub-config
     run, kind = Run(**names), config.model.class_path.rpartition(".")[2]
     seed = fixed_seed(config.seed_everything)
     if ckpt_path != "last":
@@ -66,23 +70,25 @@ def resume_path(config: Namespace) -> Path | None:
 
 
 def check_config_matches(place: Path, now: dict[str, Any]) -> None:
-    """Raise an error if the settings of a resumed run differ from those with which it began.
+    """Raise an error if the settings of a resumed run differ from the settings with which the run began.
 
     Args:
-        place: result of `resume_path`.
-        now: current config, as it would be written to config.yaml.
+        place: path that `resume_path` returned.
+        now: current config, in the form that is written to config.yaml.
 
     Raises:
-        ConfigError: if settings differ (the message contains the first of them), or if the config.yaml of the run is
-            missing, unreadable or of another version.
+        ConfigError: if settings differ, or if the config.yaml of the run is missing, cannot be read, or has another
+            schema (version of the file format). The message contains the first settings that differ.
     """
     folder = place if place.is_dir() else place.parent
-    instead = f"--ckpt_path {place} without run.id begins a new run from this checkpoint" if place.is_file() else ""
+    instead = (
+        f"to begin a new run from its checkpoint, give --ckpt_path {place} without run.id" if place.is_file() else ""
+    )
     try:
         before = load_yaml(read_text(folder / "config.yaml"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         if not place.is_file():
-            return  # the run was killed before it had written its config
+            return  # the run was killed before it wrote its config
         raise ConfigError(
             f"ckpt_path: {folder}/config.yaml with the run's settings is missing or cannot be read "
             f"({one_line(error)}); {instead}"
@@ -91,6 +97,6 @@ def check_config_matches(place: Path, now: dict[str, Any]) -> None:
     changed = {name: both for name, both in differences(before, now).items() if not name.startswith(MUTABLE_ON_RESUME)}
     if changed:
         raise ConfigError(
-            f"ckpt_path: the run {folder.name} can only be resumed with the settings with which it began, but some "
-            f"have changed: {in_words(changed)}; {instead or 'give another run.id'}"
+            f"ckpt_path: the run {folder.name} can only be resumed with its original settings, but some have changed: "
+            f"{in_words(changed)}; {instead or 'to begin a new run, give another run.id'}"
         )

@@ -1,4 +1,4 @@
-"""state.json: the state of a run, with its last epoch and step."""
+"""Read and write state.json, which contains the state, the last epoch and the last step of a run."""
 
 import json
 import os
@@ -18,9 +18,10 @@ FILE, LOCK = "state.json", "running.lock"
 def read_state(folder: Path) -> dict[str, Any]:
     """Return the content of a run's state.json, including the key `state`.
 
-    The state is `running`, `finished`, `failed` (with `error`), `stopped` (by a signal), `killed` (state.json contains
-    `running`, but no process holds the lock) or `unknown`. If state.json is missing or unreadable, the state is
-    `finished` if results.json exists, and `unknown` otherwise.
+    The state is `running`, `finished`, `failed`, `stopped` (by a signal), `killed` or `unknown`. For a failed run, the
+    content includes the key `error`. The state is `killed` if state.json contains `running`, but no process holds the
+    lock. Without a readable state.json, the state is `finished` if the folder contains results.json, and `unknown`
+    otherwise.
     """
     try:
         content = json.loads(read_text(folder / FILE))
@@ -34,7 +35,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def in_words(folder: Path) -> str:
-    """Return a run's state as part of a sentence, for example `has finished`."""
+    """Return a run's state as the end of a sentence about the run, for example `has finished`."""
     content = read_state(folder)
     if content["state"] == "running":
         return f"is running ({Lock(folder / LOCK).holder()})"
@@ -45,18 +46,20 @@ def in_words(folder: Path) -> str:
 
 
 def write_state(folder: Path, state: str, **facts: Any) -> None:
-    """Write a run's state. `running` means that a process starts or resumes the run; the previous content of the file
-    is then appended to its list `before`.
+    """Write a run's state to state.json.
+
+    A process writes `running` when it starts or resumes the run. If state.json already exists, its previous
+    content is then appended to the list `before` in the new content.
 
     Args:
         folder: folder of the run.
         state: one of the states of `read_state`, except `killed` and `unknown`.
-        **facts: further values for state.json, which JSON can represent.
+        **facts: further values for state.json, of types that JSON supports.
     """
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     previous = read_state(folder) if (folder / FILE).exists() else {}
     if state == "running":
-        # this process holds the lock, so a process that wrote `running` has ended
+        # this process holds the lock, so the process that wrote `running` no longer exists
         if previous.get("state") == "running":
             previous["state"] = "killed"
         earlier = previous.pop("before", [])

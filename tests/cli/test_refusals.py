@@ -26,7 +26,7 @@ HEAVY = [
     (f"{FIT} --data.batch_size=5000", "data.batch_size: 5000"),
     (f"{FIT} --trainer.accelerator=gpuu", "trainer: You selected an invalid accelerator name"),
     (f"{FIT} --ckpt_path=HERE/last.ckpt", "ckpt_path: HERE/last.ckpt does not exist"),
-    (f"{FIT} --schema=1", "but this version reads 3; an older version"),
+    (f"{FIT} --schema=1", "but this version of kd_lightning reads 3; an older version"),
     (f"{FIT} --weights_only=false", "weights_only: false would let a checkpoint run code"),
     ("test --config configs/digits/kd.yaml", "ckpt_path: test needs a trained student"),
 ]

@@ -85,10 +85,10 @@ WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
     ),
     ("a billion laughs", BOMB, "more than 20,000 values"),
     ("a list that holds itself", "model: &a [*a]\n", "line 1: the value &a contains itself"),
-    ("100,000 brackets", f"model: {'[' * 100_000}{']' * 100_000}", "nested more than 50 deep"),
-    ("3,000 dashes", f"model: \n  {'- ' * 3000}x\n", "nested more than 50 deep"),
+    ("100,000 brackets", f"model: {'[' * 100_000}{']' * 100_000}", "nested more than 50 levels deep"),
+    ("3,000 dashes", f"model: \n  {'- ' * 3000}x\n", "nested more than 50 levels deep"),
     ("two megabytes", f"# {'x' * 2_000_000}\n{TEXT}", "more than 1,000,000 characters"),
-    ("an unknown reference", "model: *nowhere", "line 1: *nowhere refers to no &nowhere"),
+    ("an unknown reference", "model: *nowhere", "line 1: there is no &nowhere before *nowhere"),
     ("a NUL", "model: a\0", yamls),
     (
         "a Python object",

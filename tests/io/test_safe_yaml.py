@@ -7,7 +7,7 @@ from helpers.messages import message_of
 from kd_lightning.io import safe_yaml
 from kd_lightning.io.safe_yaml import DEEPEST, MOST_VALUES, load_yaml
 
-DEEP = f"nested more than {DEEPEST} deep"
+DEEP = f"nested more than {DEEPEST} levels deep"
 
 
 class Shallow(yaml.SafeLoader):
@@ -53,8 +53,8 @@ DOUBLED = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" f
         ("#" * 1_000_001, "more than 1,000,000 characters"),
         ("b: 1\na: &x [*x]", "line 2: the value &x contains itself"),
         ("a: &x {b: [1, {c: *x}]}", "line 1: the value &x contains itself"),
-        ("a: *x", r"line 1: \*x refers to no &x before it"),
-        ("a: *x\nb: &x 1", r"line 1: \*x refers to no &x before it"),
+        ("a: *x", r"line 1: there is no &x before \*x"),
+        ("a: *x\nb: &x 1", r"line 1: there is no &x before \*x"),
         ("a: 1\nb: {c: 1, d: {c: 1}, c: 2}", "'c' is given twice in the table that begins in line 2"),
         ("{&a x: 1, *a : 2}", "'x' is given twice in the table that begins in line 1"),
         ("a: 1\n---\na: 1", "line 2: a second document begins"),

@@ -18,9 +18,9 @@ from kd_lightning.runs.resume import check_config_matches
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({}, "has no schema, but this version reads 3; an older version"),
-        ({"schema": 1}, "has schema 1, but this version reads 3; an older version"),
-        ({"schema": 4}, "has schema 4, but this version reads 3; a newer version"),
+        ({}, "has no schema, but this version of kd_lightning reads 3; an older version"),
+        ({"schema": 1}, "has schema 1, but this version of kd_lightning reads 3; an older version"),
+        ({"schema": 4}, "has schema 4, but this version of kd_lightning reads 3; a newer version"),
         ({"schema": "2"}, "has schema '2'"),
         ({"schema": True}, "has schema True"),
         ({"schema": ["x"] * 99}, "has schema ['x', 'x', 'x', 'x',"),
@@ -77,7 +77,9 @@ def test_configs_of_another_version(tmp_path: Path, capfd: pytest.CaptureFixture
         main(["fit", f"--config={path}", "--model.teacher.name=cifar_resnet8", "--model.student.name=cifar_resnet8"])
     assert stopped.value.code == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: config: {path} has schema 1, but this version reads 3; an older version")
+    assert line.startswith(
+        f"error: config: {path} has schema 1, but this version of kd_lightning reads 3; an older version"
+    )
 
 
 def test_print_config_carries_it(capsys: pytest.CaptureFixture) -> None:

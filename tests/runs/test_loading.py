@@ -121,8 +121,8 @@ def test_missing_checkpoints_are_refused(run: Path) -> None:
     ("content", "reason"),
     [
         ("model: [", "cannot be read"),
-        ("- 1", "names no model and data"),
-        ("model: {class_path: KD}", "names no model and data"),
+        ("- 1", "contains no class_path of a model or of data"),
+        ("model: {class_path: KD}", "contains no class_path of a model or of data"),
         ("schema: 3\nmodel: {class_path: KDD}\ndata: {class_path: Digits}", "model: there is no class 'KDD'.*KD"),
         ("schema: 3\nmodel: {class_path: KD, init_args: {warmth: 3}}\ndata: {class_path: Digits}", "warmth"),
     ],

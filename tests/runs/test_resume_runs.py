@@ -55,15 +55,19 @@ def test_last_without_an_id_takes_the_newest_unfinished_run(tmp_path: Path) -> N
     assert (state["state"], state["step"], [one["state"] for one in state["before"]]) == ("finished", 12, ["killed"])
     assert os.listdir(run.parent) == ["a"]
     line = refused(tmp_path, "--ckpt_path=last")
-    assert "contains no interrupted run (finished or running: 1)" in line
+    assert "(number of finished or running runs: 1); to begin a new run, omit ckpt_path" in line
 
 
 def test_a_finished_run_is_not_gone_on_with_and_not_overwritten(tmp_path: Path) -> None:
     assert processes.fit(tmp_path, ARGS, name="a") == 0
     run = processes.place(tmp_path, "a")
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    assert "a, which has finished; --ckpt_path" in refused(tmp_path, "--run.id=a", "--ckpt_path=last")
-    assert "belongs to another run, which has finished; --ckpt_path last" in refused(tmp_path, "--run.id=a")
+    assert "a, which has finished; to begin a new run from its checkpoint, give --ckpt_path" in refused(
+        tmp_path, "--run.id=a", "--ckpt_path=last"
+    )
+    assert "belongs to another run, which has finished; to begin a new run, change or omit run.id" in refused(
+        tmp_path, "--run.id=a"
+    )
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
@@ -72,7 +76,7 @@ def test_a_run_goes_on_with_its_own_settings(tmp_path: Path) -> None:
     before = (run / "config.yaml").read_bytes(), (run / "metrics.csv").read_bytes()
     line = refused(tmp_path, "--run.id=a", "--ckpt_path=last", "--model.optimizer=SGD", "--model.optimizer.lr=0.3")
     assert "model.init_args.optimizer" in line
-    assert "without run.id begins a new run from this checkpoint" in line
+    assert "to begin a new run from its checkpoint, give --ckpt_path" in line
     assert ((run / "config.yaml").read_bytes(), (run / "metrics.csv").read_bytes()) == before
     assert read_state(run)["state"] == "killed"
 
@@ -330,7 +334,7 @@ def test_a_run_whose_settings_are_lost_is_not_gone_on_with_under_others(tmp_path
     if content is not None:
         (run / "config.yaml").write_text(content)
     line = refused(tmp_path, "--run.id=a", "--ckpt_path=last")
-    assert "begins a new run from this checkpoint" in line
+    assert "to begin a new run from its checkpoint, give --ckpt_path" in line
     (run / "last.ckpt").unlink()
     if content != "schema: 3":
         assert processes.fit(tmp_path, ARGS, name="a") == 0, (tmp_path / "a.log").read_text()

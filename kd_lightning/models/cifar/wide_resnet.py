@@ -11,9 +11,10 @@ from kd_lightning.models.cifar.base import CifarModel, Step, register
 
 
 class PreactivationBlock(nn.Module):
-    """BN, ReLU and a 3x3 convolution, twice, and a shortcut (Zagoruyko & Komodakis 2016, Fig. 1c, without dropout).
+    """Block of two sequences (BatchNorm, ReLU, 3x3 convolution) and a shortcut (Zagoruyko & Komodakis 2016, Fig. 1c).
 
-    If the width or the resolution changes, the shortcut is a 1x1 convolution of the output of the first ReLU.
+    There is no dropout. If the width or the resolution changes, the shortcut is a 1x1 convolution of the output of the
+    first ReLU.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -38,18 +39,21 @@ class PreactivationBlock(nn.Module):
 class CifarWideResNet(CifarModel):
     """Wide ResNet: three stages with `widen` times 16, 32 and 64 channels at full, half and quarter resolution.
 
-    The maps of the stem and of the first two stages are the inputs of the next stages: they have no ReLU, because it is
-    a pre-activation network. The map of the last stage is taken after the final BN and ReLU; it is the input of
-    pooling. The pre-activation of a stage is its sum (of the stem: its map) after the next BN and before the ReLU. This
-    is the first BN of the next stage, or the final BN after the last stage (as in RepDistiller for AB and OFD).
+    Each block begins with BatchNorm and ReLU. The maps of the stem and of the first two stages are the inputs of the
+    next stages, so no ReLU has been applied to them. The map of the last stage is taken after the final BatchNorm and
+    ReLU. This map is the input of pooling.
+
+    The pre-activation of the stem or of a stage is its output after the next BatchNorm and before the next ReLU, as in
+    RepDistiller for the methods AB and OFD. The next BatchNorm is the first one of the next stage. After the last
+    stage, it is the final BatchNorm.
 
     Args:
-        depth: number of layers, which is 6n + 4 with n blocks per stage.
-        widen: factor on the channels of the stages; the stem has 16 channels.
-        **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
+        depth: Number of layers, which is 6n + 4 with n blocks per stage.
+        widen: Factor of the channels of the stages. The stem has 16 channels.
+        **kwargs: Arguments of every CifarModel: num_classes, in_chans, drop_rate and global_pool.
 
     Raises:
-        ValueError: for a depth that is not 6n + 4 or a factor below 1.
+        ValueError: if depth is not 6n + 4, or if widen is below 1.
     """
 
     def __init__(self, depth: int, widen: int, **kwargs: Any) -> None:

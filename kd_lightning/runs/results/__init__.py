@@ -1,4 +1,4 @@
-"""The results of a finished run: results.json in its folder, a printed table, and tables on the W&B dashboard."""
+"""The results of a finished run: files in the run's folder, a printed table, and tables in W&B."""
 
 from kd_lightning.io.schema import SCHEMA
 from kd_lightning.runs.results.collect import collect, samples, tests_all

@@ -1,4 +1,4 @@
-"""The version of the code with which a run was made."""
+"""The version of the code with which a run is made."""
 
 import subprocess
 from functools import cache
@@ -11,15 +11,16 @@ ROOT = Path(__file__).parents[3]
 
 @cache
 def code() -> dict[str, Any]:
-    """Return the versions of this package and of its main libraries, and the commit if it runs from a git checkout.
+    """Return the versions of this package and of its main libraries, and the git commit.
 
-    `changed` is whether the package's files differ from those of the commit, or None without a commit.
+    `changed` is true if the files of the package differ from the commit. If the package is not in a git checkout,
+    `commit` and `changed` are None.
     """
     commit = _git("rev-parse", "--short", "HEAD") if (ROOT / ".git").exists() else None
     changed = bool(_git("status", "--porcelain", "--", "kd_lightning")) if commit else None
     try:
         own = version("kd_lightning")
-    except PackageNotFoundError:  # run from the source, not installed
+    except PackageNotFoundError:  # the package runs from its source and is not installed
         own = None
     others = {package: version(package) for package in ("torch", "lightning", "timm")}
     return {"version": own, "commit": commit, "changed": changed, **others}

@@ -15,10 +15,12 @@ from kd_lightning.runs.results.code import code
 
 
 def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoint: Path) -> dict[str, Any]:
-    """Return the content of results.json: names, code, data and protocol of a run, metrics, and evaluators' details.
+    """Return the content of results.json.
+
+    It consists of the run's names, code version, data, protocol and metrics, and of the details of the evaluators.
 
     Args:
-        trainer: trainer of the run, after the test if there is one.
+        trainer: trainer of the run. If the run has a test, the test has ended.
         method: method of the run.
         data: data of the run.
         checkpoint: path of the evaluated checkpoint, in the run's folder `<project>/<name>/<id>/`.
@@ -78,13 +80,13 @@ def _names(folder: Path) -> tuple[str, str, str]:
 
 
 def tests_all(trainer: Trainer) -> bool:
-    """Return whether the test uses all images; a limit of 1 is one batch, a limit of 1.0 is all batches."""
+    """Return whether the test uses all images. In `limit_test_batches`, 1 is one batch and 1.0 is all batches."""
     limit = trainer.limit_test_batches
     return limit is None or (isinstance(limit, float) and limit == 1.0)
 
 
 def samples(trainer: Trainer) -> dict[str, Tensor]:
-    """Return the evaluators' results for each test image: tensors of length N by name."""
+    """Return the evaluators' results for the N test images: tensors by name, each with one row per image."""
     tensors: dict[str, Tensor] = {}
     for evaluator in evaluators(trainer):
         tensors |= evaluator.result.samples

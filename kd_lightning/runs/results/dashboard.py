@@ -1,4 +1,4 @@
-"""The results on a run's W&B page: summary values, and tables for results that are not single numbers."""
+"""Log the results of a run to W&B: single numbers as summary values, and other results as tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,19 +11,28 @@ from kd_lightning.data import ImageData
 from kd_lightning.loggers import ResilientWandbLogger
 
 SHOWN = 32
-"""Largest number of images in the table of disagreements."""
+"""Largest number of images in the table `test/disagreement`."""
 
 
 def log_tables(
     logger: ResilientWandbLogger, results: Mapping[str, Any], samples: Mapping[str, Tensor], data: ImageData
 ) -> None:
-    """Log the results of a run, so that a dashboard can compare runs.
+    """Log the results of a run to W&B, where a dashboard can compare runs.
 
-    The W&B config gets the parts `run`, `code`, `data`, `protocol` and `seconds` of results.json as `results`, so that
-    `compare wandb:...` can read them. The summary gets three groups: `selected/...` (name, epoch and step of the
-    selected checkpoint), `best/val/acc` (its validation accuracy), and `last/...` (values of the last epoch). The
-    tables are `test/per_class`, `test/disagreement` (images with different predictions of student and teacher, sorted
-    by decreasing confidence) and `test/ood_histograms`.
+    The W&B config gets a field `results` with the parts `run`, `code`, `data`, `protocol` and `seconds` of
+    results.json. The command `compare wandb:...` reads this field.
+
+    The W&B summary gets:
+
+    * `selected/...`: name, epoch and step of the selected checkpoint.
+    * `best/val/acc`: validation accuracy of the selected checkpoint.
+    * `last/...`: values of the last epoch.
+
+    A table is logged if the run has the results for it:
+
+    * `test/per_class`: accuracy of each class.
+    * `test/disagreement`: images with different predictions of student and teacher, sorted by decreasing confidence.
+    * `test/ood_histograms`: histograms of the scores of known and unknown images.
 
     Args:
         logger: logger of the run.

@@ -1,4 +1,4 @@
-"""Atomic writing of results.json, to which later tests add results, and predictions.safetensors, which they replace."""
+"""Write results.json and predictions.safetensors atomically. A later test adds to the first and replaces the second."""
 
 import json
 import math
@@ -21,12 +21,12 @@ PREDICTIONS = "predictions.safetensors"
 
 
 def record(folder: Path, results: Mapping[str, Any], samples: Mapping[str, Tensor]) -> Path:
-    """Write results.json into a run's folder, or add new results to the existing file; return its path.
+    """Write results.json to a run's folder, or add results to the existing file, and return the path of the file.
 
     Args:
         folder: folder of the run.
-        results: result of `collect`.
-        samples: result of `samples`; if it is not empty, predictions.safetensors is written or replaced.
+        results: result of the function `collect`.
+        samples: result of the function `samples`. If it is not empty, predictions.safetensors is written or replaced.
     """
     path = folder / FILE
     before = read(path)
@@ -38,7 +38,7 @@ def record(folder: Path, results: Mapping[str, Any], samples: Mapping[str, Tenso
     elif path.exists():
         unreadable = path.with_name(f"{path.name}.unread")
         os.replace(path, unreadable)
-        rank_zero_warn(f"{path} cannot be read and is renamed to {unreadable.name}")
+        rank_zero_warn(f"{path} cannot be read; it is renamed to {unreadable.name}, and a new file is written")
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(_finite(results), indent=1, allow_nan=False) + "\n")
     if samples:
@@ -47,10 +47,10 @@ def record(folder: Path, results: Mapping[str, Any], samples: Mapping[str, Tenso
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return the content of a results.json; None if the file is missing or damaged.
+    """Return the content of a results.json. Return None if the file is missing, damaged or incomplete.
 
     Raises:
-        ConfigError: for a file of another version.
+        ConfigError: if the file has another schema (version of the file format).
     """
     try:
         content = json.loads(read_text(path))
@@ -64,7 +64,10 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def _merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return old and new values; a new value replaces the old value of its name, but `ood` histograms are merged."""
+    """Return old and new values. A new value replaces the old value with the same name.
+
+    The histograms in `ood` are merged in the same way.
+    """
     both = {**before, **new}
     if isinstance(before.get("ood"), dict) and isinstance(new.get("ood"), dict):
         both["ood"] = {**before["ood"], **new["ood"]}
@@ -72,7 +75,7 @@ def _merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _finite(value: Any) -> Any:
-    """Replace values that are not finite by None, because JSON has no NaN."""
+    """Return the value with None in place of each NaN or infinity, because JSON has neither."""
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

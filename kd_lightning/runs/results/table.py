@@ -8,7 +8,10 @@ COUNTS = ("cost/parameters", "cost/macs")
 
 
 def table(metrics: Mapping[str, float]) -> Table:
-    """Return a table with one row per metric: the student's value and, if any metric has one, the teacher's value."""
+    """Return a table with one row per metric and a column for the student.
+
+    If any metric has a value of the teacher, the table also has a column for the teacher.
+    """
     student = {name: value for name, value in metrics.items() if not name.endswith("_teacher")}
     teacher = {name.removesuffix("_teacher"): value for name, value in metrics.items() if name.endswith("_teacher")}
     result = Table(title="result", title_justify="left")
