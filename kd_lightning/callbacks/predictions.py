@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from kd_lightning.distillation import Prediction
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.atomic import write_tensors
+from kd_lightning.io.paths import check_writable
 
 
 class SavePredictions(Callback):
@@ -37,6 +38,7 @@ class SavePredictions(Callback):
             raise ConfigError(f"predictions.path: {self.path} does not end in .safetensors")
         if self.path.exists():
             raise ConfigError(f"predictions.path: {self.path} exists and is not overwritten; give another path")
+        check_writable(self.path, "predictions.path", kind="file")
         if trainer.world_size > 1:
             raise ConfigError(f"trainer.devices: {trainer.world_size} devices are given, but predict needs exactly 1")
 

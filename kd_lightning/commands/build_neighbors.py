@@ -43,7 +43,7 @@ class MakeNeighbors:
         path = Path(target).expanduser()
         if path.suffix != ".safetensors":
             raise ConfigError(f"path: {path} does not end in .safetensors")
-        check_writable(path, "path")
+        check_writable(path, "path", kind="file")
         data.neighbors = None  # the data would load the table, which does not exist yet
         data.setup("fit")
         images = data.datasets["train"]

@@ -12,8 +12,11 @@ from kd_lightning.batch import Batch
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
+from kd_lightning.io.atomic import atomic_write
 from kd_lightning.io.paths import check_writable
 from kd_lightning.redaction import printable
+
+DEFAULT_ROWS = 12
 
 
 class Show:
@@ -24,17 +27,17 @@ class Show:
 
     Args:
         path: path of the PNG; an existing file is overwritten.
-        rows: number of rows.
+        rows: number of rows, at most as many as the first batch has. Default: 12, or fewer in a small batch.
         epoch: number of the epoch whose augmentations are shown, counted from 0.
     """
 
-    def __init__(self, path: str = "show.png", rows: int = 12, epoch: int = 0) -> None:
+    def __init__(self, path: str = "show.png", rows: int | None = None, epoch: int = 0) -> None:
         self.path = Path(path).expanduser()
         if self.path.suffix != ".png":
             raise ConfigError(f"path: {self.path} does not end in .png")
-        check_writable(self.path, "path")
-        if rows < 1 or epoch < 0:
-            raise ConfigError(f"rows: {rows}, epoch: {epoch}; rows must be at least 1, and epoch at least 0")
+        check_writable(self.path, "path", kind="file")
+        if (rows is not None and rows < 1) or not 0 <= epoch < 2**31:
+            raise ConfigError(f"rows: {rows}, epoch: {epoch}; rows must be at least 1, and epoch from 0 to 2**31 - 1")
         self.rows, self.epoch = rows, epoch
 
     def __call__(self, method: StudentModule, data: ImageData, trainer: Trainer) -> Path:
@@ -43,9 +46,14 @@ class Show:
         loader.sampler.set_epoch(self.epoch)
         augmented = data.augmented(next(iter(loader)))
         plain = data.datasets["train"].take(_rows(data, augmented.indices))
-        starts = range(0, len(augmented.labels), data.group)[: self.rows]
+        starts = range(0, len(augmented.labels), data.group)
+        if self.rows is not None and self.rows > len(starts):
+            raise ConfigError(
+                f"rows: {self.rows:,} is more than {len(starts)}, the number of rows in the first batch; set "
+                "data.batch_size to a larger number"
+            )
+        starts = starts[: self.rows or DEFAULT_ROWS]
         rows = [_row(augmented, plain, slice(start, start + data.group), data) for start in starts]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         _draw(rows, self.path, f"{data.name}, epoch {self.epoch}, seed {data.seed}")
         rank_zero_info(f"{len(rows)} rows of images are written to {self.path}")
         return self.path
@@ -104,5 +112,6 @@ def _draw(rows: list[list[tuple[str, Tensor]]], path: Path, title: str) -> None:
             axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
             axis.set_title(printable(caption), fontsize=6, parse_math=False)
     figure.suptitle(printable(title), fontsize=8, parse_math=False)
-    figure.savefig(path, dpi=130)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")
     pyplot.close(figure)

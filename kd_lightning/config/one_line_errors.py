@@ -3,25 +3,25 @@
 import argparse
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 import jsonargparse
-from jsonargparse import get_loader, set_loader, set_parsing_settings
+import yaml
+from jsonargparse import set_dumper, set_loader, set_parsing_settings
 
+from kd_lightning.config import texts
 from kd_lightning.config.messages import config_error, explain
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.paths import check_regular
-from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.redaction import hidden, printable, redacted
 
 # If a denylist is given, even an empty one, an import path that jsonargparse denies by default (os, ...) is an error.
 # Without a denylist, it is only a warning.
 # In a field of type Any, a mapping with a class_path remains a mapping, and no object is built from it.
 set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
-set_loader("yaml", partial(load_yaml, load=get_loader("yaml")), exceptions=(yaml.YAMLError,))
+set_loader("yaml", texts.load, exceptions=(yaml.YAMLError,))
+set_dumper("yaml", texts.dump)
 _read_text = jsonargparse.Path.read_text
 
 
@@ -49,6 +49,8 @@ class OneLineErrors:
         for arg in sys.argv[1:] if args is None else args:
             if isinstance(arg, str) and "\0" in arg:
                 raise ConfigError(f"{arg.partition('=')[0].lstrip('-')}: {arg!r} contains a NUL character; remove it")
+        if not self.exit_on_error and args is not None and len(args) == 1:  # the parser of a nested class
+            args = [texts.as_given(args[0])]
         try:
             return super().parse_args(args, *more, **kwargs)
         except UnicodeError as error:

@@ -1,4 +1,4 @@
-"""Names of classes, runs and files in Markdown and in tables for spreadsheets, where they are texts and nothing else."""
+"""Names of classes, runs and files in Markdown and in tables for spreadsheets, where they are only texts."""
 
 import re
 from typing import Any

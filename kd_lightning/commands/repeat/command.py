@@ -28,6 +28,9 @@ _RESERVED = {
 """Arguments of `fit` that cannot be given to `repeat`, and the reason for each of them."""
 
 
+MOST_SEEDS = 10_000
+
+
 class Repeat:
     """Runs every config with every seed, each run in its own process.
 
@@ -152,6 +155,8 @@ class Repeat:
 def _seeds(seeds: int | list[int]) -> list[int]:
     if isinstance(seeds, int):
         check_positive(seeds=seeds)
+        if seeds > MOST_SEEDS:
+            raise ConfigError(f"seeds: {seeds:,} is more than {MOST_SEEDS:,}")
         return [*range(seeds)]
     if not seeds:
         raise ConfigError("seeds: the list is empty; give a number of seeds, or a list such as [0, 1, 2]")
