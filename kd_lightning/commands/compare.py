@@ -70,8 +70,8 @@ class Compare:
         if self.figure is not None:
             from kd_lightning.reports.summary_plot import check_figure
 
-            check_figure(self.figure)
             check_writable(self.figure, "figure", kind="file")
+            check_figure(self.figure)
         others = (
             sorted(path.name for path in self.out.iterdir() if path.name not in WRITTEN) if self.out.exists() else []
         )

@@ -62,6 +62,8 @@ def exit_on_error() -> Iterator[None]:
         SystemExit: with status 2 for a wrong value from the user, with status 1 for a run that failed, and with status
             128 + n for a run that was stopped by the signal with number n (SIGPIPE if nobody reads the output).
     """
+    if sys.stdout is None:  # closed by the shell
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

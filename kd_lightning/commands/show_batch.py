@@ -13,7 +13,7 @@ from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.atomic import atomic_write
-from kd_lightning.io.paths import check_writable
+from kd_lightning.io.paths import check_writable, expand
 from kd_lightning.redaction import printable
 
 DEFAULT_ROWS = 12
@@ -32,7 +32,7 @@ class Show:
     """
 
     def __init__(self, path: str = "show.png", rows: int | None = None, epoch: int = 0) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expand(path)
         if self.path.suffix != ".png":
             raise ConfigError(f"path: {self.path} does not end in .png")
         check_writable(self.path, "path", kind="file")

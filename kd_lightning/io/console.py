@@ -17,6 +17,14 @@ class PlainConsole(Console):
     def render_str(self, text: str, **kwargs: Any) -> Text:
         return super().render_str(printable(redacted(text), keep="\n"), **kwargs)
 
+    def on_broken_pipe(self) -> None:
+        """Let the command end as for every other output: rich would end the process itself.
+
+        Raises:
+            BrokenPipeError: always.
+        """
+        raise BrokenPipeError
+
 
 def wide() -> Console:
     """Return a console. If the output goes to a file, the console has 160 columns, which is enough for the tables."""

@@ -7,12 +7,14 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from helpers.configs import KD
 from helpers.fuzz import NAMES, fuzz
 from hypothesis import strategies as st
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from kd_lightning import callbacks, data, methods
+from kd_lightning.cli import main
 from kd_lightning.config import texts
 from kd_lightning.config.parser import Parser
 from kd_lightning.data import ImageData
@@ -22,9 +24,11 @@ from kd_lightning.models import Network
 from kd_lightning.runs.directory import Run
 
 LOOKS_LIKE = (
-    "12e3", "1e5", "1.e+3", "1_000", "0x1F", "0b1", "0o17", "007", "yes", "No", "on", "true", "2020-01-01", "1:20", "1:20.5",
+    "12e3", "1e5", "1.e+3", "1_000", "0x1F", "0b1", "0o17", "007", "yes", "No", "on", "true", "2020-01-01", "1:20",
+    "1:20.5",
     ".5", "+.inf", ".NaN", "nan", "=", "<<", "-", "- a", "?", "? a", ":", "a: b", "#x", "a #b", "{a}", "{a", "[a", "&a",
-    "*a", "!x", "!!int 3", "|", ">", "%", "@x", "`", "'", '"', "\\", ",", "---", "...", " a", "a ", "  ", "a\nb", "a\tb",
+    "*a", "!x", "!!int 3", "|", ">", "%", "@x", "`", "'", '"', "\\", ",", "---", "...", " a", "a ", "  ", "a\nb",
+    "a\tb",
     "é", "\U0001f600", "\x85", "\u2028", "\ufeff", "None", "True", "\x1b[0m",
 )  # fmt: skip
 """Texts that YAML reads as a number, a date, a boolean, null or a mark if they are not quoted."""
@@ -153,7 +157,7 @@ def walk() -> Iterator[tuple[str, list[str]]]:
             yield field, REST
 
 
-FIELDS = dict(((field, arguments[0]), arguments) for field, arguments in walk())
+FIELDS = {(field, arguments[0]): arguments for field, arguments in walk()}
 
 
 @pytest.mark.parametrize("key", FIELDS, ids=lambda key: f"{key[1]}-{key[0]}")
@@ -182,3 +186,16 @@ def test_python_words_of_a_nested_argument() -> None:
     assert config.model.init_args.student.model_kwargs == {"a": None, "b": [True, 1e3]}
     config = PARSER.parse_args([*REST, "--model.student.model_kwargs.a=null", "--model.student.model_kwargs.b=3"])
     assert config.model.init_args.student.model_kwargs == {"a": None, "b": 3}
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["data.memory_limit", "data.batch_size", "model.temperature", "model.student.pretrained", "model.student.name"],
+)
+def test_null_for_a_field_that_needs_a_value(field: str, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    (tmp_path / "kd.yaml").write_text(yaml.safe_dump(KD))
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", f"--config={tmp_path / 'kd.yaml'}", f"--{field}=null"])
+    assert stopped.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {field}")

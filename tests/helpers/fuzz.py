@@ -8,9 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 HOSTILE = (
-    "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "<script>alert(1)</script>", "\x1b[31mred\x1b[0m", "\x1b]0;title\x07",
-    "\x9b31m", "\u202egnp.exe", "\u2028", "a\nb", "[link](javascript:alert(1))", "![](x)", "`code`", "a|b", "[bold]b[/bold]",
-    "# head", "- item", "---", "{{ 7 * 7 }}", "{% raw %}", "&amp;", '"><img src=x onerror=alert(1)>', "\ufeff", "\udcff",
+    "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "<script>alert(1)</script>", "\x1b[31mred\x1b[0m",
+    "\x1b]0;title\x07",
+    "\x9b31m", "\u202egnp.exe", "\u2028", "a\nb", "[link](javascript:alert(1))", "![](x)", "`code`", "a|b",
+    "[bold]b[/bold]",
+    "# head", "- item", "---", "{{ 7 * 7 }}", "{% raw %}", "&amp;", '"><img src=x onerror=alert(1)>', "\ufeff",
+    "\udcff",
     "..", "../x", "/etc/passwd", "~root", "$HOME", "%s", "\0",
 )  # fmt: skip
 """Texts that a terminal, a browser, Markdown, a spreadsheet or a file system treats in a special way."""

@@ -139,10 +139,14 @@ def test_states_of_another_format(states: Any, place: Path) -> None:
         load(place, states)
 
 
+def one_line_of(error: ConfigError) -> None:
+    assert "\n" not in str(error)
+
+
 VALUES = st.one_of(
     NAMES, st.none(), st.booleans(), st.integers(), st.floats(), st.binary(max_size=4), st.lists(NAMES, max_size=2),
     st.dictionaries(NAMES, st.floats(), max_size=2), st.builds(torch.zeros, st.integers(0, 3)),
-    st.sampled_from(["RUN", "RUN/own", "RUN/best.ckpt", "RUN/own/a.ckpt", "RUN/own/../../victim", "TOP/victim", "/x/own/a.ckpt"]),
+    st.sampled_from(["RUN", "RUN/own", "RUN/best.ckpt", "RUN/own/a.ckpt", "RUN/own/../../victim", "TOP/victim"]),
 )  # fmt: skip
 FIELDS = ("dirpath", *PATHS, "best_k_models", "best_model_score", "kth_value", "current_score")
 
@@ -169,8 +173,7 @@ def test_no_state_chooses_a_path(kind: type, fields: dict[str, Any], models: dic
         try:
             callbacks = load(place, {key_of(kind, place): content})
         except ConfigError as error:
-            assert "\n" not in str(error)
-            return
+            return one_line_of(error)
         for callback in (callbacks[0], callbacks[3]):
             folder = place / "own" if callback is callbacks[0] else place
             for path in filter(None, [*(getattr(callback, name) for name in PATHS), *callback.best_k_models]):

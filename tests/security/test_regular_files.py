@@ -77,7 +77,7 @@ def test_a_runs_own_files_count_as_missing(put: Callable[[str], Path], tmp_path:
         put(name)
     assert read(tmp_path / "results.json") is None
     assert _existing(tmp_path / "config.yaml") is None
-    with pytest.raises(ConfigError, match="results.json cannot be read"):
+    with pytest.raises(ConfigError, match=r"results\.json cannot be read"):
         _results(tmp_path / "last.ckpt", "ckpt_path")
     assert read_state(tmp_path)["state"] == "finished"
     assert in_words(tmp_path) == "has finished"

@@ -115,6 +115,8 @@ class Export:
             hub.check_name(push_to_hub)
         for name in self.formats:
             FORMATS[name].check()
+        if path is not None:
+            check_writable(expand(path), "path")  # before the student is loaded
         self.overwrite, self.input, self.embedding, self.side = overwrite, input, embedding, side
         self.count, self.tolerance, self.repeats, self.threads = images, tolerance, repeats, threads
         self.int8, self.calibration, self.push_to_hub, self.private = int8, calibration, push_to_hub, private
