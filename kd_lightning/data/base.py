@@ -47,9 +47,9 @@ class ImageData(LoaderMixin, ABC):
         mixing: Mixup and CutMix of the training batches. Default: none.
         neighbors: Batches that consist of anchors and some of their nearest neighbours. Default: none.
         predict_split: Split that `predict` reads.
-        memory_limit: Largest size in gigabytes of a split that is stored in memory, after its images are decoded. The
-            decoded images are also written to a cache on disk, which later runs read. Training images are also copied
-            to the GPU if they need at most half of the GPU's free memory. Larger splits are decoded by workers.
+        memory_limit: Limit in gigabytes for the decoded images of a split. A split up to this size is stored in memory.
+            Its decoded images are also written to a cache on disk, which later runs read. Training images are copied to
+            the GPU if they need at most half of the GPU's free memory. Larger splits are decoded by workers.
         num_workers: Number of processes per device that decode images that are not in memory. Default: the number of
             cores divided by the number of devices, at most 16.
         on_error: Reaction to unreadable images: `skip` skips them with a warning, `raise` raises an error.

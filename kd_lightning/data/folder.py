@@ -29,8 +29,8 @@ class ImageFolder(ImageData):
             cropped. Default: images are not resized, and all must have the same size.
         crop_ratio: Share of the resized side that the crop of the centre keeps. With 0.875 and size 224, images are
             resized to 256 pixels and cropped to 224 pixels. Random crops do not use this argument.
-        test_split: Share of the images in the test split if the folder has only class folders. A value of 1 or more is
-            a number of images. The images are stratified by class and drawn with `split_seed`.
+        test_split: Share of all images that forms the test split, if the folder has only class folders. A value of 1 or
+            more is a number of images. The images are stratified by class and drawn with `split_seed`.
         labeled: Whether the names of the folders are labels. If false, all images in the folder and its subfolders are
             used without labels. The share `val_split` is then held out to compare student and teacher. `fit` runs no
             test, and the commands `test` and `predict` read all images.
