@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets
 from torchvision.transforms import v2
 
+from benchmarks.tables import say_round
 from kd_lightning.commands.running import run_class
 from kd_lightning.data.archives import folder_at
 from kd_lightning.data.augmentations import ColorJitter, HorizontalFlip, RandomCrop, RandomResizedCrop
@@ -106,6 +107,7 @@ class DataBenchmark:
                 speed = _images_per_second(loader, self.seconds)
                 if number:
                     speeds[name].append(speed)
+            say_round(number, self.rounds, ", ".join(loaders))
         return speeds
 
     def _print(self, results: dict[str, dict[str, list[float]]]) -> None:

@@ -94,6 +94,7 @@ class FitBenchmark:
             result = self._fit(folder, config, arguments, rounds=self.rounds, against=self.against)
             result["memory"] = {}
             for alone in ["fit", "bare", *filter(None, [self.against])] if self.memory else []:
+                print(f"memory: {alone}", flush=True)
                 measured = self._fit(folder, config, arguments, alone=alone, steps=min(self.steps, 5))
                 result["memory"][alone] = {"before": measured["before"], "peak": measured["peak"]}
         except ConfigError as error:
@@ -111,9 +112,15 @@ class FitBenchmark:
         line = [sys.executable, "-m", "kd_lightning", *fit]
         paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": paths}  # the callback is not part of the installed package
-        done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
-        if done.returncode or not path.exists():
-            lines = done.stderr.strip().splitlines() or [f"fit ended with status {done.returncode} and no message"]
+        with tempfile.TemporaryFile("w+", errors="replace") as errors:
+            with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
+                for said in process.stdout:
+                    if said.startswith(tables.ROUND):
+                        print(said, end="", flush=True)
+            errors.seek(0)
+            message = errors.read().strip()
+        if process.returncode or not path.exists():
+            lines = message.splitlines() or [f"fit ended with status {process.returncode} and no message"]
             line = next((line for line in lines if line.startswith("error: ")), lines[-1])
             raise ConfigError(line.removeprefix("error: "))
         return json.loads(path.read_text())

@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from benchmarks.bare_loop import Loop, NetworksAlone, clock
 from benchmarks.memory import Peak
 from benchmarks.step_profiler import StepProfiler
+from benchmarks.tables import say_round
 from kd_lightning.batch import Batch
 from kd_lightning.callbacks import Speed
 from kd_lightning.distillation import StudentModule
@@ -132,6 +133,7 @@ class InterleavedTimer(Callback):
                 began = self.clock()
                 run(self.steps)
                 self._keep(name, (self.clock() - began) / self.steps)
+            say_round(self.round, self.rounds, ", ".join(["fit", *self.others]))
             self.round += 1
         self.watched = not self.watched
         self.counted, self.spent, self.skips = 0, 0.0, 0

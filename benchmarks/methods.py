@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from benchmarks.tables import say_round
 from kd_lightning import methods
 from kd_lightning.batch import Batch
 from kd_lightning.commands.running import run_class
@@ -84,6 +85,7 @@ class MethodsBenchmark:
                 if number:
                     times[name].append(seconds)
                     loss_times[name].append(loss_seconds)
+            say_round(number, self.rounds, f"{len(steps)} methods")
         self._print(times, loss_times, built, {name: step.memory for name, step in steps.items()})
         return {name: statistics.median(seconds) for name, seconds in times.items()}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from benchmarks.tables import say_round
 from kd_lightning.commands.running import run_class
 from kd_lightning.errors import check_positive
 from kd_lightning.io.console import wide
@@ -47,6 +48,7 @@ class StartBenchmark:
                 spent = user_seconds(line)
                 if number:
                     seconds[name].append(spent)
+            say_round(number, self.rounds, ", ".join(lines))
         medians = {name: statistics.median(times) for name, times in seconds.items()}
         shares = {name: medians[name] / medians["libraries"] for name in COMMANDS}
         table = Table(title=f"start-up, {self.rounds} rounds", title_justify="left")

@@ -8,6 +8,16 @@ from rich.table import Table
 from benchmarks.step_profiler import ORDER
 from kd_lightning.io.console import wide
 
+ROUND = "round "
+"""Beginning of the lines about the progress."""
+
+
+def say_round(number: int, rounds: int, measured: str) -> None:
+    """Print that a round has been measured. The first round has the number 0."""
+    counted = f"{number} of {rounds}" if number else "0 (not counted)"
+    print(f"{ROUND}{counted}: {measured}", flush=True)
+
+
 _NAMES = {
     "fit": "fit",
     "bare": "the bare loop",

@@ -1,36 +1,22 @@
-"""Errors with one-line messages, the nearest choices for these messages, and the hiding of keys and passwords."""
+"""Errors with one-line messages, and the nearest choices for these messages."""
 
 import math
-import os
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
 
-HIDDEN = "***"
-_NAME = (
-    r"[\w-]*(?:api[_-]?key|access[_-]?key|private[_-]?key|secret|passw(?:or)?d|[_-]pass|credentials?|authorization|token)"
-    r"(?![a-z])"
-)
-_SHORTEST = 8
-"""Smallest number of characters of a key; hiding shorter texts would hide ordinary words."""
-_NAMED = re.compile(rf"(\b{_NAME}['\"]?\s*[=:]\s*['\"]?)([^\s'\",}})\]]{{{_SHORTEST},}})", re.IGNORECASE)
-_FORM = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{20,}|wandb_v\d_\w{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
-    r"|sk-[\w-]{20,}|AKIA[A-Z0-9]{16}|glpat-[\w-]{20,}|xox[abp]-[\w-]{20,})"
-)
-_IN_ADDRESS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.IGNORECASE)
+from kd_lightning.redaction import printable, redacted
 
 
 class ConfigError(ValueError):
     """A wrong value in a config, on the command line, or in a file that one of them names.
 
-    The message is one line: the field, the given value, and what is valid. Keys and passwords in it are hidden.
+    The message is one line: the field, the given value, and what is valid. Keys and passwords in it are hidden, and
+    control characters are written as `\\x1b`.
     `kd_lightning.cli.main` prints it and exits with status 2.
     """
 
     def __str__(self) -> str:
-        return redacted(super().__str__())
+        return printable(redacted(super().__str__()))
 
 
 class RunError(RuntimeError):
@@ -43,7 +29,7 @@ class RunError(RuntimeError):
     status = 1
 
     def __str__(self) -> str:
-        return redacted(super().__str__())
+        return printable(redacted(super().__str__()))
 
 
 class StoppedError(BaseException):
@@ -62,7 +48,7 @@ def one_line(error: BaseException, most: int = 500) -> str:
 
     If the message is empty, return the name of the exception's class.
     """
-    line = redacted(" ".join(str(error).split())) or type(error).__name__
+    line = printable(redacted(" ".join(str(error).split()))) or type(error).__name__
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
@@ -92,42 +78,3 @@ def nearest(given: str, choices: Iterable[str], *, most: int = 3) -> str:
     if close:
         return f"; nearest: {', '.join(close)}"
     return f"; choices: {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
-
-
-def redacted(text: str) -> str:
-    """Return a text in which every key is replaced by `HIDDEN`.
-
-    It hides the values of this process's environment variables that are named like a key (WANDB_API_KEY, HF_TOKEN),
-    values after such a name (`api_key=...`, `'token': '...'`), texts in the form of a known service's key, and user
-    names and passwords in URLs.
-    """
-    for value in _environment_keys():
-        text = text.replace(value, HIDDEN)
-    text = _IN_ADDRESS.sub(rf"\1{HIDDEN}@", text)
-    return _FORM.sub(HIDDEN, _NAMED.sub(rf"\1{HIDDEN}", text))
-
-
-def is_key(name: str, value: str) -> bool:
-    """Return whether a setting or variable with this name and value is a key or a password."""
-    return len(value) >= _SHORTEST and re.fullmatch(_NAME, name, re.IGNORECASE) is not None
-
-
-def _environment_keys() -> Iterator[str]:
-    for name, value in os.environ.items():
-        if is_key(name, value) and not value.startswith(("/", "~")):
-            yield value
-
-
-def secret_field(config: Any, field: str = "") -> str | None:
-    """Return the dotted name of the first key or password in nested tables and lists; None if there is none."""
-    if isinstance(config, dict):
-        for name, value in config.items():
-            if isinstance(value, str) and is_key(str(name), value):
-                return f"{field}.{name}".lstrip(".")
-            if secret := secret_field(value, f"{field}.{name}".lstrip(".")):
-                return secret
-    elif isinstance(config, list | tuple):
-        return next((secret for value in config if (secret := secret_field(value, field))), None)
-    elif isinstance(config, str) and redacted(config) != config:
-        return field
-    return None

@@ -14,8 +14,9 @@ from torch import Tensor
 from kd_lightning import optim, randomness
 from kd_lightning.config.messages import explain
 from kd_lightning.data.samplers import EpochSampler
-from kd_lightning.errors import nearest, redacted
+from kd_lightning.errors import nearest
 from kd_lightning.io.safe_yaml import check_yaml
+from kd_lightning.redaction import redacted
 from kd_lightning.reports.values import MAX_MAGNITUDE, finite_array, number, printable
 
 QUICK = settings(deadline=None, max_examples=30, derandomize=True, database=None)

@@ -4,9 +4,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
 
+from kd_lightning.callbacks.checkpoint_state import BEST, LAST, restrict_paths
 from kd_lightning.loggers import ResumableCSVLogger
 
 
@@ -24,7 +27,7 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, folder: Path, every_n_steps: int | None = None) -> None:
-        self.path, self.every_n_steps = folder / "last.ckpt", every_n_steps
+        self.path, self.every_n_steps = folder / LAST, every_n_steps
         self._stops, self._loops, self._interval = False, None, None
 
     @staticmethod
@@ -35,6 +38,13 @@ class LastCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.path = trainer.strategy.broadcast(self.path)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        restrict_paths(trainer, checkpoint)
+        states = checkpoint.get("callbacks") or {}
+        for callback in trainer.callbacks:
+            if isinstance(callback, BestCheckpoint) and states.get(callback.state_key):
+                callback.take_earlier(trainer, states[callback.state_key])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stops, self._loops, self._interval = False, None, trainer.check_val_every_n_epoch
@@ -124,15 +134,35 @@ class BestCheckpoint(ModelCheckpoint):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "best", monitor="val/acc", mode="max", enable_version_counter=False)
 
+    def take_earlier(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Set the state of this callback in a checkpoint to the best checkpoint before it, of this or an earlier run.
+
+        The state does not choose a path: the file is best.ckpt next to the checkpoint that the user gave. It is copied
+        into the folder of this run, if it contains the score of the state.
+        """
+        score, path = state["best_model_score"], Path(str(self.dirpath)) / BEST
+        earlier = Path(trainer.ckpt_path).with_name(BEST)
+        state |= {**dict.fromkeys(_OF_BEST, ""), "best_k_models": {}}
+        if score is not None and self._score_in(earlier) == float(score):
+            if trainer.is_global_zero and earlier.resolve() != path.resolve():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(earlier, path)
+            state |= {**dict.fromkeys(_OF_BEST, str(path)), "best_k_models": {str(path): score}, "kth_value": score}
+        elif score is not None:
+            rank_zero_warn(f"{earlier} is not the best checkpoint of that run; the best epoch is selected from now on")
+            state |= dict.fromkeys(("best_model_score", "kth_value", "current_score"))
+
+    def _score_in(self, path: Path) -> float | None:
+        """Return the score that a best.ckpt contains; None for any other file."""
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True) if path.is_file() else {}
+            return float(content["callbacks"][self.state_key]["best_model_score"])
+        except Exception:  # torch.load raises many types of error for unreadable files
+            return None
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state, and copy the best checkpoint of the resumed run into this run's folder."""
-        before = Path(state_dict["best_model_path"])
-        best = Path(self.dirpath) / "best.ckpt"
-        if before.is_file() and before.resolve() != best.resolve():
-            best.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(before, best)
-            moved = {"dirpath": self.dirpath, "best_model_path": str(best), "kth_best_model_path": str(best)}
-            score = state_dict["best_model_score"]
-            state_dict = {**state_dict, **moved, "best_k_models": {str(best): score}, "kth_value": score}
         super().load_state_dict(state_dict)
         self.current_score = state_dict.get("current_score")
+
+
+_OF_BEST = ("best_model_path", "kth_best_model_path")

@@ -1,6 +1,5 @@
 """SavePredictions: the file that `predict` writes."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from kd_lightning.distillation import Prediction
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.atomic import write_tensors
+from kd_lightning.io.paths import check_writable, expand
 
 
 class SavePredictions(Callback):
@@ -28,13 +28,14 @@ class SavePredictions(Callback):
     """
 
     def __init__(self, *, path: str = "predictions.safetensors") -> None:
-        self.path, self.parts = Path(path).expanduser(), []
+        self.path, self.parts = expand(path), []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict":
             return
         if self.path.suffix != ".safetensors":
             raise ConfigError(f"predictions.path: {self.path} does not end in .safetensors")
+        check_writable(self.path, "predictions.path", kind="file")
         if self.path.exists():
             raise ConfigError(f"predictions.path: {self.path} exists and is not overwritten; give another path")
         if trainer.world_size > 1:

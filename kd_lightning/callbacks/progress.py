@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import RichProgressBar, Timer
 from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 
 from kd_lightning.batch import Batch
+from kd_lightning.redaction import printable
 
 
 class Progress(RichProgressBar):
@@ -98,7 +99,7 @@ class Progress(RichProgressBar):
             if self.progress is not None and self.is_enabled:
                 self.progress.console.print(line, highlight=False)
             else:
-                print(line, flush=True)
+                print(printable(line), flush=True)
 
 
 def _of(trainer: Trainer) -> str:

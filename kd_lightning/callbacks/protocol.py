@@ -15,6 +15,7 @@ from kd_lightning.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from kd_lightning.data import ImageData
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.console import wide
+from kd_lightning.io.paths import read_text
 from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.loggers import ResilientWandbLogger
 from kd_lightning.models import checkpoints
@@ -171,7 +172,7 @@ class Protocol(Callback):
         if not (ckpt_path and run_config.exists()):
             return
         path = checkpoint.with_name(results.FILE)
-        if reason := self._no_result(trainer, data, checkpoint, load_yaml(run_config.read_text()), config):
+        if reason := self._no_result(trainer, data, checkpoint, load_yaml(read_text(run_config)), config):
             rank_zero_info(f"nothing is added to {path}, because {reason}")
             return
         results.record(path.parent, results.collect(trainer, method, data, checkpoint), results.samples(trainer))

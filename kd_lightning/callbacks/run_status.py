@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from kd_lightning.errors import ConfigError, StoppedError, redacted
+from kd_lightning.errors import ConfigError, StoppedError, one_line
 from kd_lightning.io.atomic import ENDING
 from kd_lightning.runs.lock import Lock
 from kd_lightning.runs.status import FILE, LOCK, in_words, read_state, write_state
@@ -83,6 +83,6 @@ class RunStatus(Callback):
         if error is None:
             return {"state": "finished", **facts}
         known = self.explain(error) or error
-        message = redacted(" ".join(str(known).split())) or type(known).__name__
+        message = one_line(known, 2000)
         state = "stopped" if isinstance(known, StoppedError) else "failed"
         return {"state": state, "error": message, "kind": type(error).__name__, **facts}

@@ -1,11 +1,11 @@
 """RunSummary: the networks, images and settings of a run, as tables."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
 from rich.table import Table
 
 from kd_lightning.callbacks.protocol import Protocol
 from kd_lightning.data import ImageData
+from kd_lightning.io.console import PlainConsole
 from kd_lightning.models import Network
 from kd_lightning.optim import base_rate
 
@@ -24,8 +24,7 @@ class RunSummary(Callback):
         effective = {"run/global_batch": pl_module.global_batch, "run/learning_rate": base_rate(trainer)}
         for logger in trainer.loggers:
             logger.log_metrics(effective, step=0)
-        console = Console()
-        console.print(_networks(pl_module, data.side), _settings(trainer, pl_module, data))
+        PlainConsole().print(_networks(pl_module, data.side), _settings(trainer, pl_module, data))
 
 
 def _networks(method: LightningModule, side: int) -> Table:

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.io.paths import read_text
 from kd_lightning.io.safe_yaml import load_yaml
 
 
@@ -29,7 +30,7 @@ class SaveConfig(SaveConfigCallback):
         if content is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, path, skip_none=False, multifile=self.multifile, overwrite=True)
-            content = load_yaml(path.read_text())
+            content = load_yaml(read_text(path))
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # it would write the same content next to config.yaml
                 logger.log_hyperparams(content)
@@ -39,7 +40,7 @@ class SaveConfig(SaveConfigCallback):
 def _existing(path: Path) -> dict[str, Any] | None:
     """Return the existing config, or None if the file is missing or incomplete (after a run was killed)."""
     try:
-        content = load_yaml(path.read_text())
+        content = load_yaml(read_text(path))
     except (OSError, ValueError, yaml.YAMLError):
         return None
     return content if isinstance(content, dict) else None

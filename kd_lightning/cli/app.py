@@ -78,6 +78,9 @@ class CLI(LightningCLI):
             check_config_matches(self.resume_path, yaml.safe_load(self._parser(command).dump(config, skip_none=False)))
             self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
 
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning's method would let the hyper_parameters in a checkpoint change the config."""
+
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()

@@ -11,7 +11,7 @@ from kd_lightning.data.neighbors import nearest_neighbors, save_table
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation import read
-from kd_lightning.io.paths import check_writable
+from kd_lightning.io.paths import check_writable, expand
 
 
 class MakeNeighbors:
@@ -30,6 +30,8 @@ class MakeNeighbors:
         if k < 1:
             raise ConfigError(f"k: {k} is not positive")
         self.path, self.k, self.engine = path, k, engine
+        if path is not None:
+            _check(expand(path))
 
     def __call__(self, method: StudentModule, data: ImageData, trainer: Trainer) -> Path:
         teacher = getattr(method, "teacher", None)
@@ -40,10 +42,8 @@ class MakeNeighbors:
         target = self.path or (data.neighbors.path if data.neighbors else None)
         if target is None:
             raise ConfigError("path: no path is given for the table; give path or data.neighbors.path")
-        path = Path(target).expanduser()
-        if path.suffix != ".safetensors":
-            raise ConfigError(f"path: {path} does not end in .safetensors")
-        check_writable(path, "path")
+        path = expand(target)
+        _check(path)
         data.neighbors = None  # the data would load the table, which does not exist yet
         data.setup("fit")
         images = data.datasets["train"]
@@ -65,3 +65,9 @@ class MakeNeighbors:
             f"written to {path}"
         )
         return path
+
+
+def _check(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise ConfigError(f"path: {path} does not end in .safetensors")
+    check_writable(path, "path", kind="file")

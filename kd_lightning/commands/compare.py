@@ -1,13 +1,14 @@
 """compare: write tables and an HTML page that compare finished runs."""
 
+import contextlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
-from rich.markup import escape
-
 from kd_lightning.errors import ConfigError
+from kd_lightning.io.atomic import atomic_write
 from kd_lightning.io.console import wide
+from kd_lightning.io.markup import cell
 from kd_lightning.io.paths import check_writable, expand
 
 if TYPE_CHECKING:  # this module imports many libraries, which `--help` does not need
@@ -64,13 +65,13 @@ class Compare:
         self.baseline, self.metric, self.test, self.images, self.wandb = baseline, metric, test, images, wandb
         self.figure = None if figure is None else expand(figure)
         check_writable(self.out, "out")
+        for name in WRITTEN:
+            check_writable(self.out / name, "out", kind="file")
         if self.figure is not None:
             from kd_lightning.reports.summary_plot import check_figure
 
+            check_writable(self.figure, "figure", kind="file")
             check_figure(self.figure)
-            check_writable(self.figure, "figure")
-        if self.out.is_file():
-            raise ConfigError(f"out: {self.out} is a file; give a folder")
         others = (
             sorted(path.name for path in self.out.iterdir() if path.name not in WRITTEN) if self.out.exists() else []
         )
@@ -102,25 +103,24 @@ class Compare:
         if self.figure:
             summary_plot.write_summary(comparisons, self.figure)
         page = reports.page(comparisons, problems, folder=self.out, images=self.images)
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "report.html").write_text(page, encoding="utf-8")
-        (self.out / "table.md").write_text(tables.markdown(comparisons, problems), encoding="utf-8")
-        reports.frame(runs, config=True).to_csv(self.out / "table.csv", index=False)
+        table = reports.frame(runs, config=True).map(cell).rename(columns=cell)
+        texts = {"table.csv": table.to_csv(index=False), "table.md": tables.markdown(comparisons, problems)}
+        with contextlib.ExitStack() as stack:  # on a full disk, all files remain as they were
+            for name, text in {**texts, "report.html": page}.items():
+                stack.enter_context(atomic_write(self.out / name)).write_text(text, encoding="utf-8")
         console = wide()
         if self.wandb:
             try:
                 addresses = self._publish(runs, comparisons)
-                console.print(escape("on W&B: " + ", ".join(addresses)), soft_wrap=True, highlight=False)
+                console.print("on W&B: " + ", ".join(addresses), soft_wrap=True, highlight=False)
             except ConfigError as error:  # the tables and the page are complete without W&B
                 problems.append(str(error))
         for comparison in comparisons:
             console.print(tables.for_terminal(comparison))
-            console.print(escape(tables.column_notes(comparison)), style="dim")
+            console.print(tables.column_notes(comparison), style="dim")
         for line in [*problems, *(line for comparison in comparisons for line in comparison.warnings)]:
-            console.print(escape(f"warning: {line}"), soft_wrap=True, highlight=False)
-        console.print(
-            escape(f"{tables.count_runs(len(runs))}: {self.out / 'report.html'}"), soft_wrap=True, highlight=False
-        )
+            console.print(f"warning: {line}", soft_wrap=True, highlight=False)
+        console.print(f"{tables.count_runs(len(runs))}: {self.out / 'report.html'}", soft_wrap=True, highlight=False)
         return self.out / "report.html"
 
     def _publish(self, runs: "reports.Runs", comparisons: "list[reports.Comparison]") -> list[str]:

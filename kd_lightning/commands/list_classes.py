@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-from rich.markup import escape
 from rich.table import Table
 
 from kd_lightning.commands import catalog
@@ -37,6 +36,6 @@ class ListClasses:
             for column in rows[kind][0]:
                 table.add_column(column, no_wrap=column == "name" and kind != "networks")
             for row in rows[kind]:
-                table.add_row(*map(escape, row.values()))
+                table.add_row(*row.values())
             console.print(table)
         return rows

@@ -1,8 +1,12 @@
 """Run a class as a command whose arguments are those of its constructor, without importing torch or Lightning."""
 
 import argparse
+import contextlib
 import gc
 import inspect
+import io
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 from kd_lightning.config.messages import config_error
 from kd_lightning.config.one_line_errors import OneLineErrors
 from kd_lightning.errors import ConfigError, RunError, StoppedError
+from kd_lightning.redaction import printable
 
 
 def run_class(kind: type, args: list[str] | None = None, *, prog: str, around_fit: bool = False) -> Any:
@@ -51,20 +56,29 @@ def without_gc() -> Iterator[None]:
 def exit_on_error() -> Iterator[None]:
     """Convert an error to one line on stderr and an exit status.
 
+    Characters that the encoding of the output does not have are written as escapes.
+
     Raises:
         SystemExit: with status 2 for a wrong value from the user, with status 1 for a run that failed, and with status
-            128 + n for a run that was stopped by the signal with number n.
+            128 + n for a run that was stopped by the signal with number n (SIGPIPE if nobody reads the output).
     """
+    if sys.stdout is None:  # closed by the shell
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
+        sys.stdout.flush()
     except (Exception, StoppedError) as error:
         known = _known_error(error)
         if known is None:
             raise
         status = getattr(known, "status", 2)
-        if status:
-            line = " ".join(str(known).split())
+        if status and not isinstance(error, BrokenPipeError):
+            line = printable(" ".join(str(known).split()))
             print(line if isinstance(known, StoppedError) else f"error: {line}", file=sys.stderr)
+        if isinstance(error, OSError):
+            _discard_output()
         raise SystemExit(status) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -73,10 +87,35 @@ def exit_on_error() -> Iterator[None]:
 def _known_error(error: BaseException) -> BaseException | None:
     """Return the error to print in one line; None if the package itself is wrong. Lightning is not imported."""
     if isinstance(error, ConfigError | RunError | StoppedError) or "lightning" not in sys.modules:
-        return config_error(error) or (error if isinstance(error, RunError | StoppedError) else None)
-    from kd_lightning.callbacks.known_errors import known_error
+        known = config_error(error) or (error if isinstance(error, RunError | StoppedError) else None)
+    else:
+        from kd_lightning.callbacks.known_errors import known_error
 
-    return known_error(error)
+        known = known_error(error)
+    return known or (_place_error(error) if isinstance(error, OSError) else None)
+
+
+def _place_error(error: OSError) -> BaseException:
+    """Return the line for a place that cannot be written or read, or for an output whose reader has ended."""
+    if isinstance(error, BrokenPipeError):
+        return StoppedError(128 + signal.SIGPIPE, "the reader of the output has ended")
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is None:
+        return RunError(f"a file or the output cannot be written ({reason}); check the disk and its free space")
+    return RunError(
+        f"{os.fsdecode(error.filename)}: {reason}; check that the place exists and that you may write there"
+    )
+
+
+def _discard_output() -> None:
+    """Discard what is still to be written to stdout, so that Python does not report it again when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        return
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class CommandParser(OneLineErrors, ArgumentParser):

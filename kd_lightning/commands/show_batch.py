@@ -12,7 +12,9 @@ from kd_lightning.batch import Batch
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
-from kd_lightning.io.paths import check_writable
+from kd_lightning.io.atomic import atomic_write
+from kd_lightning.io.paths import check_writable, expand
+from kd_lightning.redaction import printable
 
 MOST_ROWS = 100
 
@@ -31,12 +33,12 @@ class Show:
     """
 
     def __init__(self, path: str = "show.png", rows: int = 12, epoch: int = 0) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expand(path)
         if self.path.suffix != ".png":
             raise ConfigError(f"path: {self.path} does not end in .png")
-        check_writable(self.path, "path")
-        if rows < 1 or epoch < 0:
-            raise ConfigError(f"rows: {rows}, epoch: {epoch}; rows must be at least 1, and epoch at least 0")
+        check_writable(self.path, "path", kind="file")
+        if rows < 1 or not 0 <= epoch < 2**31:
+            raise ConfigError(f"rows: {rows}, epoch: {epoch}; rows must be at least 1, and epoch from 0 to 2**31 - 1")
         if rows > MOST_ROWS:
             raise ConfigError(f"rows: {rows} is more than {MOST_ROWS}, the largest number that a picture can show")
         self.rows, self.epoch = rows, epoch
@@ -53,7 +55,6 @@ class Show:
             rows += [_row(augmented, plain, slice(start, start + data.group), data) for start in starts]
             if len(rows) == self.rows:
                 break
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         _draw(rows, self.path, f"{data.name}, epoch {self.epoch}, seed {data.seed}")
         rank_zero_info(f"{len(rows)} rows of images are written to {self.path}")
         return self.path
@@ -110,7 +111,8 @@ def _draw(rows: list[list[tuple[str, Tensor]]], path: Path, title: str) -> None:
         for column, (caption, image) in enumerate(row):
             axis = axes[number // rows_per_line][number % rows_per_line * columns + column]
             axis.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
-            axis.set_title(caption, fontsize=6)
-    figure.suptitle(title, fontsize=8)
-    figure.savefig(path, dpi=130)
+            axis.set_title(printable(caption), fontsize=6, parse_math=False)
+    figure.suptitle(printable(title), fontsize=8, parse_math=False)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")
     pyplot.close(figure)

@@ -8,12 +8,13 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch.strategies import StrategyRegistry
 
-from kd_lightning.config.classes import arguments_of, classes_of, import_class
+from kd_lightning.config.classes import accepts_none, arguments_of, classes_of, import_class
 from kd_lightning.config.lightning_classes import check_lightning_classes
 from kd_lightning.config.precision import check_precision
 from kd_lightning.config.sub_configs import check_no_further_config
-from kd_lightning.errors import ConfigError, nearest, secret_field
+from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.io.schema import check_schema
+from kd_lightning.redaction import secret_field
 
 _MINIMA = {
     "min_epochs": 0,
@@ -106,8 +107,18 @@ def _check_classes(content: dict[str, Any]) -> None:
         kind, unknown = settings.get("class_path", ""), str(next(iter(settings.get("dict_kwargs") or []), ""))
         if unknown:
             raise ConfigError(f"{field}.{unknown} is not an argument of {kind}{nearest(unknown, arguments_of(kind))}")
+        _check_nulls(field, kind, settings.get("init_args") or {})
         if inspect.isabstract(import_class(kind)):
             raise ConfigError(f"{field}: {kind} is abstract; choices: {', '.join(sorted(classes_of(field)))}")
+
+
+def _check_nulls(field: str, class_path: str, arguments: dict[str, Any]) -> None:
+    """Raise an error for a null that jsonargparse accepts, although the argument of the class cannot be None."""
+    for name, value in arguments.items():
+        if value is None and not accepts_none(class_path, name):
+            raise ConfigError(f"{field}.{name}: null is not a valid value; omit the field to use its default")
+        if name in ("student", "teacher") and isinstance(value, dict):
+            _check_nulls(f"{field}.{name}", "kd_lightning.models.Network", value)
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Iterator
+from typing import Any, get_args
 
 _BASES = {
     "model": ("kd_lightning.distillation.StudentModule",),
@@ -41,6 +42,18 @@ def arguments_of(class_path: str) -> set[str]:
     bases = inspect.getmro(kind) if kind else ()
     names = {n for base in bases if "__init__" in vars(base) for n in inspect.signature(base.__init__).parameters}
     return names - {"self", "args", "kwargs"}
+
+
+def accepts_none(class_path: str, name: str) -> bool:
+    """Return whether an argument of a class may be None; true for an argument that is unknown or has no type."""
+    kind = import_class(class_path)
+    for base in inspect.getmro(kind) if kind else ():
+        parameters = inspect.signature(base.__init__).parameters if "__init__" in vars(base) else {}
+        if name in parameters:
+            annotation, default = parameters[name].annotation, parameters[name].default
+            is_open = annotation in (inspect.Parameter.empty, Any) or isinstance(annotation, str)
+            return default is None or is_open or type(None) in get_args(annotation)
+    return True
 
 
 def classes_of(field: str) -> set[str]:

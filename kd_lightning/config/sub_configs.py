@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.io.paths import read_text
 from kd_lightning.io.safe_yaml import load_yaml
 
 _FILE = r"(?P<file>[^'\"\n]+\.ya?ml)"
@@ -55,7 +56,7 @@ def check_no_further_config(files: Iterable[Any]) -> None:
     for file in files:
         if file is None or not Path(str(file)).is_file():
             continue
-        content = load_yaml(Path(str(file)).read_text())
+        content = load_yaml(read_text(Path(str(file))))
         if isinstance(content, dict) and content.get("config") is not None:
             raise ConfigError(
                 f"config: {file} names another config in its field `config`; give both files with --config, or give "

@@ -36,11 +36,13 @@ def decoded(
     path = home() / "decoded" / f"{name}.npy"
     reason = ""
     try:
-        if path.exists():
+        if path.is_file():
             array = np.load(path, mmap_mode="c", allow_pickle=False)
             if array.shape == shape and array.dtype == np.uint8:
                 bad_rows_path = path.with_suffix(".bad.npy")
-                bad = np.load(bad_rows_path, allow_pickle=False) if bad_rows_path.exists() else np.zeros(shape[0], bool)
+                bad = (
+                    np.load(bad_rows_path, allow_pickle=False) if bad_rows_path.is_file() else np.zeros(shape[0], bool)
+                )
                 return array, bad, "from the disk cache"
             reason = f"it contains {array.dtype} {array.shape}, not {shape}"
     except (OSError, ValueError, EOFError) as error:

@@ -13,6 +13,7 @@ from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.files import Files, find_images
 from kd_lightning.errors import ConfigError, nearest, one_line
+from kd_lightning.io.paths import read_text
 
 _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 
@@ -111,8 +112,8 @@ class ImageNet(ImageData):
                 f"data.path: {devkit / 'data/meta.mat'} cannot be read ({reason}); unpack the devkit again"
             ) from error
         try:
-            identifiers = [int(line) for line in (devkit / _TRUTH).read_text().split()]
-        except ValueError as error:
+            identifiers = [int(line) for line in read_text(devkit / _TRUTH).split()]
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 f"data.path: {devkit / _TRUTH} must contain one number per line ({error}); unpack the devkit again"
             ) from error

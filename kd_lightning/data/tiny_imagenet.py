@@ -12,7 +12,7 @@ from kd_lightning.data.downloads import fetch
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.files import Files, find_images
 from kd_lightning.errors import ConfigError, one_line
-from kd_lightning.io.paths import expand, resolve
+from kd_lightning.io.paths import expand, read_text, resolve
 
 _ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 _CHECKSUM = "90528d7ca1a48142e341f4ef8d21d0de"
@@ -72,8 +72,8 @@ class TinyImageNet(ImageData):
         for required in ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.txt"):
             if not (folder / required).exists():
                 raise ConfigError(f"data.path: {folder} is not Tiny-ImageNet's folder: it has no {required}")
-        self.class_ids = sorted(_text(folder / "wnids.txt").split())
-        words = dict(line.split("\t", 1) for line in _text(folder / "words.txt").splitlines() if "\t" in line)
+        self.class_ids = sorted(_lines(folder / "wnids.txt"))
+        words = dict(line.split("\t", 1) for line in _lines(folder / "words.txt") if "\t" in line)
         self.class_names = [words.get(wnid, wnid).split(",")[0] for wnid in self.class_ids]
         if len(self.class_ids) != self.num_classes:
             raise ConfigError(f"data.path: {folder / 'wnids.txt'} lists {len(self.class_ids)} classes, not 200")
@@ -89,11 +89,15 @@ class TinyImageNet(ImageData):
             labelled = [(label_of[wnid], f"train/{f}") for f in files if (wnid := f.split("/")[0]) in label_of]
         else:
             annotations = folder / "val" / "val_annotations.txt"
-            try:
-                rows = ((line + "\t").split("\t")[:2] for line in _text(annotations).splitlines())
-                labelled = [(label_of[wnid], f"val/images/{name}") for name, wnid in rows]
-            except LookupError as error:
-                raise ConfigError(f"data.path: {annotations} has an unknown class {error}; {_REMEDY}") from error
+            labelled = []
+            for number, line in enumerate(_lines(annotations), 1):
+                name, wnid, *_ = [*line.split("\t"), ""]
+                if wnid not in label_of or Path(name).name != name:
+                    raise ConfigError(
+                        f"data.path: {annotations}, line {number}: {line[:80]!r} is not the name of an image in "
+                        f"val/images with the id of a class; {_REMEDY}"
+                    )
+                labelled.append((label_of[wnid], f"val/images/{name}"))
         if not labelled:
             raise ConfigError(f"data.path: {folder} contains no {split} images")
         labels, files = zip(*sorted(labelled), strict=True)
@@ -102,13 +106,8 @@ class TinyImageNet(ImageData):
         )
 
 
-def _text(path: Path) -> str:
-    """Return the content of one of the official text files.
-
-    Raises:
-        ConfigError: if the file cannot be read as text.
-    """
+def _lines(file: Path) -> list[str]:
     try:
-        return path.read_text()
+        return read_text(file).splitlines()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"data.path: {path} cannot be read as text ({one_line(error)}); {_REMEDY}") from error
+        raise ConfigError(f"data.path: {file} cannot be read as text ({one_line(error)}); {_REMEDY}") from error

@@ -1,9 +1,32 @@
 """The console on which commands print their tables."""
 
+from typing import Any
+
 from rich.console import Console
+from rich.text import Text
+
+from kd_lightning.redaction import printable, redacted
+
+
+class PlainConsole(Console):
+    """A console that prints names literally: they are no markup, no emoji and no escape sequences, and no keys."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(markup=False, emoji=False, **kwargs)
+
+    def render_str(self, text: str, **kwargs: Any) -> Text:
+        return super().render_str(printable(redacted(text), keep="\n"), **kwargs)
+
+    def on_broken_pipe(self) -> None:
+        """Let the command end as for every other output: rich would end the process itself.
+
+        Raises:
+            BrokenPipeError: always.
+        """
+        raise BrokenPipeError
 
 
 def wide() -> Console:
     """Return a console. If the output goes to a file, the console has 160 columns, which is enough for the tables."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=160)

@@ -1,7 +1,11 @@
-"""Hide warnings and messages of other libraries that do not apply to this package."""
+"""Hide warnings and messages of other libraries that do not apply to this package, and make the others printable."""
 
 import logging
 import warnings
+from collections.abc import Callable
+from typing import Any
+
+from kd_lightning.redaction import printable, redacted
 
 NOISE = (
     "does not have many workers",  # images in memory need no workers
@@ -17,11 +21,29 @@ NOISE = (
 
 
 def silence() -> None:
-    """Hide the messages of `NOISE` until the process ends."""
+    """Hide the messages of `NOISE` until the process ends; hide keys and control characters in all other messages."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message=f".*{message}")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_wanted)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_clean)
+    if not isinstance(warnings.formatwarning, _Format):
+        warnings.formatwarning = _Format(warnings.formatwarning)
 
 
-def _is_wanted(record: logging.LogRecord) -> bool:
-    return not any(message in record.getMessage() for message in NOISE)
+def _clean(record: logging.LogRecord) -> bool:
+    """Make a record's message printable; return whether it is wanted."""
+    record.msg, record.args = _safe(record.getMessage()), ()
+    return not any(message in record.msg for message in NOISE)
+
+
+def _safe(text: str) -> str:
+    return printable(redacted(text), keep="\n\t")
+
+
+class _Format:
+    """A function for `warnings.formatwarning` that makes the text of another one printable."""
+
+    def __init__(self, before: Callable[..., str]) -> None:
+        self.before = before
+
+    def __call__(self, *args: Any, **kwargs: Any) -> str:
+        return _safe(self.before(*args, **kwargs))

@@ -13,7 +13,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from kd_lightning.errors import one_line, redacted
+from kd_lightning.errors import one_line
 from kd_lightning.loggers.deduplicated import DeduplicatedLogging
 
 
@@ -46,7 +46,7 @@ class ResilientWandbLogger(DeduplicatedLogging, WandbLogger):
             try:
                 return super().experiment
             except Exception as error:  # the client raises many types of exceptions
-                reason = redacted(one_line(error))
+                reason = one_line(error)
                 rank_zero_warn(
                     f"W&B cannot be reached ({reason}); this run logs offline, and `wandb sync` can upload it later"
                 )
@@ -62,7 +62,7 @@ class ResilientWandbLogger(DeduplicatedLogging, WandbLogger):
         except Exception as error:
             self.lost += 1
             if self.lost == 1:
-                reason = redacted(one_line(error))
+                reason = one_line(error)
                 rank_zero_warn(f"W&B fails ({reason}); the run continues, and its folder contains all values")
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:

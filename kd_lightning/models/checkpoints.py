@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.io.atomic import write_tensors
+from kd_lightning.io.paths import check_regular
 
 State = dict[str, Tensor]
 _CONTAINERS = ("state_dict", "model", "net", "model_state_dict", "state_dict_ema", "model_ema")
@@ -32,6 +33,7 @@ def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
     """
     if path.is_dir():
         raise ConfigError(f"{field}: {path} is a folder; give a file in it")
+    check_regular(path, field)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:

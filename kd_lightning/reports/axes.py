@@ -150,7 +150,7 @@ def ordered(names: Iterable[str]) -> list[Metric]:
 
     def place(metric: Metric) -> tuple:
         position = known.index(metric.name) if metric.name in known else len(known)
-        parts = [int(part) if part.isdigit() else 0 for part in re.split(r"(\d+)", metric.name)]
+        parts = [int(part) if part.isdecimal() else 0 for part in re.split(r"(\d+)", metric.name)]
         return AXES.index(metric.axis), not metric.key, position, re.sub(r"\d+", "", metric.name), parts
 
     return sorted(metrics, key=place)

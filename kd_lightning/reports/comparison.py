@@ -10,7 +10,7 @@ from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.reports.axes import Metric, describe, main_metric
 from kd_lightning.reports.comparable import comparability
 from kd_lightning.reports.config import comparable_settings, differing_settings
-from kd_lightning.reports.frame import frame, metrics_of
+from kd_lightning.reports.frame import MOST_METRICS, frame, metrics_of, not_compared, without_excess
 from kd_lightning.reports.run_results import Runs
 from kd_lightning.reports.statistics import Test, against_baseline
 
@@ -37,7 +37,7 @@ class Comparison:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        return frame(self.runs)
+        return without_excess(frame(self.runs))
 
     @cached_property
     def metrics(self) -> list[Metric]:
@@ -116,7 +116,12 @@ def compare(
     if len(sets) > 1:
         lines.append(f"runs of {len(sets)} data sets, compared separately: {', '.join(sets)}")
     for data, members in sets.items():
-        metric_names = [known.name for known in metrics_of(frame(members))]
+        table = frame(members)
+        metric_names = [known.name for known in metrics_of(table)]
+        if left := len(not_compared(table)):
+            lines.append(
+                f"{data}: the first {MOST_METRICS} metrics are compared; table.csv contains the other {left:,}"
+            )
         main_name = metric if metric in metric_names else _main(members, metric_names)
         if main_name is None:
             lines.append(f"{data}: nothing can be compared, because its {len(members)} runs have no metrics")

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from kd_lightning.io.paths import read_text
 from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.io.schema import schema_problem
 from kd_lightning.reports.values import printable
@@ -32,7 +33,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], str | None]:
     if not path.is_file():
         return {}, f"{path.name} is missing, so its settings cannot be compared, and the run is grouped by its name"
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
+        content = load_yaml(read_text(path))
         if not isinstance(content, dict):
             raise ValueError("no table of settings")
         if problem := schema_problem(content):

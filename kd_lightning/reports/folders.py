@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from kd_lightning.errors import nearest
-from kd_lightning.io.paths import expand
+from kd_lightning.io.paths import expand, open_regular, read_text
 from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.runs.results import FILE as RESULTS
 from kd_lightning.runs.status import in_words
@@ -60,8 +60,8 @@ def _within_a_run(folder: Path) -> bool:
 def _is_a_runs(config: Path) -> bool:
     """Return whether `fit` has written this config; a person or W&B may have written other files of this name."""
     try:
-        with config.open(encoding="utf-8", errors="replace") as file:
-            return "\nmodel:" in file.read(1_000_000)
+        with open_regular(config) as file:
+            return b"\nmodel:" in file.read(1_000_000)
     except OSError:
         return False
 
@@ -81,7 +81,7 @@ def state_and_command(folder: Path) -> str:
 
 def _evaluates_last(config: Path) -> bool:
     try:
-        content = load_yaml(config.read_text(encoding="utf-8"))
+        content = load_yaml(read_text(config))
         return content["protocol"]["select"] == "last"
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         return False

@@ -13,6 +13,9 @@ FACTS = (
     "test_images side select checkpoint epoch step max_epochs evaluated version commit changed torch folder"
 ).split()
 
+MOST_METRICS = 300
+"""Largest number of metrics that are compared; each takes some milliseconds."""
+
 
 def frame(runs: Iterable[RunResult], *, config: bool = False) -> pd.DataFrame:
     """Return one row per run: the columns FACTS, `seconds` of training, and the metrics with their names.
@@ -37,7 +40,21 @@ def frame(runs: Iterable[RunResult], *, config: bool = False) -> pd.DataFrame:
 
 
 def metrics_of(table: pd.DataFrame) -> list[Metric]:
-    """Return the student metrics that at least one run has, sorted by axis."""
+    """Return the first MOST_METRICS of the student metrics that at least one run has, sorted by axis."""
+    return _all_metrics(table)[:MOST_METRICS]
+
+
+def not_compared(table: pd.DataFrame) -> list[str]:
+    """Return the names of the student metrics that are not compared, because there are more than MOST_METRICS."""
+    return [metric.name for metric in _all_metrics(table)[MOST_METRICS:]]
+
+
+def without_excess(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the metrics that are not compared."""
+    return table.drop(columns=not_compared(table))
+
+
+def _all_metrics(table: pd.DataFrame) -> list[Metric]:
     names = [name for name in table.columns if name not in FACTS and not name.startswith("config/")]
     return ordered(name for name in names if table[name].notna().any())
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kd_lightning.io.paths import read_text
 from kd_lightning.io.schema import schema_problem
 from kd_lightning.reports.details import checked_details
 from kd_lightning.reports.values import describe_value, number, printable
@@ -42,7 +43,7 @@ def read_results(path: Path) -> tuple[Results, list[str]]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ResultsError(f"{path.name} is larger than {MAX_BYTES // 10**6} MB")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except OSError as error:
         raise ResultsError(f"{path.name} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:

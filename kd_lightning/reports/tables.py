@@ -1,13 +1,12 @@
 """Comparisons as tables for pandas, for Markdown and for the terminal."""
 
 import math
-import re
 from collections.abc import Iterable
 
 import pandas as pd
-from rich.markup import escape
 from rich.table import Table
 
+from kd_lightning.io.markup import markdown as escaped
 from kd_lightning.reports.axes import Metric
 from kd_lightning.reports.comparison import Comparison
 from kd_lightning.reports.frame import teachers
@@ -95,14 +94,14 @@ def protocol(comparison: Comparison) -> str:
 def markdown(comparisons: Iterable[Comparison], warnings: Iterable[str]) -> str:
     """Return the warnings, the summary of each data set, and tables of all metrics, as Markdown."""
     lines = ["# Comparison of runs", ""]
-    lines += [f"- Warning: {_plain(line)}" for line in warnings]
+    lines += [f"- Warning: {escaped(line)}" for line in warnings]
     for comparison in comparisons:
-        lines += ["", f"## {_plain(comparison.data)}", "", _plain(protocol(comparison)) + ".", ""]
-        lines += [f"- Warning: {_plain(line)}" for line in comparison.warnings]
-        lines += ["", f"### {_plain(comparison.about.title)}", "", *_table(summary(comparison))]
-        lines += ["", _plain(column_notes(comparison))]
+        lines += ["", f"## {escaped(comparison.data)}", "", escaped(protocol(comparison)) + ".", ""]
+        lines += [f"- Warning: {escaped(line)}" for line in comparison.warnings]
+        lines += ["", f"### {escaped(comparison.about.title)}", "", *_table(summary(comparison))]
+        lines += ["", escaped(column_notes(comparison))]
         for axis, metrics in comparison.axes.items():
-            lines += ["", f"### {axis}", "", *_table(axis_table(comparison, metrics))]
+            lines += ["", f"### {escaped(axis)}", "", *_table(axis_table(comparison, metrics))]
     return "\n".join(lines) + "\n"
 
 
@@ -126,24 +125,17 @@ def axis_table(comparison: Comparison, metrics: Iterable[Metric]) -> pd.DataFram
 def for_terminal(comparison: Comparison) -> Table:
     """Return the summary of a comparison's main metric as a table for rich."""
     cells = summary(comparison)
-    table = Table(title=escape(f"{comparison.data}: {count_runs(len(comparison.runs))}"), title_justify="left")
+    table = Table(title=f"{comparison.data}: {count_runs(len(comparison.runs))}", title_justify="left")
     table.add_column("")
     for column in cells.columns:
-        table.add_column(escape(column), justify="left" if column == "note" else "right")
+        table.add_column(column, justify="left" if column == "note" else "right")
     best = comparison.best(comparison.about)
     for group, row in cells.iterrows():
-        cells = [escape(str(cell)) for cell in row]
-        table.add_row(escape(str(group)), *cells, style="bold" if group in best else None)
+        table.add_row(str(group), *map(str, row), style="bold" if group in best else None)
     return table
 
 
 def _table(cells: pd.DataFrame) -> list[str]:
     rows = [["", *cells.columns], ["---"] * (1 + len(cells.columns))]
     rows += [[str(index), *row] for index, row in zip(cells.index, cells.astype(str).values.tolist(), strict=True)]
-    return [f"| {' | '.join(_plain(cell) if cell != '---' else cell for cell in row)} |" for row in rows]
-
-
-def _plain(text: str) -> str:
-    """Return a text with the special characters of Markdown and HTML escaped."""
-    text = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*|])", r"\\\1", text).replace("](", "]\\(")
+    return [f"| {' | '.join(escaped(cell) if cell != '---' else cell for cell in row)} |" for row in rows]

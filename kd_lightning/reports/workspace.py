@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.io.paths import read_text
 from kd_lightning.loggers import has_key
 from kd_lightning.reports.axes import TEACHER, describe, ordered
 from kd_lightning.reports.values import printable
@@ -143,7 +144,7 @@ def publish(entity: str | None, project: str, metrics: Iterable[str], title: str
 
     title = title.replace("/", " ")  # a report's address contains the title and cannot be parsed with a slash
     path, names = folder / LINKS, [*metrics]
-    saved_links = json.loads(path.read_text()) if path.exists() else {}
+    saved_links = json.loads(read_text(path)) if path.exists() else {}
     try:
         entity = entity or wandb.Api().default_entity
         links = {}

@@ -18,7 +18,7 @@ from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError, nearest, one_line
 from kd_lightning.evaluation import FeatureCache, NetworkView
-from kd_lightning.io.paths import resolve
+from kd_lightning.io.paths import read_text, resolve
 from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.io.schema import check_schema
 from kd_lightning.models import Network, checkpoints
@@ -140,7 +140,7 @@ def newest_run(folder: str | os.PathLike[str], name: str) -> Path:
 def _result(folder: Path, part: str, key: str) -> Any:
     """Return a value from a run's results.json. Return None if the file is missing, damaged or without this value."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return json.loads((folder / RESULTS).read_text())[part][key]
+        return json.loads(read_text(folder / RESULTS))[part][key]
     return None
 
 
@@ -188,7 +188,7 @@ def read_config(path: Path, field: str = "run") -> dict[str, Any]:
             f"copy the run's {CONFIG} to this path"
         )
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
+        content = load_yaml(read_text(path))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = one_line(error, 160)
         raise ConfigError(f"{field}: {path} cannot be read: {reason}; restore the config of the run") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.io.paths import open_regular, read_text
 
 _TRIES = 5
 
@@ -85,24 +86,25 @@ class Lock:
 
     def is_held(self) -> bool:
         """Return whether a process holds the lock."""
-        if not self.path.exists():
-            return False
-        number = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            file = open_regular(self.path)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         except OSError:
             return False
         finally:
-            os.close(number)
+            file.close()
         return False
 
     def holder(self) -> str:
         """Return a text with the id and the host of the process that holds the lock."""
         try:
-            return self.path.read_text().strip() or "another process"
-        except OSError:
+            return read_text(self.path).strip() or "another process"
+        except (OSError, ValueError):
             return "another process"
 
     def free(self) -> None:

@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 
 from kd_lightning.config.checks import fixed_seed
 from kd_lightning.errors import ConfigError, one_line
+from kd_lightning.io.paths import read_text
 from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.io.schema import check_schema
 from kd_lightning.runs.differences import differences, in_words
@@ -84,7 +85,7 @@ def check_config_matches(place: Path, now: dict[str, Any]) -> None:
         f"to begin a new run from its checkpoint, give --ckpt_path {place} without run.id" if place.is_file() else ""
     )
     try:
-        before = load_yaml((folder / "config.yaml").read_text())
+        before = load_yaml(read_text(folder / "config.yaml"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         if not place.is_file():
             return  # the run was killed before it wrote its config

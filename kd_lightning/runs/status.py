@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_lightning.io.atomic import atomic_write
+from kd_lightning.io.paths import read_text
 from kd_lightning.runs.lock import Lock
 
 FILE, LOCK = "state.json", "running.lock"
@@ -23,7 +24,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     otherwise.
     """
     try:
-        content = json.loads((folder / FILE).read_text())
+        content = json.loads(read_text(folder / FILE))
     except (OSError, ValueError):
         content = None
     if not isinstance(content, dict):

@@ -1,5 +1,7 @@
 """Keys and passwords end up in no file and no line."""
 
+import logging
+import warnings
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,10 @@ import yaml
 from helpers.configs import KD
 
 from kd_lightning.cli import main
-from kd_lightning.config.checks import secret_field
-from kd_lightning.errors import ConfigError, RunError, one_line, redacted
+from kd_lightning.errors import ConfigError, RunError, one_line
+from kd_lightning.io import noise
+from kd_lightning.io.paths import resolve
+from kd_lightning.redaction import redacted, secret_field
 
 KEYS = {
     "WANDB_API_KEY": "5f0e7c1b2a3948576e6d5c4b3a29180706f5e4d3",
@@ -87,9 +91,74 @@ def test_redacted() -> None:
     assert redacted("--auth-token=abcdefgh12") == "--auth-token=***"
 
 
+SHAPES = {
+    "Authorization: Bearer abcDEF123.456-x": "Authorization: Bearer ***",
+    "run.group: bearer 12345678901234567890": "run.group: bearer ***",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmN": "***",
+    "sk-abcdefghij0123456789abcd": "***",
+    "sk-proj-abcdefghij0123456789abcd": "***",
+    "hf_abcdefghijklmnopqrstuvwxyz": "***",
+    "ghp_abcdefghijklmnopqrstuvwxyz0123": "***",
+    "AKIAIOSFODNN7EXAMPLE": "***",
+    "ASIAIOSFODNN7EXAMPLE": "***",
+    "wandb: 0123456789abcdef0123456789abcdef01234567": "wandb: ***",
+    "'0123456789abcdef0123456789abcdef01234567'": "'***'",
+    "aws bXuzsYVuoGFNJ/L8NEFOH/cQySgjDZFYBNQMFLFZ": "aws ***",
+    "dGhpcyBpcyBhIHZlcnkgbG9uZyBzZWNyZXQga2V5IDEyMzQ1Njc4OTA=": "***",
+    "-----BEGIN RSA PRIVATE KEY----- MIIE": "***",
+}
+
+
+@pytest.mark.parametrize("text", SHAPES)
+def test_a_key_is_known_by_its_form(text: str) -> None:
+    assert redacted(text) == SHAPES[text]
+    assert str(ConfigError(text)) == SHAPES[text]
+    assert secret_field({"run": {"tags": ["a", text]}}) == "run.tags"
+
+
+def test_a_key_is_not_printed_or_kept(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    """By --print_config, in config.yaml, in logs and in warnings."""
+    (tmp_path / "kd.yaml").write_text(yaml.safe_dump({**KD, "run": {"group": "Bearer abcDEF1234567890"}}))
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "fit",
+                f"--config={tmp_path / 'kd.yaml'}",
+                "--run.tags=[ghp_abcdefghijklmnopqrstuvwxyz0123]",
+                "--print_config",
+            ]
+        )
+    said = "".join(capfd.readouterr())
+    assert "group: Bearer ***" in said
+    assert "abcDEF" not in said
+    assert "ghp_" not in said
+    noise.silence()
+    assert "ghp_" not in warnings.formatwarning("ghp_abcdefghijklmnopqrstuvwxyz0123", UserWarning, "a.py", 1)
+    record = logging.LogRecord("x", logging.INFO, "a.py", 1, "it is %s", ("ghp_abcdefghijklmnopqrstuvwxyz0123",), None)
+    assert noise._clean(record)
+    assert record.getMessage() == "it is ***"
+
+
+@pytest.mark.parametrize("given", ["$KD_PLACE", "${KD_PLACE}", "$KD_PLACE/x", "/x/$KD_PLACE/y"])
+def test_a_path_is_shown_as_given(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is not named like a key, but its value may be one."""
+    monkeypatch.setenv("KD_PLACE", "hunter2hunter2")
+    with pytest.raises(ConfigError) as refused:
+        resolve(given, "data.path")
+    assert given in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "line",
     [
+        "data.path: datasets/ImageNet1k/ILSVRC2012/Data/CLS-LOC/train does not exist",
+        "/home/me/.cache/huggingface/hub/models--a--b/snapshots/0123456789abcdef0123456789abcdef01234567/model.safetensors",
+        "hf-hub:timm/resnet18@0123456789abcdef0123456789abcdef01234567",
+        "vit_base_patch14_reg4_dinov2.lvd142m_in1k_and_more_words_behind_it",
+        "teacher's weights: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "kd_lightning.callbacks.checkpoints.LastCheckpoint of kd_lightning_ImageNet100_resnet50_2026",
+        "basic understanding of this",
         "model.tokens: something is not bool",
         "teacher.num_classes: 7 classes",
         "data.path: /data/secrets/images does not exist; nearest: secret",

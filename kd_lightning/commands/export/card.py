@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from kd_lightning.io.markup import markdown
+
 _METRICS = {
     "test/acc": "accuracy on test images",
     "test/acc_teacher": "the teacher's accuracy",
@@ -16,9 +18,21 @@ _METRICS = {
 
 
 def card(facts: dict[str, Any], side: int) -> str:
-    """Return the content of README.md in a timm folder; the owner of the model must add the licence."""
+    """Return the content of README.md in a timm folder; the owner of the model must add the licence.
+
+    Names of runs, data and classes are escaped, because they may come from a file of another person.
+    """
+    facts = _escaped(facts)
     parts = [_head(facts), *_description(facts), *_results(facts), *_usage(facts, side), *_limits(facts)]
     return "\n".join(parts) + "\n"
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(item) for item in value]
+    return markdown(value) if isinstance(value, str) else value
 
 
 def _head(facts: dict[str, Any]) -> str:

@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.markup import escape
 from safetensors import SafetensorError
 from torch import Tensor
 
+from kd_lightning.batch import LARGEST_SIDE
 from kd_lightning.commands.export import hub, int8, latency, table
 from kd_lightning.commands.export.atomic_path import atomic_path
 from kd_lightning.commands.export.exported_model import ExportedModel, InferenceFn
@@ -26,6 +26,8 @@ from kd_lightning.io.console import wide
 from kd_lightning.io.paths import check_writable, expand
 
 FORMATS: dict[str, type[Format]] = {exporter.name: exporter for exporter in (Safetensors, Timm, TorchExport, Onnx)}
+MOST_THREADS, LARGEST_BATCH = 1024, 65_536
+"""Limits above which torch ends the process instead of raising an error, or the memory is full."""
 RECHECKED_IMAGES = sum(FIRST_BATCH_SIZES)
 """Number of images for the second comparison of a file, after the facts have been written into it."""
 
@@ -98,6 +100,11 @@ class Export:
         check_positive(**counts, **({} if side is None else {"side": side}))
         for size in self.batch_sizes:
             check_positive(batch_sizes=size)
+        largest = {"threads": (threads, MOST_THREADS), "side": (side or 1, LARGEST_SIDE)}
+        largest["batch_sizes"] = (max(self.batch_sizes, default=1), LARGEST_BATCH)
+        for field, (value, limit) in largest.items():
+            if value > limit:
+                raise ConfigError(f"{field}: {value:,} is more than {limit:,}")
         if not math.isfinite(tolerance) or tolerance < 0:
             raise ConfigError(f"tolerance: {tolerance} is not a finite number of 0 or more")
         if int8 and "onnx" not in self.formats:
@@ -108,6 +115,8 @@ class Export:
             hub.check_name(push_to_hub)
         for name in self.formats:
             FORMATS[name].check()
+        if path is not None:
+            check_writable(expand(path), "path")  # before the student is loaded
         self.overwrite, self.input, self.embedding, self.side = overwrite, input, embedding, side
         self.count, self.tolerance, self.repeats, self.threads = images, tolerance, repeats, threads
         self.int8, self.calibration, self.push_to_hub, self.private = int8, calibration, push_to_hub, private
@@ -118,9 +127,9 @@ class Export:
 
     def _check_target(self) -> None:
         check_writable(self.path, "path")
-        if self.path.is_file():
-            raise ConfigError(f"path: {self.path} is a file; give a folder")
         wanted = [FORMATS[name].file for name in self.formats] + [int8.FILE] * self.int8
+        for name in wanted:
+            check_writable(self.path / name, "path", kind="folder" if name == Timm.file else "file")
         existing = [self.path / name for name in wanted if (self.path / name).exists()]
         if existing and not self.overwrite:
             more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
@@ -265,7 +274,7 @@ class Export:
             ) from error
 
     def _say(self, line: str) -> None:
-        self.console.print(escape(line), soft_wrap=True, highlight=False)
+        self.console.print(line, soft_wrap=True, highlight=False)
 
 
 def _formats(names: list[str]) -> list[str]:

@@ -1,7 +1,6 @@
 """LoadedStudent: the student and the images of a run, loaded without the teacher's weights."""
 
-import json
-from contextlib import suppress
+import os
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,9 @@ def load(path: str, field: str = "ckpt_path") -> LoadedStudent:
     data.batch_size, data.augmentations = 1, []  # any number of images, without augmentation
     data.prepare_data()
     knows_classes = method.trains_classifier and network.num_classes > 0
-    return LoadedStudent(checkpoint, config, _results(checkpoint), network.eval(), data, knows_classes, _split(data))
+    return LoadedStudent(
+        checkpoint, config, _results(checkpoint, field), network.eval(), data, knows_classes, _split(data)
+    )
 
 
 def evenly_spaced(images: ImageDataset, count: int) -> Tensor:
@@ -142,11 +143,23 @@ def _built_without_teacher(config: dict[str, Any], path: Path, student: dict[str
         return build(config, path)
 
 
-def _results(checkpoint: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        content = json.loads(checkpoint.with_name(RESULTS).read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) else {}
-    return {}
+def _results(checkpoint: Path, field: str) -> dict[str, Any]:
+    """Return the parts of results.json in which every value has the right type; {} if there is no such file.
+
+    Raises:
+        ConfigError: if the file is not the results.json of a run.
+    """
+    from kd_lightning.reports.results import ResultsError, read_results  # imports pandas, which few commands need
+
+    path = checkpoint.with_name(RESULTS)
+    if not os.path.lexists(path):
+        return {}
+    try:
+        results, _ = read_results(path)
+    except ResultsError as error:
+        raise ConfigError(f"{field}: {path.parent}: {error}; remove the file to export without its results") from error
+    parts = ("run", "code", "data", "protocol", "metrics")
+    return {part: {k: v for k, v in getattr(results, part).items() if v is not None} for part in parts}
 
 
 def _split(data: ImageData) -> str:

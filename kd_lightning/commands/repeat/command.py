@@ -17,6 +17,7 @@ from kd_lightning.errors import ConfigError, RunError, check_positive, nearest
 from kd_lightning.io.console import wide
 from kd_lightning.io.paths import check_writable
 from kd_lightning.io.paths import resolve as existing
+from kd_lightning.redaction import printable, redacted
 
 _RESERVED = {
     "seed_everything": "repeat sets the seed of each run; use --seeds",
@@ -25,6 +26,9 @@ _RESERVED = {
     "print_config": "repeat cannot print a config; use --dry_run, or fit --print_config",
 }
 """Arguments of `fit` that cannot be given to `repeat`, and the reason for each of them."""
+
+
+MOST_SEEDS = 10_000
 
 
 class Repeat:
@@ -145,12 +149,14 @@ class Repeat:
 
     @staticmethod
     def _say(line: str) -> None:
-        print(line, flush=True)
+        print(printable(redacted(line)), flush=True)
 
 
 def _seeds(seeds: int | list[int]) -> list[int]:
     if isinstance(seeds, int):
         check_positive(seeds=seeds)
+        if seeds > MOST_SEEDS:
+            raise ConfigError(f"seeds: {seeds:,} is more than {MOST_SEEDS:,}")
         return [*range(seeds)]
     if not seeds:
         raise ConfigError("seeds: the list is empty; give a number of seeds, or a list such as [0, 1, 2]")

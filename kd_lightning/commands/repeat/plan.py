@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.io.paths import read_text
 from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.runs.differences import differences, in_words
 
@@ -82,7 +83,7 @@ class Job:
         """Return the folder and the results.json of the latest finished run; None if there is none."""
         for folder in reversed(self.attempts()):
             try:
-                results = json.loads((folder / "results.json").read_text())
+                results = json.loads(read_text(folder / "results.json"))
             except (OSError, ValueError):  # the file is missing or incomplete
                 continue
             if isinstance(results, dict):
@@ -120,7 +121,7 @@ class Job:
         others = [path for path in self.parent_dir.glob(f"{MARK}*/config.yaml") if path.parent not in self.attempts()]
         for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
             try:
-                earlier = load_yaml(path.read_text())
+                earlier = load_yaml(read_text(path))
             except (OSError, ValueError, yaml.YAMLError):
                 continue  # the run was killed while it wrote this file
             if not isinstance(earlier, dict) or earlier.get("seed_everything") != self.seed:

@@ -122,7 +122,7 @@ class Processes:
         if self.stops:
             return Outcome(run.job, "stopped", run.folder, seconds)
         status, log = run.process.returncode, run.folder.with_name(f"{run.folder.name}.log")
-        message = last_error(log.read_text(errors="replace"), status)
+        message = last_error(log.read_bytes().decode(errors="replace"), status)
         if status < 0:
             message = f"it was killed by {signal.Signals(-status).name}; its last output: {message}"
         elif status == 0:

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from kd_lightning.io.atomic import atomic_write, write_tensors
+from kd_lightning.io.paths import read_text
 from kd_lightning.io.schema import check_schema
 
 FILE = "results.json"
@@ -55,7 +56,7 @@ def read(path: Path) -> dict[str, Any] | None:
         ConfigError: if the file has another schema (version of the file format).
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path))
     except (OSError, ValueError):
         return None
     if not isinstance(content, dict):
