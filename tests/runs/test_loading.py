@@ -145,7 +145,7 @@ def test_a_teacher_with_other_weights_is_warned_of(run: Path) -> None:
     found = yaml.safe_load((run / "results.json").read_text())
     found["run"]["teacher_fingerprint"] = "0" * 16
     (run / "results.json").write_text(json.dumps(found))
-    with pytest.warns(UserWarning, match=r"the weights of cifar_resnet20.digits differ"):
+    with pytest.warns(UserWarning, match=r"the weights of cifar_resnet20.digits are not the weights with which"):
         load_run(run)
 
 
