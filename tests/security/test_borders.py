@@ -6,21 +6,30 @@ import json
 import re
 import unicodedata
 import warnings
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from helpers.fake_runs import write_run
 from helpers.fuzz import HOSTILE, NAMES, fuzz
+from hypothesis import strategies as st
+from PIL import Image
 from rich.table import Table
 
 from kd_lightning import reports
 from kd_lightning.cli import main
 from kd_lightning.commands.export.card import card
+from kd_lightning.data import ImageFolder
+from kd_lightning.data.archives import folder_at
 from kd_lightning.errors import ConfigError, RunError, one_line
 from kd_lightning.io import noise
 from kd_lightning.io.console import PlainConsole
 from kd_lightning.io.markup import cell, markdown
+from kd_lightning.io.paths import check_name, check_writable, resolve
+from kd_lightning.models import checkpoints
 from kd_lightning.redaction import printable
 from kd_lightning.reports import tables
 
@@ -85,6 +94,50 @@ def test_the_model_card(run: str, data: str, teacher: str, classes: str, method:
     assert text.count("\n") == card(
         {**facts, "class_names": ["a", "b"], "run": {"name": "a", "method": method}}, 32
     ).count("\n")
+
+
+def refusal_of(call: Callable[[], Any]) -> str:
+    """Return the message of the ConfigError that a call raises, '' if it raises none."""
+    try:
+        call()
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@fuzz(30, name=NAMES, ending=st.sampled_from(["", ".ckpt", ".safetensors", ".yaml", "/x"]))
+def test_names_of_files(name: str, ending: str) -> None:
+    """Each is taken, or refused in one printable line; nothing is written."""
+    with TemporaryDirectory() as folder:
+        for path in (name + ending, f"{folder}/{name}{ending}"):
+            for call in (
+                lambda path=path: resolve(path, "data.path"),
+                lambda path=path: check_writable(Path(path), "out"),
+                lambda path=path: check_writable(Path(path), "out", kind="file"),
+                lambda path=path: check_name(path, "run.name"),
+                lambda path=path: checkpoints.read(resolve(path, "checkpoint")),
+                lambda path=path: folder_at(path),
+            ):
+                assert is_plain(refusal_of(call))
+        assert not list(Path(folder).iterdir())
+
+
+def test_classes_with_hostile_names(tmp_path: Path) -> None:
+    names = sorted({each.replace("/", "").strip(".") for each in HOSTILE if "\0" not in each} - {""})
+    for name in names:
+        for number in range(2):
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), number).save(tmp_path / "data" / name / f"{name}{number}.png")
+    data = ImageFolder(path=str(tmp_path / "data"), val_split=0.0, test_split=0.5, batch_size=2)
+    data.setup("fit")
+    assert data.num_classes == len(names)
+    (tmp_path / "data" / names[3] / f"{names[3]}0.png").write_bytes(b"x")
+    (tmp_path / "data" / names[3] / f"{names[3]}1.png").write_bytes(b"x")
+    line = refusal_of(
+        lambda: ImageFolder(path=str(tmp_path / "data"), val_split=0.0, test_split=0.5, batch_size=2).setup("fit")
+    )
+    assert "cannot be read as an image" in line
+    assert is_plain(line)
 
 
 class Seen(HTMLParser):
