@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError
 
-
 _alone = False
 """Whether this process computes without the others, so that nothing waits for them."""
 

@@ -1,5 +1,6 @@
 """The callbacks and plugins that the command line adds to those of a config."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from kd_lightning import distributed
 from kd_lightning.callbacks.known_errors import known_error
 from kd_lightning.callbacks.memory import OutOfMemory
+from kd_lightning.callbacks.monitors import check_monitors
+from kd_lightning.callbacks.non_finite import NonFiniteGuard
 from kd_lightning.callbacks.preemption import PreemptionHandler
 from kd_lightning.callbacks.progress import Progress
 from kd_lightning.callbacks.protocol import Protocol
@@ -20,6 +23,8 @@ from kd_lightning.callbacks.teacher_accuracy import TeacherAccuracy
 from kd_lightning.callbacks.teacher_agreement import TeacherAgreement
 from kd_lightning.config.checks import validates
 from kd_lightning.data import ImageData
+from kd_lightning.distillation import StudentModule
+from kd_lightning.distillation.trial import try_step
 from kd_lightning.evaluation import Classification, Cost, Evaluator, Faithfulness
 from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO
 
@@ -51,6 +56,15 @@ def default_evaluators(method: LightningModule, data: ImageData, given: list[Cal
         wanted.append(Faithfulness())
     named = {type(callback) for callback in given}
     return [evaluator for evaluator in wanted if type(evaluator) not in named]
+
+
+def first_look(method: StudentModule, guard: NonFiniteGuard) -> list[Callable[[ImageData], None]]:
+    """Return the check of networks, losses and monitored values, which runs before the run's folder is created."""
+
+    def check(data: ImageData) -> None:
+        check_monitors(method, data, try_step(method, data))
+
+    return [check] if guard.try_step else []
 
 
 def run_context(trainer: Any, folder: Path, *, resumes: bool) -> tuple[RunStatus, PreemptionHandler]:

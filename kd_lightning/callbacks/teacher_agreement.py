@@ -23,14 +23,15 @@ class TeacherAgreement(Callback):
     def __init__(self) -> None:
         self.metrics: dict[str, Metric] = {}
 
+    @staticmethod
+    def metrics_of(method: Distiller) -> dict[str, Metric]:
+        """Return new metrics for a method, by the names under which they are logged."""
+        if not method.trains_classifier:
+            return {"neighbors": NeighborOverlap(), "cosine": MeanMetric()}
+        return {"agreement": top1(method.teacher.num_classes)} if method.has_task_classifier else {}
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Distiller) -> None:
-        if not pl_module.trains_classifier:
-            metrics = {"neighbors": NeighborOverlap(), "cosine": MeanMetric()}
-        elif pl_module.has_task_classifier:
-            metrics = {"agreement": top1(pl_module.teacher.num_classes)}
-        else:
-            metrics = {}
-        self.metrics = {name: metric.to(pl_module.device) for name, metric in metrics.items()}
+        self.metrics = {name: metric.to(pl_module.device) for name, metric in self.metrics_of(pl_module).items()}
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Distiller, outputs: Features, batch: Batch, *args: Any

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-from functools import partial
 from typing import Any
 
 import yaml
@@ -18,7 +17,6 @@ from kd_lightning.config.messages import config_error
 from kd_lightning.config.parser import Parser
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
-from kd_lightning.distillation.trial import try_step
 from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation import Evaluator
 from kd_lightning.io import noise
@@ -86,10 +84,8 @@ class CLI(LightningCLI):
             folder, loggers = self._get(self.config_init, "run").open(self.model, data, self.resume_path)
             self.watch, self.stop = assembly.run_context(trainer, folder, resumes=bool(self.resume_path))
             protocol = self._get(self.config_init, "protocol")
-            guard = self._get(self.config_init, "guard")
-            data.tested, data.checks = protocol.test, [evaluator.check_data for evaluator in evaluators]
-            if guard.try_step:
-                data.checks.insert(0, partial(try_step, self.model))
+            looks = assembly.first_look(self.model, self._get(self.config_init, "guard"))
+            data.tested, data.checks = protocol.test, [*looks, *(evaluator.check_data for evaluator in evaluators)]
             checkpoints = assembly.checkpoints_of(protocol, folder, trainer, self.model, data)
             all_callbacks += [self.watch, *checkpoints, self.stop]
             logger = loggers if trainer.logger in (None, True) else trainer.logger

@@ -1,0 +1,81 @@
+"""Check, before the first step, that the run logs the values that callbacks and schedules monitor."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+from torch.nn import Parameter
+
+from kd_lightning.callbacks.ema import EMA
+from kd_lightning.callbacks.non_finite import NonFiniteGuard
+from kd_lightning.callbacks.teacher_agreement import TeacherAgreement
+from kd_lightning.distillation.part_hooks import HOOKS
+from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.evaluation import Evaluator
+
+_STEPS = {"training_step", "validation_step", "evaluate", *HOOKS}
+"""Functions in which a method may log further values."""
+
+
+def check_monitors(method: LightningModule, data: Any, terms: set[str]) -> None:
+    """Raise an error if a callback or a schedule monitors a value that the run does not log.
+
+    Nothing is checked if a callback or a method of another package may log further values.
+
+    Args:
+        method: method of the run.
+        data: data of the run.
+        terms: names of the values that a training step logs.
+
+    Raises:
+        ConfigError: for the first such value. The message contains the nearest names.
+    """
+    trainer = method.trainer
+    if _logs_more(method, trainer):
+        return
+    skips = any(isinstance(c, NonFiniteGuard) and c.nonfinite == "skip" for c in trainer.callbacks)
+    known = terms | {*_validation_names(method, trainer, data)} | ({"train/skipped"} if skips else set())
+    for field, name in _monitored(method, trainer):
+        by_evaluator = any(isinstance(c, Evaluator) and (c.every_n_epochs or c.data) for c in trainer.callbacks)
+        if name not in known and not (by_evaluator and name.startswith("val/")):
+            raise ConfigError(
+                f"{field}: this run logs no value named {name!r}, so that it cannot be monitored{nearest(name, known)}"
+            )
+
+
+def _monitored(method: LightningModule, trainer: Trainer) -> Iterator[tuple[str, str]]:
+    for callback in trainer.callbacks:
+        name = getattr(callback, "monitor", None)
+        if isinstance(name, str):
+            yield f"trainer.callbacks: {type(callback).__name__}.monitor", name
+    schedule = method.lr_scheduler(method.optimizer([Parameter(p.detach()) for p in method.parameters()][:1]))
+    if isinstance(name := getattr(schedule, "monitor", None), str):
+        yield "model.lr_scheduler.monitor", name
+
+
+def _validation_names(method: LightningModule, trainer: Trainer, data: Any) -> Iterator[str]:
+    if trainer.limit_val_batches == 0 or "val" not in data.datasets:
+        return
+    labeled = data.labeled and method.trains_classifier
+    if labeled:
+        yield from ("val/acc", "val/ce")
+    for callback in trainer.callbacks:
+        if isinstance(callback, TeacherAgreement):
+            yield from (f"val/{name}" for name in callback.metrics_of(method))
+        elif isinstance(callback, EMA) and labeled:
+            yield "val/acc_ema"
+
+
+def _logs_more(method: LightningModule, trainer: Trainer) -> bool:
+    """Return whether a callback or a method of another package may log values."""
+    if any(not type(c).__module__.startswith(("kd_lightning.", "lightning.")) for c in trainer.callbacks):
+        return True
+    parts = getattr(method, "parts", nn.ModuleDict()).values()
+    return any(
+        name in vars(kind)
+        for each in (method, *parts)
+        for kind in type(each).__mro__
+        for name in _STEPS
+        if not kind.__module__.startswith(("kd_lightning.", "lightning.", "torch."))
+    )
