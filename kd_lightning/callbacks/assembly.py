@@ -26,7 +26,9 @@ from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
 from kd_lightning.distillation.trial import try_step
 from kd_lightning.evaluation import Classification, Cost, Evaluator, Faithfulness
+from kd_lightning.runs.checkpoint_content import check_resumable
 from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO
+from kd_lightning.runs.inputs import check_inputs, describe
 
 
 def callbacks_of(trainer: Any, method: LightningModule) -> list[Callback]:
@@ -58,13 +60,32 @@ def default_evaluators(method: LightningModule, data: ImageData, given: list[Cal
     return [evaluator for evaluator in wanted if type(evaluator) not in named]
 
 
-def first_look(method: StudentModule, guard: NonFiniteGuard) -> list[Callable[[ImageData], None]]:
-    """Return the check of networks, losses and monitored values, which runs before the run's folder is created."""
+def first_look(
+    method: StudentModule, protocol: Protocol, guard: NonFiniteGuard, *, ckpt_path: str | None, resumes: bool
+) -> Callable[[ImageData], None]:
+    """Return the check of a run that is called when its data are ready, before the run's folder is created.
+
+    It checks the checkpoint, the inputs of a resumed run, networks, losses and monitored values.
+
+    Args:
+        method: method of the run.
+        protocol: protocol of the run, which stores the description of the inputs in checkpoints.
+        guard: its argument `try_step` enables the trial of the networks and losses.
+        ckpt_path: path of the checkpoint from which the run begins or is resumed.
+        resumes: whether the run is resumed in its folder.
+    """
 
     def check(data: ImageData) -> None:
-        check_monitors(method, data, try_step(method, data))
+        protocol.inputs = describe(method, data)
+        if ckpt_path:
+            content = AtomicCheckpointIO().load_checkpoint(ckpt_path)
+            check_resumable(method, content, Path(ckpt_path))
+            allowed = protocol.allow_changed_inputs
+            check_inputs(content.get("inputs"), protocol.inputs, resumes=resumes, allowed=allowed)
+        if guard.try_step:
+            check_monitors(method, data, try_step(method, data))
 
-    return [check] if guard.try_step else []
+    return check
 
 
 def run_context(trainer: Any, folder: Path, *, resumes: bool) -> tuple[RunStatus, PreemptionHandler]:

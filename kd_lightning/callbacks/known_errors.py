@@ -1,5 +1,9 @@
 """The errors of a run that are printed as one line."""
 
+import errno
+import traceback
+from pathlib import Path
+
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -7,7 +11,10 @@ from kd_lightning import distributed
 from kd_lightning.callbacks.memory import explained
 from kd_lightning.config.messages import config_error
 from kd_lightning.data.loader import dead_worker
-from kd_lightning.errors import RunError, StoppedError
+from kd_lightning.errors import ConfigError, RunError, StoppedError, one_line
+
+_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Error numbers: a disk, a quota or a file is full, or a disk is read-only."""
 
 
 def known_error(error: BaseException) -> BaseException | None:
@@ -19,4 +26,26 @@ def known_error(error: BaseException) -> BaseException | None:
         )
     if isinstance(error, MisconfigurationException | RunError | StoppedError):
         return error
-    return config_error(error) or dead_worker(error) or explained(error)
+    return config_error(error) or dead_worker(error) or explained(error) or _of_checkpoint(error) or _of_disk(error)
+
+
+def _of_checkpoint(error: BaseException) -> ConfigError | None:
+    """Return an error for an exception that was raised while Lightning restored the state of a checkpoint."""
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    connector = [code.co_name for code in codes if Path(code.co_filename).name == "checkpoint_connector.py"]
+    restores = any(name.lstrip("_").startswith(("restore", "resume")) for name in connector)
+    if not (restores and isinstance(error, LookupError | TypeError | ValueError | AttributeError | RuntimeError)):
+        return None
+    reason = f"{type(error).__name__}: {one_line(error, 200)}"
+    return ConfigError(
+        f"ckpt_path: the state in the checkpoint cannot be restored ({reason}); give another checkpoint, or only load "
+        "its student by model.student.checkpoint"
+    )
+
+
+def _of_disk(error: BaseException) -> RunError | None:
+    """Return an error for a file or an output that cannot be written."""
+    if not (isinstance(error, OSError) and error.errno in _NOT_WRITTEN):
+        return None
+    name = error.filename or "the output of the command"
+    return RunError(f"{name} cannot be written ({error.strerror}); free some space, or write to another disk")

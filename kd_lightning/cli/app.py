@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kd_lightning import callbacks
 from kd_lightning.callbacks import assembly
+from kd_lightning.callbacks.distributed_start import with_time_out
 from kd_lightning.cli.registry import Command
 from kd_lightning.config.checks import check, fixed_seed
 from kd_lightning.config.messages import config_error
@@ -69,7 +70,7 @@ class CLI(LightningCLI):
         self.resume_path = resume_path(config) if command == "fit" else None
         check(command, config)
         if config.get("ckpt_path") is not None:
-            config.ckpt_path, config.weights_only = check_checkpoint(config.ckpt_path), True
+            config.ckpt_path, config.weights_only = check_checkpoint(config.ckpt_path, fits=command == "fit"), True
         if self.resume_path:
             check_config_matches(self.resume_path, yaml.safe_load(self._parser(command).dump(config, skip_none=False)))
             self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
@@ -84,8 +85,9 @@ class CLI(LightningCLI):
             folder, loggers = self._get(self.config_init, "run").open(self.model, data, self.resume_path)
             self.watch, self.stop = assembly.run_context(trainer, folder, resumes=bool(self.resume_path))
             protocol = self._get(self.config_init, "protocol")
-            looks = assembly.first_look(self.model, self._get(self.config_init, "guard"))
-            data.tested, data.checks = protocol.test, [*looks, *(evaluator.check_data for evaluator in evaluators)]
+            guard, start = self._get(self.config_init, "guard"), self._get(self.config, "ckpt_path")
+            look = assembly.first_look(self.model, protocol, guard, ckpt_path=start, resumes=bool(self.resume_path))
+            data.tested, data.checks = protocol.test, [look, *(evaluator.check_data for evaluator in evaluators)]
             checkpoints = assembly.checkpoints_of(protocol, folder, trainer, self.model, data)
             all_callbacks += [self.watch, *checkpoints, self.stop]
             logger = loggers if trainer.logger in (None, True) else trainer.logger
@@ -94,9 +96,10 @@ class CLI(LightningCLI):
             data.checks = [evaluator.prepare for evaluator in evaluators] if self.subcommand == "test" else data.checks
             kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}
         try:
-            return super().instantiate_trainer(**kwargs, callbacks=all_callbacks, **assembly.plugins_of(trainer))
+            built = super().instantiate_trainer(**kwargs, callbacks=all_callbacks, **assembly.plugins_of(trainer))
         except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
             raise error if config_error(error) else ConfigError(f"trainer: {error}") from error
+        return with_time_out(built)
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand != "fit":

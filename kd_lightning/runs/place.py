@@ -84,14 +84,14 @@ def check_room(folder: Path, method: nn.Module, *, resumes: bool) -> None:
     total, _, free = shutil.disk_usage(existing)
     if free < needed and total:  # /proc has no size
         raise ConfigError(
-            f"run.output_dir: the disk of {existing} has {free / 1e6:,.1f} MB of free space, but the checkpoints of this "
-            f"run need about {needed / 1e6:,.1f} MB; free some space, or choose another run.output_dir"
+            f"run.output_dir: the disk of {existing} has {_mb(free)} of free space, but the checkpoints of this run "
+            f"need about {_mb(needed)}; free some space, or choose another run.output_dir"
         )
     largest = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if largest != resource.RLIM_INFINITY and largest < size:
         raise ConfigError(
-            f"run.output_dir: a file may have at most {largest / 1e6:,.1f} MB here (ulimit -f), but a checkpoint of this "
-            f"run has about {size / 1e6:,.1f} MB; raise this limit"
+            f"run.output_dir: a file may have at most {_mb(largest)} here (ulimit -f), but a checkpoint of this run "
+            f"has about {_mb(size)}; raise this limit"
         )
 
 
@@ -105,10 +105,10 @@ def checkpoint_bytes(method: nn.Module) -> int:
     }
     own = [value for value in method.state_dict(keep_vars=True).values() if id(value) not in frozen]
     trained = sum(_bytes(value) for value in own if value.requires_grad)
-    return sum(map(_bytes, own)) + round(trained * _states_per_weight(method))
+    return sum(map(_bytes, own)) + round(trained * states_per_weight(method))
 
 
-def _states_per_weight(method: Any) -> float:
+def states_per_weight(method: Any) -> float:
     """Return the number of values that the optimizer stores per trained weight, measured with a single weight."""
     weight = nn.Parameter(torch.ones(2, 2))
     weight.grad = torch.ones(2, 2)
@@ -123,3 +123,7 @@ def _states_per_weight(method: Any) -> float:
 
 def _bytes(value: Tensor) -> int:
     return value.numel() * value.element_size()
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
