@@ -1,1 +1,1 @@
-"""Benchmarks of speed. Run them from the root of the repository: `python -m benchmarks.fit --help`."""
+"""Benchmarks of speed. Run them in the root folder of the repository: `python -m benchmarks.fit --help`."""

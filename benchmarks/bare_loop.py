@@ -1,4 +1,4 @@
-"""The bare loop: the same training step without Lightning, with which `fit` is compared."""
+"""The bare loop, with which `fit` is compared: a loop of the same training step without Lightning."""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -13,12 +13,12 @@ from kd_lightning.distillation import StudentModule
 
 
 class Loop:
-    """A training loop as it is written by hand, over augmented batches that are already on the device.
+    """A training loop without Lightning, on batches that are already augmented and on the device.
 
     Args:
-        method: method whose losses, optimizer, student and teacher are used; nothing is logged.
-        trainer: trainer whose precision and gradient accumulation are used.
-        batches: batches that the loop uses in turn.
+        method: method with the losses, the optimizer, the student and the teacher. Nothing is logged.
+        trainer: trainer with the precision and the number of accumulated batches.
+        batches: batches that the loop uses one after the other, and then again.
     """
 
     def __init__(self, method: StudentModule, trainer: Trainer, batches: list[Batch]) -> None:
@@ -47,9 +47,10 @@ class Loop:
 
 
 class NetworksAlone(Loop):
-    """A loop without the method's loss.
+    """A loop with both networks, but without the loss of the method.
 
-    A step computes the logits of teacher and student, and the cross-entropy of the student's logits with one class.
+    A step computes the logits of teacher and student. The loss is the cross-entropy between the student's logits and a
+    constant class.
     """
 
     def loss(self, batch: Batch) -> Tensor:
@@ -58,11 +59,11 @@ class NetworksAlone(Loop):
             return loss
         with torch.no_grad():
             teacher_mean = teacher(batch.images).float().mean()
-        return loss + 0 * teacher_mean  # a compiler would remove an unused forward pass
+        return loss + 0 * teacher_mean  # without this term, a compiler would remove the teacher's forward pass
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Return a function that returns the time in seconds after all work on the device has finished."""
+    """Return a clock: a function that waits for all work on the device, and then returns the time in seconds."""
 
     def on_gpu() -> float:
         torch.cuda.synchronize(device)

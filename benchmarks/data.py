@@ -1,4 +1,4 @@
-"""Speed of training batches, compared with other loaders in the same run."""
+"""Speed of the loader for training batches, compared with other loaders."""
 
 import statistics
 import tempfile
@@ -35,27 +35,29 @@ TableName = Literal["memory", "small", "large"]
 
 
 class DataBenchmark:
-    """Measures the number of images per second of training batches, decoded and augmented on the CPU.
+    """Measures how many images per second a loader decodes and augments for training batches on the CPU.
 
-    There are three tables. Each compares loaders on the same images; the loaders take turns within each round, and the
-    first round is not counted:
+    There are three tables. Each table compares loaders on the same images. The loaders are timed in turns. The first
+    round is not counted.
 
-    - memory: 32-pixel images in memory (crop and flip), compared with torchvision's CIFAR10 with Pillow transforms, and
-      with torchvision v2 on tensors, image by image. Both normalise the images. In kd_lightning the networks normalise
-      them on their device; a separate row includes this on the CPU.
-    - small: 64-pixel JPEGs (RandomResizedCrop, flip, colour jitter), compared with torchvision's ImageFolder with
-      Pillow transforms; neither normalises the images.
-    - large: 224-pixel crops of large JPEGs, compared with timm's loader with its defaults; both normalise.
+    - memory: 32-pixel images in memory, with crop and flip. kd_lightning is compared with torchvision's CIFAR10 with
+      Pillow transforms, and with torchvision's v2 transforms on one tensor after the other. The other two loaders
+      normalise the images. In kd_lightning, the networks normalise the images on their device. A separate row therefore
+      shows kd_lightning with normalisation on the CPU.
+    - small: 64-pixel JPEGs, with RandomResizedCrop, flip and colour jitter. kd_lightning is compared with torchvision's
+      ImageFolder with Pillow transforms. Neither loader normalises the images.
+    - large: 224-pixel crops of large JPEGs. kd_lightning is compared with timm's loader with its default settings. Both
+      loaders normalise the images.
 
     Args:
-        small: path of a folder or archive with JPEGs of one small size in class folders (Tiny-ImageNet's `train`).
-            Default: 3,000 images of noise.
-        large: path of a folder or archive with photographs in class folders. Default: 400 images of noise of 500x375
-            pixels.
+        small: path of a folder or archive with JPEGs of one small size in class folders, such as `train` of
+            Tiny-ImageNet. Default: 3,000 images of noise.
+        large: path of a folder or archive with photographs in class folders. Default: 400 images of noise with 500 x
+            375 pixels.
         batch_size: batch size of all loaders.
-        rounds: number of timed rounds; their median and range are printed.
-        seconds: largest number of seconds that a loader is timed in each round.
-        tables: tables to measure. Default: all three.
+        rounds: number of timed rounds. Their median and their range are printed.
+        seconds: maximum time of a loader in each round, in seconds.
+        tables: tables to measure. Default: all three tables.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class DataBenchmark:
         self.tables = tables or ["memory", "small", "large"]
 
     def __call__(self) -> dict[str, dict[str, float]]:
-        """Return the median number of images per second of every loader, by table."""
+        """Return the median number of images per second of each loader, by the title of the table."""
         workers = sorted({0, 1, cores()})
         results = {}
         with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +123,7 @@ class DataBenchmark:
 
 
 def _images_per_second(loader: Loader, seconds: float) -> float:
-    """Return the speed of passes over a loader, repeated until the time is over; it includes starting workers."""
+    """Return the images per second of a loader, repeated until the time is over; starting its workers is included."""
     count, started = 0, time.perf_counter()
     while True:
         for images in loader():
@@ -161,7 +163,7 @@ class _Noise32(ImageData):
 
 
 class _OnTensors(Dataset):
-    """Images transformed one by one, as in torchvision's documentation for tensors."""
+    """Images that are transformed one after the other, as in torchvision's documentation for tensors."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -181,7 +183,7 @@ def _memory(batch_size: int, workers: list[int]) -> dict[str, Loader]:
         "kd_lightning, with normalisation": _kd_lightning_loader(data, normalise=True),
     }
     pixels = data.datasets["train"].images
-    reference = object.__new__(datasets.CIFAR10)  # uses its __getitem__ without its files
+    reference = object.__new__(datasets.CIFAR10)  # only its __getitem__ is used, without its files
     reference.data, reference.targets = pixels.permute(0, 2, 3, 1).numpy(), [0] * len(pixels)
     reference.target_transform = None
     reference.transform = v2.Compose([v2.RandomCrop(32, 4), v2.RandomHorizontalFlip(), v2.PILToTensor(), NORMALISED])
@@ -226,7 +228,7 @@ def _large(folder: Path, batch_size: int, workers: int) -> dict[str, Loader]:
 
 
 def _as_data(folder: Path, batch_size: int, **kwargs: Any) -> ImageFolder:
-    """Return the images in class folders as training data; the test split is never loaded."""
+    """Return the images in class folders as training data. The test split is never loaded."""
     return ImageFolder(
         path=str(folder), batch_size=batch_size, val_split=0, test_split=2 * len(_classes(folder)), **kwargs
     )

@@ -1,4 +1,4 @@
-"""The command `python -m benchmarks.fit`: runs `fit` with a callback that measures it, and prints tables."""
+"""The command `python -m benchmarks.fit`, which runs `fit` with a callback that measures it, and prints tables."""
 
 import json
 import os
@@ -20,27 +20,30 @@ _CALLBACK = "benchmarks.interleaved_timer.InterleavedTimer"
 
 
 class FitBenchmark:
-    """Measures the speed of `fit` compared with the bare loop of the same step, and the time of each part of a step.
+    """Measures the speed of `fit`, the speed of the bare loop, and the time of each part of a step.
 
-    Every config is run in its own process by `python -m kd_lightning fit`, with its loggers and callbacks, in a
-    temporary folder. In this process, `fit` and the bare loop (teacher, student, loss, backward pass, optimizer, on
-    batches that are already on the device) take turns in every round. The first round is not counted, and medians and
-    ranges are printed. The peak memory of each loop is measured in further processes. All other arguments are passed to
-    `fit` (`--data.batch_size 512 --trainer.precision bf16-mixed --speed.compile default`).
+    The bare loop computes the same steps without Lightning: teacher, student, loss, backward pass and optimizer. Its
+    batches are already on the device. Each config is run by `python -m kd_lightning fit`, with its loggers and
+    callbacks, in its own process and in a temporary folder. In this process, `fit` and the bare loop are timed in
+    turns. The first round is not counted. Medians and ranges are printed. Further processes measure the peak memory of
+    each loop. All other arguments are passed to `fit`
+    (`--data.batch_size 512 --trainer.precision bf16-mixed --speed.compile default`).
 
     Args:
-        configs: configs of `fit` to measure.
-        against: another codebase to compare with, with the same networks, loss, batch, optimizer and transform. It is
-            torchdistill (extra `bench`), for KD and SP, in the precision of the run and in float32, its default. Its
-            teacher is set to eval mode, and the fastest of 0, 1 and 2 workers counts.
-        variants: further arguments of `fit` with which each config is measured, one string per variant, '' for none
-            (`['', '--speed.channels_last=true', '--speed.compile=default']`).
+        configs: paths of the configs of `fit` that are measured.
+        against: another codebase that is also measured, with the same networks, loss, batch size, optimizer and
+            transforms. The only choice is torchdistill (extra `bench`), for KD and SP. It is measured in the precision
+            of the run, and in its default, which is float32. Its teacher is set to eval mode. It is measured with 0, 1
+            and 2 workers, and the fastest result is printed.
+        variants: further arguments of `fit` with which each config is measured. Each variant is one string. An empty
+            string adds no arguments (`['', '--speed.channels_last=true', '--speed.compile=default']`).
         rounds: number of timed rounds.
         steps: number of steps of each loop in a round.
-        random_images: number of noise images that replace the config's images, with the same size and number of
-            classes; random weights replace those of the teacher. It is for machines without the data.
-        memory: whether peak memory is measured.
-        path: path of a JSON file for all measurements.
+        random_images: number of images of noise that replace the images of the config. They have the same size and the
+            same number of classes. Random weights replace the weights of the teacher. Neither data nor weights are
+            then needed. Default: the images of the config.
+        memory: whether the peak memory is measured.
+        path: path of a JSON file for all measurements. Default: no file.
     """
 
     def __init__(
@@ -63,10 +66,10 @@ class FitBenchmark:
         self.path = Path(path).expanduser() if path else None
 
     def __call__(self, arguments: list[str]) -> list[dict[str, Any]]:
-        """Return the measurements, one dict per config and variant.
+        """Return the measurements as one dict for each config and variant.
 
         Args:
-            arguments: further arguments of `fit`.
+            arguments: further arguments of `fit`, for all configs and variants.
         """
         results = []
         pairs = [(config, variant) for config in self.configs for variant in self.variants]
@@ -98,7 +101,7 @@ class FitBenchmark:
         return {**named, **result, "seconds": _best(result["seconds"])}
 
     def _fit(self, folder: Path, config: str, arguments: list[str], **settings: Any) -> dict[str, Any]:
-        """Run `fit` in its own process, and return what the callback has written."""
+        """Run `fit` in its own process, and return the measurements that the callback has written."""
         path = folder / "result.json"
         path.unlink(missing_ok=True)
         callback = {"class_path": _CALLBACK, "init_args": {"path": str(path), "steps": self.steps, **settings}}
@@ -107,7 +110,7 @@ class FitBenchmark:
         fit += [f"--trainer.callbacks+={json.dumps(callback)}"]
         line = [sys.executable, "-m", "kd_lightning", *fit]
         paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-        environment = {**os.environ, "PYTHONPATH": paths}  # the callback is outside the package
+        environment = {**os.environ, "PYTHONPATH": paths}  # the callback is not part of the installed package
         done = subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
         if done.returncode or not path.exists():
             lines = done.stderr.strip().splitlines() or [f"fit ended with status {done.returncode} and no message"]
@@ -117,7 +120,7 @@ class FitBenchmark:
 
 
 def _best(seconds: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Return the times by name; of names that differ only in the number of workers, return only the fastest."""
+    """Return the times by name. If several names differ only in the number of workers, only the fastest is returned."""
     best: dict[str, str] = {}
     for name, times in seconds.items():
         group = name.partition(",")[0]

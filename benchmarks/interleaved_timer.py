@@ -1,4 +1,4 @@
-"""A callback that times some steps of `fit`, then some steps of other loops while `fit` waits, and repeats this."""
+"""A callback that times steps of `fit` and, while `fit` waits, steps of other loops, in turns."""
 
 import json
 from collections.abc import Callable
@@ -22,22 +22,23 @@ Run = Callable[[int], None]
 
 
 class InterleavedTimer(Callback):
-    """Measures the `fit` that it is a callback of; `benchmarks.fit` adds it to the callbacks of a config.
+    """Measures the run of `fit` to which this callback belongs; `benchmarks.fit` adds it to the callbacks of a config.
 
-    Each round times steps of `fit` within an epoch, from the end of a step to the end of a later one. It then times the
-    same number of steps with a profiler of their parts. Then `fit` waits while steps of the other loops are timed. The
-    first round is not counted. The result is written as JSON, and the process ends.
+    A round has three parts. First, steps of `fit` within an epoch are timed, from the end of one step to the end of a
+    later step. Second, the same number of steps is run with a profiler, which times their parts. Third, `fit` waits
+    while steps of the other loops are timed. The first round is not counted. At the end, the result is written as JSON,
+    and the process ends.
 
     Args:
-        path: path of the JSON file with the result.
+        path: path of the JSON file for the result.
         rounds: number of timed rounds.
         steps: number of steps of each loop in a round.
-        against: another codebase to measure.
-        alone: loop whose peak memory is measured; nothing is timed. Default: all loops are timed.
+        against: another codebase that is also measured. Default: none.
+        alone: the only loop that is run, to measure its peak memory; nothing is timed. Default: all loops are timed.
     """
 
     resident = 4
-    """Number of batches that the other loops use in turn."""
+    """Number of batches that the other loops use one after the other."""
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class InterleavedTimer(Callback):
             self._next(trainer, pl_module)
 
     def _count(self, last: bool) -> None:
-        """Count one more step of `fit`; the time between epochs is not counted."""
+        """Count one more step of `fit`, without the time between epochs."""
         if self.started is None:
             self.skips += 1
             if self.skips >= self.settle and not last:
@@ -113,7 +114,7 @@ class InterleavedTimer(Callback):
         self.skips = 0
 
     def _next(self, trainer: Trainer, method: StudentModule) -> None:
-        """Continue after some steps of `fit`: time it again with the profiler, then time the other loops."""
+        """Begin the next part of a round: steps of `fit` with the profiler, or steps of the other loops."""
         mean = self.spent / self.counted
         if not self.watched:
             self._keep("fit", mean)
@@ -142,7 +143,7 @@ class InterleavedTimer(Callback):
             (self.seconds if where is None else where).setdefault(name, []).append(seconds)
 
     def _others(self, trainer: Trainer, method: StudentModule, wanted: set[str | None]) -> dict[str, Run]:
-        """Return the wanted loops, each on a copy of the networks with the speed settings of the run."""
+        """Return the loops with the given names; each loop has a copy of the networks and the run's speed settings."""
         speed = next(callback for callback in trainer.callbacks if isinstance(callback, Speed))
         runs: dict[str, Run] = {}
         for name, kind in (("bare", Loop), ("networks", NetworksAlone)):
@@ -173,7 +174,7 @@ class InterleavedTimer(Callback):
         if self.peak:
             result |= {"before": self.peak.before, "peak": self.peak.mebibytes()}
         self.path.write_text(json.dumps(result))
-        raise SystemExit(0)  # not should_stop, which needs the results of validation within an epoch
+        raise SystemExit(0)  # trainer.should_stop cannot be used here, because it needs results of the validation
 
 
 def _name(device: torch.device) -> str:

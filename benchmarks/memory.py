@@ -8,10 +8,11 @@ _MIB = 2**20
 
 
 class Peak:
-    """The peak, since this object was created, of the process's resident memory or of a GPU's allocated memory.
+    """The peak memory since this object was created.
 
     Args:
-        device: device whose memory is measured; for the CPU, the resident memory of the process.
+        device: device whose memory is measured. For a GPU, it is the allocated memory. For the CPU, it is the resident
+            memory of the process.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Cost of a training step of each method, compared with KD in the same run."""
+"""Time and memory of a training step of each method, compared with KD."""
 
 import inspect
 import statistics
@@ -28,11 +28,11 @@ METHODS: dict[str, type[StudentModule]] = {
 
 
 class MethodsBenchmark:
-    """Measures a training step of every method: both forward passes, the losses, the backward pass, the optimizer.
+    """Measures a training step of each method: both forward passes, the losses, the backward pass, and the optimizer.
 
-    Methods have their default settings, and are measured on one batch of noise in float32. They take turns within each
-    round, and the first round is not counted. The losses are also measured separately, with stored outputs of both
-    networks. This includes the gradient of the losses and all modules that are trained in addition to the student.
+    The methods have their default settings, and are measured on one batch of noise in float32. They are timed in turns,
+    and the first round is not counted. The losses are also measured alone, with stored outputs of both networks. This
+    measurement includes the gradients of the losses, and all modules that are trained in addition to the student.
 
     Args:
         teacher: name of any timm model; its weights are random.
@@ -40,10 +40,10 @@ class MethodsBenchmark:
         size: height and width of the images in pixels.
         classes: number of classes of both classifiers.
         batch_size: number of images per step.
-        rounds: number of timed rounds; their median and range are printed.
+        rounds: number of timed rounds. Their median and their range are printed.
         steps: number of steps of a method in a round.
-        only: names of the methods to measure; KD is always measured. Default: all.
-        device: `cpu` or `cuda`; with `cuda` the peak memory of a step is also printed.
+        only: names of the methods to measure. KD is always measured. Default: all methods.
+        device: `cpu` or `cuda`. With `cuda`, the peak memory of a step is also printed.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class MethodsBenchmark:
         self.names = [*dict.fromkeys(["KD", *(only or METHODS)])]
 
     def __call__(self) -> dict[str, float]:
-        """Return the median number of seconds of a step of every method."""
+        """Return the median time of a step of each method, in seconds."""
         with tempfile.TemporaryDirectory() as folder:
             built = {name: self._build(METHODS[name], Path(folder) / "teacher.safetensors") for name in self.names}
         steps = {name: Step(method, self._batch()) for name, method in built.items()}
@@ -147,7 +147,7 @@ class Step:
         self.optimizer = method.optimizer([p for p in method.parameters() if p.requires_grad])
 
     def seconds(self, count: int, *, losses_alone: bool = False) -> float:
-        """Return the mean seconds of some steps, or of the forward and backward passes of their losses."""
+        """Return the mean time of complete steps, or only of the losses and their gradients, in seconds."""
         if losses_alone:
             with Replay(self.method, self.batch):
                 return self._seconds(count, lambda: None)
@@ -175,7 +175,7 @@ class Replay:
 
     Args:
         method: method whose networks are replaced by their stored outputs.
-        batch: batch that the networks read once.
+        batch: batch for which the outputs are computed once.
     """
 
     def __init__(self, method: StudentModule, batch: Batch) -> None:

@@ -1,4 +1,4 @@
-"""Start-up time: user CPU seconds of short commands, relative to those of importing the libraries."""
+"""CPU time (user) of short commands, compared with the CPU time of importing the libraries."""
 
 import os
 import resource
@@ -22,16 +22,16 @@ COMMANDS: dict[str, tuple[tuple[str, ...], float]] = {
     "compare --help": (("-m", "kd_lightning", "compare", "--help"), 0.35),
     "fit --print_config": (("-m", "kd_lightning", "fit", "--config", _CONFIG, "--print_config"), 1.05),
 }
-"""Arguments of Python, and the largest allowed share of the seconds of importing the libraries."""
+"""Arguments of Python for each command, and its largest allowed CPU time as a share of that of importing libraries."""
 
 
 class StartBenchmark:
-    """Measures user CPU seconds of short commands, and of importing torch, Lightning, timm and torchmetrics.
+    """Measures the CPU time (user) of short commands, and of importing torch, Lightning, timm and torchmetrics.
 
-    Each command is run once to write the bytecode, and then once per round.
+    Each command is first run once, so that Python writes its bytecode. It is then run once per round.
 
     Args:
-        rounds: number of timed rounds; the medians are printed.
+        rounds: number of timed rounds. The medians are printed.
     """
 
     def __init__(self, rounds: int = 5) -> None:
@@ -39,7 +39,7 @@ class StartBenchmark:
         self.rounds = rounds
 
     def __call__(self) -> dict[str, float]:
-        """Print a table, and return the share of each command by name."""
+        """Print a table, and return for each command its CPU time divided by that of importing the libraries."""
         lines = {"libraries": LIBRARIES, **{name: line for name, (line, _) in COMMANDS.items()}}
         seconds: dict[str, list[float]] = {name: [] for name in lines}
         for number in range(self.rounds + 1):
@@ -60,7 +60,7 @@ class StartBenchmark:
 
 
 def user_seconds(line: tuple[str, ...]) -> float:
-    """Return the user CPU seconds of a Python process.
+    """Return the CPU time (user) of a Python process in seconds.
 
     Raises:
         subprocess.CalledProcessError: if the process fails.

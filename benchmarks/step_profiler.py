@@ -24,10 +24,10 @@ ORDER = ("data", "teacher", "student", "loss", "backward", "optimizer", "logging
 
 
 class StepProfiler(Profiler):
-    """A profiler for Lightning that assigns time to the innermost part of the step that is running.
+    """A profiler for Lightning. If parts of a step are nested, the time counts for the innermost part.
 
-    On a GPU it waits at the end of every part, so that the sum of the parts is larger than the time of a step without
-    the profiler.
+    On a GPU, the profiler waits at the end of every part. The sum of all parts is therefore larger than the time of a
+    step without the profiler.
 
     Args:
         clock: function that returns the time in seconds.
@@ -54,12 +54,12 @@ class StepProfiler(Profiler):
         self.inside.append(part)
 
     def stop(self, action_name: str = "") -> None:
-        if len(self.inside) > 1:  # otherwise the part began before the profiler
+        if len(self.inside) > 1:  # otherwise the part began before the profiler was used
             self._turn()
             self.inside.pop()
 
     def go(self) -> None:
-        """Start to count time."""
+        """Start counting time."""
         self.last, self.runs = self.clock(), True
 
     def halt(self) -> None:
@@ -69,7 +69,7 @@ class StepProfiler(Profiler):
 
     @contextmanager
     def on(self, trainer: Trainer, method: StudentModule) -> Iterator[None]:
-        """Profile the steps of the trainer, the networks within the losses, and logging."""
+        """Profile the steps of the trainer inside the block, including both networks and logging as separate parts."""
         before, trainer.profiler = trainer.profiler, self
         places: list[tuple[Any, str, str]] = [
             (method.student, "features", "student"),
@@ -78,7 +78,7 @@ class StepProfiler(Profiler):
         if hasattr(method, "teacher"):
             places.append((method, "teacher_features", "teacher"))
         if "training_terms" in vars(method):
-            places = []  # compiled as one graph, which has no separate parts
+            places = []  # the step is compiled as one graph, in which the networks are no separate parts
         places += [(method, "log_dict", "logging")]
         places += [(logger, name, "logging") for logger in trainer.loggers for name in ("log_metrics", "save")]
         originals = [(owner, name, vars(owner).get(name)) for owner, name, _ in places]

@@ -1,4 +1,4 @@
-"""Tables of the measurements."""
+"""The tables that `benchmarks.fit` prints."""
 
 import statistics
 from typing import Any
@@ -16,7 +16,7 @@ _NAMES = {
 
 
 def print_one(result: dict[str, Any]) -> None:
-    """Print a table of the loops that were measured with a config, and a table of the parts of a step."""
+    """Print the table of the loops for one config and variant, and the table of the parts of a step."""
     console = wide()
     if "error" in result:
         console.print(f"failed: {result['error']}", highlight=False)
@@ -39,7 +39,7 @@ def print_one(result: dict[str, Any]) -> None:
     console.print(table)
     parts = {part: statistics.median(result["parts"][part]) for part in ORDER if part in result["parts"]}
     total = sum(parts.values())
-    console.print(f"where fit's time goes: {total * 1e3:,.1f} ms per step with the profiler", highlight=False)
+    console.print(f"parts of a step of fit: {total * 1e3:,.1f} ms in total with the profiler", highlight=False)
     table = Table()
     for column in ("", "ms, median", "share"):
         table.add_column(column, justify="left" if not column else "right")
@@ -49,7 +49,7 @@ def print_one(result: dict[str, Any]) -> None:
 
 
 def print_all(results: list[dict[str, Any]]) -> None:
-    """Print a table with one line per config and variant."""
+    """Print a table with one row for each config and variant."""
     table = Table(title="all configs and variants", title_justify="left")
     columns = ["", "variant", "images/s", "ms per step", "lowest to highest", "s per epoch", "times the bare loop's"]
     known = [name for result in results for name in result.get("seconds", {}) if name.startswith("torchdistill")]

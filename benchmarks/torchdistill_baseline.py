@@ -1,4 +1,4 @@
-"""The same step in torchdistill 1.1.5: its training box, losses and loader, with the same networks and images."""
+"""The same training step in torchdistill 1.1.5: its own loop, losses and loader, but the same networks and images."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -20,7 +20,7 @@ from kd_lightning.methods import KD, SP
 
 
 class Pictures(Dataset):
-    """Images in memory as single Pillow images with torchvision's transforms, as in torchvision's CIFAR10."""
+    """A data set of images in memory. It returns one transformed Pillow image at a time, like torchvision's CIFAR10."""
 
     def __init__(self, images: StoredImages, transform: Any) -> None:
         self.pixels = images.images[images.places].permute(0, 2, 3, 1).cpu().numpy()
@@ -34,20 +34,20 @@ class Pictures(Dataset):
 
 
 WORKERS = (0, 1, 2)
-"""Numbers of workers of the loader; the fastest one counts."""
+"""Numbers of workers with which the loader is measured; only the fastest one is printed."""
 
 
 def runs_of(method: StudentModule, trainer: Trainer) -> dict[str, Callable[[int], None]]:
     """Return functions that run torchdistill's DistillationBox for a number of steps.
 
-    There is one function per number of workers, in the precision of the run and in float32.
+    There is one function for each number of workers and each precision, which is that of the run or float32.
 
     Args:
-        method: KD or SP, with the networks and the settings; it is copied.
-        trainer: trainer of the run, with its data.
+        method: object of KD or SP, which is copied, including its networks and settings.
+        trainer: trainer of the run, including its data.
 
     Raises:
-        ConfigError: for a method, data or an augmentation that is not the same in both codebases.
+        ConfigError: if the method, the data or an augmentation has no equal in torchdistill.
     """
     if type(method) not in (KD, SP) or (isinstance(method, SP) and method.layers != 1):
         raise ConfigError(f"against: only KD, and SP of the last maps, can be compared, not {type(method).__name__}")
@@ -58,7 +58,7 @@ def runs_of(method: StudentModule, trainer: Trainer) -> dict[str, Callable[[int]
     plain = deepcopy(method).to(memory_format=torch.contiguous_format)
     contexts = {f"torchdistill in {trainer.precision}": trainer.precision_plugin.train_step_context}
     if trainer.precision != "32-true":
-        contexts["torchdistill"] = nullcontext  # its default: mixed precision needs another library
+        contexts["torchdistill"] = nullcontext  # torchdistill's default is float32: mixed precision needs a library
     return {
         f"{name}, {count} workers": _Runner(deepcopy(plain), trainer, images, count, context).run
         for name, context in contexts.items()
@@ -67,7 +67,7 @@ def runs_of(method: StudentModule, trainer: Trainer) -> dict[str, Callable[[int]
 
 
 class _Runner:
-    """Runs torchdistill's loop, as in its examples, for a number of steps at a time."""
+    """Runs torchdistill's loop for a number of steps at a time, in the same way as torchdistill's examples."""
 
     def __init__(
         self, method: StudentModule, trainer: Trainer, images: StoredImages, workers: int, context: Any
@@ -123,7 +123,7 @@ class _Runner:
 
 
 def _config(method: StudentModule) -> dict[str, Any]:
-    """Return the settings of torchdistill for the same networks and the same loss."""
+    """Return torchdistill's settings for the networks and the loss of a method."""
     student_output = {"is_from_teacher": False, "module_path": ".", "io": "output"}
     wrapped = {"key": "SimpleLossWrapper", "kwargs": {"input": student_output, "target": {"uses_label": True}}}
     entropy = {"criterion": {"key": "CrossEntropyLoss", "kwargs": {}}, "criterion_wrapper": wrapped}
@@ -133,7 +133,7 @@ def _config(method: StudentModule) -> dict[str, Any]:
         for role in ("student", "teacher")
         for what, value in (("path", "."), ("io", "output"))
     }
-    if method.kd_weight:  # its beta does not include tau^2 if alpha is 0
+    if method.kd_weight:  # without alpha, torchdistill's KDLoss does not multiply by tau^2
         settings = {
             **logits,
             "temperature": method.kd_temperature,

@@ -1,4 +1,4 @@
-"""Mixup and CutMix as stateless functions, used by data sets and by methods."""
+"""Mixup and CutMix as stateless functions, which data sets and methods use."""
 
 from typing import Literal, NamedTuple
 
@@ -22,7 +22,7 @@ class Mixed(NamedTuple):
 
 
 def partners(keys: Tensor) -> Tensor:
-    """Return the row of a partner for each of N samples (int64); each row occurs once.
+    """Return the row of a partner for each of N samples, as int64. Each row occurs once.
 
     The keys put the samples into a random circle, and the partner of each sample is the next one in the circle. If
     N > 1, no sample is its own partner. The result depends on which samples are in the batch, but not on their order.
@@ -53,7 +53,7 @@ def cutmix(images: Tensor, keys: Tensor, partners: Tensor, mix_lambda: Tensor) -
     """Return images in which a box of area 1 - mix_lambda comes from the partner (Yun et al. 2019).
 
     The box is centred on a random pixel and clipped at the border. The returned `mix_lambda` is the share of each image
-    that remains after clipping.
+    outside the clipped box.
     """
     images = as_float(images)
     height, width = images.shape[-2:]
@@ -77,14 +77,14 @@ class Mixing:
     """Mixup and CutMix of the training batches and their labels, with the options of timm's Mixup.
 
     The partner of an image is in the same batch. The mixed images therefore depend on the batch size and the number of
-    devices, but on nothing else.
+    devices.
 
     Args:
-        mixup: alpha of the distribution Beta(alpha, alpha) for mixup; 0 disables mixup.
-        cutmix: alpha of the distribution Beta(alpha, alpha) for CutMix; 0 disables CutMix.
-        switch: probability of CutMix if both are enabled.
-        probability: probability that a batch (or a sample) is mixed.
-        per: `batch` draws one operation and one share for all images of a batch, `sample` draws them for each image.
+        mixup: Parameter alpha of the distribution Beta(alpha, alpha) for mixup; 0 disables mixup.
+        cutmix: Parameter alpha of the distribution Beta(alpha, alpha) for CutMix; 0 disables CutMix.
+        switch: Probability of CutMix if both are enabled.
+        probability: Probability that a batch (or a sample, with `per: sample`) is mixed.
+        per: Number of random draws of the operation and the share: one per `batch`, or one per `sample`.
 
     Raises:
         ConfigError: if a value is out of range, or if mixup and CutMix are both disabled.

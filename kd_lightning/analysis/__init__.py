@@ -1,4 +1,4 @@
-"""Analysis of a finished run: load its checkpoint and plot what its networks compute. Used by the notebooks."""
+"""Analysis of a finished run, used by the notebooks: load its checkpoint, and plot what its networks compute."""
 
 from kd_lightning.analysis.angles import MappedTeacher, pair_cosines, plot_angles
 from kd_lightning.analysis.calibration import Calibration, calibration, reliability_diagrams

@@ -1,4 +1,4 @@
-"""Plots for TinTeM: the teacher's vectors mapped to the student's width, and whether the mapping preserves angles."""
+"""Plots for TinTeM: whether its map preserves the angles between the teacher's vectors, and what the student learns."""
 
 from typing import NamedTuple
 
@@ -24,18 +24,19 @@ class MappedTeacher(NamedTuple):
 
 @full_precision
 def pair_cosines(vectors: Tensor) -> Tensor:
-    """Return the cosines of all N (N - 1) / 2 pairs of N vectors N,D."""
+    """Return the cosines of all N (N - 1) / 2 pairs of vectors N,D."""
     rows = normalize(vectors.detach())
     above = torch.triu_indices(len(rows), len(rows), offset=1, device=rows.device)
     return (rows @ rows.T)[above[0], above[1]]
 
 
 def plot_angles(states: dict[str, MappedTeacher]) -> Figure:
-    """Plot one row per state (`before`, `after`): pairwise cosines after the mapping, and the student's cosines.
+    """Plot the cosines of the vectors, with one row of two plots for each state (`before`, `after`).
 
-    Left: cosines of pairs after the head against the original cosines. Points on the line are pairs whose angle the
-    head preserves, which is the aim of SNE. Right: cosines of student and mapped teacher. At 1 the directions are
-    equal, which is the aim of the cosine loss.
+    The left plot shows pairs of the teacher's vectors: their cosine after the head against their original cosine. A
+    pair on the line has the same angle before and after the head, which is the aim of SNE. The right plot is a
+    histogram of the cosines between the student's vector and the mapped teacher's vector of an image. The aim of the
+    cosine loss is 1, where both vectors have the same direction.
     """
     figure = Figure(figsize=(7.4, 0.3 + 2.7 * len(states)), layout="constrained", facecolor="white")
     panels = figure.subplots(len(states), 2, squeeze=False, sharex="col")

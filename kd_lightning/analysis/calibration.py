@@ -16,11 +16,11 @@ class Calibration(NamedTuple):
     """Result of `calibration`."""
 
     temperature: float
-    """Divisor of the logits, fitted on the validation images (Guo et al. 2017, section 4.2)."""
+    """Number by which the logits are divided, fitted on the validation images (Guo et al. 2017, section 4.2)."""
     before: metric.Reliability
     after: metric.Reliability
     ece: float
-    """Expected calibration error of the evaluated images, 15 bins."""
+    """Expected calibration error on the evaluated images, with 15 bins."""
     ece_scaled: float
 
 
@@ -28,12 +28,12 @@ def calibration(view: NetworkView) -> Calibration:
     """Return a classifier's calibration on the evaluated images; the temperature is fitted on the validation images.
 
     Raises:
-        ConfigError: for a classifier that is not trained, or data without labels or validation images.
+        ConfigError: if the classifier is not trained, or if the data have no labels or no validation images.
     """
     if not view.knows_classes or not view.data.labeled:
         raise ConfigError(
-            f"{view.network.name}: this network has no classifier trained on the data's labels, so there are no "
-            "predictions to calibrate; choose a run with labels that trains a classifier"
+            f"{view.network.name}: this network has no classifier that was trained on the data's labels, so there are "
+            "no predictions to calibrate; choose a run that trains a classifier with labels"
         )
     view.data.setup("fit")
     if "val" not in view.data.datasets:
@@ -49,7 +49,7 @@ def calibration(view: NetworkView) -> Calibration:
 
 
 def reliability_diagrams(result: Calibration) -> Figure:
-    """Plot accuracy by confidence before and after scaling, and below it the share of images in each bin."""
+    """Plot accuracy by confidence, before and after scaling; the plots below show the share of images in each bin."""
     figure = Figure(figsize=(7.4, 4.0), layout="constrained", facecolor="white")
     panels = figure.subplots(2, 2, height_ratios=(3, 1), sharex=True, sharey="row")
     titles = (

@@ -28,19 +28,19 @@ class ProbabilityPair(NamedTuple):
     """N,K."""
 
     def differ(self) -> Tensor:
-        """Return for each of N images whether the predicted classes differ."""
+        """Return for each of the N images whether student and teacher predict different classes."""
         return self.student.argmax(dim=1) != self.teacher.argmax(dim=1)
 
 
 def disagreements(view: NetworkView, max_images: int = 8) -> ProbabilityPair:
     """Return the evaluated images on which the predictions of student and teacher differ most.
 
-    Images with different predicted classes come first; both groups are sorted by decreasing KL(teacher || student). For
-    a classifier that is not trained on the data's classes, the probabilities are the votes of the nearest training
-    images.
+    Images for which the two networks predict different classes come first. Within these images, and within the others,
+    the order is by decreasing KL(teacher || student). If a classifier is not trained on the data's classes, the
+    probabilities are the votes of the nearest training images.
 
     Raises:
-        ConfigError: for a run without a teacher, or for an untrained classifier on data without labels.
+        ConfigError: if the run has no teacher, or if a classifier is not trained and the data have no labels.
     """
     check_positive(max_images=max_images)
     if view.teacher is None:
@@ -52,7 +52,7 @@ def disagreements(view: NetworkView, max_images: int = 8) -> ProbabilityPair:
         )
     predictions = view.predictions()
     student, teacher = (_probabilities(side).cpu() for side in (view, view.teacher))
-    # with 0 votes of the student the divergence would be infinite, and the order of these images arbitrary
+    # for a class without votes of the student, the divergence would be infinite and could not order the images
     apart = F.kl_div(student.clamp(min=1e-6).log(), teacher, reduction="none").sum(dim=1)
     differ = student.argmax(dim=1) != teacher.argmax(dim=1)
     rows = (apart + differ * (apart.max() - apart.min() + 1)).argsort(descending=True, stable=True)[:max_images]
@@ -61,7 +61,7 @@ def disagreements(view: NetworkView, max_images: int = 8) -> ProbabilityPair:
 
 
 def disagreement_grid(pairs: ProbabilityPair, names: Sequence[str], *, max_classes: int = 4) -> Figure:
-    """Plot each image with its most probable classes: the teacher's bars hatched, the student's plain."""
+    """Plot each image with its most probable classes; the bars of the teacher are hatched."""
     count = len(pairs.images)
     columns = max(1, min(4, count))
     rows = max(1, -(-count // columns))
@@ -85,7 +85,7 @@ def disagreement_grid(pairs: ProbabilityPair, names: Sequence[str], *, max_class
 
 
 def draw_shares(axes: Axes, student: Tensor, teacher: Tensor, names: Sequence[str], *, max_classes: int) -> None:
-    """Draw two distributions over K classes as pairs of bars, for the classes that are most probable in either."""
+    """Draw two distributions over K classes as pairs of bars, for the classes that are most probable in one of them."""
     classes = torch.maximum(student, teacher).topk(min(max_classes, len(student))).indices.sort().values.tolist()
     places = torch.arange(len(classes)).numpy()
     axes.barh(

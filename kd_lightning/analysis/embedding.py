@@ -1,4 +1,4 @@
-"""Two-dimensional projections of the embeddings of teacher and student."""
+"""Projections of the embeddings of teacher and student to two dimensions."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -21,10 +21,10 @@ MAX_NAMED_CLASSES = 30
 
 
 def project_2d(embedding: Tensor, *, by: Literal["tsne", "umap"] = "tsne", seed: int = 0) -> np.ndarray:
-    """Project embeddings N,D to points N,2 by cosine distance; the directions of the axes have no meaning.
+    """Project embeddings N,D to points N,2, by the cosine distance; the directions of the axes have no meaning.
 
-    t-SNE is scikit-learn's, with a perplexity of 30 (at most a third of the number of images), initialised with the
-    first two principal components. UMAP needs the package umap-learn.
+    t-SNE is that of scikit-learn, initialised with the first two principal components. Its perplexity is 30, but at
+    most a third of the number of images. UMAP needs the package umap-learn.
 
     Raises:
         ConfigError: for fewer than 4 images, for values that are not finite, or for UMAP without its package.
@@ -32,8 +32,8 @@ def project_2d(embedding: Tensor, *, by: Literal["tsne", "umap"] = "tsne", seed:
     if len(embedding) < 4 or not embedding.isfinite().all():
         broken = int(embedding.isfinite().logical_not().sum())
         raise ConfigError(
-            f"embedding: {len(embedding)} images and {broken} values that are not finite are given; give 4 images or "
-            "more, and finite values"
+            f"embedding: it has {len(embedding)} images, and {broken} of its values are not finite; give at least 4 "
+            "images and only finite values"
         )
     rows = normalize(embedding.detach().cpu().double()).numpy()
     if by == "umap":
@@ -47,7 +47,7 @@ def project_2d(embedding: Tensor, *, by: Literal["tsne", "umap"] = "tsne", seed:
 
 
 def align_2d(points: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Return points N,2 centred and rotated or mirrored to match the points `like`, N,2 (orthogonal Procrustes)."""
+    """Return points N,2, centred, and rotated or mirrored to match the points `like`, N,2 (orthogonal Procrustes)."""
     points, like = points - points.mean(axis=0), like - like.mean(axis=0)
     return points @ orthogonal_procrustes(points, like)[0]
 
@@ -62,16 +62,17 @@ def embedding_maps(
     seed: int = 0,
     max_images: int = 2000,
 ) -> Figure:
-    """Plot two projections of the same images, the student's aligned to the teacher's; images without label are grey.
+    """Plot the projections of both embeddings; the student's projection is rotated to match the teacher's.
 
     Args:
         student: embeddings N,D.
         teacher: embeddings N,E.
-        labels: N; each class has a colour and a marker.
+        labels: labels N. Each class has a colour and a marker. Images without a label are grey.
         names: class names.
         by: projection method.
         seed: seed of both projections.
-        max_images: number of images that are drawn, at regular intervals; t-SNE of many images takes minutes.
+        max_images: largest number of images that are drawn. They are selected at regular intervals, because t-SNE of
+            many images takes minutes.
     """
     check_pair(student, teacher)
     step = -(-len(labels) // max_images)

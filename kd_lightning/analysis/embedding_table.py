@@ -1,4 +1,4 @@
-"""Plot for CoSS: the embeddings of a batch as a table whose rows and columns are compared."""
+"""Plot for CoSS: the embeddings of a batch as tables; CoSS compares their rows and their columns."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,10 +12,12 @@ from kd_lightning.reports.style import COLORS, tidy
 
 @full_precision
 def row_and_column_cosines(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cosines of the N rows (CoSS's L_co is minus their mean) and of the D columns (L_ss) of N,D and N,D.
+    """Return the cosines between the N rows of two tables N,D, and the cosines between their D columns.
+
+    The mean over the rows, multiplied by -1, is CoSS's loss L_co. The mean over the columns, multiplied by -1, is L_ss.
 
     Raises:
-        ConfigError: for different shapes; CoSS's head maps the student's embedding to the teacher's width.
+        ConfigError: if the shapes differ. CoSS's head maps the student's embedding to the teacher's width.
     """
     if student.shape != teacher.shape or student.ndim != 2:
         shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
@@ -26,12 +28,12 @@ def row_and_column_cosines(student: Tensor, teacher: Tensor) -> tuple[Tensor, Te
 
 
 def plot_embedding_table(student: Tensor, teacher: Tensor, labels: Tensor, *, title: str = "") -> Figure:
-    """Plot the teacher's embedding and the student's after the head, with the cosine of each row and each column.
+    """Plot the embeddings of student and teacher as tables, with the cosine of each row and of each column.
 
     Args:
-        student: N,D, after the head.
-        teacher: N,D.
-        labels: N; rows are sorted by label, columns by the teacher's mean.
+        student: embeddings N,D of the student, after the head.
+        teacher: embeddings N,D of the teacher.
+        labels: labels N. The rows are sorted by label. The columns are sorted by their mean in the teacher's table.
         title: title of the figure.
     """
     row_cosines, column_cosines = row_and_column_cosines(student.detach(), teacher.detach())
@@ -39,7 +41,7 @@ def plot_embedding_table(student: Tensor, teacher: Tensor, labels: Tensor, *, ti
     figure = Figure(figsize=(7.8, 4.1), layout="constrained", facecolor="white")
     grid = figure.add_gridspec(2, 3, width_ratios=(3, 3, 1.1), height_ratios=(3, 1.1))
     edges = class_boundaries(labels[order])[0]
-    # rows are normalised because cosines do not depend on their length
+    # the rows are drawn with length 1, because cosines do not depend on the length
     for column, (name, table) in enumerate((("teacher", teacher), ("student after the head", student))):
         axes = figure.add_subplot(grid[0, column])
         rows = table.detach()[order][:, columns]

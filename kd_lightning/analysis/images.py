@@ -13,12 +13,12 @@ def images_per_class(data: ImageData, count: int, *, classes: int | None = None,
 
     Args:
         data: data with labels.
-        count: images per class; a class with fewer images contributes all of them.
+        count: number of images per class; of a class with fewer images, all are returned.
         classes: number of classes, counted from the first; default: all.
         split: `train`, `val` or `test`.
 
     Raises:
-        ConfigError: for images without labels.
+        ConfigError: if the images have no labels.
     """
     check_positive(count=count)
     data.setup("test" if split == "test" else "fit")

@@ -8,7 +8,7 @@ from kd_lightning.reports.style import INK, label, panel, size_of
 
 
 def plot_differences(comparison: Comparison, metric: str | Metric | None = None) -> Figure:
-    """Plot each group's mean difference to the baseline, paired by seed, with its 95 % t-interval.
+    """Plot each group's mean difference to the baseline with its 95 % t-interval; runs with the same seed form pairs.
 
     Args:
         comparison: a result of `reports.compare`.

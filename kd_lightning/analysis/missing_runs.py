@@ -1,4 +1,4 @@
-"""Command lines of `fit` for the runs that a notebook needs and that do not exist yet."""
+"""Command lines of `fit` for the runs that a notebook needs, if they do not exist yet."""
 
 import os
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ def missing_runs(
     *arguments: str,
     seeds: int = 3,
 ) -> list[list[str]]:
-    """Return arguments of `kd_lightning.cli.main`: one list per config and seed without a finished run in `folder`.
+    """Return arguments of `kd_lightning.cli.main`: one list for each config and seed that has no finished run.
 
-    Runs are named after their config's file and seed (`kd-s0`) and log to their own folder only. From the shell,
-    `python -m kd_lightning repeat` does the same and more.
+    The name of a run consists of the name of the config's file and the seed (`kd-s0`). The runs do not log to W&B. On
+    the command line, `python -m kd_lightning repeat` starts such runs.
 
     Args:
-        configs: paths of `fit` configs.
-        folder: folder of runs.
+        configs: paths of configs of `fit`.
+        folder: folder of the runs.
         *arguments: further arguments of `fit`, for all runs.
         seeds: number of seeds, counted from 0.
 

@@ -19,15 +19,15 @@ def soft_targets(logits: Tensor, temperature: float) -> Tensor:
 def plot_mixtures(
     batch: Batch, virtual: Virtual, student: Tensor, teacher: Tensor, names: Sequence[str], *, max_samples: int = 4
 ) -> Figure:
-    """Plot one column per virtual sample: source images with their weights, the mixture, and both soft targets.
+    """Plot mixed images, one per column: the source images with their weights, the mixture, and both soft targets.
 
     Args:
         batch: N images.
         virtual: weights of the mixtures, a result of `virtual_samples`.
-        student: soft targets N,K of the mixed images.
-        teacher: soft targets N,K.
+        student: the student's soft targets N,K for the mixed images.
+        teacher: the teacher's soft targets N,K for the mixed images.
         names: class names.
-        max_samples: number of samples shown: those whose largest weight is smallest.
+        max_samples: largest number of mixed images. The images with the most equal weights are shown.
     """
     mixed = mix(as_float(batch.images), virtual)
     selected = virtual.weights.amax(dim=1).argsort(stable=True)[:max_samples].tolist()

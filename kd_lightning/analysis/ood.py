@@ -1,4 +1,4 @@
-"""Scores of known and unknown images for teacher and student."""
+"""Scores of known and unknown images, for teacher and student."""
 
 from collections.abc import Sequence
 
@@ -14,15 +14,15 @@ from kd_lightning.reports.style import COLORS, INK, label, tidy
 def ood_scores(
     view: NetworkView, unknown: ImageData, *, scores: Sequence[Score] = ("knn", "energy")
 ) -> dict[str, EvaluationResult]:
-    """Return the results of the evaluator `OutOfDistribution` for the teacher, if there is one, and the student.
+    """Return the results of the evaluator `OutOfDistribution` for the student, and for the teacher if there is one.
 
     Args:
-        view: the student's view.
-        unknown: data set whose test images are unknown, resized to the run's size.
-        scores: as in the evaluator; scores of logits are skipped if a classifier is not trained.
+        view: view of the student.
+        unknown: data set with the unknown images. Its test images are used, resized to the size of the run's images.
+        scores: scores, as in the evaluator. If a classifier is not trained, scores of its logits are skipped.
 
     Raises:
-        ConfigError: for unknown images of the run's own classes.
+        ConfigError: if the unknown images have a class of the run's data.
     """
     evaluator = OutOfDistribution(data=[unknown], scores=[*scores])
     view.data.setup("fit")
@@ -33,7 +33,7 @@ def ood_scores(
 
 
 def ood_histograms(results: dict[str, EvaluationResult]) -> Figure:
-    """Plot one row per network and one column per score: known images filled, unknown images outlined."""
+    """Plot histograms of the scores: one row per network, one column per score; known images are filled areas."""
     keys = list(dict.fromkeys(key for result in results.values() for key in result.details["ood"]))
     if not keys:
         raise ConfigError(

@@ -12,10 +12,10 @@ from kd_lightning.errors import RunError
 
 @contextmanager
 def suppress_output() -> Iterator[None]:
-    """Suppress printed output, log messages below errors and warnings inside the block; errors are still raised.
+    """Suppress printed output, warnings, and log messages that are not errors inside the block.
 
     Raises:
-        RunError: if `main` exits, with the last line of stderr.
+        RunError: if `main` ends with an error. The message is the last line of stderr.
     """
     before = logging.root.manager.disable
     try:
@@ -33,12 +33,12 @@ def suppress_output() -> Iterator[None]:
 
 
 def _captured(stack: ExitStack) -> Callable[[], str]:
-    """Capture printed output while the stack is open; return a function that returns the text on stderr."""
+    """Capture the printed output while the stack is open, and return a function that returns the text on stderr."""
     if "IPython" in sys.modules:
         from IPython import get_ipython
         from IPython.utils.capture import capture_output
 
-        if get_ipython() is not None:  # rich uses IPython displays, which are not printed
+        if get_ipython() is not None:  # in IPython, rich displays its output instead of printing it
             captured = stack.enter_context(capture_output())
             return lambda: captured.stderr
     errors = io.StringIO()

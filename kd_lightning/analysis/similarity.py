@@ -1,4 +1,4 @@
-"""Plot of SP's similarity matrices of teacher and student, sorted by class."""
+"""Plot of the similarity matrices that SP compares, with the images sorted by class."""
 
 from collections.abc import Sequence
 
@@ -22,12 +22,12 @@ def sorted_similarities(features: Tensor, labels: Tensor) -> Tensor:
 def similarity_matrices(
     student: Tensor, teacher: Tensor, labels: Tensor, names: Sequence[str], *, title: str | None = None
 ) -> Figure:
-    """Plot the teacher's matrix, the student's, and their difference, whose mean square is SP's loss.
+    """Plot the teacher's matrix, the student's matrix, and the difference, whose mean square is SP's loss.
 
     Args:
-        student: features N,...; SP uses the last feature map.
-        teacher: features N,....
-        labels: N.
+        student: the student's features N,...; SP uses the last feature map.
+        teacher: the teacher's features N,...
+        labels: labels N.
         names: class names.
         title: title of the figure; default: the value of the loss.
     """
@@ -35,7 +35,7 @@ def similarity_matrices(
     student_matrix, teacher_matrix = (sorted_similarities(x, labels).cpu() for x in (student, teacher))
     edges, middles, classes = class_boundaries(labels.sort().values.cpu())
     figure = Figure(figsize=(8.4, 2.9), layout="constrained", facecolor="white")
-    # the diagonal is excluded from the scale, because self-similarities are much larger than the other values
+    # the scale of the colours excludes the diagonal, because self-similarities are much larger than the other values
     off_diagonal = ~torch.eye(len(student_matrix), dtype=torch.bool)
     values = torch.cat([student_matrix[off_diagonal], teacher_matrix[off_diagonal]])
     shared_scale = {"cmap": "cividis", "vmin": min(0.0, float(values.min())), "vmax": float(values.max())}

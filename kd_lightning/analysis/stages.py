@@ -18,13 +18,13 @@ GRID = 8
 def stage_maps(
     network: Network, images: Tensor, *, grid: int | None = GRID, batch_size: int = 256
 ) -> dict[str, Tensor]:
-    """Return each stage's map N,C,H,W by its name in the network, and the `embedding` N,D, in eval mode and float32.
+    """Return the feature map N,C,H,W of each stage by its name, and the `embedding` N,D, in eval mode and float32.
 
     Args:
-        network: network to run; its mode (training or eval) is restored afterwards.
-        images: N,3,H,W, un-normalised.
-        grid: side to which larger maps are average-pooled; None: no pooling.
-        batch_size: images per pass.
+        network: network to run. Its mode (training or eval) is restored afterwards.
+        images: images N,3,H,W that are not normalised.
+        grid: side to which larger maps are reduced by average pooling. None means no pooling.
+        batch_size: number of images per pass.
     """
     check_positive(batch_size=batch_size, **({} if grid is None else {"grid": grid}))
     names = [stage["module"] for stage in network.model.feature_info]
@@ -40,16 +40,16 @@ def stage_maps(
 
 
 def stage_cka(student: Network, teacher: Network, images: Tensor, *, grid: int | None = GRID) -> pd.DataFrame:
-    """Return linear CKA (unbiased) between each stage of the student (rows) and each of the teacher (columns).
+    """Return unbiased linear CKA between each stage of the student (rows) and each stage of the teacher (columns).
 
-    Maps are flattened with their positions, as in the papers (Kornblith et al. 2019; Nguyen et al. 2021): averaging
-    over positions would overestimate the similarity of early stages. Larger maps are average-pooled to `grid` x `grid`
-    first, which bounds the memory.
+    A map is flattened to one vector with all positions, as in the papers (Kornblith et al. 2019; Nguyen et al. 2021).
+    An average over the positions would overestimate the similarity of early stages. Before this, larger maps are
+    reduced to `grid` x `grid` by average pooling, which limits the memory.
 
     Args:
         student: any network.
-        teacher: any network; number and shapes of the stages may differ.
-        images: N,3,H,W; the cost grows with N squared.
+        teacher: any network. The number and the shapes of its stages may differ from the student's.
+        images: images N,3,H,W. The cost grows with N squared.
         grid: as in `stage_maps`.
     """
     student_maps, teacher_maps = (stage_maps(network, images, grid=grid) for network in (student, teacher))
@@ -64,7 +64,7 @@ def stage_cka(student: Network, teacher: Network, images: Tensor, *, grid: int |
 
 
 def cka_heat_map(table: pd.DataFrame) -> Figure:
-    """Plot the table of `stage_cka` as a heat map with the number in each cell."""
+    """Plot the table of `stage_cka` as a heat map, with its value in each cell."""
     figure = Figure(
         figsize=(1.9 + 0.85 * table.shape[1], 1.3 + 0.5 * len(table)), layout="constrained", facecolor="white"
     )

@@ -1,4 +1,4 @@
-"""Training of a method for a few steps, with its loss terms by step."""
+"""Train a method for a few steps, and record its loss terms."""
 
 from typing import Any, NamedTuple
 
@@ -17,16 +17,16 @@ from kd_lightning.models import Features, Reads
 from kd_lightning.reports.style import WIDTH, label, styles, tidy
 
 SMOOTH = 10
-"""Window of the smoothed curves, in steps."""
+"""Number of steps over which the smoothed curves are averaged."""
 
 
 class FeaturePair(NamedTuple):
-    """Features of the two networks of a method for the same N images, without gradients."""
+    """Features that the two networks of a method compute for the same N images, without gradients."""
 
     student: Features
     teacher: Features
     aligned: tuple[Tensor, Tensor] | None
-    """Student's and teacher's vectors N,D as the losses compare them (after the head), or None."""
+    """The vectors N,D of student and teacher that the losses compare (after the head), or None."""
 
 
 class _Terms(Callback):
@@ -38,12 +38,12 @@ class _Terms(Callback):
 
 
 def train_steps(method: StudentModule, data: ImageData, steps: int) -> pd.DataFrame:
-    """Train a method for some steps on the CPU with its optimizer; return its weighted loss terms by step, from 1.
+    """Train a method for some steps on the CPU, and return its weighted loss terms by step, counted from 1.
 
     Args:
-        method: method whose student is trained; it is in eval mode afterwards.
+        method: method whose student is trained. It is in eval mode afterwards.
         data: data module with the training images.
-        steps: number of optimizer steps; the schedule is that of a run of this length.
+        steps: number of optimizer steps. The learning rate schedule is that of a run of this length.
     """
     check_positive(steps=steps)
     terms, off = _Terms(), {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
@@ -66,12 +66,12 @@ def train_steps(method: StudentModule, data: ImageData, steps: int) -> pd.DataFr
 
 @torch.no_grad()
 def compute_features(method: Distiller, images: Tensor, *, maps: int = 1) -> FeaturePair:
-    """Return both networks' features for images N,3,H,W in eval mode: the last maps, the embedding and the logits.
+    """Return the features of both networks in eval mode: the last feature maps, the embedding and the logits.
 
     Args:
-        method: method with both networks; its mode (training or eval) is restored afterwards.
-        images: N,3,H,W, un-normalised, possibly mixed.
-        maps: number of stages, counted from the last, whose maps are returned.
+        method: method with both networks. Its mode (training or eval) is restored afterwards.
+        images: images N,3,H,W that are not normalised. They may be mixed images.
+        maps: number of stages whose feature maps are returned, counted back from the last stage.
     """
     was_training = method.training
     method.eval()
@@ -84,7 +84,7 @@ def compute_features(method: Distiller, images: Tensor, *, maps: int = 1) -> Fea
 
 
 def plot_loss_terms(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Plot each method's loss terms by step, one row per method; thin: every step, thick: mean of ten steps.
+    """Plot the loss terms by step, with one row per method. Thin lines show each step, thick lines a mean of ten steps.
 
     Args:
         tables: results of `train_steps` by the method's name.

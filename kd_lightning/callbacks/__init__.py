@@ -1,4 +1,4 @@
-"""Callbacks that save, resume, stop, check and report a run."""
+"""Callbacks that save, resume, stop, check and report on a run."""
 
 from kd_lightning.callbacks.ema import EMA
 from kd_lightning.callbacks.memory import OutOfMemory

@@ -34,12 +34,12 @@ from kd_lightning.runs.inputs import check_inputs, describe
 def callbacks_of(trainer: Any, method: LightningModule) -> list[Callback]:
     """Return a config's callbacks and the callbacks that every command adds.
 
-    If two evaluators have the same title, and would log the same names, only the later one is returned. An evaluator
-    that `--trainer.callbacks+=` appends thus replaces the config's evaluator.
+    Two evaluators with the same title would log the same names. Only the later one is returned. An evaluator that
+    `--trainer.callbacks+=` appends therefore replaces the evaluator of the config.
 
     Args:
-        trainer: arguments of the trainer.
-        method: method of the run.
+        trainer: Arguments of the trainer.
+        method: Method of the run.
     """
     configured = _as_list(trainer.callbacks)
     last = {callback.title: callback for callback in configured if isinstance(callback, Evaluator)}
@@ -50,7 +50,7 @@ def callbacks_of(trainer: Any, method: LightningModule) -> list[Callback]:
 
 
 def default_evaluators(method: LightningModule, data: ImageData, given: list[Callback]) -> list[Evaluator]:
-    """Return the evaluators that are added to every run, except those that the config already contains."""
+    """Return the evaluators that are added to a run by default. Omit evaluators that the config already contains."""
     wanted: list[Evaluator] = [Cost(batch_sizes=[], teacher=True)]
     if data.labeled and method.trains_classifier:
         wanted.append(Classification())
@@ -91,7 +91,7 @@ def first_look(
 def run_context(trainer: Any, folder: Path, *, resumes: bool) -> tuple[RunStatus, PreemptionHandler]:
     """Return two callbacks that `fit` also uses as context managers.
 
-    RunStatus writes state.json and holds the run's lock; PreemptionHandler handles signals.
+    RunStatus writes state.json and holds the run's lock. PreemptionHandler handles signals.
     """
     writes = rank_zero_only.rank == 0 and not trainer.fast_dev_run
     status = RunStatus(folder, resumes=resumes, writes=writes, explain=known_error)
@@ -101,7 +101,7 @@ def run_context(trainer: Any, folder: Path, *, resumes: bool) -> tuple[RunStatus
 def checkpoints_of(
     protocol: Protocol, folder: Path, trainer: Any, method: LightningModule, data: ImageData
 ) -> list[Checkpoint]:
-    """Return the callbacks that save checkpoints; `best.ckpt` is saved only if the run logs val/acc."""
+    """Return the callbacks that save checkpoints. `best.ckpt` is saved only if the run logs val/acc."""
     evaluated = data.has_validation and data.labeled and method.trains_classifier
     return protocol.checkpoints(folder, validated=evaluated and validates(trainer))
 
@@ -109,8 +109,8 @@ def checkpoints_of(
 def plugins_of(trainer: Any) -> dict[str, Any]:
     """Return the trainer's arguments for plugins.
 
-    Checkpoints are written atomically, and read with `weights_only`, so that no pickle executes code.
-    `sync_batchnorm` is replaced by the plugin that does not convert the teacher.
+    One plugin writes checkpoints atomically, and reads them with `weights_only`, so that no pickle executes code.
+    Another plugin replaces the argument `sync_batchnorm`. It does not convert the BatchNorm layers of the teacher.
     """
     plugins = _as_list(trainer.plugins)
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -121,5 +121,5 @@ def plugins_of(trainer: Any) -> dict[str, Any]:
 
 
 def _as_list(given: Any) -> list:
-    """Return an argument of the trainer as a list: it may be a list, a single object or None."""
+    """Return an argument of the trainer as a list. The argument may be a list, a single object or None."""
     return given if isinstance(given, list) else [given] * (given is not None)

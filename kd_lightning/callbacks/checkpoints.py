@@ -11,14 +11,15 @@ from kd_lightning.loggers import ResumableCSVLogger
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves `last.ckpt` at the end of each epoch, after a step at which the run stops, and every `every_n_steps` steps.
+    """Saves `last.ckpt` at the end of each epoch, every `every_n_steps` steps, and after the step at which a run stops.
 
-    If max_steps or max_time ends a run within an epoch, Lightning's ModelCheckpoint would save the epoch as complete. A
-    run that resumes from this checkpoint would then skip the rest of the epoch.
+    Lightning's ModelCheckpoint is not used here. If max_steps or max_time ends a run within an epoch, ModelCheckpoint
+    saves the epoch as complete. A run that resumes from this checkpoint would skip the rest of the epoch.
 
     Args:
-        folder: folder of the run.
-        every_n_steps: number of optimizer steps between two saves within an epoch; None: only at the end of each epoch.
+        folder: Folder of the run.
+        every_n_steps: Number of optimizer steps between two saves within an epoch. With None, `last.ckpt` is saved only
+            at the end of each epoch.
     """
 
     def __init__(self, folder: Path, every_n_steps: int | None = None) -> None:
@@ -26,7 +27,7 @@ class LastCheckpoint(Checkpoint):
 
     @staticmethod
     def of(trainer: Trainer) -> "LastCheckpoint | None":
-        """Return a trainer's LastCheckpoint; None if the run saves no checkpoints."""
+        """Return the LastCheckpoint of a trainer, or None if the run saves no checkpoints."""
         kept = [] if trainer.fast_dev_run else trainer.checkpoint_callbacks
         return next((callback for callback in kept if isinstance(callback, LastCheckpoint)), None)
 
@@ -48,7 +49,7 @@ class LastCheckpoint(Checkpoint):
             self._write(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Save the state after a step within an epoch; it must be called in `on_train_batch_end`."""
+        """Save the state after a step within an epoch. Call this function only in `on_train_batch_end`."""
         # log this step's values, which Lightning would log only after all callbacks
         trainer._logger_connector.update_train_step_metrics()
         self._write(trainer)
@@ -60,7 +61,10 @@ class LastCheckpoint(Checkpoint):
 
 
 def within_epoch(trainer: Trainer) -> bool:
-    """Return whether a run can resume after this step: only if neither a validation nor the epoch's end follows it."""
+    """Return whether a run can resume after this step.
+
+    A run cannot resume there if a validation or the end of the epoch follows the step.
+    """
     loop = trainer.fit_loop.epoch_loop
     return not (loop._num_ready_batches_reached() or loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
 
@@ -74,10 +78,10 @@ def _log_epoch(trainer: Trainer) -> None:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Saves the epoch with the highest val/acc as `best.ckpt`.
+    """Saves `best.ckpt`, the state after the epoch with the highest val/acc.
 
     Args:
-        folder: folder of the run.
+        folder: Folder of the run.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -69,7 +69,7 @@ def meet(address: str, port: int, *, rank: int, world: int, seconds: float) -> T
         ) from error
     store.set(_key(rank), socket.gethostname())
     told = rank > 0
-    while missing := [other for other in range(world) if not store.check([_key(other)])]:
+    while missing := _missing(store, rank, world, place):
         waited = seconds - (until - time.monotonic())
         if waited > seconds:
             raise RunError(
@@ -81,6 +81,13 @@ def meet(address: str, port: int, *, rank: int, world: int, seconds: float) -> T
             print(f"waiting {seconds:.0f} seconds for all processes; {_named(missing)} not started yet", flush=True)
         time.sleep(0.05)
     return store
+
+
+def _missing(store: TCPStore, rank: int, world: int, place: str) -> list[int]:
+    try:
+        return [other for other in range(world) if not store.check([_key(other)])]
+    except (DistError, RuntimeError) as error:
+        raise RunError(f"rank {rank} of {world}: rank 0 has ended; its error is printed there ({place})") from error
 
 
 def _look_up(address: str, seconds: float) -> None:

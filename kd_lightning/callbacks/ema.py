@@ -19,17 +19,17 @@ class EMA(EMAWeightAveraging):
     """Averages the student's weights and BatchNorm statistics over the steps, and logs `val/acc_ema`.
 
     Training does not use the average, and the result of the run is the student itself. The average is saved in the
-    checkpoints and restored when the run is resumed. At the end it is written as `student_ema.safetensors`, which can
-    be evaluated with `test --model.student.checkpoint`. (Lightning's callback also averages the teacher, validates the
-    average instead of the student, and makes the average the result.)
+    checkpoints and restored when the run is resumed. At the end, the average is written as `student_ema.safetensors`.
+    The command `test --model.student.checkpoint` can evaluate this file. Lightning's own callback is different: it also
+    averages the teacher, validates the average instead of the student, and makes the average the result.
 
     Args:
-        decay: weight of the old average in an update; 0.999 averages over roughly the last 1,000 updates.
-        update_every_n_steps: number of optimizer steps between two updates.
-        update_starting_at_step: number of the first step that is averaged; default: the first step.
+        decay: Weight of the old average in an update. With 0.999, the average covers about the last 1,000 updates.
+        update_every_n_steps: Number of optimizer steps between two updates.
+        update_starting_at_step: Number of the first step that is averaged. Default: the first step of the run.
 
     Raises:
-        ConfigError: for a decay that is not between 0 and 1, or an `update_every_n_steps` that is not positive.
+        ConfigError: if decay is not between 0 and 1, or if `update_every_n_steps` is not positive.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class EMA(EMAWeightAveraging):
         super().on_train_batch_end(trainer, pl_module.student, *args)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do nothing: the average is updated by steps, not by epochs."""
+        """Do nothing, because the average is updated after steps and not after epochs."""
 
     def on_train_end(self, trainer: Trainer, pl_module: StudentModule) -> None:
         folder = Path(trainer.default_root_dir)

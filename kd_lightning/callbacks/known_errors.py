@@ -18,7 +18,7 @@ _NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def known_error(error: BaseException) -> BaseException | None:
-    """Return the error that is printed as one line for an exception; None for an exception of unknown cause (a bug)."""
+    """Return the error that is printed as one line for an exception, or None if the exception is a bug."""
     if distributed.peer_is_gone(error):
         return RunError(
             f"rank {rank_zero_only.rank}: another rank has ended; its error is printed above, unless that rank was "

@@ -1,4 +1,4 @@
-"""OutOfMemory: report what used the memory when it ran out, and what may help."""
+"""OutOfMemory: if memory runs out, report what used the memory, and which settings may help."""
 
 import resource
 import sys
@@ -20,7 +20,7 @@ _MANY = 2**26
 class OutOfMemory(Callback):
     """Adds a note to an out-of-memory exception: the memory use of each part of the run, and settings that may help.
 
-    `explained` converts the exception to an error of one line that contains this note.
+    The function `explained` converts the exception to an error of one line that contains this note.
     """
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -35,7 +35,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def explained(error: BaseException) -> RunError | None:
-    """Return an out-of-memory exception as an error of one line that includes its notes; None for other exceptions."""
+    """Return an out-of-memory exception as a one-line error with its notes. Return None for other exceptions."""
     if not is_out_of_memory(error):
         return None
     message = one_line(error)
@@ -50,8 +50,8 @@ def _report(trainer: Trainer, method: LightningModule) -> str:
     own = (tensor for tensor in method.state_dict(keep_vars=True).values() if id(tensor) not in teacher_ids)
     sizes = {
         "the teacher": _bytes([] if teacher is None else teacher.state_dict().values()),
-        "the student and the adapters": _bytes(own),
-        "their gradients": _bytes(parameter.grad for parameter in trained if parameter.grad is not None),
+        "the student and the additional layers (heads)": _bytes(own),
+        "the gradients": _bytes(parameter.grad for parameter in trained if parameter.grad is not None),
         "the optimizer": _bytes(
             value
             for optimizer in trainer.optimizers
@@ -79,7 +79,7 @@ def _report(trainer: Trainer, method: LightningModule) -> str:
 
 
 def _hints(trainer: Trainer, method: LightningModule) -> list[str]:
-    """Return the settings that may reduce the memory use; [] if all of them are already in use."""
+    """Return the settings that may reduce the memory use, or [] if all of them are already in use."""
     data, hints = trainer.datamodule, []
     if not trainer.training:
         if data.eval_batch_size > 1:

@@ -21,7 +21,7 @@ _MOST_IN_A_ROW = 100
 
 
 class Seen(NamedTuple):
-    """The indices of the images and the loss values of one batch; the copy of the values from a GPU is asynchronous."""
+    """Indices of the images and loss values of one batch. The values may still be on their way from the GPU."""
 
     indices: Tensor
     terms: list[str]
@@ -31,17 +31,19 @@ class Seen(NamedTuple):
 class NonFiniteGuard(Callback):
     """Stops the run, or skips the step, if a loss is NaN or infinite.
 
-    The check adds no wait for the GPU, because the losses of a step are read after its backward pass has been queued.
-    The ranks exchange one message per step. It says whether a loss is not finite, and whether a rank has received a
-    signal (`PreemptionHandler`). At such a loss, the optimizer changes no weights, and the running statistics of
-    BatchNorm are restored to their values before the step. Weights that are not finite are never saved. (If a gradient
-    overflows in 16-mixed, the gradient scaler skips the step.)
+    If a loss is not finite, the optimizer changes no weights, and the running statistics of BatchNorm are restored to
+    their values before the step. Weights that are not finite are never saved. This class does not handle gradients that
+    overflow in 16-mixed: the gradient scaler skips these steps.
+
+    The losses of a step are read after its backward pass has been queued on the GPU. The check is therefore no
+    additional wait. The ranks exchange one message per step, which contains two facts: whether a loss is not finite,
+    and whether a rank has received a signal (`PreemptionHandler`).
 
     Args:
-        nonfinite: What to do if a loss is NaN or infinite. `stop` saves last.ckpt, reports the loss term and the
+        nonfinite: Reaction to a loss that is NaN or infinite. `stop` saves last.ckpt, reports the loss term and the
             images, and ends the run before the optimizer step. `skip` skips the step, reports it, and counts it in
-            `train/skipped`. The run ends after 100 skipped steps in succession, or, if an epoch has fewer steps, after
-            that many.
+            `train/skipped`. With `skip`, the run ends after 100 skipped steps in succession. If an epoch has fewer than
+            100 steps, the run ends after an epoch of skipped steps.
         try_step: Whether one training step and one evaluation with a few images are tried before the run's folder is
             created. An error in a network or in a loss, or a step that needs more memory than the device has, then ends
             the command in one line. The trial changes no weights, statistics, queues or random numbers.
@@ -84,7 +86,7 @@ class NonFiniteGuard(Callback):
             self.arrived.record()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Remove the gradients of a step with a loss that is not finite, so that the optimizer changes nothing."""
+        """Remove the gradients if a loss of the step is not finite, so that the optimizer changes nothing."""
         if self.arrived is not None:
             self.arrived.synchronize()  # waits only for the forward pass
         window, (spoilt, self.stop.agreed) = self.window, self.flags.tolist()
@@ -126,7 +128,7 @@ class NonFiniteGuard(Callback):
         self._end(trainer, f"{where}; {resume_hint}", "guard.nonfinite skip")
 
     def _end(self, trainer: Trainer, reason: str, *more: str) -> None:
-        """End the run on all ranks; rank 0 reports the reason."""
+        """End the run on all ranks. Rank 0 reports the reason."""
         if not trainer.is_global_zero:
             raise SystemExit(1)
         hints = ["a lower model.optimizer.lr", *more]
@@ -163,7 +165,7 @@ class NonFiniteGuard(Callback):
 
 
 def _fault(window: list[Seen]) -> str:
-    """Return a text with the terms and images of the first batch whose loss is not finite; '' if there is none."""
+    """Return a text with the terms and images of the first batch whose loss is not finite, or '' without one."""
     for batch in window:
         values = dict(zip(batch.terms, batch.values.tolist(), strict=True))
         bad = [f"train/{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
@@ -193,7 +195,7 @@ def _all_finite(method: LightningModule) -> bool:
 
 
 def _kept(trainer: Trainer) -> str:
-    """Return a text that names the run's last checkpoint; its weights are finite, because others are never saved."""
+    """Return a text that names the last checkpoint of the run. All its weights are finite, as in all checkpoints."""
     last = LastCheckpoint.of(trainer)
     if last and last.path.exists():
         return f"the last good checkpoint is {last.path}"

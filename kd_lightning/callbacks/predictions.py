@@ -17,13 +17,14 @@ class SavePredictions(Callback):
     """Collects the student's predictions into one safetensors file.
 
     The file contains `logits` N,K, `embedding` N,D, `labels` N and `indices` N (positions in the split, as in `Batch`).
-    Its metadata contain, as JSON, `paths` (N names, empty if the images have no files), `class_names` and `split`.
+    The metadata of the file contain `paths`, `class_names` and `split` as JSON. `paths` is a list of N names, or an
+    empty list if the images have no files.
 
     Args:
-        path: path of the file, which must not exist.
+        path: Path of the file, which must not exist.
 
     Raises:
-        ConfigError: for a file that exists, a path that does not end in .safetensors, or more than one device.
+        ConfigError: if the file exists, if the path does not end in .safetensors, or if there is more than one device.
     """
 
     def __init__(self, *, path: str = "predictions.safetensors") -> None:

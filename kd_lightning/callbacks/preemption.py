@@ -16,24 +16,24 @@ from kd_lightning.callbacks.checkpoints import LastCheckpoint, within_epoch
 from kd_lightning.errors import StoppedError
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""Signals that stop a run: from a supervisor, from SLURM before the time limit (--signal=USR1@120), and from Ctrl-C."""
+"""Signals that stop a run. Supervisors send SIGTERM, SLURM sends SIGUSR1 (--signal=USR1@120), Ctrl-C sends SIGINT."""
 
 
 def _stopped(number: int, message: str) -> StoppedError:
-    """Return the error to raise; ranks other than 0 end with status 0, so that a launcher does not kill rank 0."""
+    """Return the error to raise. Ranks other than 0 end with status 0, so that a launcher does not kill rank 0."""
     return StoppedError(128 + number if rank_zero_only.rank == 0 else 0, message)
 
 
 class PreemptionHandler(Checkpoint):  # Lightning calls Checkpoint callbacks last, when a step is complete
     """On SIGTERM, SIGUSR1 or Ctrl-C, saves last.ckpt after the current step, and ends the run on all processes.
 
-    If a validation or the end of the epoch follows the current step, the run ends after the next step that neither
-    follows, or at the end of the epoch. Outside training and validation (while images are read, or in the test at the
-    end) the run ends immediately. A second signal ends the run immediately. As a context manager, the object handles
-    the signals of a complete command.
+    A run cannot resume after a step that is followed by a validation or by the end of the epoch. After such a step, the
+    run ends later: after the next other step, or at the end of the epoch. Outside training and validation, the run ends
+    immediately, for example while images are read or during the final test. A second signal always ends the run
+    immediately. Used as a context manager, the object handles the signals of a complete command.
 
     Args:
-        folder: folder of the run, for the message on how to resume.
+        folder: Folder of the run, which the message on how to resume names.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -41,7 +41,7 @@ class PreemptionHandler(Checkpoint):  # Lightning calls Checkpoint callbacks las
         self.told: int | None = None
         """Number of the signal that this process has received."""
         self.agreed = False
-        """Whether the processes agreed in the last step that one of them has received a signal."""
+        """Whether all processes know, since the last step, that one of them has received a signal."""
         self._trains = False
         self._before: dict[int, Any] = {}
 

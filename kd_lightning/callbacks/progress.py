@@ -13,12 +13,12 @@ from kd_lightning.batch import Batch
 
 
 class Progress(RichProgressBar):
-    """Lightning's rich progress bar for the current epoch, and one line for each completed epoch.
+    """Shows Lightning's rich progress bar for the current epoch, and prints one line for each completed epoch.
 
-    If the output is not a terminal, only the lines are printed.
+    If the output is not a terminal, there is no bar.
 
     Args:
-        refresh_rate: number of batches between two updates of the bar.
+        refresh_rate: Number of batches between two updates of the bar.
     """
 
     def __init__(self, refresh_rate: int = 5) -> None:
@@ -46,7 +46,7 @@ class Progress(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return the values displayed after the bar: training terms without prefix, speed, and remaining time."""
+        """Return the values after the bar: the training terms without `train/`, the speed and the remaining time."""
         if trainer.training and self._due:
             terms = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("train/")}
             self._terms = {name[6:]: float(terms[name]) for name in terms.keys() - {"train/loss", "train/lr"}}

@@ -1,4 +1,4 @@
-"""Protocol: the checkpoints that a run saves, and the one that is its result."""
+"""Protocol: the checkpoints that a run saves, and the checkpoint that is the result of the run."""
 
 import math
 import shutil
@@ -27,18 +27,18 @@ class Protocol(Callback):
     checkpoint is also written as `student.safetensors`, with timm's parameter names.
 
     Args:
-        select: Checkpoint that is the result of the run: `best` (of the epoch with the highest `val/acc`) or `last`.
-            Default: `best` if the run logs `val/acc`, which needs validation images with labels; otherwise `last`. Most
-            papers train on all training images and test the last epoch, as `data.val_split: 0` does.
+        select: Checkpoint that is the result of the run: `last`, or `best` (the epoch with the highest `val/acc`).
+            Default: `best` if the run logs `val/acc`, otherwise `last`. `val/acc` needs validation images with labels.
+            Most papers train on all training images and test the last epoch. `data.val_split: 0` does the same.
         test: Whether the selected checkpoint is tested at the end of `fit`.
         every_n_steps: Number of optimizer steps between two saves of `last.ckpt` within an epoch. If a run is killed,
-            it loses at most these steps. Default: `last.ckpt` is saved only at the end of each epoch.
-        allow_changed_inputs: Whether a run may be resumed although its teacher or its images have changed. Then only a
-            warning says what has changed. Default: the command ends with an error, because the result would belong to
-            neither of the inputs.
+            at most this number of steps is lost. Default: `last.ckpt` is saved only at the end of each epoch.
+        allow_changed_inputs: Whether a run may be resumed if its teacher or its images have changed. A warning then
+            says what has changed. Default: such a run is not resumed, because its result would belong to neither of the
+            inputs.
 
     Raises:
-        ConfigError: for an `every_n_steps` that is not positive.
+        ConfigError: if `every_n_steps` is not positive.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Protocol(Callback):
         """Return the callbacks that save checkpoints into the run's folder.
 
         Raises:
-            ConfigError: for `best` in a run that does not log val/acc.
+            ConfigError: if `select` is `best`, but the run does not log val/acc.
         """
         if self.select == "best" and not validated:
             raise ConfigError(
-                "protocol.select: best selects by val/acc, which this run does not log, because data.val_split, "
-                "trainer.limit_val_batches or trainer.check_val_every_n_epoch leaves no validation, because the images "
-                "have no labels, or because the method trains no classifier; choose last"
+                "protocol.select: best needs val/acc, which this run does not log: there is no validation "
+                "(data.val_split, trainer.limit_val_batches, trainer.check_val_every_n_epoch), the images have no "
+                "labels, or the method trains no classifier; choose last"
             )
         self.select = self.select or ("best" if validated else "last")
         self.selected = folder / f"{self.select}.ckpt"
@@ -96,14 +96,14 @@ class Protocol(Callback):
         self._last = checkpoint.get("last_values", {})
 
     def state_dict(self) -> dict[str, float]:
-        """Return the seconds of training, including those of the runs that this one resumes."""
+        """Return the seconds of training, including the time before the run was resumed."""
         return {"seconds": self._seconds + time.monotonic() - self._begun}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self._seconds = state_dict["seconds"]
 
     def conclude(self, trainer: Trainer, method: LightningModule, data: ImageData) -> None:
-        """After `fit`, write the student of the selected checkpoint, test the checkpoint, and write results.json."""
+        """Write the selected student, test the selected checkpoint, and write results.json at the end of `fit`."""
         resumed_from = Path(trainer.ckpt_path or "")
         if trainer.is_global_zero and self.select == "last" and resumed_from.is_file() and not self.selected.exists():
             shutil.copy(resumed_from, self.selected)  # the earlier session ended during its test
@@ -158,16 +158,18 @@ class Protocol(Callback):
     ) -> None:
         """Print the metrics after `test`, and add them to results.json if they are a result of the checkpoint's run.
 
-        The metrics are added only if the checkpoint is the selected checkpoint of its run, the run has finished, the
-        test evaluates all test images, these have labels, and the settings `EVALUATED_BY` of the command's config are
-        equal to those of the run.
+        The metrics are added only under these conditions:
+
+        - The checkpoint is the selected checkpoint of its run, and this run has finished.
+        - The test evaluates all test images, and they have labels.
+        - The settings `EVALUATED_BY` have the same values in the config of the command and in the config of the run.
 
         Args:
-            trainer: trainer of the test.
-            method: tested method.
-            data: data of the test.
-            ckpt_path: path of the tested checkpoint; None if no checkpoint is given.
-            config: config of the command.
+            trainer: Trainer of the test.
+            method: Method that was tested.
+            data: Data of the test.
+            ckpt_path: Path of the tested checkpoint, or None if no checkpoint is given.
+            config: Config of the command.
         """
         if not trainer.is_global_zero:
             return
@@ -186,7 +188,7 @@ class Protocol(Callback):
     def _no_result(
         self, trainer: Trainer, data: ImageData, checkpoint: Path, run_config: dict[str, Any], config: dict[str, Any]
     ) -> str:
-        """Return why the results of a test are not results of the checkpoint's run; '' if they are."""
+        """Return why the results of a test are not results of the checkpoint's run. Return '' if they are."""
         earlier = results.read(checkpoint.with_name(results.FILE))
         select = (run_config.get("protocol") or {}).get("select")
         by_default = "best.ckpt" if checkpoint.with_name("best.ckpt").exists() else "last.ckpt"
@@ -207,7 +209,10 @@ class Protocol(Callback):
 
 
 def _count_all(trainer: Trainer) -> None:
-    """Set Lightning's counters to the last step, so that the test is logged there; resuming a complete run does not."""
+    """Set Lightning's counters to the last step, so that the test is logged at this step.
+
+    Lightning does not set the counters if a complete run is resumed.
+    """
     loop = trainer.fit_loop
     steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
     loop.epoch_loop._batches_that_stepped = trainer.global_step
@@ -215,7 +220,7 @@ def _count_all(trainer: Trainer) -> None:
 
 
 def _values(trainer: Trainer) -> dict[str, float]:
-    """Return the values that were logged last, by name."""
+    """Return the last logged values by name."""
     return {key: float(value) for key, value in trainer.callback_metrics.items() if key != "val/loss"}
 
 
@@ -232,7 +237,7 @@ EVALUATED_BY = (
     *(f"data.init_args.{name}" for name in ("path", "size", "crop_ratio", "test_split", "labels", "labeled")),
     *(f"data.init_args.{name}" for name in ("split_seed", "val_split", "max_train_samples")),
 )
-"""Settings that must have the same values in a test and in the run to whose results.json the test adds metrics."""
+"""Settings that must be equal in a run and in a later test that adds its metrics to the results.json of the run."""
 
 
 def _at(config: Any, key: str) -> Any:

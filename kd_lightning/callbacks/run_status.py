@@ -19,15 +19,15 @@ from kd_lightning.runs.status import FILE, LOCK, in_words, read_state, write_sta
 class RunStatus(Callback):
     """Writes state.json when a run begins and when the run ends.
 
-    As a context manager around the command, the object holds the lock of the run's folder, so that no other process of
-    kd_lightning trains in this folder. The lock is taken before any other file is written.
+    Used as a context manager around the command, the object holds the lock of the run's folder. No other process of
+    kd_lightning can then train in this folder. The lock is taken before any other file is written.
 
     Args:
-        folder: folder of the run.
-        resumes: whether the run exists and is resumed.
-        writes: whether this process writes: false on ranks other than 0, and with fast_dev_run.
-        explain: function that returns the error that is printed as one line for an exception, or None for an exception
-            of unknown cause.
+        folder: Folder of the run.
+        resumes: Whether the run exists and is resumed.
+        writes: Whether this process writes files. It is false on ranks other than 0, and with fast_dev_run.
+        explain: Function that returns a one-line error for an exception of known cause, and None for any other
+            exception.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class RunStatus(Callback):
         """Take the run's lock.
 
         Raises:
-            ConfigError: if another process holds the lock, or has finished or begun the run in the meantime, or if the
-                folder cannot be created.
+            ConfigError: if another process holds the lock, if it has begun or finished the run in the meantime, or if
+                the folder cannot be created.
         """
         if not self.writes:
             return self

@@ -12,8 +12,8 @@ from kd_lightning.models import Network
 class RunSummary(Callback):
     """Prints the networks, the images and the protocol before the first step.
 
-    It also logs `run/global_batch`, the number of images per optimizer step, and `run/learning_rate`, the learning rate
-    without the schedule's factor.
+    Two values are also logged. `run/global_batch` is the number of images per optimizer step. `run/learning_rate` is
+    the learning rate without the factor of the schedule.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,6 +85,9 @@ def _batch(trainer: Trainer, method: LightningModule, data: ImageData) -> str:
 
 
 def _learning_rate(trainer: Trainer) -> float:
-    """Return the learning rate without the schedule's factor; the current rate of a resumed run contains the factor."""
+    """Return the learning rate without the factor of the schedule.
+
+    The current learning rate of a resumed run contains this factor.
+    """
     schedule = next((config.scheduler for config in trainer.lr_scheduler_configs), None)
     return float(getattr(schedule, "base_lrs", [trainer.optimizers[0].param_groups[0]["lr"]])[0])

@@ -13,10 +13,10 @@ from kd_lightning.io.safe_yaml import load_yaml
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes config.yaml into the run's folder when `fit` begins, and logs the config; it overwrites no other config.
+    """Writes config.yaml into the run's folder when `fit` begins, and logs the config.
 
-    A resumed run (Lightning's argument `overwrite`) retains the config with which it began. (Lightning's callback would
-    write the config in every subcommand.)
+    The config of another run is never overwritten. A resumed run (Lightning's argument `overwrite`) keeps the config
+    with which it began. Lightning's own callback would write the config in every subcommand.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -37,7 +37,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 def _existing(path: Path) -> dict[str, Any] | None:
-    """Return the existing config; None if the file is missing, or incomplete because the run was killed."""
+    """Return the existing config, or None if the file is missing or incomplete (after a run was killed)."""
     try:
         content = load_yaml(path.read_text())
     except (OSError, ValueError, yaml.YAMLError):

@@ -1,4 +1,4 @@
-"""Speed: settings that make training faster and change its numbers only by rounding."""
+"""Speed: settings that make training faster, and change its results only by rounding."""
 
 import logging
 import warnings
@@ -20,8 +20,9 @@ class Speed(Callback):
     """Settings that make training faster, and change its results only by rounding.
 
     Args:
-        channels_last: Whether the networks store weights and feature maps in torch's memory format channels_last, which
-            vector units and tensor cores read directly. Default: only if trainer.precision is half precision.
+        channels_last: Whether the networks store weights and feature maps in torch's memory format channels_last.
+            Vector units and tensor cores can read this format directly. Default: true if trainer.precision is half
+            precision, otherwise false.
         compile: Mode of torch.compile. It compiles both networks and all losses of a training step as one graph. The
             names in checkpoints do not change. On a GPU, `reduce-overhead` and `max-autotune` run the step as a CUDA
             graph. On a CPU, `reduce-overhead` is the same as `default`, and `max-autotune` the same as
@@ -50,14 +51,14 @@ class Speed(Callback):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The arguments of torch.compile; only training batches are compiled, and they all have the same shape."""
+        """Arguments of torch.compile. Only training batches are compiled, and they all have the same shape."""
         return {"mode": None if self.compile == "default" else self.compile, "dynamic": False}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         vars(pl_module).pop("training_terms", None)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store contiguous weights: safetensors requires them, and checkpoints do not depend on `channels_last`."""
+        """Store contiguous weights, as safetensors requires. Checkpoints then do not depend on `channels_last`."""
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value.contiguous() for name, value in state.items()}
 
@@ -66,8 +67,8 @@ class CompiledTerms:
     """The compiled `training_terms` of a method.
 
     Args:
-        method: method whose function is compiled.
-        **settings: arguments of torch.compile.
+        method: Method whose function is compiled.
+        **settings: Arguments of torch.compile.
     """
 
     def __init__(self, method: LightningModule, **settings: Any) -> None:
@@ -98,7 +99,7 @@ class CompiledTerms:
         return terms
 
     def _silently(self, batch: Batch) -> dict[str, Tensor]:
-        """Call the function for the first time without torch's long messages about code that it cannot compile."""
+        """Call the function for the first time. Suppress torch's long messages about code that it cannot compile."""
         before = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         try:

@@ -12,9 +12,9 @@ from kd_lightning.models import Reads
 class TeacherAccuracy(Callback):
     """Logs the teacher's accuracy as `teacher/acc`, and warns if it is less than 5 percentage points above chance.
 
-    The accuracy is measured on the validation images or, without a validation split, on up to 5,000 training images
-    without augmentation. It is measured only if the data have labels and the teacher's classes are those of the data
-    (see `check_teacher` of every distiller).
+    The accuracy is measured on the validation images. Without a validation split, it is measured on up to 5,000
+    training images without augmentation. It is measured only if the data have labels and the teacher has the classes of
+    the data. The argument `check_teacher` of every distiller can turn this callback off.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: Distiller) -> None:
@@ -35,6 +35,6 @@ class TeacherAccuracy(Callback):
         rank_zero_info(f"teacher {teacher.name}: accuracy {value:.2%} on {data.evaluation_set}")
         if value < chance + 0.05:
             rank_zero_warn(
-                f"teacher/acc is {value:.1%}, and chance is {chance:.1%}; check that the teacher's class order is that "
-                "of the data, and that teacher.mean and teacher.std are those of its training"
+                f"teacher/acc is {value:.1%}, and chance is {chance:.1%}; check that teacher and data have the same "
+                "class order, and that teacher.mean and teacher.std are the values of the teacher's training"
             )

@@ -15,9 +15,10 @@ from kd_lightning.models import Features
 class TeacherAgreement(Callback):
     """Logs the agreement of student and teacher on the evaluated images.
 
-    `<stage>/agreement` is the share of images that both assign to the same class. If the student's classifier is not
-    trained, two other values are logged instead. `<stage>/neighbors` is the share of each image's nearest neighbours
-    that both embeddings have in common. `<stage>/cosine` is the mean cosine of the vectors that the losses align.
+    `<stage>/agreement` is the share of images for which both networks predict the same class. If the student's
+    classifier is not trained, two other values are logged instead. `<stage>/neighbors` is the share of an image's
+    nearest neighbours that are the same in both embeddings. `<stage>/cosine` is the mean cosine between the vectors of
+    student and teacher that the losses make similar.
     """
 
     def __init__(self) -> None:

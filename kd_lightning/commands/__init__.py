@@ -1,1 +1,1 @@
-"""The commands other than fit, validate, test and predict; they are registered in `kd_lightning.cli.registry`."""
+"""All commands except fit, validate, test and predict. `kd_lightning.cli.registry` lists them."""

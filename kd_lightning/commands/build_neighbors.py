@@ -1,4 +1,4 @@
-"""neighbors: write each training image's nearest neighbours in the teacher's embedding (CoSS, section 1c)."""
+"""build-neighbors: write the nearest neighbours of each training image (section 1c of the paper of CoSS)."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,12 +15,15 @@ from kd_lightning.io.paths import check_writable
 
 
 class MakeNeighbors:
-    """Embeds the training images without augmentation with a config's teacher, and writes their nearest neighbours.
+    """Writes a table with the nearest neighbours of each training image in the embedding of a config's teacher.
+
+    The teacher embeds the images without augmentation.
 
     Args:
-        path: path of the table, which ends in .safetensors; default: `data.neighbors.path` of the config.
-        k: number of neighbours of each image (CoSS: 31).
-        engine: library that searches: torch on the trainer's device, or faiss on the CPU (faiss must be installed).
+        path: path of the table, with the ending .safetensors. Default: `data.neighbors.path` of the config.
+        k: number of neighbours of each image. The paper of CoSS uses 31.
+        engine: library for the search: `torch` on the trainer's device, or `faiss` on the CPU (faiss must be
+            installed).
     """
 
     def __init__(self, path: str | None = None, k: int = 31, engine: Literal["torch", "faiss"] = "torch") -> None:
@@ -46,7 +49,7 @@ class MakeNeighbors:
         images = data.datasets["train"]
         if self.k >= len(images):
             raise ConfigError(
-                f"k: {self.k} is not between 1 and {len(images) - 1:,}, as there are {len(images):,} images"
+                f"k: {self.k} is not between 1 and {len(images) - 1:,}, because there are {len(images):,} images"
             )
         device = trainer.strategy.root_device
         quiet = trainer.progress_bar_callback is None
@@ -57,5 +60,8 @@ class MakeNeighbors:
                 f"data.on_error: {unread} images cannot be read, but the table needs all images; repair or remove them"
             )
         save_table(path, nearest_neighbors(embedding, self.k, engine=self.engine), images, teacher)
-        rank_zero_info(f"{self.k} neighbours of {len(images):,} images by {teacher.name} are written to {path}")
+        rank_zero_info(
+            f"the {self.k} nearest neighbours of each of {len(images):,} images in the embedding of {teacher.name} are "
+            f"written to {path}"
+        )
         return path

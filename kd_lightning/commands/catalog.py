@@ -1,4 +1,4 @@
-"""Facts about the classes of the package, read from the syntax trees of its source files without importing them."""
+"""Facts about the classes of the package, read from its source files without importing them."""
 
 import ast
 import contextlib
@@ -14,7 +14,7 @@ Row = dict[str, str]
 
 
 def methods() -> list[Row]:
-    """Return a row for each method: name, paper, whether it needs labels by default, and the features that it reads."""
+    """Return a row for each method: name, paper, whether its defaults need labels, and the features that it reads."""
     return [
         {"name": name, "paper": paper_of(name), "labels": _labels_of_method(name), "reads": ", ".join(reads_of(name))}
         for name in [*exported("methods"), "Combined"]
@@ -41,7 +41,7 @@ def networks() -> list[Row]:
 
 
 def _keys(node: ast.expr, constants: dict[str, Any]) -> Iterator[str]:
-    """Yield the keys of a dict that is written as a literal, as a comprehension with f-strings, or as both."""
+    """Yield the keys of a dict. It is a literal, a comprehension with f-strings as keys, or a combination of both."""
     if isinstance(node, ast.Dict):
         for key, value in zip(node.keys, node.values, strict=True):
             yield from _keys(value, constants) if key is None else [ast.literal_eval(key)]
@@ -62,7 +62,7 @@ def _values(node: ast.expr, constants: dict[str, Any]) -> Iterable[Any]:
 
 
 def _constants(body: list[ast.stmt]) -> dict[str, Any]:
-    """Return the literals that a module assigns to names."""
+    """Return the names in a module to which literals are assigned, with their values."""
     constants: dict[str, Any] = {}
     for node in body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -97,7 +97,7 @@ def _statements(folder: str) -> Iterator[ast.stmt]:
 
 
 def ancestors(name: str) -> list[str]:
-    """Return a class and its bases in the package, nearest first."""
+    """Return the names of a class and of its bases in the package, nearest first."""
     node = _classes().get(name)
     bases = [base.id for base in node.bases if isinstance(base, ast.Name)] if node else []
     return [name, *(above for base in bases for above in ancestors(base))] if node else []
@@ -110,13 +110,13 @@ def summary(name: str) -> str:
 
 
 def paper_of(name: str) -> str:
-    """Return authors, year and title of a method's paper, from the parentheses in the first line of its docstring."""
+    """Return authors, year and title of a method's paper; the first line of its docstring has them in parentheses."""
     match = _PAPER.search(summary(name))
     return match[1].replace('"', "") if match else ""
 
 
 def reads_of(name: str) -> list[str]:
-    """Return the features in a method's `reads`, which is a set of strings or a call of `Reads(...)`."""
+    """Return the features that a method's `reads` names; `reads` is a set of strings or a call of `Reads(...)`."""
     for node in _attribute(name, "reads"):
         calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
         typed = [key.arg for call in calls if getattr(call.func, "id", "") == "Reads" for key in call.keywords]
@@ -126,7 +126,7 @@ def reads_of(name: str) -> list[str]:
 
 
 def required(name: str) -> list[str]:
-    """Return the arguments without a default of a class's constructor, which may be that of its nearest base."""
+    """Return those arguments of a class's constructor that have no default; the constructor may be inherited."""
     for above in ancestors(name):
         for node in _classes()[above].body:
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
@@ -138,7 +138,7 @@ def required(name: str) -> list[str]:
 
 
 def default_of(name: str, argument: str) -> object:
-    """Return the default of a keyword argument of a class or of its nearest base with it; None if there is none."""
+    """Return the default of a keyword argument of a class, or of its nearest base that has it; otherwise None."""
     for above in ancestors(name):
         for node in _classes()[above].body:
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
@@ -149,7 +149,7 @@ def default_of(name: str, argument: str) -> object:
 
 
 def _labels_of_method(name: str) -> str:
-    """Return `yes` if the weight of the cross-entropy with the labels is not 0 by default, else `no`."""
+    """Return `no` if the default weight of the cross-entropy with the labels is 0, otherwise `yes`."""
     return "no" if default_of(name, "ce_weight") == 0 else "yes"
 
 
@@ -159,7 +159,7 @@ def _labels_of_evaluator(name: str) -> str:
 
 
 def _attribute(name: str, attribute: str) -> Iterator[ast.stmt]:
-    """Yield the statements that assign or define an attribute in a class and its bases, nearest first."""
+    """Yield the statements that define an attribute in a class or in its bases, nearest first."""
     for above in ancestors(name):
         for node in _classes()[above].body:
             target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", node)

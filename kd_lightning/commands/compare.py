@@ -10,7 +10,7 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.io.console import wide
 from kd_lightning.io.paths import check_writable, expand
 
-if TYPE_CHECKING:  # `--help` needs none of the libraries that these import
+if TYPE_CHECKING:  # this module imports many libraries, which `--help` does not need
     from kd_lightning import reports
 
 WRITTEN = ("report.html", "table.csv", "table.md", "wandb.json")
@@ -19,28 +19,30 @@ WRITTEN = ("report.html", "table.csv", "table.md", "wandb.json")
 class Compare:
     """Compares finished runs: `compare RUNS... --out report` writes report.html, table.csv and table.md.
 
-    Runs that differ only in their seed form a group; its name is the name of the runs without the seed. Each group is
-    compared with the baseline, paired by seed. Warnings name differences that make runs less comparable. Runs of
-    different data sets are compared separately.
+    Runs that differ only in their seed form a group. The name of a group is the name of its runs without the seed. Each
+    run is compared with the run of the baseline that has the same seed. Warnings name differences that make runs less
+    comparable. Runs of different data sets are compared separately.
 
     Args:
         runs: folders of runs, folders that contain runs at any depth, patterns (`runs/**`), or W&B projects
             (`wandb:entity/project`).
         out: output folder. It may contain only an earlier report, which is overwritten.
-        baseline: name of the group with which the others are compared; default: the group of Supervised, else the
-            first.
-        metric: name in results.json of the main metric; default: test/acc if it exists, else the accuracy of a linear
-            probe or of kNN, else a validation metric.
-        test: statistical test of the differences paired by seed: Student's t, or Wilcoxon's signed-rank test.
-        wandb: whether a workspace and a report of these metrics are also saved on W&B; those saved earlier from the
-            same folder are updated (`pip install 'kd_lightning[wandb]'`).
+        baseline: name of the group with which the other groups are compared. Default: the group of Supervised,
+            otherwise the first group.
+        metric: name of the main metric, as in results.json. Default: test/acc if it exists, otherwise the accuracy of a
+            linear classifier or of kNN, otherwise a validation metric.
+        test: statistical test of the differences: `t` is Student's paired t-test, `wilcoxon` is Wilcoxon's signed-rank
+            test.
+        wandb: whether a workspace and a report are also saved on W&B. If they were saved from this output folder
+            before, they are updated. This needs `pip install 'kd_lightning[wandb]'`.
         figure: path of an SVG, PNG or PDF file to write. It shows the mean and standard deviation of `metric` for each
             group, and the teacher as a line. Default: none.
-        images: whether the page shows the images on which the students disagree most; each run's data module reads
-            them, as in `test`.
+        images: whether the page shows the images on which the students disagree most. The images are loaded from the
+            data set of the runs, as in `test`.
 
     Raises:
-        ConfigError: for a folder with other files, for no runs, or for an unknown baseline or metric.
+        ConfigError: if the output folder contains other files, if there are no runs, or for an unknown baseline or
+            metric.
     """
 
     def __init__(
@@ -128,10 +130,10 @@ class Compare:
         if len(projects) != 1:
             names = ", ".join(repr(project or "") for project in projects)
             raise ConfigError(
-                f"wandb: the runs belong to {len(projects)} W&B projects ({names}), but a workspace needs exactly one; "
+                f"wandb: the runs belong to {len(projects)} W&B projects ({names}), but a workspace shows one project; "
                 "give the runs of one project"
             )
         if not projects[0]:
-            raise ConfigError("wandb: results.json of the runs names no W&B project; give runs with run.project")
+            raise ConfigError("wandb: the results.json of the runs has no W&B project; give runs with run.project")
         metrics = [metric.name for comparison in comparisons for metric in comparison.metrics]
         return workspace.publish(None, projects[0], dict.fromkeys(metrics), self.out.name, self.out)

@@ -18,7 +18,7 @@ _TABLES = {
 
 
 class ListClasses:
-    """Lists the classes and networks that a config can name: `list` prints all tables, `list methods` one of them.
+    """Lists the classes and networks that a config can name: `list` prints all tables, `list methods` only one table.
 
     Args:
         kinds: tables to print: methods, data, networks, evaluators; default: all.

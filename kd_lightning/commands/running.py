@@ -1,4 +1,4 @@
-"""Run a class from a command line, with the arguments of its constructor, without importing torch or Lightning."""
+"""Run a class as a command whose arguments are those of its constructor, without importing torch or Lightning."""
 
 import argparse
 import gc
@@ -17,16 +17,17 @@ from kd_lightning.errors import ConfigError, RunError, StoppedError
 
 
 def run_class(kind: type, args: list[str] | None = None, *, prog: str, around_fit: bool = False) -> Any:
-    """Build a class from a command line, call the object, and return what it returns.
+    """Build an object of a class from a command line, call the object, and return its result.
 
     Args:
         kind: class whose signature defines the command line.
-        args: arguments; default: those of this process.
+        args: arguments of the command line. Default: those of this process.
         prog: name of the command in its help.
-        around_fit: whether the object is called with the list of all other arguments.
+        around_fit: whether the class runs `fit`. The object is then called with a list of all arguments that are not
+            its own.
     """
     with exit_on_error():
-        parser = CommandParser(prog=prog, epilog="All other arguments are passed on to fit." if around_fit else None)
+        parser = CommandParser(prog=prog, epilog="All other arguments are passed to fit." if around_fit else None)
         parser.add_command(kind)
         if not around_fit:
             return kind(**parser.parse_args(args).as_dict())()
@@ -36,7 +37,7 @@ def run_class(kind: type, args: list[str] | None = None, *, prog: str, around_fi
 
 @contextmanager
 def without_gc() -> Iterator[None]:
-    """Import libraries without the garbage collector, which would take a tenth of the time and free nothing."""
+    """Disable the garbage collector during imports, where it would take a tenth of the time and free nothing."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -48,11 +49,11 @@ def without_gc() -> Iterator[None]:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turn an error into one line on stderr and an exit status.
+    """Convert an error to one line on stderr and an exit status.
 
     Raises:
-        SystemExit: with status 2 for a user's mistake, 1 for a run that failed, and 128 plus the number of the signal
-            that stopped it.
+        SystemExit: with status 2 for a wrong value from the user, with status 1 for a run that failed, and with status
+            128 + n for a run that was stopped by the signal with number n.
     """
     try:
         yield
@@ -70,7 +71,7 @@ def exit_on_error() -> Iterator[None]:
 
 
 def _known_error(error: BaseException) -> BaseException | None:
-    """Return the error to print in one line, None for a defect of this package; Lightning is not imported for this."""
+    """Return the error to print in one line; None if the package itself is wrong. Lightning is not imported."""
     if isinstance(error, ConfigError | RunError | StoppedError) or "lightning" not in sys.modules:
         return config_error(error) or (error if isinstance(error, RunError | StoppedError) else None)
     from kd_lightning.callbacks.known_errors import known_error
@@ -81,12 +82,12 @@ def _known_error(error: BaseException) -> BaseException | None:
 class CommandParser(OneLineErrors, ArgumentParser):
     """Parser of a command's arguments, which are the parameters of its class.
 
-    A parameter of type list takes several values; unless it is keyword-only, they are given without its name. A bool
-    whose default is False is a flag.
+    A parameter of type list takes several values. If such a parameter is not keyword-only, its values are positional:
+    they are given without the name of the parameter. A bool with the default False is a flag.
     """
 
     def add_command(self, kind: type) -> None:
-        """Add the arguments of a class, described by its docstring."""
+        """Add the parameters of a class as arguments, with the descriptions in its docstring."""
         described = docstring_parser.parse(kind.__doc__ or "")
         self.description = described.description
         texts = {param.arg_name: param.description for param in described.params}
@@ -107,8 +108,8 @@ class CommandParser(OneLineErrors, ArgumentParser):
     def parse_own_args(self, args: list[str]) -> tuple[Namespace, list[str]]:
         """Return the values of the class's own arguments, and all other arguments.
 
-        (jsonargparse has no public `parse_known_args`, because it would accept misspelt names. Here, the command
-        that gets the other arguments raises an error for it.)
+        jsonargparse has no public `parse_known_args`, because misspelt names would then be accepted. Here, misspelt
+        names are passed to another command, which raises an error.
         """
         if args and not args[0].startswith("-"):
             self.error(f"unrecognized arguments: {args[0]}")

@@ -1,4 +1,4 @@
-"""show: write a picture of the training images as the networks receive them."""
+"""show-batch: write a picture of the training images as the networks receive them."""
 
 from pathlib import Path
 
@@ -18,13 +18,13 @@ from kd_lightning.io.paths import check_writable
 class Show:
     """Writes a PNG of training images as the networks receive them: augmented, with labels, views and neighbours.
 
-    Each row shows one image of the first batch: without augmentation, and then its views. With neighbours, each row
-    shows an anchor and its neighbours.
+    Each row shows one image of the first batch. The first picture of a row is the image without augmentation, followed
+    by its augmented views. If `data.neighbors` is set, each row shows an anchor and its neighbours instead.
 
     Args:
         path: path of the PNG; an existing file is overwritten.
         rows: number of rows.
-        epoch: epoch whose augmentations are shown.
+        epoch: number of the epoch whose augmentations are shown, counted from 0.
     """
 
     def __init__(self, path: str = "show.png", rows: int = 12, epoch: int = 0) -> None:
@@ -56,7 +56,7 @@ def _rows(data: ImageData, indices: Tensor) -> Tensor:
 
 
 def _row(batch: Batch, plain: Batch, part: slice, data: ImageData) -> list[tuple[str, Tensor]]:
-    """Return titles and images of a row: an anchor with its neighbours, or a plain image with all its views."""
+    """Return titles and images of a row: an anchor with its neighbours, or an image with its augmented views."""
     if part.stop - part.start > 1:
         columns = range(part.start, part.stop)
         return [(("anchor " if n == part.start else "") + _title(batch, n, data), batch.images[n]) for n in columns]

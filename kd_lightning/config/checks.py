@@ -45,7 +45,7 @@ def validates(trainer: Namespace) -> bool:
 
 
 def check(command: str | None, config: Namespace) -> None:
-    """Raise an error for wrong settings that no class in the config checks itself.
+    """Raise an error for wrong settings that the classes in the config do not check.
 
     Examples are passwords, infinite numbers, a run without end, and a precision that the device does not support.
     Another example is a student without weights, if the command needs a trained student.

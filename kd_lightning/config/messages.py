@@ -16,7 +16,7 @@ _UNKNOWN_CLASS = (
     r"Problem with given class_path '(?P<name>[^']+)'[\s\S]*No module named",
 )
 _BUILT_LATER = r"expects a function or a callable class: [\s\S]*?Got value: Namespace\(class_path='([\w.]+)'"
-"""Pattern of messages about an optimizer or a part of `Combined`. These are built after all other objects."""
+"""Pattern of messages about an optimizer or a part of `Combined`, which are built after all other objects."""
 
 
 def config_error(error: BaseException | None) -> ConfigError | None:

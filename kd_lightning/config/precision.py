@@ -16,7 +16,7 @@ def check_precision(precision: str | int | None, accelerator: str) -> None:
     Without this check, Lightning would use another precision or fail later.
 
     Raises:
-        ConfigError: in this case. The message lists the precisions that the device supports.
+        ConfigError: if the device does not support the precision. The message lists the supported precisions.
     """
     full_name = _ALIASES.get(str(precision), str(precision))
     device = _device(accelerator)

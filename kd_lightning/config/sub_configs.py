@@ -50,7 +50,7 @@ def check_no_further_config(files: Iterable[Any]) -> None:
     jsonargparse 4.53 would ignore some settings of the further config.
 
     Raises:
-        ConfigError: in this case. The message names the file.
+        ConfigError: if a config has a field `config`. The message names the file.
     """
     for file in files:
         if file is None or not Path(str(file)).is_file():

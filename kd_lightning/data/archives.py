@@ -26,9 +26,9 @@ ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 MAX_ENTRIES = 5_000_000
 """Largest number of entries; ImageNet-1k has 1.3 million images."""
 MAX_RATIO = 200
-"""Largest ratio of content size to archive size: images are already compressed."""
+"""Largest ratio of content size to archive size. It can be small, because images are already compressed."""
 MIN_LIMIT = 64_000_000
-"""Content size in bytes that is allowed for every archive, however small."""
+"""Content size in bytes that is always allowed, even for a very small archive."""
 RESERVED_BYTES = 100_000_000
 """Number of bytes of disk space that must remain free."""
 _COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
@@ -41,11 +41,11 @@ _FAULTS = (
 
 
 class RejectedArchiveError(ValueError):
-    """An archive that is rejected; the message is the reason."""
+    """Error for an archive that is rejected. The message is the reason."""
 
 
 class Entry(NamedTuple):
-    """A file or folder of an archive that is not yet written."""
+    """A file or folder in an archive, before it is written to the disk."""
 
     name: str
     size: int
@@ -62,7 +62,7 @@ def folder_at(path: str, field: str = "data.path") -> Path:
     """Return the folder at a path, or the folder in an archive at the path.
 
     Raises:
-        ConfigError: if the path is missing or neither a folder nor an archive; the message names `field`.
+        ConfigError: if the path does not exist, or if it is neither a folder nor an archive. The message names `field`.
     """
     resolved = resolve(path, field)
     folder = unpack_to_cache(resolved, field) if is_archive(resolved) else resolved
@@ -72,12 +72,13 @@ def folder_at(path: str, field: str = "data.path") -> Path:
 
 
 def unpack_to_cache(archive: Path, field: str = "data.path") -> Path:
-    """Unpack an archive into $XDG_CACHE_HOME/kd_lightning (~/.cache) unless already done, and return its folder.
+    """Return the folder of an unpacked archive. If necessary, unpack it into $XDG_CACHE_HOME/kd_lightning (~/.cache).
 
-    It is unpacked into a temporary folder and renamed when complete; a rejected archive leaves no files.
+    The archive is unpacked into a temporary folder, which is renamed when it is complete. A rejected archive leaves no
+    files.
 
     Raises:
-        ConfigError: for an archive that is corrupt or not accepted (see `extract`); the message names `field`.
+        ConfigError: if the archive is corrupt or not accepted (see `extract`). The message names `field`.
     """
     facts = archive.stat()
     stem = archive.name.split(".")[0]
@@ -98,22 +99,22 @@ def unpack_to_cache(archive: Path, field: str = "data.path") -> Path:
 
 
 def extract(archive: Path, target: Path, field: str = "data.path") -> None:
-    """Check all of a tar or zip archive and unpack it into a folder, where it replaces files with the same names.
+    """Check a complete tar or zip archive, and unpack it into a folder. Files with the same names are replaced.
 
-    Only regular files and folders are unpacked. An archive is rejected if it has any of the following:
+    Only regular files and folders are unpacked. An archive is rejected if it contains any of the following:
 
-    - names that are absolute or contain `..`, a backslash or a drive;
-    - links, devices, pipes or sparse files;
-    - duplicate names (on case-insensitive disks also names that differ only in case);
-    - encrypted files;
-    - more than MAX_ENTRIES entries;
-    - content above MAX_RATIO times the archive's size (MIN_LIMIT bytes are always allowed) or above the free disk
-      space, by declared or by actual size.
+    - names that are absolute, or that contain `..`, a backslash or a drive
+    - links, devices, pipes or sparse files
+    - duplicate names (on case-insensitive disks also names that differ only in case)
+    - encrypted files
+    - more than MAX_ENTRIES entries
+    - too much content, by declared or by actual size: more than MAX_RATIO times the size of the archive, or more than
+      the free disk space (MIN_LIMIT bytes are always allowed)
 
     Permissions and owners in the archive are ignored.
 
     Raises:
-        ConfigError: for an archive that is corrupt or not accepted; no files remain, and the message names `field`.
+        ConfigError: if the archive is corrupt or not accepted. No files remain, and the message names `field`.
     """
     with _Unpacking(archive, target, field) as partial:
         for path in sorted(partial.rglob("*")):
@@ -125,7 +126,7 @@ def extract(archive: Path, target: Path, field: str = "data.path") -> None:
 
 
 class _Unpacking:
-    """A context manager that unpacks an archive into a temporary folder, and removes the folder on exit."""
+    """Context manager that unpacks an archive into a temporary folder, and removes the folder on exit."""
 
     def __init__(self, archive: Path, home: Path, field: str) -> None:
         self.archive, self.home, self.field = archive, home, field
@@ -249,12 +250,12 @@ def _tar_entries(archive: Path, limit: int, too_large: str) -> Iterator[Entry]:
 
 
 class _Bounded:
-    """The bytes of a tar with limits, so that no header needs gigabytes of memory and reading always ends.
+    """Reader of the bytes of a tar with limits. A wrong header can neither need gigabytes of memory nor cause a loop.
 
     Args:
-        file: file object of the decompressed tar.
-        limit: largest number of bytes that may be read.
-        too_large: error message if more bytes are read.
+        file: File object of the decompressed tar.
+        limit: Largest number of bytes that may be read.
+        too_large: Error message that is used if more bytes are read.
     """
 
     def __init__(self, file: IO[bytes], limit: int, too_large: str) -> None:
@@ -287,7 +288,7 @@ def _inside(name: str) -> PurePosixPath:
     """Return an entry's name as a path within the folder.
 
     Raises:
-        RejectedArchiveError: for any other name.
+        RejectedArchiveError: if the name is not such a path.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or re.match(r"[A-Za-z]:", name):

@@ -30,44 +30,45 @@ class ImageData(LoaderMixin, ABC):
     This is the base class of all data sets.
 
     Args:
-        batch_size: number of training images per step on each device.
-        global_batch_size: number of training images per step on all devices together; it replaces batch_size. Results
-            are then the same on any number of devices (except for batch normalisation, which uses the images of one
-            device).
-        eval_batch_size: number of images per evaluation step on each device. It can be larger than batch_size, because
+        batch_size: Number of training images per step on each device.
+        global_batch_size: Number of training images per step on all devices together. It replaces batch_size. Results
+            are then the same on any number of devices, except for batch normalisation, which uses the images of one
+            device.
+        eval_batch_size: Number of images per evaluation step on each device. It can be larger than batch_size, because
             evaluation stores no gradients.
-        val_split: share of the training images that is held out for validation; a value of 1 or more is a number of
-            images. They are stratified by class and drawn with `split_seed`. 0 trains on all images, as most papers do.
-            It has no effect if the data set has its own validation images.
-        max_train_samples: number of training images that are used, stratified by class and drawn with `split_seed`
-            after the validation images are held out. Default: all.
-        augmentations: list of augmentations of the training images, in order, or the name of a published set; []
+        val_split: Share of the training images that is held out for validation. A value of 1 or more is a number of
+            images. The images are stratified by class and drawn with `split_seed`. With 0, all images are used for
+            training, as in most papers. This argument has no effect if the data set has its own validation images.
+        max_train_samples: Number of training images that are used. The images are stratified by class and drawn with
+            `split_seed`, after the validation images are held out. Default: all training images.
+        augmentations: List of augmentations of the training images, in order, or the name of a published set. []
             disables augmentation. Default: the usual augmentations of the data set.
-        views: number of differently augmented views of each training image per step.
-        repeats: number of times that an image occurs in an epoch, each time with another augmentation (repeated
-            augmentation; 3 in DeiT). The length of an epoch does not change: with 3, it has a third of the images.
-        mixing: mixup and CutMix of the training batches. Default: none.
-        neighbors: batches that consist of anchors and some of their nearest neighbours. Default: none.
-        predict_split: split that `predict` reads.
-        memory_limit: largest size in gigabytes of a split whose decoded images are stored in memory, and in a cache on
-            disk for later runs. Training images are also copied to the GPU if they need at most half of its free
-            memory. Larger splits are decoded by workers.
-        num_workers: number of processes per device that decode images that are not in memory. Default: the number of
+        views: Number of differently augmented views of each training image per step.
+        repeats: Number of times that an image occurs in an epoch, each time with another augmentation (repeated
+            augmentation; DeiT uses 3). The number of steps per epoch does not change. With 3, an epoch therefore
+            contains only a third of the images.
+        mixing: Mixup and CutMix of the training batches. Default: none.
+        neighbors: Batches that consist of anchors and some of their nearest neighbours. Default: none.
+        predict_split: Split that `predict` reads.
+        memory_limit: Limit in gigabytes for the decoded images of a split. A split up to this size is stored in memory.
+            Its decoded images are also written to a cache on disk, which later runs read. Training images are copied to
+            the GPU if they need at most half of the GPU's free memory. Larger splits are decoded by workers.
+        num_workers: Number of processes per device that decode images that are not in memory. Default: the number of
             cores divided by the number of devices, at most 16.
-        on_error: reaction to unreadable images: `skip` skips them with a warning, `raise` raises an error.
-        split_seed: seed with which the validation images (and `max_train_samples`) are drawn. It is separate from
-            `seed`, so that runs with different seeds have the same images.
-        seed: seed of the order and the augmentation of the training images; the command line sets it to
+        on_error: Reaction to unreadable images: `skip` skips them with a warning, `raise` raises an error.
+        split_seed: Seed with which the images of `val_split` and `max_train_samples` are drawn. It is separate from
+            `seed`, so that runs with different seeds use the same images.
+        seed: Seed of the order and the augmentation of the training images. The command line sets it to the value of
             `seed_everything`.
 
     Raises:
-        ConfigError: for values out of range.
+        ConfigError: if a value is out of range.
     """
 
     num_classes: int
     class_names: list[str]
     class_ids: list[str] = []
-    """Names of the classes in the files (WordNet ids), if they differ from `class_names`."""
+    """Names of the classes in the files (such as WordNet ids), if these names differ from `class_names`."""
     name: str
     labeled = True
     tested = False
@@ -133,15 +134,15 @@ class ImageData(LoaderMixin, ABC):
         )
         self.datasets: dict[str, ImageDataset] = {}
         self.checks: list[Callable[[ImageData], None]] = []
-        """Further checks that run before a run's folder is created; the command line adds those of the evaluators."""
+        """Further checks that run before a run's folder is created. The command line adds the checks of evaluators."""
         self._check_groups()
 
     @abstractmethod
     def load(self, split: Split) -> ImageDataset | None:
-        """Return all images of a split in the order of `Batch.indices`; None if the data set has no `val`."""
+        """Return all images of a split in the order of `Batch.indices`, or None if the data set has no such split."""
 
     def default_augmentations(self) -> list[Augmentation]:
-        """Return the default augmentations; for small photographs, a crop after 4 pixels of padding and a flip."""
+        """Return the default augmentations. For small photographs: a crop after 4 pixels of padding, and a flip."""
         return preset("cifar")
 
     @property
@@ -150,10 +151,13 @@ class ImageData(LoaderMixin, ABC):
         return self.default_augmentations() if self.augmentations is None else self.augmentations
 
     def download(self) -> None:
-        """Download missing files; called by one process per machine."""
+        """Download missing files. One process per machine calls this function."""
 
     def prepare_data(self) -> None:
-        """Download and set up in one process before a run's folder is created, so that invalid data leave no folder."""
+        """Download and check the data in one process before the folder of the run is created.
+
+        If the data are invalid, no folder remains.
+        """
         if not self.trainer:
             self.download()
             return
@@ -244,9 +248,9 @@ class ImageData(LoaderMixin, ABC):
         return stratified_split(images.labels, rows, share, seed=self.split_seed, field=f"data.{field}", hint=hint)
 
     def _crops_from_files(self, images: ImageDataset) -> bool:
-        """Return whether images are resized when decoded and the first augmentation is a RandomResizedCrop.
+        """Return whether the images are resized when decoded and the first augmentation is a RandomResizedCrop.
 
-        The crop is then taken from the file at full resolution.
+        In this case, the crop is taken from the image at the full resolution of its file.
         """
         crops = bool(self.train_transforms) and isinstance(self.train_transforms[0], RandomResizedCrop)
         return crops and isinstance(images, EncodedImages) and images.resized
@@ -266,5 +270,5 @@ class ImageData(LoaderMixin, ABC):
 
     @property
     def has_validation(self) -> bool:
-        """Whether there are validation images: held out, or from the data set itself."""
+        """Whether there are validation images. They may be held out, or belong to the data set."""
         return self.val_split > 0

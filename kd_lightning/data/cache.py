@@ -1,4 +1,4 @@
-"""Disk cache of decoded images, which is memory-mapped, so that later starts need no decoding."""
+"""Disk cache of decoded images. Later starts map the cache into memory and need not decode the images again."""
 
 import contextlib
 import os
@@ -21,16 +21,17 @@ def home() -> Path:
 def decoded(
     name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return a cached uint8 array, its bad rows, and a description of where it came from.
+    """Return a cached uint8 array, its bad rows, and a text about the source of the array.
 
-    The array is created under a temporary name and renamed when complete, so that two processes that create one at the
-    same time both get a complete one. Pages are read on access, shared by all processes, and never written back.
+    The array is created under a temporary name and renamed when it is complete. If two processes create it at the same
+    time, both therefore get a complete array. Pages are read on access, shared by all processes, and never written
+    back.
 
     Args:
-        name: name of the file; it must identify everything that the array depends on.
-        shape: shape of the array.
-        fill: function that writes the content into the array, and returns for each row whether it is bad; this is also
-            stored.
+        name: Name of the file. It must identify everything that the array depends on.
+        shape: Shape of the array.
+        fill: Function that writes the content into the array, and returns whether each row is bad. These values are
+            also stored.
     """
     path = home() / "decoded" / f"{name}.npy"
     reason = ""

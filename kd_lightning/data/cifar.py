@@ -26,17 +26,18 @@ from kd_lightning.io.paths import expand
 class CIFAR10(ImageData):
     """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels in 10 classes.
 
-    Classes are in the official order, airplane to truck. `Batch.indices` follow the order of the official batch files;
-    for class folders they follow the order of class, then path.
+    Classes are in the official order, from airplane to truck. `Batch.indices` follow the order of the official batch
+    files. For class folders, they follow the order of the classes, and then of the paths.
 
     Args:
-        path: folder with the official files (`cifar-10-batches-py`), or the folder to which they are downloaded; or a
-            folder of images with `train/<class>/*` and `test/<class>/*`, or just `<class>/*`, of which 20 % are then
-            the test split; or a tar or zip archive of such a folder. `~` and environment variables are expanded.
-        **kwargs: as for every data set.
+        path: Folder with the official files (`cifar-10-batches-py`), or a folder with one folder of images per class.
+            Missing official files are downloaded to this folder. Class folders may be in `train/` and `test/`. Without
+            `train/` and `test/`, 20 % of the images are the test split. The path may also be a tar or zip archive of
+            such a folder. `~` and environment variables are expanded.
+        **kwargs: Arguments of every data set.
 
     Raises:
-        ConfigError: for class folders with other classes or images of another size, and for files that are missing.
+        ConfigError: if files are missing, if the class folders have other names, or if images have another size.
     """
 
     num_classes = 10
@@ -51,7 +52,7 @@ class CIFAR10(ImageData):
 
     @cached_property
     def folder(self) -> ImageFolder | None:
-        """The class folders at `path`; None if it is the place of the official files."""
+        """Class folders at `path`, or None if `path` is the folder of the official files."""
         on_error = "skip" if self.skip_unreadable else "raise"
         return class_folders(self.path, self.official_classes, self.name, split_seed=self.split_seed, on_error=on_error)
 
@@ -64,10 +65,10 @@ class CIFAR10(ImageData):
         return [(self.path / self.official.base_folder / name, checksum) for name, checksum in files]
 
     def download(self) -> None:
-        """Unpack the official archive if files are missing, and download it if it is missing as well.
+        """Unpack the official archive if files are missing. Download the archive if it is missing as well.
 
         Raises:
-            ConfigError: if it cannot be downloaded, or an existing file has a wrong checksum.
+            ConfigError: if the archive cannot be downloaded, or if an existing file has a wrong checksum.
         """
         if self.folder or all(file.exists() for file, _ in self._files()):
             return  # the checksums of official files are verified when they are read
@@ -134,13 +135,14 @@ class CIFAR10(ImageData):
 class CIFAR100(CIFAR10):
     """CIFAR-100: 50,000 training and 10,000 test images of 32x32 pixels in 100 classes, or 20 superclasses.
 
-    Classes are in alphabetical order, like the official labels. `Batch.indices` are as for `CIFAR10`.
+    Classes are in alphabetical order, like the official labels. `Batch.indices` are defined as for `CIFAR10`.
 
     Args:
-        path: folder with the official files (`cifar-100-python`), or the folder to which they are downloaded; or class
-            folders of the 100 classes, or an archive of them, as for `CIFAR10`.
-        labels: `fine`: the 100 classes; `coarse`: the 20 superclasses of five classes each.
-        **kwargs: as for every data set.
+        path: Folder with the official files (`cifar-100-python`), or a folder with one folder of images for each of the
+            100 classes, or an archive of such a folder, as for `CIFAR10`. Missing official files are downloaded to this
+            folder.
+        labels: Labels of the images: the 100 classes (`fine`), or the 20 superclasses of five classes each (`coarse`).
+        **kwargs: Arguments of every data set.
     """
 
     num_classes = 100
@@ -163,7 +165,7 @@ class CIFAR100(CIFAR10):
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickler restricted to numpy arrays in plain containers, as in the official files; it cannot execute code."""
+    """Unpickler that accepts only numpy arrays in plain containers, as in the official files. It executes no code."""
 
     _allowed = frozenset({"numpy._reconstruct", "numpy.ndarray", "numpy.dtype", "_codecs.encode"})
 

@@ -26,5 +26,5 @@ _MEMBERS = {
 SUPERCLASSES = list(_MEMBERS)
 """Names of the 20 superclasses of CIFAR-100."""
 SUPERCLASS_OF = {name: place for place, names in enumerate(_MEMBERS.values()) for name in names.split()}
-"""Number of the superclass by the name of the class (Krizhevsky 2009)."""
+"""Number of the superclass for each name of a class (Krizhevsky 2009)."""
 CIFAR100 = sorted(SUPERCLASS_OF)

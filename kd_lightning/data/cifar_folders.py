@@ -11,16 +11,16 @@ from kd_lightning.io.paths import resolve
 
 
 def class_folders(path: Path, classes: list[str], name: str, **kwargs: Any) -> ImageFolder | None:
-    """Return the class folders at a path or in the archive at the path; None if it is the place of the official files.
+    """Return the class folders at a path, or None if the path is the folder of the official files.
 
     Args:
-        path: folder or archive; a folder for the official files need not exist.
-        classes: names of the folders that are required.
-        name: name of the data set in messages.
-        **kwargs: as for `ImageFolder`.
+        path: Folder or archive. A folder for the official files need not exist.
+        classes: Names of the folders that are required.
+        name: Name of the data set in messages.
+        **kwargs: Arguments of `ImageFolder`.
 
     Raises:
-        ConfigError: for an archive that does not exist, and for folders with other classes.
+        ConfigError: if an archive does not exist, or if the folders have other classes.
     """
     if "$" in str(path) or path.name.lower().endswith(ENDINGS):
         resolve(path, "data.path")
@@ -47,7 +47,7 @@ def class_folders(path: Path, classes: list[str], name: str, **kwargs: Any) -> I
 
 
 def _check_level(folder: Path, classes: list[str]) -> None:
-    """Raise an error for a folder one level below or above the class folders, before anything is downloaded to it."""
+    """Raise an error if the folder is one level below or above the class folders. Nothing is then downloaded to it."""
     if folder.is_dir() and _has_images(folder):
         raise ConfigError(f"data.path: {folder} contains images; give the folder that contains one folder per class")
     entries = _folders(folder)
@@ -56,7 +56,7 @@ def _check_level(folder: Path, classes: list[str]) -> None:
 
 
 def _folders(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, [] if it does not exist."""
+    """Return the names of the folders in a folder, or [] if the folder does not exist."""
     if not folder.is_dir():
         return []
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))

@@ -7,17 +7,17 @@ from kd_lightning.errors import ConfigError
 
 
 class CINIC10(ImageFolder):
-    """CINIC-10: 90,000 images of 32x32 pixels each for training, validation and test, in CIFAR-10's classes and order.
+    """CINIC-10: 90,000 training, 90,000 validation and 90,000 test images of 32x32 pixels.
 
-    It must be downloaded manually (datashare.ed.ac.uk/handle/10283/3192). `Batch.indices` are defined as for
-    `ImageFolder`.
+    The classes and their order are those of CIFAR-10. The data set must be downloaded manually
+    (datashare.ed.ac.uk/handle/10283/3192). `Batch.indices` are defined as for `ImageFolder`.
 
     Args:
-        path: folder with `train/`, `valid/` and `test/`, or the official archive.
-        **kwargs: arguments of every data set.
+        path: Folder with `train/`, `valid/` and `test/`, or the official archive.
+        **kwargs: Arguments of every data set.
 
     Raises:
-        ConfigError: for a folder that has other classes.
+        ConfigError: if the folder has other classes.
     """
 
     official = "airplane automobile bird cat deer dog frog horse ship truck".split()

@@ -1,4 +1,4 @@
-"""Check that teacher and data have their classes in the same order."""
+"""Check that teacher and data have the classes in the same order."""
 
 from typing import Protocol
 
@@ -8,7 +8,7 @@ from kd_lightning.errors import ConfigError
 
 
 class Teacher(Protocol):
-    """Attributes of a teacher that are used here; models.Network has them."""
+    """Attributes of a teacher that this module uses. models.Network has them."""
 
     name: str
     class_names: list[str] | None
@@ -17,17 +17,19 @@ class Teacher(Protocol):
 
 
 class Classes(Protocol):
-    """Attributes of a data set that are used here."""
+    """Attributes of a data set that this module uses."""
 
     class_names: list[str]
     class_ids: list[str]
 
 
 def check_classes(teacher: Teacher, data: Classes) -> None:
-    """Compare the teacher's class names, if it has any, with those of the data; warn about different names.
+    """Compare the class names of the teacher with the class names of the data, and warn about different names.
+
+    Nothing is compared if the names of the teacher's classes are unknown.
 
     Raises:
-        ConfigError: if the names are the same in a different order.
+        ConfigError: if the names are the same, but in another order.
     """
     teacher_names, data_names = teacher.class_names, data.class_names
     if not teacher_names or not data_names or teacher_names == data_names:

@@ -20,24 +20,24 @@ _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
 class UnreadableError(ValueError):
-    """An image that cannot be decoded; the message is the reason."""
+    """Error for an image that cannot be decoded. The message is the reason."""
 
 
 def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.Image:
-    """Return a file, or its bytes, as an upright RGB image.
+    """Return an image file as an upright RGB image.
 
-    Grayscale, palette, CMYK and transparent images are converted to RGB without transparency, and 16 bits per channel
-    to 8. The first frame of an animation is used. The rotation in the EXIF data is applied.
+    Grayscale, palette, CMYK and transparent images are converted to RGB without transparency. Channels of 16 bits are
+    converted to 8 bits. The first frame of an animation is used. The rotation in the EXIF data is applied.
 
     Args:
-        source: path of the file, or its content.
-        least_side: smallest shorter side in pixels that the result needs. A larger JPEG is decoded at 1/2, 1/4 or 1/8
-            of its size (libjpeg's draft mode) if this is enough. 0 uses `shrink` instead.
-        shrink: factor by which the caller will reduce the image; a JPEG is decoded at a size reduced by at most this
-            factor.
+        source: Path of the file, or its content.
+        least_side: Smallest number of pixels that the shorter side of the result needs. A larger JPEG is decoded at
+            1/2, 1/4 or 1/8 of its size (libjpeg's draft mode) if this is enough. With 0, `shrink` is used instead.
+        shrink: Factor by which the caller will reduce the image. A JPEG is decoded at a size that is reduced by at most
+            this factor.
 
     Raises:
-        UnreadableError: for files that are not images, are truncated, or have floating-point pixels.
+        UnreadableError: if the file is not an image, is truncated, or has floating-point pixels.
     """
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
@@ -56,7 +56,7 @@ def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.
 
 
 def dimensions(source: Source) -> tuple[int, int]:
-    """Return width and height of the upright image, from the header of the file.
+    """Return width and height of the upright image, which are read from the header of the file.
 
     Raises:
         UnreadableError: if the header cannot be read.
@@ -72,7 +72,7 @@ def dimensions(source: Source) -> tuple[int, int]:
 
 
 def center_square(source: Source, size: int, crop_ratio: float = 1.0) -> Image.Image:
-    """Resize an image's shorter side to size / crop_ratio (bicubic), then crop the centre to `size` squared."""
+    """Resize the shorter side to size / crop_ratio (bicubic), then crop a square with side `size` at the centre."""
     resized = round(size / crop_ratio)
     image = open_rgb(source, least_side=2 * resized)
     side = min(image.size) * size / resized
@@ -81,7 +81,7 @@ def center_square(source: Source, size: int, crop_ratio: float = 1.0) -> Image.I
 
 
 def crop_resized(source: Source, size: int, box: Box, full: tuple[int, int], resample: Image.Resampling) -> Image.Image:
-    """Resize a box of an image to `size` squared; the box is in pixels of the `full` width and height."""
+    """Resize a box of an image to a square with side `size`. The box is in pixels of the `full` width and height."""
     width, height = full
     image = open_rgb(source, shrink=min(box[2] - box[0], box[3] - box[1]) / size)
     scale_x, scale_y = image.width / width, image.height / height  # below 1 if the JPEG was decoded at reduced size

@@ -11,12 +11,12 @@ from kd_lightning.data.images import StoredImages
 
 
 class Digits(ImageData):
-    """scikit-learn's 1,797 handwritten digits, 8x8 pixels, as RGB (three equal channels); class k is the digit k.
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels, as RGB with three equal channels. Class k is the digit k.
 
     A fixed set of 360 images, stratified by class, is the test split. `Batch.indices` follow scikit-learn's order.
 
     Args:
-        **kwargs: arguments of every data set; the default augmentation is a crop after 1 pixel of padding, without
+        **kwargs: Arguments of every data set. The default augmentation is a crop after 1 pixel of padding, without a
             flip.
     """
 
@@ -42,7 +42,7 @@ class Digits(ImageData):
 
 @cache
 def _read() -> Any:
-    """Return scikit-learn's arrays, which are read once in a process; the caller does not change them."""
+    """Return scikit-learn's arrays, which are read once per process. The caller must not change them."""
     from sklearn.datasets import load_digits
 
     return load_digits()

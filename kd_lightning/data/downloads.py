@@ -15,18 +15,20 @@ _TIMEOUT = 60  # seconds without data
 
 
 def fetch(address: str, target: Path, md5: str, *, field: str) -> None:
-    """Download a file if it does not exist; it gets its name only after its checksum has been verified.
+    """Download a file if it does not exist.
 
-    An interrupted download leaves no file with the target's name; the next call starts again.
+    The file is renamed to its final name only after its checksum has been verified. An interrupted download therefore
+    leaves no file with this name, and the next call starts again.
 
     Args:
-        address: official URL of the file.
-        target: path of the file.
-        md5: checksum of the file.
-        field: name of the config field in error messages.
+        address: Official URL of the file.
+        target: Path of the file.
+        md5: Checksum of the file.
+        field: Name of the config field in error messages.
 
     Raises:
-        ConfigError: if it cannot be downloaded, or a file with another checksum exists (it is not changed).
+        ConfigError: if the file cannot be downloaded, or if a file with another checksum exists. The existing file is
+            not changed.
     """
     if target.exists():
         if not target.is_file():

@@ -1,4 +1,4 @@
-"""Images that are decoded on access by loader workers, or all together into memory."""
+"""Images that loader workers decode on access, or that are all decoded into memory."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -35,17 +35,17 @@ class EncodedImages(ImageDataset):
     """Images in files, or in a table of encoded files, resized to one size when decoded.
 
     Args:
-        sources: N paths, or an object that returns a path or a file's content by row, with `fingerprint()`, `names`
-            and `subset(rows)`.
-        labels: N int64.
-        size: side in pixels of the images: the shorter side is resized to it (bicubic), and the centre is cropped.
-            None: images are not resized, and all must have the size of the first image.
-        indices: N int64, the samples' positions in their dataset; default: 0 to N - 1.
-        crop_ratio: share of the resized side that is kept; 0.875 crops 256 pixels to 224.
-        skip_unreadable: whether unreadable images are skipped with a warning instead of raising an error.
+        sources: List of N paths, or an object that returns the path or the content of a file by row. The object must
+            have `fingerprint()`, `names` and `subset(rows)`.
+        labels: Labels N int64.
+        size: Side of the images in pixels. The shorter side is resized to this number of pixels (bicubic), and the
+            centre is cropped. With None, images are not resized, and all must have the size of the first image.
+        indices: Positions of the samples in their dataset, N int64. Default: 0 to N - 1.
+        crop_ratio: Share of the resized side that is kept. 0.875 crops 256 pixels to 224.
+        skip_unreadable: Whether unreadable images are skipped with a warning. If false, they raise an error.
 
     Raises:
-        ConfigError: for a size or ratio out of range, or for an image that cannot be read or has another size.
+        ConfigError: if the size or the ratio is out of range, or if an image cannot be read or has another size.
     """
 
     crop: RandomResizedCrop | None = None
@@ -100,14 +100,14 @@ class EncodedImages(ImageDataset):
             readable = [place for place, views in enumerate(decoded) if views is not None]
             if not readable:
                 raise ConfigError(
-                    f"data.on_error: none of the {len(rows)} images of a batch can be read; repair or remove these"
+                    f"data.on_error: none of the {len(rows)} images of a batch can be read; repair or remove them"
                 )
             batch = Batch(batch.images, batch.labels[readable], batch.indices[readable], batch.keys[readable])
         first, *others = torch.stack([views for views in decoded if views is not None]).unbind(1)
         return batch._replace(images=first, views=tuple(others))
 
     def _attempt(self, row: int, work: Callable[[Source], Any]) -> Any:
-        """Return the result of `work` for an image; None if it is unreadable and skipped."""
+        """Return the result of `work` for an image, or None if the image is unreadable and therefore skipped."""
         try:
             return work(self.sources[row])
         except UnreadableError as error:
@@ -123,7 +123,7 @@ class EncodedImages(ImageDataset):
             return None
 
     def _middle(self, source: Source) -> Tensor:
-        """Return the centre of an image, 1,3,H,W."""
+        """Return the centre of an image as a tensor 1,3,H,W."""
         if self.size:
             return as_tensor(center_square(source, self.size, self.crop_ratio))[None]
         image = open_rgb(source)
@@ -135,19 +135,19 @@ class EncodedImages(ImageDataset):
         return as_tensor(image)[None]
 
     def _crops(self, boxes: list[list[float]], full_size: tuple[int, int], source: Source) -> Tensor:
-        """Return V,3,S,S: a crop for each box of an image with size `full_size`."""
+        """Return one crop for each of the V boxes of an image with the size `full_size`: V,3,S,S."""
         side = self.crop.size or self.side
         return torch.stack([as_tensor(crop_resized(source, side, box, full_size, self.crop.resample)) for box in boxes])
 
     def cropped(self, crop: RandomResizedCrop, views: int) -> Self:
-        """Return the same images with random crops at full resolution instead of the centre."""
+        """Return the same images, but with random crops at full resolution instead of the crop of the centre."""
         cropped_images = copy(self)
         cropped_images.crop, cropped_images.views = crop, views
         return cropped_images
 
     @cached_property
     def resized(self) -> bool:
-        """Whether images are resized when decoded, which is tested on 32 images spread over the set."""
+        """Whether images are resized when they are decoded. This is tested on 32 images from all parts of the set."""
         if self.size is None:
             return False
         for row in torch.linspace(0, len(self) - 1, min(32, len(self))).long().tolist():
@@ -176,7 +176,7 @@ class EncodedImages(ImageDataset):
         """Decode all images with several threads into one array, which is cached on disk.
 
         Raises:
-            ConfigError: for an unreadable image, unless unreadable images are skipped.
+            ConfigError: if an image is unreadable and unreadable images are not skipped.
         """
         facts = f"{self.sources.fingerprint()} {self.size} {self.crop_ratio} {cache.VERSION}"
         array, bad, origin = cache.decoded(
@@ -195,7 +195,7 @@ class EncodedImages(ImageDataset):
         return images
 
     def _fill(self, array: np.ndarray) -> np.ndarray:
-        """Decode all images into an array N,3,H,W, and return N bool: whether each image is unreadable."""
+        """Decode all images into an array N,3,H,W. Return, as N bool, whether each image is unreadable."""
 
         def decode_rows(start: int) -> None:
             for row in range(start, min(start + 64, len(self))):

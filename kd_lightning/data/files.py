@@ -13,11 +13,11 @@ SUFFIXES = frozenset(".jpg .jpeg .png .ppm .pgm .bmp .tif .tiff .webp .gif .jp2 
 
 
 class Files(Sequence[Path]):
-    """Paths below a root as one array of bytes, so that workers do not copy millions of Python objects.
+    """Paths below a folder, stored as one array of bytes. Workers then do not copy millions of Python objects.
 
     Args:
-        root: folder of the files.
-        relative: paths relative to `root`.
+        root: Folder of the files.
+        relative: Paths relative to `root`.
     """
 
     def __init__(self, root: Path, relative: Sequence[str] | np.ndarray) -> None:
@@ -52,7 +52,7 @@ class Files(Sequence[Path]):
 
 
 def find_images(folder: Path) -> tuple[list[str], list[str]]:
-    """Return all image files below a folder at any depth, as sorted relative paths, and the other files."""
+    """Return two lists for a folder and all its subfolders: the sorted relative paths of images, and other files."""
     images, others, visited = [], [], set()
     for directory, folders, files in os.walk(folder, followlinks=True):
         if os.path.islink(directory):

@@ -17,28 +17,29 @@ from kd_lightning.errors import ConfigError
 class ImageFolder(ImageData):
     """A folder of images: `train/<class>/*` with `test/<class>/*` or `val/<class>/*`, or just `<class>/*`.
 
-    If both `val/` (or `valid/`) and `test/` exist, the first is the validation split, and no images are held out. If
-    only one exists, it is the test split. Classes are the names of the folders in alphabetical order. `Batch.indices`
-    count the files of a split in order of class, then path. Files that are not images are skipped and counted.
+    If both `val/` (or `valid/`) and `test/` exist, `val/` is the validation split, and no images are held out. If only
+    one of them exists, it is the test split. Classes are the names of the folders in alphabetical order.
+    `Batch.indices` count the files of a split in the order of the classes, and then of the paths. Files that are not
+    images are skipped and counted.
 
     Args:
-        path: path of the folder, or of a tar or zip archive of the folder (which is unpacked once, into the user's
-            cache). `~` and environment variables are expanded.
-        size: side in pixels of all images: the shorter side is resized to it, and the centre is cropped. Default:
-            images are not resized, and all must have the same size.
-        crop_ratio: share of the resized side that the crop keeps if images are not cropped randomly; 0.875 resizes to
-            256 pixels and crops to 224.
-        test_split: share of the images (or, from 1, their number) in the test split if the folder has only class
-            folders; stratified by class and drawn with `split_seed`.
-        labeled: whether the folders are labels. `false` uses all images below the folder, at any depth, without labels,
-            for methods that need none. The share `val_split` is held out to compare student and teacher. `fit` then
-            runs no test, and the commands `test` and `predict` read all images.
-        num_classes: number of outputs of the student's classifier if there are no labels: the teacher's number of
-            classes, or 0 for an embedding without classifier.
-        **kwargs: arguments of every data set.
+        path: Path of the folder, or of a tar or zip archive of the folder. An archive is unpacked once, into the user's
+            cache. `~` and environment variables are expanded.
+        size: Side of all images in pixels. The shorter side is resized to this number of pixels, and the centre is
+            cropped. Default: images are not resized, and all must have the same size.
+        crop_ratio: Share of the resized side that the crop of the centre keeps. With 0.875 and size 224, images are
+            resized to 256 pixels and cropped to 224 pixels. Random crops do not use this argument.
+        test_split: Share of all images that forms the test split, if the folder has only class folders. A value of 1 or
+            more is a number of images. The images are stratified by class and drawn with `split_seed`.
+        labeled: Whether the names of the folders are labels. If false, all images in the folder and its subfolders are
+            used without labels. The share `val_split` is then held out to compare student and teacher. `fit` runs no
+            test, and the commands `test` and `predict` read all images.
+        num_classes: Number of outputs of the student's classifier if there are no labels. Use the teacher's number of
+            classes, or 0 for a student without a classifier.
+        **kwargs: Arguments of every data set.
 
     Raises:
-        ConfigError: for a folder that is missing, has no images or no classes, or whose splits have different classes.
+        ConfigError: if the folder is missing, contains no images or no classes, or has splits with different classes.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class ImageFolder(ImageData):
         if test_split <= 0:
             raise ConfigError(f"data.test_split: {test_split} is not positive")
         if labeled and num_classes is not None:
-            raise ConfigError("data.num_classes: it requires labeled: false; otherwise the folders define the classes")
+            raise ConfigError(
+                "data.num_classes: the folders already define the classes; omit it, or set data.labeled to false"
+            )
         self.path = folder_at(path)
         self.size, self.crop_ratio, self.test_split, self.labeled = size, crop_ratio, test_split, labeled
         self.name = self.path.name
@@ -101,7 +104,7 @@ class ImageFolder(ImageData):
         return images.subset(train if split == "train" else test)
 
     def _images(self, folder: Path, classes: list[str]) -> EncodedImages:
-        """Return the images in the class folders or, for the single class '', all images below, without labels."""
+        """Return the images in the class folders. For the single class '', return all images below, without labels."""
         files: list[str] = []
         labels: list[int] = []
         others: list[str] = []

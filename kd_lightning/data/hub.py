@@ -1,4 +1,4 @@
-"""HFDataset: an image data set from the Hugging Face hub, or in local parquet files (extra `hub`)."""
+"""HFDataset: an image data set from the Hugging Face hub or from local parquet files. It needs the extra `hub`."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -19,9 +19,9 @@ class Table(Sequence[Source]):
     """The encoded images of a column, by row.
 
     Args:
-        table: `datasets.Dataset` whose image column is not decoded.
-        column: name of the image column.
-        rows: N int64, the rows in use.
+        table: Table of the type `datasets.Dataset` whose image column is not decoded.
+        column: Name of the image column.
+        rows: Rows that are used, N int64.
     """
 
     def __init__(self, table: Any, column: str, rows: Tensor) -> None:
@@ -45,15 +45,15 @@ class Table(Sequence[Source]):
         return type(self)(self.table, self.column, self.rows[rows])
 
     def fingerprint(self) -> str:
-        """Return a hash of the table (from `datasets`) and the rows in use."""
+        """Return a hash of the table (from `datasets`) and of the rows that are used."""
         return sha256(self.table._fingerprint.encode() + self.rows.numpy().tobytes()).hexdigest()
 
 
 class RowNames(Sequence[str]):
-    """Names such as `row 7`, created on access.
+    """Names such as `row 7`, which are created on access.
 
     Args:
-        rows: N int64.
+        rows: Numbers of the rows, N int64.
     """
 
     def __init__(self, rows: Tensor) -> None:
@@ -67,28 +67,30 @@ class RowNames(Sequence[str]):
 
 
 class HFDataset(ImageData):
-    """An image data set by its name on the Hugging Face hub, or in local parquet files; needs the extra `hub`.
+    """An image data set from the Hugging Face hub, by its name, or from local parquet files. It needs the extra `hub`.
 
-    Classes have the order of the data set's ClassLabel, or are the sorted values of the label column. `Batch.indices`
-    are the rows of a split.
+    Classes have the order of the data set's ClassLabel. Without a ClassLabel, they are the sorted values of the label
+    column. `Batch.indices` are the rows of a split.
 
     Args:
-        path: name on the hub (`uoft-cs/cifar10`), or path of a local folder with parquet files that are named by split
-            (`train-00000-of-00001.parquet`, `test.parquet`).
-        config: name of the data set's configuration on the hub, if it has several.
-        image_column: name of the image column. Default: the only column of images.
-        label_column: name of the label column. Default: `label`, `fine_label` or `labels`.
-        train: name of the training split.
-        val: name of the validation split, which selects the epoch. Default: images held out of the training split.
-        test: name of the test split. Default: `test`, or `validation` if there is no `test`.
-        size: side in pixels to which all images are resized. Default: images are not resized.
-        crop_ratio: share of the resized side that the crop keeps if images are not cropped randomly.
-        labeled: whether labels are used; `false` ignores them.
-        num_classes: number of outputs of the student's classifier if there are no labels.
-        **kwargs: arguments of every data set.
+        path: Name on the hub (`uoft-cs/cifar10`), or path of a local folder with parquet files. The names of these
+            files begin with the name of the split (`train-00000-of-00001.parquet`, `test.parquet`).
+        config: Name of the data set's configuration on the hub, if it has several configurations.
+        image_column: Name of the image column. Default: the only column of images.
+        label_column: Name of the label column. Default: `label`, `fine_label` or `labels`.
+        train: Name of the training split.
+        val: Name of the validation split, with which the epoch is selected. Default: some images of the training split
+            are held out.
+        test: Name of the test split. Default: `test`, or `validation` if there is no `test`.
+        size: Side in pixels to which all images are resized. Default: images are not resized.
+        crop_ratio: Share of the resized side that the crop of the centre keeps. Random crops do not use this argument.
+        labeled: Whether labels are used.
+        num_classes: Number of outputs of the student's classifier if there are no labels.
+        **kwargs: Arguments of every data set.
 
     Raises:
-        ConfigError: if the library `datasets` is missing, the data set is unavailable, or a split or column is unknown.
+        ConfigError: if the library `datasets` is missing, if the data set is unavailable, or if a split or column is
+            unknown.
     """
 
     def __init__(
@@ -197,6 +199,6 @@ def _column(field: str, name: str | None, default_columns: list[str], choices: l
     if name is None and len(default_columns) == 1:
         return default_columns[0]
     if name not in choices:
-        problem = f"there is no such column as {name!r}" if name else "give the name of the column"
+        problem = f"there is no column {name!r}" if name else "give the name of the column"
         raise ConfigError(f"data.{field}: {problem}; choices: {', '.join(choices) or 'none'}")
     return name

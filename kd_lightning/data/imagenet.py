@@ -20,21 +20,22 @@ _TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 class ImageNet(ImageData):
     """ImageNet-1k: 1,281,167 training images in 1,000 classes.
 
-    The 50,000 official validation images are the test split. The layout is `train/<wnid>/*.JPEG`. `val/` has the same
-    layout, or is flat as in the official archive; the labels are then read from the devkit. Classes are the WordNet ids
-    in alphabetical order, as in timm and torchvision, with timm's names. `Batch.indices` count the files in order of
-    class, then name (for a flat `val`: in order of name). The data set must be downloaded manually (image-net.org
-    requires an account).
+    The 50,000 official validation images are the test split. The training images are in `train/<wnid>/*.JPEG`. The
+    folder `val/` has the same layout, or it is flat, as in the official archive. For a flat `val/`, the labels are read
+    from the devkit. Classes are the WordNet ids in alphabetical order, as in timm and torchvision, with timm's names.
+    `Batch.indices` count the files in the order of the classes, and then of the names. For a flat `val/`, they count
+    the files in the order of the names. The data set must be downloaded manually, because image-net.org requires an
+    account.
 
     Args:
-        path: path of the folder with `train` and `val`, and with `ILSVRC2012_devkit_t12` if `val` is flat.
-        size: side in pixels of the networks' input.
-        crop_ratio: share of the resized side that the crop keeps in evaluation; 0.875 crops 256 pixels to 224.
-        val_split: share or number of training images for validation; 50,000 images are enough to select an epoch.
-        **kwargs: arguments of every data set; the default augmentation is RandomResizedCrop and the flip.
+        path: Path of the folder with `train` and `val`, and with `ILSVRC2012_devkit_t12` if `val` is flat.
+        size: Side of the networks' input in pixels.
+        crop_ratio: Share of the resized side that the crop of the evaluation keeps. 0.875 crops 256 pixels to 224.
+        val_split: Share or number of training images for validation. 50,000 images are enough to select an epoch.
+        **kwargs: Arguments of every data set. The default augmentation is RandomResizedCrop and a flip.
 
     Raises:
-        ConfigError: for a folder with another layout.
+        ConfigError: if the folder has another layout.
     """
 
     num_classes = 1000
@@ -89,7 +90,10 @@ class ImageNet(ImageData):
         )
 
     def _flat_labels(self, root: Path, files: list[str]) -> list[int]:
-        """Return the labels of the flat validation images in order of name; the devkit's ids have another order."""
+        """Return the labels of the flat validation images in the order of the file names.
+
+        The ids of the devkit have another order than the classes.
+        """
         devkit = root / "ILSVRC2012_devkit_t12"
         for required in (_TRUTH, "data/meta.mat"):
             if not (devkit / required).exists():

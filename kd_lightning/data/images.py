@@ -1,4 +1,4 @@
-"""Datasets that return complete batches: the base class, and images in memory as one uint8 tensor."""
+"""Datasets that return complete batches: a base class, and a class for images in memory as one uint8 tensor."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -16,14 +16,14 @@ class ImageDataset(Dataset):
     """A set of N labelled images.
 
     Args:
-        labels: N int64, -1 for images without a label.
-        indices: N int64, the samples' positions in their dataset; default: 0 to N - 1.
+        labels: Labels N int64, -1 for images without a label.
+        indices: Positions of the samples in their dataset, N int64. Default: 0 to N - 1.
     """
 
     seed = 0
     """Seed of the samples' keys, set by the data module."""
     origin = "in memory"
-    """Description of where the images come from."""
+    """Text about the storage of the images, such as `from the disk cache`."""
 
     def __init__(self, labels: Tensor, indices: Tensor | None = None) -> None:
         self.labels = labels
@@ -33,7 +33,7 @@ class ImageDataset(Dataset):
         return len(self.labels)
 
     def __getitems__(self, places: list[Place] | list[int]) -> Batch:
-        """Return the batch at some places. Rows without an epoch (overfit_batches gives them) belong to epoch 0."""
+        """Return the batch at some places. A row without an epoch (from overfit_batches) belongs to epoch 0."""
         if isinstance(places[0], int):
             places = [(0, row, 0) for row in places]
         epochs, rows, copies = zip(*places, strict=True)
@@ -50,7 +50,7 @@ class ImageDataset(Dataset):
         return self.__getitems__(rows.tolist())
 
     def _gather(self, rows: Tensor, batch: Batch) -> Batch:
-        """Return the batch with its images."""
+        """Read the images in `rows`, and return the batch with these images."""
         raise NotImplementedError
 
     def subset(self, rows: Tensor) -> Self:
@@ -63,7 +63,7 @@ class ImageDataset(Dataset):
         raise NotImplementedError
 
     def paths(self) -> list[str]:
-        """Return the files of the images, in order; [] if the images have no files."""
+        """Return the files of the images, in order, or [] if the images have no files."""
         return []
 
 
@@ -71,11 +71,11 @@ class StoredImages(ImageDataset):
     """Images in memory.
 
     Args:
-        images: M,3,H,W uint8; M may be larger than N.
-        labels: N int64.
-        indices: N int64, the samples' positions in their dataset; default: 0 to N - 1.
-        names: names of the M files of the images, if any.
-        places: N int64, the positions of the N samples in `images`; default: 0 to N - 1.
+        images: Images M,3,H,W uint8. M may be larger than the number of samples N.
+        labels: Labels N int64.
+        indices: Positions of the samples in their dataset, N int64. Default: 0 to N - 1.
+        names: Names of the M files of the images, if there are files.
+        places: Positions of the samples in `images`, N int64. Default: 0 to N - 1.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class StoredImages(ImageDataset):
         return part
 
     def resident(self, device: torch.device) -> Self:
-        """Return the images on a GPU if they need at most half of its free memory, else unchanged."""
+        """Return the images on a GPU if they need at most half of its free memory. Otherwise return them unchanged."""
         needed = len(self) * self.images[0].numel()
         if device.type != "cuda" or needed > torch.cuda.mem_get_info(device)[0] / 2:
             return self

@@ -12,9 +12,9 @@ from kd_lightning.errors import ConfigError, RunError, one_line
 
 
 class ImageLoader(DataLoader):
-    """A torch loader that counts the batches it yields; Lightning stores the count in checkpoints.
+    """A torch loader that counts the batches that it yields. Lightning stores the count in checkpoints.
 
-    Its dataset returns complete batches, so that nothing is collated.
+    The dataset returns complete batches, so the loader collates nothing.
     """
 
     num_yielded = 0
@@ -44,8 +44,8 @@ class ImageLoader(DataLoader):
 def dead_worker(error: BaseException | None) -> RunError | None:
     """Return an error with a one-line message if a worker process has died, and None for any other error.
 
-    torch's handler of SIGCHLD raises a RuntimeError wherever the main process is at that moment, so other exceptions
-    may wrap it; the innermost one names the signal.
+    torch's handler of SIGCHLD raises a RuntimeError in any line of the main process. Other exceptions may therefore
+    wrap this error. The innermost exception names the signal.
     """
     reason = None
     while error is not None:
@@ -68,5 +68,5 @@ def cores() -> int:
 
 
 def identity_collate(batch: Batch) -> Batch:
-    """Return the batch unchanged: the dataset has already collated it."""
+    """Return the batch unchanged, because the dataset has already collated it."""
     return batch

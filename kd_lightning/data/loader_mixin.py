@@ -1,4 +1,4 @@
-"""LoaderMixin: loaders of the splits of a data set, augmentation on the device, and resuming within an epoch."""
+"""LoaderMixin: loaders for the splits of a data set, augmentation on the device, and resuming within an epoch."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ class LoaderMixin(LightningDataModule):
         """Number of training images per step on each device.
 
         Raises:
-            ConfigError: for a `global_batch_size` that is not divisible by the number of devices.
+            ConfigError: if `global_batch_size` is not divisible by the number of devices.
         """
         if self.global_batch_size is None:
             return self._batch_size
@@ -103,7 +103,10 @@ class LoaderMixin(LightningDataModule):
         return f"{count:,} training images without augmentation (there is no validation split)"
 
     def evaluation_loader(self) -> DataLoader:
-        """Return a loader of images for evaluating a teacher: validation images, or some training images."""
+        """Return a loader of images on which a teacher is evaluated.
+
+        The images are the validation images, or some training images if there is no validation split.
+        """
         if "val" in self.datasets:
             return self.in_order(self.datasets["val"])
         train = self.datasets["train"]
@@ -143,9 +146,9 @@ class LoaderMixin(LightningDataModule):
         return self._training
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch and the number of its batches already used: a resumed run continues after them.
+        """Return the epoch and the number of its batches that are already used. A resumed run continues after them.
 
-        Lightning stores the loader's count as well, but loses it if a schedule asks for the number of steps.
+        Lightning also stores the count of the loader, but loses it if a schedule asks for the number of steps.
         """
         return self._training.state_dict() if self._training else {}
 
@@ -167,7 +170,7 @@ class LoaderMixin(LightningDataModule):
     def in_order(self, images: ImageDataset, *, place: dict[str, int] | None = None) -> ImageLoader:
         """Return a loader of all images in order.
 
-        `place` has the keys `rank` and `world`; an empty `place` yields all images on each rank.
+        `place` has the keys `rank` and `world`. If `place` is empty, the loader yields all images on each rank.
         """
         place = self._place() if place is None else place
         return self._loader(images, EpochSampler(len(images), seed=self.seed, shuffle=False, **place))
@@ -190,7 +193,7 @@ class LoaderMixin(LightningDataModule):
         return self.augmented(batch) if self.trainer and self.trainer.training else batch
 
     def augmented(self, batch: Batch) -> Batch:
-        """Return a training batch as the input of the networks: augmented, in several views, and mixed."""
+        """Return a training batch with augmented images, further views and mixing, as the networks receive it."""
         num_done = int(self._crops_from_files(self.datasets["train"]))
         sources = [batch.images, *(batch.views or (batch.images.clone() for _ in range(self.views - 1)))]
         views = [

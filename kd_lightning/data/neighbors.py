@@ -1,4 +1,4 @@
-"""Nearest neighbours in a teacher's embedding, which are computed once, stored, and sampled with their anchors."""
+"""Nearest neighbours in a teacher's embedding. They are computed once and stored, and then sampled for each anchor."""
 
 import json
 from hashlib import sha256
@@ -17,7 +17,7 @@ from kd_lightning.io.atomic import write_tensors
 from kd_lightning.io.paths import resolve
 
 FINGERPRINT_IMAGES = 256
-"""Number of images whose pixels are hashed for a data set's fingerprint."""
+"""Number of images whose pixels are hashed for the fingerprint of a data set."""
 
 
 def nearest_neighbors(
@@ -30,24 +30,25 @@ def nearest_neighbors(
 ) -> Tensor:
     """Return the exact k nearest neighbours of every row by cosine: N,k int64, nearest first, without the row itself.
 
-    A row is excluded by its index, so that exact duplicates of the row are included. Blocks of `chunk` x `columns`
-    similarities are computed in float32 and merged into the best k so far. In addition to the N,D embeddings (1.28 M x
-    2048: 10.5 GB in float32, half of it in float16 or bfloat16), this needs a few times chunk x columns x 4 bytes of
-    memory (0.3 GB).
+    A row is excluded by its index. Exact duplicates of the row are therefore included. Blocks of `chunk` x `columns`
+    similarities are computed in float32 and merged into the best k so far. A block needs a few times
+    chunk x columns x 4 bytes of memory (0.3 GB), in addition to the N,D embeddings. For example, 1.28 M x 2048
+    embeddings need 10.5 GB in float32, and half of that in float16 or bfloat16.
 
     Args:
-        embeddings: N,D of any floating dtype, on any device.
-        k: number of neighbours, less than N.
-        chunk: number of rows per block.
-        columns: number of candidates per block.
-        engine: library that computes them; `faiss` uses its exact index on the CPU, which copies all rows as float32.
+        embeddings: Embeddings N,D of any floating dtype, on any device.
+        k: Number of neighbours, less than N.
+        chunk: Number of rows per block.
+        columns: Number of candidates per block.
+        engine: Library that computes the neighbours. `faiss` uses its exact index on the CPU, which copies all rows as
+            float32.
 
     Raises:
-        ConfigError: for k out of range, an embedding that is not finite, or faiss if it is not installed.
+        ConfigError: if k is out of range, if an embedding is not finite, or if faiss is chosen but not installed.
     """
     count = len(embeddings)
     if not 1 <= k < count:
-        raise ConfigError(f"k: {k}; with {count:,} images it must be 1 to {count - 1:,}")
+        raise ConfigError(f"k: {k} is given, but with {count:,} images k must be 1 to {count - 1:,}")
     if engine == "faiss":
         return _by_faiss(_unit(embeddings).cpu(), k, chunk)
     neighbors = torch.empty((count, k), dtype=torch.int64, device=embeddings.device)
@@ -100,7 +101,7 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 def data_fingerprint(images: ImageDataset) -> str:
-    """Return a hash of the images: their number, indices, and the pixels of up to 256 of them without augmentation."""
+    """Return a hash of the images: of their number, their indices, and the pixels of up to 256 unaugmented images."""
     rows = torch.linspace(0, len(images) - 1, min(FINGERPRINT_IMAGES, len(images))).long()
     pixels = images.subset(rows).take(torch.arange(len(rows))).images.cpu()
     digest = sha256(images.indices.numpy().tobytes())
@@ -110,13 +111,13 @@ def data_fingerprint(images: ImageDataset) -> str:
 
 
 def save_table(path: Path, neighbors: Tensor, images: ImageDataset, teacher: Teacher) -> None:
-    """Write a table of neighbours with fingerprints of data and teacher.
+    """Write a table of neighbours with the fingerprints of the data and the teacher.
 
     Args:
-        path: path of the .safetensors file.
-        neighbors: N,K int64, rows of `images`.
-        images: the embedded images.
-        teacher: the network that embedded them.
+        path: Path of the .safetensors file.
+        neighbors: Neighbours N,K int64, as rows of `images`.
+        images: Images whose neighbours are written.
+        teacher: Network that computed the embeddings of the images.
     """
     facts = {"data": data_fingerprint(images), "teacher": teacher.fingerprint(), "teacher_name": teacher.name}
     write_tensors(path, {"neighbors": neighbors.to(torch.int32), "indices": images.indices}, facts)
@@ -127,12 +128,12 @@ class Neighbors:
     """Batches of anchors with some of their nearest neighbours, from the table of `kd_lightning build-neighbors`.
 
     Args:
-        path: path of the table.
-        count: number of neighbours per anchor (CoSS: 15).
-        candidates: number of nearest neighbours to sample from, without replacement (CoSS: 31).
+        path: Path of the table.
+        count: Number of neighbours per anchor (CoSS: 15).
+        candidates: Number of nearest neighbours from which `count` are drawn without replacement (CoSS: 31).
 
     Raises:
-        ConfigError: for a table that is missing, has too few neighbours, or belongs to other images or another teacher.
+        ConfigError: if the table is missing, has too few neighbours, or belongs to other images or another teacher.
     """
 
     def __init__(self, path: str, *, count: int = 15, candidates: int = 31) -> None:
@@ -163,7 +164,7 @@ class Neighbors:
         self.rows = table[:, : self.candidates]
 
     def check_teacher(self, teacher: Teacher) -> None:
-        """Raise an error if the table is from another teacher, or from other weights, mean, std or size."""
+        """Raise an error if the table was created with another teacher, or with other weights, mean, std or size."""
         if self.facts.get("teacher") != teacher.fingerprint():
             raise ConfigError(
                 f"data.neighbors.path: {self.path} was created with another teacher "

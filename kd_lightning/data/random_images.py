@@ -1,4 +1,4 @@
-"""RandomImages: noise for measuring speed without data."""
+"""RandomImages: images of noise, to measure speed without data."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ class RandomImages(ImageData):
     """Images with random pixels in memory, for measuring speed and for trying out a config.
 
     Args:
-        images: number of training images; the test split has a tenth of this number.
-        size: height and width in pixels.
-        classes: number of classes.
-        **kwargs: arguments of every data set; the default augmentation is the crop and the flip for small photographs.
+        images: Number of training images. The test split has a tenth of this number.
+        size: Height and width in pixels.
+        classes: Number of classes.
+        **kwargs: Arguments of every data set. The default augmentation is a crop after 4 pixels of padding and a flip.
     """
 
     name = "random"

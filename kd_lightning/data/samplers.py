@@ -10,25 +10,25 @@ from torch.utils.data import Sampler
 from kd_lightning.randomness import permutation, sample_keys, without_replacement
 
 Place = tuple[int, int, int]
-"""(epoch, row, copy): copies of a row within an epoch are augmented differently; the first is copy 0."""
+"""Epoch, row and copy. The copies of a row within an epoch are augmented differently. The first copy is number 0."""
 
 
 class EpochSampler(Sampler[Place]):
-    """Yields the places of an epoch; Lightning calls `set_epoch` at the start of every epoch.
+    """Yields the places of an epoch. Lightning calls `set_epoch` at the start of every epoch.
 
-    Rank r gets places r, r + world, ... of the common order. If samples are shuffled (training), the remainder beyond a
-    multiple of `world` is dropped, because all ranks must take the same number of steps. Otherwise (evaluation) no
-    place is dropped or padded, so that every sample counts once.
+    Rank r gets the places r, r + world, ... of the common order. In training, samples are shuffled, and all ranks must
+    take the same number of steps. The last places are therefore dropped if their number is not a multiple of `world`.
+    In evaluation, samples are not shuffled, and no place is dropped or repeated, so that every sample counts once.
 
     Args:
-        size: number of samples.
-        seed: seed of the order.
-        shuffle: whether each epoch has a new random order; otherwise the order is always 0, 1, 2, ...
-        rank: index of this process.
-        world: number of processes.
-        repeats: number of times that an image occurs in succession, each time with a new augmentation. The length of an
-            epoch does not change, so that it has fewer images (repeated augmentation: Hoffer et al. 2020; 3 in DeiT,
-            TinTeM).
+        size: Number of samples.
+        seed: Seed of the order.
+        shuffle: Whether each epoch has a new random order. If false, the order is always 0, 1, 2, ...
+        rank: Index of this process.
+        world: Number of processes.
+        repeats: Number of times that an image occurs in succession, each time with a new augmentation (repeated
+            augmentation: Hoffer et al. 2020; DeiT and TinTeM use 3). The length of an epoch does not change. The epoch
+            therefore contains fewer images.
     """
 
     def __init__(self, size: int, *, seed: int, shuffle: bool, rank: int = 0, world: int = 1, repeats: int = 1) -> None:
@@ -61,17 +61,18 @@ class EpochSampler(Sampler[Place]):
 
 
 class NeighborSampler(EpochSampler):
-    """Yields anchors, each followed by some of its nearest neighbours (CoSS): every sample is an anchor once per epoch.
+    """Yields anchors, each followed by some of its nearest neighbours (CoSS). Every sample is an anchor once per epoch.
 
-    The neighbours are drawn without replacement from the anchor's row of the table, by the anchor's key. Anchors are
-    divided among ranks. An image may also occur as the neighbour of another anchor, with a different augmentation.
+    The neighbours are drawn without replacement from the anchor's row of the table. The key of the anchor determines
+    the draw. Anchors are divided among the ranks. An image may also occur as the neighbour of another anchor, with a
+    different augmentation.
 
     Args:
-        table: N,K int64: rows of each row's nearest neighbours, nearest first.
-        count: number of neighbours per anchor.
-        seed: seed of the order and of the draws.
-        rank: index of this process.
-        world: number of processes.
+        table: Nearest neighbours of each row, nearest first, as rows: N,K int64.
+        count: Number of neighbours per anchor.
+        seed: Seed of the order and of the draws.
+        rank: Index of this process.
+        world: Number of processes.
     """
 
     def __init__(self, table: Tensor, *, count: int, seed: int, rank: int = 0, world: int = 1) -> None:

@@ -15,18 +15,18 @@ def stratified_split(
     field: str,
     hint: str = "both parts need an image of each class",
 ) -> tuple[Tensor, Tensor]:
-    """Return the remaining rows and the drawn rows, both sorted; the draw is stratified by class if there are labels.
+    """Return the remaining rows and the drawn rows, both sorted. If there are labels, the draw is stratified by class.
 
     Args:
-        labels: N int64, the labels of all images; -1 for images without a label.
-        rows: rows to draw from.
-        share: share of the rows to draw if below 1, otherwise their number.
-        seed: seed of the draw.
-        field: full name of the config field in error messages.
-        hint: end of the error message, a sentence.
+        labels: Labels of all images, N int64, -1 for images without a label.
+        rows: Rows from which some are drawn.
+        share: Share of the rows that are drawn. A value of 1 or more is the number of rows.
+        seed: Seed of the draw.
+        field: Full name of the config field in error messages.
+        hint: Last sentence of the error message.
 
     Raises:
-        ConfigError: if not every class can have an image in both parts.
+        ConfigError: if the number of rows is too small or too large to have an image of every class in both parts.
     """
     classes = labels[rows].unique().numel()
     count = round(share * len(rows)) if share < 1 else int(share)

@@ -19,21 +19,21 @@ _CHECKSUM = "90528d7ca1a48142e341f4ef8d21d0de"
 
 
 class TinyImageNet(ImageData):
-    """Tiny-ImageNet: 100,000 training images of 64x64 pixels in 200 classes, 10,000 labelled validation images.
+    """Tiny-ImageNet: 200 classes with 100,000 training and 10,000 labelled validation images of 64x64 pixels.
 
-    The official validation images are the test split, because the official test images have no labels. Validation
-    images are held out of the training images. Classes are the WordNet ids in alphabetical order, named by their first
-    word. `Batch.indices` count the files in order of class, then name.
+    The official validation images are the test split, because the official test images have no labels. Some training
+    images are held out for validation. Classes are the WordNet ids in alphabetical order. The name of a class is the
+    first word that belongs to its id. `Batch.indices` count the files in the order of the classes, and then of the
+    names.
 
     Args:
-        path: path of the official folder `tiny-imagenet-200`, or of an archive of it. If it does not exist, the
-            official zip is downloaded to its parent folder, and the checksum is verified. `~` and environment variables
-            are expanded.
-        **kwargs: arguments of every data set; the default augmentation is a crop after 8 pixels of padding and the
-            flip.
+        path: Path of the official folder `tiny-imagenet-200`, or of an archive of this folder. If the path does not
+            exist, the official zip is downloaded to the parent folder, and its checksum is verified. `~` and
+            environment variables are expanded.
+        **kwargs: Arguments of every data set. The default augmentation is a crop after 8 pixels of padding and a flip.
 
     Raises:
-        ConfigError: for a folder without the official layout.
+        ConfigError: if the folder does not have the official layout.
     """
 
     num_classes = 200
@@ -55,7 +55,7 @@ class TinyImageNet(ImageData):
         """Download the official zip if `path` does not exist.
 
         Raises:
-            ConfigError: if it cannot be downloaded.
+            ConfigError: if the zip cannot be downloaded.
         """
         try:
             resolve(self.path, "data.path")

@@ -84,7 +84,7 @@ class Distiller(StudentModule, ABC):
                 head.requires_grad_(False)
 
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
-        """Raise an error if a module is not trained with these weights of the cross-entropy and the soft targets."""
+        """Raise an error if no term would train a module with these weights. Subclasses implement the check."""
 
     @property
     def trains_classifier(self) -> bool:
@@ -118,7 +118,7 @@ class Distiller(StudentModule, ABC):
         return {**terms, "kd": self.kd_weight * kd_loss(*logits, temperature=self.kd_temperature)}
 
     def all_gather(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the rows of tensors N,... of all devices, with gradient.
+        """Gather each tensor N,... from all devices, and return its rows of all devices, with gradient.
 
         If `gather` is false, return the given tensors. A loss that compares samples across the batch must gather them
         first. A loss that is a mean over samples does not need to gather them.
@@ -132,6 +132,11 @@ class Distiller(StudentModule, ABC):
     def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
         """Return the vectors N,D of student and teacher that the losses make similar. Return None if there are none."""
         return None
+
+    @property
+    def shared_stages(self) -> int:
+        """Number of stages of student or teacher, whichever has fewer."""
+        return min(len(network.model.feature_info) for network in (self.student, self.teacher))
 
     def check_layer(self, field: str, number: int) -> None:
         """Raise an error if student or teacher has no stage with this number. Stage 1 is the last stage."""

@@ -62,7 +62,7 @@ class RunHooks(LightningModule):
         return optim.configure(self)
 
     def student_facts(self) -> dict[str, Any]:
-        """Return the facts that files store with the student's weights: `Network.facts` and the class names."""
+        """Return the metadata that is saved with the student's weights: `Network.facts` and the class names."""
         names = getattr(getattr(self.trainer, "datamodule", None), "class_names", [])
         return {**self.student.facts(), "class_names": list(names)}
 

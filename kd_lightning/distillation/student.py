@@ -165,7 +165,8 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the cross-entropy of the first N rows of the logits with the N labels, and record `train/acc`.
 
-        A mixed image (`data.mixing`) has two labels. Each label has the weight of the image that it belongs to.
+        A mixed image (`data.mixing`) is made of two images and has two labels. Each label is weighted by the
+        share of its image in the mixture.
         """
         logits = logits[: len(batch.labels)]
         self.record("acc", lambda: (logits.detach().argmax(dim=1) == batch.labels).float().mean())

@@ -1,4 +1,4 @@
-"""Evaluators of a student: callbacks named in a config. Importing a class here makes its name known in YAML."""
+"""Evaluators of a student, which a config names as callbacks. A class that is imported here can be named in YAML."""
 
 from kd_lightning.evaluation.classification import Classification
 from kd_lightning.evaluation.cost import Cost

@@ -1,4 +1,4 @@
-"""Classification: accuracy, calibration and per-class figures of a trained classifier."""
+"""Classification: accuracy, calibration and per-class results of a trained classifier."""
 
 from typing import Any
 
@@ -16,17 +16,18 @@ MAX_CONFUSION_CLASSES = 200
 class Classification(Evaluator):
     """Logs top-5 accuracy, likelihood and calibration on the test images, before and after temperature scaling.
 
-    The names are `test/top5` (only with more than 5 classes), `test/nll`, `test/brier`, `test/ece` and, after
-    temperature scaling, `test/nll_scaled` and `test/ece_scaled`. ECE uses 15 bins (Guo et al. 2017). The temperature is
-    fitted on the validation images; without validation images, the scaled values are skipped. The accuracy of each
-    class, the reliability diagram and, for at most 200 classes, the confusion matrix are written to results.json. The
-    prediction for each image is written to predictions.safetensors. The command line adds this evaluator to every run
-    that has labels and trains a classifier, and also evaluates the teacher.
+    The names are `test/top5` (only with more than 5 classes), `test/nll`, `test/brier` and `test/ece`. The values after
+    temperature scaling are `test/nll_scaled` and `test/ece_scaled`. ECE uses 15 bins (Guo et al. 2017). The temperature
+    is fitted on the validation images. Without validation images, the scaled values are skipped.
+
+    The accuracy of each class and the reliability diagram are written to results.json. For at most 200 classes, the
+    confusion matrix is also written to this file. The prediction for each image is written to predictions.safetensors.
+    The command line adds this evaluator to every run that has labels and trains a classifier.
 
     Args:
-        teacher: whether the teacher is also evaluated, if its classifier was trained on the data's classes; its
-            accuracy is logged as `test/acc_teacher`.
-        every_n_epochs: number of epochs between two evaluations of the validation images during `fit`; 0 disables them.
+        teacher: Whether the teacher is also evaluated, if its classifier was trained on the classes of the data. The
+            accuracy of the teacher is logged as `test/acc_teacher`.
+        every_n_epochs: Number of epochs between two evaluations of the validation images during `fit`; 0 disables them.
     """
 
     def __init__(self, *, teacher: bool = True, every_n_epochs: int = 0) -> None:

@@ -26,17 +26,17 @@ def logistic_scores(
 ) -> Tensor:
     """Return log-probabilities N,K of scikit-learn's logistic regression (L-BFGS) on standardised embeddings.
 
-    C is the value in `strengths` with the best accuracy on a held-out fifth of the bank, which has at least as many
-    images as there are classes and is stratified by class where possible. The final classifier is then trained on the
-    complete bank. A class without images in the bank gets -inf.
+    C is the value in `strengths` with the best accuracy on held-out images. A fifth of the bank is held out, but at
+    least as many images as there are classes. The held-out images are stratified by class where possible. The final
+    classifier is then trained on the complete bank. A class without images in the bank gets -inf.
 
     Args:
-        bank: embeddings of the training images, M,D.
-        labels: labels of the training images, M int64.
-        queries: embeddings of the images to classify, N,D.
-        classes: number of classes K.
-        strengths: values of C to choose from; a single value is used without a search.
-        max_iter: maximum number of L-BFGS iterations.
+        bank: Embeddings of the training images, M,D.
+        labels: Labels of the training images, M int64.
+        queries: Embeddings of the images to classify, N,D.
+        classes: Number of classes K.
+        strengths: Values of C to choose from. A single value is used without a search.
+        max_iter: Maximum number of L-BFGS iterations.
     """
     vectors, targets = bank.cpu().numpy(), labels.cpu().numpy()
     strength = strengths[0] if len(strengths) == 1 else _best_strength(vectors, targets, strengths, max_iter)
@@ -84,16 +84,16 @@ def sgd_scores(
     The weights are drawn from a normal distribution with mean 0 and standard deviation 0.01, and the biases start at 0.
     The momentum is 0.9, and there is no weight decay. The learning rate is divided by 10 after 60 % and 80 % of the
     epochs. An incomplete last batch is dropped. The seed is 0. The released code augments the training images and
-    selects the best epoch by validation; this function does not augment the images, and uses the last epoch.
+    selects the best epoch by validation. This function does not augment the images, and it uses the last epoch.
 
     Args:
-        bank: embeddings of the training images, M,D.
-        labels: labels of the training images, M int64.
-        queries: embeddings of the images to classify, N,D.
-        classes: number of classes K.
-        epochs: number of passes over the bank.
-        lr: learning rate before the first reduction.
-        batch_size: number of images per step; a number above M counts as M.
+        bank: Embeddings of the training images, M,D.
+        labels: Labels of the training images, M int64.
+        queries: Embeddings of the images to classify, N,D.
+        classes: Number of classes K.
+        epochs: Number of passes over the bank.
+        lr: Learning rate before the first reduction.
+        batch_size: Number of images per step; a number above M counts as M.
     """
     generator = torch.Generator().manual_seed(0)
     layer = nn.Linear(bank.shape[1], classes).to(bank.device)

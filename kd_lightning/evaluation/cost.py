@@ -14,14 +14,14 @@ class Cost(Evaluator):
     """Logs `cost/parameters`, `cost/macs`, `cost/megabytes`, and the speed for each batch size.
 
     MACs are counted for one image and include the normalisation. Megabytes are the size of the weights as safetensors.
-    For each batch size n, `cost/latency_ms_<n>` is the median time of one batch from uint8 images to logits, in eval
-    mode and without autocast, on the run's device. `cost/images_per_second_<n>` is n divided by this time. Both values
-    depend on the machine and its load.
+    For each batch size n, `cost/latency_ms_<n>` is the median time from the uint8 images of one batch to the logits. It
+    is measured in eval mode and without autocast, on the device of the run. `cost/images_per_second_<n>` is n divided
+    by this time. Both values depend on the machine and its load.
 
     Args:
-        batch_sizes: batch sizes for which the speed is measured; default: 1 and 64; [] disables it.
-        repeats: number of timed repetitions of a batch, after 3 untimed ones.
-        teacher: whether the teacher is also measured.
+        batch_sizes: Batch sizes for which the speed is measured. [] disables the measurement. Default: 1 and 64.
+        repeats: Number of timed repetitions of a batch. Three untimed repetitions come first.
+        teacher: Whether the teacher is also measured.
     """
 
     needs_labels = False

@@ -23,9 +23,9 @@ class EvaluationResult:
     """Results of an evaluator for one network."""
 
     values: dict[str, float]
-    """Numbers by name, logged as `test/<name>`, or as `<name>` if it contains a /; NaN means undefined."""
+    """Numbers by name. They are logged as `test/<name>`, or as `<name>` if the name contains a /. NaN: undefined."""
     details: dict[str, Any] = field(default_factory=dict)
-    """Further results for results.json and the report, which JSON can represent."""
+    """Further results for results.json and the report. JSON must be able to represent them."""
     samples: dict[str, Tensor] = field(default_factory=dict)
     """Tensors for predictions.safetensors, with one entry per evaluated image (N)."""
 
@@ -42,22 +42,22 @@ class EvaluationResult:
 
 
 class Evaluator(Callback, ABC):
-    """Base class of evaluators, which evaluate the student, and optionally the teacher, on images without augmentation.
+    """Base class of evaluators. They evaluate the student and optionally the teacher on images without augmentation.
 
     Results on the test images are logged as `test/<name>` at the end. Results on the validation images are logged as
-    `val/<name>` during `fit`. All evaluators of a run share one pass of each network over each set of images, without
-    autocast; the outputs are stored as float32.
+    `val/<name>` during `fit`. Each network runs only once over each set of images, and all evaluators of a run share
+    the outputs. This pass runs without autocast, and the outputs are stored as float32.
 
     Args:
-        teacher: whether the teacher is also evaluated, once, on the test images; its results are logged as
+        teacher: Whether the teacher is also evaluated, once, on the test images. Its results are logged as
             `test/<name>_teacher`.
-        every_n_epochs: number of epochs between two evaluations of the validation images during `fit`; the last epoch
-            is always evaluated. 0 disables them.
-        data: labelled data to evaluate on instead of the run's own data, which may have no labels; the validation split
+        every_n_epochs: Number of epochs between two evaluations of the validation images during `fit`. The last epoch
+            is always evaluated. 0 disables these evaluations.
+        data: Labelled data to evaluate on instead of the run's own data, which may have no labels. The validation split
             of this data is always evaluated at the end of `fit`.
 
     Raises:
-        ConfigError: for a negative `every_n_epochs`.
+        ConfigError: if `every_n_epochs` is negative.
     """
 
     needs_labels: ClassVar[bool] = True
@@ -69,29 +69,29 @@ class Evaluator(Callback, ABC):
         self.result = EvaluationResult({})
         """Results on the test images."""
         self.seconds = 0.0
-        """Duration of the test evaluation, including passes over images that no earlier evaluator has done."""
+        """Seconds of the test evaluation, including passes that earlier evaluators have not already run."""
         self._cache: FeatureCache | None = None
 
     @abstractmethod
     def evaluate(self, view: NetworkView) -> EvaluationResult:
-        """Return the results for one network; in the student's view, `view.teacher` is the teacher's view."""
+        """Return the results for one network. In the view of the student, `view.teacher` is the view of the teacher."""
 
     def check(self, images: int) -> None:
-        """Raise an error, before the first step, if this number of training images is too small for the evaluation."""
+        """Raise an error before the first step if this number of training images is too small for the evaluator."""
 
     @property
     def title(self) -> str:
-        """Name of the evaluator within a run; two evaluators with the same title would log the same names."""
+        """Name of the evaluator within a run. Two evaluators with the same title would log the same names."""
         return type(self).__name__ + (f" {self.data.name}" if self.data else "")
 
     def settings(self) -> dict[str, Any]:
-        """Return the arguments for results.json; results with different arguments are not comparable."""
+        """Return the arguments for results.json. Results with different arguments are not comparable."""
         arguments = {name: value for name, value in vars(self).items() if name not in ("result", "seconds")}
         arguments = {name: _plain(value) for name, value in arguments.items() if not name.startswith("_")}
         return {name: value for name, value in arguments.items() if value is not None}
 
     def prepare(self, data: ImageData) -> None:
-        """Prepare images that are not part of `data`, the data of the run; called before the first step."""
+        """Prepare images that are not part of `data`, the data of the run. This is called before the first step."""
         if self.data:
             prepare_other_data(self.data)
 
@@ -101,7 +101,7 @@ class Evaluator(Callback, ABC):
             self.prepare(trainer.datamodule)
 
     def check_data(self, data: ImageData) -> None:
-        """Prepare the images, and raise an error for unsuitable images before the run's folder is created.
+        """Prepare the images, and raise an error for unsuitable images. This is called before the run's folder exists.
 
         Raises:
             ConfigError: if labels or validation images are needed but missing, or if there are too few images.
@@ -170,13 +170,13 @@ class Evaluator(Callback, ABC):
 
 
 def _takes_data(kind: type[Evaluator]) -> bool:
-    """Return whether the constructor of an evaluator's class has the argument `data`, or passes it on as a keyword."""
+    """Return whether the constructor of an evaluator's class accepts the argument `data`."""
     arguments = signature(kind).parameters.values()
     return any(argument.name == "data" or argument.kind is Parameter.VAR_KEYWORD for argument in arguments)
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting as a value that JSON can represent (data as its name); None for an object that is no setting."""
+    """Return a setting as a value for JSON (data as its name), or None for an object that is not a setting."""
     if isinstance(value, ImageData):
         return value.name
     if isinstance(value, list | tuple | set):
@@ -187,13 +187,13 @@ def _plain(value: Any) -> Any:
 
 
 def prepare_other_data(other: ImageData) -> None:
-    """Download data that are only evaluated; their training batch size has no effect and is set to 1."""
+    """Download data that are only evaluated. Their training batch size has no effect, and is set to 1."""
     other.batch_size = 1
     other.prepare_data()
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Return the share of N images whose label has the highest of their scores N,K."""
+    """Return the share of N images for which the label has the highest of the scores N,K."""
     metric = top1(scores.shape[1])
     metric.sync_on_compute = False  # every rank has all images
     metric.to(labels.device).update(scores.to(labels.device), labels)

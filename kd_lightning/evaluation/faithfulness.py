@@ -10,20 +10,20 @@ from kd_lightning.metrics import linear_cka, neighbor_overlap, similarity_distan
 class Faithfulness(Evaluator):
     """Logs how similar a student is to its teacher on the test images.
 
-    Three values compare the logits; they are logged if both networks have a classifier trained on the data's classes.
-    `agreement_teacher_errs` is the share of equal predictions among the images on which the teacher is wrong; it needs
-    labels. (`TeacherAgreement` logs the agreement on all images.) `kl` is the mean of KL(teacher || student) of the
-    softmax outputs. `logit_cosine` is the mean cosine of the centred logits.
+    Three values compare the logits. They are logged if the classifiers of both networks were trained on the classes of
+    the data. `agreement_teacher_errs` is the share of equal predictions among the images on which the teacher is wrong.
+    This value needs labels. `TeacherAgreement` logs the agreement on all images. `kl` is the mean of
+    KL(teacher || student) of the softmax outputs. `logit_cosine` is the mean cosine of the centred logits.
 
     Three values compare the embeddings, which may have different widths. `cka` is linear, unbiased CKA (Nguyen et al.
-    2021). `neighbors_<k>` is the share of each image's k nearest neighbours that student and teacher have in common.
+    2021). `neighbors_<k>` is the share of an image's k nearest neighbours that are the same in both embeddings.
     `sp_distance` is the mean of SP's loss over batches of embeddings. The command line adds this evaluator to every run
     with a teacher.
 
     Args:
-        k: numbers of neighbours for `neighbors_<k>`; default: 1, 5, 10 and 30.
-        batch_size: batch size of `sp_distance`, whose value depends on it.
-        every_n_epochs: number of epochs between two evaluations of the validation images during `fit`; 0 disables them.
+        k: Numbers of neighbours for `neighbors_<k>`. Default: 1, 5, 10 and 30.
+        batch_size: Batch size of `sp_distance`. The value of `sp_distance` depends on the batch size.
+        every_n_epochs: Number of epochs between two evaluations of the validation images during `fit`; 0 disables them.
     """
 
     needs_labels = False

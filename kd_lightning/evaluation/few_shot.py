@@ -16,15 +16,15 @@ class FewShot(Evaluator):
     """Logs `test/few_shot_<n>`: accuracy of a logistic regression trained on n images per class.
 
     The classifier is scikit-learn's logistic regression (L-BFGS, C = 1) on standardised embeddings. The value is the
-    mean over several draws of the images; the draws are the same for every network and run on the same data.
+    mean over several random draws of the images. All networks and all runs on the same data use the same draws.
 
     Args:
-        shots: number of images per class, or a list of numbers.
-        draws: number of draws.
-        **kwargs: teacher, every_n_epochs and data, as for every evaluator.
+        shots: Number of images per class, or a list of such numbers.
+        draws: Number of draws.
+        **kwargs: Arguments of every evaluator: teacher, every_n_epochs and data.
 
     Raises:
-        ConfigError: if `shots` exceeds the number of training images of a class.
+        ConfigError: if `shots` is more than the number of training images of a class.
     """
 
     def __init__(self, *, shots: int | list[int] = 5, draws: int = 5, **kwargs: Any) -> None:
@@ -55,15 +55,15 @@ class FewShot(Evaluator):
 
 
 def sample_per_class(labels: Tensor, shots: int, draw: int) -> Tensor:
-    """Return the rows of `shots` randomly drawn images of each class.
+    """Return the rows of randomly drawn images, `shots` of each class.
 
     Args:
-        labels: N int64.
-        shots: number of images per class.
-        draw: seed of the draw.
+        labels: Labels of all images, N int64.
+        shots: Number of images per class.
+        draw: Seed of the draw.
 
     Raises:
-        ConfigError: for a class with fewer than `shots` images.
+        ConfigError: if a class has fewer than `shots` images.
     """
     generator = torch.Generator().manual_seed(draw)
     order = torch.randperm(len(labels), generator=generator).to(labels.device)

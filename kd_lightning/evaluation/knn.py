@@ -9,13 +9,13 @@ from kd_lightning.evaluation.network_view import NetworkView
 
 
 class KNN(Evaluator):
-    """Logs `test/knn`: accuracy of the class for which the nearest training images of a test image vote.
+    """Logs `test/knn`: accuracy of a classifier in which the nearest training images vote for the class.
 
     Args:
-        k: number of neighbours (CoSS and TinTeM: 10), or a list of numbers (DINO: 10, 20, 100, 200). For a list, the
-            result of the first number is logged as `test/knn`, and the results of the others as `test/knn_<k>`.
-        temperature: temperature of the votes (DINO and TinTeM: 0.07).
-        **kwargs: teacher, every_n_epochs and data, as for every evaluator.
+        k: Number of neighbours (CoSS and TinTeM: 10), or a list of numbers (DINO: 10, 20, 100, 200). For a list, the
+            result of the first number is logged as `test/knn`, and the other results as `test/knn_<k>`.
+        temperature: Temperature of the votes (DINO and TinTeM: 0.07).
+        **kwargs: Arguments of every evaluator: teacher, every_n_epochs and data.
     """
 
     def __init__(self, *, k: int | list[int] = 10, temperature: float = 0.07, **kwargs: Any) -> None:

@@ -8,17 +8,18 @@ from torch import Tensor
 def knn_scores(
     queries: Tensor, bank: Tensor, labels: Tensor, *, k: int | list[int], temperature: float, classes: int
 ) -> Tensor:
-    """Return votes N,K: for each class, the sum of exp((cosine - 1) / temperature) over its images among the k nearest.
+    """Return the votes N,K of the k nearest labelled images for each class.
 
-    The votes are those of Wu et al. 2018, section 3.4, which the evaluations of DINO and CoSS also use.
+    The vote of a class is the sum of exp((cosine - 1) / temperature) over the images of the class among the k nearest
+    images. These are the votes of Wu et al. 2018, section 3.4, which the evaluations of DINO and CoSS also use.
 
     Args:
-        queries: embeddings of the images to classify, N,D.
-        bank: embeddings of the labelled images, M,D.
-        labels: labels of the bank, M int64.
-        k: number of neighbours, at most M; for a list, the votes are N,len(k),K.
-        temperature: temperature of the votes, above 0; with a large value, the weights of all votes are nearly equal.
-        classes: number of classes K.
+        queries: Embeddings of the images to classify, N,D.
+        bank: Embeddings of the labelled images, M,D.
+        labels: Labels of the bank, M int64.
+        k: Number of neighbours, at most M. For a list, the votes are N,len(k),K.
+        temperature: Temperature of the votes, above 0. With a large value, all votes have nearly equal weights.
+        classes: Number of classes K.
     """
     ks = k if isinstance(k, list) else [k]
     with torch.autocast(queries.device.type, enabled=False):

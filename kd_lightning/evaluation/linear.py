@@ -12,16 +12,16 @@ class LinearProbe(Evaluator):
     """Logs `test/linear`: accuracy of a linear classifier on the frozen embedding.
 
     The classifier is trained on the training images without augmentation. With `lbfgs`, it is scikit-learn's logistic
-    regression on standardised embeddings. C is selected among 7 values from 1e-4 to 100 on a held-out fifth of the
-    images, and the classifier is then trained on all images (the protocol of CoSS's transfer evaluation, with fewer
-    values of C). With `sgd`, the classifier is trained on the run's device with CoSS's recipe for ImageNet, and the
+    regression on standardised embeddings. A fifth of the images is held out to select C among 7 values from 1e-4 to
+    100. The classifier is then trained on all images. This is the protocol of CoSS's transfer evaluation, with fewer
+    values of C. With `sgd`, the classifier is trained on the device of the run with CoSS's recipe for ImageNet, and the
     accuracy is logged as `test/linear_sgd`.
 
     Args:
-        solver: algorithm of the training, `lbfgs` or `sgd`.
-        max_iter: maximum number of L-BFGS iterations.
-        epochs: number of SGD epochs.
-        **kwargs: teacher, every_n_epochs and data, as for every evaluator.
+        solver: Algorithm of the training, `lbfgs` or `sgd`.
+        max_iter: Maximum number of L-BFGS iterations.
+        epochs: Number of SGD epochs.
+        **kwargs: Arguments of every evaluator: teacher, every_n_epochs and data.
     """
 
     def __init__(

@@ -22,13 +22,13 @@ class Predictions(NamedTuple):
     """A network's outputs for N images, in float32."""
 
     embedding: Tensor
-    """N,D."""
+    """Embeddings N,D."""
     logits: Tensor
-    """N,K, for the K classes of the network's classifier."""
+    """Logits N,K for the K classes of the network's classifier."""
     labels: Tensor
-    """N int64, -1 for images without a label."""
+    """Labels N int64, -1 for images without a label."""
     indices: Tensor
-    """N int64, positions in the data set's split."""
+    """Positions of the images in the split of the data set, N int64."""
 
 
 @torch.no_grad()
@@ -38,11 +38,11 @@ def read(
     """Run a network in eval mode over batches of images, and return the outputs in the order of the images.
 
     Args:
-        network: network to run; its mode (training or eval) is restored afterwards.
-        batches: batches of un-normalised images, as the data module yields them.
-        device: device of the network.
-        side: height and width in pixels to which images of another size are resized (bilinear).
-        quiet: whether the progress bar is hidden.
+        network: Network to run. Its mode (training or eval) is restored afterwards.
+        batches: Batches of images that are not normalised, as the data module yields them.
+        device: Device of the network.
+        side: Height and width in pixels to which images of another size are resized (bilinear).
+        quiet: Whether the progress bar is hidden.
     """
     was_training = network.training
     network.eval()
@@ -63,9 +63,9 @@ def read(
 
 @dataclass
 class FeatureCache:
-    """Cache of outputs, for which each network runs only once over each set of images.
+    """Cache of outputs, so that each network runs only once over each set of images.
 
-    Each rank runs the network over its share of the images, and gets the outputs for all images.
+    Each rank runs the network over its share of the images, and then receives the outputs for all images.
     """
 
     device: torch.device
@@ -88,7 +88,7 @@ class FeatureCache:
         change: Callable[[Batch], Batch] | None = None,
         side: int | None = None,
     ) -> Predictions:
-        """Return a network's outputs for images that `data` loads and `change` modifies; they are not cached."""
+        """Return the outputs of a network for images that `data` loads and `change` modifies, without caching."""
         place = {"rank": distributed.rank(), "world": distributed.world_size()}
         with torch.random.fork_rng(devices=[]):  # a loader draws a seed, which must not change the training
             loader = data.in_order(images, place=place)
@@ -112,7 +112,10 @@ class NetworkView:
     """The teacher's view, in a student's view."""
 
     def predictions(self, split: str | None = None, data: ImageData | None = None) -> Predictions:
-        """Return the outputs for a split, by default the evaluated split; images of `data` are resized to `side`."""
+        """Return the outputs for a split. By default, this is the evaluated split.
+
+        Images of the argument `data` are resized to the side of the run's images.
+        """
         side = None if data is None else self.side
         return self.cache.predictions(self.network, data or self.data, split or self.split, side=side)
 
@@ -123,7 +126,7 @@ class NetworkView:
         return self.data.datasets[self.split].side
 
     def scores(self, outputs: Predictions) -> Tensor:
-        """Return scores N,K: the logits or, if the classifier is not trained, the votes of a kNN classifier."""
+        """Return scores N,K: the logits, or the votes of a kNN classifier if the classifier is not trained."""
         if self.knows_classes:
             return outputs.logits
         bank = self.predictions("train")

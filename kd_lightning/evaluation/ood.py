@@ -20,24 +20,25 @@ BINS = 30
 class OutOfDistribution(Evaluator):
     """Logs the AUROC of known against unknown images as `test/ood_<score>_<data>`, and FPR95 as `..._fpr95`.
 
-    All scores are higher for known images. `knn` is the cosine to the k-th nearest training image (TinTeM uses k = 1;
-    Sun et al. 2022). `msp` is the largest softmax probability (Hendrycks & Gimpel 2017). `energy` is the log-sum-exp of
-    the logits (Liu et al. 2020). `mahalanobis` is minus the squared Mahalanobis distance to the nearest class mean of
-    the training images (Lee et al. 2018, on the embedding). `msp` and `energy` are skipped if the classifier is not
-    trained, and `mahalanobis` is skipped if the run's images have no labels.
+    All scores are higher for known images. `knn` is the cosine to the k-th nearest training image (Sun et al. 2022;
+    TinTeM uses k = 1). `msp` is the largest softmax probability (Hendrycks & Gimpel 2017). `energy` is the log-sum-exp
+    of the logits (Liu et al. 2020). `mahalanobis` is minus the squared Mahalanobis distance between the embedding and
+    the nearest class mean of the training images (Lee et al. 2018). `msp` and `energy` are skipped if the classifier is
+    not trained. `mahalanobis` is skipped if the images of the run have no labels.
 
     FPR95 is the share of unknown images above the threshold that 95 % of the known images exceed. The known images are
-    the run's test images. The unknown images are the test images of other data sets, resized to the run's size.
+    the test images of the run. The unknown images are the test images of other data sets, resized to the image size of
+    the run.
 
     Args:
-        data: data sets of unknown images; their labels are used only for `exclude`.
-        scores: names of the scores; default: all four.
-        k: number of neighbours for `knn`.
-        exclude: names of classes in `data` that are known classes; images of these classes are skipped.
-        teacher: whether the teacher is also evaluated.
+        data: Data sets of unknown images. Their labels are used only for `exclude`.
+        scores: Names of the scores. Default: all four.
+        k: Number of neighbours for `knn`.
+        exclude: Names of classes in `data` that are known classes. Images of these classes are skipped.
+        teacher: Whether the teacher is also evaluated.
 
     Raises:
-        ConfigError: for data that contain classes of the training images; similar names only cause a warning.
+        ConfigError: if the data contain classes of the training images. Similar names only cause a warning.
     """
 
     needs_labels = False
@@ -123,7 +124,7 @@ class OutOfDistribution(Evaluator):
         return Predictions(*(part[keep] for part in predictions))
 
     def _scores(self, view: NetworkView, predictions: Predictions) -> dict[Score, Tensor]:
-        """Return the scores N of N images by kind; higher means known."""
+        """Return the scores N of N images by kind. A higher score means that the image is more likely known."""
         result: dict[Score, Tensor] = {}
         for kind in self.kinds:
             if kind in ("msp", "energy") and view.knows_classes:

@@ -15,8 +15,8 @@ class Retrieval(Evaluator):
     complete ranking. recall@k is the share of queries with an image of the same class among the k nearest images.
 
     Args:
-        k: values of k for recall@k; default: 1, 5 and 10.
-        **kwargs: teacher, every_n_epochs and data, as for every evaluator.
+        k: Values of k for recall@k. Default: 1, 5 and 10.
+        **kwargs: Arguments of every evaluator: teacher, every_n_epochs and data.
     """
 
     def __init__(self, *, k: list[int] | None = None, **kwargs: Any) -> None:

@@ -15,11 +15,11 @@ from kd_lightning.randomness import sample_keys
 
 
 class Corruptions(Evaluator):
-    """Logs `test/corrupted`: accuracy on corrupted test images, the mean over corruptions and severities.
+    """Logs `test/corrupted`: mean accuracy on corrupted test images over all corruptions and severities.
 
-    The 15 corruptions of ImageNet-C (Hendrycks & Dietterich 2019) are computed on the fly. Their random numbers depend
-    only on the index of the image, so that every network and every run gets the same images. If the classifier is not
-    trained, classes are predicted by the votes of the 10 nearest training images.
+    The 15 corruptions of ImageNet-C (Hendrycks & Dietterich 2019) are computed during the evaluation. Their random
+    numbers depend only on the index of the image. All networks and all runs therefore get the same images. If the
+    classifier is not trained, the votes of the 10 nearest training images predict the class.
 
     With a teacher, `test/corrupted_teacher` and `test/corrupted_relative` are logged as well. `test/corrupted_relative`
     is the mCE of Hendrycks & Dietterich with the teacher in place of AlexNet. For each corruption, the sum of the
@@ -27,10 +27,10 @@ class Corruptions(Evaluator):
     the mean of these ratios over the corruptions.
 
     Args:
-        names: names of the corruptions; default: all 15.
-        severities: severities from 1 to 5; default: all.
-        images: number of test images, stratified by class; default: all.
-        teacher: whether the teacher is also evaluated.
+        names: Names of the corruptions. Default: all 15.
+        severities: Severities from 1 to 5. Default: all.
+        images: Number of test images, which are stratified by class. Default: all.
+        teacher: Whether the teacher is also evaluated.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ def relative_error(student_accuracies: dict[str, list[float]], teacher_accuracie
     """Return the mCE of Hendrycks & Dietterich 2019 with the teacher in place of AlexNet.
 
     For each corruption, the sum of the student's errors over the severities is divided by the sum of the teacher's
-    errors over the severities. The result is the mean of these ratios over the corruptions. Corruptions without errors
-    of the teacher are skipped; if no corruption remains, the result is NaN.
+    errors over the severities. The result is the mean of these ratios over the corruptions. A corruption is skipped if
+    the teacher makes no error. If no corruption remains, the result is NaN.
     """
     ratios: list[Any] = []
     for name, accuracies in student_accuracies.items():

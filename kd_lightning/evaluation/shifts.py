@@ -14,21 +14,21 @@ from kd_lightning.evaluation.network_view import NetworkView
 
 
 class Shifts(Evaluator):
-    """Logs `test/shift_<name>`: accuracy on further test images of some or all of the data's classes.
+    """Logs `test/shift_<name>`: accuracy on further test images of all or some classes of the run's data.
 
-    Each of the folders contains one folder of images per class. All class folders are named by the names of the
-    classes, by their ids (WordNet's ids), or, if all names are numbers, by their indices (ImageNet-V2). If the folders
+    Each of the folders contains one folder of images per class. The name of a class folder is the name of the class or
+    its id (WordNet's id). If all names are numbers, they are the indices of the classes (ImageNet-V2). If the folders
     contain fewer classes than the run's data, the scores of the missing classes are ignored, as is usual for ImageNet-A
-    and ImageNet-R. If the classifier is not trained, classes are predicted by the votes of the 10 nearest training
-    images.
+    and ImageNet-R. If the classifier is not trained, the votes of the 10 nearest training images predict the class.
 
     Args:
-        folders: paths of folders or archives by name, as for ImageFolder; `~` and environment variables are expanded.
-        crop_ratio: share of the resized side that is kept, as for ImageFolder; images are resized to the run's size.
-        teacher: whether the teacher is also evaluated.
+        folders: Paths of folders or archives by name, as for ImageFolder. `~` and environment variables are expanded.
+        crop_ratio: Share of the resized side that is kept, as for ImageFolder. Images are resized to the size of the
+            run's images.
+        teacher: Whether the teacher is also evaluated.
 
     Raises:
-        ConfigError: for folders without images or with classes that the data do not have.
+        ConfigError: if a folder contains no images, or if it contains classes that the data do not have.
     """
 
     def __init__(self, *, folders: dict[str, str], crop_ratio: float = 1.0, teacher: bool = False) -> None:
@@ -67,7 +67,7 @@ class Shifts(Evaluator):
 
 
 def _class_indices(names: list[str], data: ImageData, where: str) -> list[int]:
-    """Return the class index of each folder; all folders are named by class names, or all by ids, or all by indices."""
+    """Return the class index of each folder. The folder names are all class names, all ids, or all indices."""
     for known in (data.class_names, data.class_ids):
         if {*names} <= {*known}:
             return [known.index(name) for name in names]

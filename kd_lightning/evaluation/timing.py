@@ -13,9 +13,9 @@ def medians(calls: Sequence[Callable[[], Any]], repeats: int, *, warm: int = 3) 
     The calls are interleaved in random order, so that other load on the machine affects all of them.
 
     Args:
-        calls: functions to time; each must return only after its computation has finished.
-        repeats: number of timed rounds.
-        warm: number of untimed rounds before them.
+        calls: Functions to time. Each function must return only after its computation has finished.
+        repeats: Number of timed rounds.
+        warm: Number of untimed rounds before the timed rounds.
     """
     seconds: list[list[float]] = [[] for _ in calls]
     order = random.Random(0)

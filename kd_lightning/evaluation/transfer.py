@@ -8,14 +8,14 @@ from kd_lightning.evaluation.network_view import NetworkView
 
 
 class Transfer(Evaluator):
-    """Logs `test/transfer_<data>`: accuracy of `LinearProbe`'s classifier on other data sets.
+    """Logs `test/transfer_<data>`: accuracy on other data sets, with the classifier of `LinearProbe`.
 
     For each data set, the classifier is trained on the training images and evaluated on the test images. All images are
-    resized to the run's size.
+    resized to the size of the run's images.
 
     Args:
-        to: labelled data sets.
-        teacher: whether the teacher is also evaluated.
+        to: Labelled data sets.
+        teacher: Whether the teacher is also evaluated.
     """
 
     needs_labels = False

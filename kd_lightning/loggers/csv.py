@@ -1,4 +1,4 @@
-"""metrics.csv: one row per logged step, without gaps or duplicates in an interrupted run."""
+"""metrics.csv: one row per logged step. Runs that were interrupted and resumed have no gaps and no duplicates."""
 
 import csv
 import os
@@ -17,13 +17,13 @@ from kd_lightning.loggers.deduplicated import DeduplicatedLogging
 class ResumableCSVLogger(DeduplicatedLogging, CSVLogger):
     """Lightning's CSVLogger, which writes metrics.csv in a run's folder and appends to it when the run is resumed.
 
-    A full disk does not stop the run: rows are kept in memory until they can be written. The logger warns about the
-    first failure and, at the end, about the number of rows that could not be written.
+    If the disk is full, the run continues, and the rows are kept in memory until they can be written. The logger warns
+    when this happens for the first time. At the end, it warns about the rows that could not be written.
 
     Args:
         folder: folder of the run.
-        first_step: first step that this session logs. Existing rows of this and later steps are removed: the killed run
-            had written them after its last checkpoint.
+        first_step: first step that this session logs. Existing rows of this step and of later steps are removed. They
+            were written after the last checkpoint of a run that was killed.
     """
 
     def __init__(self, folder: Path, *, first_step: int = 0) -> None:
@@ -47,8 +47,8 @@ class ResumableCSVLogger(DeduplicatedLogging, CSVLogger):
         super().finalize(status)
         if self._experiment is not None and self._experiment.metrics:
             rank_zero_warn(
-                f"{len(self._experiment.metrics)} rows could not be written to {self._experiment.path} and are missing "
-                "there; check the disk before the next run"
+                f"{len(self._experiment.metrics)} rows could not be written to {self._experiment.path}, so the file "
+                "has gaps; check the disk before the next run"
             )
 
 
@@ -57,7 +57,7 @@ class _Rows(_ExperimentWriter):
 
     Args:
         folder: folder of the file.
-        first_step: first step whose existing rows are removed, with those of all later steps.
+        first_step: step from which existing rows are removed: the rows of this step and of all later steps.
     """
 
     def __init__(self, folder: str, first_step: int) -> None:
@@ -82,7 +82,7 @@ class _Rows(_ExperimentWriter):
         except OSError as error:
             self.metrics_keys = keys
             if not self._warned:
-                rank_zero_warn(f"{self.path} cannot be written ({error}); its rows are kept and written later")
+                rank_zero_warn(f"{self.path} cannot be written ({error}); rows are kept in memory and written later")
             self._warned = True
 
     def _existing(self) -> list[dict[str, str]]:

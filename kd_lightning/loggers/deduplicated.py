@@ -1,14 +1,14 @@
-"""DeduplicatedLogging: log each value of a run once, although the run may have several sessions."""
+"""DeduplicatedLogging: log each value of a run only once, even if the run was resumed."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 class DeduplicatedLogging:
-    """Mixin for a Lightning logger that skips repeated values and values of steps before a resumed run's first step.
+    """Mixin for a Lightning logger that skips repeated values, and values of steps that were already logged.
 
     Args:
-        first_step: first step that is logged; an earlier session has logged the steps before it.
+        first_step: first step that is logged. The run logged the steps before it before it was resumed.
         **kwargs: arguments of the logger.
     """
 

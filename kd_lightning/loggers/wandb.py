@@ -1,4 +1,4 @@
-"""A W&B logger that never stops a run: it needs no account and no network, and asks no questions."""
+"""A W&B logger that never stops a run: it needs no account and no network, and never waits for input."""
 
 import contextlib
 import os
@@ -19,14 +19,15 @@ from kd_lightning.loggers.deduplicated import DeduplicatedLogging
 
 
 class ResilientWandbLogger(DeduplicatedLogging, WandbLogger):
-    """Lightning's WandbLogger: online if there are an API key and a network, otherwise offline.
+    """Lightning's WandbLogger. It logs online if there are an API key and a network, and otherwise offline.
 
-    If W&B fails during the run (its service is killed, or a disk is full), the logger warns once, counts the calls that
-    failed, and the run continues.
+    If W&B fails during the run (for example because its service is killed or a disk is full), the run continues. The
+    logger warns once, and counts the calls that failed.
 
     Args:
-        mode: `online` or `offline`. Default: WANDB_MODE if it is set, else online if there is a key, else offline.
-        **kwargs: arguments of WandbLogger and DeduplicatedLogging; all others are passed to `wandb.init`.
+        mode: `online` or `offline`. Default: the value of WANDB_MODE. If this variable is not set, the default is
+            `online` if there is a key, and otherwise `offline`.
+        **kwargs: arguments of WandbLogger and DeduplicatedLogging. Further arguments are passed to `wandb.init`.
 
     Raises:
         ConfigError: if W&B does not accept the value of one of its environment variables.
@@ -43,9 +44,9 @@ class ResilientWandbLogger(DeduplicatedLogging, WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run; it is started offline if the server cannot be reached or rejects the key."""
+        """The W&B run. If the server cannot be reached or rejects the key, the run is started offline."""
         if self._experiment is None:
-            wandb.finish()  # in a notebook or a test, an earlier run may still be open, and would get these values
+            wandb.finish()  # in a notebook or a test, an earlier run may still be open; it would get the new values
             Path(self._save_dir).mkdir(parents=True, exist_ok=True)
             try:
                 return super().experiment
@@ -60,7 +61,7 @@ class ResilientWandbLogger(DeduplicatedLogging, WandbLogger):
 
     @contextlib.contextmanager
     def tolerated(self) -> Iterator[None]:
-        """Count failures of W&B inside the block instead of raising them, and warn about the first one."""
+        """Count errors of W&B inside the block instead of raising them, and warn about the first error."""
         try:
             yield
         except Exception as error:
@@ -81,7 +82,7 @@ class ResilientWandbLogger(DeduplicatedLogging, WandbLogger):
 
 
 def has_key() -> bool:
-    """Return whether there is a key from `wandb login` or in WANDB_API_KEY, without questions or network access."""
+    """Return whether there is a key from `wandb login` or in WANDB_API_KEY, without input or network access."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url).hostname

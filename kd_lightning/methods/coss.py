@@ -29,8 +29,8 @@ def feature_similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def space_similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return L_ss, the negative mean over D dimensions of the cosine between the student's and the teacher's column.
 
-    A column contains the values of one dimension for the samples of the batch. The columns are not centred, and the
-    rows are not normalised before. With one sample, each column is a single number, and the gradient is 0.
+    A column contains the values of one dimension for all samples of the batch. The columns are not centred, and the
+    rows are not normalised. With one sample, each column is a single number, and the gradient is 0.
 
     Args:
         student: Embeddings of the student, N,D.
@@ -65,8 +65,8 @@ class CoSS(EmbeddingDistiller):
 
     Args:
         scale: Factor of both terms. 70 is the paper's value. `released` is 1 / (0.07 x 0.1), the value of the authors'
-            released code. With SGD, the factor acts like a factor of the learning rate. With Adam, it has nearly no
-            effect, except if the optimizer adds weight decay to the gradient (Adam does, AdamW does not).
+            released code. With SGD, the factor acts like a factor of the learning rate. With AdamW, it has nearly no
+            effect. With Adam, it mainly changes how strong the weight decay is relative to the loss.
         space_weight: Weight of the space-similarity term relative to the feature-similarity term (the paper's lambda).
             With 0, only the feature-similarity term is computed (the paper's L_co).
         hidden: Width of the hidden layer of the head. The head (Linear, ReLU, Linear) is used only if the student's and

@@ -35,16 +35,21 @@ class FitNet(Distiller):
     trains all layers of the student with KD.
 
     Args:
-        layer: Number of the stage of the hint, counted back from the last stage, which is 1. If a network has three
-            stages, the middle stage is 2.
-        relu: Whether a ReLU follows the BatchNorm. This fits teachers whose stages end in a ReLU (ResNets and VGGs).
-        fitnet_weight: Weight of the hint's loss. The default is that of RepDistiller.
+        layer: Number of the stage whose feature map is the hint, counted back from the last stage. The last stage has
+            the number 1. Default: 3 if both networks have five stages (VGG, MobileNetV2 and ResNet-50 for 32 pixels,
+            timm's ResNets), otherwise 2. As in RepDistiller, this is the third stage from the start.
+        relu: Whether a ReLU follows the BatchNorm. Use true if the stages of the teacher end in a ReLU (ResNets and
+            VGGs).
+        fitnet_weight: Weight of the loss of the hint. The default is that of RepDistiller.
         **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
             lr_scheduler.
     """
 
-    def __init__(self, *, layer: int = 2, relu: bool = True, fitnet_weight: float = 100.0, **kwargs: Any) -> None:
+    def __init__(
+        self, *, layer: int | None = None, relu: bool = True, fitnet_weight: float = 100.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        layer = (3 if self.shared_stages == 5 else 2) if layer is None else layer
         self.check_layer("layer", layer)
         self.set_weights(fitnet_weight=fitnet_weight)
         self.layer = layer
@@ -56,8 +61,8 @@ class FitNet(Distiller):
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
         if self.layer > 1 and not (ce_weight or kd_weight):
             raise ConfigError(
-                f"layer: {self.layer} is given, but without labels and soft targets the stages after it would learn "
-                "nothing; give 1, or a ce_weight or kd_weight above 0"
+                f"layer: {self.layer} is given, but without labels and soft targets, the stages after the hint learn "
+                "nothing; set layer to 1, or set ce_weight or kd_weight above 0"
             )
 
     @property

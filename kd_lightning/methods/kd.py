@@ -1,4 +1,4 @@
-"""KD: soft targets (Hinton, Vinyals, Dean 2015). The loss is `kd_loss` in `functional`, which every distiller uses."""
+"""KD: soft targets (Hinton, Vinyals, Dean 2015). The loss is `kd_loss`. Every distiller can add it with `kd_weight`."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from kd_lightning.models import Features, Reads
 class KD(Distiller):
     """Soft targets (Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network").
 
-    The student learns the teacher's class probabilities, softened by a temperature. Every distiller has this term
-    (`kd_weight`). In KD it is enabled by default, and the only other term is the cross-entropy with the labels.
+    The student learns the teacher's class probabilities, which are softened by a temperature. Every distiller has this
+    term (`kd_weight`). `KD` enables it by default. Its only other term is the cross-entropy with the labels.
 
     Args:
         temperature: Temperature of both softmaxes. Methods other than KD and STKD call it `kd_temperature`. The default

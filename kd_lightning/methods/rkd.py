@@ -16,8 +16,8 @@ from kd_lightning.models import Features, Reads
 def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return RKD-D, the mean smooth L1 difference between the N,N distances in student and teacher (Eqs. 7, 8).
 
-    The distances of each network are divided by their mean over all distances above 0. The loss is the mean over all
-    pairs of samples, including the pairs of a sample with itself.
+    The distances of each network are divided by the mean of the network's distances above 0. The loss is the mean over
+    all pairs of samples, including the pairs of a sample with itself.
 
     Args:
         student: Embeddings of the student, N,D.

@@ -20,10 +20,10 @@ def seed_loss(
 ) -> Tensor:
     """Return the mean cross-entropy of the student's similarities, with the teacher's similarities as targets (Eq. 4).
 
-    For each sample and each network, the network's embedding of the sample is compared with 1 + Q vectors by cosine:
-    the teacher's embedding of the same sample, and the Q embeddings of the queue. These similarities are divided by the
-    network's temperature and normalised by a softmax. The loss is not minimal at student = teacher, because the two
-    temperatures differ.
+    The embeddings of each network are compared by cosine with 1 + Q vectors. For each sample, these vectors are the
+    teacher's embedding of the same sample and the Q embeddings of the queue. The similarities are divided by the
+    temperature of the network and normalised by a softmax. The loss is not minimal at student = teacher, because the
+    two temperatures differ.
 
     Args:
         student: Embeddings of the student, N,D.
@@ -45,13 +45,14 @@ def _similarities(vectors: Tensor, teacher: Tensor, queue: Tensor) -> Tensor:
 class SEED(EmbeddingDistiller):
     """Similarities to a queue (Fang et al. 2021, "SEED: Self-supervised Distillation for Visual Representation").
 
-    The student learns how similar an image is to the most recent images of the training, as measured in the teacher's
-    embedding space. A queue stores the teacher's embeddings of these recent images. The queue starts with random unit
-    vectors. All devices have the same queue, unless `gather` is false.
+    A queue stores the teacher's embeddings of the most recent training images. The student learns the similarities
+    between an image and the images of the queue, as the teacher sees them. The queue starts with random unit vectors.
+    All devices have the same queue, unless `gather` is false.
 
     The teacher's embedding is the input of its classifier, whereas the paper's teachers have a projection to 128
     dimensions. A head maps the student's embedding to the width of the teacher's embedding. The head is dropped after
-    training. We chose the layers of the head (Linear, ReLU, Linear) without a source.
+    training. Its layers (Linear, ReLU, Linear, with the first as wide as the student's embedding) are those of the
+    authors' released code with its option `--student_mlp`.
 
     Args:
         queue_size: Number of embeddings in the queue. The default is that of the authors' released code. If the number
@@ -59,8 +60,8 @@ class SEED(EmbeddingDistiller):
             is copied in every step and saved in checkpoints. 65,536 embeddings of 2,048 numbers take 0.5 GB.
         student_temperature: Temperature of the student's softmax.
         teacher_temperature: Temperature of the teacher's softmax. The default is that of the authors' released code.
-            With this low temperature, only the image's own embedding counts, unless the queue contains a nearly equal
-            embedding. We recall that the paper has 0.01, but could not check it.
+            With this low temperature, only the teacher's embedding of the same image counts, unless the queue contains
+            a nearly equal embedding. We recall that the paper has 0.01, but could not check it.
         seed_weight: Weight of the cross-entropy of the similarities.
         ce_weight: Weight of the cross-entropy with the labels. The paper has no such term.
         **kwargs: Arguments of every distiller, such as teacher, kd_weight, student, optimizer and lr_scheduler.
@@ -111,10 +112,11 @@ class SEED(EmbeddingDistiller):
 
     @torch.no_grad()
     def _enqueue(self, embeddings: Tensor) -> None:
-        """Replace the oldest embeddings of the queue by new embeddings, in place, so that checkpoints contain them.
+        """Replace the oldest embeddings of the queue by new embeddings.
 
-        An embedding that is not finite is stored as zeros, so that its cosine to every embedding is 0. Otherwise it
-        would remain in the queue, even if `guard.nonfinite` skips the step.
+        The queue is changed in place, because it is a buffer that is saved in checkpoints. An embedding that is not
+        finite is stored as zeros. Its cosine to every embedding is then 0. Otherwise NaN would remain in the queue,
+        even if `guard.nonfinite` skips the step.
         """
         count = len(self.queue)
         rows = (self.place + torch.arange(len(embeddings), device=self.place.device)) % count

@@ -79,13 +79,13 @@ class STKD(Distiller):
 
     The student learns the teacher's class probabilities for virtual samples, which are weighted sums of images.
 
-    Only the abstract of the paper was available to us. According to it, virtual samples are weighted sums of several
-    images, and teacher and student should have similar distributions for them. Mixed labels should let the student use
-    the similarities between the correct class and the wrong classes. We chose all constants and the forms of the two
-    terms, because the abstract does not give them. Images are mixed as in mixup: two images have the weights lambda and
-    1 - lambda, with lambda from Beta(alpha, alpha). The first term is KD's soft targets for the mixed images. The
-    second term is the cross-entropy with the two labels, weighted by lambda and 1 - lambda. With lambda = 1, STKD is
-    KD.
+    Only the abstract of the paper was available to us. According to the abstract, virtual samples are weighted sums of
+    several images, and teacher and student should have similar distributions for them. Mixed labels should let the
+    student use the similarities between the correct class and the wrong classes. The abstract gives neither the
+    constants nor the form of the two terms. We chose them. Images are mixed as in mixup: two images have the weights
+    lambda and 1 - lambda, with lambda from Beta(alpha, alpha). The first term is KD's soft targets for the mixed
+    images. The second term is the cross-entropy with the two labels, weighted by lambda and 1 - lambda. With lambda =
+    1, STKD is KD.
 
     Args:
         alpha: Parameter of the distribution Beta(alpha, alpha) of lambda.
@@ -99,7 +99,7 @@ class STKD(Distiller):
         targets: Source of the soft targets. `mixed`: the teacher's probabilities for the mixed images. `sources`: the
             mixture of the teacher's probabilities for the unmixed images.
         temperature: Temperature of both softmaxes.
-        ce_weight: Weight of the cross-entropy with the labels; 0 disables it, and then no labels are needed.
+        ce_weight: Weight of the cross-entropy with the labels. With 0, no labels are needed.
         kd_weight: Weight of the soft targets.
         **kwargs: Arguments of every distiller, such as teacher, check_teacher, student, optimizer and lr_scheduler.
     """

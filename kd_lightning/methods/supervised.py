@@ -8,7 +8,7 @@ from kd_lightning.models import Features
 
 
 class Supervised(StudentModule):
-    """Training with labels and without a teacher, for a baseline without distillation or to train a teacher.
+    """Training with labels and without a teacher. It trains a baseline without distillation, or a teacher.
 
     Args:
         **kwargs: Arguments of every method, such as student, ce_weight, optimizer and lr_scheduler.

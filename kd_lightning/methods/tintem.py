@@ -42,7 +42,7 @@ def orthogonality_error(weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def cosine_error(mapped: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean absolute difference between the cosines N,N of the mapped vectors and of the teacher's."""
+    """Return the mean absolute difference between the N,N cosines before and after the map."""
     mapped, teacher = (normalize(x.float()) @ normalize(x.float()).T for x in (mapped, teacher))
     return (mapped - teacher).abs().mean()
 
@@ -62,7 +62,7 @@ class TinTeM(Distiller):
     In the form `pooled`, `global` and `token` use the embeddings instead of class tokens, and `local` and `map` are
     disabled. A LayerNorm without parameters normalises the student's embedding, because ViTs also end in a LayerNorm.
     Without this LayerNorm, pooled features of ReLUs would have no negative values and could not point in the direction
-    of the mapped vectors. We added the form `pooled` without a source. All other equations are those of the authors'
+    of the mapped vectors. The form `pooled` has no source; we added it. All other equations are those of the authors'
     released code, because the text of the paper was not available to us.
 
     Args:
@@ -189,7 +189,7 @@ def _first_and_patches(network: Network, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _token_shape(network: Network) -> tuple[int, int] | None:
-    """Return the number of tokens (without registers) and the width of a token. Return None without a class token."""
+    """Return the number of tokens (without registers) and their width, or None if there is no class token."""
     if getattr(network.model, "cls_token", None) is None:  # a register token cannot replace it
         return None
     was_training = network.training

@@ -1,4 +1,4 @@
-"""Metrics that torchmetrics does not provide, and its own metrics with this package's settings."""
+"""Metrics that torchmetrics does not provide, and metrics of torchmetrics with the settings of this package."""
 
 from kd_lightning.metrics.accuracy import top1
 from kd_lightning.metrics.cka import LinearCKA, linear_cka

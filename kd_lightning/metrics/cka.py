@@ -13,15 +13,15 @@ MIN_IMAGES = 4
 
 
 class LinearCKA(SumMetric):
-    """Unbiased centred kernel alignment with linear kernels, over minibatches: about 0 to 1.
+    """Unbiased centred kernel alignment with linear kernels over minibatches. The value is about 0 to 1.
 
-    It is HSIC_1(XY) / sqrt(HSIC_1(XX) HSIC_1(YY)). Each term is the mean over minibatches of the unbiased estimate of
-    Song et al. 2012 (Nguyen, Raghu, Kornblith 2021, eqs. 3 to 5). It is 1 for embeddings that are equal up to rotation,
-    scale and shift, and about 0, possibly negative, for independent ones. It is NaN if one embedding is constant, or if
-    no minibatch has 4 images.
+    The value is HSIC_1(XY) / sqrt(HSIC_1(XX) HSIC_1(YY)). Each term is the mean over minibatches of the unbiased
+    estimate of Song et al. 2012 (Nguyen, Raghu, Kornblith 2021, eqs. 3 to 5). The value is 1 for embeddings that are
+    equal up to rotation, scale and shift. It is about 0, and may be negative, for independent embeddings. It is NaN if
+    one embedding is constant, or if no minibatch has 4 images.
 
-    Each update is one minibatch, usually a batch of the loader. All minibatches have equal weight, independent of their
-    size. Minibatches with fewer than 4 images are skipped; `skipped` counts their images.
+    Each update is one minibatch, usually a batch of the loader. All minibatches have the same weight, independent of
+    their size. Minibatches with fewer than 4 images are skipped. The attribute `skipped` counts their images.
     """
 
     higher_is_better = True
@@ -34,7 +34,7 @@ class LinearCKA(SumMetric):
         super().__init__("cross", "student", "teacher", "skipped", **kwargs)
 
     def update(self, student: Tensor, teacher: Tensor) -> None:
-        """Add a minibatch: embeddings N,... and N,..., flattened to N rows."""
+        """Add a minibatch of embeddings N,... and N,..., which are flattened to N rows."""
         check_pair(student, teacher)
         if len(student) < MIN_IMAGES:
             self.skipped += len(student)
@@ -45,14 +45,15 @@ class LinearCKA(SumMetric):
         self.teacher += teacher_hsic
 
     def compute(self) -> Tensor:
-        """Return a float64 scalar."""
+        """Return the value as a float64 scalar."""
         return _alignment(self.cross, self.student, self.teacher)
 
 
 def linear_cka(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return `LinearCKA` of N,... and N,... as one batch: a float64 scalar, NaN for fewer than 4 images.
+    """Return `LinearCKA` of embeddings N,... and N,... as one batch: a float64 scalar, NaN for fewer than 4 images.
 
-    The cost is N x D x E or N x N x (D + E), for the smaller matrix: 50,000 images need no N x N matrix.
+    The function computes a D x E matrix or N x N matrices, whichever are smaller. The cost is N x D x E or
+    N x N x (D + E). It therefore needs no N x N matrix for 50,000 images.
     """
     check_pair(student, teacher)
     if len(student) < MIN_IMAGES:
@@ -61,10 +62,10 @@ def linear_cka(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def check_pair(student: Tensor, teacher: Tensor) -> None:
-    """Raise an error for embeddings of different numbers of images.
+    """Raise an error if the two embeddings have different numbers of images.
 
     Raises:
-        ConfigError: for such embeddings; the message contains both shapes.
+        ConfigError: in this case. The message contains both shapes.
     """
     if min(student.ndim, teacher.ndim) < 2 or len(student) != len(teacher):
         shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
@@ -97,6 +98,6 @@ def _hsic(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _self_hsic(x: Tensor) -> Tensor:
-    """Return the estimate for one embedding: never negative, 0 if it is only rounding error (one image differs)."""
+    """Return the estimate for one embedding. It is never negative, and 0 if it consists only of rounding errors."""
     hsic = _hsic(x, x)
     return torch.where(hsic <= 1e-12 * x.square().sum(dim=1).mean().square(), torch.zeros_like(hsic), hsic)

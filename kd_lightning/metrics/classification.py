@@ -1,4 +1,4 @@
-"""Metrics of predicted probabilities: NLL, Brier score, calibration error, reliability diagram, per-class accuracy."""
+"""Metrics of predicted probabilities: NLL, Brier score, calibration error, reliability diagram, class accuracies."""
 
 import math
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ BINS = 15
 
 
 class NLL(MeanOverImages):
-    """Mean of -log softmax(logits)[label], in float64; it is NaN without images or for logits that are not finite."""
+    """Mean of -log softmax(logits)[label], in float64. It is NaN without images, or if a logit is not finite."""
 
     higher_is_better = False
 
@@ -25,15 +25,16 @@ class NLL(MeanOverImages):
         """Add images: logits N,K of any floating dtype, labels N from 0 to K - 1.
 
         Raises:
-            ConfigError: for shapes that do not match, or labels outside the K classes.
+            ConfigError: if the shapes do not match, or if a label is not one of the K classes.
         """
         self.add(_nll(*_checked(logits, labels)))
 
 
 class Brier(MeanOverImages):
-    """Mean over images of the sum over classes of (p - onehot)^2, with p the softmax: 0 to 2 (Brier 1950).
+    """Mean over images of the sum over classes of (p - onehot)^2, from 0 to 2 (Brier 1950). p is the softmax.
 
-    For two classes, some libraries define it as half of this. It is NaN without images or if a logit is not finite.
+    For two classes, some libraries define the score as half of this value. The score is NaN without images, or if a
+    logit is not finite.
     """
 
     higher_is_better = False
@@ -47,12 +48,12 @@ class CalibrationError(MulticlassCalibrationError):
     """Expected calibration error of the largest softmax probability (Guo et al. 2017, eq. 3), based on torchmetrics.
 
     The bins have equal width and are closed on the left. A confidence that float32 rounds to 1 is counted in the last
-    bin; torchmetrics has an additional bin for it (issue 3510), and treats logits in [0, 1] as probabilities. The
-    result is NaN without images or if a logit is not finite.
+    bin. torchmetrics has an additional bin for such confidences (issue 3510), and treats logits in [0, 1] as
+    probabilities. The result is NaN without images, or if a logit is not finite.
 
     Args:
-        classes: number of classes K.
-        bins: number of bins.
+        classes: Number of classes K.
+        bins: Number of bins.
     """
 
     def __init__(self, classes: int, *, bins: int = BINS, **kwargs: Any) -> None:
@@ -74,10 +75,10 @@ class CalibrationError(MulticlassCalibrationError):
 
 
 class PerClassAccuracy(MulticlassConfusionMatrix):
-    """Accuracies of K classes; NaN for classes without images.
+    """Accuracy of each of K classes. It is NaN for a class without images.
 
     Args:
-        classes: number of classes K.
+        classes: Number of classes K.
     """
 
     def __init__(self, classes: int, **kwargs: Any) -> None:
@@ -95,7 +96,7 @@ class PerClassAccuracy(MulticlassConfusionMatrix):
 
 
 class Reliability(NamedTuple):
-    """Statistics of images in bins of equal width from 0 to 1, by confidence."""
+    """Statistics of images in bins of their confidence. The bins have equal width, from 0 to 1."""
 
     confidence: Tensor
     """Mean confidence of each bin, float64, NaN for a bin without images."""
@@ -106,7 +107,7 @@ class Reliability(NamedTuple):
 
     @property
     def ece(self) -> float:
-        """Expected calibration error, the same value as that of the function `ece`; NaN without images."""
+        """Expected calibration error. The function `ece` returns the same value. It is NaN without images."""
         gaps = (self.accuracy - self.confidence).abs()[self.count > 0]
         return ((gaps * self.count[self.count > 0]).sum() / self.count.sum()).item()
 
@@ -129,7 +130,7 @@ def ece(logits: Tensor, labels: Tensor, *, bins: int = BINS) -> Tensor:
 
 
 def confusion(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the confusion matrix K,K int64: rows are labels, columns predictions; computed by torchmetrics."""
+    """Return torchmetrics' confusion matrix K,K int64, whose rows are labels and whose columns are predictions."""
     logits, labels = _checked(logits, labels)
     classes = logits.shape[1]
     prediction = logits.argmax(dim=1)
@@ -137,7 +138,10 @@ def confusion(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def per_class(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return accuracies K (float64, NaN for classes without images) and numbers of images K from a confusion matrix."""
+    """Return the accuracy and the number of images of each class from a confusion matrix.
+
+    The accuracies K are float64. The accuracy of a class without images is NaN.
+    """
     count = matrix.sum(dim=1)
     return matrix.diagonal().double() / count, count
 
@@ -148,10 +152,10 @@ def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> Reliability
     Args:
         logits: N,K.
         labels: N.
-        bins: number of bins of equal width.
+        bins: Number of bins of equal width.
 
     Raises:
-        ConfigError: for no bins, shapes that do not match, or labels outside the K classes.
+        ConfigError: if there are no bins, if the shapes do not match, or if a label is not one of the K classes.
     """
     check_positive(bins=bins)
     confidence, correct = (x.cpu() for x in _confidence(*_checked(logits, labels)))
@@ -166,19 +170,19 @@ def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> Reliability
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return the T above 0 that minimises the NLL of logits / T (Guo et al. 2017, section 4.2), in float64.
+    """Return the temperature T above 0 that minimises the NLL of logits / T (Guo et al. 2017, section 4.2), in float64.
 
-    The NLL has one minimum over log T because it is convex in 1 / T. T is bounded so that the mean difference between
-    the largest and the smallest logit, divided by T, is 0.01 to 100: the optimum would be T = 0 if all predictions are
-    correct, and infinity for uninformative logits; both get the corresponding bound. The result is 1 if T has no effect
-    (no images, one class, or constant logits) and NaN for logits that are not finite.
+    The NLL has one minimum over log T, because the NLL is convex in 1 / T. T is bounded: after division by T, the mean
+    difference between the largest and the smallest logit is 0.01 to 100. Without bounds, the best T would be 0 if all
+    predictions are correct, and infinity if the logits contain no information. The result is then one of the bounds.
+    The result is 1 if T has no effect (no images, one class, or constant logits). It is NaN if a logit is not finite.
 
     Args:
-        logits: logits N,K of images that the network was not trained on.
-        labels: N.
+        logits: Logits N,K of images on which the network was not trained.
+        labels: Labels N.
 
     Raises:
-        ConfigError: for shapes that do not match, or labels outside the K classes.
+        ConfigError: if the shapes do not match, or if a label is not one of the K classes.
     """
     logits, labels = _checked(logits, labels)
     if not logits.isfinite().all():
@@ -197,7 +201,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def _checked(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits as float64 and labels as int64; raise an error for wrong shapes or labels."""
+    """Return logits as float64 and labels as int64. Raise an error for wrong shapes or labels."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         shapes = f"{tuple(logits.shape)} with labels {tuple(labels.shape)}"
         raise ConfigError(f"logits: the shapes are {shapes}, but they must be N,K and N")
@@ -219,7 +223,7 @@ def _brier(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _confidence(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest softmax probability, float32 and below 1, and whether its class is the label."""
+    """Return the largest softmax probability (float32, below 1) of each image, and whether its class is the label."""
     logits = logits.float()
     if not logits.numel():
         return logits.new_zeros(0), labels == 0

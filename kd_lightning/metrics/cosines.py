@@ -12,14 +12,14 @@ _FLOATS = 1 << 24  # number of cosines per chunk
 
 
 def cosine_rows(queries: Tensor, bank: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the N,M float32 cosines in chunks, each with the rows of its queries; cosines of zero vectors are 0.
+    """Yield the N,M float32 cosines in chunks, each with the rows of its queries. Cosines of zero vectors are 0.
 
     Args:
-        queries: N,D.
-        bank: M,D.
+        queries: Vectors N,D.
+        bank: Vectors M,D.
 
     Raises:
-        ConfigError: for shapes that do not match.
+        ConfigError: if the shapes do not match.
     """
     if queries.ndim != 2 or bank.ndim != 2 or queries.shape[1] != bank.shape[1]:
         shapes = f"{tuple(queries.shape)} and {tuple(bank.shape)}"
@@ -37,7 +37,7 @@ def cosine_rows(queries: Tensor, bank: Tensor) -> Iterator[tuple[slice, Tensor]]
 
 
 def mask_self(cosines: Tensor, rows: slice) -> Tensor:
-    """Set each image's cosine to itself below all others in its row, in place."""
+    """Set the cosine of each image to itself, in place, to a value below all other cosines of the row."""
     index = torch.arange(rows.start, rows.stop, device=cosines.device)
     cosines[index - rows.start, index] = -2  # below any cosine
     return cosines

@@ -12,10 +12,11 @@ from kd_lightning.metrics.states import MeanOverImages
 
 
 class Agreement(MeanOverImages):
-    """Share of images for which student and teacher predict the same class; NaN without images.
+    """Share of images for which student and teacher predict the same class. It is NaN without images.
 
     Args:
-        where_teacher_errs: whether only images on which the teacher is wrong are used; NaN if there are none.
+        where_teacher_errs: Whether only images on which the teacher is wrong are used. Without such images, the result
+            is NaN.
     """
 
     higher_is_better = True
@@ -25,7 +26,7 @@ class Agreement(MeanOverImages):
         self.where_teacher_errs = where_teacher_errs
 
     def update(self, student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> None:
-        """Add images: logits N,K or classes N of each network; labels N are needed only for `where_teacher_errs`."""
+        """Add images: logits N,K or classes N of each network. Labels N are needed only for `where_teacher_errs`."""
         equal, is_wrong = _same(student, teacher, labels)
         if self.where_teacher_errs and is_wrong is None:
             raise ConfigError("labels: None; where_teacher_errs needs labels")
@@ -46,10 +47,10 @@ class SoftKL(MeanOverImages):
 
 
 class LogitCosine(MeanOverImages):
-    """Mean over images of the cosine between both networks' logits, each centred over the classes: -1 to 1.
+    """Mean over images of the cosine between the logits of both networks, from -1 to 1.
 
-    The cosine is 0 for an image if the logits of one network are constant. The mean is NaN without images or for logits
-    that are not finite.
+    The logits of each network are first centred over the classes. The cosine of an image is 0 if the logits of one
+    network are constant. The mean is NaN without images, or if a logit is not finite.
     """
 
     higher_is_better = True
@@ -63,9 +64,9 @@ class AgreementShares(NamedTuple):
     """Shares of images for which student and teacher predict the same class, as float64 scalars."""
 
     overall: Tensor
-    """Among all images; NaN if there are none."""
+    """Share among all images. It is NaN if there are none."""
     where_teacher_errs: Tensor
-    """Among images on which the teacher is wrong; NaN if there are none, or no labels."""
+    """Share among the images on which the teacher is wrong. It is NaN if there are none, or if there are no labels."""
 
 
 def agreement(student: Tensor, teacher: Tensor, labels: Tensor | None = None) -> AgreementShares:

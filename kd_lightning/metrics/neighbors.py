@@ -14,14 +14,14 @@ from kd_lightning.metrics.states import concatenate, gather_rows
 
 
 class NeighborOverlap(Metric):
-    """Share of each image's k nearest neighbours, by cosine, that two embeddings have in common: 0 to 1.
+    """Share of an image's k nearest neighbours, by cosine, that are the same in two embeddings: 0 to 1.
 
-    The embeddings may have different widths, so that a student can be compared with its teacher without a mapping
-    between them (as in CoSS's evaluation). Two unrelated embeddings of N images share k / (N - 1) by chance.
+    The embeddings may have different widths. A student can therefore be compared with its teacher without a mapping
+    between them, as in the evaluation of CoSS. Two unrelated embeddings of N images share k / (N - 1) by chance.
 
     Args:
-        k: number of neighbours, limited to the number of other images. For a sequence, the result is a dict.
-        max_images: largest number of images per device; only the first ones are used, because all pairs are compared.
+        k: Number of neighbours, limited to the number of other images. For a sequence, the result is a dict.
+        max_images: Largest number of images per device. Further images are ignored, because all pairs are compared.
     """
 
     higher_is_better = True
@@ -42,7 +42,7 @@ class NeighborOverlap(Metric):
         self.teacher.append(teacher[:room].detach().float())
 
     def compute(self) -> Tensor | dict[int, Tensor]:
-        """Return the mean over images; it is 0 for fewer than two images, and NaN if values are not finite."""
+        """Return the mean over images. It is 0 for fewer than two images, and NaN if a value is not finite."""
         student, teacher = concatenate(self.student), concatenate(self.teacher)
         ks = (self.k,) if isinstance(self.k, int) else self.k
         shares = neighbor_overlap(student, teacher, ks) if len(student) else dict.fromkeys(ks, 0.0)
@@ -51,17 +51,18 @@ class NeighborOverlap(Metric):
 
 
 def neighbor_overlap(student: Tensor, teacher: Tensor, ks: Sequence[int]) -> dict[int, float]:
-    """Return `NeighborOverlap` for several k in one pass over chunks of rows: 50,000 images need no N x N matrix.
+    """Return `NeighborOverlap` for several k in one pass over chunks of rows.
 
-    The values are 0 for fewer than two images, and NaN if embeddings are not finite.
+    The chunks avoid an N x N matrix, for example for 50,000 images. The values are 0 for fewer than two images, and NaN
+    if an embedding is not finite.
 
     Args:
-        student: N,D; converted to float32.
-        teacher: N,E.
-        ks: values of k, each above 0; values above N - 1 count as N - 1.
+        student: Embeddings of the student, N,D. They are converted to float32.
+        teacher: Embeddings of the teacher, N,E.
+        ks: Values of k, each above 0. Values above N - 1 are replaced by N - 1.
 
     Raises:
-        ConfigError: for a k below 1, or different numbers of images.
+        ConfigError: if a k is below 1, or if the embeddings have different numbers of images.
     """
     for k in ks:
         check_positive(k=k)

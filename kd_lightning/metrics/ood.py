@@ -1,4 +1,4 @@
-"""Scores for out-of-distribution detection, higher for known images, and metrics of these scores."""
+"""Scores for out-of-distribution detection, which are higher for known images, and metrics of these scores."""
 
 import math
 
@@ -25,19 +25,19 @@ def energy(logits: Tensor, temperature: float = 1.0) -> Tensor:
 def knn_score(queries: Tensor, bank: Tensor, k: int = 1) -> Tensor:
     """Return the k-th largest cosine to the training images: N float32.
 
-    It ranks images as Sun et al. 2022 do, who use the distance of unit vectors; TinTeM uses k = 1. The score of a query
-    that is not finite is NaN; all scores are NaN if a training image is not finite.
+    This score ranks images in the same order as the distance between unit vectors of Sun et al. 2022. TinTeM uses
+    k = 1. The score of a query that is not finite is NaN. If a training image is not finite, all scores are NaN.
 
     Args:
-        queries: N,D.
-        bank: M,D, the training images.
-        k: rank of the cosine, 1 to M.
+        queries: Embeddings of the images to score, N,D.
+        bank: Embeddings of the training images, M,D.
+        k: Rank of the cosine, 1 to M.
 
     Raises:
-        ConfigError: for k out of range, or shapes that do not match.
+        ConfigError: if k is out of range, or if the shapes do not match.
     """
     if not 1 <= k <= len(bank):
-        raise ConfigError(f"k: {k}; with {len(bank)} training images it must be 1 to {len(bank)}")
+        raise ConfigError(f"k: {k} is given, but with {len(bank)} training images k must be 1 to {len(bank)}")
     parts = [cosines.topk(k, dim=1).values[:, -1] for _, cosines in cosine_rows(queries, bank)]
     return torch.cat(parts) if parts else torch.zeros(0, device=queries.device)
 
@@ -45,19 +45,20 @@ def knn_score(queries: Tensor, bank: Tensor, k: int = 1) -> Tensor:
 def mahalanobis(queries: Tensor, bank: Tensor, labels: Tensor) -> Tensor:
     """Return minus the squared Mahalanobis distance to the nearest class mean: N float64.
 
-    All classes share one covariance: that of the training images' differences from their class means, divided by M (Lee
-    et al. 2018, eq. 1, on one layer and without their input noise). If it is singular, its pseudo-inverse is used. It
-    ignores directions without variation. These are features whose deviation is below the rounding error of float32, and
-    eigenvalues of the remaining correlation matrix below 1e-10 of the largest. If no direction remains, all scores
-    are 0. The score of a query that is not finite is NaN; all scores are NaN if a training image is not finite.
+    All classes share one covariance: the covariance of the differences between the training images and their class
+    means, divided by M (Lee et al. 2018, eq. 1, on one layer and without their input noise). If the covariance is
+    singular, its pseudo-inverse is used, which ignores directions without variation. There are two kinds of such
+    directions: features whose deviation is below the rounding error of float32, and eigenvectors of the remaining
+    correlation matrix whose eigenvalue is below 1e-10 of the largest eigenvalue. If no direction remains, all scores
+    are 0. The score of a query that is not finite is NaN. If a training image is not finite, all scores are NaN.
 
     Args:
-        queries: N,D.
-        bank: M,D, the training images.
-        labels: M labels of the training images; images without a label (-1) are ignored.
+        queries: Embeddings of the images to score, N,D.
+        bank: Embeddings of the training images, M,D.
+        labels: Labels of the M training images. Images without a label (-1) are ignored.
 
     Raises:
-        ConfigError: for shapes that do not match, or no training image with a label.
+        ConfigError: if the shapes do not match, or if no training image has a label.
     """
     if queries.ndim != 2 or bank.ndim != 2 or queries.shape[1] != bank.shape[1] or labels.shape != bank.shape[:1]:
         shapes = f"{tuple(queries.shape)}, {tuple(bank.shape)}, {tuple(labels.shape)}"
@@ -79,9 +80,9 @@ def mahalanobis(queries: Tensor, bank: Tensor, labels: Tensor) -> Tensor:
 
 
 def _whitener(deviations: Tensor, largest: Tensor) -> Tensor:
-    """Return W, D,R, with |x W|^2 = x^T pinv(covariance) x, for deviations M,D.
+    """Return W (D,R) with |x W|^2 = x^T pinv(covariance) x, for deviations M,D.
 
-    `largest`, D, has the largest absolute values of the features.
+    `largest` (D) contains the largest absolute value of each feature.
     """
     deviation = deviations.square().mean(dim=0).sqrt()
     varies = deviation > torch.finfo(torch.float32).eps * largest
@@ -92,15 +93,15 @@ def _whitener(deviations: Tensor, largest: Tensor) -> Tensor:
 
 
 def auroc(known: Tensor, unknown: Tensor) -> float:
-    """Return the probability that a known image has a higher score than an unknown one; ties count half.
+    """Return the probability that a known image has a higher score than an unknown image. Ties count half.
 
-    scikit-learn computes it from ranks of the scores, so that scores may be large or infinite. (torchmetrics applies a
-    sigmoid to scores outside [0, 1], which makes large ones equal.) The result is NaN if a set is empty or a score is
-    NaN.
+    scikit-learn computes the probability from the ranks of the scores. Scores may therefore be large or infinite.
+    torchmetrics would apply a sigmoid to scores outside [0, 1], which makes large scores equal. The result is NaN if a
+    set is empty, or if a score is NaN.
 
     Args:
-        known: N scores.
-        unknown: M scores.
+        known: Scores N of known images.
+        unknown: Scores M of unknown images.
     """
     scores = torch.cat([known.detach().double(), unknown.detach().double()]).cpu()
     if not len(known) or not len(unknown) or scores.isnan().any():
@@ -115,15 +116,17 @@ def auroc(known: Tensor, unknown: Tensor) -> float:
 def fpr_at_95(known: Tensor, unknown: Tensor) -> float:
     """Return the share of unknown images at or above the threshold that at least 95 % of the known images reach.
 
-    The threshold is the largest known score that at least 95 % of the known images reach, without interpolation; an
-    image whose score equals it passes. The result is the lowest false positive rate of the ROC curve at a true positive
-    rate of 0.95 or more. (A strict > with an interpolated 5 % quantile, as in TinTeM, differs only for unknown scores
-    between two known ones and for ties. If all scores were equal, no unknown image would pass there, and the result
-    would look perfect; here all unknown images pass.) The result is NaN if a set is empty or a score is NaN.
+    The threshold is the largest score of a known image that at least 95 % of the known images reach, without
+    interpolation. An image whose score equals the threshold passes. The result is the lowest false positive rate of the
+    ROC curve at a true positive rate of 0.95 or more. It is NaN if a set is empty, or if a score is NaN.
+
+    TinTeM uses an interpolated 5 % quantile and a strict >. The two results differ only for ties, and for unknown
+    scores between two known scores. If all scores are equal, no unknown image passes in TinTeM, and the result looks
+    perfect. Here all unknown images pass.
 
     Args:
-        known: N scores.
-        unknown: M scores.
+        known: Scores N of known images.
+        unknown: Scores M of unknown images.
     """
     known, unknown = known.detach().double(), unknown.detach().double()
     if not len(known) or not len(unknown) or known.isnan().any() or unknown.isnan().any():

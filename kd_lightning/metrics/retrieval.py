@@ -18,22 +18,23 @@ def retrieval(
     bank: Tensor | None = None,
     bank_labels: Tensor | None = None,
 ) -> dict[str, float]:
-    """Return `map` and, for each k, `recall_<k>`: each image is a query for other images of its class, by cosine.
+    """Return `map`, and `recall_<k>` for each k. Each image is a query for other images of its class, by cosine.
 
     `map` is the mean over queries of the average precision over the complete ranking (not interpolated). `recall_<k>`
     is the share of queries with an image of their class among the k nearest images. The image of a query is not ranked.
     Images without another image of their class, or without a label (-1), are not queries. All values are NaN if there
-    is no query or an embedding is not finite. Images with equal cosines are ranked by position.
+    is no query, or if an embedding is not finite. Images with equal cosines are ranked by position.
 
     Args:
-        embedding: N,D; converted to float32.
-        labels: N int64.
-        ks: values of k, each above 0; values above the number of images count as that number.
-        bank: M,D, images to rank instead of the other queries; if the image of a query is among them, it is ranked.
-        bank_labels: M int64.
+        embedding: Embeddings of the queries, N,D. They are converted to float32.
+        labels: Labels of the queries, N int64.
+        ks: Values of k, each above 0. Values above the number of images are replaced by this number.
+        bank: Embeddings M,D of images that are ranked instead of the other queries. If they contain the image of a
+            query, this image is ranked as well.
+        bank_labels: Labels of the bank, M int64.
 
     Raises:
-        ConfigError: for a k below 1, or shapes that do not match.
+        ConfigError: if a k is below 1, or if the shapes do not match.
     """
     for k in ks:
         check_positive(k=k)

@@ -14,13 +14,13 @@ from kd_lightning.metrics.states import SumMetric, concatenate
 class SimilarityDistance(SumMetric):
     """|G_teacher - G_student|^2 / b^2 of the b,b Gram matrices with normalised rows (Tung & Mori 2019, eqs. 2 to 4).
 
-    It is the mean over minibatches of b images. It decreases about as 1 / b, so that only values with the same b can be
-    compared. Batches of other sizes are split and concatenated on each device; the remaining images of all devices are
-    concatenated at the end. A last minibatch of fewer than b images is skipped unless it is the only one. The result is
-    NaN for fewer than 2 images, or for values that are not finite.
+    The result is the mean over minibatches of b images. It decreases about as 1 / b. Only results with the same b can
+    therefore be compared. Batches of other sizes are split and concatenated on each device. The remaining images of all
+    devices are concatenated at the end. A last minibatch of fewer than b images is skipped, unless it is the only one.
+    The result is NaN for fewer than 2 images, or if a value is not finite.
 
     Args:
-        batch_size: number of images b; 128 is close to the batch size of the paper's CIFAR-10 runs.
+        batch_size: Number of images b. 128 is close to the batch size of the paper's CIFAR-10 runs.
     """
 
     higher_is_better = False
@@ -38,7 +38,7 @@ class SimilarityDistance(SumMetric):
         self.add_state("teacher", [], dist_reduce_fx="cat")
 
     def update(self, student: Tensor, teacher: Tensor) -> None:
-        """Add images: N,... and N,..., flattened to N rows."""
+        """Add images: features N,... and N,..., which are flattened to N rows."""
         check_pair(student, teacher)
         self.student.append(_rows(student))
         self.teacher.append(_rows(teacher))
@@ -70,7 +70,10 @@ class SimilarityDistance(SumMetric):
 
 
 def similarity_distance(student: Tensor, teacher: Tensor, *, batch_size: int = 128) -> Tensor:
-    """Return `SimilarityDistance` of N,... and N,..., in this order: a float64 scalar."""
+    """Return `SimilarityDistance` of features N,... and N,... as a float64 scalar.
+
+    The value depends on the order of the images, because they are divided into minibatches.
+    """
     metric = SimilarityDistance(batch_size=batch_size, sync_on_compute=False).to(student.device)
     metric.update(student, teacher)
     return metric.compute()

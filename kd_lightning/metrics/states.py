@@ -12,9 +12,9 @@ from kd_lightning import distributed
 
 
 def gather_rows(x: Tensor, group: Any = None) -> list[Tensor]:
-    """Return the tensors x of all ranks, as torchmetrics' `dist_sync_fn`, also if a rank has no rows.
+    """Return the tensors x of all ranks. This is a `dist_sync_fn` for torchmetrics, even if a rank has no rows.
 
-    torchmetrics gives such a rank an empty vector, which would block all ranks if other ranks have matrices.
+    torchmetrics gives a rank without rows an empty vector. If other ranks have matrices, this would block all ranks.
     """
     if x.ndim == 0:
         return gather_all_tensors(x, group)
@@ -26,14 +26,17 @@ def gather_rows(x: Tensor, group: Any = None) -> list[Tensor]:
 
 
 def concatenate(rows: list[Tensor] | Tensor) -> Tensor:
-    """Return a state with reduction "cat" as one tensor; the state is a list until the ranks are synchronised."""
+    """Return a state with reduction "cat" as one tensor. The state is a list until the ranks are synchronised."""
     if isinstance(rows, Tensor):
         return rows
     return torch.cat(rows) if rows else torch.zeros(0)
 
 
 class SumMetric(Metric):
-    """Base of metrics that are computed from sums over images, in float64 whatever the enclosing module's precision."""
+    """Base of metrics that are computed from sums over images, always in float64.
+
+    The precision of the module that contains the metric has no effect.
+    """
 
     full_state_update = False
 
@@ -48,7 +51,7 @@ class SumMetric(Metric):
 
 
 class MeanOverImages(SumMetric):
-    """Base of metrics that are means over images; NaN without images."""
+    """Base of metrics that are means over images. A mean is NaN without images."""
 
     total: Tensor
     count: Tensor
@@ -62,5 +65,5 @@ class MeanOverImages(SumMetric):
         self.count += len(values)
 
     def compute(self) -> Tensor:
-        """Return a float64 scalar."""
+        """Return the value as a float64 scalar."""
         return self.total / self.count

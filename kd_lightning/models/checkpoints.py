@@ -1,4 +1,4 @@
-"""Read checkpoints of any origin without executing code, and write those of this package."""
+"""Read checkpoints of any origin without executing code, and write checkpoints of this package."""
 
 import argparse
 import json
@@ -20,11 +20,12 @@ _HEADS = ("fc", "linear", "classifier", "head")
 
 
 def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
-    """Return a checkpoint's tensors by name, and the facts about its network (mean, std, ...) if this package wrote it.
+    """Return the tensors of a checkpoint by name, and the facts about its network (mean, std, ...).
 
-    Safetensors files are read, and torch files that contain a state dict, directly or under one of the usual keys.
-    Torch files are read with `weights_only`, so that a pickle that would run code is rejected. (argparse.Namespace,
-    which RepDistiller's files contain in addition to the weights, is allowed: it has values, but cannot run code.)
+    Only files that this package wrote contain such facts. The file is a safetensors file, or a torch file that contains
+    a state dict, directly or under one of the usual keys. Torch files are read with `weights_only`, which rejects a
+    pickle that would run code. RepDistiller's files also contain an argparse.Namespace. It is allowed, because it
+    contains only values and cannot run code.
 
     Raises:
         ConfigError: if the file is not a checkpoint, is truncated, or would run code.
@@ -59,11 +60,11 @@ def clean(state: State, model: nn.Module, field: str = "checkpoint") -> State:
     """Return the entries of a state dict that belong to `model`, with the names that `model` uses.
 
     A wrapper may have put any prefix before the keys (`module.`, `_orig_mod.`, `student.model.`, `backbone.`, ...). The
-    prefix that occurs with most of the model's names is removed. A classifier with another usual name (`linear`, `fc`,
-    ...) is renamed to the model's name.
+    prefix that occurs with most of the model's names is removed. If the classifier has another usual name (`linear`,
+    `fc`, ...), it is renamed to the name that the model uses.
 
     Raises:
-        ConfigError: if two prefixes fit equally well (two networks in one file).
+        ConfigError: if two prefixes fit equally well, because the file contains two networks.
     """
     head = model.default_cfg.get("classifier") if hasattr(model, "default_cfg") else None
     names = {name for name in model.state_dict() if not (isinstance(head, str) and name.startswith(f"{head}."))}
@@ -92,7 +93,7 @@ def _endings(key: str) -> list[str]:
 
 
 def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """Return how two state dicts differ, in one line with the first keys of each kind; '' if they do not differ."""
+    """Return one line with the first keys in which two state dicts differ, or '' if the two do not differ."""
     missing = [key for key in expected if key not in given]
     unexpected = [key for key in given if key not in expected]
     shapes = [
@@ -105,11 +106,11 @@ def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str
 
 
 def not_finite(state: Mapping[str, Tensor]) -> str:
-    """Return the number and the first names of the entries with a NaN or an infinity; '' if there are none."""
+    """Return a text with the number and the first names of the entries that contain NaN or infinity, or ''."""
     keys = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     return f"{len(keys)} of {len(state)} entries: {', '.join(keys[:3])}" if keys else ""
 
 
 def write(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write a network's weights, and the facts that are needed to use them, as safetensors."""
+    """Write the weights of a network, and the facts that are needed to use them, into a safetensors file."""
     write_tensors(path, state, {"network": facts})

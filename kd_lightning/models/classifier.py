@@ -1,4 +1,4 @@
-"""The linear classifier of a timm model, its logits of vectors, and its class maps of feature maps."""
+"""The linear classifier of a timm model: its weight, and its outputs for vectors and for feature maps."""
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,10 @@ from kd_lightning.models.features import Reads
 
 
 def weight_and_bias(name: str, model: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Return the weight K,D and the bias K (None if it has no bias) of a model's linear classifier.
+    """Return the weight K,D and the bias K of a model's linear classifier. The bias is None if there is none.
 
     Raises:
-        ConfigError: if the model has no classifier, several, or one that is not linear.
+        ConfigError: if the model has no classifier, several classifiers, or a classifier that is not linear.
     """
     layer = model.get_classifier()
     if isinstance(layer, ClassifierHead):
@@ -36,7 +36,7 @@ def classify(name: str, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tenso
     """Return the logits N,K of vectors N,D or the class maps N,K,H,W of maps N,D,H,W.
 
     Raises:
-        ConfigError: if x has another shape, or another number of channels than the classifier.
+        ConfigError: if x has another shape, or if its number of channels is not that of the classifier.
     """
     if x.ndim not in (2, 4):
         raise ConfigError(f"{name}: classify takes vectors N,D or maps N,D,H,W, not a tensor of shape {tuple(x.shape)}")
@@ -53,16 +53,16 @@ def classify(name: str, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tenso
 def reads_maps(name: str, model: nn.Module, x: Tensor) -> bool:
     """Return whether a model has only pooling between its last map and its classifier.
 
-    This is tested by one pass in eval mode. It is true if the average of the map is the embedding, or if a class token
-    is the embedding and the map consists of the other tokens. It is false for a norm before or after pooling
-    (ConvNeXt), an activation or convolution (NFNet), a hidden layer, or attention pooling. If the last map and the
-    embedding have different numbers of channels (a head convolution), the input of pooling is used instead of the last
-    map.
+    The function runs the model once in eval mode. The result is true if the average of the map is the embedding. It is
+    also true if a class token is the embedding and the map consists of the other tokens. The result is false if there
+    is a norm before or after pooling (ConvNeXt), an activation or convolution (NFNet), a hidden layer, or attention
+    pooling. If a model has a head convolution, the last map and the embedding have different numbers of channels. The
+    input of pooling is then used instead of the last map.
 
     Args:
-        name: name of the model in error messages.
-        model: the model; its modes are restored after the pass.
-        x: a normalised image 1,3,H,W.
+        name: Name of the model in error messages.
+        model: Model to test. Its modes are restored after the pass.
+        x: Normalised image 1,3,H,W.
 
     Raises:
         ConfigError: if timm provides no feature maps of this model.
@@ -88,5 +88,5 @@ def reads_maps(name: str, model: nn.Module, x: Tensor) -> bool:
 
 
 def _close(actual: Tensor, expected: Tensor) -> bool:
-    """Return whether two tensors agree to 2 %, a tolerance that is large enough for half precision."""
+    """Return whether two tensors are equal up to 2 %. This tolerance is large enough for half precision."""
     return bool((actual - expected).float().norm() <= 0.02 * expected.float().norm())

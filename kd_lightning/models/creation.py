@@ -12,11 +12,11 @@ from kd_lightning.models import checkpoints
 
 
 def create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
-    """Return a new timm model, with timm's weights for the name if `pretrained`.
+    """Return a new timm model. If `pretrained` is true, the model has timm's weights for the name.
 
     Raises:
-        ConfigError: for an unknown name (with the nearest names), for arguments that the model does not accept, or if
-            the weights cannot be loaded.
+        ConfigError: if the name is unknown, if the model does not accept the arguments, or if the weights cannot be
+            loaded. For an unknown name, the message contains the nearest names.
     """
     local = not name.startswith(("hf_hub:", "hf-hub:", "local-dir:"))
     base, _, tag = name.partition(".")
@@ -40,13 +40,14 @@ def create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
 
 
 def load(model: nn.Module, name: str, checkpoint: str) -> tuple[dict[str, Any], int]:
-    """Load a checkpoint into a model, whose number of classes is changed to that of the checkpoint.
+    """Load a checkpoint into a model, and change the number of classes of the model to that of the checkpoint.
 
     Returns:
-        The facts in the file about its network (mean, std, size, class_names, ...), and its number of classes.
+        The facts about the network that the file contains (mean, std, size, class_names, ...), and the number of
+        classes.
 
     Raises:
-        ConfigError: if the file cannot be read, has another architecture, or contains numbers that are not finite.
+        ConfigError: if the file cannot be read, is from another architecture, or contains numbers that are not finite.
     """
     field = f"{name}: checkpoint"
     path = resolve(checkpoint, field)
@@ -71,9 +72,10 @@ def load(model: nn.Module, name: str, checkpoint: str) -> tuple[dict[str, Any], 
 
 
 def class_names(model: nn.Module, facts: dict[str, Any], pretrained: bool) -> list[str] | None:
-    """Return the class names in the classifier's order; None if they are unknown.
+    """Return the class names in the order of the classifier, or None if the names are unknown.
 
-    They come from the file, or are the WordNet ids of ImageNet-1k if timm's tag of the weights ends with `in1k`.
+    The names come from the file. If timm's tag of the weights ends with `in1k`, they are the WordNet ids of
+    ImageNet-1k.
     """
     if pretrained and model.num_classes == 1000 and str(model.pretrained_cfg.get("tag")).endswith("in1k"):
         return ImageNetInfo("imagenet-1k").label_names()
@@ -81,9 +83,10 @@ def class_names(model: nn.Module, facts: dict[str, Any], pretrained: bool) -> li
 
 
 def own_size(model: nn.Module, pretrained: bool) -> int | None:
-    """Return the side in pixels that a model requires, or at which its weights were trained; None if any side fits.
+    """Return the side in pixels that a model requires, or at which its weights were trained.
 
-    Models with a strict patch embedding (ViTs) require one side.
+    ViTs with a strict patch embedding accept only one side. Return None if the model accepts any side and the side of
+    the training is unknown.
     """
     patches = getattr(model, "patch_embed", None)
     if getattr(patches, "img_size", None) and getattr(patches, "strict_img_size", True):

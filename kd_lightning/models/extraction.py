@@ -36,11 +36,11 @@ _ATTENTION = (
 
 
 def extract(name: str, model: nn.Module, x: Tensor, reads: Reads) -> Features:
-    """Return the features named by `reads`, of normalised images x N,3,H,W, from one forward pass.
+    """Return the features that `reads` names, for normalised images x N,3,H,W, from one forward pass.
 
     Raises:
-        ConfigError: if timm provides no feature maps of this model, or if the model has no pre-activations, fewer
-            stages than requested, or no attention that can be read.
+        ConfigError: if timm provides no feature maps of this model, if the model has fewer stages than requested, or if
+            the model has no pre-activations or no attention that can be read.
     """
     if not any(reads):
         return Features()
@@ -57,7 +57,10 @@ def extract(name: str, model: nn.Module, x: Tensor, reads: Reads) -> Features:
 
 
 def _forward(model: nn.Module, x: Tensor, reads: Reads) -> Features:
-    """Return the features from the model's interface: all but attention and the pre-activations of timm's models."""
+    """Return the features that the interface of the model gives.
+
+    The interface does not give the attention, nor the pre-activations of timm's models.
+    """
     final, maps, preactivations = None, [], []
     after_maps = reads.tokens or reads.embedding or reads.logits
     if reads.preactivations and isinstance(model, CifarModel):
@@ -86,7 +89,10 @@ def _forward(model: nn.Module, x: Tensor, reads: Reads) -> Features:
 
 
 def _last_activations(name: str, model: nn.Module, count: int) -> dict[str, nn.Module]:
-    """Return the last activations of the last `count` stages of a timm model, by name; none for a CifarModel."""
+    """Return the last activation of each of the last `count` stages of a timm model, by name.
+
+    Return an empty dict for a CifarModel.
+    """
     if not isinstance(model, CifarModel | resnet.ResNet):
         raise ConfigError(_NO_PREACTIVATIONS.format(name=name))
     if not 0 < count <= len(model.feature_info):
@@ -115,7 +121,7 @@ _NO_PREACTIVATIONS = (
 def _last_attention(name: str, model: nn.Module) -> dict[str, nn.Module]:
     """Return the attention layer of the last block, by the name of its dropout.
 
-    The input of the dropout is the attention probabilities.
+    The input of this dropout contains the attention probabilities.
     """
     blocks = getattr(model, "blocks", None)
     block = blocks[-1] if isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) else None
@@ -130,10 +136,10 @@ def _last_attention(name: str, model: nn.Module) -> dict[str, nn.Module]:
 
 @contextmanager
 def _inputs_of(model: nn.Module, layers: dict[str, nn.Module]) -> Iterator[FeatureHooks | None]:
-    """Collect the inputs of the named layers in a forward pass with timm's FeatureHooks, which are then removed.
+    """Collect the inputs of the named layers in a forward pass with timm's FeatureHooks, and remove the hooks.
 
-    During the pass, the modules given for these names do not work in place and do not use fused attention, so that the
-    inputs are computed and not overwritten.
+    During the pass, the modules of these names do not use fused attention, because it would not compute the inputs.
+    They do not work in place either, because this would overwrite the inputs.
     """
     if not layers:
         yield None

@@ -18,7 +18,7 @@ class Reads(NamedTuple):
     logits: bool = False
 
     def __or__(self, other: "Reads") -> "Reads":
-        """Return the features that at least one of the two requests."""
+        """Return the features that `self` or the other object requests."""
         return Reads(*map(max, self, other))
 
     def __str__(self) -> str:
@@ -26,20 +26,21 @@ class Reads(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Outputs of a network for N images; None, or an empty list, for features that were not requested."""
+    """Outputs of a network for N images. Features that were not requested are None or an empty list."""
 
     maps: list[Tensor] = []
-    """Maps of the last n stages, N,C,H,W each; for a ViT, patch tokens of the last blocks after its final norm."""
+    """Maps N,C,H,W of the last n stages. For a ViT: the patch tokens of the last n blocks, after the final norm. For
+    `cifar_wrn_*`: the outputs of the stages, before BatchNorm and ReLU."""
     preactivations: list[Tensor] = []
-    """Maps of the last n stages before the last activation, N,C,H,W each; only for cifar_* and timm's ResNets."""
+    """Maps N,C,H,W of the last n stages before their last activation. Only for cifar_* and timm's ResNets."""
     tokens: Tensor | None = None
-    """N,M,D: prefix tokens (CLS, registers) first; None if the model has no tokens."""
+    """Tokens N,M,D, with the prefix tokens (CLS, registers) first. None if the model has no tokens."""
     attention: Tensor | None = None
-    """N,heads,M,M: the attention probabilities of the last block, before dropout; only for ViTs."""
+    """Attention probabilities N,heads,M,M of the last block, before dropout. Only for ViTs."""
     embedding: Tensor | None = None
-    """N,D: the input of the classifier."""
+    """Input N,D of the classifier."""
     logits: Tensor | None = None
-    """N,K: the output of the classifier."""
+    """Output N,K of the classifier."""
 
     def only(self, reads: Reads) -> "Features":
         """Return only the features that `reads` requests."""

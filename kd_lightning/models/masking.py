@@ -19,7 +19,7 @@ class Masked(NamedTuple):
     mask: Tensor
     """Bool N,M: True for the patches whose tokens are replaced; the M patches are in row-major order."""
     token: Tensor
-    """The token D that replaces them: a parameter of the method (`mask_token`), which is not part of the network."""
+    """Token D that replaces them. It is a parameter of the method (`mask_token`) and not part of the network."""
 
 
 def mask_token(name: str, model: nn.Module) -> nn.Parameter:
@@ -27,7 +27,7 @@ def mask_token(name: str, model: nn.Module) -> nn.Parameter:
 
     Args:
         name: Name of the network, for messages.
-        model: timm model of the network.
+        model: Model of the network (a timm model).
 
     Raises:
         ConfigError: if the model has no patch tokens.
@@ -37,18 +37,19 @@ def mask_token(name: str, model: nn.Module) -> nn.Parameter:
 
 @contextmanager
 def masked_patches(name: str, model: nn.Module, mask: Tensor, token: Tensor) -> Iterator[None]:
-    """Replace patch tokens of a model, before positions are added, in all passes within this context.
+    """Replace patch tokens of a model in all passes within this context.
 
-    This includes passes in other threads, so use the model in one thread only.
+    The tokens are replaced before the positions are added. Passes in other threads are changed as well. Therefore use
+    the model in one thread only.
 
     Args:
         name: Name of the network, for messages.
-        model: timm model of the network.
+        model: Model of the network (a timm model).
         mask: Bool N,M: True for the patches whose tokens are replaced.
         token: The token D that replaces them.
 
     Raises:
-        ConfigError: if the model has no patch tokens, or for a mask or token of another type or shape.
+        ConfigError: if the model has no patch tokens, or if the mask or the token has another type or shape.
     """
     embed = _patches_of(name, model)
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:

@@ -24,32 +24,33 @@ Channels = tuple[float, float, float]
 
 @final
 class Network(nn.Module):
-    """A timm model that normalises its own input: images as uint8, or as float in [0, 1].
+    """A timm model that normalises its own input. The input is images as uint8, or as float in [0, 1].
 
     Args:
         name: Name of a timm model (`resnet18`, `vit_small_patch14_dinov2.lvd142m`, `hf_hub:...`) or of a network of
             this package (`cifar_resnet20`).
-        pretrained: Whether to load the pretrained weights of this name: timm's, which are downloaded, or those of this
-            package (`cifar_resnet20.digits`).
+        pretrained: Whether to load the pretrained weights of this name. Weights of timm are downloaded. Weights of this
+            package (`cifar_resnet20.digits`) need no download.
         checkpoint: Path of a local file with weights: a safetensors file, a torch file, or a checkpoint of a run.
-        num_classes: Number of outputs of the classifier. 0 removes the classifier; the logits are then the embedding.
-            If it differs from the number of classes of the loaded weights, the classifier is new and random. Default:
-            the number of classes of the weights, or 0 if they contain only a backbone.
+        num_classes: Number of outputs of the classifier. With 0, there is no classifier, and the logits are the
+            embedding. If the number differs from that of the loaded weights, the classifier is new and random. Default:
+            the number of classes of the weights, or 0 if the weights contain only a backbone.
         mean: Mean of each channel, which is subtracted from the input. Default: the mean with which the weights were
-            trained.
-        std: Standard deviation of each channel, by which the input is divided. Default: the standard deviation with
-            which the weights were trained.
+            trained, if timm or the checkpoint file states it. Otherwise the mean that timm states for this model. For
+            `cifar_*` this is the mean of ImageNet, because these networks do not know the data set.
+        std: Standard deviation of each channel, by which the input is divided. The default is chosen as for `mean`.
         size: Side in pixels to which images are resized. Default: the side at which the weights were trained, if timm
-            or the checkpoint file states it. Otherwise, for a ViT, the only side that it accepts. For all other
-            networks, images are not resized.
-        dtype: Number format of the weights and computations of a teacher, independent of trainer.precision. Only a
-            teacher may set it; for a student, it is an error. `bfloat16` and `float16` halve the memory. Default: the
-            format that trainer.precision sets.
+            or the checkpoint file contains this side. If the side is unknown, images are resized only for a ViT, to the
+            only side that the ViT accepts.
+        dtype: Number format of the weights and computations, independent of trainer.precision. Only a teacher can have
+            this argument. `bfloat16` and `float16` halve the memory. Default: the format that
+            trainer.precision sets.
         model_kwargs: Further arguments of the model (`drop_path_rate: 0.1`, `shortcut: B`, `img_size: 32`).
 
     Raises:
-        ConfigError: for an unknown name (with the nearest names), for arguments that the model does not accept, and
-            for weights that are missing, unreadable, or of another architecture (with the first keys that differ).
+        ConfigError: if the name is unknown, if the model does not accept the arguments, or if the weights are missing,
+            unreadable or from another architecture. The message contains the nearest names, or the first keys that
+            differ.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Network(nn.Module):
             self.model.to(self.dtype)
 
     def freeze(self) -> "Network":
-        """Turn off gradients and set eval mode permanently (`.train()` has no effect); return the network."""
+        """Turn off gradients, set eval mode permanently, and return the network. `.train()` then has no effect."""
         self.frozen = True
         return self.requires_grad_(False).eval()
 
@@ -116,7 +117,7 @@ class Network(nn.Module):
         return super().train(mode and not self.frozen)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return images N,3,H,W (uint8, or float in [0, 1]) as the model's input: resized, normalised, converted."""
+        """Return the input of the model for images N,3,H,W (uint8, or float in [0, 1]): resized and normalised."""
         x = as_float(images)
         if self.size is not None and x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode=self.interpolation, antialias=True).clamp(0, 1)
@@ -138,26 +139,26 @@ class Network(nn.Module):
         embedding: bool = False,
         logits: bool = False,
     ) -> Features:
-        """Return the requested features of images N,3,H,W, from one forward pass that computes nothing else.
+        """Return the requested features of images N,3,H,W, from one forward pass that computes only these features.
 
         Args:
-            images: images as uint8, or as float in [0, 1]; or `Masked` images, for a ViT of which some patch tokens are
-                replaced.
-            maps: number of last stages whose feature maps are returned. The last map is the input of pooling; in a
-                network with a head convolution (EfficientNet) it is the input of that convolution.
-            preactivations: number of last stages whose maps before the last activation are returned, for `cifar_*` and
-                timm's ResNets. `maps` are the activations of these maps; the docstrings of `cifar_wrn_*` and
-                `cifar_shufflenetv2` describe exceptions. Linear bottlenecks have no activation, so that their map is
-                returned. In this pass the last activations of timm's ResNets do not work in place.
-            tokens: whether the token sequence after the final norm is returned.
-            attention: whether the attention probabilities of the last block before dropout are returned, for ViTs. In
-                this pass the block does not use fused attention, so that its other outputs may differ by rounding.
-            embedding: whether the input of the classifier is returned.
-            logits: whether the output of the classifier is returned.
+            images: Images as uint8, or as float in [0, 1]. For a ViT, `Masked` images replace some patch tokens.
+            maps: Number of last stages whose feature maps are returned. The last map is the input of pooling. In a
+                network with a head convolution (EfficientNet), it is the input of this convolution. In `cifar_wrn_*`,
+                it is the input of the final BatchNorm, unless the argument `activated` is true.
+            preactivations: Number of last stages whose maps before the last activation are returned, for `cifar_*` and
+                timm's ResNets. The activations of these maps are `maps`. The docstrings of `cifar_wrn_*` and
+                `cifar_shufflenetv2` describe exceptions. Linear bottlenecks have no activation. For them, the map is
+                returned. In this pass, the last activations of timm's ResNets do not work in place.
+            tokens: Whether the token sequence after the final norm is returned.
+            attention: Whether the attention probabilities of the last block before dropout are returned, for ViTs. In
+                this pass, the block does not use fused attention. Its other outputs may therefore differ by rounding.
+            embedding: Whether the input of the classifier is returned.
+            logits: Whether the output of the classifier is returned.
 
         Raises:
-            ConfigError: if this network has no maps, pre-activations or attention that can be read, or no patch tokens
-                for a mask.
+            ConfigError: if this network has no maps, pre-activations or attention that can be read, or if the images
+                are masked and the network has no patch tokens.
         """
         reads = Reads(maps, preactivations, tokens, attention, embedding, logits)
         masking: AbstractContextManager = nullcontext()
@@ -173,7 +174,7 @@ class Network(nn.Module):
         )
 
     def mask_token(self) -> nn.Parameter:
-        """Return a new learnable token for `Masked` images, which a method keeps as a parameter of its own.
+        """Return a new learnable token for `Masked` images. A method stores the token as its own parameter.
 
         Raises:
             ConfigError: if this network has no patch tokens.
@@ -182,11 +183,11 @@ class Network(nn.Module):
 
     @property
     def classifier(self) -> tuple[Tensor, Tensor | None]:
-        """The weight K,D and the bias K (None if it has no bias) of the linear classifier, with gradient.
+        """The weight K,D and the bias K of the linear classifier, with gradient. The bias is None if there is none.
 
         Raises:
-            ConfigError: if the network has no classifier (num_classes 0), two (distilled DeiT), or one that is not
-                linear.
+            ConfigError: if the network has no classifier (num_classes 0), two classifiers (distilled DeiT), or a
+                classifier that is not linear.
         """
         weight, bias = classifier.weight_and_bias(self.name, self.model)
         return self._in_run_dtype(weight), self._in_run_dtype(bias)
@@ -197,19 +198,22 @@ class Network(nn.Module):
         Class maps are the output of the classifier as a 1x1 convolution (Zhou et al. 2016), with its bias. If the head
         is average pooling and x is the input of pooling, the mean of the class maps over the positions is the logits.
         For most networks, the input of pooling is `maps[-1]`. For networks with a head convolution (EfficientNet,
-        cifar_mobilenetv2, cifar_shufflenetv2), it is the output of that convolution, which has another number of
-        channels than `maps[-1]`. For ViTs that pool a class token, x is `maps[-1]`, the patch tokens.
+        cifar_mobilenetv2, cifar_shufflenetv2), it is the output of this convolution. This output and `maps[-1]` have
+        different numbers of channels. For `cifar_wrn_*`, it is `maps[-1]` only if the argument `activated` is true. For
+        ViTs that pool a class token, x is `maps[-1]`, the patch tokens.
 
         Raises:
-            ConfigError: as for `classifier`; for another shape or number of channels; for maps of a network that has
-                more than pooling between its last map and its classifier (ConvNeXt's norm, NFNet's activation, a hidden
-                layer, attention pooling). This is tested with one image when maps are first classified.
+            ConfigError: in the cases of `classifier`, or if x has another shape or another number of channels. An error
+                is also raised for maps if the network has more than pooling between its last map and its classifier
+                (ConvNeXt's norm, NFNet's activation, a hidden layer, attention pooling). The first call with maps tests
+                this with one image.
         """
         weight, bias = classifier.weight_and_bias(self.name, self.model)
         if x.ndim == 4 and x.shape[1] == weight.shape[1] and not self._classifies_maps:
+            other = ", or set model_kwargs to {activated: true}" if hasattr(self.model, "activated") else ""
             raise ConfigError(
                 f"{self.name}: this network has no class maps, because there is more than pooling between its last map "
-                "and its classifier; classify vectors"
+                f"and its classifier; classify vectors{other}"
             )
         with self._precision(x):
             return self._in_run_dtype(classifier.classify(self.name, weight, bias, x.to(self.dtype or x.dtype)))
@@ -225,11 +229,11 @@ class Network(nn.Module):
         return torch.autocast(images.device.type, enabled=False) if self.dtype else nullcontext()
 
     def _in_run_dtype(self, x: Any) -> Any:
-        """Return an output in the dtype of the run if the network has its own dtype; None stays None."""
+        """Return an output in the dtype of the run if the network has its own dtype. Return None for None."""
         return x.to(self.mean.dtype) if self.dtype and x is not None else x
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts that a file needs, in addition to the weights, to use the weights as they were trained."""
+        """Return the facts that are needed, in addition to the weights, to use the network as it was trained."""
         return {
             "name": self.name,
             "num_classes": self.num_classes,
@@ -252,7 +256,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def macs(self, side: int) -> int:
-        """Return the multiply-accumulates for one image of `side` pixels, counted by torch (half of its FLOPs)."""
+        """Return the multiply-adds for one image of `side` pixels: half of the FLOPs that torch counts."""
         was_training = self.training
         self.eval()
         with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""Comparison of finished runs: tables, statistics, plots and an HTML page, used by `compare` and the notebooks."""
+"""Comparison of finished runs by tables, statistics, plots and an HTML page, for `compare` and the notebooks."""
 
 from kd_lightning.reports.axes import Metric, describe
 from kd_lightning.reports.comparison import Comparison, compare

@@ -1,4 +1,4 @@
-"""Titles, axes, units and directions of the metrics."""
+"""Descriptions of the metrics: titles, axes, units, and whether higher or lower values are better."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 Better = Literal["higher", "lower"]
 TEACHER = "_teacher"
-"""Suffix of a metric's name that marks the teacher's value."""
+"""Suffix of the names of the teacher's metrics."""
 AXES = (
     "accuracy",
     "calibration",
@@ -28,7 +28,7 @@ MAIN_METRICS = (
     "val/neighbors",
     "val/cosine",
 )
-"""Default main metric of a comparison: the first of these that exists."""
+"""The first of these metrics that exists is the default main metric of a comparison."""
 
 
 class Metric(NamedTuple):
@@ -40,31 +40,31 @@ class Metric(NamedTuple):
     axis: str
     """One of AXES."""
     unit: str
-    """`%` (values are shares, displayed times 100), `ms`, `M` (millions), ... or '' for a number without unit."""
+    """`%` (values are shares, displayed in per cent), `ms`, `M` (millions), ...; '' for a number without a unit."""
     better: Better | None
     key: bool
-    """Whether it has its own plot; the others appear only in tables."""
+    """Whether the metric has its own plot; other metrics appear only in tables."""
 
     @property
     def scale(self) -> float:
-        """Factor that converts a value to its unit."""
+        """Factor by which a value is multiplied to convert it to its unit."""
         return {"%": 100.0, "M": 1e-6, "G": 1e-9, "min": 1 / 60}.get(self.unit, 1.0)
 
     @property
     def heading(self) -> str:
-        """The title with its unit, and an arrow in the direction that is better."""
+        """The title with the unit, and an arrow that shows whether higher or lower values are better."""
         unit = f", {self.unit}" if self.unit else ""
         return f"{self.title}{unit}" + {"higher": " ↑", "lower": " ↓", None: ""}[self.better]
 
     def show(self, value: float, *, signed: bool = False, bare: bool = False) -> str:
-        """Return the value as text in its unit, `-` if there is none; `bare` omits the unit."""
+        """Return the value as text with its unit, or `-` if there is no value; `bare` omits the unit."""
         if value is None or not math.isfinite(value):
             return "-"
         value *= self.scale
         digits = self.digits(value)
         text = f"{value:{'+' if signed else ''},.{digits}f}"
         if float(text.replace(",", "")) == 0:
-            text = text.lstrip("+-")  # no -0.0
+            text = text.lstrip("+-")  # never show -0.0
         return text if bare or not self.unit else f"{text} {self.unit}"
 
     def digits(self, shown_value: float) -> int:
@@ -123,7 +123,8 @@ _PATTERNS = (
 def describe(name: str) -> Metric:
     """Return the description of a metric by its name in results.json; unknown metrics are on the axis `other`.
 
-    A teacher's value (`test/acc_teacher`) has the student metric's description with `teacher's` before the title.
+    A metric of the teacher (`test/acc_teacher`) has the description of the student's metric, and a title that begins
+    with `teacher's`.
     """
     if name.endswith(TEACHER) and name != TEACHER:
         student_metric = describe(name.removesuffix(TEACHER))
@@ -138,12 +139,12 @@ def describe(name: str) -> Metric:
 
 
 def is_teacher_metric(name: str) -> bool:
-    """Return whether a metric is the teacher's value."""
+    """Return whether a metric is one of the teacher."""
     return name.endswith(TEACHER) or name.startswith("teacher/")
 
 
 def ordered(names: Iterable[str]) -> list[Metric]:
-    """Return the student metrics among some names, sorted by axis; the teacher's values are skipped."""
+    """Return the descriptions of the student's metrics among some names, sorted by axis."""
     known = [*_EXACT]
     metrics = [describe(name) for name in set(names) if not is_teacher_metric(name)]
 
@@ -156,7 +157,7 @@ def ordered(names: Iterable[str]) -> list[Metric]:
 
 
 def main_metric(names: Iterable[str]) -> str | None:
-    """Return the main metric among some names: the first of MAIN_METRICS, else a test metric, else any."""
+    """Return the main metric among some names: the first of MAIN_METRICS, otherwise a test metric, otherwise any."""
     names = [name for name in names if not is_teacher_metric(name)]
     tested = sorted(name for name in names if name.startswith("test/"))
     return next((name for name in (*MAIN_METRICS, *tested, *sorted(names)) if name in names), None)

@@ -16,16 +16,16 @@ MAX_VALUES = 6
 
 
 def comparability(runs: Runs, baseline: str, *, test: Test = "t") -> list[str]:
-    """Return one line per difference, other than the method, between the runs of one data set.
+    """Return one line for each difference between the runs of one data set; their methods may differ.
 
     Args:
         runs: runs of one data set.
-        baseline: name of a group.
-        test: statistical test for which the number of seeds is checked.
+        baseline: name of the group that is the baseline.
+        test: statistical test, which needs a minimum number of seeds.
     """
     lines = [*_differences(runs), *_seeds(runs, baseline, test), *_resumed(runs), *_changed(runs), *_missing(runs)]
     if unknown := [run.name for run in runs if not run.config]:
-        lines.append(f"settings are unknown, because config.yaml is missing: {_named(unknown, runs)}")
+        lines.append(f"config.yaml is missing, so the settings are unknown: {_named(unknown, runs)}")
     return lines
 
 
@@ -46,7 +46,7 @@ def _differences(runs: Runs) -> Iterable[str]:
 
     def setting(key: str, *, of_teacher: bool = False) -> Callable[[RunResult], Any]:
         def value(run: RunResult) -> Any:
-            applies = run.config and (run.results.run["teacher"] or not of_teacher)  # a supervised run has no teacher
+            applies = run.config and (run.results.run["teacher"] or not of_teacher)  # Supervised has no teacher
             return settings[run.folder].get(key, "default") if applies else None
 
         return value
@@ -98,10 +98,10 @@ def _seeds(runs: Runs, baseline: str, test: Test) -> Iterable[str]:
         by_seeds.setdefault(tuple(seeds), []).append(group)
     if len(by_seeds) > 1:
         parts = [f"{_seed_list(seeds)} ({abbreviate(groups)})" for seeds, groups in by_seeds.items()]
-        yield f"seeds differ: {'; '.join(parts)}; only common seeds are compared"
+        yield f"seeds differ: {'; '.join(parts)}; only runs with common seeds are compared"
     common = {group: len({*seeds} & {*sets[baseline]}) for group, seeds in sets.items() if group != baseline}
     if few := [group for group, count in common.items() if count < 2]:
-        yield f"fewer than 2 seeds in common with {baseline}, so no test: {abbreviate(few)}"
+        yield f"fewer than 2 seeds in common with {baseline}, so there is no test: {abbreviate(few)}"
     if test == "wilcoxon" and (weak := [group for group, count in common.items() if 2 <= count < 6]):
         yield f"Wilcoxon's test cannot give p below 0.05 with fewer than 6 pairs: {abbreviate(weak)}"
 
@@ -109,7 +109,7 @@ def _seeds(runs: Runs, baseline: str, test: Test) -> Iterable[str]:
 def _resumed(runs: Runs) -> Iterable[str]:
     resumed = [run.name for run in runs if run.config.get("ckpt_path")]
     if resumed:
-        yield f"resumed from another run's checkpoint: {_named(resumed, runs)}"
+        yield f"started from another run's checkpoint: {_named(resumed, runs)}"
     partly = [run.name for run in runs if run.results.protocol["test_batches"] is not None]
     if partly:
         yield f"evaluated on a part of the test images (trainer.limit_test_batches): {_named(partly, runs)}"
@@ -118,11 +118,11 @@ def _resumed(runs: Runs) -> Iterable[str]:
 def _changed(runs: Runs) -> Iterable[str]:
     changed = [run.name for run in runs if run.results.code["changed"]]
     if changed:
-        yield f"run with uncommitted code: {_named(changed, runs)}"
+        yield f"the code had uncommitted changes: {_named(changed, runs)}"
 
 
 def _missing(runs: Runs) -> Iterable[str]:
-    """Yield metrics that only some runs have; metrics that need a teacher are not expected without one."""
+    """Yield a line for metrics that only some runs have; runs without a teacher need no metrics of a teacher."""
     by_lacking: dict[tuple[str, tuple[Path, ...]], list[str]] = {}
     for metric in metrics_of(frame(runs)):
         if metric.axis == "other" or not metric.name.startswith(("test/", "cost/")):
@@ -138,7 +138,7 @@ def _missing(runs: Runs) -> Iterable[str]:
 
 
 def _groups_or_names(members: list[RunResult], runs: Runs) -> str:
-    """Return the names of the groups if all their runs are included, else the names of the runs."""
+    """Return the names of the groups if the members are all runs of these groups, otherwise the names of the runs."""
     groups = list(dict.fromkeys(run.group for run in members))
     if all(sum(run.group == group for run in members) == len(runs.of(group)) for group in groups):
         return abbreviate(groups)

@@ -19,14 +19,14 @@ _NOT_SHOWN = ("data.path", "data.split_seed")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs of one data set against a baseline.
+    """The runs of one data set, and their comparison with a baseline.
 
     Args:
         data: name of the data set.
         runs: runs of this data set.
-        baseline: name of a group.
-        metric: main metric, a column of the frame.
-        test: statistical test of differences paired by seed.
+        baseline: name of the group that is the baseline.
+        metric: main metric, which is a column of the frame.
+        test: statistical test of the differences. A run and the baseline's run with the same seed form a pair.
     """
 
     data: str
@@ -46,7 +46,7 @@ class Comparison:
 
     @cached_property
     def statistics(self) -> dict[str, pd.DataFrame]:
-        """Results of `against_baseline` by metric."""
+        """Results of `against_baseline` for each metric, by its name."""
         return {
             metric.name: against_baseline(self.frame, metric.name, self.baseline, test=self.test)
             for metric in self.metrics
@@ -58,7 +58,7 @@ class Comparison:
 
     @property
     def axes(self) -> dict[str, list[Metric]]:
-        """The metrics of each axis."""
+        """The metrics of each axis, by the name of the axis."""
         axes: dict[str, list[Metric]] = {}
         for metric in self.metrics:
             axes.setdefault(metric.axis, []).append(metric)
@@ -69,13 +69,16 @@ class Comparison:
         return describe(self.metric)
 
     def settings(self) -> dict[str, dict[str, object]]:
-        """Return the settings that differ between groups: key to group to value."""
+        """Return the settings that differ between groups: by key, a dict of the values by group."""
         configs = {group: comparable_settings(self.runs.of(group)[0].config) for group in self.runs.groups}
         known = {group: config for group, config in configs.items() if config}
         return {key: values for key, values in differing_settings(known).items() if key not in _NOT_SHOWN}
 
     def best(self, metric: Metric) -> set[str]:
-        """Return the groups with the best displayed mean; none if all are equal or neither direction is better."""
+        """Return the groups with the best displayed mean.
+
+        The set is empty if all means are equal, or if neither higher nor lower values are better.
+        """
         means = self.statistics[metric.name]["mean"].dropna()
         if metric.better is None or len(means) < 2:
             return set()
@@ -88,17 +91,17 @@ class Comparison:
 def compare(
     runs: Runs, *, baseline: str | None = None, metric: str | None = None, test: Test = "t"
 ) -> tuple[list[Comparison], list[str]]:
-    """Return one comparison per data set, with the baseline first, and general warnings.
+    """Return one comparison for each data set, in which the baseline is first, and general warnings.
 
     Args:
         runs: a result of `read_runs`.
-        baseline: name of a group; default: the group of Supervised, else the first.
-        metric: main metric; default: test/acc, or the first of `axes.MAIN_METRICS` that every group has (if a run was
-            trained without labels, an evaluator's metric).
-        test: statistical test of differences paired by seed.
+        baseline: name of the group that is the baseline. Default: the group of Supervised, otherwise the first group.
+        metric: main metric. Default: the first of `axes.MAIN_METRICS` that every group has. This is usually test/acc;
+            for runs without labels, it is the metric of an evaluator.
+        test: statistical test of the differences. A run and the baseline's run with the same seed form a pair.
 
     Raises:
-        ConfigError: if there are no runs, or none of that baseline or with that metric.
+        ConfigError: if there are no runs, no group with the name of the baseline, or no run with the metric.
     """
     if not len(runs):
         first_problem = f": {runs.problems[0]}" if runs.problems else ""
@@ -116,13 +119,13 @@ def compare(
         metric_names = [known.name for known in metrics_of(frame(members))]
         main_name = metric if metric in metric_names else _main(members, metric_names)
         if main_name is None:
-            lines.append(f"{data}: nothing to compare, its {len(members)} runs have no metrics")
+            lines.append(f"{data}: nothing can be compared, because its {len(members)} runs have no metrics")
             continue
         if metric is not None and main_name != metric:
             lines.append(f"{data}: no run has {metric}; {main_name} is used instead")
         group_baseline = baseline if baseline in members.groups else _default_baseline(members)
         if baseline is not None and group_baseline != baseline:
-            lines.append(f"{data}: no group {baseline}; {group_baseline} is the baseline")
+            lines.append(f"{data}: there is no group {baseline}; {group_baseline} is the baseline instead")
         baseline_first = Runs(sorted(members, key=lambda run: run.group != group_baseline))
         comparisons.append(Comparison(data, baseline_first, group_baseline, main_name, test))
     if not comparisons:

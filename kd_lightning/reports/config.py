@@ -1,4 +1,4 @@
-"""A run's config.yaml as flat settings, without those that are irrelevant for a comparison."""
+"""The settings in a run's config.yaml with flat keys, without settings that are irrelevant for a comparison."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -24,13 +24,13 @@ IGNORED_KEYS = (
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
 )
-"""Keys (or prefixes of keys) that are specific to a run or machine: seeds, names, folders, number of workers."""
+"""Keys, or prefixes of keys, of settings of a single run or machine: seeds, names, folders, number of workers."""
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], str | None]:
-    """Return a run's config.yaml as nested dicts; {} and the reason if it is missing or unreadable."""
+    """Return a run's config.yaml as nested dicts and None; if it cannot be read, return {} and the reason."""
     if not path.is_file():
-        return {}, f"{path.name} is missing: settings cannot be compared, and the run is grouped by its name"
+        return {}, f"{path.name} is missing, so its settings cannot be compared, and the run is grouped by its name"
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
@@ -39,12 +39,12 @@ def read_config(path: Path) -> tuple[dict[str, Any], str | None]:
             raise ValueError(problem)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = printable(str(error) or type(error).__name__, 100)
-        return {}, f"{path.name} cannot be read ({reason}): settings cannot be compared"
+        return {}, f"{path.name} cannot be read ({reason}), so its settings cannot be compared"
     return content, None
 
 
 def flatten_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with flat keys (`model.temperature`: 4.0); the value of a class is its name, of a list a text."""
+    """Return settings with flat keys (`model.temperature`: 4.0). A class becomes its name, a list becomes a text."""
     flattened: dict[str, Any] = {}
 
     def walk(value: Any, key: str) -> None:
@@ -60,7 +60,7 @@ def flatten_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def comparable_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the flat settings that define a group: all but IGNORED_KEYS and empty ones, paths without folder."""
+    """Return the flat settings that define a group, without IGNORED_KEYS, empty values, and the folders of paths."""
     return {
         key: _file_name(value)
         for key, value in flatten_config(config).items()
@@ -69,7 +69,7 @@ def comparable_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def differing_settings(configs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the settings (from `comparable_settings`) that differ between groups: key to group to value."""
+    """Return the results of `comparable_settings` that differ between groups: by key, a dict of the values by group."""
     keys = dict.fromkeys(key for config in configs.values() for key in config)
     tables = {key: {group: config.get(key) for group, config in configs.items()} for key in keys}
     return {key: values for key, values in tables.items() if len({repr(value) for value in values.values()}) > 1}
@@ -84,7 +84,7 @@ def _scalar(value: Any) -> Any:
 
 
 def _in_words(value: Any) -> str:
-    """Return an item of a list as text: RandomCrop(padding=4). A long text is cut and ends in its hash."""
+    """Return an item of a list as text, for example RandomCrop(padding=4). A long text is cut, and ends in its hash."""
     text = _as_text(value)
     return text if len(text) <= 400 else f"{text[:380]}... {sha256(text.encode()).hexdigest()[:8]}"
 
@@ -102,6 +102,6 @@ def _as_text(value: Any) -> str:
 
 
 def _file_name(value: Any) -> Any:
-    """Return a path without its folder, which is specific to the machine."""
+    """Return the file name of a path, because the folder depends on the machine; other values are not changed."""
     is_path = isinstance(value, str) and (value.startswith(("/", "~", "$", "./", "../")))
     return value.rstrip("/").rpartition("/")[2] if is_path and "://" not in value else value

@@ -16,15 +16,15 @@ MAX_CLASSES = 30
 
 
 def class_gaps(runs: Runs, baseline: str | None = None, *, max_classes: int = MAX_CLASSES) -> Figure | None:
-    """Plot each group's accuracy per class minus the teacher's, in percentage points, as a heat map.
+    """Plot each group's accuracy per class minus that of the teacher, in percentage points, as a heat map.
 
     Args:
         runs: runs of one data set.
-        baseline: group whose accuracy is subtracted if no run has its teacher's accuracy per class.
-        max_classes: number of classes shown: those whose differences are largest.
+        baseline: group whose accuracy is subtracted if no run has the accuracies of its teacher.
+        max_classes: largest number of classes. The classes with the largest differences are shown.
 
     Returns:
-        None if there are no accuracies per class, or nothing to subtract.
+        The figure; None if there are no accuracies per class, or if neither teacher nor baseline has them.
     """
     accuracies, against = _class_accuracies(runs), class_reference(runs, baseline)
     if against is None:
@@ -43,7 +43,7 @@ def class_gaps(runs: Runs, baseline: str | None = None, *, max_classes: int = MA
 
 
 def class_reference(runs: Runs, baseline: str | None) -> tuple[str, np.ndarray] | None:
-    """Return the reference accuracies K and their name: the teacher's, else the baseline's."""
+    """Return a name and K accuracies with which the students are compared: the teacher's, otherwise the baseline's."""
     teacher_accuracies = [run.results.details.get("per_class", {}).get("accuracy_teacher") for run in runs]
     known = [accuracy for accuracy in teacher_accuracies if accuracy is not None]
     if known and all(len(accuracy) == len(known[0]) for accuracy in known):
@@ -53,7 +53,7 @@ def class_reference(runs: Runs, baseline: str | None) -> tuple[str, np.ndarray] 
 
 
 def heat_map(table: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
-    """Plot numbers R,C around 0 in colours (purple above, orange below), with the number in each cell."""
+    """Plot numbers R,C as coloured cells with the number in each cell: purple is above 0, orange is below 0."""
     width = min(max(WIDTH, 1.4 + 0.55 * len(columns)), 12)
     longest = max(map(len, columns), default=0)
     figure, axes = panel(0.9 + 0.24 * len(rows) + 0.055 * min(longest, 20), width)
@@ -76,7 +76,7 @@ def heat_map(table: np.ndarray, rows: Sequence[str], columns: Sequence[str], tit
 
 
 def reliability(runs: Runs, group_styles: GroupStyles | None = None) -> Figure | None:
-    """Plot accuracy by confidence over all seeds; a calibrated network is on the diagonal."""
+    """Plot the accuracy of each group by confidence, over all seeds; calibrated networks are on the diagonal."""
     group_styles = group_styles or styles(runs.groups)
     figure, axes = panel(3.1)
     axes.plot([0, 100], [0, 100], color="#888888", linewidth=1)
@@ -99,7 +99,7 @@ def reliability(runs: Runs, group_styles: GroupStyles | None = None) -> Figure |
 
 
 def ood_keys(runs: Runs, limit: int = 6) -> list[str]:
-    """Return the `<score>_<data>` names with histograms of students, sorted by score."""
+    """Return the names `<score>_<data>` for which students have histograms, sorted by score."""
     keys = list(dict.fromkeys(key for run in runs for key in run.results.details.get("ood", {})))
     keys = [key for key in keys if not key.endswith("_teacher")]
     scores = ("knn", "energy", "msp", "mahalanobis")
@@ -112,7 +112,7 @@ def ood_keys(runs: Runs, limit: int = 6) -> list[str]:
 
 
 def ood_histograms(runs: Runs, key: str, group_styles: GroupStyles | None = None) -> Figure | None:
-    """Plot scores of known (filled) and unknown images (outlined), one row per group, for its first seed."""
+    """Plot the scores of known images (filled) and unknown images (outlined): one row per group, for its first seed."""
     group_styles = group_styles or styles(runs.groups)
     first_runs: dict[str, RunResult] = {}
     for run in runs:
@@ -141,7 +141,7 @@ def ood_histograms(runs: Runs, key: str, group_styles: GroupStyles | None = None
 
 
 def corruption_curves(runs: Runs, group_styles: GroupStyles | None = None) -> Figure | None:
-    """Plot mean accuracy over corruptions and seeds by severity; the teacher is a dashed grey line."""
+    """Plot the accuracy by severity, averaged over corruptions and seeds; the teacher is a dashed grey line."""
     group_styles = group_styles or styles(runs.groups)
     figure, axes = panel(2.7)
     handles, names, teacher = [], [], []
@@ -171,7 +171,7 @@ def corruption_curves(runs: Runs, group_styles: GroupStyles | None = None) -> Fi
 
 
 def corruption_gaps(runs: Runs, baseline: str) -> Figure | None:
-    """Plot mean accuracy under each corruption minus the baseline's, in percentage points, as a heat map."""
+    """Plot the mean accuracy for each corruption minus that of the baseline, in percentage points, as a heat map."""
     means: dict[str, dict[str, float]] = {}
     for group in runs.groups:
         values_by_name: dict[str, list[float]] = {}
@@ -190,7 +190,7 @@ def corruption_gaps(runs: Runs, baseline: str) -> Figure | None:
 
 
 def _class_accuracies(runs: Runs) -> dict[str, np.ndarray]:
-    """Return accuracies K, averaged over seeds, by group."""
+    """Return K accuracies for each group, averaged over its seeds."""
     accuracies: dict[str, list[np.ndarray]] = {}
     for run in runs:
         if "per_class" in run.results.details:

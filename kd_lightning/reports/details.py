@@ -1,4 +1,4 @@
-"""The details of results.json as checked arrays: per class, calibration, OOD histograms, corruptions."""
+"""The details of results.json as arrays with checked shapes: classes, calibration, OOD histograms, corruptions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +11,15 @@ Details = dict[str, Any]
 
 
 def checked_details(content: Any) -> tuple[Details, list[str]]:
-    """Return the details with correct shapes as float64 arrays, and one line for each that is invalid.
+    """Return the valid details as float64 arrays, and one line for each invalid detail.
 
-    `per_class`: accuracy K, count K, accuracy_teacher K or None. `confusion`: K,K. `calibration`: confidence,
-    accuracy and count B, temperature. `ood`: by `<score>_<data>`, edges B + 1, known and unknown B. `corruptions`:
-    severities S, accuracy and accuracy_teacher by corruption, S each.
+    A detail is valid if it has these shapes for K classes, B bins and S severities:
+
+    - `per_class`: accuracy K, count K, accuracy_teacher K or None;
+    - `confusion`: K,K;
+    - `calibration`: confidence B, accuracy B, count B, and the number temperature;
+    - `ood`: for each `<score>_<data>`, edges B + 1, known B, unknown B;
+    - `corruptions`: severities S, and for each corruption accuracy S and accuracy_teacher S.
     """
     if content is None:
         return {}, []
@@ -25,7 +29,7 @@ def checked_details(content: Any) -> tuple[Details, list[str]]:
     for name, check in _CHECKS.items():
         value = content.get(name)
         if value is None or (isinstance(value, dict) and value and all(str(key).endswith("_teacher") for key in value)):
-            continue  # only the teacher's: the student has no classifier
+            continue  # only the teacher has this detail, because the student has no classifier
         try:
             details[name] = check(value)
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError):

@@ -1,4 +1,4 @@
-"""The images on which the runs' students disagree most, from predictions.safetensors."""
+"""The images on which the students of several runs disagree most, according to predictions.safetensors."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ from kd_lightning.reports.values import printable
 from kd_lightning.runs.results import PREDICTIONS
 
 THUMBNAIL_SIDE = 96
-"""Side of a thumbnail in pixels; the browser enlarges smaller images."""
+"""Largest side of a thumbnail in pixels; the browser enlarges smaller images."""
 
 
 class UnavailableError(ValueError):
@@ -33,19 +33,20 @@ class Disagreement:
     """One image and its predictions."""
 
     index: int
-    """Position in the data set's test split."""
+    """Index of the image in the test split."""
     label: int
     votes: dict[str, dict[int, int]]
-    """By group: number of runs by predicted class."""
+    """For each group: the number of its runs that predict each class."""
     teacher: int | None
     disagreement: float
-    """Entropy of the predictions in bits; groups have equal weight."""
+    """Entropy of the predicted classes in bits, where all groups have equal weight."""
 
 
 def read_predictions(runs: Runs) -> tuple[dict[Path, pd.DataFrame], list[str]]:
-    """Return the predictions of the runs by folder (label, prediction, confidence, teacher, by index).
+    """Return the predictions of the runs by folder, and one line for each file that cannot be used.
 
-    The second value has one line for each file that cannot be used.
+    The predictions of a run are a table. Its index is the index of the image, and its columns are label, prediction,
+    confidence and teacher.
     """
     tables, problems = {}, []
     for run in runs:
@@ -60,19 +61,19 @@ def read_predictions(runs: Runs) -> tuple[dict[Path, pd.DataFrame], list[str]]:
 
 
 def most_disagreed(runs: Runs, tables: dict[Path, pd.DataFrame], limit: int = 12) -> list[Disagreement]:
-    """Return the images with the largest disagreement among those that all runs evaluated.
+    """Return the images with the largest disagreement, among the images that all runs have evaluated.
 
     Args:
         runs: runs of one data set.
         tables: a result of `read_predictions`.
-        limit: largest number of images; images on which all runs agree are skipped.
+        limit: largest number of images. Images on which all runs agree are skipped.
 
     Raises:
-        UnavailableError: for fewer than two runs with predictions, or without common images.
+        UnavailableError: if fewer than two runs have predictions, or if they have no images in common.
     """
     evaluated = [run for run in runs if run.folder in tables]
     if len(evaluated) < 2:
-        raise UnavailableError(f"{len(evaluated)} of {len(runs)} runs have {PREDICTIONS}; two are needed")
+        raise UnavailableError(f"{len(evaluated)} of {len(runs)} runs have {PREDICTIONS}, and at least 2 are needed")
     common = tables[evaluated[0].folder].index
     for run in evaluated[1:]:
         common = common.intersection(tables[run.folder].index)
@@ -108,10 +109,11 @@ def most_disagreed(runs: Runs, tables: dict[Path, pd.DataFrame], limit: int = 12
 
 
 def load_images(runs: Runs, indices: Sequence[int], labels: Sequence[int]) -> torch.Tensor:
-    """Return images N,3,H,W uint8 of a data set's test split, read by the first data module that can be built.
+    """Return images N,3,H,W uint8 of the test split, loaded with the config of the first run for which this succeeds.
 
     Raises:
-        UnavailableError: if no data module can be built or loaded here, or it has other images.
+        UnavailableError: if no run's data can be loaded on this machine, or if the images differ from those of the
+            runs.
     """
     reason, tried = "no run has a config.yaml", set()
     for run in runs:
@@ -133,7 +135,7 @@ def load_images(runs: Runs, indices: Sequence[int], labels: Sequence[int]) -> to
 
 
 def thumbnail(image: torch.Tensor) -> str:
-    """Return an image 3,H,W uint8 as a PNG in a data URI; large images are reduced."""
+    """Return an image 3,H,W uint8 as a data URI with a PNG; large images are reduced in size."""
     picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
     picture.thumbnail((2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
     buffer = io.BytesIO()
@@ -142,7 +144,7 @@ def thumbnail(image: torch.Tensor) -> str:
 
 
 def _data_module(data_config: dict[str, Any]) -> ImageData:
-    """Return a data module with its test images loaded, without arguments that only training needs."""
+    """Return a data module with loaded test images; arguments that only training needs are omitted."""
     training_arguments = ("augmentations", "mixing", "neighbors", "views", "repeats", "num_workers")
     arguments = {
         key: value for key, value in (data_config.get("init_args") or {}).items() if key not in training_arguments

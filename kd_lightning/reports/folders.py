@@ -17,7 +17,7 @@ CONFIG, HISTORY = "config.yaml", "metrics.csv"
 
 
 def run_folders(paths: list[str | os.PathLike]) -> tuple[list[Path], list[str], list[Path]]:
-    """Return the folders of runs, finished or not; problems; and runs that were given more than once."""
+    """Return the folders of all runs (also unfinished runs), lines about problems, and runs that were given twice."""
     folders: dict[Path, Path] = {}
     problems, repeated = [], {}
     for path_or_pattern in paths:
@@ -31,7 +31,7 @@ def run_folders(paths: list[str | os.PathLike]) -> tuple[list[Path], list[str], 
             runs = _below(match if match.is_dir() else match.parent)
             if not runs and match.is_dir() and not _within_a_run(match):
                 problems.append(
-                    f"{match}: it contains no run; a run's folder has {CONFIG} and, when finished, {RESULTS}"
+                    f"{match}: it contains no run; the folder of a run has {CONFIG}, and {RESULTS} if it is finished"
                 )
             for run in runs:
                 if run.resolve() in before:
@@ -51,14 +51,14 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _within_a_run(folder: Path) -> bool:
-    """Return whether it is a subfolder of a run (such as wandb's): a shell's ** matches these as well."""
+    """Return whether a folder is a subfolder of a run, such as `wandb`; a pattern with `**` also matches these."""
     return any(
         (parent / RESULTS).exists() or (parent / HISTORY).exists() for parent in [*folder.absolute().parents][:6]
     )
 
 
 def _is_a_runs(config: Path) -> bool:
-    """Return whether `fit` has written this config, and not a person or W&B."""
+    """Return whether `fit` has written this config; a person or W&B may have written other files of this name."""
     try:
         with config.open(encoding="utf-8", errors="replace") as file:
             return "\nmodel:" in file.read(1_000_000)
@@ -67,7 +67,7 @@ def _is_a_runs(config: Path) -> bool:
 
 
 def state_and_command(folder: Path) -> str:
-    """Return the state of a run without results, and the command that produces them."""
+    """Return the state of a run without results, and the command that computes the results."""
     config, best, last = (folder / name for name in (CONFIG, "best.ckpt", "last.ckpt"))
     if (folder / "student.safetensors").exists() and last.exists():  # written at the end of training
         evaluated = best if best.exists() and not _evaluates_last(config) else last

@@ -1,4 +1,4 @@
-"""One table of all runs, the input of statistics and plots."""
+"""One table with all runs, which statistics and plots use."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ FACTS = (
 
 
 def frame(runs: Iterable[RunResult], *, config: bool = False) -> pd.DataFrame:
-    """Return one row per run: its facts (FACTS), `seconds` of training, and its metrics by their names in results.json.
+    """Return one row per run: the columns FACTS, `seconds` of training, and the metrics with their names.
 
     Args:
         runs: a result of `read_runs`.
@@ -43,7 +43,7 @@ def metrics_of(table: pd.DataFrame) -> list[Metric]:
 
 
 def teachers(table: pd.DataFrame, metric: str) -> dict[str, float]:
-    """Return the teachers' values of a metric by the teacher's name, averaged over runs."""
+    """Return the value of a metric for each teacher, by the name of the teacher, averaged over runs."""
     column = metric + TEACHER
     if column not in table:
         return {}

@@ -11,12 +11,12 @@ MAX_LENGTH = 40
 
 
 def grouped(runs: list[RunResult]) -> tuple[list[tuple[RunResult, str]], list[str]]:
-    """Return each run with its group's label, sorted by group and seed, and one line per group with a repeated seed.
+    """Return each run with the label of its group, sorted by group and seed, and lines about repeated seeds.
 
-    A group has runs whose configs are equal except for the seed, the run's name and folders of the machine. If a seed
-    occurs twice, runs with different names are separate groups, because a user has named them differently. Runs
-    without a config are grouped by method, networks and name. A label is the most frequent run name without its seed.
-    If a group has two runs with one seed, the one evaluated last is kept.
+    The runs of a group have equal configs, except for the seed, the name of the run and folders of the machine. If a
+    seed occurs twice in such a group, the runs are split into groups by their names. Runs without a config are grouped
+    by method, networks and name. The label of a group is the most frequent name of its runs, without the seed. If a
+    group still has two runs with the same seed, only the run that was evaluated last is kept.
     """
     by_key: dict[tuple, list[RunResult]] = {}
     for run in runs:
@@ -32,14 +32,17 @@ def grouped(runs: list[RunResult]) -> tuple[list[tuple[RunResult, str]], list[st
         if superseded := [str(run.folder) for run in members if run.folder not in folders]:
             more = f" and {len(superseded) - 3} more" if len(superseded) > 3 else ""
             problems.append(
-                f"{label}: a seed was repeated; the later run is compared, not {', '.join(superseded[:3])}{more}"
+                f"{label}: a seed was used twice; the later run is compared, not {', '.join(superseded[:3])}{more}"
             )
         labelled += [(run, label) for run in latest_runs]
     return labelled, problems
 
 
 def _parts(members: list[RunResult]) -> list[list[RunResult]]:
-    """Split runs of one config by name and teacher if a seed occurs twice: two teachers' files may have one name."""
+    """Split runs of one config by name and teacher if a seed occurs twice.
+
+    The teachers can differ although the configs are equal, because the files of two teachers may have the same name.
+    """
     seeds = [run.seed for run in members if run.seed is not None]
     if len({*seeds}) == len(seeds):
         return [members]
@@ -51,7 +54,7 @@ def _parts(members: list[RunResult]) -> list[list[RunResult]]:
 
 
 def without_seed(name: str, seed: int | None) -> str:
-    """Return a run's name without its seed (`kd-s0` gives `kd`), or the name itself if nothing would remain."""
+    """Return the name of a run without its seed (`kd` for `kd-s0`); if nothing would remain, return the name itself."""
     number = r"\d+" if seed is None else str(seed)
     match = re.search(rf"(^|[-_. ])(?:seed|s)[-_=]?{number}(?=$|[-_. ])", name)
     if not match:
@@ -69,7 +72,7 @@ def _key(run: RunResult) -> tuple:
 
 
 def _unique(groups: list[list[RunResult]]) -> list[str]:
-    """Return a label for each group, unique within its data set."""
+    """Return a label for each group; labels are unique within a data set."""
     labels = []
     for members in groups:
         (name, _), *_ = Counter(without_seed(run.name, run.seed) for run in members).most_common(1)

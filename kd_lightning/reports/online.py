@@ -1,4 +1,4 @@
-"""Download runs of a W&B project into folders like those of `fit`, for `compare`."""
+"""Download the runs of a W&B project, for `compare`, into folders like those of `fit`."""
 
 import csv
 import json
@@ -16,26 +16,26 @@ from kd_lightning.reports.folders import CONFIG, HISTORY, RESULTS
 from kd_lightning.reports.values import number, printable
 
 PREFIX = "wandb:"
-"""Prefix of a project among the paths of runs: `wandb:entity/project`."""
+"""Prefix that distinguishes a W&B project from the path of a run: `wandb:entity/project`."""
 FACTS = "results"
-"""Key in a run's config on W&B that may contain run, code, data, protocol and seconds of results.json."""
+"""Key in a run's config on W&B with the parts run, code, data, protocol and seconds of results.json."""
 _EVALUATED = ("test/", "cost/", "teacher/")
 _CURVES = ("val/", "train/", "teacher/")
 
 
 def fetch(address: str, folder: Path, api: Any = None) -> tuple[list[Path], list[str]]:
-    """Write a project's finished runs as `fit` would: `<folder>/<project>/<name>/<id>/` with results, config, metrics.
+    """Write results, config and metrics of a project's finished runs to `<folder>/<project>/<name>/<id>/`, like `fit`.
 
     Args:
         address: `wandb:entity/project`, or `wandb:project` for the user's own entity.
         folder: folder for the runs.
-        api: a `wandb.Api`; default: a new one, with the key stored by `wandb login`.
+        api: a `wandb.Api`. Default: a new object, with the key that `wandb login` has stored.
 
     Returns:
-        The runs' folders, and a line about skipped runs.
+        The folders of the runs, and a line about skipped runs.
 
     Raises:
-        ConfigError: without a key or network, for an invalid address, or for a project without runs.
+        ConfigError: if there is no key, no network or no run in the project, or if the address is invalid.
     """
     path = address.removeprefix(PREFIX)
     if not 1 <= len([part for part in path.split("/") if part]) == path.count("/") + 1 <= 2:
@@ -50,17 +50,17 @@ def fetch(address: str, folder: Path, api: Any = None) -> tuple[list[Path], list
                 skipped.append(f"{run.name} ({run.state})")
                 continue
             folders.append(_write(run, results, folder))
-    except Exception as error:  # from the client, its HTTP library or the server
+    except Exception as error:  # the client and its HTTP library raise various errors
         reason = printable(str(error) or type(error).__name__, 200)
         raise ConfigError(f"runs: {address} cannot be read: {reason}") from error
     if not folders and not skipped:
         raise ConfigError(f"runs: {address} has no runs")
     skipped_text = ", ".join(skipped[:5]) + (f" and {len(skipped) - 5} more" if len(skipped) > 5 else "")
-    return folders, [f"{address}: skipped, without results: {skipped_text}"] if skipped else []
+    return folders, [f"{address}: runs without results are skipped: {skipped_text}"] if skipped else []
 
 
 def results_of(run: Any) -> dict[str, Any]:
-    """Return a run's results.json as far as W&B has it: the values stored under FACTS, else values inferred otherwise.
+    """Return the parts of a run's results.json that W&B has. Parts without a value under FACTS are inferred.
 
     Args:
         run: a `wandb.apis.public.Run`.
@@ -89,7 +89,7 @@ def results_of(run: Any) -> dict[str, Any]:
 
 
 def history_of(run: Any) -> list[dict[str, Any]]:
-    """Return a run's logged values as in metrics.csv: rows of epoch, step and the values logged together."""
+    """Return a run's logged values as in metrics.csv. A row has the epoch, the step and the values logged together."""
     rows = []
     for logged in run.scan_history():
         values = {name: value for name, value in logged.items() if name.startswith(_CURVES)}
@@ -131,7 +131,7 @@ def _run(run: Any, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _data(run: Any, config: dict[str, Any]) -> str | None:
-    """Return the data set's name: the first part of the run's group, else the data module's class."""
+    """Return the name of the data set: the first part of the run's group, or the class of its data module."""
     name, slash, _ = (run.group or "").partition("/")
     return name if slash else (_inner(config, "data", "class_path") or "").rpartition(".")[2].lower() or None
 

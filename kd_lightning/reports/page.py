@@ -25,7 +25,7 @@ from kd_lightning.reports.frame import teachers
 from kd_lightning.reports.run_results import RunResult
 from kd_lightning.reports.style import Style, as_uri, size_of, styles
 
-DOTS_CAPTION = "The bar is the mean, each mark is a seed"
+DOTS_CAPTION = "A bar is the mean of a group, and a mark is one seed"
 
 
 class Picture(NamedTuple):
@@ -42,17 +42,17 @@ class Picture(NamedTuple):
 def page(
     comparisons: list[Comparison], problems: Iterable[str] = (), *, folder: Path | None = None, images: bool = True
 ) -> str:
-    """Return the HTML.
+    """Return the HTML of the page.
 
     Args:
-        comparisons: one per data set.
+        comparisons: comparisons, one for each data set.
         problems: lines about skipped runs, and general warnings.
-        folder: folder of the page, for relative links to the runs' folders; default: no links.
-        images: whether the images with the largest disagreement are shown; the runs' data modules read them.
+        folder: folder of the page, for relative links to the folders of the runs. Default: the page has no links.
+        images: whether the images with the largest disagreement are shown. They are loaded from the data of the runs.
     """
     environment = Environment(
         loader=PackageLoader("kd_lightning.reports"),
-        autoescape=True,  # names in configs are untrusted
+        autoescape=True,  # names in configs may contain HTML
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -69,7 +69,7 @@ def page(
 def _section(number: int, comparison: Comparison, folder: Path | None, images: bool) -> dict[str, Any]:
     """Return the template's variables for one data set."""
     runs, group_styles = comparison.runs, styles(comparison.runs.groups)
-    disagreed, note = _disagreed(comparison) if images else ([], "disabled by the user")
+    disagreed, note = _disagreed(comparison) if images else ([], "the argument images is false")
     return {
         "id": f"d{number}",
         "data": comparison.data,
@@ -137,8 +137,8 @@ def _curves(comparison: Comparison, group_styles: plots.GroupStyles) -> list[Pic
     for column in filter(None, [validation_column, "train/loss"]):
         if any(column in run.history for run in runs):
             caption = {
-                "train/loss": "Losses of different methods have different terms: their values cannot be compared."
-            }.get(column, "Markers: the selected epochs, one for each seed.")
+                "train/loss": "Different methods have different loss terms, so the values cannot be compared."
+            }.get(column, "A marker shows the selected epoch of one seed.")
             figure = plots.learning_curves(runs, column, group_styles)
             pictures.append(Picture(as_uri(figure), f"{column} by epoch for each group", caption))
     return pictures
@@ -168,7 +168,7 @@ def _axis(comparison: Comparison, axis: str, group_styles: plots.GroupStyles) ->
     figures: list[tuple[Figure | None, str, bool]] = []
     if axis == "calibration":
         figures.append(
-            (detail_plots.reliability(runs, group_styles), "Accuracy by confidence, seeds taken together.", False)
+            (detail_plots.reliability(runs, group_styles), "Accuracy by confidence, over all seeds of a group.", False)
         )
     if axis == "out-of-distribution":
         figures += [
@@ -203,7 +203,7 @@ def _axis(comparison: Comparison, axis: str, group_styles: plots.GroupStyles) ->
         "pictures": [*pictures, *detail_pictures],
         "header": header,
         "rows": rows,
-        "note": f"{DOTS_CAPTION}{', the dashed line is the teacher' * any(teacher_values.values())}.",
+        "note": f"{DOTS_CAPTION}.{' The dashed line is the teacher.' * any(teacher_values.values())}",
     }
 
 
@@ -217,12 +217,14 @@ def _classes(comparison: Comparison) -> Picture | None:
     if figure is None:
         return None
     against = detail_plots.class_reference(comparison.runs, comparison.baseline)[0]
-    caption = f"Each class's accuracy (mean over seeds) minus {'that of ' * (against == comparison.baseline)}{against}."
+    caption = (
+        f"Accuracy of each class (mean over seeds) minus {'that of ' * (against == comparison.baseline)}{against}."
+    )
     return _picture(figure, caption, "accuracy by class, differences", True)
 
 
 def _disagreed(comparison: Comparison) -> tuple[list[dict[str, Any]], str]:
-    """Return the images with their predictions, and the reason if there are none."""
+    """Return the images with their predictions and '', or an empty list and the reason."""
     runs = comparison.runs
     try:
         disagreements = most_disagreed(runs, read_predictions(runs)[0])
@@ -266,7 +268,7 @@ def _settings(comparison: Comparison) -> dict[str, Any]:
 
 
 def _swatch(style: Style) -> str:
-    """Return the group's line and marker, as in the plots."""
+    """Return a picture of a group's line and marker, as in the plots."""
     figure = Figure(figsize=(0.42, 0.17), facecolor="none")
     figure.add_artist(Line2D([0, 1], [0.5, 0.5], color=style.color, linestyle=style.line, linewidth=1.6))
     marker = {"color": style.color, "marker": style.marker, "markersize": size_of(style.marker, 7)}

@@ -1,4 +1,4 @@
-"""Plots of runs over seeds: learning curves, one dot per run, accuracy against cost."""
+"""Plots of runs with several seeds: learning curves, metrics with one dot per run, and accuracy against cost."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,18 +16,18 @@ from kd_lightning.reports.run_results import RunResult, Runs
 from kd_lightning.reports.style import INK, TEACHER_COLOR, WIDTH, Style, label, legend, panel, size_of, styles, tidy
 
 CURVES = ("val/acc", "val/knn", "val/linear", "val/neighbors", "val/cosine", "val/agreement")
-"""Columns for learning curves, in order of preference."""
+"""Columns of metrics.csv for learning curves, in order of preference."""
 GroupStyles = Mapping[str, Style]
 
 
 def learning_curves(runs: Runs, column: str | None = None, group_styles: GroupStyles | None = None) -> Figure:
-    """Plot a column of metrics.csv over epochs: the mean over seeds, in a band from minimum to maximum.
+    """Plot a column of metrics.csv by epoch: the mean over seeds, in a band from minimum to maximum.
 
-    Markers are the selected epochs, one per seed.
+    A marker shows the selected epoch of one seed.
 
     Args:
         runs: runs of one data set.
-        column: default: the column of CURVES that most runs have, else train/loss.
+        column: column of metrics.csv. Default: the column of CURVES that most runs have, otherwise train/loss.
         group_styles: a result of `styles`.
     """
     column, group_styles = column or validation_column(runs) or "train/loss", group_styles or styles(runs.groups)
@@ -69,14 +69,14 @@ def learning_curves(runs: Runs, column: str | None = None, group_styles: GroupSt
 
 
 def validation_column(runs: Runs) -> str | None:
-    """Return the column of CURVES that most runs have."""
+    """Return the column of CURVES that most runs have, or None if no run has any of them."""
     counts = {column: sum(column in run.history for run in runs) for column in CURVES}
     best = max(counts, key=lambda column: counts[column])
     return best if counts[best] else None
 
 
 def by_epoch(run: RunResult, column: str) -> pd.Series:
-    """Return a column of metrics.csv averaged by epoch, counted from 1; empty if it is missing."""
+    """Return the mean of a column of metrics.csv for each epoch, counted from 1; empty if the column is missing."""
     if column not in run.history or "epoch" not in run.history:
         return pd.Series(dtype=float)
     table = run.history[["epoch", column]].replace([math.inf, -math.inf], math.nan).dropna()
@@ -86,7 +86,7 @@ def by_epoch(run: RunResult, column: str) -> pd.Series:
 
 
 def dots(frame: pd.DataFrame, metric: str | Metric, group_styles: GroupStyles | None = None) -> Figure:
-    """Plot one metric: a dot per seed, a bar at the mean, dashed lines for the teachers."""
+    """Plot one metric of each group: a dot for each seed, a bar at the mean, and dashed lines for the teachers."""
     metric = describe(metric) if isinstance(metric, str) else metric
     groups = _evaluated(frame, metric)
     figure, axes = panel(0.95 + 0.27 * max(2, len(groups)))
@@ -102,7 +102,7 @@ def small_multiples(
     *,
     columns: int = 3,
 ) -> Figure:
-    """Plot `dots` of several metrics in one figure; default: metrics with their own plot (`Metric.key`)."""
+    """Plot several metrics like `dots`, in one figure. Default: the metrics that have their own plot (`Metric.key`)."""
     metrics_shown = [describe(name) for name in metrics] if metrics else [m for m in metrics_of(frame) if m.key]
     columns = max(1, min(columns, len(metrics_shown)))
     rows = max(1, -(-len(metrics_shown) // columns))
@@ -117,7 +117,7 @@ def small_multiples(
 
 
 def draw_dots(axes: Axes, frame: pd.DataFrame, metric: Metric, group_styles: GroupStyles) -> None:
-    """Draw `dots` into existing axes."""
+    """Draw the plot of `dots` into existing axes."""
     groups = _evaluated(frame, metric)
     for row_number, group in enumerate(groups):
         values = frame.loc[frame["group"] == group, metric.name].dropna().to_numpy(float) * metric.scale
@@ -158,14 +158,17 @@ def draw_dots(axes: Axes, frame: pd.DataFrame, metric: Metric, group_styles: Gro
 def against_cost(
     frame: pd.DataFrame, metric: str, cost: str, group_styles: GroupStyles | None = None, *, title: str | None = None
 ) -> Figure:
-    """Plot a metric against a cost: a point per group at its means, bars of one standard deviation, teachers as stars.
+    """Plot a metric against a cost. A point is the mean of a group, with bars of one standard deviation.
+
+    Teachers are stars.
 
     Args:
         frame: a result of `frame`.
-        metric: vertical axis, e.g. `test/acc`.
-        cost: horizontal axis, e.g. `cost/parameters`; logarithmic if it spans a factor of 5.
+        metric: metric on the vertical axis, for example `test/acc`.
+        cost: metric on the horizontal axis, for example `cost/parameters`. The axis is logarithmic if the costs differ
+            by a factor of 5 or more.
         group_styles: a result of `styles`.
-        title: title of the plot; default: none.
+        title: title of the plot. Default: no title.
     """
     group_styles, metric_info, cost_info = group_styles or styles(frame["group"]), describe(metric), describe(cost)
     figure, axes = panel(2.7)
@@ -227,9 +230,10 @@ def _title(metric: Metric) -> str:
 
 
 def usable_costs(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Metric]:
-    """Return the costs to plot: those with `key` whose values differ, teachers included.
+    """Return the costs that have their own plot (`Metric.key`) and whose values differ, including those of teachers.
 
-    If all students have the same multiply-adds, their latencies differ only by noise and are skipped.
+    If all students have the same number of multiply-adds, their latencies are skipped, because they differ only by
+    noise.
     """
     same_macs = "cost/macs" in frame and frame["cost/macs"].nunique() == 1
     measured = ("cost/latency", "cost/images_per_second")

@@ -1,4 +1,4 @@
-"""Read and check results.json: values of wrong types are skipped and reported."""
+"""Read and check results.json: values of a wrong type are skipped and reported."""
 
 import json
 import math
@@ -15,12 +15,12 @@ MAX_BYTES = 64_000_000
 
 
 class ResultsError(ValueError):
-    """A run cannot be compared; the message is the reason, without the folder."""
+    """Error for a run that cannot be compared. The message is the reason, without the folder of the run."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """The content of results.json. A text or number that is missing or has a wrong type is None."""
+    """The content of results.json. Texts and numbers that are missing or have a wrong type are None."""
 
     run: dict[str, Any]
     code: dict[str, Any]
@@ -34,14 +34,14 @@ class Results:
 
 
 def read_results(path: Path) -> tuple[Results, list[str]]:
-    """Return the content of results.json and one line per skipped value.
+    """Return the content of results.json, and one line for each skipped value.
 
     Raises:
-        ResultsError: if it cannot be read, is not JSON or has another schema.
+        ResultsError: if the file cannot be read, is not JSON, or has another schema.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ResultsError(f"{path.name} has more than {MAX_BYTES // 10**6} MB")
+            raise ResultsError(f"{path.name} is larger than {MAX_BYTES // 10**6} MB")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ResultsError(f"{path.name} cannot be read ({error.strerror})") from error
@@ -99,7 +99,7 @@ def _checked(content: dict[str, Any]) -> tuple[Results, list[str]]:
         problems.append(f"seconds is {describe_value(content['seconds'])}, not a number; it is skipped")
     details, detail_problems = checked_details(content.get("details"))
     if run["seed"] is None:
-        problems.append("run.seed is missing: the run is included, but cannot be paired with others")
+        problems.append("run.seed is missing: the run is included, but has no pair in the baseline")
     by_name = content.get("evaluators") if isinstance(content.get("evaluators"), dict) else {}
     evaluators = {
         printable(name, 60): printable(json.dumps(settings, sort_keys=True), 200) for name, settings in by_name.items()

@@ -1,4 +1,4 @@
-"""RunResult, one finished run, and Runs, the runs that are compared."""
+"""RunResult: one finished run. Runs: all runs that are compared."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ class RunResult:
     config: dict[str, Any] = field(default_factory=dict)
     """config.yaml as nested dicts; {} if it is missing."""
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """Numbers of metrics.csv: epoch, step, train/loss, ...; a row has the values that were logged together."""
+    """Numbers of metrics.csv: epoch, step, train/loss, ... A row has the values that were logged together."""
     group: str = ""
-    """Label of the runs that differ from this one only in their seed."""
+    """Label of the group, which contains all runs that differ from this run only in their seed."""
 
     @property
     def name(self) -> str:
@@ -42,13 +42,13 @@ class RunResult:
 
     @property
     def data_set(self) -> tuple[str, int | None]:
-        """Name and number of classes: only runs with equal data sets are compared."""
+        """Name and number of classes of the data set; only runs of the same data set are compared."""
         return self.results.data["name"] or "unknown data", self.results.data["classes"]
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs that can be compared, and one line per problem with these or other runs."""
+    """Runs that can be compared, and one line for each problem with these runs or with skipped runs."""
 
     runs: list[RunResult]
     problems: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Runs:
         return [run for run in self.runs if run.group == group]
 
     def by_data_set(self) -> dict[str, "Runs"]:
-        """Return the runs of each data set by its name (with the number of classes if the name is ambiguous)."""
+        """Return the runs by the name of their data set; if two data sets have one name, it includes the classes."""
         sets = list(dict.fromkeys(run.data_set for run in self.runs))
         names = [name for name, _ in sets]
         return {
@@ -81,5 +81,5 @@ class Runs:
 
 
 def abbreviate(names: list[str], limit: int = 6) -> str:
-    """Return the first names, and the number of the others."""
+    """Return the first names and the number of the other names, as text."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

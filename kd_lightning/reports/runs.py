@@ -1,4 +1,4 @@
-"""Read finished runs from their folders; each problem with a run is reported in one line."""
+"""Read finished runs from their folders, and report each problem with a run in one line."""
 
 import os
 from collections.abc import Iterable
@@ -22,20 +22,23 @@ def read_runs(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
         paths: runs' folders, folders that contain runs, files in a run's folder, or patterns (`runs/**`).
 
     Returns:
-        The runs, each with the label of its group, and one line per problem: folders without results, unreadable
-        results, unfinished runs, runs given twice.
+        The runs with the labels of their groups, and one line for each problem. Problems are folders without results,
+        results that cannot be read, unfinished runs, and runs that are given twice.
     """
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     folders, problems, repeated = run_folders(paths)
     if repeated:
-        problems.append(f"given more than once, read once: {abbreviate([_short(folder) for folder in repeated], 5)}")
+        problems.append(
+            "runs that are given more than once are read only once: "
+            f"{abbreviate([_short(folder) for folder in repeated], 5)}"
+        )
     runs, superseded = [], []
     for folder in folders:
         if not (folder / RESULTS).exists():
             if any((sibling / RESULTS).exists() for sibling in folder.parent.iterdir()):
                 superseded.append(_short(folder))
             else:
-                problems.append(f"{folder}: unfinished, it has no {RESULTS}; {state_and_command(folder)}")
+                problems.append(f"{folder}: unfinished, because it has no {RESULTS}; {state_and_command(folder)}")
             continue
         try:
             results, skipped = read_results(folder / RESULTS)
@@ -48,7 +51,7 @@ def read_runs(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
         runs.append(RunResult(folder, results, config, history))
     if superseded:
         problems.append(
-            f"skipped, unfinished while another run of the same name is finished: {abbreviate(superseded, 5)}"
+            f"unfinished runs are skipped if another run of the same name is finished: {abbreviate(superseded, 5)}"
         )
     labelled, group_problems = grouped(runs)
     runs = [replace(run, group=label) for run, label in labelled]
@@ -57,12 +60,12 @@ def read_runs(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
 
 def _history(path: Path) -> tuple[pd.DataFrame, str | None]:
     if not path.is_file():
-        return pd.DataFrame(), f"{path.name} is missing: no learning curves"
+        return pd.DataFrame(), f"{path.name} is missing, so there are no learning curves"
     try:
         table = pd.read_csv(path, low_memory=False, encoding_errors="replace")
         return table.apply(pd.to_numeric, errors="coerce"), None
     except (OSError, ValueError, pd.errors.ParserError) as error:
-        return pd.DataFrame(), f"{path.name} cannot be read ({printable(error, 80)}): no learning curves"
+        return pd.DataFrame(), f"{path.name} cannot be read ({printable(error, 80)}), so there are no learning curves"
 
 
 def _short(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Means over seeds, and differences to a baseline paired by seed."""
+"""Means over seeds, and differences to a baseline between runs with the same seed."""
 
 import math
 from collections.abc import Sequence
@@ -16,21 +16,25 @@ Test = Literal["t", "wilcoxon"]
 def against_baseline(
     frame: pd.DataFrame, metric: str, baseline: str, *, test: Test = "t", confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Return statistics of a metric for each group, and its difference to the baseline.
+    """Return statistics of a metric for each group, and the difference between each group and the baseline.
 
-    Pairs have the same seed, and hence the same images in the same order. The interval is that of the paired t-test,
-    whatever the test is; p is corrected by Holm for the comparisons of this metric.
+    A run and the baseline's run with the same seed form a pair. The two runs have the same images in the same order.
+    The interval is always that of Student's paired t-test. Holm's procedure corrects p for the number of comparisons of
+    this metric.
 
     Args:
-        frame: one row per run with `group`, `seed` and the metric (a result of `frame`).
-        metric: a column; missing values are skipped.
-        baseline: name of a group.
-        test: two-sided test of the paired differences: Student's t, or Wilcoxon's signed ranks.
+        frame: table with one row per run, and the columns `group`, `seed` and the metric (a result of `frame`).
+        metric: name of the metric's column. Missing values are skipped.
+        baseline: name of the group that is the baseline.
+        test: two-sided test of the paired differences: `t` is Student's t-test, `wilcoxon` is Wilcoxon's signed-rank
+            test.
         confidence: level of the interval.
 
     Returns:
-        By group: `n` values, their `mean` and `std` (of the sample, n - 1), `pairs`, mean `difference`, its interval
-        `low` to `high`, `p`, `p_holm`, and a `note` if there is no test. Undefined values are NaN.
+        A table with one row per group. `n` is the number of values. `mean` and `std` are their mean and standard
+        deviation (with the divisor n - 1). `pairs` is the number of pairs. `difference` is the mean difference, and
+        `low` and `high` are its interval. `p` and `p_holm` are the p-values before and after the correction. `note` is
+        the reason if there is no test. Undefined values are NaN.
 
     Raises:
         ConfigError: for an unknown baseline or metric.
@@ -60,7 +64,7 @@ def against_baseline(
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return p values corrected by Holm's step-down procedure (1979); NaN values are ignored and remain NaN."""
+    """Return p-values after Holm's correction (1979, a step-down procedure); NaN values are ignored and remain NaN."""
     p = np.asarray(p, dtype=float)
     corrected = np.full_like(p, math.nan)
     tested = np.flatnonzero(~np.isnan(p))
@@ -71,13 +75,13 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def _difference(pairs: np.ndarray, test: Test, confidence: float) -> dict[str, float | int | str]:
-    """Return the statistics of pairs N,2."""
+    """Return the statistics of N pairs, given as an array N,2."""
     differences, count = pairs[:, 0] - pairs[:, 1], len(pairs)
     values: dict[str, float | int | str] = {"pairs": count, "difference": _mean(differences), "note": ""}
     if count < 2:
-        return {**values, "note": f"{count or 'no'} common seed{'' if count == 1 else 's'}: no test"}
+        return {**values, "note": f"no test: {count or 'no'} common seed{'' if count == 1 else 's'}"}
     if np.ptp(differences) <= 1e-12 * np.abs(pairs).max():  # equal up to rounding
-        return {**values, "note": "all differences are equal: no test"}
+        return {**values, "note": "no test: all differences are equal"}
     result = stats.ttest_1samp(differences, 0)
     low, high = result.confidence_interval(confidence)
     p = result.pvalue if test == "t" else stats.wilcoxon(differences).pvalue

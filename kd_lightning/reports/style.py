@@ -1,4 +1,4 @@
-"""Styles of groups in plots: colour-blind safe colours (Okabe & Ito), markers and lines that are distinct in grey."""
+"""Styles of groups in plots: colours for colour-blind readers (Okabe & Ito), markers and lines that differ in grey."""
 
 import base64
 import io
@@ -16,11 +16,11 @@ LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 2))
 TEACHER_COLOR = "#4d4d4d"
 INK = "#222222"
 WIDTH = 3.9
-"""Width of a panel in inches: 374 pixels, a phone's width, so that 9 points are 12 pixels."""
+"""Width of a panel in inches. It is 374 pixels, which is the width of a phone; text of 9 points has 12 pixels."""
 
 
 class Style(NamedTuple):
-    """Style of one group in every plot of a page."""
+    """Style of one group, the same in every plot of a page."""
 
     color: str
     marker: str
@@ -28,7 +28,7 @@ class Style(NamedTuple):
 
 
 def styles(groups: Iterable[str]) -> dict[str, Style]:
-    """Return a style for each group, in order; the first 77 are distinct."""
+    """Return a style for each group, in their order; the first 77 styles are distinct."""
     return {
         group: Style(COLORS[n % len(COLORS)], MARKERS[n % len(MARKERS)], LINES[n % len(LINES)])
         for n, group in enumerate(dict.fromkeys(groups))
@@ -36,19 +36,19 @@ def styles(groups: Iterable[str]) -> dict[str, Style]:
 
 
 def label(text: str, max_length: int = 34) -> str:
-    """Return a text that matplotlib draws literally, without formulas and hidden legend entries, and shortened."""
+    """Return a shortened text that matplotlib draws literally: not as a formula, and not as a hidden legend entry."""
     text = text if len(text) <= max_length else f"{text[: max_length - 3]}..."
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
 def size_of(marker: str, points: float) -> float:
-    """Return the size at which a marker looks as large as a dot of this size."""
+    """Return the size at which a marker looks as large as a dot with the given size."""
     return points * {"*": 1.5, "p": 1.15, "<": 1.1, ">": 1.1, "^": 1.1, "v": 1.1, "P": 1.1, "D": 0.85}.get(marker, 1)
 
 
 def panel(height: float = 2.6, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """Return a figure with one plot, independent of pyplot."""
+    """Return a figure with one plot, without using pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     tidy(axes)
@@ -64,7 +64,7 @@ def tidy(axes: Axes, grid: Literal["x", "y", "both"] = "both") -> None:
 
 
 def legend(figure: Figure, handles: Sequence, names: Sequence[str]) -> None:
-    """Add a legend below the plots, which keep their height, in several columns if the names are short."""
+    """Add a legend below the plots, in several columns if the names are short; the plots keep their height."""
     if not names:
         return
     longest = max(map(len, names))

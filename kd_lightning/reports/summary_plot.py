@@ -1,4 +1,4 @@
-"""One figure for a README or a paper: each group's mean and standard deviation of the main metric."""
+"""One figure for a README or a paper: mean and standard deviation of the main metric for each group."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ BASELINE_COLOR, COLOR = "#8c8c8c", "#0072B2"
 
 
 def summary(comparison: Comparison, width: float = 6.2) -> Figure:
-    """Plot the main metric of each group: a point at the mean, a bar of one standard deviation, the values as text.
+    """Plot the main metric of each group: a point at the mean, a bar of one standard deviation, and the values as text.
 
-    The baseline's point is hollow, and a dotted line continues its mean. A dashed line is the teacher. Shapes and line
-    styles carry the meaning, so that the figure is readable in grey.
+    The point of the baseline is hollow, and a dotted line shows its mean across the plot. A dashed line is the teacher.
+    The figure can also be read in grey, because no information is shown by colour alone.
 
     Args:
         comparison: the runs of one data set.
@@ -68,10 +68,10 @@ def summary(comparison: Comparison, width: float = 6.2) -> Figure:
 
 
 def check_figure(path: Path) -> None:
-    """Check the path of a figure's file.
+    """Raise an error if a path cannot be that of a figure.
 
     Raises:
-        ConfigError: for an ending that is not one of FORMATS, and for a folder.
+        ConfigError: if the ending is not one of FORMATS, or if the path is a folder.
     """
     if path.is_dir():
         raise ConfigError(f"figure: {path} is a folder; give the path of a file")
@@ -80,10 +80,10 @@ def check_figure(path: Path) -> None:
 
 
 def write_summary(comparisons: list[Comparison], path: Path) -> None:
-    """Write `summary` of the only comparison as SVG, PNG or PDF.
+    """Write the figure of `summary` as SVG, PNG or PDF.
 
     Raises:
-        ConfigError: for runs of several data sets.
+        ConfigError: if there are several comparisons, because the runs belong to several data sets.
     """
     if len(comparisons) != 1:
         names = ", ".join(comparison.data for comparison in comparisons)

@@ -1,4 +1,4 @@
-"""Comparisons as tables: pandas, Markdown, and the terminal."""
+"""Comparisons as tables for pandas, for Markdown and for the terminal."""
 
 import math
 import re
@@ -16,7 +16,7 @@ TESTS = {"t": "paired t-test", "wilcoxon": "Wilcoxon's signed-rank test"}
 
 
 def mean_and_std(metric: Metric, row: pd.Series) -> str:
-    """Return `76.5 ± 0.5 %`; without ± for one value or equal values."""
+    """Return mean and standard deviation as `76.5 ± 0.5 %`, without ± if there is one value or all values are equal."""
     if not math.isfinite(row["mean"]):
         return "-"
     if not row["std"] > 1e-12 * abs(row["mean"]):
@@ -26,7 +26,7 @@ def mean_and_std(metric: Metric, row: pd.Series) -> str:
 
 
 def difference(metric: Metric, row: pd.Series) -> str:
-    """Return `+1.2 [0.3, 2.1]`, with the interval if there is one; percentages differ by percentage points."""
+    """Return a difference as `+1.2 [0.3, 2.1]`, or as `+1.2` if it has no interval; for %, in percentage points."""
     if not math.isfinite(row["difference"]):
         return ""
     text = metric.show(row["difference"], signed=True, bare=True)
@@ -36,14 +36,14 @@ def difference(metric: Metric, row: pd.Series) -> str:
 
 
 def p_value(value: float) -> str:
-    """Return `0.012`, or `<0.001`."""
+    """Return a p-value as `0.012`, or as `<0.001`."""
     if not math.isfinite(value):
         return ""
     return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 def summary(comparison: Comparison, metric: Metric | None = None) -> pd.DataFrame:
-    """Return one row of texts per group: the summary of one metric in `table.md`, the terminal and the page."""
+    """Return the summary of one metric for `table.md`, the terminal and the page: one row of texts per group."""
     metric = metric or comparison.about
     rows = {}
     for group, row in comparison.statistics[metric.name].iterrows():
@@ -62,21 +62,21 @@ def summary(comparison: Comparison, metric: Metric | None = None) -> pd.DataFram
 
 
 def count_runs(runs: int) -> str:
-    """Return `1 run`, `12 runs`."""
+    """Return a number of runs as `1 run` or `12 runs`."""
     return f"{runs:,} run{'' if runs == 1 else 's'}"
 
 
 def column_notes(comparison: Comparison) -> str:
-    """Return an explanation of a summary's columns."""
+    """Return an explanation of the columns of a summary."""
     return (
-        f"Mean ± standard deviation over seeds; difference to {comparison.baseline}, paired by seed, with its 95 % "
-        f"t-interval (percentages differ by points); p of the {TESTS[comparison.test]}, corrected by Holm for the "
-        "comparisons of one metric."
+        f"Values are mean ± standard deviation over seeds. Differences to {comparison.baseline} are computed between "
+        "runs with the same seed, and have a 95 % t-interval (differences of percentages are in points). p is from the "
+        f"{TESTS[comparison.test]}, corrected by Holm for the comparisons of one metric."
     )
 
 
 def protocol(comparison: Comparison) -> str:
-    """Return images, checkpoint and seeds of a comparison as text."""
+    """Return the images, the checkpoint and the seeds of a comparison as text."""
     table, split = comparison.frame, comparison.metric.partition("/")[0]
     names = {"test": "test", "val": "validation"}
     counts = table[f"{split}_images"].dropna().unique() if f"{split}_images" in table else []
@@ -93,7 +93,7 @@ def protocol(comparison: Comparison) -> str:
 
 
 def markdown(comparisons: Iterable[Comparison], warnings: Iterable[str]) -> str:
-    """Return warnings, the summary of each data set, and all metrics by axis, as Markdown."""
+    """Return the warnings, the summary of each data set, and tables of all metrics, as Markdown."""
     lines = ["# Comparison of runs", ""]
     lines += [f"- Warning: {_plain(line)}" for line in warnings]
     for comparison in comparisons:
@@ -107,7 +107,10 @@ def markdown(comparisons: Iterable[Comparison], warnings: Iterable[str]) -> str:
 
 
 def axis_table(comparison: Comparison, metrics: Iterable[Metric]) -> pd.DataFrame:
-    """Return one row per group (and teacher), one column per metric: `76.5 ± 0.5 %; +1.2 [0.3, 2.1], p 0.012`."""
+    """Return a table with one row per group or teacher, and one column per metric.
+
+    A cell is a text such as `76.5 ± 0.5 %; +1.2 [0.3, 2.1], p 0.012`.
+    """
     columns = {}
     for metric in metrics:
         cells = {}

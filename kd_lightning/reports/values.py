@@ -1,4 +1,4 @@
-"""Sanitise values from untrusted files."""
+"""Check and shorten values from files that may contain anything."""
 
 import json
 import math
@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 
 MAX_MAGNITUDE = 1e15
-"""Larger numbers are not valid results, and would overflow in a variance."""
+"""Largest valid number in results; the variance of larger numbers could overflow."""
 
 
 def printable(text: Any, max_length: int = 160) -> str:
-    """Return a text as one line without control characters, shortened."""
+    """Return a text as one shortened line without control characters."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)[: 4 * max_length]).split())
     return line if len(line) <= max_length else f"{line[: max_length - 3]}..."
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number up to MAX_MAGNITUDE; None for everything else, including bools."""
+    """Return the value if it is a finite number up to MAX_MAGNITUDE; None for everything else, including bools."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if abs(value) <= MAX_MAGNITUDE else None  # false for NaN too
+    return float(value) if abs(value) <= MAX_MAGNITUDE else None  # the comparison is false for NaN
 
 
 def describe_value(value: Any) -> str:
@@ -35,7 +35,10 @@ def describe_value(value: Any) -> str:
 
 
 def finite_array(values: Any, *shape: int | None) -> np.ndarray | None:
-    """Return nested lists as a float64 array, null as NaN; None if they do not have the shape (None: any length)."""
+    """Return nested lists as a float64 array with NaN for null, or None if the shape is wrong.
+
+    A None in `shape` allows any length.
+    """
     try:
         array = np.array(values, dtype=object)
         array = np.vectorize(lambda v: math.nan if v is None else _strict(v), otypes=[float])(array)

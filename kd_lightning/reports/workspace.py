@@ -1,4 +1,4 @@
-"""A W&B workspace and report with panels for this package's metrics, built with wandb-workspaces."""
+"""A W&B workspace and a W&B report with panels for the metrics of this package, built by wandb-workspaces."""
 
 import json
 from collections.abc import Iterable
@@ -21,18 +21,18 @@ EVALUATED = ("calibration", "faithfulness", "representation", "out-of-distributi
 COSTS = ("cost/macs", "cost/parameters", "cost/latency_ms_1")
 TABLES = ("test/per_class", "test/disagreement", "test/ood_histograms")
 GROUPS = ("Group", "JobType")
-"""Keys by which runs are grouped: data and networks, then the method (both set by Run)."""
+"""Keys by which runs are grouped: first data and networks, then the method. `Run` sets both keys."""
 LINKS = "wandb.json"
-"""File with the addresses of the saved workspace and report, which are updated."""
+"""File with the addresses of the saved workspace and report. They are needed to update both."""
 
 
 def sections(metrics: Iterable[str]) -> dict[str, list[Any]]:
-    """Return panels by section for the metrics of the runs; empty sections are skipped.
+    """Return the panels for the metrics of the runs, by section; empty sections are skipped.
 
-    Lines and bars are the mean over the runs of a group, with the standard deviation.
+    Lines and bars show the mean over the runs of a group, and the standard deviation.
 
     Args:
-        metrics: names in results.json, including the teachers'.
+        metrics: names of metrics, as in results.json, including those of the teachers.
     """
     import wandb_workspaces.reports.v2 as wr
 
@@ -70,7 +70,7 @@ def sections(metrics: Iterable[str]) -> dict[str, list[Any]]:
 
 
 def workspace(entity: str, project: str, metrics: Iterable[str], title: str) -> "ws.Workspace":
-    """Return a workspace of a project's runs without saving it; W&B is not contacted.
+    """Return a workspace for a project's runs; it is not saved, and W&B is not contacted.
 
     Args:
         entity: user or team on W&B.
@@ -98,7 +98,7 @@ def workspace(entity: str, project: str, metrics: Iterable[str], title: str) -> 
 
 
 def report(entity: str, project: str, metrics: Iterable[str], title: str) -> "wr.Report":
-    """Return a report with the same panels under headings without saving it.
+    """Return a report with the same panels under headings; the report is not saved.
 
     Args:
         entity: user or team on W&B.
@@ -118,17 +118,19 @@ def report(entity: str, project: str, metrics: Iterable[str], title: str) -> "wr
 
 
 def publish(entity: str | None, project: str, metrics: Iterable[str], title: str, folder: Path) -> list[str]:
-    """Save workspace and report on W&B, or update those saved from this folder before (`wandb.json`).
+    """Save a workspace and a report on W&B.
+
+    If they were saved from this folder before, `wandb.json` contains their addresses, and they are updated.
 
     Args:
-        entity: user or team; None: the key's default.
+        entity: user or team. None means the default of the key.
         project: W&B project, as `run.project`.
         metrics: names of metrics, as in `sections`.
-        title: title of both.
+        title: title of the workspace and of the report.
         folder: folder of the local report.
 
     Returns:
-        Their addresses.
+        The addresses of the workspace and of the report.
 
     Raises:
         ConfigError: if the library, the key or the network is missing.
@@ -147,7 +149,7 @@ def publish(entity: str | None, project: str, metrics: Iterable[str], title: str
         links = {}
         for part, new in (("workspace", workspace), ("report", report)):
             links[part] = _saved(new(entity, project, names, title), saved_links.get(part))
-            # written after each, so that a later error does not lose the address
+            # written after each of the two, so that an error of the second one does not lose the first address
             path.write_text(json.dumps({**saved_links, **links}, indent=1) + "\n")
     except Exception as error:  # from the library, its HTTP client or the server
         reason = printable(str(error) or type(error).__name__, 200)
@@ -156,7 +158,7 @@ def publish(entity: str | None, project: str, metrics: Iterable[str], title: str
 
 
 def _saved(new: Any, address: str | None) -> str:
-    """Save `new`, replacing the one at the saved address if it still exists; return the address."""
+    """Save `new` and return its address. If something still exists at the given address, it is replaced."""
     if address:
         try:
             old = type(new).from_url(address)

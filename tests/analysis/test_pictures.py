@@ -91,9 +91,9 @@ def test_maps_keep_neighbours_and_are_the_same_twice() -> None:
     assert trustworthiness(rows, points, metric="cosine", n_neighbors=5) > 0.9
     longer = rows * 2.0 ** generator.integers(-9, 9, size=(90, 1))  # lengths do not count
     assert np.array_equal(points, analysis.project_2d(torch.tensor(longer)))
-    with pytest.raises(ConfigError, match=r"4 images or more"):
+    with pytest.raises(ConfigError, match=r"at least 4 images"):
         analysis.project_2d(torch.rand(3, 5))
-    with pytest.raises(ConfigError, match=r"4 images or more, and finite values"):
+    with pytest.raises(ConfigError, match=r"give at least 4 images and only finite values"):
         analysis.project_2d(torch.full((9, 5), torch.nan))
 
 
@@ -237,7 +237,7 @@ def test_calibration_is_scaled_by_the_validation_images(view: NetworkView) -> No
 
 
 def test_calibration_needs_a_trained_classifier_and_validation_images(view: NetworkView) -> None:
-    with pytest.raises(ConfigError, match="no classifier trained"):
+    with pytest.raises(ConfigError, match="no classifier that was trained"):
         analysis.calibration(NetworkView(view.network, view.cache, view.data, "test", knows_classes=False))
     with pytest.raises(ConfigError, match=r"data.val_split"):
         analysis.calibration(NetworkView(view.network, view.cache, digits(val_split=0), "test", knows_classes=True))

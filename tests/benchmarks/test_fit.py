@@ -79,7 +79,7 @@ def test_two_configs_two_variants_one_table(
     assert [result["title"].split(",")[0] for result in found] == ["KD", "KD", "SP", "SP"]
     assert sum("--speed.channels_last=true" in args for args in in_process) == 6
     printed = capfd.readouterr().out
-    for words in ("the bare loop", "where fit's time goes", "Lightning's loop", "all configs and variants"):
+    for words in ("the bare loop", "parts of a step of fit", "Lightning's loop", "all configs and variants"):
         assert words in printed
     assert not [*Path.cwd().glob("runs/kd_lightning*/bench*")]
 

@@ -81,8 +81,8 @@ def test_it_says_what_holds_the_memory_and_what_to_try(line, error: str) -> None
     for part in (
         "out of memory: in epoch 0, step 1, 100 images per batch",
         "the teacher 1.0 MiB",
-        "the student and the adapters 1.0 MiB",
-        "their gradients 1.0 MiB",
+        "the student and the additional layers (heads) 1.0 MiB",
+        "the gradients 1.0 MiB",
         "the optimizer 1.0 MiB",
         "images 0.7 MiB",
         "data.batch_size 50 with trainer.accumulate_grad_batches 2",

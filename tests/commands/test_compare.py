@@ -38,7 +38,7 @@ def test_it_writes_a_page_and_two_tables(
     printed = capfd.readouterr().out
     assert "digits: 8 runs" in printed
     assert "warning: seeds differ: 0, 1, 2 (baseline, kd); 0, 1 (sp)" in printed
-    assert "unfinished, it has no results.json" in printed
+    assert "unfinished, because it has no results.json" in printed
     table = pd.read_csv(out / "table.csv")
     assert table["group"].tolist() == ["baseline"] * 3 + ["kd"] * 3 + ["sp"] * 2
     assert {"seed", "select", "epoch", "commit", "test/acc", "cost/macs", "config/model.temperature"} <= {
@@ -51,7 +51,7 @@ def test_it_writes_a_page_and_two_tables(
     assert "difference to kd" in after
     assert "Wilcoxon" in after
     assert before != after
-    assert "No images are shown: disabled by the user" in (out / "report.html").read_text()
+    assert "No images are shown: the argument images is false" in (out / "report.html").read_text()
 
 
 def test_runs_are_given_by_position(

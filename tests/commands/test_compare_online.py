@@ -70,8 +70,8 @@ def test_a_projects_runs_stand_beside_folders_and_a_workspace_is_saved(
 @pytest.mark.parametrize(
     ("projects", "words"),
     [
-        (["a", "b"], "wandb: the runs belong to 2 W&B projects ('a', 'b'), but a workspace needs exactly one"),
-        ([""], "wandb: results.json of the runs names no W&B project"),
+        (["a", "b"], "wandb: the runs belong to 2 W&B projects ('a', 'b'), but a workspace shows one project"),
+        ([""], "wandb: the results.json of the runs has no W&B project"),
     ],
 )
 def test_a_workspace_needs_one_project(tmp_path: Path, projects: list[str], words: str) -> None:

@@ -184,7 +184,7 @@ def test_refusals(run: Path, made: Path, tmp_path: Path, capfd: pytest.CaptureFi
     assert "tolerance: -1.0 is not a finite number of 0 or more" in refusal([*timm_only, "--tolerance=-1"], capfd)
     assert "int8: the int8 file is created from the ONNX file" in refusal([*timm_only, "--int8"], capfd)
     assert "push_to_hub: foo is not OWNER/NAME" in refusal([*timm_only, "--push_to_hub=foo"], capfd)
-    assert "push_to_hub: the timm folder is uploaded, but not exported" in refusal(
+    assert "push_to_hub: it uploads the timm folder" in refusal(
         [*there, "--format=torch_export", "--push_to_hub=a/b"], capfd
     )
     foreign = tmp_path / "foreign.ckpt"

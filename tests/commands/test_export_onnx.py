@@ -75,7 +75,7 @@ def test_a_vit_resizes_within_and_takes_floats(tmp_path: Path, capfd: pytest.Cap
     torch.testing.assert_close(given, expected, rtol=0, atol=1e-5)
     model = timm.create_model(f"local-dir:{run / 'export/timm'}", pretrained=True)
     assert tuple(model.pretrained_cfg["input_size"]) == (3, 16, 16)
-    assert "resized to 16" in capfd.readouterr().out
+    assert "resize the images to 16" in capfd.readouterr().out
 
 
 @installed

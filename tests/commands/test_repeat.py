@@ -151,7 +151,7 @@ def test_unequal_budgets_are_named(tmp_path: Path, capfd: pytest.CaptureFixture,
     a, b = write(tmp_path, "a"), write(tmp_path, "b", **other)
     Repeat(configs=[a, b], seeds=1, dry_run=True)([])
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("warning: ")]
-    expected = f"warning: the budgets are not equal: the configs differ in {words.format(a=a, b=b)}"
+    expected = f"warning: the runs are not comparable: the configs differ in {words.format(a=a, b=b)}"
     assert lines == ([expected] if words else [])
 
 

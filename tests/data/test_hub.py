@@ -122,8 +122,8 @@ def test_refusals(tmp_path: Path) -> None:
     assert "has no split 'trian'; nearest: train" in words
     assert "has no split 'dev'; choices: test, train" in refusal(path, val="dev")
     assert "data.test: " in refusal(path, test="dev")
-    assert "data.image_column: there is no such column as 'img'; choices: image" in refusal(path, image_column="img")
-    assert "data.label_column: there is no such column as 'pet'; choices: label" in refusal(path, label_column="pet")
+    assert "data.image_column: there is no column 'img'; choices: image" in refusal(path, image_column="img")
+    assert "data.label_column: there is no column 'pet'; choices: label" in refusal(path, label_column="pet")
     assert "data.path: no/where is not a local folder" in refusal("no/where")
     other = write(tmp_path / "other", train=["x", "y"], test=["x", "z"])
     assert "data.label_column: the split 'test' has the class z, which the training split lacks" in refusal(other)

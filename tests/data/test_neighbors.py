@@ -62,7 +62,7 @@ def test_exact_duplicates_are_neighbours_and_a_row_itself_never_is(chunk: int, c
 def test_what_has_no_neighbours() -> None:
     rows = embeddings()
     for k in (0, -1, 300, 301):
-        with pytest.raises(ConfigError, match=f"k: {k}; with 300 images it must be 1 to 299"):
+        with pytest.raises(ConfigError, match=f"k: {k} is given, but with 300 images k must be 1 to 299"):
             nearest_neighbors(rows, k)
     for rows[299, 3] in (float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="not finite"):

@@ -109,7 +109,7 @@ def test_skipped_images_in_several_views_cut_from_the_files(root: Path, broken: 
 
 
 def test_a_batch_without_any_image_is_an_error(root: Path, broken: list[Path], recwarn: Recorded) -> None:
-    words = "data.on_error: none of the 1 images of a batch can be read; repair or remove these"
+    words = "data.on_error: none of the 1 images of a batch can be read; repair or remove them"
     assert refusal(root, **SKIPS, **WAYS[1], batch_size=1) == words
 
 

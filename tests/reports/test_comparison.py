@@ -75,7 +75,7 @@ def test_data_sets_are_compared_apart(tmp_path: Path) -> None:
     ]
     assert lines == [
         "runs of 2 data sets, compared separately: digits, letters",
-        "letters: no group baseline; kd is the baseline",
+        "letters: there is no group baseline; kd is the baseline instead",
     ]
 
 
@@ -88,7 +88,7 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "commit": (lambda f: change(f, "code", "commit", "abc"), "commit differs: 3ceaa6b (baseline); abc (kd)"),
     "version": (lambda f: change(f, "code", "version", "0.2"), "code version differs: 0.1.0 (baseline); 0.2 (kd)"),
-    "tree": (lambda f: change(f, "code", "changed", True), "uncommitted code: kd-s0, kd-s1"),
+    "tree": (lambda f: change(f, "code", "changed", True), "uncommitted changes: kd-s0, kd-s1"),
     "student": (lambda f: change(f, "run", "student", "x"), "student differs: cifar_resnet8 (baseline); x (kd)"),
     "part": (lambda f: change(f, "protocol", "test_batches", 2), "evaluated on a part of the test images"),
     "axis": (lambda f: change(f, "metrics", "test/knn", None), "representation is not evaluated for kd: test/knn"),
@@ -102,11 +102,11 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "resumed": (
         lambda f: resettle(f, lambda c: c.update(ckpt_path="x/last.ckpt")),
-        "resumed from another run's checkpoint: kd-s0, kd-s1",
+        "started from another run's checkpoint: kd-s0, kd-s1",
     ),
     "config": (
         lambda f: (f / "config.yaml").unlink(),
-        "settings are unknown, because config.yaml is missing: kd-s0, kd-s1",
+        "config.yaml is missing, so the settings are unknown: kd-s0, kd-s1",
     ),
 }
 
@@ -147,10 +147,10 @@ def test_seeds_are_said(tmp_path: Path) -> None:
     write_runs(tmp_path, ("baseline",), 3)
     write_runs(tmp_path, ("kd",), 1)
     warnings = comparison(tmp_path).warnings
-    assert "seeds differ: 0, 1, 2 (baseline); 0 (kd); only common seeds are compared" in warnings
-    assert "fewer than 2 seeds in common with baseline, so no test: kd" in warnings
+    assert "seeds differ: 0, 1, 2 (baseline); 0 (kd); only runs with common seeds are compared" in warnings
+    assert "fewer than 2 seeds in common with baseline, so there is no test: kd" in warnings
     words = summary(comparison(tmp_path))
-    assert words.loc["kd", "note"] == "1 common seed: no test"
+    assert words.loc["kd", "note"] == "no test: 1 common seed"
     assert words.loc["kd", "p"] == ""
     write_run(tmp_path, "kd", 1)
     warnings = comparison(tmp_path, test="wilcoxon").warnings

@@ -108,7 +108,7 @@ def test_runs_without_results_are_named(tmp_path: Path, monkeypatch: pytest.Monk
     unfinished = sent(seed=1, state="running", summaryMetrics='{"val/acc": 0.5}')
     folders, lines = online.fetch("wandb:me/digits", tmp_path, Api([sent(), unfinished], monkeypatch))
     assert len(folders) == 1
-    assert lines == ["wandb:me/digits: skipped, without results: kd-s1 (running)"]
+    assert lines == ["wandb:me/digits: runs without results are skipped: kd-s1 (running)"]
 
 
 @pytest.mark.parametrize("address", ["wandb:", "wandb:/", "wandb:a/b/c", "wandb:a//b", "wandb:a/"])

@@ -42,10 +42,10 @@ def test_paths_may_be_files_patterns_and_folders_within_a_run(tmp_path: Path) ->
     (run / "wandb").mkdir()
     runs = read_runs([run / "results.json", run / "metrics.csv", run / "wandb"])
     assert (len(runs), len(runs.problems)) == (1, 1)
-    assert "more than once, read once: kd-s0/a" in runs.problems[0]
+    assert "more than once are read only once: kd-s0/a" in runs.problems[0]
     assert len(read_runs(str(tmp_path / "**" / "a"))) == 2
     assert len(read_runs(str(tmp_path / "*" / "kd-s1"))) == 1
-    assert "more than once, read once: kd-s0/a, kd-s1/a" in one_problem(read_runs([run.parent.parent, tmp_path]))
+    assert "are read only once: kd-s0/a, kd-s1/a" in one_problem(read_runs([run.parent.parent, tmp_path]))
 
 
 def test_a_label_is_the_name_without_the_seed() -> None:
@@ -87,7 +87,7 @@ def test_of_a_seed_that_was_run_again_the_later_one_is_compared(tmp_path: Path) 
     (later / "results.json").write_text(json.dumps(content))
     runs = read_runs(tmp_path)
     assert [run.folder.name for run in runs] == ["0", "a"]
-    assert "kd: a seed was repeated" in one_problem(runs)
+    assert "kd: a seed was used twice" in one_problem(runs)
 
 
 def test_without_a_config_runs_are_grouped_by_name(tmp_path: Path) -> None:
@@ -116,10 +116,10 @@ def test_unfinished_runs_say_how_to_finish(tmp_path: Path) -> None:
     assert len(runs) == 1
     first, second, fourth, third = runs.problems
     assert f"python -m kd_lightning test --config {trained}/config.yaml --ckpt_path {trained}/best.ckpt" in fourth
-    assert "unfinished, it has no results.json; it has not finished: python -m kd_lightning fit --config " in first
+    assert "because it has no results.json; it has not finished: python -m kd_lightning fit --config " in first
     assert first.endswith(f"{folders[0]}/config.yaml --run.output_dir {tmp_path} --run.id a --ckpt_path last runs it")
     assert second.endswith("--ckpt_path last resumes it")
-    assert third == "skipped, unfinished while another run of the same name is finished: kd-s2/earlier"
+    assert third == "unfinished runs are skipped if another run of the same name is finished: kd-s2/earlier"
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,8 @@ def test_only_common_seeds_are_paired() -> None:
 @pytest.mark.parametrize(
     ("values", "note"),
     [
-        ([0.8], "1 common seed: no test"),
-        ([0.81, 0.82, 0.83], "all differences are equal: no test"),
+        ([0.8], "no test: 1 common seed"),
+        ([0.81, 0.82, 0.83], "no test: all differences are equal"),
         ([math.nan, math.nan, math.nan], "not evaluated"),
     ],
 )
@@ -99,7 +99,7 @@ def test_where_there_is_no_test_it_says_so(values: list[float], note: str) -> No
 
 def test_no_common_seed_and_a_baseline_that_was_not_evaluated() -> None:
     table = runs({"a": [0.7, 0.8], "b": [0.7, 0.9]}, {"b": [5, 6]})
-    assert against_baseline(table, "test/acc", "a").loc["b", "note"] == "no common seeds: no test"
+    assert against_baseline(table, "test/acc", "a").loc["b", "note"] == "no test: no common seeds"
     table = runs({"a": [math.nan], "b": [0.7, 0.9]})
     assert against_baseline(table, "test/acc", "a").loc["b", "note"] == "the baseline was not evaluated"
 

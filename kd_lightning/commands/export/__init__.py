@@ -1,4 +1,4 @@
-"""export: write a finished student to files that run without this project's training code."""
+"""export: write a trained student to files that run without the training code of this project."""
 
 from kd_lightning.commands.export.command import Export
 

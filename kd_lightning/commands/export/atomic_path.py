@@ -12,10 +12,11 @@ from kd_lightning.io.atomic import ENDING, to_disk
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a path with the target's name in a hidden temporary folder; on exit it is moved to the target.
+    """Yield a path in a hidden temporary folder; on exit, the file or folder at this path is moved to the target.
 
-    Like `atomic_write`, for files that must be read back before they are moved, by readers that depend on the file's
-    suffix, and for folders. An existing target is replaced; on an error it remains unchanged.
+    The path has the same name as the target. In contrast to `atomic_write`, this function also supports folders, and
+    files that are read back before they are moved by a library that depends on their suffix. An existing target is
+    replaced. If an error is raised, an existing target remains unchanged.
 
     Raises:
         OSError: if the disk is full.

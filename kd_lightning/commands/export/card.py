@@ -1,4 +1,4 @@
-"""The model card of a student, generated from its run's recorded facts."""
+"""The model card of a student, generated from the facts that its run has stored."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _METRICS = {
 
 
 def card(facts: dict[str, Any], side: int) -> str:
-    """Return the README.md of a timm folder, in Markdown; the licence must be filled in by its owner."""
+    """Return the content of README.md in a timm folder; the owner of the model must add the licence."""
     parts = [_head(facts), *_description(facts), *_results(facts), *_usage(facts, side), *_limits(facts)]
     return "\n".join(parts) + "\n"
 
@@ -65,10 +65,12 @@ def _results(facts: dict[str, Any]) -> list[str]:
     protocol = facts["protocol"] or {}
     selection = {"last": "the last epoch", "best": "the best epoch by validation images"}.get(protocol.get("select"))
     protocol_text = (
-        f" One run, one seed; the checkpoint was {selection}, selected without the test images." if selection else ""
+        f" They are from one run with one seed. The checkpoint is {selection}, selected without the test images."
+        if selection
+        else ""
     )
     rows = [f"| {_METRICS[name]} | {value:.2%} |" for name, value in metrics.items()]
-    return [*lines, "| | |", "|---|---|", *rows, "", f"In PyTorch, float32.{protocol_text}"]
+    return [*lines, "| | |", "|---|---|", *rows, "", f"The values were computed by PyTorch in float32.{protocol_text}"]
 
 
 def _usage(facts: dict[str, Any], side: int) -> list[str]:
@@ -90,11 +92,11 @@ def _usage(facts: dict[str, Any], side: int) -> list[str]:
         "```",
         "",
         *([f"`{facts['architecture']}` is not in timm: `pip install kd_lightning` first.", ""] * is_own_network),
-        f"The model does not normalise its input: it takes RGB images of {side} x {side} pixels in [0, 1], minus the "
-        f"mean {_triple(facts['mean'])}, divided by the standard deviation {_triple(facts['std'])}; timm's transform "
-        "does this.",
+        f"The model does not normalise its input. It takes RGB images of {side} x {side} pixels in [0, 1], minus the "
+        f"mean {_triple(facts['mean'])}, divided by the standard deviation {_triple(facts['std'])}. timm's transform "
+        "computes this input.",
         *(
-            ["It resizes images of other sizes with Pillow, which differs slightly from the resizing during training."]
+            ["The transform resizes images by Pillow. This differs slightly from the resizing during training."]
             if facts["input"]["shape"][-1] != side
             else []
         ),
@@ -108,7 +110,10 @@ def _triple(values: list[float]) -> str:
 def _limits(facts: dict[str, Any]) -> list[str]:
     side = facts["data"].get("side") or facts["input"]["shape"][-1]
     lines = ["", "## Intended use and limitations", ""]
-    lines += [f"For images like those of {facts['data']['name']}, {side} x {side} pixels, and for comparing methods."]
+    lines += [
+        f"The model is for images like those of {facts['data']['name']}, with {side} x {side} pixels, and for "
+        "comparing methods."
+    ]
     if facts["class_names"]:
         lines += [f"It predicts one of its {len(facts['class_names'])} classes for any image, whatever its content is."]
     if facts["teacher"]:

@@ -27,46 +27,49 @@ from kd_lightning.io.paths import check_writable, expand
 
 FORMATS: dict[str, type[Format]] = {exporter.name: exporter for exporter in (Safetensors, Timm, TorchExport, Onnx)}
 RECHECKED_IMAGES = sum(FIRST_BATCH_SIZES)
-"""Number of images on which a file is compared again after the facts have been written into it."""
+"""Number of images for the second comparison of a file, after the facts have been written into it."""
 
 
 class Export:
     """Writes a finished run's student to files for other programs: `export --ckpt_path RUN --format onnx timm`.
 
-    Only the student is exported, including normalisation and resize, for any number of images N,3,S,S with the data's
-    side S: as `student.safetensors` (weights for `Network`), `timm/` (a folder for `timm.create_model`, with a model
-    card; timm normalises outside), `student.pt2` (torch.export) and `student.onnx`. A file gets its name only after it
-    has been read back and has reproduced PyTorch's outputs on real images of the run's data. All files contain their
-    provenance.
+    There are four formats. `student.safetensors` has the weights for `Network`. `timm/` is a folder for
+    `timm.create_model`, with a model card; timm's transforms normalise the images. `student.pt2` (torch.export) and
+    `student.onnx` are graphs that also normalise and resize the images. Each file is read back, and its outputs are
+    compared with PyTorch's outputs on images of the run's data. If they differ, the file is not stored. All files
+    contain facts about their origin.
 
     Args:
-        ckpt_path: path of a run's folder (its selected checkpoint is used), or of a checkpoint or student.safetensors
-            in it.
-        format: formats to write: one or several of safetensors, timm, torch_export and onnx, which needs
+        ckpt_path: path of a run's folder, or of a checkpoint or student.safetensors in this folder. If it is a folder,
+            the selected checkpoint of the run is exported.
+        format: formats to write: one or several of safetensors, timm, torch_export and onnx. onnx needs
             `pip install 'kd_lightning[export]'`.
-        path: output folder; default: `export` in the run's folder.
+        path: output folder. Default: `export` in the run's folder.
         overwrite: whether existing files are overwritten.
-        input: input of the graphs of torch_export and onnx: uint8 as decoded (no scaling needed, a quarter of the
+        input: type of the input images of torch_export and onnx: uint8 as decoded (no scaling needed, a quarter of the
             memory), or float32 in [0, 1].
-        embedding: whether the embedding is added as a second output; it is the only output if the classifier was not
-            trained.
-        side: side of the graphs' input images in pixels, which is fixed in the graphs (the batch size is not); default:
-            the data's side.
-        images: number of real images for comparing each file with PyTorch: of the test split, else val, else train.
+        embedding: whether the embedding is a second output. If the classifier was not trained, the embedding is always
+            the only output.
+        side: side of the input images of torch_export and onnx in pixels. The files accept only this side, but any
+            number of images. Default: the side of the run's images.
+        images: number of images on which each file is compared with PyTorch. They are test images if there are any,
+            otherwise validation images, otherwise training images.
         tolerance: largest allowed difference, as a share of PyTorch's largest output.
-        batch_sizes: batch sizes whose latency is measured; default: 1 and 32; [] disables it.
+        batch_sizes: batch sizes whose latency is measured. Default: 1 and 32. [] disables the measurement.
         repeats: number of timed repetitions of each batch.
         threads: number of threads for every format.
-        int8: whether an int8 version of onnx is also written, calibrated on training images and evaluated on all images
-            of the split.
+        int8: whether an int8 version of the ONNX file is also written. It is calibrated on training images, and
+            evaluated on all images of the split of `images`.
         calibration: number of training images for the calibration.
-        push_to_hub: name (OWNER/NAME) of a repository on the Hugging Face hub to which the timm folder is uploaded; the
-            hub library's login is used.
-        private: whether the repository is created as private; nothing is uploaded to an existing public one.
+        push_to_hub: name (OWNER/NAME) of a repository on the Hugging Face hub to which the timm folder is uploaded. The
+            login of the hub's library is used.
+        private: whether the repository is created as a private one. If true, nothing is uploaded to a public repository
+            that exists already.
 
     Raises:
         ConfigError: for a wrong value, a folder without a run, an existing file, or a missing package.
-        RunError: if a file's outputs differ from the checkpoint's, or if a file cannot be written; it is then removed.
+        RunError: if the outputs of a file differ from those of the checkpoint, or if a file cannot be written. The file
+            is then removed.
     """
 
     def __init__(
@@ -101,7 +104,7 @@ class Export:
             raise ConfigError("int8: the int8 file is created from the ONNX file; add onnx to --format")
         if push_to_hub is not None:
             if "timm" not in self.formats:
-                raise ConfigError("push_to_hub: the timm folder is uploaded, but not exported; add timm to --format")
+                raise ConfigError("push_to_hub: it uploads the timm folder; add timm to --format")
             hub.check_name(push_to_hub)
         for name in self.formats:
             FORMATS[name].check()
@@ -134,11 +137,16 @@ class Export:
         """Export and return the folder with the files."""
         source = self.source
         if not source.results:
-            self._say(f"unfinished: {source.checkpoint.parent} has no results.json; {source.checkpoint.name} is used")
+            self._say(
+                f"unfinished: {source.checkpoint.parent} has no results.json; {source.checkpoint.name} is exported"
+            )
         elif not source.evaluated:
-            self._say(f"results.json is not about {source.checkpoint.name}: no metrics are written into the files")
+            self._say(
+                f"results.json has the results of another checkpoint than {source.checkpoint.name}; the files contain "
+                "no metrics"
+            )
         if not source.knows_classes:
-            self._say("the student's classifier was not trained: the embedding is exported")
+            self._say("the student's classifier was not trained; the embedding is the only output")
         with latency.threads_of_torch(self.threads):
             rows = [table.Row("PyTorch", None, None)]
             runs: dict[str, tuple[InferenceFn, Tensor]] = {
@@ -185,7 +193,7 @@ class Export:
         return provenance(self.source, self.student)
 
     def _export(self, exporter: Format) -> Parity:
-        """Write one file under a temporary name, compare it with PyTorch, write the result into it, and rename it."""
+        """Write one file with a temporary name, compare it with PyTorch, add the comparison to it, and rename it."""
         images = resize(self.images, exporter.side)
         reference = run_in_batches(self.student.run, self.student.to_input(images))
 
@@ -239,7 +247,7 @@ class Export:
         return costs
 
     def _guarded(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return the result of `make`; convert its exceptions to errors of one line."""
+        """Call `make` and return its result; an exception of `make` is converted to an error of one line."""
         try:
             return make()
         except (ConfigError, RunError):
@@ -250,7 +258,7 @@ class Export:
             ) from error
         except Exception as error:  # exporters raise various errors
             network = self.student.network
-            hint = f"; the resize may be the cause, and --side {network.size} needs none" * self.student.resizes
+            hint = f"; a possible cause is the resizing, which --side {network.size} avoids" * self.student.resizes
             raise RunError(
                 f"{name}: {network.name} cannot be exported ({type(error).__name__}: {one_line(error, 200)}); "
                 f"no file was written{hint}"

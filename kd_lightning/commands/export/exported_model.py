@@ -1,4 +1,4 @@
-"""ExportedModel: the student as a function from images to logits or embedding."""
+"""ExportedModel: the student as a function that computes logits or embeddings of images."""
 
 from collections.abc import Callable
 
@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from kd_lightning.models import Network
 
 InferenceFn = Callable[[Tensor], tuple[Tensor, ...]]
-"""Function from images n,3,S,S to the outputs, in order."""
+"""Function that takes images n,3,S,S and returns the outputs of a file, in their order."""
 DTYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
 
 class ExportedModel(nn.Module):
-    """A network with normalisation and resize that returns the requested outputs.
+    """A network that resizes and normalises images, and returns the requested outputs.
 
     Args:
         network: network in eval mode.
         outputs: names of the outputs: `logits` N,K, `embedding` N,D, or both.
         side: side of the input images in pixels.
         dtype: dtype of the input images: uint8, or float32 in [0, 1].
-        class_names: names of the classes in the classifier's order; [] without a classifier or names.
+        class_names: names of the classes, in the order of the logits; [] if there is no classifier or no names.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class ExportedModel(nn.Module):
 
     @torch.no_grad()
     def run(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs, always as a tuple."""
+        """Return the outputs as a tuple, even if there is only one output."""
         return as_tuple(self(images))
 
     def to_input(self, images: Tensor) -> Tensor:
-        """Convert uint8 images to the graph's input."""
+        """Convert uint8 images to the dtype of the input."""
         return images.float() / 255 if self.dtype == "float32" else images
 
     @property
@@ -50,7 +50,7 @@ class ExportedModel(nn.Module):
         return self.network.size not in (None, self.side)
 
     def example(self) -> Tensor:
-        """Return a batch of two images, for exporters: a size of one would be treated as a constant."""
+        """Return a batch of two images for exporters, which would treat a batch size of 1 as a constant."""
         return self.to_input(torch.zeros(2, 3, self.side, self.side, dtype=torch.uint8))
 
 

@@ -12,7 +12,7 @@ from kd_lightning.errors import ConfigError
 
 
 class Format(ABC):
-    """An export format, which writes a student to a file and reads it with the library that other programs would use.
+    """An export format: it writes a student to a file, and reads the file by the library that other programs use.
 
     Args:
         student: the exported model.
@@ -22,7 +22,7 @@ class Format(ABC):
     file: ClassVar[str]
     """Name of the file or folder."""
     needs: ClassVar[tuple[str, ...]] = ()
-    """Packages that the format needs and that are not installed with the project."""
+    """Packages that the format needs, and that are not dependencies of the project."""
 
     def __init__(self, student: ExportedModel) -> None:
         self.student = student
@@ -40,7 +40,7 @@ class Format(ABC):
 
     @property
     def side(self) -> int:
-        """Side of the input images."""
+        """Side of the input images in pixels."""
         return self.student.side
 
     def to_input(self, images: torch.Tensor) -> torch.Tensor:
@@ -49,8 +49,8 @@ class Format(ABC):
 
     @abstractmethod
     def write(self, path: Path, facts: dict[str, Any]) -> None:
-        """Write the file with the facts."""
+        """Write the file, including the facts about its origin."""
 
     @abstractmethod
     def read(self, path: Path, threads: int) -> InferenceFn:
-        """Read the file and return a function that runs it with this number of threads."""
+        """Read the file, and return a function that computes its outputs with this number of threads."""

@@ -1,4 +1,4 @@
-"""Upload to the Hugging Face hub with its library and login."""
+"""Upload to the Hugging Face hub by its library, with the login of this library."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from kd_lightning.errors import ConfigError, RunError, one_line
 
 
 def check_name(name: str) -> None:
-    """Raise an error for a name that is not OWNER/NAME.
+    """Raise an error if a name does not have the form OWNER/NAME.
 
     Raises:
         ConfigError: for such a name; the message contains the reason.
@@ -22,12 +22,13 @@ def check_name(name: str) -> None:
 
 
 def push(folder: Path, name: str, *, private: bool) -> str:
-    """Upload an exported timm folder to a model repository, created if necessary; return its address.
+    """Upload an exported timm folder to a model repository, and return the address of the repository.
 
-    The login is the hub library's (`hf auth login`, or HF_TOKEN). A private push never writes to a public repository.
+    If the repository does not exist, it is created. The login of the hub's library is used (`hf auth login`, or
+    HF_TOKEN). If `private` is true, nothing is uploaded to a public repository.
 
     Raises:
-        RunError: if the hub rejects the upload or is unreachable; the local files remain.
+        RunError: if the hub rejects the upload or cannot be reached. The local files remain.
     """
     from huggingface_hub import HfApi
 
@@ -36,7 +37,7 @@ def push(folder: Path, name: str, *, private: bool) -> str:
         address = api.create_repo(name, private=private, exist_ok=True)
         if private and not api.model_info(name).private:
             raise RunError(
-                f"push_to_hub: {name} exists and is public; --private false uploads to it. Nothing was uploaded"
+                f"push_to_hub: {name} exists and is public, so nothing was uploaded; --private false uploads to it"
             )
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="A student, by kd_lightning export")
     except RunError:

@@ -19,9 +19,10 @@ OPERATORS = ["Conv", "MatMul", "Gemm"]
 
 
 def quantize(path: Path, calibration: Tensor, target: Path) -> None:
-    """Write the int8 version of an ONNX file: weights int8 per channel, activations uint8, QDQ.
+    """Write the int8 version of an ONNX file, in ONNX's QDQ format.
 
-    Weights use 7 bits (`reduce_range`): sums of 8-bit products overflow on x86 processors without VNNI.
+    Weights are int8 with one scale per channel, and activations are uint8. Weights use only 7 bits (`reduce_range`),
+    because sums of products with 8 bits overflow on x86 processors without VNNI.
 
     Args:
         path: path of the float file.
@@ -41,7 +42,7 @@ def quantize(path: Path, calibration: Tensor, target: Path) -> None:
 
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # it logs a warning about preprocessing, although that is done here
+    root.setLevel(logging.ERROR)  # a warning asks for preprocessing, although quant_pre_process is called here
     try:
         with TemporaryDirectory() as temporary:
             preprocessed = Path(temporary) / "ready.onnx"
@@ -76,8 +77,9 @@ def quantization_costs(
     """Compare the int8 file with the float file on all images of a set.
 
     Returns:
-        `acc` and `acc_float` if there are labels and logits; `agreement`, the share of images with the same highest
-        logit; `cosine`, the mean cosine of both files' first output.
+        `acc` and `acc_float` are the accuracies of the two files, if there are labels and logits. `agreement` is the
+        share of images for which both files have the same highest logit. `cosine` is the mean cosine between the first
+        outputs of the two files.
     """
     correct, correct_float, same_class, cosine, labelled = 0, 0, 0, 0.0, 0
     for rows in torch.arange(len(images)).split(8 * CHUNK):

@@ -1,4 +1,4 @@
-"""Latency of exported files compared with PyTorch, with the same number of threads."""
+"""Latency of exported files and of PyTorch, with the same number of threads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +14,10 @@ from kd_lightning.evaluation.timing import medians
 def latencies(
     runs: dict[str, tuple[InferenceFn, Tensor]], batch_sizes: list[int], repeats: int
 ) -> dict[str, list[float]]:
-    """Return the median milliseconds of each run for each batch size; the runs of one batch size are interleaved.
+    """Return the median milliseconds of each function for each batch size; the functions are timed in turns.
 
     Args:
-        runs: functions by name, each with images N,3,S,S for the batches; images are repeated if N is too small.
+        runs: functions by name, each with images N,3,S,S. If N is smaller than the batch size, images are repeated.
         batch_sizes: batch sizes.
         repeats: number of timed repetitions of each batch.
     """

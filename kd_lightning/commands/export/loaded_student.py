@@ -1,4 +1,4 @@
-"""LoadedStudent: a run's student and images, loaded without the teacher's weights."""
+"""LoadedStudent: the student and the images of a run, loaded without the teacher's weights."""
 
 import json
 from contextlib import suppress
@@ -21,28 +21,28 @@ from kd_lightning.runs.results import FILE as RESULTS
 ENDINGS = (".ckpt", ".safetensors")
 CHUNK = 64
 DEPTHS = ("*", "*/*", "*/*/*")
-"""Patterns of runs' folders below a folder of runs."""
+"""Patterns by which the folders of runs are found below another folder."""
 
 
 @dataclass(frozen=True)
 class LoadedStudent:
-    """A student and the images on which its exports are compared."""
+    """A student, and the images on which the exported files are compared with it."""
 
     checkpoint: Path
     config: dict[str, Any]
     results: dict[str, Any]
-    """results.json; {} for an unfinished run."""
+    """Content of results.json; {} for an unfinished run."""
     network: Network
-    """The student in eval mode, float32."""
+    """The student, in eval mode and in float32."""
     data: ImageData
     knows_classes: bool
     """Whether the student's classifier was trained; otherwise only its embedding is exported."""
     split: str
-    """Split for the comparison: test, else val, else train."""
+    """Split for the comparison: `test` if it exists, otherwise `val`, otherwise `train`."""
 
     @property
     def evaluated(self) -> bool:
-        """Whether results.json is about these weights."""
+        """Whether results.json contains the results of these weights."""
         evaluated_checkpoint = self.results.get("protocol", {}).get("checkpoint")
         return self.checkpoint.name in (evaluated_checkpoint, "student.safetensors") and bool(self.results)
 
@@ -66,12 +66,12 @@ class LoadedStudent:
 
 
 def load(path: str, field: str = "ckpt_path") -> LoadedStudent:
-    """Load a run's student from the run's folder, or from a checkpoint or student.safetensors in it.
+    """Load a run's student from the run's folder, or from a checkpoint or student.safetensors in this folder.
 
     Raises:
-        ConfigError: for files that do not belong to a run, or unreadable data.
+        ConfigError: for a file that does not belong to a run, or if the data cannot be read.
     """
-    from kd_lightning.runs import loading  # imports the parser, which few commands need
+    from kd_lightning.runs import loading  # this module imports the parser, which few commands need
 
     resolved = resolve(path, field)
     checkpoint = _in_folder(resolved, field) if resolved.is_dir() else resolved
@@ -93,7 +93,7 @@ def load(path: str, field: str = "ckpt_path") -> LoadedStudent:
 
 
 def evenly_spaced(images: ImageDataset, count: int) -> Tensor:
-    """Return up to `count` evenly spaced images n,3,S,S uint8 of a set, including the first and the last."""
+    """Return up to `count` images n,3,S,S uint8 at regular intervals, including the first and the last image."""
     rows = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()
     return torch.cat([images.take(part).images.cpu() for part in rows.split(CHUNK)])
 
@@ -126,7 +126,7 @@ def _student(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _built_without_teacher(config: dict[str, Any], path: Path, student: dict[str, Any], checkpoint: Path) -> tuple:
-    """Return method and data, with the student instead of the teacher, whose weights are not needed."""
+    """Return method and data; the student's network replaces the teacher, so that no weights of a teacher are read."""
     from kd_lightning.runs.loading import build
 
     arguments = config["model"].get("init_args") or {}
@@ -138,7 +138,7 @@ def _built_without_teacher(config: dict[str, Any], path: Path, student: dict[str
     changed["model"]["init_args"]["teacher"] = student_as_teacher
     try:
         return build(changed, path)
-    except ConfigError:  # some methods have requirements that only the teacher meets
+    except ConfigError:  # some methods have conditions that only the teacher fulfils
         return build(config, path)
 
 

@@ -1,4 +1,4 @@
-"""onnx: the student as an ONNX graph, run by onnxruntime."""
+"""onnx: the student as an ONNX graph, which onnxruntime runs."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ INPUT = "images"
 
 
 class Onnx(Format):
-    """`student.onnx`: input `images`, outputs `logits` and `embedding` as requested; facts in its metadata_props."""
+    """`student.onnx`: input `images`, outputs `logits`, `embedding` or both. The facts are in its metadata_props."""
 
     name, file, needs = "onnx", "student.onnx", ("onnx", "onnxruntime", "onnxscript")
 
@@ -56,7 +56,7 @@ def session(path: Path, threads: int) -> InferenceFn:
 
 
 def describe(model: Any, facts: dict[str, Any]) -> None:
-    """Write the facts into a model's metadata_props: all as `kd_lightning`, and the most important ones separately."""
+    """Write all facts into a model's metadata_props as `kd_lightning`, and the main facts also as separate entries."""
     import onnx
 
     first = {"class_names": facts["class_names"], "mean": facts["mean"], "std": facts["std"], "input": facts["input"]}
@@ -67,10 +67,10 @@ def describe(model: Any, facts: dict[str, Any]) -> None:
 
 
 def _match_antialiasing(model: Any) -> None:
-    """Set the attributes of antialiased Resize nodes to PyTorch's kernel; torch 2.9's exporter writes wrong ones.
+    """Correct the attributes of Resize nodes with antialiasing: the exporter of torch 2.9 writes wrong values.
 
-    PyTorch's antialiased interpolation has a cubic coefficient of -0.5 (otherwise -0.75) and excludes pixels outside
-    the image from its weights. Newer exporters write the same attributes.
+    PyTorch's interpolation with antialiasing uses a cubic coefficient of -0.5 (without antialiasing, -0.75). It gives
+    no weight to pixels outside the image. The exporters of later versions of torch write these values.
     """
     import onnx
 
@@ -83,7 +83,7 @@ def _match_antialiasing(model: Any) -> None:
 
 
 def _clear(model: Any) -> None:
-    """Name the dynamic dimension, and remove the exporter's notes on the origin of nodes."""
+    """Name the dynamic dimension, and remove the exporter's metadata about the origin of nodes."""
     free = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     graph = model.graph
     for value in (*graph.input, *graph.output, *graph.value_info):

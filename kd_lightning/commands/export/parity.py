@@ -1,4 +1,4 @@
-"""Compare the outputs of an exported file with PyTorch's on real images."""
+"""Compare the outputs of an exported file with PyTorch's outputs on real images."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,13 +10,13 @@ from kd_lightning.commands.export.exported_model import InferenceFn
 from kd_lightning.errors import RunError
 
 FIRST_BATCH_SIZES = (1, 3, 7)
-"""First batch sizes: a single image and odd sizes."""
+"""Sizes of the first batches: a single image, and odd sizes."""
 CHUNK = 32
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Differences between an exported file's outputs and PyTorch's."""
+    """Differences between the outputs of an exported file and PyTorch's outputs."""
 
     images: int
     largest: float
@@ -32,10 +32,11 @@ class Parity:
         return self.largest / self.scale if self.scale else self.largest
 
     def check(self, name: str, tolerance: float) -> None:
-        """Raise an error for outputs that differ by more than `tolerance` times the largest, or are not finite.
+        """Raise an error if the outputs differ too much, or are not finite.
 
         Raises:
-            RunError: for such outputs; the message contains the difference.
+            RunError: if the largest difference is more than `tolerance` times PyTorch's largest output, or not finite.
+                The message contains the difference.
         """
         if not self.relative <= tolerance:
             raise RunError(
@@ -59,10 +60,10 @@ def sizes(count: int) -> list[int]:
 
 
 def compare(reference: tuple[Tensor, ...], run: InferenceFn, images: Tensor, outputs: tuple[str, ...]) -> Parity:
-    """Compare `run` with PyTorch's outputs, N,... each, for images N,3,S,S, in batches of several sizes.
+    """Compare the outputs of `run` for images N,3,S,S with PyTorch's outputs, in batches of several sizes.
 
     Raises:
-        RunError: for different shapes or numbers of outputs.
+        RunError: if the numbers or the shapes of the outputs differ.
     """
     batch_sizes = sizes(len(images))
     results = [run(part) for part in images.split(batch_sizes)]
@@ -86,6 +87,6 @@ def compare(reference: tuple[Tensor, ...], run: InferenceFn, images: Tensor, out
 
 
 def run_in_batches(run: InferenceFn, images: Tensor) -> tuple[Tensor, ...]:
-    """Return all outputs for images N,3,S,S, N,... each, computed in the same batches as in `compare`."""
+    """Return all outputs for images N,3,S,S, computed in the same batches as in `compare`."""
     outputs = [run(part) for part in images.split(sizes(len(images)))]
     return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))

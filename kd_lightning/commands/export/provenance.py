@@ -1,4 +1,4 @@
-"""Facts about an exported file: origin, inputs and outputs, and results."""
+"""Facts about an exported file: its origin, its inputs and outputs, and its results."""
 
 import json
 import re
@@ -12,15 +12,15 @@ from kd_lightning.runs.results.code import code
 
 SCHEMA = 1
 _NAMES = ("name", "group", "project")
-"""Fields of a config whose values may contain a slash without being a path."""
+"""Fields of a config whose values are not paths, although they may contain a slash."""
 _SECRET = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
 _PLACE = re.compile(r"^(file:|local-dir:)?(/|~|\$|\.{1,2}/|[A-Za-z]:[\\/]|\\\\)")
 
 
 def provenance(source: LoadedStudent, student: ExportedModel) -> dict[str, Any]:
-    """Return all facts except the parity as JSON, without paths of this machine.
+    """Return all facts except the comparison with PyTorch, as values for JSON, without paths of this machine.
 
-    Metrics are included if results.json is about these weights.
+    Metrics are included if results.json contains the results of these weights.
     """
     network, results = student.network, source.results
     run, seed = results.get("run", {}), source.config.get("seed_everything")
@@ -53,7 +53,7 @@ def provenance(source: LoadedStudent, student: ExportedModel) -> dict[str, Any]:
 
 
 def with_parity(facts: dict[str, Any], parity: Parity, split: str) -> dict[str, Any]:
-    """Return the facts with the comparison of the file with PyTorch."""
+    """Return the facts, including the comparison of the file with PyTorch."""
     return {**facts, "parity": {"against": "PyTorch float32", "split": split, **parity.facts()}}
 
 
@@ -62,7 +62,7 @@ def as_json(facts: dict[str, Any]) -> str:
 
 
 def _plain(value: Any, field: str = "") -> Any:
-    """Return a config's values as JSON; paths are reduced to their last part, possible secrets are removed."""
+    """Return a config's values for JSON. Of a path, only the last part is kept. Possible secrets are removed."""
     if isinstance(value, dict):
         return {str(key): _plain(item, str(key)) for key, item in value.items() if not _SECRET.search(str(key))}
     if isinstance(value, list | tuple):

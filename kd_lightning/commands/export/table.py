@@ -1,4 +1,4 @@
-"""The table that an export prints: files, parity and latency."""
+"""The table that an export prints: files, differences to PyTorch, and latency."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from kd_lightning.commands.export.parity import Parity
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: one format."""
+    """A row of the table, which describes one format."""
 
     name: str
     path: Path | None
@@ -20,7 +20,7 @@ class Row:
 
 
 def table(rows: list[Row], times: dict[str, list[float]], batch_sizes: list[int], threads: int) -> Table:
-    """Return a table of the formats, PyTorch first, with latencies in milliseconds and relative to PyTorch's."""
+    """Return a table of PyTorch and the formats. Latencies are in milliseconds, and as multiples of PyTorch's."""
     word = "thread" if threads == 1 else "threads"
     result = Table(
         title="export: comparison with PyTorch" + (f"; ms per batch, {threads} {word}" if batch_sizes else "")
@@ -48,10 +48,10 @@ def table(rows: list[Row], times: dict[str, list[float]], batch_sizes: list[int]
 
 
 def notes(student: ExportedModel, source: LoadedStudent, rows: list[Row], costs: dict[str, float] | None) -> list[str]:
-    """Return additional lines below the table."""
+    """Return the lines that are printed below the table."""
     side, parity = student.side, next(row.parity for row in rows if row.parity)
     input_type = "uint8" if student.dtype == "uint8" else "float32 in [0, 1]"
-    resize_note = f", resized to {student.network.size}" if student.resizes else ""
+    resize_note = f", resize the images to {student.network.size} pixels" if student.resizes else ""
     lines = [
         f"compared on {parity.images} {source.split} images of {source.data.name}, in batches of "
         f"{', '.join(map(str, parity.batch_sizes))}; graphs take N,3,{side},{side} {input_type}{resize_note} "
@@ -67,11 +67,11 @@ def _int8(costs: dict[str, float], split: str) -> str:
     if "acc" in costs:
         return (
             f"{prefix} accuracy {costs['acc']:.2%}, in float32 {costs['acc_float']:.2%}; "
-            f"the same class in {costs['agreement']:.2%}"
+            f"the same class for {costs['agreement']:.2%} of the images"
         )
     if "agreement" in costs:
-        return f"{prefix} the same class as in float32 in {costs['agreement']:.2%} (there are no labels)"
-    return f"{prefix} cosine of the embedding to float32's {costs['cosine']:.4f} on average"
+        return f"{prefix} the same class as in float32 for {costs['agreement']:.2%} of the images (without labels)"
+    return f"{prefix} mean cosine of the embedding and the float32 embedding {costs['cosine']:.4f}"
 
 
 def _bytes(path: Path) -> int:

@@ -21,7 +21,7 @@ _COPIED_KEYS = ("first_conv", "classifier", "fixed_input_size", "pool_size")
 class Timm(Format):
     """`timm/`: model.safetensors, config.json, README.md.
 
-    timm's models take normalised images: mean, std and size are in config.json, where timm's transforms read them.
+    timm's models take normalised images. timm's transforms read mean, std and size from config.json.
     """
 
     name, file = "timm", "timm"
@@ -29,7 +29,7 @@ class Timm(Format):
 
     @property
     def side(self) -> int:
-        """The network's input side: timm's transforms resize before it."""
+        """Side of the network's input in pixels, because timm's transforms resize the images before the network."""
         return self.student.network.size or self.student.side
 
     def write(self, path: Path, facts: dict[str, Any]) -> None:
@@ -41,7 +41,7 @@ class Timm(Format):
             partial.write_text(card(facts, self.side), encoding="utf-8")
 
     def read(self, path: Path, threads: int) -> InferenceFn:
-        """Return a function that runs timm's model after timm's transforms, image by image, as a user would."""
+        """Return a function that runs timm's transforms and timm's model on one image after the other."""
         model = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
         transform = create_transform(**resolve_model_data_config(model), is_training=False)
         outputs = self.student.outputs
@@ -53,7 +53,7 @@ class Timm(Format):
         return run
 
     def read_batched(self, path: Path) -> InferenceFn:
-        """Return a function that runs timm's model on whole batches, to measure latency without Pillow's transforms."""
+        """Return a function that runs timm's model on whole batches. It measures latency without timm's transforms."""
         model = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
         data = resolve_model_data_config(model)
         mean, std = (torch.tensor(data[name]).view(3, 1, 1) for name in ("mean", "std"))

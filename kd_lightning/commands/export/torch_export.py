@@ -1,4 +1,4 @@
-"""torch_export: the student as a graph of torch.export, `student.pt2`."""
+"""torch_export: the student as `student.pt2`, a graph of torch.export."""
 
 import io
 from pathlib import Path
@@ -44,7 +44,7 @@ class TorchExport(Format):
 
 @torch.no_grad()
 def trace(student: ExportedModel) -> ExportedProgram:
-    """Return the student's graph for any number of images, without stack traces, which contain paths."""
+    """Return the student's graph for any number of images. Stack traces are removed, because they contain paths."""
     batch = Dim("batch", min=1)
     program = torch.export.export(student, (student.example(),), dynamic_shapes={"images": {0: batch}})
     for module in program.graph_module.modules():

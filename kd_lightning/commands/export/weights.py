@@ -1,4 +1,4 @@
-"""safetensors: the weights with timm's names, and the facts as metadata."""
+"""safetensors: the weights with timm's parameter names, and the facts as metadata."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from kd_lightning.models import Network, checkpoints
 
 
 class Safetensors(Format):
-    """`student.safetensors`, which `Network(name, checkpoint=...)` loads with its mean, std and size."""
+    """`student.safetensors`: `Network(name, checkpoint=...)` loads it, including its mean, std and size."""
 
     name, file = "safetensors", "student.safetensors"
 

@@ -1,4 +1,4 @@
-"""repeat: run every config with every seed at equal budget, each run in its own process."""
+"""repeat: run every config with every seed, each run in its own process."""
 
 from kd_lightning.commands.repeat.command import Repeat
 

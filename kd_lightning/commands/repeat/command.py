@@ -20,28 +20,29 @@ from kd_lightning.io.paths import resolve as existing
 
 _RESERVED = {
     "seed_everything": "repeat sets the seed of each run; use --seeds",
-    "run.id": "repeat derives the id of each run from its config and seed; use --run.output_dir for another folder",
+    "run.id": "repeat sets the id of each run; use --run.output_dir to store the runs in another folder",
     "ckpt_path": "repeat resumes each run from its own last.ckpt; omit it",
     "print_config": "repeat cannot print a config; use --dry_run, or fit --print_config",
 }
-"""Arguments of `fit` that cannot be given to `repeat`, each with the reason."""
+"""Arguments of `fit` that cannot be given to `repeat`, and the reason for each of them."""
 
 
 class Repeat:
     """Runs every config with every seed, each run in its own process.
 
-    All configs are run with one seed before the next seed, so that the finished runs are comparable if `repeat` is
-    stopped. A run is identified by its config, the further arguments and its seed. A run with results is skipped. A
-    stopped run is resumed from its last.ckpt in a new folder. A run that fails does not stop the others. The output of
-    each run is written to a .log file next to its folder. A second `repeat` at the same time skips runs that the first
-    one has begun. All further arguments are passed to `fit`, for all runs (`--trainer.max_epochs 6`).
+    All configs are run with one seed before the next seed begins. If `repeat` is stopped, the finished runs are
+    therefore comparable. A run is identified by its config, the further arguments and its seed. If it has results, it
+    is skipped. If it was stopped, a run in a new folder continues from its last.ckpt. If a run fails, the other runs
+    continue. The output of each run is written to a .log file next to its folder. If two commands `repeat` run at the
+    same time, a command skips the runs that the other command has begun. All further arguments are passed to `fit`, for
+    all runs (`--trainer.max_epochs 6`).
 
     Args:
-        configs: paths of configs of `fit`; the names of their runs (run.name) must differ.
+        configs: paths of configs of `fit`. The names of their runs (run.name) must differ.
         seeds: number of seeds, counted from 0, or a list of seeds (`[3, 7]`).
-        max_parallel: number of runs at a time. Each run has its own GPU if there are enough; without GPUs the runs
-            share the cores.
-        dry_run: whether the commands are only printed, and nothing is run.
+        max_parallel: number of runs at a time. If there are enough GPUs, each run has its own GPU. Without GPUs, the
+            runs share the cores.
+        dry_run: whether the commands are only printed, and not run.
     """
 
     def __init__(
@@ -67,8 +68,8 @@ class Repeat:
             arguments: further arguments of `fit`, for all runs.
 
         Raises:
-            ConfigError: for a config that `fit` rejects, before any run is started.
-            RunError: for runs that failed, after the others have ended.
+            ConfigError: if a config has an error. It is raised before any run is started.
+            RunError: if runs have failed. It is raised after all runs have ended.
         """
         for argument in arguments:
             name = argument.partition("=")[0].lstrip("-").rstrip("+")
@@ -79,7 +80,7 @@ class Repeat:
                 raise ConfigError(f"{name} is not a field{nearest(name, own)}")
         configs = self._resolve(arguments)
         if unequal := differences(configs):
-            self._say(f"warning: the budgets are not equal: {unequal}")
+            self._say(f"warning: the runs are not comparable: {unequal}")
         jobs = [Job(config, seed) for seed in self.seeds for config in configs]
         for config in configs:
             new_jobs = [job for job in jobs if job.config is config and not job.attempts()]
@@ -98,7 +99,7 @@ class Repeat:
         return self._conclude(outcomes, arguments)
 
     def _resolve(self, arguments: list[str]) -> list[Config]:
-        with ThreadPoolExecutor(4) as pool:  # each is a process that takes seconds
+        with ThreadPoolExecutor(4) as pool:  # each call starts a process that takes seconds
             configs = [*pool.map(lambda path: resolve(path, arguments), self.configs)]
         names: dict[tuple[str, str], str] = {}
         for config in configs:
@@ -184,7 +185,7 @@ def _rows(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
 
 
 def _result(results: dict[str, Any]) -> str:
-    """Return the test accuracy as text, else that of kNN, else the validation accuracy; '' if there is none."""
+    """Return the first of these values as text: test accuracy, test accuracy of kNN, validation accuracy; else ''."""
     metrics = results.get("metrics") or {}
     suffixes = {"test/acc": "", "test/knn": " kNN", "val/acc": " of the validation images"}
     return next((f"{metrics[n]:.2%}{suffix}" for n, suffix in suffixes.items() if metrics.get(n) is not None), "")

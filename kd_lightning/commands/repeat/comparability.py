@@ -1,4 +1,4 @@
-"""Check whether the runs of several configs are comparable: the same epochs, images, data and split."""
+"""Check whether the runs of several configs are comparable: same epochs, number of images, data and split."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ _NOT_THE_DATA = (
 
 
 def differences(configs: list[Config]) -> str:
-    """Return one line on the differences that make the configs' runs unequal, with the values; '' if there are none."""
+    """Return one line with the settings that make the runs less comparable, and their values; '' if there are none."""
     parts = []
     for title, value_of in _FIELDS.items():
         values = {config.path: value_of(config.content) for config in configs}
@@ -23,7 +23,7 @@ def differences(configs: list[Config]) -> str:
 
 
 def _images(content: dict[str, Any]) -> str:
-    """Return in words the training images of a run if max_steps limits them, else the training images of an epoch."""
+    """Return as text the number of training images: of the run if max_steps is set, otherwise of an epoch."""
     data, trainer = content["data"]["init_args"], content["trainer"]
     batch = data.get("global_batch_size") or data.get("batch_size")
     steps, limit = trainer["max_steps"], trainer["limit_train_batches"]
@@ -45,7 +45,7 @@ def _split(content: dict[str, Any]) -> str:
 
 
 def _select(content: dict[str, Any]) -> str | None:
-    return content["protocol"]["select"]  # None: depends on the run; `compare` reports the selected checkpoint
+    return content["protocol"]["select"]  # None means that the run decides; `compare` reports the selected checkpoint
 
 
 _FIELDS: dict[str, Callable[[dict[str, Any]], Any]] = {

@@ -1,4 +1,4 @@
-"""The jobs of `repeat`: each config with each seed, with the folders and the state of its runs."""
+"""The jobs of `repeat`: one job for each config and seed, with the folders and the state of its runs."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from kd_lightning.runs.differences import differences, in_words
 FIT = (sys.executable, "-m", "kd_lightning", "fit")
 """Command that starts a run."""
 MARK = "repeat-"
-"""Prefix of the ids of these runs."""
+"""Prefix of the ids of the runs that `repeat` starts."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Config:
 
     Args:
         path: path of the file.
-        content: all values, including the defaults and the further arguments.
+        content: all settings, including the defaults and the further arguments.
     """
 
     path: str
@@ -37,13 +37,13 @@ class Config:
 
     @property
     def name(self) -> str:
-        """Name of the config's runs, with {seed} for the seed, as in `Run`."""
+        """Name of the config's runs, in which `{seed}` stands for the seed, as in `Run`."""
         method = self.content["model"]["class_path"].rpartition(".")[2].lower()
         return self.content["run"]["name"] or f"{method}-s{{seed}}"
 
     @property
     def run_config(self) -> dict[str, Any]:
-        """The settings that identify the config's runs: all except the seed and those of folders and loggers."""
+        """The settings that identify the config's runs: all settings except the seed, the folders and the loggers."""
         content = {key: value for key, value in self.content.items() if key not in ("seed_everything", "config")}
         return {**content, "run": {"project": self.content["run"]["project"], "name": self.name}}
 
@@ -52,7 +52,8 @@ class Config:
 class Job:
     """A config with a seed.
 
-    Its runs are in one folder. The first run is named `id`; runs that resume it or start again are `id-r1`, `id-r2`.
+    A job may have several runs, all in the folder `parent_dir`. The folder of the first run is named `id`. If a run was
+    stopped, the next run resumes it or starts again, in the folder `id-r1`, then `id-r2`, and so on.
     """
 
     config: Config
@@ -60,7 +61,7 @@ class Job:
 
     @property
     def id(self) -> str:
-        """The digest of the config, the further arguments and the seed."""
+        """A digest of the config, the further arguments and the seed."""
         text = json.dumps([self.config.run_config, self.seed], sort_keys=True, default=str)
         return MARK + hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -73,7 +74,7 @@ class Job:
         )
 
     def attempts(self) -> list[Path]:
-        """Return the folders of the existing runs, the latest last."""
+        """Return the folders of the existing runs, in the order of their start."""
         folders = {number: path for number, path in self._numbered() if path.is_dir()}
         return [folders[number] for number in sorted(folders)]
 
@@ -82,7 +83,7 @@ class Job:
         for folder in reversed(self.attempts()):
             try:
                 results = json.loads((folder / "results.json").read_text())
-            except (OSError, ValueError):  # an incomplete file is not a result
+            except (OSError, ValueError):  # the file is missing or incomplete
                 continue
             if isinstance(results, dict):
                 return folder, results
@@ -99,7 +100,7 @@ class Job:
         return self.parent_dir / (self.id if number == 0 else f"{self.id}-r{number}")
 
     def command(self, arguments: list[str], folder: Path) -> list[str]:
-        """Return the command that runs the job into a folder, and resumes it from its checkpoint if there is one.
+        """Return the command that runs the job in a folder; if the job has a checkpoint, the command resumes from it.
 
         Args:
             arguments: further arguments of `fit`.
@@ -111,10 +112,10 @@ class Job:
         return [*line, f"--ckpt_path={checkpoint}"] if checkpoint else line
 
     def changed(self) -> str:
-        """Return in words how the config differs from that of the latest other repeated run of this name and seed.
+        """Return as text how the config differs from that of an earlier run with the same name and seed.
 
-        A run of this name with other settings is not a run of this job: it remains, and this job starts a new run.
-        Return '' if there is no such run.
+        The earlier run is the latest run of another job of `repeat`. It remains, and this job starts a new run. Return
+        '' if there is no such run.
         """
         others = [path for path in self.parent_dir.glob(f"{MARK}*/config.yaml") if path.parent not in self.attempts()]
         for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
@@ -148,7 +149,7 @@ def resolve(path: str, arguments: list[str]) -> Config:
 
 
 def last_error(text: str, status: int) -> str:
-    """Return the last line of a process's output that begins with `error:`, else the last line."""
+    """Return the last line of a process's output that begins with `error:`, or the last line if there is none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     line = (errors or lines or [f"it ended with status {status} and without output"])[-1]

@@ -1,4 +1,4 @@
-"""Run jobs as processes: several at a time, each with its devices, its lock and its log."""
+"""Run jobs as processes: several at a time, each with its own devices, lock and log."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from kd_lightning.commands.repeat.plan import Job, last_error
 from kd_lightning.runs.lock import Lock
 
 PATIENCE = 60.0
-"""Maximum seconds between a signal to stop and the end of a run; a run that takes longer is killed."""
+"""Number of seconds that a run may take to end after a signal; a run that takes longer is killed."""
 
 
 @dataclass
@@ -26,12 +26,12 @@ class Outcome:
 
     job: Job
     state: str
-    """`done before`, `ran`, `resumed`, `failed`, `elsewhere` (another process runs it), `stopped` or `not begun`; with
-    dry_run `would run` or `would resume`."""
+    """`done before`, `ran`, `resumed`, `failed`, `elsewhere` (another process runs the job), `stopped` or `not begun`.
+    With `dry_run`, it is `done before`, `would run` or `would resume`."""
     folder: Path | None = None
     seconds: float | None = None
     message: str = ""
-    """The error of a failed job, or the holder of the lock of a job that runs elsewhere."""
+    """The error of a job that failed, or the process that runs a job elsewhere."""
     results: dict[str, Any] = field(default_factory=dict)
 
 
@@ -51,8 +51,8 @@ class Processes:
 
     Args:
         arguments: further arguments of `fit`, for all runs.
-        environments: environment variables of each simultaneous run; their number is the number of runs at a time.
-        say: function that reports a line about the progress.
+        environments: list of environment variables, with one element for each of the runs that run at the same time.
+        say: function that prints a line about the progress.
     """
 
     def __init__(self, arguments: list[str], environments: list[dict[str, str]], say: Callable[[str], None]) -> None:
@@ -87,11 +87,11 @@ class Processes:
         return [outcomes.get(job.id) or Outcome(job, "not begun") for job in jobs]
 
     def _start(self, job: Job) -> Outcome | None:
-        """Start a job and return None; if it cannot or need not be started, return its outcome."""
+        """Start a job and return None; if the job cannot or need not be started, return its outcome instead."""
         lock = Lock(job.parent_dir / f"{job.id}.lock")
         if not lock.take():
             return Outcome(job, "elsewhere", message=lock.holder())
-        if result := job.result():  # read after the lock is taken, because another process may just have finished it
+        if result := job.result():  # read after the lock is taken: another process may just have finished the job
             lock.free()
             folder, results = result
             return Outcome(job, "done before", folder, results.get("seconds"), results=results)
@@ -106,7 +106,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 env=self.environments[place],
                 pass_fds=[lock.number],
-                start_new_session=True,  # only this process gets Ctrl-C, and it stops the runs
+                start_new_session=True,  # Ctrl-C reaches only this process, which then stops the runs
             )
         lock.sign(process.pid)
         self.running.append(_Running(job, folder, lock, place, state, process, time.monotonic()))
@@ -132,7 +132,7 @@ class Processes:
 
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:
-        """Count signals inside the block instead of ending this process, so that its children are ended first."""
+        """Count signals inside the block, so that they do not end this process before it has ended its children."""
 
         def stop(number: int, frame: FrameType | None) -> None:
             self.stops += 1
@@ -140,7 +140,7 @@ class Processes:
         before = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # ignored by nohup and in background jobs
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and background jobs ignore some signals
                     before[number] = signal.signal(number, stop)
         try:
             yield
@@ -153,13 +153,13 @@ class Processes:
 
 
 def environments(max_parallel: int, *, gpus: int, each: int = 1) -> list[dict[str, str]]:
-    """Return the environment variables of each simultaneous run.
+    """Return the environment variables of the runs that run at the same time, one dict for each run.
 
-    If there are GPUs for all runs, each run has its own GPUs. Without GPUs, each run has its share of the cores.
+    If there are enough GPUs for all runs, each run has its own GPUs. Without GPUs, each run has a share of the cores.
 
     Args:
-        max_parallel: number of simultaneous runs.
-        gpus: number of GPUs that the runs may use; 0: none.
+        max_parallel: number of runs at a time.
+        gpus: number of GPUs that the runs may use; 0 means that they use none.
         each: number of GPUs of one run.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -17,7 +17,7 @@ Fill = tuple[float, float, float]
 
 
 class _Policy(Augmentation):
-    """Base of policies with several rounds: in each round, every image gets one random operation from a list."""
+    """Base of policies with several rounds. Each round applies one random operation from a list to every image."""
 
     names: tuple[str, ...]
     shear, rotation = 0.3, 30.0
@@ -68,11 +68,11 @@ class RandAugment(_Policy):
     """Applies several operations with one magnitude (Cubuk et al. 2020), with torchvision's list and ranges.
 
     Args:
-        num_ops: number of operations, applied in order.
-        magnitude: magnitude of the operations, from 0 to `bins` - 1.
-        bins: number of magnitudes.
-        interpolation: interpolation of operations that move pixels.
-        fill: colour of pixels from outside the image.
+        num_ops: Number of operations that are applied to an image, one after the other.
+        magnitude: Magnitude of the operations, from 0 to `bins` - 1.
+        bins: Number of magnitudes.
+        interpolation: Interpolation of operations that move pixels.
+        fill: Colour of pixels from outside the image.
     """
 
     names = tuple(
@@ -118,9 +118,9 @@ class TrivialAugment(RandAugment):
     """Applies one operation with a random magnitude (Müller & Hutter 2021), as torchvision's TrivialAugmentWide.
 
     Args:
-        bins: number of magnitudes.
-        interpolation: interpolation of operations that move pixels.
-        fill: colour of pixels from outside the image.
+        bins: Number of magnitudes.
+        interpolation: Interpolation of operations that move pixels.
+        fill: Colour of pixels from outside the image.
     """
 
     shear, rotation, enhancement, lost_bits = 0.99, 135.0, 0.99, 6
@@ -141,17 +141,17 @@ class TrivialAugment(RandAugment):
 
 
 class TimmRandAugment(_Policy):
-    """timm's RandAugment with increasing severity; the defaults are `rand-m9-mstd0.5-inc1`, as in DeiT.
+    """timm's RandAugment with increasing severity. The defaults are `rand-m9-mstd0.5-inc1`, as in DeiT.
 
-    Each operation of a round is applied with probability 0.5. timm uses Pillow's bicubic interpolation with a = -0.5;
-    grid_sample, which is used here, has a = -0.75.
+    Each operation of a round is applied with probability 0.5. timm uses Pillow's bicubic interpolation with a = -0.5.
+    The function grid_sample, which is used here, has a = -0.75.
 
     Args:
-        magnitude: mean magnitude, from 0 to 10.
-        magnitude_std: standard deviation of the magnitude.
-        num_ops: number of rounds.
-        interpolation: interpolation of operations that move pixels.
-        fill: colour of pixels from outside the image; default: ImageNet's mean.
+        magnitude: Mean magnitude, from 0 to 10.
+        magnitude_std: Standard deviation of the magnitude.
+        num_ops: Number of rounds.
+        interpolation: Interpolation of operations that move pixels.
+        fill: Colour of pixels from outside the image. Default: ImageNet's mean.
     """
 
     names = tuple(

@@ -10,31 +10,31 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold_in, named_key, uniform
 
 CHUNK = 16
-"""Images per chunk on a CPU, so that intermediate results fit into its cache."""
+"""Number of images per chunk on a CPU. Intermediate results of this number of images fit into the CPU's cache."""
 
 
 class Augmentation(ABC):
-    """A random, label-preserving change of images."""
+    """Base class of random changes of images that keep the label."""
 
     @abstractmethod
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        """Return changed images N,3,H,W (uint8, or float in [0, 1]); the change of an image depends only on its key.
+        """Return changed images N,3,H,W (uint8, or float in [0, 1]). The change of an image depends only on its key.
 
         Args:
-            images: N,3,H,W; they may be overwritten. Augmentations that only move pixels return uint8 for uint8; others
-                return float in [0, 1].
-            keys: N int64.
+            images: Images N,3,H,W, which may be overwritten. For uint8 images, augmentations that only move pixels
+                return uint8. All other augmentations return float in [0, 1].
+            keys: Keys of the samples, N int64.
         """
 
 
 def augment(images: Tensor, keys: Tensor, augmentations: Sequence[Augmentation], *, num_done: int = 0) -> Tensor:
-    """Apply augmentations in order, each with its own keys; `images` may be overwritten.
+    """Apply augmentations in order, each with its own keys. The tensor `images` may be overwritten.
 
     Args:
-        images: N,3,H,W.
-        keys: N int64.
-        augmentations: augmentations to apply.
-        num_done: number of augmentations at the start of the list to skip, because they have already been applied.
+        images: Images N,3,H,W.
+        keys: Keys of the samples, N int64.
+        augmentations: Augmentations to apply.
+        num_done: Number of augmentations at the start of the list that have already been applied. They are skipped.
     """
     for position, augmentation in enumerate(augmentations):
         if position >= num_done:
@@ -43,7 +43,7 @@ def augment(images: Tensor, keys: Tensor, augmentations: Sequence[Augmentation],
 
 
 def view_keys(keys: Tensor, view: int) -> Tensor:
-    """Return the keys of view 0, 1, 2, ... of the samples; view 0 has the samples' keys."""
+    """Return the keys of a view (0, 1, 2, ...) of the samples. View 0 has the keys of the samples."""
     return keys if view == 0 else named_key(keys, f"view {view}")
 
 
@@ -60,8 +60,9 @@ def between(keys: Tensor, low: float, high: float, draw: int = 0) -> Tensor:
 def apply_to_selected(images: Tensor, selected: Tensor, change: Callable[..., Tensor], *parameters: Tensor) -> Tensor:
     """Replace the selected images (N bool) by the result of `change` in place, and return all images.
 
-    Only selected images are computed, in chunks that fit into a CPU's cache; `change` gets copies of the images and
-    the corresponding rows of the parameters, N each. On a GPU this synchronises to get the number of selected images.
+    Only selected images are computed, in chunks that fit into a CPU's cache. `change` gets copies of these images and
+    the same rows of the parameters, which have N rows each. On a GPU, this function waits for the number of selected
+    images.
     """
     rows = selected.nonzero()[:, 0]
     size = CHUNK if images.device.type == "cpu" else len(images)
@@ -72,13 +73,13 @@ def apply_to_selected(images: Tensor, selected: Tensor, change: Callable[..., Te
 
 
 def sizes(tries: Tensor, area: Tensor | float, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
-    """Return 2,...: the sides of boxes in integer pixels, with uniform share of the area and uniform log ratio.
+    """Return the sides of random boxes in integer pixels: 2,... The share of the area and the log ratio are uniform.
 
     Args:
-        tries: int64 keys; draws 0 and 1 are used.
-        area: area of the images in pixels, a number or a tensor like `tries`.
-        scale: smallest and largest share of the area.
-        ratio: smallest and largest ratio of the first side to the second.
+        tries: Keys of the boxes, int64. The draws 0 and 1 are used.
+        area: Area of the images in pixels: a number, or a tensor like `tries`.
+        scale: Smallest and largest share of the area.
+        ratio: Smallest and largest ratio of the first side to the second.
     """
     area = area * between(tries, *scale, 0)
     low, high = torch.tensor(ratio).log().tolist()
@@ -90,7 +91,7 @@ def check_probability(value: float) -> float:
     """Return a probability after checking it.
 
     Raises:
-        ConfigError: if it is not in [0, 1].
+        ConfigError: if the probability is not in [0, 1].
     """
     if not 0 <= value <= 1:
         raise ConfigError(f"probability: {value} is not in [0, 1]")
@@ -98,12 +99,12 @@ def check_probability(value: float) -> float:
 
 
 def check_range(field: str, low: float, high: float, *, minimum: float = 0.0, maximum: float = float("inf")) -> None:
-    """Raise an error if low and high are not in this order, or not from minimum to maximum.
+    """Raise an error if low is above high, or if one of them is not from minimum to maximum.
 
     Raises:
-        ConfigError: for such a range; the message names the field.
+        ConfigError: in these cases. The message names the field.
     """
     if not minimum <= low <= high <= maximum:
         raise ConfigError(
-            f"{field}: [{low}, {high}] is not a range from {minimum:g} to {maximum:g}, smaller value first"
+            f"{field}: [{low}, {high}] is not valid; give two values from {minimum:g} to {maximum:g}, the smaller first"
         )

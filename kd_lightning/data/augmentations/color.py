@@ -21,33 +21,33 @@ from kd_lightning.randomness import fold_in
 
 
 def blend(images: Tensor, reference: Tensor, factor: Tensor) -> Tensor:
-    """Return reference + factor (images - reference), clamped to [0, 1], for float N,3,H,W and N factors."""
+    """Return reference + factor x (images - reference), clamped to [0, 1], for float images N,3,H,W and N factors."""
     factor = factor[:, None, None, None]
     return images.mul_(factor).add_(reference * (1 - factor)).clamp_(0, 1)
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the brightness: factor 0 gives black, 1 changes nothing."""
+    """Change the brightness. Factor 0 gives black, and factor 1 changes nothing."""
     return images.mul_(factor[:, None, None, None]).clamp_(0, 1)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the contrast: factor 0 gives the mean gray, 1 changes nothing."""
+    """Change the contrast. Factor 0 gives the mean gray, and factor 1 changes nothing."""
     return blend(images, gray(images.flatten(2).mean(dim=2)[:, :, None, None]), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the saturation: factor 0 gives gray, 1 changes nothing."""
+    """Change the saturation. Factor 0 gives gray, and factor 1 changes nothing."""
     return blend(images, gray(images), factor)
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Change the sharpness: factor 0 smooths over 3x3 pixels, 1 changes nothing."""
+    """Change the sharpness. Factor 0 smooths over 3x3 pixels, and factor 1 changes nothing."""
     return blend(images, tv.adjust_sharpness(images, 0.0), factor)
 
 
 def hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Rotate hues by a share of the colour circle; 0 and 1 change nothing."""
+    """Rotate the hues by a share of the colour circle. The shares 0 and 1 change nothing."""
     red, green, blue = images.unbind(1)
     top = torch.maximum(torch.maximum(red, green), blue)
     chroma = top - torch.minimum(torch.minimum(red, green), blue)
@@ -66,7 +66,7 @@ def hue(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def gray(images: Tensor) -> Tensor:
-    """Return N,1,H,W: the luma of ITU-R 601, with torchvision's weights."""
+    """Return the luma of ITU-R 601 with torchvision's weights, N,1,H,W."""
     luma = images[:, :1] * 0.2989
     return luma.add_(images[:, 1:2], alpha=0.587).add_(images[:, 2:], alpha=0.114)
 
@@ -87,11 +87,12 @@ class ColorJitter(Augmentation):
     """Changes brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter.
 
     Args:
-        brightness: largest change b of the brightness: the factor is drawn from [1 - b, 1 + b] and is at least 0.
-        contrast: largest change of the contrast, as for brightness.
-        saturation: largest change of the saturation, as for brightness.
-        hue: largest rotation h of the hue, at most 0.5: the rotation is drawn from [-h, h] of the colour circle.
-        probability: probability that an image is changed.
+        brightness: Largest change b of the brightness. The factor is drawn from [1 - b, 1 + b], but is at least 0.
+        contrast: Largest change of the contrast, as for brightness.
+        saturation: Largest change of the saturation, as for brightness.
+        hue: Largest rotation h of the hue, at most 0.5. The rotation is drawn from [-h, h]; 1 is the full colour
+            circle.
+        probability: Probability that an image is changed.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class RandomGrayscale(Augmentation):
     """Converts to gray (three equal channels) with a probability, as torchvision's RandomGrayscale.
 
     Args:
-        probability: probability of the conversion.
+        probability: Probability of the conversion.
     """
 
     def __init__(self, probability: float = 0.2) -> None:
@@ -149,9 +150,9 @@ class GaussianBlur(Augmentation):
     """Blurs with a Gaussian of random width, as torchvision's GaussianBlur.
 
     Args:
-        sigma: smallest and largest standard deviation in pixels.
-        kernel_size: size of the kernel in pixels, an odd number; it is reduced for small images.
-        probability: probability that an image is blurred.
+        sigma: Smallest and largest standard deviation in pixels.
+        kernel_size: Size of the kernel in pixels, an odd number. The size is reduced for small images.
+        probability: Probability that an image is blurred.
     """
 
     def __init__(

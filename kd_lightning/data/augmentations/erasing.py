@@ -20,7 +20,7 @@ from kd_lightning.randomness import fold_in, integers, normal, uniform
 
 
 def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Return N,1,H,W bool: the pixels inside boxes N,4 (left, top, right, bottom)."""
+    """Return a bool mask N,1,H,W of the pixels inside the boxes N,4 (left, top, right, bottom)."""
     x, y = torch.arange(width, device=boxes.device), torch.arange(height, device=boxes.device)
     left, top, right, bottom = (edge[:, None] for edge in boxes.unbind(1))
     return (((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :])[:, None]
@@ -30,11 +30,12 @@ class RandomErasing(Augmentation):
     """Erases a random rectangle with a probability (Zhong et al. 2017), as RandomErasing in torchvision and timm.
 
     Args:
-        probability: probability of erasing.
-        scale: smallest and largest share of the image's area.
-        ratio: smallest and largest height over width.
-        fill: colour of the rectangle: `black`, `mean` (ImageNet's mean), or `noise` (normal noise around the mean in
-            every pixel). timm calls the noise `pixel` and adds it after normalisation; here it is clamped to [0, 1].
+        probability: Probability of erasing.
+        scale: Smallest and largest share of the image's area.
+        ratio: Smallest and largest ratio of the height to the width.
+        fill: Colour of the rectangle: `black`, `mean` (ImageNet's mean), or `noise` (normal noise around the mean in
+            every pixel). timm calls the noise `pixel`, and adds it after the normalisation. Here the noise is added
+            before the normalisation and clamped to [0, 1].
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class RandomErasing(Augmentation):
         self.probability, self.scale, self.ratio, self.fill = check_probability(probability), scale, ratio, fill
 
     def boxes(self, keys: Tensor, height: int, width: int) -> Tensor:
-        """Return N,4: left, top, right, bottom; a box is empty if none of ten tries is smaller than the image."""
+        """Return boxes N,4 (left, top, right, bottom). A box is empty if none of its ten tries fits into the image."""
         tries = fold_in(keys[:, None], torch.arange(10, device=keys.device))
         tall, wide = sizes(tries, height * width, self.scale, self.ratio)
         fits = (tall < height) & (wide < width)
@@ -77,8 +78,8 @@ class Cutout(Augmentation):
     """Erases a square around a random pixel, clipped at the border (DeVries & Taylor 2017).
 
     Args:
-        size: side of the square in pixels; the paper uses 16 for CIFAR-10, 8 for CIFAR-100.
-        probability: probability of erasing.
+        size: Side of the square in pixels. The paper uses 16 for CIFAR-10 and 8 for CIFAR-100.
+        probability: Probability of erasing.
     """
 
     def __init__(self, size: int = 16, probability: float = 1.0) -> None:

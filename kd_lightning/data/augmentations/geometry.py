@@ -18,11 +18,12 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 class RandomCrop(Augmentation):
-    """Pads images and crops them to their size at a random offset, as torchvision's RandomCrop(size, padding).
+    """Pads images, and crops them to their original size at a random offset, as torchvision's RandomCrop(size,
+    padding).
 
     Args:
-        padding: number of pixels added on each side.
-        mode: values of the padding: zeros, or the image reflected at its border.
+        padding: Number of pixels that are added on each side.
+        mode: Values of the padding: zeros, or the image reflected at its border.
     """
 
     def __init__(self, padding: int = 4, mode: Literal["zero", "reflect"] = "zero") -> None:
@@ -61,7 +62,7 @@ class HorizontalFlip(Augmentation):
     """Flips left and right with a probability.
 
     Args:
-        probability: probability of the flip.
+        probability: Probability of the flip.
     """
 
     def __init__(self, probability: float = 0.5) -> None:
@@ -78,7 +79,7 @@ class HorizontalFlip(Augmentation):
 
 
 def _mirrored(array: np.ndarray) -> np.ndarray:
-    """Return the array reversed along the last axis, eight bytes at a time, which is several times faster."""
+    """Return the array reversed along the last axis. Reversing eight bytes at a time is several times faster."""
     if array.dtype == np.uint8 and array.shape[-1] % 8 == 0:
         return np.ascontiguousarray(array).view(np.uint64)[..., ::-1].byteswap().view(np.uint8)
     return array[..., ::-1]
@@ -87,13 +88,14 @@ def _mirrored(array: np.ndarray) -> np.ndarray:
 class RandomResizedCrop(Augmentation):
     """Crops a box of random area and shape and resizes it to a square (Szegedy et al. 2015; torchvision's class).
 
-    If it is the first augmentation and images are not in memory, it crops at the full resolution of the files.
+    If this is the first augmentation and the images are resized when they are decoded, the box is cropped from the
+    image at the full resolution of its file.
 
     Args:
-        size: side of the result in pixels. Default: the side of the images.
-        scale: smallest and largest share of the image's area.
-        ratio: smallest and largest width over height.
-        interpolation: interpolation of the resizing, which is antialiased.
+        size: Side of the result in pixels. Default: the side of the images.
+        scale: Smallest and largest share of the image's area.
+        ratio: Smallest and largest ratio of the width to the height.
+        interpolation: Interpolation of the resizing, which is antialiased.
     """
 
     def __init__(
@@ -111,7 +113,10 @@ class RandomResizedCrop(Augmentation):
         self.resample = Image.Resampling[interpolation.upper()]
 
     def boxes(self, keys: Tensor, heights: Tensor, widths: Tensor) -> Tensor:
-        """Return left, top, right, bottom in integer pixels, ...,4 float32, for keys ...; sizes are broadcast."""
+        """Return a box for each key: left, top, right and bottom in integer pixels, ...,4 float32.
+
+        The sizes of the images are broadcast to the keys.
+        """
         tries = fold_in(keys[..., None], torch.arange(10, device=keys.device))
         heights, widths = (x.to(torch.float32)[..., None].expand(tries.shape) for x in (heights, widths))
         width, height = sizes(tries, heights * widths, self.scale, self.ratio)
@@ -149,9 +154,9 @@ def resize_boxes(images: Tensor, boxes: Tensor, size: int, interpolation: Interp
 
     Args:
         images: N,3,H,W float.
-        boxes: N,4: left, top, right, bottom in pixels.
-        size: side of the result.
-        interpolation: bilinear, or bicubic (a = -0.5, as in Pillow).
+        boxes: Boxes N,4 (left, top, right, bottom) in pixels.
+        size: Side of the result.
+        interpolation: Bilinear, or bicubic (a = -0.5, as in Pillow).
     """
     count, channels, height, width = images.shape
     horizontal = _resampling(boxes[:, 0], boxes[:, 2], width, size, interpolation)
@@ -163,7 +168,10 @@ def resize_boxes(images: Tensor, boxes: Tensor, size: int, interpolation: Interp
 
 
 def _resampling(start: Tensor, stop: Tensor, size: int, out: int, interpolation: Interpolation) -> Tensor:
-    """Return N,out,size: weights of `size` pixels for each of `out` pixels, for a range of pixels per sample."""
+    """Return matrices N,out,size that resize one range of pixels per sample.
+
+    A row contains the weights of the `size` pixels of the image for one of the `out` pixels of the result.
+    """
     scale = ((stop - start) / out)[:, None, None]
     centers = start[:, None, None] + (torch.arange(out, device=start.device)[:, None] + 0.5) * scale
     pixels = torch.arange(size, device=start.device) + 0.5

@@ -68,7 +68,7 @@ def _rotate(degrees: Tensor, height: int, width: int) -> Tensor:
 
 
 def _matrix(**entries: Tensor) -> Tensor:
-    """Return N,2,3: map from a pixel of the result to its source; missing entries are those of the identity."""
+    """Return maps N,2,3 from a pixel of the result to its source. Missing entries are those of the identity."""
     first = next(iter(entries.values()))
     default = {"a": 1.0, "e": 1.0}
     rows = [entries.get(name, torch.full_like(first, default.get(name, 0.0))) for name in "abcdef"]
@@ -82,14 +82,15 @@ def warp(
     mode: str = "nearest",
     fill: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Tensor:
-    """Apply an affine map to images; pixels from outside get a fill colour.
+    """Apply an affine map to images. Pixels from outside the image get a fill colour.
 
     Args:
-        images: N,3,H,W.
-        amount: N, the parameters of the map.
-        matrix: function of the parameter and the images' height and width that returns N,2,3 in pixels.
-        mode: interpolation: nearest, bilinear or bicubic.
-        fill: colour of pixels from outside.
+        images: Images N,3,H,W.
+        amount: Parameters N of the map.
+        matrix: Function that returns the map N,2,3 in pixels for the parameters, the height and the width of the
+            images.
+        mode: Interpolation: nearest, bilinear or bicubic.
+        fill: Colour of pixels from outside the image.
     """
     height, width = images.shape[-2:]
     theta = matrix(amount.float(), height, width)
@@ -126,5 +127,5 @@ WARPS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
 
 
 def table(mode: str, fill: tuple[float, float, float]) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-    """Return all operations by name; those that move pixels use this interpolation mode and fill colour."""
+    """Return all operations by name. Operations that move pixels use this interpolation mode and fill colour."""
     return OPERATIONS | {name: partial(warp, matrix=m, mode=mode, fill=fill) for name, m in WARPS.items()}

@@ -12,13 +12,14 @@ Preset = Literal["cifar", "imagenet", "moco_v2", "deit"]
 
 
 def preset(name: Preset) -> list[Augmentation]:
-    """Return the augmentations of a published recipe; crops have the size of the images.
+    """Return the augmentations of a published recipe. Crops have the size of the images.
 
-    - cifar: crop after 4 pixels of padding, flip (He et al. 2016).
-    - imagenet: RandomResizedCrop, flip (torchvision's reference training).
-    - moco_v2: Chen et al. 2020, in the order of the released code; CoSS uses it for training.
-    - deit: Touvron et al. 2021 by timm's create_transform: bicubic RandomResizedCrop, flip, rand-m9-mstd0.5-inc1,
-      erasing 0.25. Its mixup 0.8 and CutMix 1.0 are set in `data.mixing`, its repeated augmentation in `data.repeats`.
+    - cifar: crop after 4 pixels of padding, and flip (He et al. 2016).
+    - imagenet: RandomResizedCrop and flip (torchvision's reference training).
+    - moco_v2: the augmentations of Chen et al. 2020, in the order of the released code. CoSS is trained with them.
+    - deit: the augmentations of Touvron et al. 2021, as in timm's create_transform: bicubic RandomResizedCrop, flip,
+      rand-m9-mstd0.5-inc1, and erasing with probability 0.25. DeiT also uses mixup 0.8 and CutMix 1.0 (set them in
+      `data.mixing`), and repeated augmentation (set it in `data.repeats`).
     """
     if name == "cifar":
         return [RandomCrop(4), HorizontalFlip()]

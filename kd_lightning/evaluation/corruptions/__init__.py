@@ -1,12 +1,14 @@
-"""The 15 common corruptions of Hendrycks and Dietterich 2019, batched, as functions of the samples' keys.
+"""The 15 common corruptions of Hendrycks and Dietterich 2019, for batches of images.
 
-Benchmarking Neural Network Robustness to Common Corruptions and Perturbations (ICLR 2019): ImageNet-C, CIFAR-10-C and
-Tiny-ImageNet-C. The constants are from the published code for images of 224, 32 and 64 pixels; other sizes use the
-constants of the nearest of these sizes by ratio. The random numbers differ from those of the published images, but have
-the same distribution; only frost is inferred (see `frost`).
+The paper is "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations" (ICLR 2019). Its image
+sets are ImageNet-C, CIFAR-10-C and Tiny-ImageNet-C, with images of 224, 32 and 64 pixels. The constants for these sizes
+are from the published code. Other sizes use the constants of the size with the nearest ratio. The random numbers depend
+on the keys of the samples. They differ from those of the published images, but have the same distribution. Only frost
+differs from the published code (see the module `frost`).
 
 A higher severity does not always cause a larger squared error. Some published constants of glass_blur, frost and
-elastic_transform do not increase with the severity, and at 32 pixels those of motion_blur do not increase from 3 to 4.
+elastic_transform do not increase with the severity. At 32 pixels, the constants of motion_blur do not increase from
+severity 3 to 4.
 """
 
 import torch
@@ -52,20 +54,21 @@ _CHUNK_VALUES_GPU = 1 << 22
 
 
 def corrupt(images: Tensor, keys: Tensor, name: str, severity: int) -> Tensor:
-    """Return corrupted images, uint8 N,3,H,W; each is a function of its image, key, name and severity.
+    """Return corrupted images, uint8 N,3,H,W. Each result depends only on the image, its key, the name and severity.
 
     Values are truncated to integer levels as in the published code. Motion blur, pixelate and JPEG round values, as the
-    libraries of that code do. A value less than 1e-6 below a level gets that level, so that rounding errors have no
-    effect.
+    libraries of the published code do. A value less than 1e-6 below a level gets this level, so that rounding errors
+    have no effect.
 
     Args:
-        images: N,3,H,W, uint8 or float in [0, 1] (rounded to multiples of 1/255 first); they are not changed.
-        keys: N int64, the samples' keys.
-        name: name of a corruption in `CORRUPTIONS`.
-        severity: 1 to 5.
+        images: Images N,3,H,W, uint8 or float in [0, 1]. Floats are first rounded to multiples of 1/255. The tensor is
+            not changed.
+        keys: Keys of the samples, N int64.
+        name: Name of a corruption in `CORRUPTIONS`.
+        severity: Severity from 1 to 5.
 
     Raises:
-        ConfigError: for an unknown name or severity, and for images below 8 pixels.
+        ConfigError: if the name or the severity is unknown, or if a side of the images is below 8 pixels.
     """
     check_corruption(name, severity)
     if min(images.shape[-2:]) < MIN_SIDE:
@@ -84,7 +87,7 @@ def check_corruption(name: str, severity: int = 1) -> None:
     """Raise an error for an unknown corruption.
 
     Raises:
-        ConfigError: for a name that is not in `CORRUPTIONS` or a severity that is not in `SEVERITIES`.
+        ConfigError: if the name is not in `CORRUPTIONS`, or the severity is not in `SEVERITIES`.
     """
     if name not in CORRUPTIONS:
         raise ConfigError(f"corruption: there is no corruption {name!r}{nearest(name, CORRUPTIONS)}")

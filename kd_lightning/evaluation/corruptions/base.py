@@ -13,11 +13,11 @@ Corruption = Callable[[Tensor, Tensor, int], Tensor]
 """Function of uint8 images N,3,H,W, keys N and a severity from 1 to 5 that returns uint8 images N,3,H,W."""
 
 SLACK = 1e-6
-"""Tolerance below the next whole level, so that rounding errors do not change a level."""
+"""Values closer than this below the next whole level get this level, so that rounding errors have no effect."""
 
 
 def constants(table: dict[int, Sequence[Any]], images: Tensor, severity: int) -> Any:
-    """Return the constants for a severity from a table by side, for the side nearest to the images' by ratio."""
+    """Return the constants for a severity from the row of the table whose side is nearest, by ratio, to the images."""
     side = min(images.shape[-2:])
     return table[min(table, key=lambda scale: abs(math.log(scale / side)))][severity - 1]
 
@@ -28,13 +28,13 @@ def levels(values: Tensor) -> Tensor:
 
 
 def at_pixels(distribution: Callable[..., Tensor], keys: Tensor, shape: tuple[int, ...], **kwargs: Any) -> Tensor:
-    """Return N,*shape: an independent random number for every key (N) and position.
+    """Return independent random numbers N,*shape, one for every key and position.
 
     Args:
-        distribution: uniform, normal or integers of `kd_lightning.randomness`.
-        keys: N int64.
-        shape: shape of the numbers for one key.
-        **kwargs: arguments of the distribution.
+        distribution: Function `uniform`, `normal` or `integers` of `kd_lightning.randomness`.
+        keys: Keys of the samples, N int64.
+        shape: Shape of the numbers for one key.
+        **kwargs: Arguments of the distribution.
     """
     rows = fold_in(keys[:, None], torch.arange(math.prod(shape[:-1]), device=keys.device))
     columns = torch.arange(shape[-1], device=keys.device)

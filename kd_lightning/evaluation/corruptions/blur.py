@@ -44,7 +44,7 @@ ZOOM = {
 
 
 def defocus_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Convolve with a disk; the border is reflected."""
+    """Convolve the images with a disk. The border is reflected."""
     kernel = _disk(*constants(DEFOCUS, images, severity)).to(images.device)
     reach, (height, width) = len(kernel) // 2, images.shape[-2:]
     padded = F.pad(images.double(), (reach,) * 4, mode="reflect")
@@ -57,10 +57,10 @@ def defocus_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 def glass_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
     """Blur, replace pixels by neighbours, and blur again.
 
-    The published loop runs over the pixels from the lower right and intends to swap each with a neighbour; because it
-    uses views of one array, it only copies the neighbour, and so does this function. A copied pixel may have been
-    overwritten before: here each pixel has a pointer to the source of its copy, and chains of copies are followed by
-    pointer doubling, with the same result as the loop.
+    The published loop starts at the lower right pixel. It should swap each pixel with a neighbour. But the loop uses
+    views of one array, so it only copies the neighbour. This function gives the same result without a loop. In the
+    loop, a copied pixel may have been overwritten before. Therefore each pixel has a pointer to the source of its copy
+    here, and chains of copies are followed by pointer doubling.
     """
     sigma, reach, passes = constants(GLASS, images, severity)
     count, channels, height, width = images.shape
@@ -72,7 +72,7 @@ def glass_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 
 def _copied(keys: Tensor, height: int, width: int, reach: int) -> Tensor:
-    """Return N,H*W int64: the source of each pixel's value after one pass of copying over the image."""
+    """Return the source of each pixel's value after one pass of copying over the image: N,H*W int64."""
     rows, columns = torch.arange(height, device=keys.device)[:, None], torch.arange(width, device=keys.device)
     right, down = (
         at_pixels(integers, named_key(keys, way), (height, width), high=2 * reach) - reach for way in ("right", "down")
@@ -92,7 +92,7 @@ def _copied(keys: Tensor, height: int, width: int, reach: int) -> Tensor:
 
 
 def motion_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Blur as ImageMagick's motion blur, in one direction within 45 degrees of the rows; round to the nearest level."""
+    """Blur like ImageMagick's motion blur, and round. The direction is at most 45 degrees from the rows."""
     blurred = moving(images.float(), between(keys, -45, 45), *constants(MOTION, images, severity))
     return levels(blurred + 0.5)
 
@@ -101,10 +101,10 @@ def moving(images: Tensor, angle: Tensor, radius: int, sigma: float) -> Tensor:
     """Return the mean of whole-pixel shifts along a line, weighted by half a Gaussian (ImageMagick's MotionBlurImage).
 
     Args:
-        images: N,C,H,W float32; the border is replicated.
-        angle: N, in degrees.
-        radius: half of the largest shift, in pixels.
-        sigma: sigma of the weights, in pixels.
+        images: Images N,C,H,W float32. The border is replicated.
+        angle: Angles N in degrees.
+        radius: Half of the largest shift, in pixels.
+        sigma: Sigma of the weights, in pixels.
     """
     count, _, height, width = images.shape
     weights = np.exp(-0.5 * (np.arange(2 * radius + 1) / sigma) ** 2)
@@ -121,7 +121,7 @@ def moving(images: Tensor, angle: Tensor, radius: int, sigma: float) -> Tensor:
 
 
 def zoom_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Average the image and its enlargements about the centre; the first enlargement is the image itself."""
+    """Average the image and its enlargements about the centre. The first enlargement is the image itself."""
     factors = constants(ZOOM, images, severity)
     values = images.double()
     total = values.clone()
@@ -132,7 +132,7 @@ def zoom_blur(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _disk(radius: float, sigma: float) -> Tensor:
-    """Return a square kernel of odd size, float64: the published disk with a softened edge, without empty margins."""
+    """Return the published disk with a softened edge, as a square float64 kernel of odd size without empty margins."""
     half, reach = (8, 1) if radius <= 8 else (radius, 2)
     line = np.arange(-half, half + 1)
     disk = (line**2 + line[:, None] ** 2 <= radius**2).astype(np.float64)

@@ -39,8 +39,9 @@ def contrast(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 def elastic_transform(images: Tensor, keys: Tensor, severity: int) -> Tensor:
     """Apply a random affine map, then displacements that change smoothly over the image.
 
-    Both interpolate linearly and reflect the border. OpenCV's affine map, which the published code uses, rounds
-    coordinates to 1/32 of a pixel; this function does not. The constants are shares of the side, for any image size.
+    Both maps interpolate linearly and reflect the border. The published code uses OpenCV's affine map, which rounds
+    coordinates to 1/32 of a pixel. This function does not round coordinates. The constants are shares of the side, so
+    they fit any image size.
     """
     strength, sigma, reach = constants(ELASTIC, images, severity)
     height, width = images.shape[-2:]
@@ -61,7 +62,7 @@ def elastic_transform(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 
 def _affine(offsets: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return x and y, N,H,W each, of every pixel's source when three fixed points are moved by offsets N,3,2."""
+    """Return the source x and y (N,H,W each) of every pixel if offsets N,3,2 move three fixed points."""
     height, width = x.shape
     right, down, half = width // 2, height // 2, min(height, width) // 3
     corners = [(right + half, down + half), (right + half, down - half), (right - half, down - half)]
@@ -75,7 +76,11 @@ def _affine(offsets: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sampled(images: Tensor, x: Tensor, y: Tensor, *, corners: bool) -> Tensor:
-    """Interpolate linearly at x and y (N,H,W, in pixels), reflected at the border pixels' centres or outer edges."""
+    """Interpolate linearly at x and y (N,H,W, in pixels). The image is reflected at the border.
+
+    If `corners` is true, the line of reflection goes through the centres of the border pixels, otherwise along their
+    outer edges.
+    """
     height, width = images.shape[-2:]
     if corners:
         grid = torch.stack([2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1], dim=-1)
@@ -92,7 +97,7 @@ def pixelate(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 
 def jpeg_compression(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Compress with libjpeg's defaults (colours at half resolution); on the CPU, so that devices agree."""
+    """Compress with libjpeg's defaults (colours at half resolution). The CPU does this for images of all devices."""
     quality = constants(JPEG, images, severity)
     coded = (decode_jpeg(encode_jpeg(image, quality)) for image in images.cpu())
     return torch.stack([*coded]).to(images.device)

@@ -1,4 +1,4 @@
-"""Linear filters and resizing; the matrices are computed with SciPy and Pillow."""
+"""Linear filters and resizing. SciPy and Pillow compute the matrices."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from kd_lightning.evaluation.corruptions.base import levels
 
 
 def apply(images: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
-    """Map ...,H,W to ...,H',W' by matrices H',H and W',W, in float64, so that rounding errors do not change a level."""
+    """Map ...,H,W to ...,H',W' by matrices H',H and W',W. The computation is in float64 to limit rounding errors."""
     vertical, horizontal = (matrix.to(images.device) for matrix in (vertical, horizontal))
     return torch.matmul(vertical, torch.matmul(images.double(), horizontal.T))
 
@@ -25,9 +25,9 @@ def gaussian(images: Tensor, sigma: float, mode: str, truncate: float = 4.0) -> 
 
     Args:
         images: ...,H,W.
-        sigma: standard deviation in pixels; 0: no blur.
+        sigma: Standard deviation in pixels; 0 disables the blur.
         mode: SciPy's name of the boundary mode.
-        truncate: radius of the kernel in sigmas.
+        truncate: Radius of the kernel in sigmas.
     """
     height, width = images.shape[-2:]
     return apply(images, _gaussian(height, sigma, mode, truncate), _gaussian(width, sigma, mode, truncate))
@@ -36,8 +36,8 @@ def gaussian(images: Tensor, sigma: float, mode: str, truncate: float = 4.0) -> 
 def zoom(images: Tensor, factor: float) -> Tensor:
     """Enlarge the centre of images N,C,H,W to their size by linear interpolation, in float64.
 
-    As in the published code, the central ceil(side / factor) pixels are enlarged by scipy.ndimage.zoom (with
-    align_corners), and the excess is cropped on both sides.
+    As in the published code, scipy.ndimage.zoom (with align_corners) enlarges the central ceil(side / factor) pixels.
+    The result is then cropped to the original size on both sides.
     """
     sides = images.shape[-2:]
     inner = [math.ceil(side / factor) for side in sides]
@@ -52,7 +52,7 @@ def _middle(images: Tensor, sides: Sequence[int]) -> Tensor:
 
 
 def pillow_box(images: Tensor, height: int, width: int) -> Tensor:
-    """Resize as Pillow with BOX: uint8 to uint8, rounded after the rows and after the columns."""
+    """Resize uint8 images like Pillow with BOX. Values are rounded after the rows and again after the columns."""
     horizontal = _box(images.shape[-1], width).to(images.device)
     vertical = _box(images.shape[-2], height).to(images.device)
     narrow = levels(torch.matmul(images.double(), horizontal.T) + 0.5)

@@ -1,4 +1,4 @@
-"""Procedural frost; the published corruption uses photographs."""
+"""Frost that is computed. The published corruption uses photographs of frost."""
 
 import math
 
@@ -22,16 +22,17 @@ _FEATHERS = 24
 def frost(images: Tensor, keys: Tensor, severity: int) -> Tensor:
     """Blend ice crystals with the image, with the published weights.
 
-    Inferred, and not comparable with published numbers: Hendrycks and Dietterich crop five photographs of frost, which
-    are not part of this package. This frost is generated: feathers of ice over a plasma fractal. Its mean brightness
-    (0.48 to 0.82), contrast (0.08 to 0.17) and blue tint are similar to those of the photographs.
+    The results are not comparable with published numbers. Hendrycks and Dietterich crop five photographs of frost,
+    which are not part of this package. Here the frost is computed. It consists of feathers of ice over a plasma
+    fractal. Its mean brightness (0.48 to 0.82), contrast (0.08 to 0.17) and blue tint are similar to those of the
+    photographs.
     """
     keep, cover = constants(FROST, images, severity)
     return levels(images * keep + ice(keys, *images.shape[-2:]) * (255 * cover))
 
 
 def ice(keys: Tensor, height: int, width: int) -> Tensor:
-    """Return N,3,H,W float64 in [0, 1]: an image of frost for each key (N)."""
+    """Return an image of frost for each of N keys: N,3,H,W float64 in [0, 1]."""
     grown = feathers(named_key(keys, "feathers"), height, width).double()
     grown += 0.9 * plasma(named_key(keys, "pane"), max(height, width), 1.1)[:, :height, :width]
     grown -= grown.mean(dim=(1, 2), keepdim=True)
@@ -45,7 +46,9 @@ def ice(keys: Tensor, height: int, width: int) -> Tensor:
 
 
 def feathers(keys: Tensor, height: int, width: int) -> Tensor:
-    """Return N,H,W float32: at each pixel the brightest of the feathers of ice that cover it, 0 without a feather.
+    """Return the brightness of the feathers of ice, N,H,W float32. It is 0 where there is no feather.
+
+    If several feathers cover a pixel, the brightest feather counts.
 
     A feather is widest at a third of its length and has a bright spine and barbs that lean forward.
     """

@@ -52,10 +52,11 @@ def impulse_noise(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _poisson_sums(white: int) -> Tensor:
-    """Return 256 * white float64 in ascending order: level + P(fewer than k + 1 photons), for k below `white`.
+    """Return a sorted table of 256 * white float64: level + P(fewer than k + 1 photons), for k below `white`.
 
-    `white` or more photons all give white, so the sums of a level end there. The sums of each level are shifted by the
-    level, so that one sorted table contains all levels and a single search is enough.
+    For each level, the table contains the cumulative probabilities up to `white` - 1 photons, because all larger
+    numbers of photons give white. The level is added to its probabilities. One sorted table therefore contains all
+    levels, and a single search is enough.
     """
     brightness = np.arange(256)[:, None]
     return torch.from_numpy(brightness + stats.poisson.cdf(np.arange(white), brightness * white / 255)).flatten()

@@ -27,23 +27,24 @@ SNOW = {
         (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
     ],
 }
-"""Mean and deviation of the flakes' noise, its zoom factor, the threshold of a flake, radius and sigma of the motion
-blur in pixels, and the share of the image that is not whitened."""
+"""Seven constants: mean and standard deviation of the noise of the flakes, zoom factor of the noise, threshold of a
+flake, radius and sigma of the motion blur in pixels, and the share of the image that is not whitened."""
 FOG = {
     32: [(0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)],
     64: [(0.4, 3), (0.7, 3), (1, 2.5), (1.5, 2), (2, 1.75)],
     224: [(1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)],
 }
-"""Thickness (white is 1) and decay of the fractal's roughness."""
+"""Thickness of the fog (white is 1), and decay of the roughness of the fractal."""
 _BRIGHTER = [0.1, 0.2, 0.3, 0.4, 0.5]
 BRIGHTNESS = {32: [0.05, 0.1, 0.15, 0.2, 0.3], 64: _BRIGHTER, 224: _BRIGHTER}
 """Increase of HSV's value."""
 
 
 def snow(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Whiten the image and add flakes that fall within 45 degrees of vertical, and the same rotated by 180 degrees.
+    """Whiten the image, add flakes, and add the same flakes rotated by 180 degrees.
 
-    Flakes are values above a threshold in enlarged normal noise, blurred as in `motion_blur`.
+    The flakes are values above a threshold in enlarged normal noise. They are blurred as in `motion_blur`, in a
+    direction at most 45 degrees from the vertical.
     """
     mean, deviation, factor, threshold, radius, sigma, keep = constants(SNOW, images, severity)
     noise = at_pixels(normal, keys, (1, *images.shape[2:])).double().mul_(deviation).add_(mean)
@@ -59,7 +60,7 @@ def snow(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 
 def fog(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Add a plasma fractal, and darken the sum so that the image's brightest value is unchanged."""
+    """Add a plasma fractal, and darken the sum so that the brightest value of the image does not change."""
     thickness, decay = constants(FOG, images, severity)
     height, width = images.shape[-2:]
     image = images.double()
@@ -69,11 +70,12 @@ def fog(images: Tensor, keys: Tensor, severity: int) -> Tensor:
 
 
 def plasma(keys: Tensor, side: int, decay: float) -> Tensor:
-    """Return N,M,M float64 from 0 to 1: the diamond-square fractal on a torus; M is the next power of two from `side`.
+    """Return diamond-square fractals on a torus: N,M,M float64 from 0 to 1.
 
-    Points of each finer grid are the mean of their four neighbours, plus uniform noise whose width, initially 100**2,
-    is divided by the square of `decay` from grid to grid. The published loop draws random numbers per grid; here each
-    point has its own.
+    M is the smallest power of two that is not below `side`. A point of a finer grid is the mean of its four neighbours
+    plus uniform noise. The width of the noise is 100**2 at first, and is divided by the square of `decay` for each
+    finer grid. Here the random number of a point depends only on the key and the point. The published loop draws the
+    numbers of each grid in order.
     """
     size = 1 << (side - 1).bit_length()
     noise = at_pixels(uniform, keys, (size, size)).double().mul_(2).sub_(1)
@@ -95,7 +97,7 @@ def plasma(keys: Tensor, side: int, decay: float) -> Tensor:
 
 
 def brightness(images: Tensor, keys: Tensor, severity: int) -> Tensor:
-    """Increase HSV's value, up to white; hue and saturation are unchanged."""
+    """Increase the value in the colour space HSV, at most to white. Hue and saturation do not change."""
     values = images.double()
     top = values.amax(dim=1, keepdim=True)
     raised = (top + 255 * constants(BRIGHTNESS, images, severity)).clamp_(max=255)

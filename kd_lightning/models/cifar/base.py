@@ -17,22 +17,26 @@ default_cfgs: dict[str, Any] = {}  # timm's register_model reads it
 class CifarModel(nn.Module):
     """Base of networks with a stem, stages with one feature map each, average pooling and a linear classifier.
 
-    A subclass builds its layers in its constructor, and calls `complete` at the end. It overrides `steps` if its stem
-    is not `conv1` and `bn1`, or if its stages are not `layer1`, `layer2`, ... It overrides `preactivation` and
-    `activate` if its steps do not end with a ReLU after blocks that have a `preactivation`.
+    A subclass builds its layers in its constructor, and calls `complete` at the end. By default, the stem consists of
+    `conv1` and `bn1`, and the stages are `layer1`, `layer2`, ... A subclass with other names overrides `steps`. By
+    default, the last block of each stage has a function `preactivation`, and a ReLU follows it. A subclass with other
+    stages overrides `preactivation` and `activate`. A subclass with other first weights overrides `initialize`.
 
     Args:
-        num_classes: number of outputs of the classifier; 0 returns the embedding as logits, as everywhere in timm.
-        in_chans: number of channels of the images.
-        drop_rate: dropout probability before the classifier.
-        global_pool: `avg`, or `` for no pooling: the last map is then the embedding, and num_classes must be 0.
+        num_classes: Number of outputs of the classifier. With 0, the logits are the embedding, as in all timm models.
+        in_chans: Number of channels of the images.
+        drop_rate: Dropout probability before the classifier.
+        global_pool: Type of pooling: `avg`, or an empty string for no pooling. Without pooling, the last map is the
+            embedding, and num_classes must be 0.
 
     Raises:
-        ValueError: for another global_pool.
+        ValueError: if global_pool has another value, or if it is empty and num_classes is not 0.
     """
 
     first_conv = "conv1"
     classifier_name = "fc"
+    linear_std: float | None = None
+    """Standard deviation of the classifier's first weights, with a bias of 0; None: torch's default for both."""
 
     def __init__(
         self, *, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "avg"
@@ -46,33 +50,43 @@ class CifarModel(nn.Module):
         return F.relu(self.bn1(self.conv1(x)))
 
     def steps(self) -> list[Step]:
-        """Return the stem and the stages: functions of the previous map (the stem: of images) that return a map."""
+        """Return the stem, which computes a map of images, and the stages, which compute a map of the previous map."""
         return [self.stem, *(self.get_submodule(f"layer{stage}") for stage in range(1, len(self.feature_info)))]
 
     def widen(self, x: Tensor) -> Tensor:
-        """Return the input of pooling for the last map x: the output of the head convolution, if any."""
+        """Return the input of pooling: the output of the layers after the last map x, or x if there are none."""
         return x
+
+    def initialize(self, layer: nn.Module) -> None:
+        """Draw the first weights of a layer, as RepDistiller does for this network; the default is that of the ResNets.
+
+        Weights of convolutions are normal with variance 2 / (kernel height * kernel width * output channels) (He et al.
+        2015), their biases are 0. The classifier follows `linear_std`. Other layers have torch's defaults.
+        """
+        if isinstance(layer, nn.Conv2d):
+            fan_out = math.prod(layer.kernel_size) * layer.out_channels
+            std = math.sqrt(2) / math.sqrt(fan_out)
+        else:
+            std = self.linear_std if isinstance(layer, nn.Linear) else None
+        if std is not None:
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def complete(self, maps: Iterable[tuple[str, int, int]], width: int | None = None) -> None:
         """Complete a constructor: describe the maps of `steps`, add the classifier, and initialise the weights.
 
-        Weights of convolutions are normal with variance 2 / fan out (He et al. 2015), their biases are 0; other layers
-        have torch's defaults.
-
         Args:
-            maps: for each step, the name of its last module, the number of channels of its map, and the factor by which
-                the map is smaller than an image of 32 pixels.
-            width: width of the embedding; default: number of channels of the last map.
+            maps: Description of each step: the name of its last module, the number of channels of its map, and the
+                factor by which the map is smaller than an image of 32 pixels.
+            width: Width of the embedding. Default: the number of channels of the last map.
         """
         self.feature_info = [{"num_chs": channels, "reduction": by, "module": name} for name, channels, by in maps]
         self.num_features = self.head_hidden_size = width or self.feature_info[-1]["num_chs"]
+        body = [*self.modules()]
         self.reset_classifier(self.num_classes, self.global_pool)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-                nn.init.normal_(module.weight, std=math.sqrt(2) / math.sqrt(fan_out))
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        for layer in body:
+            self.initialize(layer)
 
     def get_classifier(self) -> nn.Module:
         return self.get_submodule(self.classifier_name)
@@ -83,6 +97,7 @@ class CifarModel(nn.Module):
             raise ValueError(f"global_pool: {pool!r} with {num_classes} classes; choices: avg, or '' with 0 classes")
         self.num_classes, self.global_pool = num_classes, pool
         classifier = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        self.initialize(classifier)
         self.set_submodule(self.classifier_name, classifier)
 
     def forward_intermediates(
@@ -94,7 +109,10 @@ class CifarModel(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Return the maps of the steps at `indices` (an int n: the last n), as timm does; `norm` has no effect."""
+        """Return the maps of the steps at `indices`, or of the last steps if `indices` is a number, as timm does.
+
+        The argument `norm` has no effect.
+        """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt: {output_fmt!r} is unknown; choices: NCHW")
         steps = self.steps()
@@ -128,7 +146,7 @@ class CifarModel(nn.Module):
 
         Returns:
             The input of pooling (None if `intermediates_only`), the maps, and the pre-activations. The input of pooling
-            and the maps are bit for bit equal to those of `forward_intermediates`.
+            and the maps are exactly equal to those of `forward_intermediates`.
         """
         maps, before = [], []
         for number in range(len(self.feature_info)):
@@ -166,7 +184,13 @@ def register(
     models: Mapping[str, Mapping[str, Any]],
     weights: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Register models with timm: their names with arguments of `network`, and the `name.tag` of existing weights."""
+    """Register models with timm.
+
+    Args:
+        network: Class of the models.
+        models: Arguments of `network` for each name of a model.
+        weights: Properties of pretrained weights for each `name.tag`. Default: there are no such weights.
+    """
     common = {
         "num_classes": 10,
         "input_size": (3, 32, 32),

@@ -11,7 +11,10 @@ _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class Bottleneck(nn.Module):
-    """Convolutions 1x1, 3x3 (with the stride), 1x1 to four times the width; a shortcut (He et al. 2016, Fig. 5)."""
+    """Block of a 1x1, a 3x3 and a 1x1 convolution, and a shortcut (He et al. 2016, Fig. 5).
+
+    The 3x3 convolution has the stride. The last convolution has four times the width.
+    """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -38,15 +41,15 @@ class Bottleneck(nn.Module):
 class CifarBottleneckResNet(CifarModel):
     """ImageNet's bottleneck ResNet with a 3x3 stem of stride 1 and without max pooling.
 
-    It has four stages; the last one has an eighth of the resolution. The maps are those of the stem and of the stages,
-    each after its ReLU.
+    The network has four stages. The last stage has one eighth of the resolution of the images. The maps are the outputs
+    of the stem and of the stages, each after its ReLU.
 
     Args:
-        depth: number of layers: 50, 101 or 152.
-        **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
+        depth: Number of layers: 50, 101 or 152.
+        **kwargs: Arguments of every CifarModel: num_classes, in_chans, drop_rate and global_pool.
 
     Raises:
-        ValueError: for another depth.
+        ValueError: if depth has another value.
     """
 
     classifier_name = "linear"

@@ -18,9 +18,9 @@ def _convolution(before: int, width: int, kernel: int, stride: int = 1, groups: 
 
 
 class InvertedResidual(nn.Module):
-    """1x1 convolution to `expansion` times the width, 3x3 depthwise convolution, 1x1 convolution without ReLU.
+    """Block of a 1x1 convolution to `expansion` times the width, a 3x3 depthwise convolution and a 1x1 convolution.
 
-    The input is added if it has the shape of the output.
+    No ReLU follows the last convolution. The input is added to the output if both have the same shape.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, expansion: int) -> None:
@@ -38,22 +38,22 @@ class InvertedResidual(nn.Module):
 class CifarMobileNetV2(CifarModel):
     """MobileNetV2 as in RepDistiller for CIFAR, with maps at half, half, quarter, eighth and sixteenth resolution.
 
-    The maps are that of the stem after its ReLU and those of four stages, whose linear bottlenecks have no ReLU. The
-    last map is the input of the head convolution, which widens it to the 1280 channels of the embedding. The
-    pre-activations of the stages are their maps.
+    The first map is the output of the stem after its ReLU. The other maps are the outputs of four stages. No ReLU
+    follows these stages, because they end in linear bottlenecks. Their pre-activations are therefore equal to their
+    maps. The last map is the input of the head convolution, which has the 1280 channels of the embedding.
 
     Args:
-        width_mult: factor on all widths, which are rounded down to integers; the head never has fewer than 1280
-            channels.
-        expansion: expansion factor t of the blocks after the first sequence.
-        **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
+        width_mult: Factor of all widths. The results are rounded down to integers. The head has at least 1280 channels.
+        expansion: Expansion factor t of the blocks after the first sequence.
+        **kwargs: Arguments of every CifarModel: num_classes, in_chans, drop_rate and global_pool.
 
     Raises:
-        ValueError: if width_mult leaves no channel, or expansion is below 1.
+        ValueError: if width_mult leaves no channel, or if expansion is below 1.
     """
 
     first_conv = "conv1.0"
     classifier_name = "classifier.0"
+    linear_std = 0.01
 
     def __init__(self, width_mult: float = 0.5, expansion: int = 6, **kwargs: Any) -> None:
         super().__init__(**kwargs)

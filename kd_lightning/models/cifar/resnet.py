@@ -14,7 +14,7 @@ _WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2016, Fig. 2)."""
+    """Block of two 3x3 convolutions and a shortcut (He et al. 2016, Fig. 2)."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
@@ -47,18 +47,18 @@ class BasicBlock(nn.Module):
 class CifarResNet(CifarModel):
     """The CIFAR ResNet of He et al. 2016, section 4.2: three stages at full, half and quarter resolution.
 
-    The maps are those of the stem and of the three stages, each after its ReLU.
+    The maps are the outputs of the stem and of the three stages, each after its ReLU.
 
     Args:
-        depth: number of layers, which is 6n + 2 with n blocks per stage.
-        channels: numbers of channels of the stem and of the three stages.
-        shortcut: type of the shortcut at the start of a stage: A subsamples and pads with zero channels (as in the
-            paper), B is a 1x1 convolution (as in RepDistiller and mdistiller, whose checkpoints have keys such as
-            `layer1.0.downsample.0`).
-        **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
+        depth: Number of layers, which is 6n + 2 with n blocks per stage.
+        channels: Numbers of channels of the stem and of the three stages.
+        shortcut: Type of the shortcut at the start of a stage. `A` subsamples the input and adds channels of zeros, as
+            in the paper. `B` is a 1x1 convolution, as in RepDistiller and mdistiller. Checkpoints with `B` have keys
+            such as `layer1.0.downsample.0`.
+        **kwargs: Arguments of every CifarModel: num_classes, in_chans, drop_rate and global_pool.
 
     Raises:
-        ValueError: for a depth that is not 6n + 2 or an unknown shortcut.
+        ValueError: if depth is not 6n + 2, or if the shortcut is unknown.
     """
 
     def __init__(

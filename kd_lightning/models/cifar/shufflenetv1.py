@@ -18,10 +18,11 @@ def shuffle_channels(x: Tensor, groups: int) -> Tensor:
 
 
 class ShuffleUnit(nn.Module):
-    """Grouped 1x1 convolution to a quarter, shuffle, 3x3 depthwise, grouped 1x1 (Zhang et al. 2018, Fig. 2b and c).
+    """Block of a grouped 1x1, a 3x3 depthwise and a grouped 1x1 convolution (Zhang et al. 2018, Fig. 2b and c).
 
-    With stride 2, the input is averaged over 3x3 pixels and concatenated after `channels` new channels; with stride 1,
-    it is added. As in RepDistiller, but not in the paper, a ReLU follows the depthwise convolution.
+    The first convolution reduces the channels to a quarter, and its output is shuffled. With stride 1, the input is
+    added to the result. With stride 2, the input is averaged over 3x3 pixels and concatenated after `channels` new
+    channels. A ReLU follows the depthwise convolution, as in RepDistiller. The paper has no ReLU there.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int, groups: int) -> None:
@@ -48,14 +49,14 @@ class ShuffleUnit(nn.Module):
 class CifarShuffleNetV1(CifarModel):
     """ShuffleNet as in RepDistiller for CIFAR: a 1x1 stem at full resolution, then three stages that each halve it.
 
-    The maps are those of the stem and of the stages, each after its ReLU.
+    The maps are the outputs of the stem and of the stages, each after its ReLU.
 
     Args:
-        groups: number of groups of the 1x1 convolutions: 1, 2 or 3; it determines the widths of the stages.
-        **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
+        groups: Number of groups of the 1x1 convolutions: 1, 2 or 3. It determines the widths of the stages.
+        **kwargs: Arguments of every CifarModel: num_classes, in_chans, drop_rate and global_pool.
 
     Raises:
-        ValueError: for another number of groups.
+        ValueError: if groups has another value.
     """
 
     classifier_name = "linear"
@@ -73,6 +74,9 @@ class CifarShuffleNetV1(CifarModel):
             maps.append((f"layer{stage}", width, 2**stage))
             before = width
         self.complete(maps)
+
+    def initialize(self, layer: nn.Module) -> None:
+        """Keep torch's default, as RepDistiller does."""
 
 
 register(CifarShuffleNetV1, {"cifar_shufflenetv1": {}})

@@ -19,9 +19,9 @@ _WIDTHS = {  # of three stages and the head convolution (Ma et al. 2018, Table 5
 
 
 class SplitUnit(nn.Module):
-    """Convolutions 1x1, 3x3 depthwise and 1x1 of half of the channels (Ma et al. 2018, Fig. 3c).
+    """Block of a 1x1, a 3x3 depthwise and a 1x1 convolution of half of the channels (Ma et al. 2018, Fig. 3c).
 
-    The other half is not changed.
+    The other half of the channels is not changed.
     """
 
     def __init__(self, channels: int) -> None:
@@ -48,9 +48,9 @@ class SplitUnit(nn.Module):
 
 
 class DownUnit(nn.Module):
-    """Two branches that read all channels and halve the resolution (Ma et al. 2018, Fig. 3d).
+    """Block of two branches that read all channels and halve the resolution (Ma et al. 2018, Fig. 3d).
 
-    The first branch is conv1 and conv2, the second is conv3 to conv5.
+    The first branch consists of conv1 and conv2. The second branch consists of conv3, conv4 and conv5.
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -77,17 +77,19 @@ class DownUnit(nn.Module):
 class CifarShuffleNetV2(CifarModel):
     """ShuffleNetV2 as in RepDistiller for CIFAR: a 1x1 stem at full resolution, then three stages that each halve it.
 
-    The maps are those of the stem and of the stages, each after its ReLU. The last map is the input of the head
-    convolution, which widens it to the 1024 (size 2: 2048) channels of the embedding. As in RepDistiller, the
-    pre-activation of a stage consists of the half of the channels that the last unit does not change, followed by the
-    other half before its ReLU. It is not shuffled: the map is the ReLU of the pre-activation, with shuffled channels.
+    The maps are the outputs of the stem and of the stages, each after its ReLU. The last map is the input of the head
+    convolution, which has the 1024 channels of the embedding (2048 for size 2).
+
+    The pre-activation of a stage is defined as in RepDistiller. Its first half contains the channels that the last unit
+    does not change. Its second half contains the other channels before their ReLU. The map is the ReLU of the
+    pre-activation, with shuffled channels.
 
     Args:
-        size: size of the network: 0.5, 1, 1.5 or 2; it determines the widths of the stages.
-        **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
+        size: Size of the network: 0.5, 1, 1.5 or 2. It determines the widths of the stages.
+        **kwargs: Arguments of every CifarModel: num_classes, in_chans, drop_rate and global_pool.
 
     Raises:
-        ValueError: for another size.
+        ValueError: if size has another value.
     """
 
     classifier_name = "linear"
@@ -107,6 +109,9 @@ class CifarShuffleNetV2(CifarModel):
         self.conv2 = nn.Conv2d(before, wide, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(wide)
         self.complete(maps, wide)
+
+    def initialize(self, layer: nn.Module) -> None:
+        """Keep torch's default, as RepDistiller does."""
 
     def activate(self, number: int, x: Tensor) -> Tensor:
         return shuffle_channels(F.relu(x), 2) if number else F.relu(x)

@@ -19,22 +19,23 @@ _CONVOLUTIONS = {  # per stage, by depth; 11 to 19 are the paper's A, B, D and E
 
 
 class CifarVGG(CifarModel):
-    """VGG with BN after every convolution, and one linear layer after pooling instead of three.
+    """VGG with BatchNorm after every convolution, and with one linear layer after pooling instead of three.
 
-    The maps are those of the five stages, each after its last ReLU and before the max pooling at the start of the next
-    stage. They have full, half, quarter, eighth and eighth resolution; for images of 64 pixels or more, the last one
-    has a sixteenth, as in RepDistiller.
+    The maps are the outputs of the five stages, each after its last ReLU. The max pooling belongs to the start of the
+    next stage. The maps have full, half, quarter, eighth and eighth resolution. For images of 64 pixels or more, the
+    last map has a sixteenth of the resolution, as in RepDistiller.
 
     Args:
-        depth: 8, 11, 13, 16 or 19: the number of convolutions plus 3, as in the names of VGGs.
-        **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
+        depth: Number of convolutions plus 3, as in the names of VGGs: 8, 11, 13, 16 or 19.
+        **kwargs: Arguments of every CifarModel: num_classes, in_chans, drop_rate and global_pool.
 
     Raises:
-        ValueError: for another depth.
+        ValueError: if depth has another value.
     """
 
     first_conv = "block0.0"
     classifier_name = "classifier"
+    linear_std = 0.01
 
     def __init__(self, depth: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -11,9 +11,10 @@ from kd_lightning.models.cifar.base import CifarModel, Step, register
 
 
 class PreactivationBlock(nn.Module):
-    """BN, ReLU and a 3x3 convolution, twice, and a shortcut (Zagoruyko & Komodakis 2016, Fig. 1c, without dropout).
+    """Block of two sequences (BatchNorm, ReLU, 3x3 convolution) and a shortcut (Zagoruyko & Komodakis 2016, Fig. 1c).
 
-    If the width or the resolution changes, the shortcut is a 1x1 convolution of the output of the first ReLU.
+    There is no dropout. If the width or the resolution changes, the shortcut is a 1x1 convolution of the output of the
+    first ReLU.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -38,26 +39,33 @@ class PreactivationBlock(nn.Module):
 class CifarWideResNet(CifarModel):
     """Wide ResNet: three stages with `widen` times 16, 32 and 64 channels at full, half and quarter resolution.
 
-    The maps of the stem and of the first two stages are the inputs of the next stages: they have no ReLU, because it is
-    a pre-activation network. The map of the last stage is taken after the final BN and ReLU; it is the input of
-    pooling. The pre-activation of a stage is its sum (of the stem: its map) after the next BN and before the ReLU. This
-    is the first BN of the next stage, or the final BN after the last stage (as in RepDistiller for AB and OFD).
+    Each block begins with BatchNorm and ReLU. The maps of the stem and of the stages are their outputs, to which no
+    BatchNorm and no ReLU has been applied. The released codes of attention transfer, RepDistiller and mdistiller also
+    distil these maps. The input of pooling is the last map after the final BatchNorm and ReLU. The function `widen`
+    computes it.
+
+    The pre-activation of the stem or of a stage is its output after the next BatchNorm and before the next ReLU, as in
+    RepDistiller for the methods AB and OFD. The next BatchNorm is the first one of the next stage. After the last
+    stage, it is the final BatchNorm.
 
     Args:
-        depth: number of layers, which is 6n + 4 with n blocks per stage.
-        widen: factor on the channels of the stages; the stem has 16 channels.
-        **kwargs: num_classes, in_chans, drop_rate and global_pool, as for every CifarModel.
+        depth: Number of layers, which is 6n + 4 with n blocks per stage.
+        widen: Factor of the channels of the stages. The stem has 16 channels.
+        activated: Whether the last map is taken after the final BatchNorm and ReLU. It is then the input of pooling,
+            so that `Network.classify` can compute class maps from it.
+        **kwargs: Arguments of every CifarModel: num_classes, in_chans, drop_rate and global_pool.
 
     Raises:
-        ValueError: for a depth that is not 6n + 4 or a factor below 1.
+        ValueError: if depth is not 6n + 4, or if widen is below 1.
     """
 
-    def __init__(self, depth: int, widen: int, **kwargs: Any) -> None:
+    def __init__(self, depth: int, widen: int, activated: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"depth: {depth} is not 6n + 4; nearest: {max(10, round((depth - 4) / 6) * 6 + 4)}")
         if widen < 1:
             raise ValueError(f"widen: {widen} is below 1; nearest: 1")
+        self.activated = activated
         channels = (16, 16 * widen, 32 * widen, 64 * widen)
         self.conv1 = nn.Conv2d(self.in_chans, 16, 3, 1, 1, bias=False)
         maps = [("conv1", 16, 1)]
@@ -67,10 +75,22 @@ class CifarWideResNet(CifarModel):
             self.add_module(f"block{stage}", nn.Sequential(OrderedDict(layer=nn.Sequential(*blocks))))
             maps.append((f"block{stage}", width, 2 ** (stage - 1)))
         self.bn1 = nn.BatchNorm2d(channels[3])
-        self.complete([*maps[:3], ("bn1", channels[3], 4)])
+        self.complete([*maps[:3], ("bn1", channels[3], 4)] if activated else maps)
+
+    def initialize(self, layer: nn.Module) -> None:
+        """Draw the first weights as the ResNets do, but with a bias of 0 in the classifier, as RepDistiller does."""
+        super().initialize(layer)
+        if isinstance(layer, nn.Linear):
+            nn.init.zeros_(layer.bias)
+
+    def steps(self) -> list[Step]:
+        return [self.conv1, self.block1, self.block2, self.last if self.activated else self.block3]
 
     def last(self, x: Tensor) -> Tensor:
         return F.relu(self.bn1(self.block3(x)))
+
+    def widen(self, x: Tensor) -> Tensor:
+        return x if self.activated else F.relu(self.bn1(x))
 
     def forward_preactivations(
         self, x: Tensor, count: int, intermediates_only: bool = False
@@ -86,11 +106,9 @@ class CifarWideResNet(CifarModel):
             for block in others:
                 x = block(x)
         before.append(self.bn1(x))
-        maps.append(F.relu(before[-1]))
-        return (None if intermediates_only else self.widen(maps[-1])), maps[-count:], before[-count:]
-
-    def steps(self) -> list[Step]:
-        return [self.conv1, self.block1, self.block2, self.last]
+        final = F.relu(before[-1])
+        maps.append(final if self.activated else x)
+        return (None if intermediates_only else final), maps[-count:], before[-count:]
 
 
 _SIZES = ((16, 1), (16, 2), (16, 8), (40, 1), (40, 2), (28, 4), (28, 10))

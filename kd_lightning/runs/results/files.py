@@ -1,4 +1,7 @@
-"""Write results.json and predictions.safetensors atomically. A later test adds to the first and replaces the second."""
+"""Write results.json and predictions.safetensors atomically.
+
+A later test adds values to results.json and replaces predictions.safetensors.
+"""
 
 import json
 import math
