@@ -66,15 +66,15 @@ def _refill(container: Any, content: Any) -> None:
 def _tensor(value: Tensor, *, copies: bool) -> Undo:
     data, grad = value.data, value.grad if value.is_leaf else None
     content = data.clone() if copies else None
-    grad_content = None if grad is None else grad.clone()
+    undo_grad = None if grad is None else _tensor(grad, copies=copies)
 
     def restore() -> None:
         value.data = data
         if content is not None:
             data.copy_(content)
+        if undo_grad is not None:
+            undo_grad()
         if value.is_leaf:
             value.grad = grad
-        if grad is not None:
-            grad.copy_(grad_content)
 
     return restore
