@@ -64,7 +64,7 @@ def meet(address: str, port: int, *, rank: int, world: int, seconds: float) -> T
     except (DistError, RuntimeError, ValueError) as error:
         reason = "the port is in use or belongs to another machine" if rank == 0 else "rank 0 does not answer"
         raise RunError(
-            f"rank {rank} of {world}: {place} cannot be used within {seconds:.0f} seconds ({reason}); start rank 0 on "
+            f"rank {rank} of {world}: {place} cannot be used within {seconds:g} seconds ({reason}); start rank 0 on "
             "this machine, and give all processes the same MASTER_ADDR and MASTER_PORT"
         ) from error
     store.set(_key(rank), socket.gethostname())
@@ -73,12 +73,12 @@ def meet(address: str, port: int, *, rank: int, world: int, seconds: float) -> T
         waited = seconds - (until - time.monotonic())
         if waited > seconds:
             raise RunError(
-                f"rank {rank} of {world}: {_named(missing)} not started within {seconds:.0f} seconds ({place}); start "
+                f"rank {rank} of {world}: {_named(missing)} not started within {seconds:g} seconds ({place}); start "
                 "the command on every machine with its own NODE_RANK, and check trainer.num_nodes and trainer.devices"
             )
         if waited > _PATIENCE and not told:
             told = True
-            print(f"waiting {seconds:.0f} seconds for all processes; {_named(missing)} not started yet", flush=True)
+            print(f"waiting {seconds:g} seconds for all processes; {_named(missing)} not started yet", flush=True)
         time.sleep(0.05)
     return store
 
@@ -100,7 +100,7 @@ def _look_up(address: str, seconds: float) -> None:
         except OSError as error:
             if time.monotonic() > until:
                 raise RunError(
-                    f"MASTER_ADDR: there is no machine named {address!r} ({error.strerror}, after {seconds:.0f} "
+                    f"MASTER_ADDR: there is no machine named {address!r} ({error.strerror}, after {seconds:g} "
                     "seconds); set it to the name or address of the machine of rank 0, or unset it for one machine"
                 ) from error
         time.sleep(0.2)
