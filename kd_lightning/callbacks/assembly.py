@@ -1,5 +1,6 @@
 """The callbacks and plugins that the command line adds to those of a config."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from kd_lightning import distributed
 from kd_lightning.callbacks.known_errors import known_error
 from kd_lightning.callbacks.learning_rate import RunLearningRateFinder
 from kd_lightning.callbacks.memory import OutOfMemory
-from kd_lightning.callbacks.monitors import TrainMonitors
+from kd_lightning.callbacks.monitors import check_monitors
+from kd_lightning.callbacks.non_finite import NonFiniteGuard
 from kd_lightning.callbacks.preemption import PreemptionHandler
 from kd_lightning.callbacks.progress import Progress
 from kd_lightning.callbacks.protocol import Protocol
@@ -23,8 +25,12 @@ from kd_lightning.callbacks.teacher_accuracy import TeacherAccuracy
 from kd_lightning.callbacks.teacher_agreement import TeacherAgreement
 from kd_lightning.config.checks import validates
 from kd_lightning.data import ImageData
+from kd_lightning.distillation import StudentModule
+from kd_lightning.distillation.trial import try_step
 from kd_lightning.evaluation import Classification, Cost, Evaluator, Faithfulness
+from kd_lightning.runs.checkpoint_content import check_resumable
 from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO
+from kd_lightning.runs.inputs import check_inputs, describe
 
 
 def callbacks_of(trainer: Any, method: LightningModule) -> list[Callback]:
@@ -44,7 +50,7 @@ def callbacks_of(trainer: Any, method: LightningModule) -> list[Callback]:
     has_bar = trainer.enable_progress_bar is False or any(isinstance(each, ProgressBar) for each in kept)
     progress = [] if has_bar else [Progress()]
     teacher = [TeacherAccuracy(), TeacherAgreement()] if hasattr(method, "teacher") else []
-    return [*kept, RunSummary(), OutOfMemory(), *teacher, *progress, TrainMonitors()]
+    return [*kept, RunSummary(), OutOfMemory(), *teacher, *progress]
 
 
 def loggers_of(trainer: Any, own: list[Logger]) -> list[Logger] | bool:
@@ -70,6 +76,34 @@ def default_evaluators(method: LightningModule, data: ImageData, given: list[Cal
         wanted.append(Faithfulness())
     named = {type(callback) for callback in given}
     return [evaluator for evaluator in wanted if type(evaluator) not in named]
+
+
+def first_look(
+    method: StudentModule, protocol: Protocol, guard: NonFiniteGuard, *, ckpt_path: str | None, resumes: bool
+) -> Callable[[ImageData], None]:
+    """Return the check of a run that is called when its data are ready, before the run's folder is created.
+
+    It checks the checkpoint, the inputs of a resumed run, networks, losses and monitored values.
+
+    Args:
+        method: method of the run.
+        protocol: protocol of the run, which stores the description of the inputs in checkpoints.
+        guard: its argument `try_step` enables the trial of the networks and losses.
+        ckpt_path: path of the checkpoint from which the run begins or is resumed.
+        resumes: whether the run is resumed in its folder.
+    """
+
+    def check(data: ImageData) -> None:
+        protocol.inputs = describe(method, data)
+        if ckpt_path:
+            content = AtomicCheckpointIO().load_checkpoint(ckpt_path)
+            check_resumable(method, content, Path(ckpt_path))
+            allowed = protocol.allow_changed_inputs
+            check_inputs(content.get("inputs"), protocol.inputs, resumes=resumes, allowed=allowed)
+        if guard.try_step:
+            check_monitors(method, data, try_step(method, data))
+
+    return check
 
 
 def run_context(trainer: Any, folder: Path, *, resumes: bool) -> tuple[RunStatus, PreemptionHandler]:

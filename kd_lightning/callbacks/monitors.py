@@ -1,70 +1,81 @@
-"""Checks that a run logs the values that its callbacks monitor."""
+"""Check, before the first step, that the run logs the values that callbacks and schedules monitor."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from torch import nn
+from torch.nn import Parameter
 
 from kd_lightning.callbacks.ema import EMA
-from kd_lightning.config.checks import validates
-from kd_lightning.data import ImageData
+from kd_lightning.callbacks.non_finite import NonFiniteGuard
+from kd_lightning.callbacks.teacher_agreement import TeacherAgreement
+from kd_lightning.distillation.part_hooks import HOOKS
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.evaluation import Evaluator
 
-_TRAIN = "train/"
+_STEPS = {"training_step", "validation_step", "evaluate", *HOOKS}
+"""Functions in which a method may log further values."""
 
 
-def check_monitors(callbacks: list[Callback], trainer: Any, method: LightningModule, data: ImageData) -> None:
-    """Raise an error if a callback, such as EarlyStopping, monitors a value that the run does not log.
+def check_monitors(method: LightningModule, data: Any, terms: set[str]) -> None:
+    """Raise an error if a callback or a schedule monitors a value that the run does not log.
 
-    Lightning would notice it at the end of the first epoch. The values that a class of another package logs, and the
-    values that an evaluator logs during `fit`, are unknown. A run with such a class or evaluator is not checked. The
-    callback `TrainMonitors` checks the names of training values.
+    Nothing is checked if a callback or a method of another package may log further values.
 
     Args:
-        callbacks: Callbacks of the run.
-        trainer: Arguments of the trainer.
-        method: Method of the run.
-        data: Data of the run.
+        method: method of the run.
+        data: data of the run.
+        terms: names of the values that a training step logs.
 
     Raises:
-        ConfigError: in this case. The message names the callback and the nearest values.
+        ConfigError: for the first such value. The message contains the nearest names.
     """
-    classes = (type(one).__module__ for one in (method, *callbacks))
-    during_fit = any(isinstance(one, Evaluator) and (one.every_n_epochs or one.data) for one in callbacks)
-    if during_fit or not all(module.startswith(("kd_lightning.", "lightning.")) for module in classes):
+    trainer = method.trainer
+    if _logs_more(method, trainer):
         return
-    names: set[str] = set()
-    if data.has_validation and validates(trainer):
-        if method.trains_classifier and data.labeled:
-            names |= {"acc", "ce"}
-        if hasattr(method, "teacher"):
-            names |= {"agreement"} if method.trains_classifier else {"neighbors", "cosine"}
-        if any(isinstance(callback, EMA) for callback in callbacks):
-            names |= {"acc_ema"}
-    _check((one for one in callbacks if not _monitor(one).startswith(_TRAIN)), {f"val/{name}" for name in names})
+    skips = any(isinstance(c, NonFiniteGuard) and c.nonfinite == "skip" for c in trainer.callbacks)
+    known = terms | {*_validation_names(method, trainer, data)} | ({"train/skipped"} if skips else set())
+    for field, name in _monitored(method, trainer):
+        by_evaluator = any(isinstance(c, Evaluator) and (c.every_n_epochs or c.data) for c in trainer.callbacks)
+        if name not in known and not (by_evaluator and name.startswith("val/")):
+            raise ConfigError(
+                f"{field}: this run logs no value named {name!r}, so that it cannot be monitored{nearest(name, known)}"
+            )
 
 
-class TrainMonitors(Callback):
-    """Raises an error after the first step if a callback monitors a training value that the run does not log.
-
-    Before the first step, the names of these values are unknown.
-    """
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
-        if trainer.fit_loop.epoch_loop.batch_idx == 0:
-            _check((one for one in trainer.callbacks if _monitor(one).startswith(_TRAIN)), trainer.callback_metrics)
-
-
-def _monitor(callback: Callback) -> str:
-    """Return the name of the value that a callback monitors; '' if it monitors none."""
-    return getattr(callback, "monitor", None) or ""
+def _monitored(method: LightningModule, trainer: Trainer) -> Iterator[tuple[str, str]]:
+    for callback in trainer.callbacks:
+        name = getattr(callback, "monitor", None)
+        if isinstance(name, str):
+            yield f"trainer.callbacks: {type(callback).__name__}.monitor", name
+    schedule = method.lr_scheduler(method.optimizer([Parameter(p.detach()) for p in method.parameters()][:1]))
+    if isinstance(name := getattr(schedule, "monitor", None), str):
+        yield "model.lr_scheduler.monitor", name
 
 
-def _check(callbacks: Iterable[Callback], logged: Iterable[str]) -> None:
-    for callback in callbacks:
-        value, name = _monitor(callback), type(callback).__name__
-        if value and value not in logged:
-            none = "" if logged else ", because it has no validation"
-            raise ConfigError(f"{name}.monitor: this run does not log {value!r}{none}{nearest(value, logged)}")
+def _validation_names(method: LightningModule, trainer: Trainer, data: Any) -> Iterator[str]:
+    if trainer.limit_val_batches == 0 or "val" not in data.datasets:
+        return
+    labeled = data.labeled and method.trains_classifier
+    if labeled:
+        yield from ("val/acc", "val/ce")
+    for callback in trainer.callbacks:
+        if isinstance(callback, TeacherAgreement):
+            yield from (f"val/{name}" for name in callback.names_of(method))
+        elif isinstance(callback, EMA) and labeled:
+            yield "val/acc_ema"
+
+
+def _logs_more(method: LightningModule, trainer: Trainer) -> bool:
+    """Return whether a callback or a method of another package may log values."""
+    if any(not type(c).__module__.startswith(("kd_lightning.", "lightning.")) for c in trainer.callbacks):
+        return True
+    parts = getattr(method, "parts", nn.ModuleDict()).values()
+    return any(
+        name in vars(kind)
+        for each in (method, *parts)
+        for kind in type(each).__mro__
+        for name in _STEPS
+        if not kind.__module__.startswith(("kd_lightning.", "lightning.", "torch."))
+    )

@@ -35,19 +35,30 @@ class Protocol(Callback):
         test: Whether the selected checkpoint is tested at the end of `fit`.
         every_n_steps: Number of optimizer steps between two saves of `last.ckpt` within an epoch. If a run is killed,
             at most this number of steps is lost. Default: `last.ckpt` is saved only at the end of each epoch.
+        allow_changed_inputs: Whether a run may be resumed if its teacher or its images have changed. A warning then
+            says what has changed. Default: such a run is not resumed, because its result would belong to neither of the
+            inputs.
 
     Raises:
         ConfigError: if `every_n_steps` is not positive.
     """
 
     def __init__(
-        self, *, select: Literal["best", "last"] | None = None, test: bool = True, every_n_steps: int | None = None
+        self,
+        *,
+        select: Literal["best", "last"] | None = None,
+        test: bool = True,
+        every_n_steps: int | None = None,
+        allow_changed_inputs: bool = False,
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise ConfigError(
                 f"protocol.every_n_steps: {every_n_steps} is not positive; omit it to save only at the end of an epoch"
             )
         self.select, self.test, self.every_n_steps = select, test, every_n_steps
+        self.allow_changed_inputs = allow_changed_inputs
+        self.inputs: dict[str, Any] = {}
+        """Description of the teacher and the images, which checkpoints contain (`kd_lightning.runs.inputs`)."""
         self._begun, self._seconds = time.monotonic(), 0.0
         self._last: dict[str, float] = {}
 
@@ -81,6 +92,7 @@ class Protocol(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["last_values"] = _values(trainer)
+        checkpoint["inputs"] = self.inputs
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._last = checkpoint.get("last_values", {})

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from kd_lightning.errors import ConfigError, StoppedError, one_line
 from kd_lightning.io.atomic import ENDING
 from kd_lightning.runs.lock import Lock
+from kd_lightning.runs.place import cannot_create
 from kd_lightning.runs.status import FILE, LOCK, in_words, read_state, write_state
 
 
@@ -41,12 +42,19 @@ class RunStatus(Callback):
         """Take the run's lock.
 
         Raises:
-            ConfigError: if another process holds the lock, or if it has begun or finished the run in the meantime.
+            ConfigError: if another process holds the lock, if it has begun or finished the run in the meantime, or if
+                the folder cannot be created.
         """
         if not self.writes:
             return self
-        self._made = [place for place in (self.folder, *self.folder.parents[:3]) if not place.exists()]
-        if not self.lock.take():
+        self._made = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
+        try:
+            taken = self.lock.take()
+        except (OSError, ConfigError) as error:
+            self.lock.free()
+            self._remove_empty()
+            raise cannot_create(self.folder, error) if isinstance(error, OSError) else error from error
+        if not taken:
             raise ConfigError(
                 f"run.id: {self.folder.name} is being run by {self.lock.holder()}; wait for this process, or stop it"
             )
@@ -74,9 +82,14 @@ class RunStatus(Callback):
             if self._trainer is not None:
                 write_state(self.folder, **self._end(error))
         self.lock.free()
-        with contextlib.suppress(OSError):  # remove the created folders if they are still empty
+        self._remove_empty()
+
+    def _remove_empty(self) -> None:
+        """Remove the folders that this object has created, if they are still empty."""
+        with contextlib.suppress(OSError):
             for place in self._made:
-                place.rmdir()
+                if place.exists():
+                    place.rmdir()
 
     def _end(self, error: BaseException | None) -> dict[str, Any]:
         facts = {"epoch": self._trainer.current_epoch, "step": self._trainer.global_step}

@@ -31,14 +31,13 @@ class TeacherAgreement(Callback):
     def __init__(self) -> None:
         self.metrics: dict[str, Metric] = {}
 
+    @staticmethod
+    def names_of(method: Distiller) -> set[str]:
+        """Return the names of the values that are logged for a method, without the stage."""
+        return {*_metrics(method)} | (set() if method.trains_classifier else {"neighbors"})
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Distiller) -> None:
-        if not pl_module.trains_classifier:
-            metrics = {"cosine": MeanOverImages()}
-        elif pl_module.has_task_classifier:
-            metrics = {"agreement": top1(pl_module.teacher.num_classes)}
-        else:
-            metrics = {}
-        self.metrics = {name: metric.to(pl_module.device) for name, metric in metrics.items()}
+        self.metrics = {name: metric.to(pl_module.device) for name, metric in _metrics(pl_module).items()}
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: Distiller, outputs: Features, batch: Batch, *args: Any
@@ -79,3 +78,9 @@ class TeacherAgreement(Callback):
             images = images.subset(torch.arange(MAX_IMAGES))
         with torch.no_grad():
             return [cache.read(network, data, images).embedding for network in (pl_module.student, pl_module.teacher)]
+
+
+def _metrics(method: Distiller) -> dict[str, Metric]:
+    if not method.trains_classifier:
+        return {"cosine": MeanOverImages()}
+    return {"agreement": top1(method.teacher.num_classes)} if method.has_task_classifier else {}

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-from functools import partial
 from typing import Any
 
 import yaml
@@ -12,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from kd_lightning import callbacks
 from kd_lightning.callbacks import assembly
-from kd_lightning.callbacks.monitors import check_monitors
+from kd_lightning.callbacks.distributed_start import with_time_out
 from kd_lightning.cli.registry import Command
 from kd_lightning.config.checks import check, fixed_seed
 from kd_lightning.config.lightning_classes import construction_error
@@ -20,7 +19,6 @@ from kd_lightning.config.messages import config_error
 from kd_lightning.config.parser import Parser
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
-from kd_lightning.distillation.trial import try_step
 from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation import Evaluator
 from kd_lightning.io import noise
@@ -73,7 +71,7 @@ class CLI(LightningCLI):
         self.resume_path = resume_path(config) if command == "fit" else None
         check(command, config)
         if config.get("ckpt_path") is not None:
-            config.ckpt_path, config.weights_only = check_checkpoint(config.ckpt_path), True
+            config.ckpt_path, config.weights_only = check_checkpoint(config.ckpt_path, fits=command == "fit"), True
         if self.resume_path:
             check_config_matches(self.resume_path, yaml.safe_load(self._parser(command).dump(config, skip_none=False)))
             self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
@@ -96,14 +94,12 @@ class CLI(LightningCLI):
         if self.subcommand in ("fit", "test"):
             all_callbacks += assembly.default_evaluators(self.model, data, all_callbacks)
         if self.subcommand == "fit":
-            check_monitors(all_callbacks, trainer, self.model, data)
             folder, loggers = self._get(self.config_init, "run").open(self.model, data, self.resume_path)
             self.watch, self.stop = assembly.run_context(trainer, folder, resumes=bool(self.resume_path))
             protocol = self._get(self.config_init, "protocol")
-            guard = self._get(self.config_init, "guard")
-            data.tested, data.checks = protocol.test, [evaluator.check_data for evaluator in evaluators]
-            if guard.try_step:
-                data.checks.insert(0, partial(try_step, self.model))
+            guard, start = self._get(self.config_init, "guard"), self._get(self.config, "ckpt_path")
+            look = assembly.first_look(self.model, protocol, guard, ckpt_path=start, resumes=bool(self.resume_path))
+            data.tested, data.checks = protocol.test, [look, *(evaluator.check_data for evaluator in evaluators)]
             checkpoints = assembly.checkpoints_of(protocol, folder, trainer, self.model, data)
             all_callbacks += [self.watch, *checkpoints, self.stop]
             kwargs |= {"default_root_dir": folder, "logger": assembly.loggers_of(trainer, loggers)}
@@ -111,9 +107,10 @@ class CLI(LightningCLI):
             data.checks = [evaluator.prepare for evaluator in evaluators] if self.subcommand == "test" else data.checks
             kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}
         try:
-            return super().instantiate_trainer(**kwargs, callbacks=all_callbacks, **assembly.plugins_of(trainer))
+            built = super().instantiate_trainer(**kwargs, callbacks=all_callbacks, **assembly.plugins_of(trainer))
         except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
             raise error if config_error(error) else ConfigError(f"trainer: {error}") from error
+        return with_time_out(built)
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand != "fit":

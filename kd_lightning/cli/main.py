@@ -24,8 +24,10 @@ def main(args: "ArgsType" = None) -> Any:
         print(overview(), end="")
         raise SystemExit(0)
     from kd_lightning.commands.running import exit_on_error, run_class, without_gc
+    from kd_lightning.config.environment import check_environment
 
     with exit_on_error():
+        check_environment()
         # if an option comes first, "fit" selects Lightning's parser, which finds the command
         name = args[0] if isinstance(args, list) and not args[0].startswith("-") else "fit"
         if name not in COMMANDS:

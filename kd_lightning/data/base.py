@@ -14,6 +14,7 @@ from kd_lightning.data.class_order import check_classes
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.images import ImageDataset
 from kd_lightning.data.levels import examine
+from kd_lightning.data.loader import cores
 from kd_lightning.data.loader_mixin import LoaderMixin
 from kd_lightning.data.neighbors import Neighbors
 from kd_lightning.data.splits import stratified_split
@@ -21,6 +22,8 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.mixing import Mixing
 
 Split = Literal["train", "val", "test"]
+_MOST_WORKERS = 64
+"""Number of decoding processes per device that every machine may have; it may have four per core if these are more."""
 
 
 class ImageData(LoaderMixin, ABC):
@@ -107,6 +110,11 @@ class ImageData(LoaderMixin, ABC):
         for field, value in (("memory_limit", memory_limit), ("num_workers", num_workers or 0)):
             if value < 0:
                 raise ConfigError(f"data.{field}: {value} is negative")
+        if (num_workers or 0) > (most := max(_MOST_WORKERS, 4 * cores())):
+            raise ConfigError(
+                f"data.num_workers: {num_workers} processes per device are too many for the {cores()} cores of this "
+                f"machine; give at most {most}, or omit it"
+            )
         if not 0 <= split_seed < 2**32:
             raise ConfigError(f"data.split_seed: {split_seed} is not a number from 0 to 2**32 - 1")
         if not val_split < math.inf:

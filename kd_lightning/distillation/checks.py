@@ -95,12 +95,12 @@ def check_teacher(method: str, student: Network, teacher: Network, *, logits: bo
 
 
 def check_checkpoint(method: LightningModule, checkpoint: dict[str, Any]) -> None:
-    """Raise an error if the tensors of a checkpoint do not fit the method, or if `fit` cannot resume its optimizer.
+    """Raise an error if the tensors of a checkpoint do not fit the method or are not finite, or for another optimizer.
 
     The state of an optimizer can only be resumed by an optimizer of the same class.
 
     Raises:
-        ConfigError: in both cases. The message names the field, and the optimizers or the first tensors that differ.
+        ConfigError: in these cases. The message names the field, and the optimizers or the first tensors.
     """
     saved_optimizer = checkpoint.get("trained_by", method.trained_by)
     if method._trainer is not None and method._trainer.state.fn == "fit" and saved_optimizer != method.trained_by:
@@ -114,6 +114,12 @@ def check_checkpoint(method: LightningModule, checkpoint: dict[str, Any]) -> Non
         raise ConfigError(
             f"ckpt_path: the checkpoint does not fit {type(method).__name__} with student {method.student.name} "
             f"(the student of the checkpoint is {saved_student}): {mismatch}"
+        )
+    trained = {name for name, _ in method.named_parameters() if not name.startswith("teacher.")}
+    bad = checkpoints.not_finite({name: value for name, value in checkpoint["state_dict"].items() if name in trained})
+    if bad:
+        raise ConfigError(
+            f"ckpt_path: the checkpoint contains weights that are not finite, in {bad}; give an earlier checkpoint"
         )
 
 

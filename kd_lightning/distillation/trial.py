@@ -20,12 +20,15 @@ from kd_lightning.models import Network
 _LONGEST_REASON = 200
 
 
-def try_step(method: StudentModule, data: Any) -> None:
+def try_step(method: StudentModule, data: Any) -> set[str]:
     """Run a training step without the optimizer, and an evaluation, with a few training images.
 
     It uses the run's device and precision, and changes nothing (see `unchanged`). In a distributed run only the first
     process of each machine calls it, so that it communicates with no other process. Strategies that distribute the
     weights of a network are not tried.
+
+    Returns:
+        The names of the values that a training step logs.
 
     Raises:
         ConfigError: if a network, a loss or the backward pass fails, or if the memory is too small for a step. The
@@ -33,20 +36,21 @@ def try_step(method: StudentModule, data: Any) -> None:
     """
     trainer = method.trainer
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
-        return
+        return set()
     count = smallest_batch(method, data)
     memory = StepMemory(trainer.strategy.root_device, data)
     memory.check_images(*(network.size for network in _networks(method).values()))
     batch = data.some_training_images(count)
     with distributed.alone(), unchanged(method):
         try:
-            _step(method, batch, memory)
+            names = _step(method, batch, memory)
         except Exception as error:
             raise _explained(error, method, batch) from error
     memory.check_batch()
+    return names
 
 
-def _step(method: StudentModule, batch: Batch, memory: StepMemory) -> None:
+def _step(method: StudentModule, batch: Batch, memory: StepMemory) -> set[str]:
     trainer = method.trainer
     trainer.precision_plugin.convert_module(method)
     method.to(trainer.strategy.root_device)
@@ -61,6 +65,7 @@ def _step(method: StudentModule, batch: Batch, memory: StepMemory) -> None:
     method.eval()
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         passes.run(method.student, batch.images, method.evaluation_reads)
+    return {name if "/" in name else f"train/{name}" for name in (*terms, *method.recorded, "loss", "lr")}
 
 
 def _networks(method: StudentModule) -> dict[str, Network]:

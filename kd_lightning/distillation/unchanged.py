@@ -22,9 +22,11 @@ def unchanged(method: nn.Module) -> Iterator[None]:
     previous values, also inside lists, tuples, dicts, sets and deques. The weights of frozen networks are not copied,
     because a step does not change them; they only return to their device and dtype.
     """
-    frozen = {id(module) for each in method.modules() if getattr(each, "frozen", False) for module in each.modules()}
+    networks = [n for each in method.modules() for n in getattr(each, "frozen_networks", {}).values()]
+    modules = dict.fromkeys(module for each in (method, *networks) for module in each.modules())
+    frozen = {id(module) for each in modules if getattr(each, "frozen", False) for module in each.modules()}
     seen: set[int] = set()
-    undo = [step for m in method.modules() for step in _steps(vars(m), seen, copies=id(m) not in frozen)]
+    undo = [step for m in modules for step in _steps(vars(m), seen, copies=id(m) not in frozen)]
     generators = _collect_rng_states()
     try:
         yield
@@ -68,15 +70,15 @@ def _refill(container: Any, content: Any) -> None:
 def _tensor(value: Tensor, *, copies: bool) -> Undo:
     data, grad = value.data, value.grad if value.is_leaf else None
     content = data.clone() if copies else None
-    grad_content = None if grad is None else grad.clone()
+    undo_grad = None if grad is None else _tensor(grad, copies=copies)
 
     def restore() -> None:
         value.data = data
         if content is not None:
             data.copy_(content)
+        if undo_grad is not None:
+            undo_grad()
         if value.is_leaf:
             value.grad = grad
-        if grad is not None:
-            grad.copy_(grad_content)
 
     return restore

@@ -12,8 +12,9 @@ import wandb
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
+from pydantic import ValidationError
 
-from kd_lightning.errors import one_line
+from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.loggers.deduplicated import DeduplicatedLogging
 
 
@@ -27,9 +28,13 @@ class ResilientWandbLogger(DeduplicatedLogging, WandbLogger):
         mode: `online` or `offline`. Default: the value of WANDB_MODE. If this variable is not set, the default is
             `online` if there is a key, and otherwise `offline`.
         **kwargs: arguments of WandbLogger and DeduplicatedLogging. Further arguments are passed to `wandb.init`.
+
+    Raises:
+        ConfigError: if W&B does not accept the value of one of its environment variables.
     """
 
     def __init__(self, *, mode: str | None = None, **kwargs: Any) -> None:
+        check_variables()
         mode = mode or os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
         super().__init__(settings=wandb.Settings(mode=mode, silent=True, init_timeout=30), **kwargs)
         self._wandb_init.pop("anonymous", None)  # W&B warns about this argument even if it is None
@@ -85,3 +90,21 @@ def has_key() -> bool:
         return netrc(os.environ.get("NETRC")).authenticators(host or "") is not None
     except (OSError, NetrcParseError):
         return False
+
+
+def check_variables() -> None:
+    """Raise an error if W&B does not accept the value of an environment variable, such as WANDB_MODE.
+
+    Raises:
+        ConfigError: for the first such variable. The message contains the reason that W&B gives.
+    """
+    for name in filter(lambda name: name.startswith("WANDB_"), os.environ):
+        try:
+            wandb.Settings(silent=True).update_from_env_vars({name: os.environ[name]})
+        except Exception as error:  # pydantic's or W&B's own
+            reasons = error.errors() if isinstance(error, ValidationError) else []
+            reason = reasons[0]["msg"] if reasons else one_line(error)
+            raise ConfigError(
+                f"{name}: W&B does not accept the value of this environment variable ({reason}); correct it, unset "
+                "it, or set run.wandb to off"
+            ) from error

@@ -1,6 +1,7 @@
 """Write checkpoints atomically, and read checkpoints without executing code from them."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from kd_lightning.io.atomic import atomic_write
 from kd_lightning.io.paths import resolve
 from kd_lightning.io.schema import SCHEMA, check_schema
 from kd_lightning.models import checkpoints
+from kd_lightning.runs.checkpoint_content import check_content
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -49,14 +51,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
-def check_checkpoint(given: str) -> str:
+def check_checkpoint(given: str, *, fits: bool = False) -> str:
     """Check that the checkpoint in `ckpt_path` can be read, and return its path.
 
     The check runs before any object of the run is built. In the path, ~ and environment variables are expanded.
 
+    Args:
+        given: path of the checkpoint.
+        fits: whether `fit` resumes from the checkpoint.
+
     Raises:
-        ConfigError: if the file is missing or damaged, has another schema (version of the file format), contains only a
-            student, or would execute code.
+        ConfigError: if the file is missing or damaged, has another schema (version of the file format), contains only
+            weights or an incomplete state, or would execute code.
     """
     path = resolve(given, "ckpt_path")
     checkpoints.read(path, "ckpt_path")
@@ -65,12 +71,12 @@ def check_checkpoint(given: str) -> str:
             f"ckpt_path: {path} contains only a student; give a run's .ckpt, or give this file as "
             "model.student.checkpoint"
         )
-    check_version(path, "ckpt_path")
+    check_content(check_version(path, "ckpt_path"), path, fits=fits)
     return str(path)
 
 
-def check_version(path: Path, field: str) -> None:
-    """Check the schema (version of the file format) of a checkpoint that Lightning wrote.
+def check_version(path: Path, field: str) -> Any:
+    """Check the schema (version of the file format) of a checkpoint that Lightning wrote; return its content.
 
     Other files contain only weights and have no schema. They are not checked.
 
@@ -78,8 +84,9 @@ def check_version(path: Path, field: str) -> None:
         ConfigError: if the checkpoint has another schema. The message begins with `field` and the path.
     """
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    if "pytorch-lightning_version" in content:
+    if isinstance(content, Mapping) and "pytorch-lightning_version" in content:
         check_schema(content, path, field)
+    return content
 
 
 def steps_done(path: Path) -> int:

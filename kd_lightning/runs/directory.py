@@ -13,9 +13,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
-from kd_lightning.io.paths import check_name, check_writable
+from kd_lightning.io.paths import check_name
 from kd_lightning.loggers import ResilientWandbLogger, ResumableCSVLogger
 from kd_lightning.runs.checkpoint_io import steps_done
+from kd_lightning.runs.place import check_place, check_room, expand_user
 from kd_lightning.runs.status import in_words, read_state
 
 RESUME_ENV_VAR = "KD_LIGHTNING_RUN"
@@ -54,9 +55,7 @@ class Run:
         for field_name in ("project", "name", "id"):
             if getattr(self, field_name) is not None:
                 check_name(getattr(self, field_name), f"run.{field_name}")
-        folder = self.output_dir
-        if not folder or "\0" in folder or Path(folder).expanduser().is_file():
-            raise ConfigError(f"run.output_dir: {folder!r} is not a folder; give a folder, or omit it to use runs/")
+        expand_user(self.output_dir, "run.output_dir")
 
     def parent_dir(self, kind: str, seed: int) -> Path:
         """Return the folder of all runs with this name: `<output_dir>/<project>/<name>/`.
@@ -71,7 +70,9 @@ class Run:
         name = (self.name or f"{kind.lower()}-s{{seed}}").replace("{seed}", str(seed))
         for field_name, value in (("project", self.project), ("name", name), ("id", self.id or "id")):
             check_name(value, f"run.{field_name}")
-        return Path(self.output_dir).expanduser() / self.project / name
+        folder = expand_user(self.output_dir, "run.output_dir") / self.project / name
+        check_place(folder)
+        return folder
 
     def unfinished(self, kind: str, seed: int) -> Path | None:
         """Return the folder of the run that `--ckpt_path last` resumes.
@@ -131,13 +132,15 @@ class Run:
         parent_dir = self.parent_dir(kind, data.seed)
         follows = rank_zero_only.rank > 0  # these ranks write nothing, and Protocol.setup sends them rank 0's folder
         identifier = self.id or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
-        check_writable(Path(self.output_dir), "run.output_dir")
         folder = parent_dir / identifier
+        check_place(folder)
         if folder.exists() and not (follows or resume_path):
             raise ConfigError(
                 f"run.id: {folder} belongs to another run, which {in_words(folder)}; to begin a new run, change "
                 "or omit run.id; to resume this run if it was interrupted, give --ckpt_path last"
             )
+        if not follows:
+            check_room(folder, method, resumes=resume_path is not None)
         first_step = steps_done(resume_path) if resume_path and resume_path.is_file() else 0
         loggers: list[Logger] = [ResumableCSVLogger(folder, first_step=first_step)]
         if self.wandb != "off":

@@ -22,6 +22,7 @@ MUTABLE_ON_RESUME = (
     "guard.",
     "protocol.test",
     "protocol.every_n_steps",
+    "protocol.allow_changed_inputs",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",

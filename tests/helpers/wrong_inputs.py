@@ -73,4 +73,10 @@ def write_files(place: Path, config: str) -> Path:
     (place / "cut.zip").write_bytes(b"PK\3\4")
     (place / "binary.yaml").write_bytes(bytes(range(256)))
     (place / "kd.yaml").write_text(config)
+    (place / "nowhere_link").symlink_to("nowhere")
+    (place / "self_link").symlink_to("self_link")
+    (place / "taken").mkdir()
+    (place / "taken" / "kd_lightning").touch()
+    for run, file in (("a", "config.yaml"), ("b", "state.json")):
+        (place / "odd" / "kd_lightning" / "kd-s0" / run / file).mkdir(parents=True)
     return place

@@ -41,7 +41,7 @@ def test_this_version_is_read() -> None:
 
 def test_checkpoints_carry_it(tmp_path: Path) -> None:
     path, files = tmp_path / "last.ckpt", AtomicCheckpointIO()
-    content = {"state_dict": {"a": torch.zeros(1)}, "pytorch-lightning_version": "2.6"}
+    content = {"state_dict": {"a": torch.zeros(1)}, "pytorch-lightning_version": "2.6", "epoch": 0, "global_step": 1}
     files.save_checkpoint(content, path)
     assert files.load_checkpoint(path)["schema"] == SCHEMA
     assert check_checkpoint(str(path)) == str(path)

@@ -1,0 +1,63 @@
+"""The check of the environment variables that start a run. This module imports neither torch nor Lightning.
+
+Lightning reads some of these variables when it is imported, and would fail with a traceback.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+
+from kd_lightning.errors import ConfigError
+
+_LEAST = {
+    **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NTASKS", "SLURM_NNODES", "MASTER_PORT"), 1),
+    **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "JSM_NAMESPACE_RANK"), 0),
+    **dict.fromkeys(("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_JOB_ID", "SLURM_JOBID"), 0),
+}
+"""Variables with an integer, and its least value."""
+_MOST = {"MASTER_PORT": 65535}
+_BELOW = {
+    "RANK": "WORLD_SIZE",
+    "LOCAL_RANK": "LOCAL_WORLD_SIZE",
+    "SLURM_PROCID": "SLURM_NTASKS",
+    "SLURM_NODEID": "SLURM_NNODES",
+}
+"""Variables with an index, and the variable with the number of indices."""
+_DEVICES = re.compile(r"\s*(-?\d+|(GPU|MIG)-[\w/-]+|NoDevFiles|none|void|all)?\s*", re.IGNORECASE)
+
+
+def check_environment(variables: Mapping[str, str] = os.environ) -> None:
+    """Raise an error if a variable of torchrun, SLURM or CUDA has a value that no launcher sets.
+
+    Raises:
+        ConfigError: for the first such variable. The message names the variable and its value.
+    """
+    numbers = {name: _number(name, variables[name]) for name in _LEAST if variables.get(name)}
+    for index, count in _BELOW.items():
+        if index in numbers and count in numbers and numbers[index] >= numbers[count]:
+            raise ConfigError(
+                f"{index}: the environment variable is {numbers[index]}, but it must be less than {count}, which is "
+                f"{numbers[count]}; unset both variables, or let torchrun or srun set them"
+            )
+    address = variables.get("MASTER_ADDR", "")
+    if address and not re.fullmatch(r"[\w.:%-]+", address):
+        raise ConfigError(
+            f"MASTER_ADDR: the environment variable is {address[:60]!r}, which is not the name or address of a machine"
+        )
+    devices = variables.get("CUDA_VISIBLE_DEVICES", "")
+    if not all(_DEVICES.fullmatch(device) for device in devices.split(",")):
+        raise ConfigError(
+            f"CUDA_VISIBLE_DEVICES: the environment variable is {devices[:60]!r}, which is not a list of GPUs; give "
+            "numbers (0,1) or identifiers (GPU-...), or unset it"
+        )
+
+
+def _number(name: str, text: str) -> int:
+    least, most = _LEAST[name], _MOST.get(name)
+    if not re.fullmatch(r"\s*[0-9]{1,18}\s*", text) or int(text) < least or (most is not None and int(text) > most):
+        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ConfigError(
+            f"{name}: the environment variable is {text[:60]!r}, but it must be an integer {limits}; correct it or "
+            "unset it"
+        )
+    return int(text)

@@ -1,0 +1,67 @@
+"""Environment variables that start a run: nonsense is one line before torch and Lightning are imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+from kd_lightning.cli import main
+from kd_lightning.config.environment import check_environment
+from kd_lightning.errors import ConfigError
+from kd_lightning.loggers.wandb import check_variables
+
+WRONG = [
+    ({"WORLD_SIZE": "x"}, "WORLD_SIZE: the environment variable is 'x', but it must be an integer of at least 1"),
+    ({"WORLD_SIZE": "0"}, "WORLD_SIZE: "),
+    ({"RANK": "-1"}, "RANK: the environment variable is '-1', but it must be an integer of at least 0"),
+    ({"LOCAL_RANK": "1.5"}, "LOCAL_RANK: "),
+    ({"NODE_RANK": "first"}, "NODE_RANK: "),
+    ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK: the environment variable is 2, but it must be less than WORLD_SIZE"),
+    ({"SLURM_PROCID": "4", "SLURM_NTASKS": "4"}, "SLURM_PROCID: "),
+    ({"SLURM_NTASKS": "many"}, "SLURM_NTASKS: "),
+    ({"MASTER_PORT": "99999"}, "MASTER_PORT: the environment variable is '99999', but it must be an integer from 1 to"),
+    ({"MASTER_ADDR": "a b"}, "MASTER_ADDR: "),
+    ({"CUDA_VISIBLE_DEVICES": "zero"}, "CUDA_VISIBLE_DEVICES: the environment variable is 'zero'"),
+]
+RIGHT = [
+    {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "29500"},
+    {"MASTER_ADDR": "fe80::1%eth0"},
+    {"MASTER_ADDR": "node-1.cluster"},
+    {"WORLD_SIZE": ""},
+    *(
+        {"CUDA_VISIBLE_DEVICES": given}
+        for given in ("", "-1", "0,1", "GPU-8932f937-d72c", "MIG-GPU-1/2/0", "NoDevFiles")
+    ),
+]
+
+
+@pytest.mark.parametrize(("variables", "words"), WRONG)
+def test_nonsense_is_an_error(variables: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        check_environment(variables)
+    assert str(raised.value).startswith(words)
+
+
+@pytest.mark.parametrize("variables", RIGHT)
+def test_values_of_launchers_are_accepted(variables: dict[str, str]) -> None:
+    check_environment(variables)
+
+
+def test_the_command_line_checks_them_first(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "none")
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit"])
+    assert stopped.value.code == 2
+    assert capfd.readouterr().err.startswith("error: LOCAL_RANK: the environment variable is 'none'")
+    code = "import sys, kd_lightning.config.environment; assert not {'torch', 'lightning'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WANDB_MODE", "sometimes"), ("WANDB_BASE_URL", "nowhere"), ("WANDB_SILENT", "perhaps")]
+)
+def test_variables_of_wandb(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_variables()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"{name}: W&B does not accept the value of this environment variable"):
+        check_variables()

@@ -1,0 +1,97 @@
+"""Checkpoints of odd content: each is refused in one line, and no run begins."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kd_lightning.cli import main
+
+Content = dict[str, Any]
+VERSION = "pytorch-lightning_version"
+ODD: list[tuple[str, Callable[[Content], Any], str]] = [
+    ("a state dict alone", lambda c: c["state_dict"], "contains only weights and not the state of a run"),
+    ("a list", lambda c: [1], "contains no state dict"),
+    ("only weights with a version", lambda c: _only(c, "state_dict", VERSION), "entry epoch is missing"),
+    *((f"no {name}", lambda c, name=name: _without(c, name), f"entry {name} is missing")
+      for name in ("loops", "epoch", "global_step", "callbacks", "optimizer_states", "lr_schedulers")),
+    ("a negative epoch", lambda c: c | {"epoch": -1}, "entry epoch has another form"),
+    ("a step of text", lambda c: c | {"global_step": "7"}, "entry global_step has another form"),
+    ("loops as a list", lambda c: c | {"loops": [1]}, "entry loops has another form"),
+    ("loops of another kind", lambda c: c | {"loops": {"fit_loop": {"a": 1}}}, "entry loops.fit_loop."),
+    ("progress of text", lambda c: _progress(c, "seven"), "loops.fit_loop.epoch_progress.total.ready has another form"),
+    ("callbacks as a list", lambda c: c | {"callbacks": [1]}, "entry callbacks has another form"),
+    ("a callback as a list", lambda c: c | {"callbacks": {"Protocol": [1]}}, "callbacks.Protocol has another form"),
+    ("no schedule", lambda c: c | {"lr_schedulers": []}, "entry lr_schedulers has another form"),
+    ("two optimizers", lambda c: c | {"optimizer_states": 2 * c["optimizer_states"]}, "optimizer_states has another"),
+    ("other groups", lambda c: _optimizer(c, param_groups=[{"params": [0]}]), "has other groups of parameters"),
+    ("groups without rates", lambda c: _optimizer(c, param_groups=[_without(_groups(c)[0], "lr")]), "lr is missing"),
+    ("an empty optimizer", lambda c: _optimizer(c, state={}), "entry optimizer_states.state is empty"),
+    ("the place of another loader", lambda c: c | {"Digits": [3]}, "entry Digits has another form"),
+    ("facts as a list", lambda c: c | {"network": [1]}, "entry network has another form"),
+    ("weights that are NaN", lambda c: _nan(c), "weights that are not finite, in 1 of"),
+]  # fmt: skip
+EVALUATED = ("a state dict alone", "no epoch", "no global_step", "weights that are NaN", "facts as a list")
+
+
+def _without(content: Content, name: str) -> Content:
+    return {key: value for key, value in content.items() if key != name}
+
+
+def _only(content: Content, *names: str) -> Content:
+    return {name: content[name] for name in names} | {"schema": content["schema"]}
+
+
+def _progress(content: Content, value: str) -> Content:
+    content["loops"]["fit_loop"]["epoch_progress"]["total"]["ready"] = value
+    return content
+
+
+def _groups(content: Content) -> list[Content]:
+    return content["optimizer_states"][0]["param_groups"]
+
+
+def _optimizer(content: Content, **changed: Any) -> Content:
+    content["optimizer_states"][0] |= changed
+    return content
+
+
+def _nan(content: Content) -> Content:
+    content["state_dict"]["student.model.conv1.weight"][0] = float("nan")
+    return content
+
+
+@pytest.fixture(scope="module")
+def good(finished_run: Path) -> Content:
+    return torch.load(finished_run / "last.ckpt", weights_only=True)
+
+
+def refusal(command: str, run: Path, path: Path, folder: Path, capfd: pytest.CaptureFixture, *args: str) -> str:
+    config = [f"--config={run / 'config.yaml'}", "--run.id=null", f"--run.output_dir={folder / 'runs'}"]
+    with pytest.raises(SystemExit) as stopped:
+        main([command, *config, f"--ckpt_path={path}", *args])
+    assert stopped.value.code == 2
+    error = capfd.readouterr().err
+    (line,) = (line for line in error.splitlines() if line.startswith("error: "))
+    assert "Traceback" not in error
+    assert not (folder / "runs").exists()
+    return line
+
+
+@pytest.mark.parametrize(("what", "change", "words"), ODD, ids=[what for what, *_ in ODD])
+def test_odd_content(what: str, change, words: str, good: Content, finished_run: Path, tmp_path: Path, capfd) -> None:
+    path = tmp_path / "odd.ckpt"
+    torch.save(change(copy.deepcopy(good)), path)
+    for command in ("fit", "test") if what in EVALUATED else ("fit",):
+        line = refusal(command, finished_run, path, tmp_path, capfd)
+        assert line.startswith("error: ckpt_path: ")
+        assert words in line
+
+
+def test_a_checkpoint_of_another_method_begins_no_run(finished_run: Path, tmp_path: Path, capfd) -> None:
+    for method in ("CoSS", "SEED"):
+        line = refusal("fit", finished_run, finished_run / "last.ckpt", tmp_path, capfd, f"--model={method}")
+        assert f"the checkpoint does not fit {method}" in line
