@@ -309,6 +309,11 @@ class ImageData(LoaderMixin, ABC):
         return images
 
     @property
+    def name_in_results(self) -> str:
+        """Name in results.json. `compare` compares only runs whose data sets have the same name."""
+        return self.name
+
+    @property
     def has_validation(self) -> bool:
         """Whether there are validation images. They may be held out, or belong to the data set."""
         return self.val_split > 0

@@ -54,11 +54,12 @@ class CIFAR10(ImageData):
     def folder(self) -> ImageFolder | None:
         """Class folders at `path`, or None if `path` is the folder of the official files."""
         on_error = "skip" if self.skip_unreadable else "raise"
-        kwargs = {"split_seed": self.split_seed, "on_error": on_error}
-        folder = class_folders(self.path, self.official_classes, self.name, **kwargs)
-        if folder:  # may contain other images than the official files, so the results are not compared with theirs
-            self.name = f"{self.name}-folders"
-        return folder
+        return class_folders(self.path, self.official_classes, self.name, split_seed=self.split_seed, on_error=on_error)
+
+    @property
+    def name_in_results(self) -> str:
+        """Name in results.json. Class folders may contain other images than the official files."""
+        return f"{self.name}-folders" if self.folder else self.name
 
     @property
     def has_validation(self) -> bool:

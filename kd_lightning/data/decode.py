@@ -63,7 +63,9 @@ def open_rgb(source: Source, least_side: int = 0, shrink: float = 1.0) -> Image.
 def _shallow(image: Image.Image) -> Image.Image:
     """Return an image with 8 bits per channel."""
     if image.mode == "F":
-        raise UnreadableError("its pixels are floating-point numbers with an unknown range")
+        pixels = np.asarray(image)
+        values = f"{pixels.min():g} to {pixels.max():g} in this file"
+        raise UnreadableError(f"its pixels are floating-point numbers with an unknown range ({values})")
     if image.mode not in _DEEP:
         return image
     pixels, white = _deep(image)

@@ -74,8 +74,9 @@ def test_whole_images_are_read_but_for_floats() -> None:
             counts[open_rgb(source).size] += 1
         except UnreadableError as error:
             counts[str(error)] += 1
-    assert counts.pop("its pixels are floating-point numbers with an unknown range") == 1
-    assert {*counts} == {(7, 5), (5, 7)}
+    assert [reason for reason in counts if str(reason).startswith("its pixels are floating-point numbers")]
+    assert {*counts} >= {(7, 5), (5, 7)}
+    assert len(counts) == 3
 
 
 def test_a_damaged_image_is_read_or_named() -> None:
@@ -85,8 +86,8 @@ def test_a_damaged_image_is_read_or_named() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("part", range(50))
 def test_of_100_000_damaged_images_each_is_read_or_named(part: int) -> None:
-    counts = read(range(10_000 * part, 10_000 * (part + 1)))
-    assert counts["read"] > 2_000
-    assert counts["unreadable"] > 2_000
+    counts = read(range(2_000 * part, 2_000 * (part + 1)))
+    assert counts["read"] > 400
+    assert counts["unreadable"] > 400

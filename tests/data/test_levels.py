@@ -128,6 +128,12 @@ def test_stated_bits_are_scaled_to_8(case: str, tmp_path: Path, recwarn: pytest.
     assert not [warning for warning in recwarn if "dark" in str(warning.message)]
 
 
+def test_floating_point_pixels_are_unreadable_with_their_range(tmp_path: Path) -> None:
+    words = r"floating-point numbers with an unknown range \(0 to 4095 in this file\)"
+    with pytest.raises(ConfigError, match=f"data.path: .*/train/cat/0.tif .*{words}"):
+        of(write(tmp_path / "pets", Image.fromarray(RAMP.astype(np.float32)), ".tif"))
+
+
 @pytest.mark.parametrize(("lowest", "highest"), [(-1024, 3071), (0, 65536), (0, 2**31 - 1)])
 def test_values_outside_16_bits_are_not_clipped(lowest: int, highest: int, tmp_path: Path) -> None:
     pixels = np.array([[lowest, highest]], np.int32).repeat(4, 0)

@@ -48,7 +48,7 @@ def collect(trainer: Trainer, method: LightningModule, data: ImageData, checkpoi
         },
         "code": code(),
         "data": {
-            "name": data.name,
+            "name": data.name_in_results,
             "classes": data.num_classes,
             "class_names": list(data.class_names),
             **{split: len(data.datasets.get(split, ())) for split in ("train", "val", "test")},
