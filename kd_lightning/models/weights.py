@@ -56,7 +56,7 @@ def load(model: nn.Module, name: str, checkpoint: str, kwargs: dict[str, Any]) -
         if resized := [key for key in converted if key in state and converted[key].shape != state[key].shape]:
             key = resized[0]
             rank_zero_warn(
-                f"{source}: {len(resized)} entries were resampled to the size of the model, such as {key} from "
+                f"{source}: {len(resized)} entries were changed to the shapes of the model, such as {key} from "
                 f"{tuple(state[key].shape)} to {tuple(converted[key].shape)}"
             )
         state, classes = converted, model.num_classes
