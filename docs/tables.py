@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from torch import nn
 
+from docs import families
 from kd_lightning import methods
 from kd_lightning.batch import Batch
 from kd_lightning.commands import catalog
@@ -158,6 +159,14 @@ def arguments_table() -> list[str]:
     return _table(["method", "arguments and their defaults", "trained with the student", "configs"], rows)
 
 
+def families_table() -> list[str]:
+    rows = []
+    for each in families.rows():
+        name, *others = each.values()
+        rows.append([f"`{name}`", *others])
+    return _table(["network", "pixels", "as student", "logits", "embedding", "maps"], rows)
+
+
 def _short(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{value[0]}, ..., {value[-1]}]" if len(value) > 3 else str([*value])
@@ -170,13 +179,13 @@ class Made(SphinxDirective):
     make = staticmethod(methods_table)
 
     def run(self) -> list:
-        for path in (*CONFIGS.rglob("*.yaml"), DOCS / "method-costs.csv"):
+        for path in (*CONFIGS.rglob("*.yaml"), DOCS / "method-costs.csv", families.TABLE):
             self.env.note_dependency(str(path))
         return self.parse_text_to_nodes("\n".join(self.make()) + "\n")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
-    for name, make in (("methods", methods_table), ("arguments", arguments_table)):
+    for name, make in (("methods", methods_table), ("arguments", arguments_table), ("families", families_table)):
         app.add_directive(name, type(make.__name__, (Made,), {"make": staticmethod(make)}))
     return {"parallel_read_safe": True}

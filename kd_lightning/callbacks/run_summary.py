@@ -40,7 +40,7 @@ def _networks(method: LightningModule, side: int) -> Table:
                 network.name,
                 _weights(network),
                 f"{network.parameter_count():,}",
-                f"{network.macs(side) / 1e6:,.1f} M",
+                _macs(network, side),
                 str(network.embedding_width),
                 size,
             )
@@ -51,6 +51,11 @@ def _weights(network: Network) -> str:
     if not network.has_weights:
         return "random"
     return "loaded, new classifier" if network.fresh_classifier else "loaded"
+
+
+def _macs(network: Network, side: int) -> str:
+    macs = network.macs(side)
+    return "not counted" if macs is None else f"{macs / 1e6:,.1f} M"
 
 
 def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Table:

@@ -13,7 +13,7 @@ from kd_lightning.models import Network
 class Cost(Evaluator):
     """Logs `cost/parameters`, `cost/macs`, `cost/megabytes`, and the speed for each batch size.
 
-    MACs are counted for one image and include the normalisation. Megabytes are the size of the weights as safetensors.
+    MACs are counted for one image and include the normalisation. If torch cannot count them, `cost/macs` is missing. Megabytes are the size of the weights as safetensors.
     For each batch size n, `cost/latency_ms_<n>` is the median time from the uint8 images of one batch to the logits. It
     is measured in eval mode and without autocast, on the device of the run. `cost/images_per_second_<n>` is n divided
     by this time. Both values depend on the machine and its load.
@@ -36,9 +36,10 @@ class Cost(Evaluator):
     def evaluate(self, view: NetworkView) -> EvaluationResult:
         network, side = view.network, view.side
         state = {name: value.cpu().contiguous().clone() for name, value in network.model.state_dict().items()}
+        macs = network.macs(side)
         values = {
             "cost/parameters": float(network.parameter_count()),
-            "cost/macs": float(network.macs(side)),
+            **({} if macs is None else {"cost/macs": float(macs)}),
             "cost/megabytes": len(save(state)) / 1e6,
         }
         for size in self.batch_sizes:

@@ -52,7 +52,14 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", facts: Mapping[st
     """Write tensors to a safetensors file, and facts to the metadata of the file. Each fact is written as JSON."""
     from safetensors.torch import save_file  # imports torch, which takes seconds
 
-    contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    contiguous: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for key, value in tensors.items():
+        tensor = value.detach().cpu().contiguous()
+        if tensor.numel() and tensor.untyped_storage().data_ptr() in memory:
+            tensor = tensor.clone()  # safetensors refuses tensors of shared memory, which CoaT has
+        memory.add(tensor.untyped_storage().data_ptr())
+        contiguous[key] = tensor
     with atomic_write(path) as partial:
         save_file(contiguous, partial, metadata={"format": "pt", **{k: json.dumps(v) for k, v in facts.items()}})
         partial.chmod(0o644)  # safetensors creates files that only their owner can read

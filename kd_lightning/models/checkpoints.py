@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.io.atomic import write_tensors
 from kd_lightning.io.paths import check_regular
+from kd_lightning.models.file_facts import checked
 
 State = dict[str, Tensor]
-_CONTAINERS = ("state_dict", "model", "net", "model_state_dict", "state_dict_ema", "model_ema")
-_HEADS = ("fc", "linear", "classifier", "head")
+_CONTAINERS = ("state_dict", "model", "net", "model_state_dict", "model_state", "state_dict_ema", "model_ema", "network")
+HEADS = ("fc", "linear", "classifier", "head")
 
 
 def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
@@ -29,8 +30,10 @@ def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
     contains only values and cannot run code.
 
     Raises:
-        ConfigError: if the file is not a checkpoint, is truncated, or would run code.
+        ConfigError: if the file is not a checkpoint, is truncated, or would run code, or if a fact has a wrong type or
+            an impossible value.
     """
+    source = f"{field}: {path}"
     if path.is_dir():
         raise ConfigError(f"{field}: {path} is a folder; give a file in it")
     check_regular(path, field)
@@ -39,9 +42,11 @@ def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
             with safe_open(path, framework="pt") as file:
                 facts = json.loads((file.metadata() or {}).get("network", "{}"))
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-                return state, facts if isinstance(facts, dict) else {}
+                return state, checked(facts, source)
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except ConfigError:
+        raise
     except SafetensorError as error:
         raise ConfigError(f"{field}: {path} is corrupt or truncated ({error})") from error
     except Exception as error:  # torch.load raises many types of error for unreadable files
@@ -49,13 +54,21 @@ def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
         if type(error).__name__ == "UnpicklingError" or "weights_only" in str(error):
             reason = "it is a pickle with more than weights, and loading it could run code; save a state dict instead"
         raise ConfigError(f"{field}: {path} cannot be read: {reason}") from error
-    facts = content.get("network", {}) if isinstance(content, Mapping) else {}
     candidates = [content] + [content[key] for key in _CONTAINERS if isinstance(content, Mapping) and key in content]
     for state in candidates:
-        if isinstance(state, Mapping) and state and all(isinstance(value, Tensor) for value in state.values()):
-            return dict(state), facts if isinstance(facts, dict) else {}
+        if isinstance(state, Mapping) and state and all(map(_is_entry, state.items())):
+            network = content.get("network")  # other programs write a name or weights there
+            return dict(state), checked(network, source) if _is_table_of_facts(network) else {}
     shown = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
     raise ConfigError(f"{field}: {path} contains no state dict (it contains {shown[:200]})")
+
+
+def _is_entry(item: tuple[Any, Any]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor)
+
+
+def _is_table_of_facts(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and not all(isinstance(value, Tensor) for value in entry.values())
 
 
 def clean(state: State, model: nn.Module, field: str = "checkpoint") -> State:
@@ -68,25 +81,31 @@ def clean(state: State, model: nn.Module, field: str = "checkpoint") -> State:
     Raises:
         ConfigError: if two prefixes fit equally well, because the file contains two networks.
     """
-    head = model.default_cfg.get("classifier") if hasattr(model, "default_cfg") else None
-    names = {name for name in model.state_dict() if not (isinstance(head, str) and name.startswith(f"{head}."))}
+    heads = classifiers(model)
+    names = {name for name in model.state_dict() if not name.startswith(tuple(f"{head}." for head in heads))}
     votes = Counter(key[: -len(name)] for key in state for name in _endings(key) if name in names)
     best = votes.most_common(2)
-    if len(best) == 2 and best[0][1] == best[1][1]:
+    if len(best) == 2 and best[0][1] == best[1][1] and 2 * best[0][1] >= len(names):
         raise ConfigError(
             f"{field}: the file contains two networks that fit equally well, with the prefixes {best[0][0]!r} and "
             f"{best[1][0]!r}; save only one of them"
         )
     prefix = best[0][0] if best else ""
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if isinstance(head, str) and f"{head}.weight" not in state:
-        other = next((name for name in _HEADS if f"{name}.weight" in state), None)
+    if len(heads) == 1 and f"{heads[0]}.weight" not in state:
+        head, other = heads[0], next((name for name in HEADS if f"{name}.weight" in state), None)
         if other:
             state = {f"{head}{k.removeprefix(other)}" if k.startswith(f"{other}.") else k: v for k, v in state.items()}
     for name, value in model.state_dict().items():  # old files lack the counts
         if name.endswith("num_batches_tracked"):
             state.setdefault(name, torch.zeros_like(value))
     return state
+
+
+def classifiers(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of a model's classifiers. A distilled network has two; an encoder may have none."""
+    names = model.default_cfg.get("classifier") if hasattr(model, "default_cfg") else None
+    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 def _endings(key: str) -> list[str]:
@@ -105,12 +124,6 @@ def mismatch(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str
     ]
     kinds = (("missing", missing), ("not expected", unexpected), ("of another shape", shapes))
     return "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:3])}" for kind, keys in kinds if keys)
-
-
-def not_finite(state: Mapping[str, Tensor]) -> str:
-    """Return a text with the number and the first names of the entries that contain NaN or infinity, or ''."""
-    keys = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    return f"{len(keys)} of {len(state)} entries: {', '.join(keys[:3])}" if keys else ""
 
 
 def write(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

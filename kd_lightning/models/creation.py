@@ -1,14 +1,55 @@
-"""Create timm models by name, and load local checkpoints into them."""
+"""Create timm models by name, and read their sizes."""
 
+import inspect
 from typing import Any
 
 import timm
 from timm.data import ImageNetInfo
+from timm.layers import ClassifierHead
 from torch import nn
 
+from kd_lightning.batch import LARGEST_SIDE
 from kd_lightning.errors import ConfigError, nearest, one_line
-from kd_lightning.io.paths import resolve
-from kd_lightning.models import checkpoints
+
+
+_REFUSALS = (TypeError, ValueError, AssertionError, AttributeError, LookupError, ArithmeticError)
+_INTERFACE = ("forward_features", "forward_head", "get_classifier", "reset_classifier", "num_classes", "head_hidden_size")
+_OTHER_FIELDS = {
+    "num_classes": "give it as num_classes of the network",
+    "pretrained": "give it as pretrained of the network",
+    "checkpoint_path": "give it as checkpoint of the network",
+    "pretrained_cfg": "give pretrained or checkpoint of the network",
+    "pretrained_cfg_overlay": "give pretrained or checkpoint of the network",
+    "pretrained_strict": "remove it, because weights must fit the network",
+    "pretrained_filter_fn": "remove it, because timm's own conversion of weights is used",
+    "pretrained_model_args": "remove it",
+    "features_only": "remove it, because methods read the maps of the complete network",
+    "out_indices": "remove it, because methods read the maps of the complete network",
+    "feature_cls": "remove it, because methods read the maps of the complete network",
+}
+
+
+def check_kwargs(name: str, kwargs: dict[str, Any]) -> None:
+    """Check that the arguments of a model leave an image classifier or a backbone for colour images.
+
+    Raises:
+        ConfigError: if an argument belongs to another field, if the model would return other outputs than a Network
+            needs, or if the model would take images with another number of channels.
+    """
+    for key, advice in _OTHER_FIELDS.items():
+        if kwargs.get(key) not in (None, False) or (key == "num_classes" and kwargs.get(key) == 0):
+            raise ConfigError(f"{name}: model_kwargs.{key} is {kwargs[key]!r}; {advice}")
+    for key in ("in_chans", "chans"):
+        if kwargs.get(key) not in (None, 3):
+            raise ConfigError(
+                f"{name}: model_kwargs.{key} is {kwargs[key]!r}; remove it, because all images have 3 channels (grey "
+                "images are converted)"
+            )
+    if "global_pool" in kwargs and not kwargs["global_pool"] and kwargs["global_pool"] is not None:
+        raise ConfigError(
+            f"{name}: model_kwargs.global_pool is {kwargs['global_pool']!r}, but the classifier needs pooled features; "
+            "give a type of pooling, such as avg, or remove it"
+        )
 
 
 def create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
@@ -25,50 +66,34 @@ def create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     if local and tag and not timm.is_model_pretrained(name):
         raise ConfigError(f"name: timm has no weights {name!r}{nearest(name, timm.list_pretrained(f'{base}.*'))}")
     try:
-        return timm.create_model(name, pretrained=pretrained, **kwargs)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"{name}: timm does not accept model_kwargs {kwargs}: {error}") from error
+        model = timm.create_model(name, pretrained=pretrained, **kwargs)
+    except _REFUSALS as error:
+        raise ConfigError(f"{name}: timm does not accept model_kwargs {kwargs}: {one_line(error)}") from error
     except (OSError, RuntimeError) as error:
         if not pretrained and local and not kwargs:
             raise
         if not pretrained and local:
-            raise ConfigError(f"{name}: timm does not accept model_kwargs {kwargs}: {error}") from error
+            raise ConfigError(f"{name}: timm does not accept model_kwargs {kwargs}: {one_line(error)}") from error
         reason = one_line(error)
         raise ConfigError(
             f"{name}: its weights cannot be loaded ({reason}); give a local file as checkpoint instead"
         ) from error
+    if missing := [part for part in _INTERFACE if not hasattr(model, part)]:
+        raise ConfigError(
+            f"{name}: timm provides this network without a classifier (it has no {missing[0]}); choose another network"
+        )
+    return model
 
 
-def load(model: nn.Module, name: str, checkpoint: str) -> tuple[dict[str, Any], int]:
-    """Load a checkpoint into a model, and change the number of classes of the model to that of the checkpoint.
+def set_classes(model: nn.Module, classes: int) -> None:
+    """Replace all classifiers of a model by new ones with another number of classes.
 
-    Returns:
-        The facts about the network that the file contains (mean, std, size, class_names, ...), and the number of
-        classes.
-
-    Raises:
-        ConfigError: if the file cannot be read, is from another architecture, or contains numbers that are not finite.
+    By default, timm would drop the second classifier of some distilled networks (RepViT, iFormer). Files with their
+    weights would then not fit the model of this name.
     """
-    field = f"{name}: checkpoint"
-    path = resolve(checkpoint, field)
-    state, facts = checkpoints.read(path, field)
-    state = checkpoints.clean(state, model, f"{field}: {path}")
-    classifier = model.default_cfg.get("classifier")
-    head = state.get(f"{classifier}.weight")
-    classes = model.num_classes if head is None else head.shape[0]
-    if head is None and isinstance(classifier, str):
-        classes = 0  # a backbone without classifier, e.g. a self-supervised teacher
-    if classes != model.num_classes:
-        model.reset_classifier(classes)
-    differs = checkpoints.mismatch(model.state_dict(), state)
-    if differs:
-        written_by = f" (it is a {facts['name']})" if facts.get("name", name) != name else ""
-        raise ConfigError(f"{field}: {path} does not fit this model{written_by}: {differs}")
-    masks = {name for name, _ in model.named_buffers() if "running_" not in name}  # masks may contain infinities
-    if broken := checkpoints.not_finite({name: value for name, value in state.items() if name not in masks}):
-        raise ConfigError(f"{field}: {path} contains numbers that are not finite, in {broken}")
-    model.load_state_dict(state)
-    return facts, classes
+    has_second = getattr(model, "distillation", getattr(getattr(model, "head", None), "distillation", False))
+    takes_second = "distillation" in inspect.signature(model.reset_classifier).parameters
+    model.reset_classifier(classes, **({"distillation": bool(has_second)} if takes_second else {}))
 
 
 def class_names(model: nn.Module, facts: dict[str, Any], pretrained: bool) -> list[str] | None:
@@ -82,15 +107,39 @@ def class_names(model: nn.Module, facts: dict[str, Any], pretrained: bool) -> li
     return facts.get("class_names")
 
 
-def own_size(model: nn.Module, pretrained: bool) -> int | None:
-    """Return the side in pixels that a model requires, or at which its weights were trained.
+def built_size(name: str, model: nn.Module, kwargs: dict[str, Any]) -> int | None:
+    """Return the side in pixels for which a model was built, or None if it was built for any side.
 
-    ViTs with a strict patch embedding accept only one side. Return None if the model accepts any side and the side of
-    the training is unknown.
+    The side is `img_size` of the model's arguments, or the side of a patch embedding that accepts only one side.
+
+    Raises:
+        ConfigError: if this side is not a whole number, or if height and width differ.
     """
+    given = None if kwargs.get("dynamic_img_size") else kwargs.get("img_size")
     patches = getattr(model, "patch_embed", None)
-    if getattr(patches, "img_size", None) and getattr(patches, "strict_img_size", True):
-        return patches.img_size[0]
-    if pretrained or model.pretrained_cfg.get("fixed_input_size"):
-        return model.pretrained_cfg["input_size"][-1]
-    return None
+    if given is None and getattr(patches, "img_size", None) and getattr(patches, "strict_img_size", True):
+        given = patches.img_size
+    sides = set(given) if isinstance(given, list | tuple) else {given}
+    side = sides.pop()
+    if sides or not (side is None or (type(side) is int and 1 <= side <= LARGEST_SIDE)):
+        raise ConfigError(
+            f"{name}: model_kwargs.img_size is {given}; it must be one whole number from 1 to {LARGEST_SIDE}, because "
+            "images are resized to squares"
+        )
+    return side
+
+
+def trained_size(model: nn.Module, pretrained: bool, kwargs: dict[str, Any]) -> int | None:
+    """Return the side in pixels at which timm trained the weights of a model, or the default side of the model.
+
+    Return None if this side is unknown, or if the model has random weights and accepts any side.
+    """
+    fixed = model.pretrained_cfg.get("fixed_input_size") and not kwargs.get("dynamic_img_size")
+    return model.pretrained_cfg["input_size"][-1] if pretrained or fixed else None
+
+
+def embedding_width(model: nn.Module) -> int:
+    """Return the width of the input of a model's classifier. Some types of pooling multiply the number of channels."""
+    layer = model.get_classifier()
+    layer = layer.fc if isinstance(layer, ClassifierHead) else layer
+    return layer.in_features if isinstance(layer, nn.Linear) else model.head_hidden_size

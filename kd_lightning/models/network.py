@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kd_lightning.batch import LARGEST_SIDE, as_float
 from kd_lightning.errors import ConfigError
-from kd_lightning.models import classifier, creation
+from kd_lightning.models import classifier, creation, weights
 from kd_lightning.models.extraction import extract
 from kd_lightning.models.features import Features, Reads
 from kd_lightning.models.masking import Masked, mask_token, masked_patches
@@ -76,6 +76,8 @@ class Network(nn.Module):
             raise ConfigError(f"{name}: size is {size}; it must be at most {LARGEST_SIDE} pixels")
         if std is not None and min(std) <= 0:
             raise ConfigError(f"{name}: std is {std}; all values must be above 0")
+        kwargs = model_kwargs or {}
+        creation.check_kwargs(name, kwargs)
         self.name, self.frozen = name, False
         facts: dict[str, Any] = {}
         own_classes = {} if num_classes is None else {"num_classes": num_classes}
@@ -83,29 +85,40 @@ class Network(nn.Module):
         # loading weights must not change the random state: a seed gives the same student with any teacher
         with torch.random.fork_rng(devices=[], enabled=self.has_weights):
             if checkpoint is None:
-                self.model = creation.create(name, pretrained, {**own_classes, **(model_kwargs or {})})
+                self.model = creation.create(name, pretrained, {**own_classes, **kwargs})
                 trained_for = self.model.pretrained_cfg.get("num_classes")
             else:
-                self.model = creation.create(name, False, model_kwargs or {})
-                facts, trained_for = creation.load(self.model, name, checkpoint)
+                self.model = creation.create(name, False, kwargs)
+                facts, trained_for = weights.load(self.model, name, checkpoint, kwargs)
                 if num_classes is not None and num_classes != trained_for:
-                    self.model.reset_classifier(num_classes)
+                    creation.set_classes(self.model, num_classes)
         self.num_classes: int = self.model.num_classes
         self.class_names = (
             creation.class_names(self.model, facts, pretrained) if self.num_classes == trained_for else None
         )
         self.fresh_classifier = not self.has_weights or self.num_classes != trained_for
-        self.embedding_width: int = self.model.head_hidden_size
+        self.embedding_width: int = creation.embedding_width(self.model)
         config = resolve_model_data_config(self.model)
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", _channels(mean or facts.get("mean") or config["mean"]), persistent=False)
         self.register_buffer("std", _channels(std or facts.get("std") or config["std"]), persistent=False)
-        self.size = size or facts.get("size") or creation.own_size(self.model, pretrained)
+        built = creation.built_size(name, self.model, kwargs)
+        if size and built and size != built:
+            raise ConfigError(
+                f"{name}: size is {size}, but the network was built for images of {built} pixels; set "
+                "model_kwargs.img_size instead, or remove size"
+            )
+        trained = facts.get("size") or creation.trained_size(self.model, pretrained, kwargs)
+        self.size: int | None = built or size or trained
         self.interpolation = "bicubic" if config["interpolation"] == "bicubic" else "bilinear"
         self.dtype = getattr(torch, dtype) if dtype else None
         if dtype:
             self.model.to(self.dtype)
+            if self.has_weights and not all(value.isfinite().all() for value in self.model.parameters()):
+                raise ConfigError(
+                    f"{name}: dtype is {dtype}, but some weights are too large for it; choose bfloat16 or float32"
+                )
 
     def freeze(self) -> "Network":
         """Turn off gradients, set eval mode permanently, and return the network. `.train()` then has no effect."""
@@ -255,14 +268,25 @@ class Network(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @torch.no_grad()
-    def macs(self, side: int) -> int:
-        """Return the multiply-adds for one image of `side` pixels: half of the FLOPs that torch counts."""
-        was_training = self.training
-        self.eval()
-        with FlopCounterMode(display=False) as counter:
-            self(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.mean.device))
-        self.train(was_training)
-        return counter.get_total_flops() // 2
+    def macs(self, side: int) -> int | None:
+        """Return the multiply-adds for one image of `side` pixels: half of the FLOPs that torch counts.
+
+        Return None if torch cannot count them for this network.
+        """
+        modes = [(module, module.training) for module in self.modules()]
+        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        try:
+            self.eval().requires_grad_(False)  # the counter does not accept parameters with gradients as inputs
+            with FlopCounterMode(display=False) as counter:
+                self(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.mean.device))
+            return counter.get_total_flops() // 2
+        except Exception:  # whatever the reason is, a count must not end a run
+            return None
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+            for module, mode in modes:
+                module.training = mode
 
 
 def _channels(values: Any) -> Tensor:

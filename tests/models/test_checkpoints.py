@@ -132,6 +132,16 @@ def test_writing_never_leaves_half_a_file(network: Network, tmp_path: Path, monk
     assert [*tmp_path.iterdir()] == [path]
 
 
+def test_tensors_of_shared_memory_are_written(tmp_path: Path) -> None:
+    block = torch.arange(12.0).reshape(3, 4)
+    state = {"a": block, "b": block, "rows": block[1:], "columns": block[:, 1:], "none": torch.zeros(0)}
+    checkpoints.write(tmp_path / "file.safetensors", state, {})
+    read, facts = checkpoints.read(tmp_path / "file.safetensors")
+    assert facts == {}
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[key], state[key]) for key in state)
+
+
 def test_paths_take_home_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("SOME_FOLDER", str(tmp_path))

@@ -1,0 +1,94 @@
+"""Facts that a weight file contains about its network: each fact is checked before it is used."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kd_lightning.batch import LARGEST_SIDE
+from kd_lightning.errors import ConfigError
+
+_LARGEST_VALUE = 1e6
+"""Largest absolute value of a mean or a standard deviation. Pixels are between 0 and 1."""
+_MOST_CLASSES = 10**7
+_LONGEST_NAME = 200
+
+
+def checked(facts: Any, source: str) -> dict[str, Any]:
+    """Return the known facts of a weight file. A fact may be null, which means that it is unknown.
+
+    Known facts are `name`, `num_classes`, `mean`, `std`, `size` and `class_names`. Other facts are left out.
+
+    Args:
+        facts: The facts as the file contains them.
+        source: Beginning of the error message: the field and the path of the file.
+
+    Raises:
+        ConfigError: if the facts are not a table, or if a known fact has a wrong type or an impossible value.
+    """
+    if not isinstance(facts, Mapping):
+        raise ConfigError(f"{source}: the facts about the network are {_shown(facts)}; they must be a table")
+    result = {}
+    for fact, (is_valid, expected) in _EXPECTED.items():
+        if fact not in facts:
+            continue
+        value = facts[fact]
+        if value is not None and not is_valid(value):
+            raise ConfigError(f"{source}: the file says {fact} {_shown(value)}; {fact} must be {expected}")
+        result[fact] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def check_classes(facts: Mapping[str, Any], classes: int, source: str) -> None:
+    """Check that the facts of a file fit the number of outputs of the classifier in the file.
+
+    Raises:
+        ConfigError: if the number of classes or the number of class names differs from the number of outputs. If the
+            file has no classifier, only the number of classes is compared.
+    """
+    stated = facts.get("num_classes")
+    if stated not in (None, classes):
+        raise ConfigError(f"{source}: the file says num_classes {stated}, but its classifier has {classes} outputs")
+    names = facts.get("class_names")
+    if names and classes and len(names) != classes:
+        raise ConfigError(f"{source}: the file names {len(names)} classes, but its classifier has {classes} outputs")
+
+
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _are_channels(values: Any, above_zero: bool) -> bool:
+    """Return whether the value is a list of three finite numbers. A bool is not a number."""
+    if not isinstance(values, list | tuple) or len(values) != 3:
+        return False
+    least = 1 / _LARGEST_VALUE if above_zero else -_LARGEST_VALUE
+    return all(
+        type(value) in (int, float) and least <= value <= _LARGEST_VALUE  # false for NaN
+        for value in values
+    )
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()
+
+
+def _are_texts(values: Any) -> bool:
+    """Return whether the value is a list of texts. Names may occur twice, as two names of ImageNet's classes do."""
+    return isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number with thousands of digits, a deeply nested list
+        return f"an unreadable {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (_is_name, f"a text of 1 to {_LONGEST_NAME} printable characters"),
+    "num_classes": (lambda value: _is_whole(value, 0, _MOST_CLASSES), "a whole number, 0 or more"),
+    "mean": (lambda values: _are_channels(values, above_zero=False), "a list of three finite numbers"),
+    "std": (lambda values: _are_channels(values, above_zero=True), "a list of three finite numbers above 0"),
+    "size": (lambda value: _is_whole(value, 1, LARGEST_SIDE), f"a whole number from 1 to {LARGEST_SIDE}"),
+    "class_names": (_are_texts, "a list of texts"),
+}

@@ -1,0 +1,109 @@
+"""Facts of weight files: each is checked before it is used, and an error is one line with the name of the file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from kd_lightning.errors import ConfigError
+from kd_lightning.models import Network
+from kd_lightning.models.file_facts import checked
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return Network("cifar_resnet8", num_classes=3)
+
+
+def write(folder: Path, network: Network, kind: str, facts: Any) -> str:
+    path = folder / f"file.{kind}"
+    if kind == "safetensors":
+        save_file(network.model.state_dict(), path, metadata={"network": json.dumps(facts)})
+    else:
+        torch.save({"state_dict": network.model.state_dict(), "network": facts}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [
+        *(("mean", value) for value in ([0.5], [0.5] * 4, [], "0.5", 0.5, [True] * 3, [NAN, 0, 0], [10**400, 0, 0])),
+        *(("mean", value) for value in ([[0.5]] * 3, {"r": 1}, ["0.5"] * 3, [None] * 3)),
+        *(("std", value) for value in ([0, 0, 0], [1, 1, 0.0], [-1, 1, 1], [INF] * 3, [1e-300] * 3, [False] * 3)),
+        *(("size", value) for value in ("32", -5, 0, 32.0, True, 10**30, [32, 32], NAN)),
+        *(("num_classes", value) for value in ("x", -1, True, 3.0, [3], 10**30)),
+        *(("name", value) for value in ({"a": 1}, "", 5, "a\x1b[2J", "a\nb", "a" * 10**5, ["cifar_resnet8"])),
+        *(("class_names", value) for value in (5, "abc", [1, 2, 3], [["a"], "b", "c"], [None] * 3, {"0": "a"}, True)),
+    ],
+)
+def test_a_wrong_fact_is_one_line_with_the_file(network: Network, tmp_path: Path, kind: str, fact: str, value) -> None:
+    path = write(tmp_path, network, kind, {**network.facts(), fact: value})
+    with pytest.raises(ConfigError) as refused:
+        Network("cifar_resnet8", checkpoint=path)
+    message = str(refused.value)
+    assert "\n" not in message
+    assert len(message) < 300 + len(path)
+    assert message.startswith(f"cifar_resnet8: checkpoint: {path}: the file says {fact} ")
+    assert f"; {fact} must be " in message
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"num_classes": 4}, "says num_classes 4, but its classifier has 3 outputs"),
+        ({"num_classes": 0}, "says num_classes 0, but its classifier has 3 outputs"),
+        ({"class_names": ["a", "b"]}, "names 2 classes, but its classifier has 3 outputs"),
+    ],
+)
+def test_classes_that_do_not_fit_the_classifier(network: Network, tmp_path: Path, facts: dict, words: str) -> None:
+    path = write(tmp_path, network, "safetensors", {**network.facts(), **facts})
+    for num_classes in (None, 3, 5):
+        with pytest.raises(ConfigError, match=rf"file\.safetensors: the file {words}$"):
+            Network("cifar_resnet8", checkpoint=path, num_classes=num_classes)
+
+
+@pytest.mark.parametrize("text", ["{", "", "[1, 2]", '"resnet18"', "5", "null", "[" * 10**5, '"{\\"size\\": 32}"'])
+def test_metadata_that_are_no_table(network: Network, tmp_path: Path, text: str) -> None:
+    save_file(network.model.state_dict(), tmp_path / "file.safetensors", metadata={"network": text})
+    with pytest.raises(ConfigError, match=r"file\.safetensors") as refused:
+        Network("cifar_resnet8", checkpoint=str(tmp_path / "file.safetensors"))
+    assert "\n" not in str(refused.value)
+
+
+def test_numbers_that_python_cannot_print_and_deep_lists() -> None:
+    nested: list = []
+    for _ in range(10**4):
+        nested = [nested]
+    for value in (10**5000, nested):
+        with pytest.raises(ConfigError, match=r"^file: the file says size an unreadable (int|list); size must be"):
+            checked({"size": value}, "file")
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+def test_right_facts_are_used(network: Network, tmp_path: Path, kind: str) -> None:
+    unknown = {"name": None, "num_classes": None, "mean": None, "std": None, "size": None, "class_names": None}
+    for facts in ({}, unknown, {"class_names": []}, {"other": {"size": -1}}):
+        loaded = Network("cifar_resnet8", checkpoint=write(tmp_path, network, kind, facts))
+        assert (loaded.facts(), loaded.class_names or None) == (network.facts(), None)
+    facts = {"mean": [0, 0, 0], "std": [1, 1, 1], "size": 24, "class_names": ["crane", "crane", "owl"]}
+    loaded = Network("cifar_resnet8", checkpoint=write(tmp_path, network, kind, facts))
+    assert (loaded.mean.sum(), loaded.std.sum(), loaded.size) == (0, 3, 24)
+    assert loaded.class_names == ["crane", "crane", "owl"]  # two classes of ImageNet are called crane
+
+
+def test_other_programs_may_write_anything_under_our_key(network: Network, tmp_path: Path) -> None:
+    for entry in ("resnet18", 5, [1], None):
+        assert Network("cifar_resnet8", checkpoint=write(tmp_path, network, "pth", entry)).num_classes == 3
+    torch.save({"network": network.model.state_dict()}, tmp_path / "file.pth")  # the weights themselves
+    assert Network("cifar_resnet8", checkpoint=str(tmp_path / "file.pth")).num_classes == 3
+
+
+def test_every_fact_that_is_written_is_read(network: Network) -> None:
+    facts = {**network.facts(), "class_names": ["a", "b", "c"]}
+    assert checked(facts, "file") == facts
