@@ -37,7 +37,10 @@ def test_a_network_has_the_size_for_which_it_was_built(name: str) -> None:
 
 def test_another_size_than_that_of_the_network_is_refused() -> None:
     for name, kwargs in (("vit_tiny_patch16_224", {"depth": 1}), ("visformer_tiny", {})):
-        with torch.device("meta"), pytest.raises(ConfigError, match="size is 48, but .* images of 64 pixels; set model_"):
+        with (
+            torch.device("meta"),
+            pytest.raises(ConfigError, match="size is 48, but .* images of 64 pixels; set model_"),
+        ):
             Network(name, size=48, model_kwargs={**kwargs, "img_size": 64})
 
 
