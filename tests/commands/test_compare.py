@@ -48,7 +48,7 @@ def test_it_writes_a_page_and_two_tables(
     draw_nothing(monkeypatch)  # the first page has drawn all figures
     main(["compare", str(tmp_path / "runs"), "--out", str(out), "--baseline=kd", "--test=wilcoxon", "--images=false"])
     after = (out / "table.md").read_text()
-    assert "difference to kd" in after
+    assert "Differences to kd" in after
     assert "Wilcoxon" in after
     assert before != after
     assert "No images are shown: the argument images is false" in (out / "report.html").read_text()

@@ -185,7 +185,7 @@ def test_refusals(tmp_path: Path) -> None:
             ["--seed_everything", "3"],
             "seed_everything: repeat sets the seed of each run; use --seeds",
         ),
-        ({"configs": [a]}, ["--run.id=3"], "run.id: repeat derives the id of each run"),
+        ({"configs": [a]}, ["--run.id=3"], "run.id: repeat sets the id of each run"),
         ({"configs": [a]}, ["--ckpt_path=x"], "ckpt_path: repeat resumes"),
         ({"configs": [a]}, ["--typo=3"], f"typo is not a field ({a})"),
     ]:

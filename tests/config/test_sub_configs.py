@@ -45,7 +45,7 @@ OPTIMIZER = DIGITS + MODEL % ", optimizer: ../base.yaml"
         (
             "data: ../none.yaml\n" + MODEL % "",
             "",
-            "data: there is no file ../none.yaml; its path is relative to the config",
+            "data: there is no file ../none.yaml; give its path relative to the config that names it",
         ),
         (DIGITS + "trainer: ../none.yaml\n" + MODEL % "", "", "trainer: there is no file ../none.yaml"),
         (DIGITS + MODEL % ", optimizer: ../none.yaml", "", "model.optimizer: there is no file ../none.yaml"),

@@ -26,7 +26,7 @@ OTHERS: list[tuple[str, str]] = [
         "export HERE/ok",
         "HERE/ok is given without the name of a field; choices: --batch_sizes, --calibration, --ckpt_path",
     ),
-    ("repeat --configs HERE/kd.yaml --run.id=x", "run.id: repeat derives the id of each run"),
+    ("repeat --configs HERE/kd.yaml --run.id=x", "run.id: repeat sets the id of each run"),
     ("show-batch --config HERE/kd.yaml --path=show.jpg", "path: show.jpg does not end in .png"),
     ("show-batch --config HERE/kd.yaml --rows=0", "rows: 0"),
     ("show-batch --config HERE/kd.yaml --rows=100000", "rows: 100000 is more than 100"),

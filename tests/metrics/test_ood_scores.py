@@ -157,7 +157,7 @@ def test_extremes(dtype: torch.dtype) -> None:
 def test_refusals() -> None:
     queries, bank, labels = some()
     for k in (0, 151):
-        with pytest.raises(ConfigError, match=rf"k: {k}; with 150"):
+        with pytest.raises(ConfigError, match=rf"k: {k} is given, but with 150"):
             ood.knn_score(queries, bank, k)
     with pytest.raises(ConfigError, match="bank: no training image"):
         ood.mahalanobis(queries, bank, torch.full_like(labels, -1))
