@@ -25,12 +25,14 @@ def restrict_paths(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     Raises:
         ConfigError: for a state of another format, or for a path outside the folder of the callback or of the run.
     """
-    states = checkpoint.get("callbacks") or {}
+    states = checkpoint.get("callbacks")
+    if states is None:
+        return
     if not isinstance(states, dict):
         raise ConfigError(f"ckpt_path: the states of the callbacks are a {type(states).__name__}, not a table")
     for callback in trainer.callbacks:
         name, key = type(callback).__name__, callback.state_key
-        if not states.get(key):
+        if states.get(key) is None:
             continue
         if not isinstance(states[key], dict):
             raise ConfigError(f"ckpt_path: the state of {name} is a {type(states[key]).__name__}, not a table")
@@ -41,13 +43,14 @@ def restrict_paths(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
 
 
 def _own_checkpoints(callback: ModelCheckpoint, state: dict[str, Any], run: Path) -> dict[str, Any]:
-    models = state.get("best_k_models") or {}
+    models = state.get("best_k_models")
+    models = {} if models is None else models
     if not isinstance(models, dict):
         raise ConfigError(f"ckpt_path: best_k_models of {type(callback).__name__} is not a table; {_INSTEAD}")
     scores = {name: state.get(name) for name in ("best_model_score", "kth_value", "current_score")}
     for name, score in (*scores.items(), *(("best_k_models", value) for value in models.values())):
-        is_number = isinstance(score, int | float) or (isinstance(score, Tensor) and score.numel() == 1)
-        if score is not None and not is_number:
+        is_tensor = isinstance(score, Tensor) and score.numel() == 1 and not score.is_complex()
+        if not (score is None or is_tensor or isinstance(score, int | float)):
             raise ConfigError(f"ckpt_path: {name} of {type(callback).__name__} is not a number; {_INSTEAD}")
     own = {name: _own(callback, state, state.get(name), run) for name in _PATHS}
     kept = {path: score for given, score in models.items() if (path := _own(callback, state, given, run))}
@@ -56,7 +59,7 @@ def _own_checkpoints(callback: ModelCheckpoint, state: dict[str, Any], run: Path
 
 def _own(callback: ModelCheckpoint, state: dict[str, Any], given: Any, run: Path) -> str:
     """Return the path, in the folder of a callback, of a checkpoint that its state names; '' if it does not exist."""
-    if given in (None, ""):
+    if given is None or (isinstance(given, str) and not given):
         return ""
     folder, name = state.get("dirpath"), ""
     if isinstance(given, str) and isinstance(folder, str) and "\0" not in given + folder:
@@ -68,7 +71,7 @@ def _own(callback: ModelCheckpoint, state: dict[str, Any], given: Any, run: Path
         )
     path = Path(str(callback.dirpath)) / name
     belongs_to_run = name in (BEST, LAST) and path.parent == run and path.stem != callback.filename
-    return str(path) if path.is_file() and not path.is_symlink() and not belongs_to_run else ""
+    return str(path) if os.path.isfile(path) and not os.path.islink(path) and not belongs_to_run else ""
 
 
 def _check_no_path(name: str, state: dict[str, Any], *folders: Path) -> None:

@@ -10,7 +10,7 @@ def markdown(text: Any) -> str:
     """Return a text on one line with the special characters of Markdown and HTML escaped, and with keys hidden."""
     line = printable(redacted(str(text))).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = re.sub(r"([\\`*|~])", r"\\\1", line).replace("](", "]\\(")
-    return re.sub(r"\b(https?|ftp|mailto|javascript|data):(?=\S)", r"\1&#58;", line, flags=re.IGNORECASE)
+    return re.sub(r"\b(javascript|vbscript|data):(?=\S)", r"\1&#58;", line, flags=re.IGNORECASE)
 
 
 def cell(value: Any) -> Any:

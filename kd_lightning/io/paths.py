@@ -39,7 +39,7 @@ def check_writable(path: Path, field: str, *, kind: Literal["file", "folder"] = 
         raise ConfigError(f"{field}: {existing} is a link to a missing file, and cannot be written to; remove the link")
     check_regular(existing, field)
     if existing == absolute and kind == "file" and existing.is_dir():
-        raise ConfigError(f"{field}: {existing} is a folder; give the path of a file")
+        raise ConfigError(f"{field}: {path} is a folder; give the path of a file")
     if existing.is_file() and existing == absolute and kind == "folder":
         raise ConfigError(f"{field}: {existing} is a file; give a folder")
     if existing.is_file() and existing != absolute:

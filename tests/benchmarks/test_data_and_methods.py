@@ -38,6 +38,7 @@ def test_data_measures_all_three(tmp_path: Path, capfd: pytest.CaptureFixture, m
         assert all(speed > 0 for speed in table.values())
         assert any(name.startswith(("torchvision", "timm")) for name in table)
     assert "images/s, median" in printed
+    assert printed.count("\nround 1 of 1: kd_lightning") + printed.count("round 0 (not counted): kd_lightning") == 6
 
 
 def test_the_methods_benchmark_measures_each_beside_kd(capfd: pytest.CaptureFixture) -> None:
@@ -47,5 +48,9 @@ def test_the_methods_benchmark_measures_each_beside_kd(capfd: pytest.CaptureFixt
     assert all(seconds > 0 for seconds in result.values())
     printed = capfd.readouterr().out
     assert "times KD's" in printed
+    assert [line for line in printed.splitlines() if line.startswith("round ")] == [
+        f"round 0 (not counted): {len(METHODS)} methods",
+        f"round 1 of 1: {len(METHODS)} methods",
+    ]
     assert "SimReg" in printed
     assert [*run_class(MethodsBenchmark, [*small, "--rounds=1", "--only=[SP]"], prog="methods")] == ["KD", "SP"]

@@ -284,3 +284,4 @@ def test_in_processes_of_its_own(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "benchmarks.fit", "--configs", KD_CONFIG, *BRIEF, "--memory=false"]
     done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=ROOT)
     assert "the bare loop" in done.stdout
+    assert "round 0 (not counted): fit, bare, networks\n" in done.stdout

@@ -31,7 +31,6 @@ from kd_lightning.io.markup import cell, markdown
 from kd_lightning.io.paths import check_name, check_writable, resolve
 from kd_lightning.models import checkpoints
 from kd_lightning.redaction import printable
-from kd_lightning.reports import tables
 
 FACTS = {
     "architecture": "resnet18", "outputs": ["logits"], "seeds": {"seed": 0}, "metrics": {"test/acc": 0.5},
@@ -187,4 +186,3 @@ def test_more_metrics_than_a_reader_needs(tmp_path: Path) -> None:
     assert comparison.metric == "test/acc"
     assert len(comparison.metrics) == reports.frame.__globals__["MOST_METRICS"] == 300
     assert lines == ["digits: the first 300 metrics are compared; table.csv contains the other 402"]
-    assert len(tables.markdown([comparison], lines)) < 1_000_000

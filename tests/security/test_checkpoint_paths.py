@@ -131,7 +131,9 @@ def test_other_callbacks_with_a_path(text: str, wrap: Any, place: Path) -> None:
     assert load(place, {"Keeper": wrap(str(place / "x"))})[2].state == wrap(str(place / "x"))
 
 
-@pytest.mark.parametrize("states", [["a"], "text", 3, {"Keeper": ["a"]}, {"EarlyStopping": 3}])
+@pytest.mark.parametrize(
+    "states", [["a"], "text", 3, torch.zeros(0), {"Keeper": ["a"]}, {"Keeper": torch.ones(0)}, {"EarlyStopping": 3}]
+)
 def test_states_of_another_format(states: Any, place: Path) -> None:
     if isinstance(states, dict) and "EarlyStopping" in states:
         states = {EarlyStopping("val/acc").state_key: 3}

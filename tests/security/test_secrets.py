@@ -103,7 +103,7 @@ SHAPES = {
     "ASIAIOSFODNN7EXAMPLE": "***",
     "wandb: 0123456789abcdef0123456789abcdef01234567": "wandb: ***",
     "'0123456789abcdef0123456789abcdef01234567'": "'***'",
-    "aws bXuzsYVuoGFNJ/L8NEFOH/cQySgjDZFYBNQMFLFZ": "aws ***",
+    "aws k3Jq9Zx/Wb7Lr2Pv+Tn5Ys8Gd1Hc4Mf6Qa0Ue9Ri": "aws ***",
     "dGhpcyBpcyBhIHZlcnkgbG9uZyBzZWNyZXQga2V5IDEyMzQ1Njc4OTA=": "***",
     "-----BEGIN RSA PRIVATE KEY----- MIIE": "***",
 }
