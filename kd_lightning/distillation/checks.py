@@ -115,11 +115,12 @@ def check_checkpoint(method: LightningModule, checkpoint: dict[str, Any]) -> Non
             f"ckpt_path: the checkpoint does not fit {type(method).__name__} with student {method.student.name} "
             f"(the student of the checkpoint is {saved_student}): {mismatch}"
         )
-    trained = {name for name, _ in method.named_parameters() if not name.startswith("teacher.")}
-    bad = checkpoints.not_finite({name: value for name, value in checkpoint["state_dict"].items() if name in trained})
+    state = checkpoint["state_dict"]
+    bad = [name for name, _ in method.named_parameters() if not state[name].isfinite().all()]
     if bad:
         raise ConfigError(
-            f"ckpt_path: the checkpoint contains weights that are not finite, in {bad}; give an earlier checkpoint"
+            f"ckpt_path: the checkpoint contains weights that are not finite, in {len(bad)} of {len(state)} entries: "
+            f"{', '.join(bad[:3])}; give an earlier checkpoint"
         )
 
 
