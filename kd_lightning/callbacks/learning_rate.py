@@ -37,10 +37,9 @@ class RunLearningRateFinder(LearningRateFinder):
         if trainer.fast_dev_run:
             return
         if self.found is None:
-            epochs, trainer.fit_loop.max_epochs = (
-                trainer.fit_loop.max_epochs,
-                -1,
-            )  # the search may be longer than the run
+            epochs = trainer.fit_loop.max_epochs
+            if epochs not in (None, -1):  # the search may be longer than the run
+                trainer.fit_loop.max_epochs = epochs + self._num_training_steps
             try:
                 self.lr_find(trainer, pl_module)
             finally:
