@@ -88,7 +88,9 @@ def _check_optimizer(method: StudentModule, content: dict[str, Any], path: Path)
         raise _odd(path, "optimizer_states.param_groups", "has other groups of parameters than this run")
     if missing := [name for name in groups[0] if name not in given[0]]:
         raise _odd(path, f"optimizer_states.param_groups.{missing[0]}", "is missing")
-    if content["global_step"] and not state and states_per_weight(method):
+    skipped = content["callbacks"].get("NonFiniteGuard", {}).get("skipped", 0)  # steps that changed nothing
+    skipped = skipped if isinstance(skipped, int) else 0
+    if content["global_step"] > skipped and not state and states_per_weight(method):
         raise _odd(path, "optimizer_states.state", "is empty")
 
 

@@ -126,4 +126,4 @@ def _bytes(value: Tensor) -> int:
 
 
 def _mb(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+    return f"{size / 1e6:,.2f} MB"

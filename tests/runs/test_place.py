@@ -43,7 +43,7 @@ def test_a_disk_without_room_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_limit_of_files_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (1000, 1000))
-    with pytest.raises(ConfigError, match=r"run.output_dir: a file may have at most 0.0 MB here \(ulimit -f\)"):
+    with pytest.raises(ConfigError, match=r"run.output_dir: a file may have at most 0.00 MB here \(ulimit -f\)"):
         check_room(tmp_path, factories.method(KD), resumes=True)
 
 
