@@ -38,25 +38,3 @@ def test_one_two_and_three_processes_agree_exactly(tmp_path: Path) -> None:
         found.append(re.search(r"test/acc\W+([\d.]+)", ended.stdout)[1])
     assert len({*found}) == 1
     assert 0.2 < float(found[0]) < 0.8
-
-
-@pytest.mark.slow
-def test_evaluators_of_one_and_three_processes_agree(tmp_path: Path) -> None:
-    """Evaluators use all images, whichever process has read them: 50 noise images shared by three."""
-    noise = "{class_path: RandomImages, init_args: {images: 500, size: 8}}"
-    evaluators = ["KNN", "Retrieval", f"{{class_path: OutOfDistribution, init_args: {{data: [{noise}]}}}}"]
-    evaluators.append("{class_path: Corruptions, init_args: {names: [contrast], severities: [5], images: 100}}")
-    teacher = "{name: cifar_resnet20.digits, pretrained: true}"
-    args = ["test", "--data=Digits", "--data.max_train_samples=400", "--data.eval_batch_size=50", "--model=KD"]
-    args += [f"--model.teacher={teacher}", f"--model.student={teacher}", "--trainer.accelerator=cpu"]
-    args += [f"--trainer.callbacks+={evaluator}" for evaluator in evaluators]
-    found = []
-    for devices in (1, 3):
-        command = [sys.executable, "-m", "kd_lightning", *args, f"--trainer.devices={devices}"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-        ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=500)
-        found.append(dict(re.findall(r"(test/\w+)[^\w.-]+([\d.-]+)", ended.stdout)))
-    assert {"test/knn", "test/map", "test/cka", "test/neighbors_10", "test/brier", "test/corrupted"} <= {*found[0]}
-    assert len(found[0]) > 25
-    for name, value in found[0].items():
-        assert float(found[1][name]) == pytest.approx(float(value), abs=2e-4), name
