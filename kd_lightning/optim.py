@@ -198,6 +198,7 @@ def set_base_rate(trainer: Trainer, rate: float) -> None:
         group["lr"] = rate * group["lr"] / before if before else rate
         group["initial_lr"] = rate
     rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+    trainer.lightning_module.base_rates = [rate] * len(rates)
     for config in trainer.lr_scheduler_configs:
         if hasattr(config.scheduler, "base_lrs"):
             config.scheduler.base_lrs = [rate] * len(rates)
