@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 Undo = Callable[[], Any]
@@ -17,6 +18,8 @@ Undo = Callable[[], Any]
 @contextmanager
 def unchanged(method: nn.Module) -> Iterator[None]:
     """Restore everything that the block changes in a method's modules, and the states of the random generators.
+
+    Values that the method logs in the block are ignored, because Lightning can log only within a step.
 
     Parameters, buffers and other tensors get their values, device, dtype and gradients back. Attributes get their
     previous values, also inside lists, tuples, dicts, sets and deques. The weights of frozen networks are not copied,
@@ -28,6 +31,9 @@ def unchanged(method: nn.Module) -> Iterator[None]:
     seen: set[int] = set()
     undo = [step for m in modules for step in _steps(vars(m), seen, copies=id(m) not in frozen)]
     generators = _collect_rng_states()
+    for module in modules:
+        if isinstance(module, LightningModule):
+            module.log = module.log_dict = lambda *args, **kwargs: None
     try:
         yield
     finally:

@@ -19,8 +19,6 @@ def freeze_unreached(method: nn.Module, data: Any) -> list[str]:
     batch = data.transfer_batch_to_device(data.some_training_images(smallest_batch(method, data)), method.device, 0)
     with distributed.alone(), unchanged(method):
         method.train()
-        for each in (method, *getattr(method, "parts", nn.ModuleDict()).values()):
-            each.log = each.log_dict = lambda *args, **kwargs: None  # Lightning logs only within a step
         total = torch.stack([*method.training_terms(data.augmented(batch)).values()]).sum()
         if not total.requires_grad:
             return []  # the losses reach nothing; the first step raises an error

@@ -144,6 +144,20 @@ def test_a_loss_that_fails_is_named_with_its_line(tmp_path: Path) -> None:
         factories.trainer(tmp_path).fit(method, datamodule=data)
 
 
+class Logs(Supervised):
+    """A loss that logs a value itself."""
+
+    def losses(self, student: object, batch: object) -> dict[str, Tensor]:
+        self.log("train/own", 1.0)
+        return super().losses(student, batch)
+
+
+def test_a_loss_that_logs_can_be_tried(tmp_path: Path) -> None:
+    method = factories.method(Logs)
+    tried(method, factories.digits(), tmp_path)
+    assert not {"log", "log_dict"} & vars(method).keys()
+
+
 def test_a_batch_that_does_not_fit_in_the_memory_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kd_lightning.distillation.step_memory.host_memory", lambda: (10**8, 3 * 10**5))
     method, data = factories.method(SP), factories.digits()
