@@ -3,9 +3,6 @@
 KD_BAD_INPUTS names a file for the table of what was given and what was said, as markdown.
 """
 
-import errno
-import os
-from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,14 +11,12 @@ import torch
 import yaml
 from helpers.configs import KD, changed
 from helpers.messages import message_of
+from helpers.wrong_arguments import GIVEN, LONG, TOO_LONG
 from helpers.wrong_inputs import OTHERS, write_files
-from lightning.pytorch import Trainer
 
 from kd_lightning.cli import main
 from kd_lightning.io.safe_yaml import load_yaml
 
-LONG = "a" * 300
-TOO_LONG = os.strerror(errno.ENAMETOOLONG)
 TEXT = yaml.safe_dump(KD)
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{now}: &{now} [{','.join([f'*{before}'] * 10)}]\n" for before, now in zip("abcdefgh", "bcdefghi", strict=True)
@@ -51,23 +46,6 @@ def schedule(**kwargs: object) -> dict:
 def yamls(text: str) -> str:
     """What PyYAML says of a text."""
     return f"config: {message_of(lambda: load_yaml(text))}"
-
-
-def trainers(**kwargs: object) -> str:
-    """What Lightning says of a trainer's arguments."""
-    return f"trainer: {message_of(lambda: Trainer(**{'accelerator': 'cpu', **kwargs}))}"
-
-
-def sgds(**kwargs: float) -> str:
-    """What torch says of an optimizer's arguments."""
-    return message_of(lambda: torch.optim.SGD([torch.zeros(1)], **kwargs))
-
-
-def argparses(name: str) -> str:
-    """What argparse says of an option without its value."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument(name)
-    return message_of(lambda: parser.parse_args([name]))
 
 
 WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
@@ -228,139 +206,6 @@ WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
         parts({"class_path": "SP", "dict_kwargs": {"foo": 1}}),
         "model.parts.foo is not an argument of kd_lightning.methods.SP",
     ),
-]
-GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
-    ("--config=", "config:"),
-    ("--config=HERE", ("config: ", "HERE")),
-    ("--config=HERE/binary.yaml", "config: the file is not text in UTF-8"),
-    ("--config=a\0b", "config: '--config=a\\x00b' contains a NUL character"),
-    ("--trainer.max_epochs=0.5", "trainer.max_epochs: 0.5 is not int"),
-    ("--trainer.max_epochs=-2", lambda: trainers(max_epochs=-2)),
-    ("--trainer.max_epochs=1e400", "trainer.max_epochs: inf is not int"),
-    ("--trainer.max_epochs=", "trainer.max_epochs: (empty) is not int"),
-    ("--trainer.max_steps=-5", lambda: trainers(max_steps=-5)),
-    ("--trainer.limit_train_batches=0", "trainer.limit_train_batches: 0 would train on no batches"),
-    ("--trainer.limit_train_batches=-1", lambda: trainers(limit_train_batches=-1)),
-    ("--trainer.limit_test_batches=2.5", lambda: trainers(limit_test_batches=2.5)),
-    ("--trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches: 0 is less than 1"),
-    ("--trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch: 0 is less than 1"),
-    ("--trainer.val_check_interval=1000", "trainer.val_check_interval: 1000 is more than the 10 steps of an epoch"),
-    ("--trainer.gradient_clip_val=-1", "trainer.gradient_clip_val: -1 is less than 0"),
-    ("--trainer.log_every_n_steps=-1", "trainer.log_every_n_steps: -1 is less than 0"),
-    ("--trainer.gradient_clip_algorithm=cut", lambda: trainers(gradient_clip_algorithm="cut")),
-    ("--trainer.max_time=soon", lambda: trainers(max_time="soon")),
-    ("--trainer.devices=0", lambda: trainers(devices="0")),
-    ("--trainer.devices=many", lambda: trainers(devices="many")),
-    ("--trainer.num_nodes=0", lambda: trainers(num_nodes=0)),
-    ("--trainer.accelerator=tpu", lambda: trainers(accelerator="tpu")),
-    ("--trainer.accelerator=", "trainer: "),
-    ("--trainer.strategy=fsdp", lambda: trainers(strategy="fsdp")),
-    ("--trainer.strategy=ddp_spawn", "trainer.strategy: ddp_spawn starts processes by spawn or fork"),
-    ("--trainer.strategy=ddp_notebook", "trainer.strategy: ddp_notebook starts processes by spawn or fork"),
-    ("--trainer.strategy=dp", "trainer.strategy: 'dp' is not a valid value; nearest: ddp"),
-    ("--trainer.precision=", "trainer.precision: '(empty)' is not a valid value; choices: 16, 16-mixed"),
-    ("--trainer.profiler=clock", lambda: trainers(profiler="clock")),
-    ("--trainer.callbacks=EarlyStoping", "trainer.callbacks: there is no class 'EarlyStoping'; nearest: EarlyStopping"),
-    (
-        "--trainer.callbacks=EarlyStopping --trainer.callbacks.monitor=val/accuracy",
-        "EarlyStopping.monitor: this run logs no value named 'val/accuracy', so that it cannot be monitored; nearest: "
-        "val/acc",
-    ),
-    (
-        "--trainer.callbacks=EarlyStopping --trainer.callbacks.monitor=val/acc --data.val_split=0",
-        "logs no value named 'val/acc', so that it cannot be monitored; nearest: train/acc",
-    ),
-    (
-        "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau --model.lr_scheduler.monitor=train/los",
-        "model.lr_scheduler.monitor: this run logs no value named 'train/los', so that it cannot be monitored",
-    ),
-    ("--trainer.callbacks=[EarlyStopping]", "trainer.callbacks.monitor is required"),
-    ("--trainer.logger=WandbLoger", "trainer.logger: there is no class 'WandbLoger'; nearest: WandbLogger"),
-    ("--model.temperature=nan", "model.temperature: nan is not float"),
-    ("--model.temperature=1e400", "model.temperature: inf is not a finite number"),
-    ("--model.temperature=-4", "temperature: -4.0 is not above 0"),
-    ("--model.temperature=[4]", "model.temperature: [4] is not float"),
-    ("--model.temperature=true", "model.temperature: True is not float"),
-    ("--model.kd_weight=-1", "kd_weight: -1.0 is not a valid weight"),
-    ("--model.kd_weight=0 --model.ce_weight=0", "ce_weight, kd_weight: all weights are 0, so nothing is trained"),
-    ("--model.optimizer.lr=nan", "model.optimizer.lr: nan is not float"),
-    ("--model.optimizer.lr=1e400", "model.optimizer.lr: inf is not a finite number"),
-    ("--model.optimizer.momentum=-1", lambda: f"model.optimizer, model.lr_scheduler: {sgds(momentum=-1.0)}"),
-    ("--model.optimizer=Adm", "model.optimizer: there is no class 'Adm'; nearest: Adam"),
-    ("--model.optimizer=[]", "model.optimizer: "),
-    ("--model.lr_batch_size=0", "lr_batch_size: 0 is not above 0"),
-    ("--model.lr_scaling=log", "model.lr_scaling: 'log' is not a valid value; choices: linear, sqrt"),
-    ("--model.student.name=", "name: timm has no model ''"),
-    ("--model.student.name=\u202egnp.8tenser", r"name: timm has no model '\u202egnp.8tenser'"),
-    ("--model.student.name=cifar_résnet8", "timm has no model 'cifar_résnet8'; nearest: cifar_resnet8"),
-    ("--model.student.size=99999999999", "size is 99999999999; it must be at most 8192 pixels"),
-    ("--model.student.mean=0.5", "model.student.mean: 0.5 is not tuple"),
-    ("--model.student.checkpoint=", "checkpoint: '' is not a path"),
-    ("--model.student.pretrained=true", "cifar_resnet8: its weights cannot be loaded"),
-    ("--model.student.model_kwargs={num_classes: -3}", "timm does not accept model_kwargs {'num_classes': -3}"),
-    ("--model.student.dtype=float8", "model.student.dtype: 'float8' is not a valid value; nearest: float32"),
-    ("--model={class_path: KD, dict_kwargs: {foo: 1}}", "model.foo is not an argument of kd_lightning.methods.KD"),
-    ("--data.batch_size=-1", "data.batch_size: -1 is not positive"),
-    ("--data.batch_size=true", "data.batch_size: True is not int"),
-    ("--data.batch_size=99999999999999999999", "99999999999999999999 is more than the 1293 training images"),
-    ("--data.val_split=1e400", "data.val_split: inf is not a finite number"),
-    (
-        "--data.val_split=1.5",
-        "data.val_split: 1.5 means 1 of 1437 images, but with 10 classes the number of images must be 10 to 1427",
-    ),
-    ("--data.max_train_samples=3", "data.max_train_samples: 3 means 3 of 1293 images"),
-    ("--data.val_split=0.9 --data.max_train_samples=1000", "data.max_train_samples: 1000 means 1000 of 144 images"),
-    ("--data.split_seed=-1", "data.split_seed: -1 is not a number from 0 to 2**32 - 1"),
-    ("--data.num_workers=100000", "data.num_workers: 100000 processes per device are too many"),
-    ("--data.num_workers=-1", "data.num_workers: -1 is negative"),
-    ("--data.on_error=ignore", "data.on_error: 'ignore' is not a valid value; choices: raise, skip"),
-    ("--data.augmentations=cifr", "data.augmentations: 'cifr' is not a valid value; nearest: cifar"),
-    ("--data.augmentations=[KD]", "data.augmentations: there is no class 'KD'; choices: ColorJitter"),
-    ("--data.mixing={mixup: -1}", "data.mixing: mixup is -1.0 and cutmix is 0.0; both must be 0 or more"),
-    ("--data.mixing={mixupp: 1}", "data.mixing.mixupp is not an argument of Mixing; nearest: mixup"),
-    ("--data.neighbors={}", "data.neighbors.path is required"),
-    (
-        "--data.neighbors={path: x, count: 3} --data.batch_size=6",
-        "data.batch_size: 6 images cannot be divided into anchors",
-    ),
-    (
-        "--data.neighbors={path: x, count: 3} --data.batch_size=8 --data.repeats=2",
-        "data.repeats: repeated augmentation",
-    ),
-    ("--data.neighbors={path: HERE/plain.txt, count: 3} --data.batch_size=8", "plain.txt is not a table of neighbours"),
-    ("--run.name=", "run.name: '' cannot be the name of a folder"),
-    ("--run.name=..", "run.name: '..' cannot be the name of a folder"),
-    ("--run.id=..", "run.id: '..' cannot be the name of a folder"),
-    ("--run.project=a\nb", "run.project: 'a\\nb' cannot be the name of a folder"),
-    (f"--run.name={LONG}", "run.name: 'aaaaaa"),
-    ("--run.name=\ud800", "run.name: '\\ud800' cannot be the name of a folder"),
-    ("--run.tags=a", "run.tags: a is not list"),
-    ("--run.wandb=maybe", "run.wandb: 'maybe' is not a valid value; choices: auto, off"),
-    ("--run.output_dir=", "run.output_dir: '' is not a folder"),
-    ("--run.output_dir=HERE/plain.txt", "plain.txt is a file and not a folder"),
-    ("--run.output_dir=HERE/plain.txt/x", "plain.txt is a file and not a folder"),
-    ("--run.output_dir=HERE/nowhere_link", "nowhere_link is a link to nowhere, which does not exist"),
-    ("--run.output_dir=HERE/self_link/x", "self_link is a link to self_link, which does not exist"),
-    ("--run.output_dir=~nosuchuser/x", "run.output_dir: ~nosuchuser/x names a user that does not exist"),
-    (f"--run.output_dir=HERE/{LONG}", ("run.output_dir: ", f"cannot be created or written ({TOO_LONG})")),
-    ("--run.output_dir=/proc/x", "run.output_dir: /proc/x cannot be created or written"),
-    ("--run.output_dir=HERE/taken", "taken/kd_lightning is a file and not a folder"),
-    ("--run.output_dir=HERE/odd --run.id=a --ckpt_path=last", "a/config.yaml is a folder, but the run writes a file"),
-    ("--run.output_dir=HERE/odd --run.id=b --ckpt_path=last", "b/state.json is a folder, but the run writes a file"),
-    ("--model.student.name=convnext_atto", "model.student: convnext_atto cannot use 2 images of 8 x 8 pixels"),
-    ("--model.student.size=8192", "a step with 128 images of 8192 x 8192 pixels needs more than 103.1 GB of memory"),
-    ("--protocol.jugde=best", "protocol.jugde is not a field; nearest: protocol.test, protocol.select"),
-    ("--model.optimizer.lrr=3", "model.optimizer.lrr is not an argument of SGD; nearest: lr"),
-    ("--model.help=SPP", "model: there is no class 'SPP'; nearest: SP"),
-    ("--data.help=Digit", "data: there is no class 'Digit'; nearest: Digits"),
-    ("--speed.compile=fast", "speed.compile: 'fast' is not a valid value; nearest: default"),
-    ("--ckpt_path=", "ckpt_path: '' is not a path"),
-    ("--ckpt_path=HERE", "is a folder; give a file in it"),
-    ("--ckpt_path=http://127.0.0.1:9/x.ckpt", "ckpt_path: http:/127.0.0.1:9/x.ckpt does not exist"),
-    (f"--ckpt_path={LONG}", f"cannot be read: {TOO_LONG}"),
-    ("--weights_only=false", "weights_only: false would let a checkpoint run code"),
-    ("stray", "stray is given without the name of a field; choices: --ckpt_path, --config"),
-    ("--run", lambda: argparses("--run")),
 ]
 
 
