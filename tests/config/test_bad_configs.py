@@ -3,6 +3,7 @@
 KD_BAD_INPUTS names a file for the table of what was given and what was said, as markdown.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
