@@ -2,6 +2,7 @@
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -20,14 +21,16 @@ def noise(config: str, images: int, folder: Path) -> list[str]:
         images: number of random images.
         folder: folder to which the weights of the teacher are written.
     """
-    content = yaml.safe_load(resolve(config, "config").read_text())
-    kind = getattr(data, content["data"]["class_path"].rpartition(".")[2], None)
-    arguments, defaults = content["data"].get("init_args", {}), inspect.signature(kind or data.ImageData).parameters
+    path = resolve(config, "config")
+    content = yaml.safe_load(path.read_text())
+    images_of, model = (_value(content[field], path.parent) for field in ("data", "model"))
+    kind = getattr(data, images_of["class_path"].rpartition(".")[2], None)
+    arguments, defaults = images_of.get("init_args", {}), inspect.signature(kind or data.ImageData).parameters
     size = arguments.get("size") or (defaults["size"].default if "size" in defaults else None) or 32
     classes = getattr(kind, "num_classes", None) or 10
     args = ["--data=RandomImages", f"--data.images={images}", f"--data.size={size}", f"--data.classes={classes}"]
     args += ["--data.val_split=0", "--data.max_train_samples=null", "--data.neighbors=null"]
-    teacher = content["model"].get("init_args", {}).get("teacher")
+    teacher = model.get("init_args", {}).get("teacher")
     if teacher is None:
         return args
     kwargs = teacher.get("model_kwargs", {})
@@ -41,3 +44,8 @@ def noise(config: str, images: int, folder: Path) -> list[str]:
         f"--model.teacher.checkpoint={path}",
         "--model.teacher.pretrained=false",
     ]
+
+
+def _value(value: dict[str, Any] | str, folder: Path) -> dict[str, Any]:
+    """Return the value of a field, which a config can also give as the path of a sub-config, relative to its folder."""
+    return yaml.safe_load((folder / value).read_text()) if isinstance(value, str) else value

@@ -133,6 +133,11 @@ class Distiller(StudentModule, ABC):
         """Return the vectors N,D of student and teacher that the losses make similar. Return None if there are none."""
         return None
 
+    @property
+    def shared_stages(self) -> int:
+        """Number of stages of student or teacher, whichever has fewer."""
+        return min(len(network.model.feature_info) for network in (self.student, self.teacher))
+
     def check_layer(self, field: str, number: int) -> None:
         """Raise an error if student or teacher has no stage with this number. Stage 1 is the last stage."""
         checks.check_layer(field, number, self.student, self.teacher)

@@ -39,13 +39,17 @@ class AT(Distiller):
     Args:
         layers: Number of stages whose feature maps are matched, counted back from the last stage. The last stage of the
             student is matched with the last stage of the teacher, and so on. The losses of all pairs are added.
+            Default: 4 if both networks have five stages (VGG, MobileNetV2 and ResNet-50 for 32 pixels, timm's
+            ResNets), otherwise 3. As in RepDistiller, these are all stages except the first one, which is the stem in
+            most networks.
         at_weight: Weight of the sum of the losses. The default is the value of beta in the paper and in RepDistiller.
         **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
             lr_scheduler.
     """
 
-    def __init__(self, *, layers: int = 3, at_weight: float = 1000.0, **kwargs: Any) -> None:
+    def __init__(self, *, layers: int | None = None, at_weight: float = 1000.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        layers = (4 if self.shared_stages == 5 else 3) if layers is None else layers
         self.check_layer("layers", layers)
         self.set_weights(at_weight=at_weight)
         self.layers = layers

@@ -36,7 +36,8 @@ class FitNet(Distiller):
 
     Args:
         layer: Number of the stage whose feature map is the hint, counted back from the last stage. The last stage has
-            the number 1. If a network has three stages, the middle stage has the number 2.
+            the number 1. Default: 3 if both networks have five stages (VGG, MobileNetV2 and ResNet-50 for 32 pixels,
+            timm's ResNets), otherwise 2. As in RepDistiller, this is the third stage from the start.
         relu: Whether a ReLU follows the BatchNorm. Use true if the stages of the teacher end in a ReLU (ResNets and
             VGGs).
         fitnet_weight: Weight of the loss of the hint. The default is that of RepDistiller.
@@ -44,8 +45,11 @@ class FitNet(Distiller):
             lr_scheduler.
     """
 
-    def __init__(self, *, layer: int = 2, relu: bool = True, fitnet_weight: float = 100.0, **kwargs: Any) -> None:
+    def __init__(
+        self, *, layer: int | None = None, relu: bool = True, fitnet_weight: float = 100.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        layer = (3 if self.shared_stages == 5 else 2) if layer is None else layer
         self.check_layer("layer", layer)
         self.set_weights(fitnet_weight=fitnet_weight)
         self.layer = layer

@@ -51,7 +51,8 @@ class SEED(EmbeddingDistiller):
 
     The teacher's embedding is the input of its classifier, whereas the paper's teachers have a projection to 128
     dimensions. A head maps the student's embedding to the width of the teacher's embedding. The head is dropped after
-    training. We chose the layers of the head (Linear, ReLU, Linear) without a source.
+    training. Its layers (Linear, ReLU, Linear, with the first as wide as the student's embedding) are those of the
+    authors' released code with its option `--student_mlp`.
 
     Args:
         queue_size: Number of embeddings in the queue. The default is that of the authors' released code. If the number

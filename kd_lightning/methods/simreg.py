@@ -1,6 +1,7 @@
 """SimReg: regression of the teacher's embedding, without labels (Navaneet et al. 2021)."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,14 +27,25 @@ def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return 2 - 2 * cosine(student, teacher).mean()
 
 
+def _head(width: int, hidden: Sequence[int], output: int) -> nn.Sequential:
+    """Return linear layers with BatchNorm and ReLU between them; none after the second of three hidden layers."""
+    layers = partial(MLP, norm_layer=nn.BatchNorm1d)
+    if len(hidden) != 3:
+        return layers(width, [*hidden, output])
+    return nn.Sequential(*layers(width, hidden[:2]), *layers(hidden[1], [hidden[2], output]))
+
+
 class SimReg(EmbeddingDistiller):
     """Regression (Navaneet et al. 2021, "SimReg: Regression as a Simple Yet Effective Tool for Self-supervised
     Knowledge Distillation").
 
     A deep head maps the student's embedding, and its output learns to point in the direction of the teacher's
-    embedding. The head is dropped after training. The paper found that the head should be deep. Here, BatchNorm and
-    ReLU follow each hidden layer. In the authors' released code, they do not follow the second hidden layer. The
-    simplest form of this loss has no deep head. It is CoSS with `space_weight: 0`.
+    embedding. The head is dropped after training. The paper found that the head should be deep. The simplest form of
+    this loss has no deep head. It is CoSS with `space_weight: 0`.
+
+    The layers of the head are those of the authors' released code. With three hidden layers, BatchNorm and ReLU follow
+    the first and the third, but not the second. With another number of hidden layers, BatchNorm and ReLU follow each
+    hidden layer here. In the released code, they then follow none, so that the head is a linear map.
 
     Args:
         hidden: Widths of the hidden layers of the head. Default: the widths of the released code, which are 2, 1 and 2
@@ -58,7 +70,7 @@ class SimReg(EmbeddingDistiller):
         widths = [2 * width, width, 2 * width] if hidden is None else list(hidden)
         if any(hidden_width < 1 for hidden_width in widths):
             raise ConfigError(f"hidden: {widths} contains a width below 1; give widths of 1 or more")
-        self.head = MLP(width, [*widths, self.teacher.embedding_width], norm_layer=nn.BatchNorm1d)
+        self.head = _head(width, widths, self.teacher.embedding_width)
         self.set_weights(simreg_weight=simreg_weight)
 
     def check_data(self, data: Any) -> None:

@@ -29,7 +29,8 @@ class Features(NamedTuple):
     """Outputs of a network for N images. Features that were not requested are None or an empty list."""
 
     maps: list[Tensor] = []
-    """Maps N,C,H,W of the last n stages. For a ViT: the patch tokens of the last n blocks, after the final norm."""
+    """Maps N,C,H,W of the last n stages. For a ViT: the patch tokens of the last n blocks, after the final norm. For
+    `cifar_wrn_*`: the outputs of the stages, before BatchNorm and ReLU."""
     preactivations: list[Tensor] = []
     """Maps N,C,H,W of the last n stages before their last activation. Only for cifar_* and timm's ResNets."""
     tokens: Tensor | None = None

@@ -36,9 +36,9 @@ class Network(nn.Module):
             embedding. If the number differs from that of the loaded weights, the classifier is new and random. Default:
             the number of classes of the weights, or 0 if the weights contain only a backbone.
         mean: Mean of each channel, which is subtracted from the input. Default: the mean with which the weights were
-            trained.
-        std: Standard deviation of each channel, by which the input is divided. Default: the standard deviation with
-            which the weights were trained.
+            trained, if timm or the checkpoint file states it. Otherwise the mean that timm states for this model. For
+            `cifar_*` this is the mean of ImageNet, because these networks do not know the data set.
+        std: Standard deviation of each channel, by which the input is divided. The default is chosen as for `mean`.
         size: Side in pixels to which images are resized. Default: `img_size` of model_kwargs, or the only side that the
             model accepts. Otherwise: the side at which the weights were trained, if timm or the checkpoint file
             contains this side. If the side is unknown, images are not resized.
@@ -157,7 +157,8 @@ class Network(nn.Module):
         Args:
             images: Images as uint8, or as float in [0, 1]. For a ViT, `Masked` images replace some patch tokens.
             maps: Number of last stages whose feature maps are returned. The last map is the input of pooling. In a
-                network with a head convolution (EfficientNet), it is the input of this convolution.
+                network with a head convolution (EfficientNet), it is the input of this convolution. In `cifar_wrn_*`,
+                it is the input of the final BatchNorm, unless the argument `activated` is true.
             preactivations: Number of last stages whose maps before the last activation are returned, for `cifar_*` and
                 timm's ResNets. The activations of these maps are `maps`. The docstrings of `cifar_wrn_*` and
                 `cifar_shufflenetv2` describe exceptions. Linear bottlenecks have no activation. For them, the map is
@@ -211,7 +212,8 @@ class Network(nn.Module):
         is average pooling and x is the input of pooling, the mean of the class maps over the positions is the logits.
         For most networks, the input of pooling is `maps[-1]`. For networks with a head convolution (EfficientNet,
         cifar_mobilenetv2, cifar_shufflenetv2), it is the output of this convolution. This output and `maps[-1]` have
-        different numbers of channels. For ViTs that pool a class token, x is `maps[-1]`, the patch tokens.
+        different numbers of channels. For `cifar_wrn_*`, it is `maps[-1]` only if the argument `activated` is true. For
+        ViTs that pool a class token, x is `maps[-1]`, the patch tokens.
 
         Raises:
             ConfigError: in the cases of `classifier`, or if x has another shape or another number of channels. An error
@@ -221,9 +223,10 @@ class Network(nn.Module):
         """
         weight, bias = classifier.weight_and_bias(self.name, self.model)
         if x.ndim == 4 and x.shape[1] == weight.shape[1] and not self._classifies_maps:
+            other = ", or set model_kwargs to {activated: true}" if hasattr(self.model, "activated") else ""
             raise ConfigError(
                 f"{self.name}: this network has no class maps, because there is more than pooling between its last map "
-                "and its classifier; classify vectors"
+                f"and its classifier; classify vectors{other}"
             )
         with self._precision(x):
             return self._in_run_dtype(classifier.classify(self.name, weight, bias, x.to(self.dtype or x.dtype)))

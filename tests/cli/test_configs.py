@@ -96,6 +96,27 @@ def test_every_sub_config_is_used() -> None:
     assert named == {file.resolve() for file in CONFIGS.rglob("base/*.yaml")}
 
 
+STATISTICS = {  # mean and standard deviation of each data set; of ImageNet for akamaster's checkpoints, which need them
+    "cifar10": ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
+    "cifar100": ([0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761]),
+    "cinic10": ([0.4789, 0.4723, 0.4305], [0.2421, 0.2383, 0.2587]),
+    ".th": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+}
+
+
+@pytest.mark.parametrize("folder", [name for name in STATISTICS if name != ".th"])
+def test_both_networks_have_the_mean_and_std_of_the_data_set(folder: str) -> None:
+    files = [file for file in FILES if file.relative_to(CONFIGS).parts[0] == folder]
+    assert files
+    for file in files:
+        networks = resolve(file)["model"]["init_args"]
+        for network in (networks["student"], networks.get("teacher")):
+            if network:
+                trained_elsewhere = Path(network["checkpoint"] or "").suffix == ".th"
+                expected = STATISTICS[".th" if trained_elsewhere else folder]
+                assert (network["mean"], network["std"]) == expected, file
+
+
 @pytest.mark.e2e
 @pytest.mark.usefixtures("noise")
 @every_config

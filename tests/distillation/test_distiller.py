@@ -113,7 +113,7 @@ def test_refusals(tmp_path: Path) -> None:
     fresh = Network("cifar_resnet8", checkpoint=str(tmp_path / "cifar_resnet8.safetensors"), num_classes=10)
     for kind, teacher, line in (
         (SP, Network("cifar_resnet8"), r"^teacher: cifar_resnet8 has no weights.*teacher.checkpoint.*$"),
-        (KD, seven, r"^teacher.num_classes: .* 7 classes, .* 10;.*$"),
+        (KD, seven, r"^teacher.num_classes: .* 7 classes, .* 10, and KD reads logits; .*$"),
         (KD, fresh, r"^teacher.num_classes: .*random.*$"),
     ):
         with pytest.raises(ConfigError) as refused:

@@ -59,6 +59,24 @@ def test_layers_are_summed_and_checked() -> None:
         method(AT, layers=9)
 
 
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        *[("cifar_vgg8", 4), ("cifar_mobilenetv2", 4), ("cifar_resnet50", 4), ("resnet18", 4)],
+        *[("cifar_resnet8", 3), ("cifar_wrn_16_1", 3), ("cifar_shufflenetv1", 3)],
+    ],
+)
+def test_layers_by_default_are_repdistillers(name: str, layers: int) -> None:
+    """RepDistiller's feats[1:-1]: all stages except the stem, or except the first stage of a VGG."""
+    with torch.device("meta"):
+        networks = [Network(name, num_classes=10) for _ in range(2)]
+    networks[0].has_weights = True
+    built = AT(teacher=networks[0], student=networks[1])
+    assert built.layers == layers == len(networks[0].model.feature_info) - 1
+    assert built.reads == Reads(maps=layers)
+    assert method(AT, student=networks[1]).layers == 3  # a teacher with four stages
+
+
 def test_a_transformers_patches_have_places_too() -> None:
     small = {"img_size": 8, "patch_size": 4, "depth": 3, "num_heads": 2, "embed_dim": 16}
     built = method(AT, student=Network("vit_tiny_patch16_224", num_classes=10, model_kwargs=small))

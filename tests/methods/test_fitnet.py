@@ -30,6 +30,23 @@ def test_the_regressor_fits_the_chosen_stage() -> None:
     assert [type(layer) for layer in method(FitNet, relu=False).regressor] == [nn.Conv2d, nn.BatchNorm2d]
 
 
+@pytest.mark.parametrize(
+    ("name", "channels"),  # of f2 in RepDistiller, whose hint_layer is 2; f0 is the stem, or the first stage of a VGG
+    [
+        *[("cifar_vgg8", 256), ("cifar_mobilenetv2", 16), ("cifar_resnet50", 512), ("resnet18", 128)],
+        *[("cifar_resnet8", 32), ("cifar_wrn_16_1", 32), ("cifar_shufflenetv1", 480)],
+    ],
+)
+def test_the_layer_by_default_is_repdistillers(name: str, channels: int) -> None:
+    with torch.device("meta"):
+        networks = [Network(name, num_classes=10) for _ in range(2)]
+    networks[0].has_weights = True
+    built = FitNet(teacher=networks[0], student=networks[1])
+    assert built.regressor[0].in_channels == built.regressor[0].out_channels == channels
+    assert networks[0].model.feature_info[2]["num_chs"] == channels
+    assert built.reads == Reads(maps=len(networks[0].model.feature_info) - 2)
+
+
 def test_a_vision_transformer_is_pooled_to_the_teachers_grid() -> None:
     small = {"img_size": 8, "patch_size": 1, "depth": 3, "num_heads": 2, "embed_dim": 16}
     built = method(FitNet, student=Network("vit_tiny_patch16_224", num_classes=10, model_kwargs=small), layer=1)

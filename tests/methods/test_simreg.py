@@ -26,9 +26,11 @@ def test_it_is_the_squared_distance_of_unit_vectors() -> None:
 def test_the_head_is_the_papers() -> None:
     widths = [layer.out_features for layer in method(SimReg).head if isinstance(layer, nn.Linear)]
     assert widths == [32, 16, 32, 64]  # student 16, teacher 64
-    norms = [layer for layer in method(SimReg).head if isinstance(layer, nn.BatchNorm1d)]
-    assert len(norms) == 3
+    kinds = [type(layer) for layer in method(SimReg).head if not isinstance(layer, nn.Dropout)]
+    half = [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    assert kinds == [*half, *half]  # released: nothing between the second and the third linear layer
     assert [m.out_features for m in method(SimReg, hidden=[]).head if isinstance(m, nn.Linear)] == [64]
+    assert [type(m) for m in method(SimReg, hidden=[8]).head if not isinstance(m, nn.Dropout)] == half
     with pytest.raises(ConfigError, match="hidden: "):
         method(SimReg, hidden=[0])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError
 from kd_lightning.models import Network
@@ -92,12 +92,33 @@ def test_bfloat16(model: CifarModel) -> None:
     assert torch.isfinite(logits).all()
 
 
+def published_scale(name: str, layer: nn.Module, parameter: str) -> float:
+    """The root mean square of a layer's first weights or biases in RepDistiller, by its formulas."""
+    if isinstance(layer, nn.BatchNorm2d):
+        return float(parameter == "weight")
+    inputs = layer.weight[0].numel()
+    default = (3 * inputs) ** -0.5  # torch's: uniform between plus and minus inputs ** -0.5
+    family = name.removeprefix("cifar_").rstrip("0123456789_x").partition("_")[0]
+    if isinstance(layer, nn.Linear):
+        zero_bias = family in ("wrn", "vgg", "mobilenetv")
+        return 0.0 if parameter == "bias" and zero_bias else 0.01 if family in ("vgg", "mobilenetv") else default
+    if family == "shufflenetv":
+        return default
+    return 0.0 if parameter == "bias" else (2 / (layer.kernel_size[0] ** 2 * layer.out_channels)) ** 0.5
+
+
 @torch.no_grad()
-def test_first_weights_keep_the_scale(model: CifarModel) -> None:
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d) and module.weight.numel() > 2000:
-            fan_out = module.weight[0, 0].numel() * module.out_channels / module.groups
-            assert 0.85 < module.weight.std() * (fan_out / 2) ** 0.5 < 1.15
+def test_first_weights_are_repdistillers(model: CifarModel) -> None:
+    name = model.pretrained_cfg["architecture"]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.Linear)]
+    for classes in (7, 9):  # a new classifier too
+        for layer in layers:
+            for parameter, value in layer.named_parameters():
+                scale, tolerance = published_scale(name, layer, parameter), 5 / (2 * value.numel()) ** 0.5
+                assert value.square().mean().sqrt().item() == pytest.approx(scale, rel=tolerance), (layer, parameter)
+        model.reset_classifier(classes + 2)
+        layers = [model.get_classifier()]
+    model.reset_classifier(7)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,6 +12,7 @@ SWIN = {"img_size": 32, "window_size": 4, "depths": (1, 1, 1, 1)}
 POOLED = {
     "cifar_resnet8": {},
     "cifar_vgg8": {},
+    "cifar_wrn_16_1": {"activated": True},
     "resnet18": {},
     "resnetv2_18": {},
     "swin_tiny_patch4_window7_224": SWIN,
@@ -111,6 +112,7 @@ def test_networks_without_one_linear_classifier(name: str, kwargs: dict, words: 
         ("cifar_resnet8", {}, (2, 63), ["reads 64", "has 63"]),
         ("cifar_mobilenetv2", {}, (2, 160, 2, 2), ["reads 1280", "has 160", "head convolution"]),
         ("convnext_atto", {}, (2, 320, 2, 2), ["no class maps"]),  # a norm after pooling
+        ("cifar_wrn_16_1", {}, (2, 64, 2, 2), ["no class maps", "{activated: true}"]),  # a norm before pooling
         ("vit_tiny_patch16_224", {**TINY_VIT, "global_pool": "avg"}, (2, 192, 4, 4), ["no class maps"]),
         ("test_nfnet", {}, (2, 192, 2, 2), ["no class maps"]),  # an activation before pooling
     ],

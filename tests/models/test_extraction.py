@@ -77,7 +77,7 @@ def activated(name: str, preactivations: list[Tensor], maps: list[Tensor]) -> li
     if "shufflenetv2" in name:
         return [F.relu(preactivations[0]), *(shuffle_channels(F.relu(x), 2) for x in preactivations[1:])]
     if "wrn" in name:
-        return [*maps[:-1], F.relu(preactivations[-1])]
+        return maps  # a batch norm lies between map and pre-activation
     return [F.relu(x) for x in preactivations]
 
 
@@ -121,19 +121,29 @@ def test_the_last_n_are_given_and_no_head_is_computed(name: str) -> None:
             seen(network, maps=1, preactivations=1)
 
 
-def test_preactivations_of_wide_resnets_lie_after_the_next_batch_norm() -> None:
-    model = (network := build("cifar_wrn_16_1", train=False)).model
+@pytest.mark.parametrize("activated", [False, True])
+def test_maps_and_preactivations_of_wide_resnets_lie_before_and_after_the_next_batch_norm(activated: bool) -> None:
+    model = (network := build("cifar_wrn_16_1", train=False, activated=activated)).model
     with torch.no_grad():
         for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
             norm.running_mean.normal_()
             norm.weight.uniform_(0.5, 2)
-        stem, one, two, three = seen(network, preactivations=4).preactivations
+        given = seen(network, maps=4, preactivations=4, embedding=True, logits=True)
         x0 = model.conv1(network.normalize(images()))
         x1 = model.block1(x0)
         x2 = model.block2(x1)
+        x3 = model.block3(x2)
         expected = [model.block1.layer[0].bn1(x0), model.block2.layer[0].bn1(x1), model.block3.layer[0].bn1(x2)]
-        expected.append(model.bn1(model.block3(x2)))
-    assert all(torch.equal(a, b) for a, b in zip((stem, one, two, three), expected, strict=True))
+        expected.append(model.bn1(x3))
+        pooled = F.relu(expected[-1])
+        last = pooled if activated else x3
+    for found in (given, seen(network, maps=4), seen(network, maps=4, logits=True)):
+        assert all(torch.equal(a, b) for a, b in zip(found.maps, (x0, x1, x2, last), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(given.preactivations, expected, strict=True))
+    assert torch.equal(given.embedding, pooled.mean((2, 3)))
+    assert torch.equal(model.widen(last), pooled)
+    assert torch.equal(given.logits, network(images()))
+    assert [info["module"] for info in model.feature_info][-1] == ("bn1" if activated else "block3")
 
 
 @pytest.mark.parametrize("name", VITS)

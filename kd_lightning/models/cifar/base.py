@@ -20,7 +20,7 @@ class CifarModel(nn.Module):
     A subclass builds its layers in its constructor, and calls `complete` at the end. By default, the stem consists of
     `conv1` and `bn1`, and the stages are `layer1`, `layer2`, ... A subclass with other names overrides `steps`. By
     default, the last block of each stage has a function `preactivation`, and a ReLU follows it. A subclass with other
-    stages overrides `preactivation` and `activate`.
+    stages overrides `preactivation` and `activate`. A subclass with other first weights overrides `initialize`.
 
     Args:
         num_classes: Number of outputs of the classifier. With 0, the logits are the embedding, as in all timm models.
@@ -35,6 +35,8 @@ class CifarModel(nn.Module):
 
     first_conv = "conv1"
     classifier_name = "fc"
+    linear_std: float | None = None
+    """Standard deviation of the classifier's first weights, with a bias of 0; None: torch's default for both."""
 
     def __init__(
         self, *, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "avg"
@@ -52,14 +54,27 @@ class CifarModel(nn.Module):
         return [self.stem, *(self.get_submodule(f"layer{stage}") for stage in range(1, len(self.feature_info)))]
 
     def widen(self, x: Tensor) -> Tensor:
-        """Return the input of pooling: the output of the head convolution for the last map x, or x without one."""
+        """Return the input of pooling: the output of the layers after the last map x, or x if there are none."""
         return x
+
+    def initialize(self, layer: nn.Module) -> None:
+        """Draw the first weights of a layer, as RepDistiller does for this network; the default is that of the ResNets.
+
+        Weights of convolutions are normal with variance 2 / (kernel height * kernel width * output channels) (He et al.
+        2015), their biases are 0. The classifier follows `linear_std`. Other layers have torch's defaults.
+        """
+        if isinstance(layer, nn.Conv2d):
+            fan_out = math.prod(layer.kernel_size) * layer.out_channels
+            std = math.sqrt(2) / math.sqrt(fan_out)
+        else:
+            std = self.linear_std if isinstance(layer, nn.Linear) else None
+        if std is not None:
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def complete(self, maps: Iterable[tuple[str, int, int]], width: int | None = None) -> None:
         """Complete a constructor: describe the maps of `steps`, add the classifier, and initialise the weights.
-
-        The weights of convolutions are normal with variance 2 / fan out (He et al. 2015), and their biases are 0. Other
-        layers have torch's defaults.
 
         Args:
             maps: Description of each step: the name of its last module, the number of channels of its map, and the
@@ -68,13 +83,10 @@ class CifarModel(nn.Module):
         """
         self.feature_info = [{"num_chs": channels, "reduction": by, "module": name} for name, channels, by in maps]
         self.num_features = self.head_hidden_size = width or self.feature_info[-1]["num_chs"]
+        body = [*self.modules()]
         self.reset_classifier(self.num_classes, self.global_pool)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-                nn.init.normal_(module.weight, std=math.sqrt(2) / math.sqrt(fan_out))
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        for layer in body:
+            self.initialize(layer)
 
     def get_classifier(self) -> nn.Module:
         return self.get_submodule(self.classifier_name)
@@ -85,6 +97,7 @@ class CifarModel(nn.Module):
             raise ValueError(f"global_pool: {pool!r} with {num_classes} classes; choices: avg, or '' with 0 classes")
         self.num_classes, self.global_pool = num_classes, pool
         classifier = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        self.initialize(classifier)
         self.set_submodule(self.classifier_name, classifier)
 
     def forward_intermediates(

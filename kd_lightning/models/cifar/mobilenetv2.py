@@ -53,6 +53,7 @@ class CifarMobileNetV2(CifarModel):
 
     first_conv = "conv1.0"
     classifier_name = "classifier.0"
+    linear_std = 0.01
 
     def __init__(self, width_mult: float = 0.5, expansion: int = 6, **kwargs: Any) -> None:
         super().__init__(**kwargs)

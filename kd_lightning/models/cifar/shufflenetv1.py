@@ -75,5 +75,8 @@ class CifarShuffleNetV1(CifarModel):
             before = width
         self.complete(maps)
 
+    def initialize(self, layer: nn.Module) -> None:
+        """Keep torch's default, as RepDistiller does."""
+
 
 register(CifarShuffleNetV1, {"cifar_shufflenetv1": {}})

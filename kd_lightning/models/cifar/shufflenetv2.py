@@ -110,6 +110,9 @@ class CifarShuffleNetV2(CifarModel):
         self.bn2 = nn.BatchNorm2d(wide)
         self.complete(maps, wide)
 
+    def initialize(self, layer: nn.Module) -> None:
+        """Keep torch's default, as RepDistiller does."""
+
     def activate(self, number: int, x: Tensor) -> Tensor:
         return shuffle_channels(F.relu(x), 2) if number else F.relu(x)
 

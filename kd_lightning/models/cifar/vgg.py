@@ -35,6 +35,7 @@ class CifarVGG(CifarModel):
 
     first_conv = "block0.0"
     classifier_name = "classifier"
+    linear_std = 0.01
 
     def __init__(self, depth: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)

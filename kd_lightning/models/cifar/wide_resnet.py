@@ -39,9 +39,10 @@ class PreactivationBlock(nn.Module):
 class CifarWideResNet(CifarModel):
     """Wide ResNet: three stages with `widen` times 16, 32 and 64 channels at full, half and quarter resolution.
 
-    Each block begins with BatchNorm and ReLU. The maps of the stem and of the first two stages are the inputs of the
-    next stages, so no ReLU has been applied to them. The map of the last stage is taken after the final BatchNorm and
-    ReLU. This map is the input of pooling.
+    Each block begins with BatchNorm and ReLU. The maps of the stem and of the stages are their outputs, to which no
+    BatchNorm and no ReLU has been applied. The released codes of attention transfer, RepDistiller and mdistiller also
+    distil these maps. The input of pooling is the last map after the final BatchNorm and ReLU. The function `widen`
+    computes it.
 
     The pre-activation of the stem or of a stage is its output after the next BatchNorm and before the next ReLU, as in
     RepDistiller for the methods AB and OFD. The next BatchNorm is the first one of the next stage. After the last
@@ -50,18 +51,21 @@ class CifarWideResNet(CifarModel):
     Args:
         depth: Number of layers, which is 6n + 4 with n blocks per stage.
         widen: Factor of the channels of the stages. The stem has 16 channels.
+        activated: Whether the last map is taken after the final BatchNorm and ReLU. It is then the input of pooling,
+            so that `Network.classify` can compute class maps from it.
         **kwargs: Arguments of every CifarModel: num_classes, in_chans, drop_rate and global_pool.
 
     Raises:
         ValueError: if depth is not 6n + 4, or if widen is below 1.
     """
 
-    def __init__(self, depth: int, widen: int, **kwargs: Any) -> None:
+    def __init__(self, depth: int, widen: int, activated: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"depth: {depth} is not 6n + 4; nearest: {max(10, round((depth - 4) / 6) * 6 + 4)}")
         if widen < 1:
             raise ValueError(f"widen: {widen} is below 1; nearest: 1")
+        self.activated = activated
         channels = (16, 16 * widen, 32 * widen, 64 * widen)
         self.conv1 = nn.Conv2d(self.in_chans, 16, 3, 1, 1, bias=False)
         maps = [("conv1", 16, 1)]
@@ -71,10 +75,22 @@ class CifarWideResNet(CifarModel):
             self.add_module(f"block{stage}", nn.Sequential(OrderedDict(layer=nn.Sequential(*blocks))))
             maps.append((f"block{stage}", width, 2 ** (stage - 1)))
         self.bn1 = nn.BatchNorm2d(channels[3])
-        self.complete([*maps[:3], ("bn1", channels[3], 4)])
+        self.complete([*maps[:3], ("bn1", channels[3], 4)] if activated else maps)
+
+    def initialize(self, layer: nn.Module) -> None:
+        """Draw the first weights as the ResNets do, but with a bias of 0 in the classifier, as RepDistiller does."""
+        super().initialize(layer)
+        if isinstance(layer, nn.Linear):
+            nn.init.zeros_(layer.bias)
+
+    def steps(self) -> list[Step]:
+        return [self.conv1, self.block1, self.block2, self.last if self.activated else self.block3]
 
     def last(self, x: Tensor) -> Tensor:
         return F.relu(self.bn1(self.block3(x)))
+
+    def widen(self, x: Tensor) -> Tensor:
+        return x if self.activated else F.relu(self.bn1(x))
 
     def forward_preactivations(
         self, x: Tensor, count: int, intermediates_only: bool = False
@@ -90,11 +106,9 @@ class CifarWideResNet(CifarModel):
             for block in others:
                 x = block(x)
         before.append(self.bn1(x))
-        maps.append(F.relu(before[-1]))
-        return (None if intermediates_only else self.widen(maps[-1])), maps[-count:], before[-count:]
-
-    def steps(self) -> list[Step]:
-        return [self.conv1, self.block1, self.block2, self.last]
+        final = F.relu(before[-1])
+        maps.append(final if self.activated else x)
+        return (None if intermediates_only else final), maps[-count:], before[-count:]
 
 
 _SIZES = ((16, 1), (16, 2), (16, 8), (40, 1), (40, 2), (28, 4), (28, 10))
