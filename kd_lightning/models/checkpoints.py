@@ -16,7 +16,16 @@ from kd_lightning.io.atomic import write_tensors
 from kd_lightning.models.file_facts import checked
 
 State = dict[str, Tensor]
-_CONTAINERS = ("state_dict", "model", "net", "model_state_dict", "model_state", "state_dict_ema", "model_ema", "network")
+_CONTAINERS = (
+    "state_dict",
+    "model",
+    "net",
+    "model_state_dict",
+    "model_state",
+    "state_dict_ema",
+    "model_ema",
+    "network",
+)
 HEADS = ("fc", "linear", "classifier", "head")
 
 

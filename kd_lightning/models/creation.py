@@ -11,9 +11,15 @@ from torch import nn
 from kd_lightning.batch import LARGEST_SIDE
 from kd_lightning.errors import ConfigError, nearest, one_line
 
-
 _REFUSALS = (TypeError, ValueError, AssertionError, AttributeError, LookupError, ArithmeticError)
-_INTERFACE = ("forward_features", "forward_head", "get_classifier", "reset_classifier", "num_classes", "head_hidden_size")
+_INTERFACE = (
+    "forward_features",
+    "forward_head",
+    "get_classifier",
+    "reset_classifier",
+    "num_classes",
+    "head_hidden_size",
+)
 _OTHER_FIELDS = {
     "num_classes": "give it as num_classes of the network",
     "pretrained": "give it as pretrained of the network",

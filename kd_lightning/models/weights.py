@@ -140,7 +140,9 @@ def _unusable(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], masks
     for key, value in given.items():
         if problem := _problem(expected[key], value, key in masks, key.endswith("running_var")):
             broken.setdefault(problem, []).append(key)
-    return "; ".join(f"{p}, in {len(keys)} of {len(given)} entries: {', '.join(keys[:3])}" for p, keys in broken.items())
+    return "; ".join(
+        f"{p}, in {len(keys)} of {len(given)} entries: {', '.join(keys[:3])}" for p, keys in broken.items()
+    )
 
 
 def _problem(expected: Tensor, given: Tensor, is_mask: bool, is_variance: bool) -> str:

@@ -35,7 +35,10 @@ def test_a_network_has_the_size_for_which_it_was_built(name: str) -> None:
 
 def test_another_size_than_that_of_the_network_is_refused() -> None:
     for name, kwargs in (("vit_tiny_patch16_224", {"depth": 1}), ("visformer_tiny", {})):
-        with torch.device("meta"), pytest.raises(ConfigError, match="size is 48, but .* images of 64 pixels; set model_"):
+        with (
+            torch.device("meta"),
+            pytest.raises(ConfigError, match=r"size is 48, but .* images of 64 pixels; set model_"),
+        ):
             Network(name, size=48, model_kwargs={**kwargs, "img_size": 64})
 
 
@@ -96,7 +99,7 @@ def test_arguments_that_change_nothing_are_accepted() -> None:
 
 
 def test_encoders_without_a_classifier_are_refused() -> None:
-    with torch.device("meta"), pytest.raises(ConfigError, match="without a classifier .*; choose another network$"):
+    with torch.device("meta"), pytest.raises(ConfigError, match=r"without a classifier .*; choose another network$"):
         Network("qwen3_vit_88m_enc")
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import timm
+
 from docs import families
 
 
