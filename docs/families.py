@@ -19,18 +19,19 @@ from kd_lightning.models import Network, checkpoints
 TABLE = Path(__file__).with_name("families.csv")
 COLUMNS = ("network", "pixels", "student", "logits", "embedding", "maps")
 CLASSES = 3
-SIDES = {"crossvit_tiny_240": 120, "efficientformer_l1": 224, "eva02_tiny_patch14_224": 56}
+SIDES = {"crossvit_tiny_240": 120, "efficientformer_l1": 224, "eva02_tiny_patch14_224": 56, "inception_v3": 96}
 """Sides in pixels of networks that do not accept images of 64 pixels."""
 NAMES = """
-caformer_s18 cait_xxs24_224 coat_lite_mini coatnet_nano_rw_224 convit_tiny convnext_atto crossvit_tiny_240
-deit_tiny_distilled_patch16_224 densenet121 dla46_c dpn68 edgenext_xx_small efficientformer_l1 efficientformerv2_s0
-efficientvim_m1 efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 fasternet_t0 fastvit_t8 focalnet_tiny_lrf
-gcvit_xxtiny ghostnet_050 gmlp_ti16_224 hgnetv2_b0 hiera_tiny_224 hrnet_w18_small iformer_t inception_next_atto
-lcnet_050 levit_128s mambaout_femto maxvit_pico_rw_256 mixer_s32_224 mobilenetv3_small_050 mobilenetv4_conv_small_050
-mobilevit_xxs mvitv2_tiny nest_tiny pit_ti_distilled_224 poolformer_s12 pvt_v2_b0 qwen3_vit_88m_enc regnetx_002
-repghostnet_050 repvit_m1 resmlp_12_224 resnest14d resnet18 resnetv2_18 rexnet_100 shvit_s1 skresnet18 starnet_s050
-swiftformer_xs swin_tiny_patch4_window7_224 test_byobnet test_efficientnet test_nfnet test_vit test_vit_relpos
-tiny_vit_5m_224 tnt_s_patch16_224 visformer_tiny volo_d1_224 xcit_nano_12_p8_224
+caformer_s18 cait_xxs24_224 coat_lite_mini coatnet_nano_rw_224 convit_tiny convnext_atto crossvit_tiny_240 cspresnet50
+davit_tiny deit_tiny_distilled_patch16_224 densenet121 dla46_c dpn68 edgenext_xx_small efficientformer_l1
+efficientformerv2_s0 efficientvim_m1 efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 fasternet_t0 fastvit_t8
+focalnet_tiny_lrf gcvit_xxtiny ghostnet_050 gmlp_ti16_224 hgnetv2_b0 hiera_tiny_224 hrnet_w18_small iformer_t
+inception_next_atto inception_v3 lcnet_050 levit_128s mambaout_femto maxvit_pico_rw_256 mixer_s32_224
+mobilenetv3_small_050 mobilenetv4_conv_small_050 mobilevit_xxs mvitv2_tiny nest_tiny pit_ti_distilled_224
+poolformer_s12 pvt_v2_b0 qwen3_vit_88m_enc regnetx_002 repghostnet_050 repvit_m1 resmlp_12_224 resnest14d resnet18
+resnetv2_18 rexnet_100 sam2_hiera_tiny shvit_s1 skresnet18 starnet_s050 swiftformer_xs swin_tiny_patch4_window7_224
+swinv2_tiny_window8_256 test_byobnet test_efficientnet test_nfnet test_vit test_vit_relpos tiny_vit_5m_224
+tnt_s_patch16_224 twins_svt_small visformer_tiny volo_d1_224 vovnet39a xcit_nano_12_p8_224
 """.split()
 
 

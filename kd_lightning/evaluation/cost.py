@@ -13,10 +13,11 @@ from kd_lightning.models import Network
 class Cost(Evaluator):
     """Logs `cost/parameters`, `cost/macs`, `cost/megabytes`, and the speed for each batch size.
 
-    MACs are counted for one image and include the normalisation. If torch cannot count them, `cost/macs` is missing. Megabytes are the size of the weights as safetensors.
-    For each batch size n, `cost/latency_ms_<n>` is the median time from the uint8 images of one batch to the logits. It
-    is measured in eval mode and without autocast, on the device of the run. `cost/images_per_second_<n>` is n divided
-    by this time. Both values depend on the machine and its load.
+    MACs are counted for one image and include the normalisation. If torch cannot count them, `cost/macs` is missing.
+    Megabytes are the size of the weights as safetensors. For each batch size n, `cost/latency_ms_<n>` is the median
+    time from the uint8 images of one batch to the logits. It is measured in eval mode and without autocast, on the
+    device of the run. `cost/images_per_second_<n>` is n divided by this time. Both values depend on the machine and its
+    load.
 
     Args:
         batch_sizes: Batch sizes for which the speed is measured. [] disables the measurement. Default: 1 and 64.

@@ -39,18 +39,18 @@ class Network(nn.Module):
             trained, if timm or the checkpoint file states it. Otherwise the mean that timm states for this model. For
             `cifar_*` this is the mean of ImageNet, because these networks do not know the data set.
         std: Standard deviation of each channel, by which the input is divided. The default is chosen as for `mean`.
-        size: Side in pixels to which images are resized. Default: the side at which the weights were trained, if timm
-            or the checkpoint file contains this side. If the side is unknown, images are resized only for a ViT, to the
-            only side that the ViT accepts.
+        size: Side in pixels to which images are resized. Default: `img_size` of model_kwargs, or the only side that the
+            model accepts. Otherwise: the side at which the weights were trained, if timm or the checkpoint file
+            contains this side. If the side is unknown, images are not resized.
         dtype: Number format of the weights and computations, independent of trainer.precision. Only a teacher can have
             this argument. `bfloat16` and `float16` halve the memory. Default: the format that
             trainer.precision sets.
         model_kwargs: Further arguments of the model (`drop_path_rate: 0.1`, `shortcut: B`, `img_size: 32`).
 
     Raises:
-        ConfigError: if the name is unknown, if the model does not accept the arguments, or if the weights are missing,
-            unreadable or from another architecture. The message contains the nearest names, or the first keys that
-            differ.
+        ConfigError: if the name is unknown, if the model does not accept the arguments or would be unusable with them,
+            or if the weights are missing, unreadable, not finite or from another architecture. The message contains the
+            nearest names, or the first keys that differ.
     """
 
     def __init__(

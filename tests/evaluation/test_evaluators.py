@@ -36,6 +36,7 @@ from kd_lightning.evaluation.few_shot import sample_per_class
 from kd_lightning.evaluation.ood import histograms
 from kd_lightning.evaluation.robustness import relative_error
 from kd_lightning.methods import KD, CoSS
+from kd_lightning.models import Network
 
 
 @pytest.fixture(scope="module")
@@ -324,6 +325,13 @@ def test_cost(tmp_path: Path, trained: StudentModule) -> None:
     assert content <= found["cost/megabytes"] * 1e6 < content + 20_000
     assert found["cost/macs"] < found["cost/macs_teacher"]
     assert found["cost/images_per_second_2"] == pytest.approx(2000 / found["cost/latency_ms_2"])
+
+
+def test_cost_without_multiply_adds(tmp_path: Path, trained: StudentModule, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Network, "macs", lambda self, side: None)
+    found = evaluated(tmp_path, trained, Cost(batch_sizes=[]))
+    assert "cost/parameters" in found
+    assert "cost/macs" not in found
 
 
 def test_several_k_are_each_kept_apart(tmp_path: Path, trained: StudentModule) -> None:

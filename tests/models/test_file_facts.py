@@ -76,6 +76,12 @@ def test_metadata_that_are_no_table(network: Network, tmp_path: Path, text: str)
     assert "\n" not in str(refused.value)
 
 
+def test_a_tensor_is_no_list_of_numbers(network: Network, tmp_path: Path) -> None:
+    path = write(tmp_path, network, "pth", {**network.facts(), "mean": torch.zeros(3)})
+    with pytest.raises(ConfigError, match=r"file\.pth: the file says mean tensor\(.*; mean must be a list of three"):
+        Network("cifar_resnet8", checkpoint=path)
+
+
 def test_numbers_that_python_cannot_print_and_deep_lists() -> None:
     nested: list = []
     for _ in range(10**4):

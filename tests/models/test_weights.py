@@ -70,12 +70,21 @@ def test_vits_are_resampled_to_another_size_as_timm_does(tmp_path: Path) -> None
         kwargs = {**DINO, "img_size": 28}
         with pytest.warns(
             UserWarning,
-            match=r"1 entries were changed to the shapes of the model, such as pos_embed from \(1, 17, 32\) to \(1, 5, 32\)",
+            match=r"1 entries were changed .* such as pos_embed from \(1, 17, 32\) to \(1, 5, 32\)",
         ):
             network = Network(name, checkpoint=str(tmp_path / "file.safetensors"), model_kwargs=kwargs)
         expected = loaded_by_timm(name, tmp_path / "file.pth", classes, **kwargs)
         assert same(network.model, expected)
         assert (network.num_classes, network.size) == (classes, 28)  # not the 56 of the file
+
+
+def test_a_resampled_network_without_an_own_img_size_has_its_default_size(tmp_path: Path) -> None:
+    trained = Network("maxvit_pico_rw_256", num_classes=3, model_kwargs={"img_size": 64})
+    checkpoints.write(tmp_path / "file.safetensors", trained.model.state_dict(), trained.facts())
+    with pytest.warns(UserWarning, match="entries were changed to the shapes of the model"):
+        network = Network("maxvit_pico_rw_256", checkpoint=str(tmp_path / "file.safetensors")).eval()
+    assert (trained.size, network.size) == (64, 256)
+    assert network(images()).shape == (2, 3)
 
 
 def test_the_names_of_dinov2s_authors(tmp_path: Path) -> None:
