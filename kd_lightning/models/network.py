@@ -67,15 +67,7 @@ class Network(nn.Module):
         model_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if pretrained and checkpoint:
-            raise ConfigError(f"{name}: pretrained and checkpoint are both given; give only one of them")
-        for field, number, least in (("num_classes", num_classes, 0), ("size", size, 1)):
-            if number is not None and number < least:
-                raise ConfigError(f"{name}: {field} is {number}; it must be at least {least}")
-        if size is not None and size > LARGEST_SIDE:
-            raise ConfigError(f"{name}: size is {size}; it must be at most {LARGEST_SIDE} pixels")
-        if std is not None and min(std) <= 0:
-            raise ConfigError(f"{name}: std is {std}; all values must be above 0")
+        _check_arguments(name, pretrained, checkpoint, num_classes, std, size)
         kwargs = model_kwargs or {}
         creation.check_kwargs(name, kwargs)
         self.name, self.frozen = name, False
@@ -291,3 +283,22 @@ class Network(nn.Module):
 
 def _channels(values: Any) -> Tensor:
     return torch.tensor(tuple(values), dtype=torch.float32).view(-1, 1, 1)
+
+
+def _check_arguments(
+    name: str,
+    pretrained: bool,
+    checkpoint: str | None,
+    num_classes: int | None,
+    std: Channels | None,
+    size: int | None,
+) -> None:
+    if pretrained and checkpoint:
+        raise ConfigError(f"{name}: pretrained and checkpoint are both given; give only one of them")
+    for field, number, least in (("num_classes", num_classes, 0), ("size", size, 1)):
+        if number is not None and number < least:
+            raise ConfigError(f"{name}: {field} is {number}; it must be at least {least}")
+    if size is not None and size > LARGEST_SIDE:
+        raise ConfigError(f"{name}: size is {size}; it must be at most {LARGEST_SIDE} pixels")
+    if std is not None and min(std) <= 0:
+        raise ConfigError(f"{name}: std is {std}; all values must be above 0")
