@@ -43,8 +43,7 @@ class Network(nn.Module):
             model accepts. Otherwise: the side at which the weights were trained, if timm or the checkpoint file
             contains this side. If the side is unknown, images are not resized.
         dtype: Number format of the weights and computations, independent of trainer.precision. Only a teacher can have
-            this argument. `bfloat16` and `float16` halve the memory. Default: the format that
-            trainer.precision sets.
+            this argument. `bfloat16` and `float16` halve the memory. Default: the format of trainer.precision.
         model_kwargs: Further arguments of the model (`drop_path_rate: 0.1`, `shortcut: B`, `img_size: 32`).
 
     Raises:
@@ -95,14 +94,8 @@ class Network(nn.Module):
         self.std: Tensor
         self.register_buffer("mean", _channels(mean or facts.get("mean") or config["mean"]), persistent=False)
         self.register_buffer("std", _channels(std or facts.get("std") or config["std"]), persistent=False)
-        built = creation.built_size(name, self.model, kwargs)
-        if size and built and size != built:
-            raise ConfigError(
-                f"{name}: size is {size}, but the network was built for images of {built} pixels; set "
-                "model_kwargs.img_size instead, or remove size"
-            )
         trained = facts.get("size") or creation.trained_size(self.model, pretrained, kwargs)
-        self.size: int | None = built or size or trained
+        self.size: int | None = _size(name, self.model, size, kwargs) or trained
         self.interpolation = "bicubic" if config["interpolation"] == "bicubic" else "bilinear"
         self.dtype = getattr(torch, dtype) if dtype else None
         if dtype:
@@ -302,3 +295,14 @@ def _check_arguments(
         raise ConfigError(f"{name}: size is {size}; it must be at most {LARGEST_SIDE} pixels")
     if std is not None and min(std) <= 0:
         raise ConfigError(f"{name}: std is {std}; all values must be above 0")
+
+
+def _size(name: str, model: nn.Module, size: int | None, kwargs: dict[str, Any]) -> int | None:
+    """Return the side of the images for which the model was built, or else the given size."""
+    built = creation.built_size(name, model, kwargs)
+    if size and built and size != built:
+        raise ConfigError(
+            f"{name}: size is {size}, but the network was built for images of {built} pixels; set "
+            "model_kwargs.img_size instead, or remove size"
+        )
+    return built or size
