@@ -73,7 +73,6 @@ def check(command: str | None, config: Namespace) -> None:
     known = {"auto", *StrategyRegistry.available_strategies()}
     if isinstance(strategy := config.trainer.strategy, str) and strategy not in known:
         raise ConfigError(f"trainer.strategy: {strategy[:60]!r} is not a valid value{nearest(strategy, known)}")
-    _check_start_method(content["trainer"]["strategy"])
     check_precision(config.trainer.precision, config.trainer.accelerator)
     if config.trainer.max_epochs == config.trainer.max_steps == -1:
         raise ConfigError("trainer.max_epochs: -1 would train without end; set a number, or set trainer.max_steps")
@@ -84,17 +83,6 @@ def check(command: str | None, config: Namespace) -> None:
         raise ConfigError(f"ckpt_path: {command} needs a trained student; give a run's checkpoint as --ckpt_path")
     if config.get("weights_only") is False:
         raise ConfigError("weights_only: false would let a checkpoint run code; remove this setting")
-
-
-def _check_start_method(strategy: Any) -> None:
-    """Raise an error for a strategy that starts its processes by fork or spawn, within the running program."""
-    arguments = (strategy.get("init_args") or {}) if isinstance(strategy, dict) else {}
-    named = strategy if isinstance(strategy, str) else str(arguments.get("start_method") or "")
-    if any(word in named for word in ("spawn", "fork", "notebook")):
-        raise ConfigError(
-            f"trainer.strategy: {named} starts processes by spawn or fork, which cannot record how the run ends; "
-            "choose ddp, which starts the command once per device"
-        )
 
 
 def _check_numbers(value: Any, field: str = "") -> None:

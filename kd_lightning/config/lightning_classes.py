@@ -6,8 +6,6 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
 from kd_lightning.config.classes import import_class
 from kd_lightning.errors import ConfigError, one_line
 
@@ -110,6 +108,8 @@ def construction_error(error: BaseException | None) -> str:
     Args:
         error: Exception of jsonargparse, which wraps the exception of the constructor.
     """
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException  # slow, and only needed here
+
     bases = {field: import_class(path) for field, path in _BASES.items()}
     line = ""
     while error is not None:

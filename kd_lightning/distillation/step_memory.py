@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.io.paths import read_text
 
 _AVAILABLE = Path("/proc/meminfo")
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -94,7 +95,7 @@ class StepMemory:
 
 def host_memory() -> tuple[int, int]:
     """Return the bytes of memory that are available to this process now, and the bytes that it may use at most."""
-    page, limits = os.sysconf("SC_PAGE_SIZE"), [f.read_text().strip() for f in _CGROUP if f.exists()]
+    page, limits = os.sysconf("SC_PAGE_SIZE"), [read_text(f).strip() for f in _CGROUP if f.exists()]
     total = min([os.sysconf("SC_PHYS_PAGES") * page, *(int(limit) for limit in limits if limit.isdecimal())])
-    found = re.search(r"^MemAvailable: +(\d+) kB", _AVAILABLE.read_text(), re.M) if _AVAILABLE.exists() else None
+    found = re.search(r"^MemAvailable: +(\d+) kB", read_text(_AVAILABLE), re.M) if _AVAILABLE.exists() else None
     return min(total, int(found[1]) * 1024 if found else total), total

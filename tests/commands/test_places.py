@@ -121,12 +121,12 @@ def test_numbers_that_would_end_the_process(fields: dict[str, Any], words: str) 
         Repeat(configs=[__file__], seeds=10**9)
 
 
-def test_more_rows_than_the_first_batch_has(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_more_rows_than_a_picture_can_show(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     (tmp_path / "kd.yaml").write_text(yaml.safe_dump(KD))
     with pytest.raises(SystemExit):
         main(["show-batch", f"--config={tmp_path / 'kd.yaml'}", f"--path={tmp_path / 'a.png'}", "--rows=100000"])
     line = capfd.readouterr().err.splitlines()[-1]
-    assert line.startswith("error: rows: 100,000 is more than ")
+    assert line.startswith("error: rows: 100000 is more than 100, ")
     assert not (tmp_path / "a.png").exists()
 
 

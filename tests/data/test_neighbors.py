@@ -106,8 +106,8 @@ def test_what_is_no_table(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     deep = {"data": "[" * 100_000, "format": "pt"}
     save_file({"neighbors": NEAREST, "indices": IMAGES.indices}, tmp_path / "deep", deep)
-    reasons = dict.fromkeys(("text", "without_facts", ".", "pipe", "deep"), "is not a table of neighbours")
-    for name, words in (reasons | {"missing": "does not exist"}).items():
+    reasons = dict.fromkeys(("text", "without_facts", ".", "deep"), "is not a table of neighbours")
+    for name, words in (reasons | {"missing": "does not exist", "pipe": "is a pipe, a socket or a device"}).items():
         with pytest.raises(ConfigError, match=rf"data\.neighbors\.path: .* {words}"):
             Neighbors(str(tmp_path / name), count=3, candidates=5).load(IMAGES)
     for count in (0, 6):

@@ -24,6 +24,7 @@ from kd_lightning.data import ImageNet, cache
 from kd_lightning.data.neighbors import Neighbors
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.safe_yaml import load_yaml
+from kd_lightning.io.schema import SCHEMA
 from kd_lightning.models import Network, checkpoints
 from kd_lightning.reports import read_runs
 
@@ -136,7 +137,8 @@ def test_ckpt_path(mark: Path, tmp_path: Path, command: str, kind: str, capfd, m
 def test_lightning_is_told_to_read_weights_alone(tmp_path: Path, monkeypatch) -> None:
     """A file that is exchanged between the look at it and Lightning's reading."""
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(KD))
-    torch.save({"state_dict": Network("cifar_resnet8").model.state_dict()}, tmp_path / "a.ckpt")
+    content = {"state_dict": Network("cifar_resnet8").model.state_dict(), "epoch": 0, "global_step": 0}
+    torch.save(content | {"pytorch-lightning_version": "2", "schema": SCHEMA}, tmp_path / "a.ckpt")
     asked = {}
 
     class SeenError(Exception):
