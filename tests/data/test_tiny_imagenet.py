@@ -95,9 +95,7 @@ def test_refusals(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     annotations = tmp_path / "copy" / "val" / "val_annotations.txt"
     for text in ("a.JPEG\tn7\t0\n", "a.JPEG\n", "../a.JPEG\tn01443537\t0\n"):
         annotations.write_text(text)
-        with pytest.raises(
-            ConfigError, match=rf"{annotations}, line 1: .* is not the name .*unpack the official"
-        ):
+        with pytest.raises(ConfigError, match=rf"{annotations}, line 1: .* is not the name .*unpack the official"):
             ready(tmp_path / "copy")
     annotations.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=rf"data.path: {annotations} cannot be read as text \(.*\); unpack"):
