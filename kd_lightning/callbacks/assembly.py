@@ -27,6 +27,7 @@ from kd_lightning.config.checks import validates
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
 from kd_lightning.distillation.trial import try_step
+from kd_lightning.distillation.unreached import freeze_unreached
 from kd_lightning.evaluation import Classification, Cost, Evaluator, Faithfulness
 from kd_lightning.runs.checkpoint_content import check_resumable
 from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO
@@ -97,6 +98,7 @@ def first_look(
         protocol.inputs = describe(method, data)
         if ckpt_path:
             content = AtomicCheckpointIO().load_checkpoint(ckpt_path)
+            freeze_unreached(method, data)  # the optimizer of the checkpoint does not contain these parameters
             check_resumable(method, content, Path(ckpt_path))
             allowed = protocol.allow_changed_inputs
             check_inputs(content.get("inputs"), protocol.inputs, resumes=resumes, allowed=allowed)

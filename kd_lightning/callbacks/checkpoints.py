@@ -61,7 +61,8 @@ class LastCheckpoint(Checkpoint):
             return
         trainer.should_stop = self._stops
         progress = trainer.fit_loop.epoch_loop.batch_progress
-        ends = self._stops or 0 <= trainer.max_steps <= trainer.global_step
+        stops = self._stops and trainer.fit_loop._can_stop_early  # min_epochs or min_steps may not be reached
+        ends = stops or 0 <= trainer.max_steps <= trainer.global_step
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         cut = ends and not progress.is_last_batch
         if cut or (due and within_epoch(trainer)):

@@ -9,6 +9,7 @@ from datetime import timedelta
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import DistError, TCPStore
+from torch.distributed.constants import default_pg_timeout
 
 from kd_lightning.errors import RunError
 
@@ -36,7 +37,8 @@ def _start(strategy: DDPStrategy, usual: Callable[[], None]) -> None:
     strategy.set_world_ranks()
     environment, world = strategy.cluster_environment, strategy.num_nodes * strategy.num_processes
     if world > 1:
-        place, seconds = (environment.main_address, environment.main_port), strategy._timeout.total_seconds()
+        place = (environment.main_address, environment.main_port)
+        seconds = (strategy._timeout or default_pg_timeout).total_seconds()
         _STORES.append(meet(*place, rank=strategy.global_rank, world=world, seconds=seconds))
     usual()
 

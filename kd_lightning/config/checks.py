@@ -127,6 +127,8 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
         value = trainer.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and value < minimum:
             raise ConfigError(f"trainer.{name}: {value} is less than {minimum}")
+    if trainer.get("val_check_interval") == 0:
+        raise ConfigError("trainer.val_check_interval: 0 is not above 0; set limit_val_batches to 0 for no validation")
     if trainer.get("limit_train_batches") == 0:
         raise ConfigError("trainer.limit_train_batches: 0 would train on no batches; omit the field to train on all")
 

@@ -34,6 +34,11 @@ def check_environment(variables: Mapping[str, str] = os.environ) -> None:
     """
     numbers = {name: _number(name, variables[name]) for name in _LEAST if variables.get(name)}
     for index, count in _BELOW.items():
+        if numbers.get(index) and count not in numbers and not variables.get("MASTER_ADDR"):
+            raise ConfigError(
+                f"{index}: the environment variable is {numbers[index]}, but {count} is not set, so that this process "
+                f"would wait for others or write no results; unset {index}, or let torchrun or srun set both"
+            )
         if index in numbers and count in numbers and numbers[index] >= numbers[count]:
             raise ConfigError(
                 f"{index}: the environment variable is {numbers[index]}, but it must be less than {count}, which is "

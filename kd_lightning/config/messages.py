@@ -114,6 +114,8 @@ def _unknown_field(message: str, field: str, options: set[str]) -> str:
         if (argument := name.split(".")[0]) in (shared := arguments_of("kd_lightning.distillation.Combined")):
             return f"{field}.{argument}: all parts share this argument; set model.{argument} instead"
         choices -= shared
+    if name in choices:
+        return f"{full_name}: this value is not valid; correct it, or omit the field to use the default"
     owner = "Network" if is_network else class_path.rpartition(".")[2] or "the class"
     return f"{full_name} is not an argument of {owner}{nearest(name, choices)}"
 

@@ -191,7 +191,7 @@ class ImageData(LoaderMixin, ABC):
 
     def _check_interval(self, trainer: Any) -> None:
         interval, steps = (
-            trainer.val_check_interval,
+            getattr(trainer, "val_check_interval", None),  # Lightning does not set it for an interval of time
             len(self.datasets["train"]) * self.group // (self.batch_size * self.world),
         )
         if isinstance(trainer.limit_train_batches, int):

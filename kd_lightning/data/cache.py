@@ -43,7 +43,9 @@ def decoded(
                 bad = (
                     np.load(bad_rows_path, allow_pickle=False) if bad_rows_path.is_file() else np.zeros(shape[0], bool)
                 )
-                return array, bad, "from the disk cache"
+                if bad.shape == shape[:1] and bad.dtype == bool:
+                    return array, bad, "from the disk cache"
+                array = bad
             reason = f"it contains {array.dtype} {array.shape}, not {shape}"
     except (OSError, ValueError, EOFError) as error:
         reason = str(error)

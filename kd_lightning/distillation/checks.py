@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.models import Network, checkpoints
+from kd_lightning.models import Network, checkpoints, weights
 
 _CASTS = {"16-true": torch.float16, "bf16-true": torch.bfloat16, "64-true": torch.float64}
 
@@ -116,12 +116,9 @@ def check_checkpoint(method: LightningModule, checkpoint: dict[str, Any]) -> Non
             f"(the student of the checkpoint is {saved_student}): {mismatch}"
         )
     state = checkpoint["state_dict"]
-    bad = [name for name, _ in method.named_parameters() if not state[name].isfinite().all()]
-    if bad:
-        raise ConfigError(
-            f"ckpt_path: the checkpoint contains weights that are not finite, in {len(bad)} of {len(state)} entries: "
-            f"{', '.join(bad[:3])}; give an earlier checkpoint"
-        )
+    masks = {name for name, _ in method.named_buffers() if "running_" not in name}
+    if problem := weights.unusable(method.state_dict(), state, masks):
+        raise ConfigError(f"ckpt_path: the checkpoint contains {problem}; give an earlier checkpoint")
 
 
 def check_labels(method: LightningModule, data: Any) -> None:

@@ -63,7 +63,7 @@ def load(model: nn.Module, name: str, checkpoint: str, kwargs: dict[str, Any]) -
         facts["size"] = None  # the model has another size
     check_classes(facts, classes, source)
     masks = {key for key, _ in model.named_buffers() if "running_" not in key}
-    if problem := _unusable(model.state_dict(), state, masks):
+    if problem := unusable(model.state_dict(), state, masks):
         raise ConfigError(f"{source} contains {problem}")
     model.load_state_dict(state)
     return facts, classes
@@ -124,7 +124,7 @@ def _by_timm(model: nn.Module, name: str, kwargs: dict[str, Any], state: State) 
     return loaded
 
 
-def _unusable(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], masks: Container[str]) -> str:
+def unusable(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], masks: Container[str]) -> str:
     """Return one line with the entries of a state dict that cannot be weights, or '' if there are none.
 
     Entries that are floating-point numbers in the model must be dense floating-point numbers in the file, and their

@@ -16,7 +16,7 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.io.paths import check_name
 from kd_lightning.loggers import ResilientWandbLogger, ResumableCSVLogger
 from kd_lightning.runs.checkpoint_io import steps_done
-from kd_lightning.runs.place import check_place, check_room, expand_user
+from kd_lightning.runs.place import check_place, check_room, expand_folder
 from kd_lightning.runs.status import in_words, read_state
 
 RESUME_ENV_VAR = "KD_LIGHTNING_RUN"
@@ -55,7 +55,7 @@ class Run:
         for field_name in ("project", "name", "id"):
             if getattr(self, field_name) is not None:
                 check_name(getattr(self, field_name), f"run.{field_name}")
-        expand_user(self.output_dir, "run.output_dir")
+        expand_folder(self.output_dir, "run.output_dir")
 
     def parent_dir(self, kind: str, seed: int) -> Path:
         """Return the folder of all runs with this name: `<output_dir>/<project>/<name>/`.
@@ -70,7 +70,7 @@ class Run:
         name = (self.name or f"{kind.lower()}-s{{seed}}").replace("{seed}", str(seed))
         for field_name, value in (("project", self.project), ("name", name), ("id", self.id or "id")):
             check_name(value, f"run.{field_name}")
-        folder = expand_user(self.output_dir, "run.output_dir") / self.project / name
+        folder = expand_folder(self.output_dir, "run.output_dir") / self.project / name
         check_place(folder)
         return folder
 

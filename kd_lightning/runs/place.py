@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.io.paths import expand
 from kd_lightning.models import Network
 
 FILES = ("config.yaml", "state.json", "metrics.csv", "results.json", "last.ckpt", "best.ckpt", "student.safetensors")
@@ -18,8 +19,8 @@ _SPARE = 2**20
 """Bytes for the small files of a run: config, state, metrics and results."""
 
 
-def expand_user(folder: str, field: str) -> Path:
-    """Return a path with ~ expanded.
+def expand_folder(folder: str, field: str) -> Path:
+    """Return a path with ~ and environment variables expanded.
 
     Raises:
         ConfigError: for an empty path, for a NUL character, and for `~name` if there is no user of this name.
@@ -27,9 +28,12 @@ def expand_user(folder: str, field: str) -> Path:
     if not folder or "\0" in folder:
         raise ConfigError(f"{field}: {folder!r} is not a folder; give a folder, or omit it for runs/")
     try:
-        return Path(folder).expanduser()
+        Path(folder).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{field}: {folder} names a user that does not exist on this machine; {_REMEDY}") from error
+    if "$" in str(expand(folder)):
+        raise ConfigError(f"{field}: {folder} names an environment variable that is not set; {_REMEDY}")
+    return expand(folder)
 
 
 def check_place(folder: Path) -> None:
@@ -55,10 +59,11 @@ def check_place(folder: Path) -> None:
             raise cannot_create(path, error) from error
         break
     for name in FILES:
-        if (folder / name).is_dir():
+        path = folder / name
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "a pipe, a socket or a device"
             raise ConfigError(
-                f"run.id: {folder / name} is a folder, but the run writes a file of this name; remove it, or give "
-                "another run.id"
+                f"run.id: {path} is {kind}, but the run writes a file of this name; remove it, or give another run.id"
             )
 
 

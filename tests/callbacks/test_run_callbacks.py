@@ -100,6 +100,8 @@ class Ends(Callback):
         ({"max_steps": 3, "accumulate_grad_batches": 3}, [2, 3], 3),
         ({"batch": 6}, [4, 6], 2),
         ({"batch": 2, "accumulate_grad_batches": 3}, [1], 3),
+        ({"batch": 2, "min_epochs": 3}, [4, 8, 12], 4),
+        ({"batch": 2, "min_steps": 6}, [4, 6], 2),
         ({"max_epochs": 3, "check_val_every_n_epoch": 2}, [8, 12], 4),
         ({"max_epochs": 2, "check_val_every_n_epoch": 3}, [], 4),
         ({"max_epochs": 2, "limit_val_batches": 0}, [], 4),

@@ -18,6 +18,8 @@ WRONG = [
     ({"NODE_RANK": "first"}, "NODE_RANK: "),
     ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK: the environment variable is 2, but it must be less than WORLD_SIZE"),
     ({"SLURM_PROCID": "4", "SLURM_NTASKS": "4"}, "SLURM_PROCID: "),
+    ({"LOCAL_RANK": "1"}, "LOCAL_RANK: the environment variable is 1, but LOCAL_WORLD_SIZE is not set"),
+    ({"SLURM_PROCID": "2"}, "SLURM_PROCID: "),
     ({"SLURM_NTASKS": "many"}, "SLURM_NTASKS: "),
     ({"MASTER_PORT": "99999"}, "MASTER_PORT: the environment variable is '99999', but it must be an integer from 1 to"),
     ({"MASTER_ADDR": "a b"}, "MASTER_ADDR: "),
@@ -27,6 +29,7 @@ RIGHT = [
     {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": "29500"},
     {"MASTER_ADDR": "fe80::1%eth0"},
     {"MASTER_ADDR": "node-1.cluster"},
+    {"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"},
     {"WORLD_SIZE": ""},
     *(
         {"CUDA_VISIBLE_DEVICES": given}

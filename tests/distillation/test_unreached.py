@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.factories import digits, method, trainer
 
+from kd_lightning.cli import main
 from kd_lightning.distillation.unreached import freeze_unreached
 from kd_lightning.methods import SEED, SP
 from kd_lightning.models import Network
@@ -38,6 +39,18 @@ def test_the_search_changes_nothing_else() -> None:
     assert all(torch.equal(value, before[name]) for name, value in built.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(parameter.grad is None for parameter in built.parameters())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_checkpoint_without_the_frozen_layer_is_resumed(tmp_path: Path) -> None:
+    args = ["--model=SP", "--model.ce_weight=0", "--model.student.name=mobilenetv3_small_050", "--data=Digits"]
+    args += ["--model.teacher={name: cifar_resnet20.digits, pretrained: true}", "--data.max_train_samples=60"]
+    args += ["--data.batch_size=10", "--trainer.accelerator=cpu", "--run.wandb=off", f"--run.output_dir={tmp_path}"]
+    args += ["--trainer.enable_progress_bar=false", "--trainer.limit_train_batches=2", "--protocol.test=false"]
+    main(["fit", *args, "--trainer.max_epochs=1", "--run.name=a", "--run.id=a"])
+    last = tmp_path / "kd_lightning/a/a/last.ckpt"
+    main(["fit", *args, "--trainer.max_epochs=2", "--run.name=a", "--run.id=b", f"--ckpt_path={last}"])
+    assert torch.load(last.parents[1] / "b" / "last.ckpt", weights_only=True)["global_step"] == 4
 
 
 @pytest.mark.e2e

@@ -32,7 +32,9 @@ ODD: list[tuple[str, Callable[[Content], Any], str]] = [
     ("an empty optimizer", lambda c: _optimizer(c, state={}), "entry optimizer_states.state is empty"),
     ("the place of another loader", lambda c: c | {"Digits": [3]}, "entry Digits has another form"),
     ("facts as a list", lambda c: c | {"network": [1]}, "entry network has another form"),
-    ("weights that are NaN", lambda c: _nan(c), "weights that are not finite, in 1 of"),
+    ("a variance below 0", lambda c: _variance(c, -1.0), "negative variances"),
+    ("a variance that is NaN", lambda c: _variance(c, float("nan")), "numbers that are not finite"),
+    ("weights that are NaN", lambda c: _nan(c), "numbers that are not finite, in 1 of"),
 ]  # fmt: skip
 EVALUATED = ("a state dict alone", "no epoch", "no global_step", "weights that are NaN", "facts as a list")
 
@@ -56,6 +58,12 @@ def _groups(content: Content) -> list[Content]:
 
 def _optimizer(content: Content, **changed: Any) -> Content:
     content["optimizer_states"][0] |= changed
+    return content
+
+
+def _variance(content: Content, value: float) -> Content:
+    name = next(name for name in content["state_dict"] if name.endswith("running_var"))
+    content["state_dict"][name][0] = value
     return content
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.io.paths import read_text
+from kd_lightning.io.paths import expand, read_text
 from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.runs.differences import differences, in_words
 
@@ -70,9 +70,7 @@ class Job:
     def parent_dir(self) -> Path:
         """The folder that contains the folders of the runs."""
         run = self.config.content["run"]
-        return (
-            Path(run["output_dir"]).expanduser() / run["project"] / self.config.name.replace("{seed}", str(self.seed))
-        )
+        return expand(run["output_dir"]) / run["project"] / self.config.name.replace("{seed}", str(self.seed))
 
     def attempts(self) -> list[Path]:
         """Return the folders of the existing runs, in the order of their start."""
