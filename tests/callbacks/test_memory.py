@@ -121,7 +121,7 @@ def test_other_errors_are_others() -> None:
 @pytest.mark.slow
 def test_memory_that_is_really_used_up(tmp_path: Path) -> None:
     limited = (
-        "import resource, sys; from kd_lightning.cli import main\n"
+        "import resource, sys; import kd_lightning.cli.app; from kd_lightning.cli import main\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2**30,) * 2)\n"
         "main(sys.argv[1:])"

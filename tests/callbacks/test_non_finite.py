@@ -259,7 +259,7 @@ def test_two_processes_agree(tmp_path: Path, how: str, first: str) -> None:
         assert "train/hint is nan" in errors[0]
     else:
         assert ended.returncode == 0
-        assert "1 step of " in ended.stderr + ended.stdout
+        assert "guard.nonfinite: 1 of " in ended.stderr + ended.stdout
     assert all(torch.isfinite(v).all() for v in student(tmp_path / "p/n/x/last.ckpt").values())
 
 
