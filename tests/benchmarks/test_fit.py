@@ -3,8 +3,11 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TextIO
 
 import pytest
 import torch
@@ -38,18 +41,18 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """`fit` in this process, which saves its start; the arguments of each."""
     runs: list[list[str]] = []
 
-    def run(line: list[str], **kwargs: object) -> subprocess.CompletedProcess:
+    @contextmanager
+    def popen(line: list[str], *, stderr: TextIO, **kwargs: object) -> Iterator[SimpleNamespace]:
         runs.append(line[3:])
         try:
             main(line[3:])
             code = 0
         except SystemExit as ended:
             code = ended.code or 0
-        return subprocess.CompletedProcess(
-            line, code, "", "" if not code else "some noise\nerror: what was wrong\nmore"
-        )
+        stderr.write("some noise\nerror: what was wrong\nmore" if code else "")
+        yield SimpleNamespace(stdout=[], returncode=code)
 
-    monkeypatch.setattr(fit_benchmark.subprocess, "run", run)
+    monkeypatch.setattr(fit_benchmark.subprocess, "Popen", popen)
     return runs
 
 
