@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.paths import expand
-from kd_lightning.models import Network
 
 FILES = ("config.yaml", "state.json", "metrics.csv", "results.json", "last.ckpt", "best.ckpt", "student.safetensors")
 _REMEDY = "choose another run.output_dir, or correct this path"
@@ -23,7 +22,8 @@ def expand_folder(folder: str, field: str) -> Path:
     """Return a path with ~ and environment variables expanded.
 
     Raises:
-        ConfigError: for an empty path, for a NUL character, and for `~name` if there is no user of this name.
+        ConfigError: for an empty path, for a NUL character, for `~name` if there is no user of this name, and for an
+            environment variable that is not set.
     """
     if not folder or "\0" in folder:
         raise ConfigError(f"{field}: {folder!r} is not a folder; give a folder, or omit it for runs/")
@@ -37,7 +37,7 @@ def expand_folder(folder: str, field: str) -> Path:
 
 
 def check_place(folder: Path) -> None:
-    """Raise an error if the run's folder cannot be created, or if folders have the names of the run's files.
+    """Raise an error if the run's folder cannot be created, or if a folder or a pipe has the name of a file of the run.
 
     Raises:
         ConfigError: in these cases. The message names the path that is not a folder or is not writable.
@@ -101,14 +101,8 @@ def check_room(folder: Path, method: nn.Module, *, resumes: bool) -> None:
 
 
 def checkpoint_bytes(method: nn.Module) -> int:
-    """Return the approximate size of a checkpoint: all tensors except the teacher's, and the optimizer's state."""
-    frozen = {
-        id(t)
-        for m in method.modules()
-        if isinstance(m, Network) and m.frozen
-        for t in m.state_dict(keep_vars=True).values()
-    }
-    own = [value for value in method.state_dict(keep_vars=True).values() if id(value) not in frozen]
+    """Return the approximate size of a checkpoint: all tensors of the method, and the optimizer's state."""
+    own = method.state_dict(keep_vars=True).values()
     trained = sum(_bytes(value) for value in own if value.requires_grad)
     return sum(map(_bytes, own)) + round(trained * states_per_weight(method))
 
