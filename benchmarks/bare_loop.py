@@ -18,7 +18,7 @@ class Loop:
     Args:
         method: method with the losses, the optimizer, the student and the teacher. Nothing is logged.
         trainer: trainer with the precision and the number of accumulated batches.
-        batches: batches that the loop uses one after the other, and then again.
+        batches: batches that the loop uses in this order, again and again.
     """
 
     def __init__(self, method: StudentModule, trainer: Trainer, batches: list[Batch]) -> None:

@@ -125,7 +125,10 @@ class DataBenchmark:
 
 
 def _images_per_second(loader: Loader, seconds: float) -> float:
-    """Return the images per second of a loader, repeated until the time is over; starting its workers is included."""
+    """Return the images per second of a loader.
+
+    The loader is read again and again until the time is over. The start of its workers is included.
+    """
     count, started = 0, time.perf_counter()
     while True:
         for images in loader():

@@ -23,7 +23,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], float]] = {
     "compare --help": (("-m", "kd_lightning", "compare", "--help"), 0.35),
     "fit --print_config": (("-m", "kd_lightning", "fit", "--config", _CONFIG, "--print_config"), 1.05),
 }
-"""Arguments of Python for each command, and its largest allowed CPU time as a share of that of importing libraries."""
+"""Arguments of Python for each command, and the largest allowed CPU time of the command.
+
+The CPU time is given as a share of the CPU time that importing the libraries takes.
+"""
 
 
 class StartBenchmark:

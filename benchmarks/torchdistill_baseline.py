@@ -40,14 +40,14 @@ WORKERS = (0, 1, 2)
 def runs_of(method: StudentModule, trainer: Trainer) -> dict[str, Callable[[int], None]]:
     """Return functions that run torchdistill's DistillationBox for a number of steps.
 
-    There is one function for each number of workers and each precision, which is that of the run or float32.
+    There is one function for each number of workers and each of two precisions: the precision of the run, and float32.
 
     Args:
         method: object of KD or SP, which is copied, including its networks and settings.
         trainer: trainer of the run, including its data.
 
     Raises:
-        ConfigError: if the method, the data or an augmentation has no equal in torchdistill.
+        ConfigError: if the method, the data or an augmentation has no equivalent in torchdistill.
     """
     if type(method) not in (KD, SP) or (isinstance(method, SP) and method.layers != 1):
         raise ConfigError(f"against: only KD, and SP of the last maps, can be compared, not {type(method).__name__}")

@@ -36,11 +36,11 @@ tnt_s_patch16_224 twins_svt_small visformer_tiny volo_d1_224 vovnet39a xcit_nano
 
 
 def row(name: str) -> dict[str, str]:
-    """Return what a network of timm with random weights can do, as texts.
+    """Return a row of the table: what a network of timm with random weights can do.
 
     `student` is "one step" if the network was fitted for one step, with itself as the teacher. The other columns are
     read from a frozen teacher that was loaded from the student's file: the number of logits, the width of the
-    embedding, and the channels of the maps. A refusal is the message of the error.
+    embedding, and the channels of the maps. For an error, the value is `refused:` and the message of the error.
     """
     side = SIDES.get(name, 64)
     result = dict.fromkeys(COLUMNS, "-") | {"network": name, "pixels": str(side)}
@@ -67,7 +67,7 @@ def row(name: str) -> dict[str, str]:
 
 
 def _maps(teacher: Network, images: torch.Tensor) -> str:
-    """Return the channels of up to four maps, or the refusal."""
+    """Return the channels of up to four maps, or the message of the error."""
     try:
         with torch.no_grad():
             maps = teacher.features(images, maps=min(4, len(teacher.model.feature_info))).maps
@@ -77,7 +77,7 @@ def _maps(teacher: Network, images: torch.Tensor) -> str:
 
 
 def _fit(student: Network, teacher: Network, side: int) -> str:
-    """Fit one step of KD and return "one step", if it changes the student and leaves the teacher as it was."""
+    """Fit one step of KD and return "one step", if it changes the student and does not change the teacher."""
     method, before = KD(student=student, teacher=teacher), (student.fingerprint(), teacher.fingerprint())
     data = RandomImages(images=4, size=side, classes=CLASSES, batch_size=4, val_split=0, num_workers=0)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}

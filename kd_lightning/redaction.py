@@ -99,7 +99,7 @@ def _environment_keys() -> Iterator[str]:
 
 
 def secret_field(config: Any, field: str = "") -> str | None:
-    """Return the dotted name of the first key or password in nested tables and lists; None if there is none."""
+    """Return the dotted name of the first key or password in nested mappings and lists; None if there is none."""
     if isinstance(config, dict):
         for name, value in config.items():
             if isinstance(value, str) and is_key(str(name), value):

@@ -1,4 +1,4 @@
-"""The state of callbacks in a checkpoint, which may contain numbers, but may not choose a path outside the run."""
+"""Check the states of callbacks in a checkpoint: no state may name a path outside the folder of the run."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -19,8 +19,8 @@ _INSTEAD = "load only the student instead (model.student.checkpoint)"
 def restrict_paths(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Replace the paths in the states of a checkpoint's callbacks by paths in the callbacks' own folders.
 
-    Lightning deletes the files and folders that the state of a ModelCheckpoint names. Therefore, a state can only name
-    a checkpoint that exists in the folder of its callback, whatever folder the state names.
+    Lightning deletes the files and folders that the state of a ModelCheckpoint names. Therefore, the folder in a state
+    is replaced by the folder of the callback. Each path must then be a checkpoint in this folder.
 
     Raises:
         ConfigError: for a state of another format, or for a path outside the folder of the callback or of the run.
@@ -29,13 +29,13 @@ def restrict_paths(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     if states is None:
         return
     if not isinstance(states, dict):
-        raise ConfigError(f"ckpt_path: the states of the callbacks are a {type(states).__name__}, not a table")
+        raise ConfigError(f"ckpt_path: the states of the callbacks are a {type(states).__name__}, not a dict")
     for callback in trainer.callbacks:
         name, key = type(callback).__name__, callback.state_key
         if states.get(key) is None:
             continue
         if not isinstance(states[key], dict):
-            raise ConfigError(f"ckpt_path: the state of {name} is a {type(states[key]).__name__}, not a table")
+            raise ConfigError(f"ckpt_path: the state of {name} is a {type(states[key]).__name__}, not a dict")
         if isinstance(callback, ModelCheckpoint):
             states[key] = _own_checkpoints(callback, states[key], Path(trainer.default_root_dir))
         else:
@@ -46,7 +46,7 @@ def _own_checkpoints(callback: ModelCheckpoint, state: dict[str, Any], run: Path
     models = state.get("best_k_models")
     models = {} if models is None else models
     if not isinstance(models, dict):
-        raise ConfigError(f"ckpt_path: best_k_models of {type(callback).__name__} is not a table; {_INSTEAD}")
+        raise ConfigError(f"ckpt_path: best_k_models of {type(callback).__name__} is not a dict; {_INSTEAD}")
     scores = {name: state.get(name) for name in ("best_model_score", "kth_value", "current_score")}
     for name, score in (*scores.items(), *(("best_k_models", value) for value in models.values())):
         is_tensor = isinstance(score, Tensor) and score.numel() == 1 and not score.is_complex()
@@ -58,7 +58,10 @@ def _own_checkpoints(callback: ModelCheckpoint, state: dict[str, Any], run: Path
 
 
 def _own(callback: ModelCheckpoint, state: dict[str, Any], given: Any, run: Path) -> str:
-    """Return the path, in the folder of a callback, of a checkpoint that its state names; '' if it does not exist."""
+    """Return the path of a checkpoint that the state of a callback names, as a path in the folder of the callback.
+
+    Return '' if this checkpoint does not exist.
+    """
     if given is None or (isinstance(given, str) and not given):
         return ""
     folder, name = state.get("dirpath"), ""
@@ -75,7 +78,7 @@ def _own(callback: ModelCheckpoint, state: dict[str, Any], given: Any, run: Path
 
 
 def _check_no_path(name: str, state: dict[str, Any], *folders: Path) -> None:
-    """Raise an error if the state of a callback contains an absolute path, or one with .., outside these folders."""
+    """Raise an error if the state of a callback contains an absolute path, or a path with .., outside these folders."""
     for text in _texts(state):
         path = os.path.normpath(os.path.expanduser(text))
         allowed = any(Path(path).is_relative_to(folder.absolute()) for folder in folders)

@@ -17,8 +17,8 @@ class LastCheckpoint(Checkpoint):
     """Saves `last.ckpt` at the end of each epoch, every `every_n_steps` steps, and after the step at which a run stops.
 
     Lightning's ModelCheckpoint is not used here. If max_steps or max_time ends a run within an epoch, ModelCheckpoint
-    saves the epoch as complete. A run that resumes from this checkpoint would skip the rest of the epoch. After the
-    last step of a run, this callback also makes Lightning validate, also if the run ends within an epoch.
+    saves the epoch as complete. A run that resumes from this checkpoint would skip the rest of the epoch. This callback
+    also makes Lightning validate after the last step of a run, even if the run ends within an epoch.
 
     Args:
         folder: Folder of the run.
@@ -61,7 +61,7 @@ class LastCheckpoint(Checkpoint):
             return
         trainer.should_stop = self._stops
         progress = trainer.fit_loop.epoch_loop.batch_progress
-        stops = self._stops and trainer.fit_loop._can_stop_early  # min_epochs or min_steps may not be reached
+        stops = self._stops and trainer.fit_loop._can_stop_early  # min_epochs or min_steps may not be reached yet
         ends = stops or 0 <= trainer.max_steps <= trainer.global_step
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         cut = ends and not progress.is_last_batch
@@ -100,7 +100,7 @@ class LastCheckpoint(Checkpoint):
 def within_epoch(trainer: Trainer) -> bool:
     """Return whether a run can resume after this step.
 
-    A run cannot resume there if a validation or the end of the epoch follows the step.
+    A run cannot resume after a step that is followed by a validation or by the end of the epoch.
     """
     loop = trainer.fit_loop.epoch_loop
     return not (loop._num_ready_batches_reached() or loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
@@ -136,10 +136,10 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(folder, "best", monitor="val/acc", mode="max", enable_version_counter=False)
 
     def take_earlier(self, trainer: Trainer, state: dict[str, Any]) -> None:
-        """Set the state of this callback in a checkpoint to the best checkpoint before it, of this or an earlier run.
+        """Change the state of this callback in a checkpoint, so that it names the best checkpoint in this run's folder.
 
-        The state does not choose a path: the file is best.ckpt next to the checkpoint that the user gave. It is copied
-        into the folder of this run, if it contains the score of the state.
+        No path of the state is used. The best checkpoint so far is the file best.ckpt next to the checkpoint that the
+        user gave. If this file contains the score of the state, it is copied into the folder of this run.
         """
         score, path = state["best_model_score"], Path(str(self.dirpath)) / BEST
         earlier = Path(trainer.ckpt_path).with_name(BEST)

@@ -1,4 +1,4 @@
-"""The start of a distributed run: all processes meet within a time, or the missing ones are named."""
+"""The start of a distributed run: wait for all processes, and name those that do not start in time."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ from torch.distributed.constants import default_pg_timeout
 from kd_lightning.errors import RunError
 
 _PATIENCE = 15.0
-"""Seconds after which the first process prints for which processes it waits."""
+"""Seconds after which the first process prints the processes for which it waits."""
 _LOOK_UP = 60.0
 """Seconds in which the name of the first process's machine must be found."""
 _STORES: list[TCPStore] = []
@@ -22,9 +22,10 @@ _STORES: list[TCPStore] = []
 
 
 def with_time_out(trainer: Trainer) -> Trainer:
-    """Return the trainer, whose processes now meet before torch connects them, within the strategy's `timeout`.
+    """Make the processes of a trainer wait for each other before torch connects them, and return the trainer.
 
-    torchrun does this itself. Without this meeting, torch waits for a missing process without naming it.
+    The time is limited by the strategy's `timeout`. Without this function, torch would wait for a missing process
+    without naming it. Under torchrun, nothing is changed, because torchrun itself waits for all processes.
     """
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy) and "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -67,7 +68,7 @@ def meet(address: str, port: int, *, rank: int, world: int, seconds: float) -> T
         reason = "the port is in use or belongs to another machine" if rank == 0 else "rank 0 does not answer"
         raise RunError(
             f"rank {rank} of {world}: {place} cannot be used within {seconds:g} seconds ({reason}); start rank 0 on "
-            "this machine, and give all processes the same MASTER_ADDR and MASTER_PORT"
+            "the machine of MASTER_ADDR, and give all processes the same MASTER_ADDR and MASTER_PORT"
         ) from error
     store.set(_key(rank), socket.gethostname())
     told = rank > 0
@@ -89,7 +90,7 @@ def _missing(store: TCPStore, rank: int, world: int, place: str) -> list[int]:
     try:
         return [other for other in range(world) if not store.check([_key(other)])]
     except (DistError, RuntimeError) as error:
-        raise RunError(f"rank {rank} of {world}: rank 0 has ended; its error is printed there ({place})") from error
+        raise RunError(f"rank {rank} of {world}: rank 0 has ended; its output contains the error ({place})") from error
 
 
 def _look_up(address: str, seconds: float) -> None:

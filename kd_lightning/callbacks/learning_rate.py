@@ -21,9 +21,9 @@ class RunLearningRateFinder(LearningRateFinder):
     The learning rate is saved in the checkpoints. A resumed run uses it, and does not search again.
 
     Lightning's callback needs a method with a field `lr`, and the first step of the schedule would replace its learning
-    rate. It also divides differences of the loss by differences of the learning rate. In an exponential search, this
-    often selects one of the smallest rates, because these differences are then close to 0. This class selects the rate
-    at which the loss falls fastest per step.
+    rate. It also selects the rate at which the loss falls fastest per unit of the learning rate. In an exponential
+    search, this is often one of the smallest rates, because their differences are close to 0. This class selects the
+    rate at which the loss falls fastest per step.
 
     Args:
         finder: Callback of the config, with the settings of the search.

@@ -21,7 +21,7 @@ _MOST_IN_A_ROW = 100
 
 
 class Seen(NamedTuple):
-    """Indices of the images and loss values of one batch. The values may still be on their way from the GPU."""
+    """Indices of the images and loss values of one batch. The GPU may not have computed the values yet."""
 
     indices: Tensor
     terms: list[str]
@@ -35,9 +35,9 @@ class NonFiniteGuard(Callback):
     their values before the step. Weights that are not finite are never saved. This class does not handle gradients that
     overflow in 16-mixed: the gradient scaler skips these steps.
 
-    The losses of a step are read after its backward pass has been queued on the GPU. The check is therefore no
-    additional wait. The ranks exchange one message per step, which contains two facts: whether a loss is not finite,
-    and whether a rank has received a signal (`PreemptionHandler`).
+    The losses of a step are read after its backward pass has been queued on the GPU. The GPU therefore continues to
+    work during the check. The ranks exchange one message per step, which contains two facts: whether a loss is not
+    finite, and whether a rank has received a signal (`PreemptionHandler`).
 
     Args:
         nonfinite: Reaction to a loss that is NaN or infinite. `stop` saves last.ckpt, reports the loss term and the
@@ -46,7 +46,7 @@ class NonFiniteGuard(Callback):
             100 steps, the run ends after an epoch of skipped steps.
         try_step: Whether one training step and one evaluation with a few images are tried before the run's folder is
             created. An error in a network or in a loss, or a step that needs more memory than the device has, then ends
-            the command in one line. The trial changes no weights, statistics, queues or random numbers.
+            the command with an error of one line. The trial changes no weights, statistics, queues or random numbers.
     """
 
     def __init__(self, *, nonfinite: Literal["stop", "skip"] = "stop", try_step: bool = True) -> None:

@@ -28,9 +28,9 @@ class PreemptionHandler(Checkpoint):  # Lightning calls Checkpoint callbacks las
     """On SIGTERM, SIGUSR1 or Ctrl-C, saves last.ckpt after the current step, and ends the run on all processes.
 
     A run cannot resume after a step that is followed by a validation or by the end of the epoch. After such a step, the
-    run ends later: after the next other step, or at the end of the epoch. Outside training and validation, the run ends
-    immediately, for example while images are read or during the final test. A second signal always ends the run
-    immediately. Used as a context manager, the object handles the signals of a complete command.
+    run ends later: after the next step from which it can resume, or at the end of the epoch. Outside training and
+    validation, the run ends immediately, for example while images are read or during the final test. A second signal
+    always ends the run immediately. Used as a context manager, the object handles the signals of a complete command.
 
     Args:
         folder: Folder of the run, which the message on how to resume names.

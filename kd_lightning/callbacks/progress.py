@@ -34,7 +34,7 @@ class Progress(RichProgressBar):
             self.disable()
 
     def enable(self) -> None:
-        """Show the bar if the output is a terminal. Lightning calls this function after a search (learning rate)."""
+        """Show the bar if the output is a terminal. Lightning calls this function after a learning rate search."""
         if sys.stdout.isatty():
             super().enable()
 

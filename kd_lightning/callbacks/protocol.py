@@ -36,8 +36,8 @@ class Protocol(Callback):
         every_n_steps: Number of optimizer steps between two saves of `last.ckpt` within an epoch. If a run is killed,
             at most this number of steps is lost. Default: `last.ckpt` is saved only at the end of each epoch.
         allow_changed_inputs: Whether a run may be resumed if its teacher or its images have changed. A warning then
-            says what has changed. Default: such a run is not resumed, because its result would belong to neither of the
-            inputs.
+            names the changes. Default: such a run is not resumed, because its result would belong neither to the old
+            nor to the new inputs.
 
     Raises:
         ConfigError: if `every_n_steps` is not positive.

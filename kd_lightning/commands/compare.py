@@ -105,7 +105,7 @@ class Compare:
         page = reports.page(comparisons, problems, folder=self.out, images=self.images)
         table = reports.frame(runs, config=True).map(cell).rename(columns=cell)
         texts = {"table.csv": table.to_csv(index=False), "table.md": tables.markdown(comparisons, problems)}
-        with contextlib.ExitStack() as stack:  # on a full disk, all files remain as they were
+        with contextlib.ExitStack() as stack:  # if the disk is full, no existing file is changed
             for name, text in {**texts, "report.html": page}.items():
                 stack.enter_context(atomic_write(self.out / name)).write_text(text, encoding="utf-8")
         console = wide()

@@ -85,7 +85,7 @@ def exit_on_error() -> Iterator[None]:
 
 
 def _known_error(error: BaseException) -> BaseException | None:
-    """Return the error to print in one line; None if the package itself is wrong. Lightning is not imported."""
+    """Return the error to print in one line; None if the error is a bug of the package. Lightning is not imported."""
     if isinstance(error, ConfigError | RunError | StoppedError) or "lightning" not in sys.modules:
         known = config_error(error) or (error if isinstance(error, RunError | StoppedError) else None)
     else:
@@ -96,14 +96,14 @@ def _known_error(error: BaseException) -> BaseException | None:
 
 
 def _place_error(error: OSError) -> BaseException:
-    """Return the line for a place that cannot be written or read, or for an output whose reader has ended."""
+    """Return the error for a path that cannot be written or read, or for an output whose reader has ended."""
     if isinstance(error, BrokenPipeError):
         return StoppedError(128 + signal.SIGPIPE, "the reader of the output has ended")
     reason = error.strerror or str(error) or type(error).__name__
     if error.filename is None:
         return RunError(f"a file or the output cannot be written ({reason}); check the disk and its free space")
     return RunError(
-        f"{os.fsdecode(error.filename)}: {reason}; check that the place exists and that you may write there"
+        f"{os.fsdecode(error.filename)}: {reason}; check that this path exists and that you may write to it"
     )
 
 

@@ -14,7 +14,7 @@ _LEAST = {
     **dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "JSM_NAMESPACE_RANK"), 0),
     **dict.fromkeys(("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_JOB_ID", "SLURM_JOBID"), 0),
 }
-"""Variables with an integer, and its least value."""
+"""Variables that contain an integer, and the smallest valid integer of each variable."""
 _MOST = {"MASTER_PORT": 65535}
 _BELOW = {
     "RANK": "WORLD_SIZE",
@@ -22,7 +22,7 @@ _BELOW = {
     "SLURM_PROCID": "SLURM_NTASKS",
     "SLURM_NODEID": "SLURM_NNODES",
 }
-"""Variables with an index, and the variable with the number of indices."""
+"""Variables that contain an index. For each of them, the variable that contains the number of indices."""
 _DEVICES = re.compile(r"\s*(-?\d+|(GPU|MIG)-[\w/-]+|NoDevFiles|none|void|all)?\s*", re.IGNORECASE)
 
 

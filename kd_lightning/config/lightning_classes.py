@@ -17,7 +17,7 @@ _BASES = {
 }
 _SHARDED = "it splits networks over devices, but evaluation, export and checkpoints need complete networks; choose ddp"
 _TPU = "it needs a TPU, which this package does not support; "
-_COPIES = "its processes are copies of this process, which would not know the result of the run; choose ddp"
+_COPIES = "it trains in copies of this process, which would not get the result of the run; choose ddp"
 REFUSED = {
     "BackboneFinetuning": (
         "it needs an attribute `backbone`, which no method has; give a class of your own that derives from "
@@ -31,7 +31,7 @@ REFUSED = {
         "set data.batch_size (an error about full memory names a smaller number)"
     ),
     "SpikeDetection": (
-        "Lightning cannot read its state from a checkpoint, so that the run could be neither tested nor resumed; "
+        "Lightning cannot read its state from a checkpoint, so the run could neither be tested nor resumed; "
         "choose EarlyStopping with a divergence_threshold, or guard.nonfinite"
     ),
     "LitLogger": "Lightning's Trainer (2.6) does not accept it; choose WandbLogger, MLFlowLogger or TensorBoardLogger",

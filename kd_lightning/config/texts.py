@@ -1,4 +1,4 @@
-"""Reading and writing of the values of a config, so that each text that is written is read as the same text."""
+"""Reading and writing of the values of a config, so that each string that is written is read as the same string."""
 
 import re
 from typing import Any
@@ -17,7 +17,7 @@ _BREAKS = re.compile("[\x85\u2028\u2029\ufeff]")
 def load(text: str) -> Any:
     """Return the content of a config or the value of an argument.
 
-    YAML reads `#x`, `&x` and `---` as null. As the value of an argument, they are texts.
+    YAML reads `#x`, `&x` and `---` as null. If one of them is the value of an argument, it is read as a string.
 
     Raises:
         yaml.YAMLError: for wrong syntax, and if `check_yaml` raises it.
@@ -28,7 +28,7 @@ def load(text: str) -> Any:
 
 
 _GIVEN: dict[str, str] = {}
-"""Values of arguments of nested classes as Python prints them (`None`), and the texts that the user gave (`null`)."""
+"""Values of arguments of nested classes as Python prints them (`None`), and as the user gave them (`null`)."""
 _parse = _typehints.parse_value_or_config
 
 
@@ -53,12 +53,12 @@ def as_given(argument: str) -> str:
 
 
 def dump(content: Any) -> str:
-    """Return a config as YAML. Texts that would be read as something else (`12e3`, `yes`) are quoted."""
+    """Return a config as YAML. Strings that would be read as other values (`12e3`, `yes`) are quoted."""
     return yaml.dump(content, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's dumper, which quotes the texts that jsonargparse's loader does not read as texts."""
+    """PyYAML's dumper, which quotes the strings that jsonargparse's loader would read as other values."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return super().ignore_aliases(data) or isinstance(data, str)

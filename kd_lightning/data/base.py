@@ -23,7 +23,7 @@ from kd_lightning.mixing import Mixing
 
 Split = Literal["train", "val", "test"]
 _MOST_WORKERS = 64
-"""Number of decoding processes per device that every machine may have; it may have four per core if these are more."""
+"""Number of decoding processes per device that is always allowed. A machine with many cores may use four per core."""
 
 
 class ImageData(LoaderMixin, ABC):

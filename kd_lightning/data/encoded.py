@@ -80,7 +80,7 @@ class EncodedImages(ImageDataset):
         raise none_readable(self.sources, len(self), reason)
 
     def with_content(self) -> Self:
-        """Return the images whose files have content; no file is read for this.
+        """Return the images whose files have content. The content of the files is not read.
 
         Raises:
             ConfigError: for a file that is missing, empty or not a regular file, unless unreadable images are skipped.
@@ -90,7 +90,11 @@ class EncodedImages(ImageDataset):
         return self._without_unreadable(self)
 
     def _without_unreadable(self, images: ImageDataset) -> Any:
-        """Return these images or their decoded form without those that cannot be read, and warn about their number."""
+        """Return the readable images of a set, and warn about the number of unreadable images.
+
+        Args:
+            images: this set of images, or the same images after decoding.
+        """
         count = int(self.unreadable.sum())
         if not count:
             return images

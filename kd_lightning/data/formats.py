@@ -13,7 +13,7 @@ from kd_lightning.errors import one_line
 
 Source = Path | bytes
 FORMATS = ("JPEG_PIXELS", "PNG", "WEBP", "GIF", "BMP", "TIFF_PIXELS", "PPM", "JPEG2000", "AVIF")
-"""Pillow's names of the formats that are opened. The content of a file decides about its format, not its name.
+"""Pillow's names of the formats that are opened. The format of a file is read from its content, not from its name.
 
 Pillow would try further formats, some of which start other programs (EPS starts Ghostscript).
 """
@@ -42,7 +42,7 @@ class _Jpeg(JpegImagePlugin.JpegImageFile):
 
 
 class _Tiff(TiffImagePlugin.TiffImageFile):
-    """A TIFF as stored: Pillow would rotate it when it decodes it, and read all metadata for this."""
+    """A TIFF that is not rotated when it is decoded. To rotate it, Pillow would read all metadata."""
 
     def _setup(self) -> None:
         super()._setup()
@@ -62,7 +62,7 @@ def opened(source: Source) -> Iterator[Image.Image]:
     """Open a file, or its bytes, as an image whose pixels are not yet decoded.
 
     Raises:
-        UnreadableError: instead of any exception within the context.
+        UnreadableError: for any exception within the context.
     """
     try:
         with ExitStack() as stack:
@@ -96,7 +96,7 @@ def problem_of(mode: int, size: int) -> str:
 
 
 def turn(image: Image.Image) -> Image.Transpose | None:
-    """Return how an image must be turned to be upright according to its metadata; None if they say nothing."""
+    """Return how an image must be turned to be upright according to its metadata; None if they contain no rotation."""
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # damaged metadata

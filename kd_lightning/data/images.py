@@ -35,7 +35,7 @@ class ImageDataset(Dataset):
         return len(self.labels)
 
     def __getitems__(self, places: list[Place] | list[int]) -> Batch:
-        """Return the batch at some places. A row without an epoch (from overfit_batches) belongs to epoch 0."""
+        """Return the batch for some places, or for rows without an epoch (from overfit_batches), which get epoch 0."""
         if isinstance(places[0], int):
             places = [(0, row, 0) for row in places]
         epochs, rows, copies = zip(*places, strict=True)

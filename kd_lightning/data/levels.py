@@ -11,14 +11,14 @@ from kd_lightning.errors import ConfigError
 
 MOST_IMAGES = 32
 DARK = 1 / 3
-"""Share of white. If the brightest pixel of all examined images is darker, a warning says so."""
+"""Share of white. If the brightest pixel of all examined images is darker, a warning is printed."""
 
 
 def examine(sources: Sequence[Source], *, warn: bool) -> bool:
     """Decode up to 32 images, spread over the data set, and return whether the brightest of their pixels is dark.
 
-    A common cause is a file of 16 bits with values of 12 bits. Images with different bits per channel are examined
-    separately.
+    A common cause is a 16-bit file that contains 12-bit values. Images with different numbers of bits per channel are
+    examined separately.
 
     Args:
         sources: Files of a split, as for `EncodedImages`.

@@ -19,8 +19,8 @@ from kd_lightning.models import Features, Network, Reads
 class Distiller(StudentModule, ABC):
     """Base class of all methods with a teacher.
 
-    The teacher is frozen: it is in eval mode, has no gradients, and is not a module of the method, so that the
-    optimizer, checkpoints, DDP's synchronisation and callbacks do not contain it (`FrozenNetworks`).
+    The teacher is frozen: it is in eval mode, and has no gradients. It is not a module of the method. The optimizer,
+    checkpoints, DDP and callbacks therefore do not use it (`FrozenNetworks`).
 
     Args:
         teacher: Network that the student learns from. `pretrained` or `checkpoint` must give its weights. By default

@@ -20,7 +20,7 @@ The two hooks for checkpoints are excluded, because `Combined` calls them with o
 
 
 def forward_hooks(kind: type[Distiller]) -> type[Distiller]:
-    """Decorate a class so that its `HOOKS` also run for its parts. Hooks that the class itself defines are left out."""
+    """Decorate a class so that its `HOOKS` also run for its parts, except hooks that the class itself defines."""
     for hook in HOOKS - {*vars(kind)}:
         setattr(kind, hook, _with_parts(hook))
     return kind

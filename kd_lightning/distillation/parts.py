@@ -133,8 +133,8 @@ def overridden(kind: type[Distiller]) -> set[str]:
 def without_networks(part: Distiller, *, gather: bool) -> Distiller:
     """Return the part, changed so that the combination owns the networks and computes the terms that all parts share.
 
-    The student becomes a plain attribute of the part, as the teacher is, so that it is not one of its modules. The part
-    no longer adds a cross-entropy and soft targets, and skips the hooks that are marked `once_per_run`. The part
+    The student becomes a plain attribute of the part, like the teacher. It is then no longer a module of the part. The
+    part no longer adds a cross-entropy and soft targets, and skips the hooks that are marked `once_per_run`. The part
     gathers samples if the combination does, unless the class of the part sets `gather` to false.
     """
     vars(part)["student"] = part._modules.pop("student")

@@ -33,13 +33,13 @@ class RunHooks(FrozenNetworks):
     rate_scale: float = 1.0
     """Factor of the learning rates for the number of images per step (`lr_batch_size`)."""
     base_rates: list[float]
-    """Learning rates with this factor, but without that of the schedule, for each group of parameters."""
+    """Learning rate of each group of parameters, with this factor, but without the factor of the schedule."""
     is_part: bool = False
     """Whether this method is a part of `Combined`."""
 
     @once_per_run
     def setup(self, stage: str) -> None:
-        """Freeze what no loss reaches, before the optimizer and DistributedDataParallel get the parameters."""
+        """Freeze parameters that no loss reaches, before the optimizer and DistributedDataParallel read them."""
         if stage == "fit" and hasattr(self.trainer.datamodule, "some_training_images"):
             freeze_unreached(self, self.trainer.datamodule)
 

@@ -21,7 +21,8 @@ _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory
 class StepMemory:
     """Memory that a training step needs for the images and for the activations that the backward pass reads.
 
-    A step has other needs as well, so that only a need above the complete memory of the device is an error.
+    This is less than the total memory of a step, which also stores weights and gradients. An error is therefore raised
+    only if this memory alone exceeds the memory of the device.
 
     Args:
         device: device of the step.
@@ -59,7 +60,7 @@ class StepMemory:
             images: number of images in the step.
 
         Raises:
-            ConfigError: as soon as they do not fit in the memory.
+            ConfigError: as soon as the counted bytes exceed the free memory.
         """
         seen = {value.untyped_storage().data_ptr() for value in (*method.parameters(), *method.buffers())}
 

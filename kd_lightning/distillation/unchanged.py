@@ -23,7 +23,7 @@ def unchanged(method: nn.Module) -> Iterator[None]:
 
     Parameters, buffers and other tensors get their values, device, dtype and gradients back. Attributes get their
     previous values, also inside lists, tuples, dicts, sets and deques. The weights of frozen networks are not copied,
-    because a step does not change them; they only return to their device and dtype.
+    because a step does not change them. Only their device and dtype are restored.
     """
     networks = [n for each in method.modules() for n in getattr(each, "frozen_networks", {}).values()]
     modules = dict.fromkeys(module for each in (method, *networks) for module in each.modules())

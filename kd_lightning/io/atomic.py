@@ -57,7 +57,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", facts: Mapping[st
     for key, value in tensors.items():
         tensor = value.detach().cpu().contiguous()
         if tensor.numel() and tensor.untyped_storage().data_ptr() in memory:
-            tensor = tensor.clone()  # safetensors refuses tensors of shared memory, which CoaT has
+            tensor = tensor.clone()  # safetensors does not accept tensors that share memory, as in CoaT
         memory.add(tensor.untyped_storage().data_ptr())
         contiguous[key] = tensor
     with atomic_write(path) as partial:

@@ -9,7 +9,7 @@ from kd_lightning.redaction import printable, redacted
 
 
 class PlainConsole(Console):
-    """A console that prints names literally: they are no markup, no emoji and no escape sequences, and no keys."""
+    """A console that prints names literally: markup, emoji codes and escapes have no effect, and keys are hidden."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(markup=False, emoji=False, **kwargs)
@@ -18,7 +18,7 @@ class PlainConsole(Console):
         return super().render_str(printable(redacted(text), keep="\n"), **kwargs)
 
     def on_broken_pipe(self) -> None:
-        """Let the command end as for every other output: rich would end the process itself.
+        """Raise an error, so that the command ends as for every other output. rich would end the process itself.
 
         Raises:
             BrokenPipeError: always.

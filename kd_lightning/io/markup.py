@@ -1,4 +1,4 @@
-"""Names of classes, runs and files in Markdown and in tables for spreadsheets, where they are only texts."""
+"""Names of classes, runs and files in Markdown and in tables for spreadsheets, where they are plain text."""
 
 import re
 from typing import Any
@@ -14,7 +14,7 @@ def markdown(text: Any) -> str:
 
 
 def cell(value: Any) -> Any:
-    """Return a value for a CSV file; an apostrophe before a text prevents that a spreadsheet takes it as a formula."""
+    """Return a value for a CSV file, with an apostrophe before a text that a spreadsheet would treat as a formula."""
     if not isinstance(value, str):
         return value
     text = printable(redacted(value), keep="\n")

@@ -40,7 +40,7 @@ def _safe(text: str) -> str:
 
 
 class _Format:
-    """A function for `warnings.formatwarning` that makes the text of another one printable."""
+    """A function for `warnings.formatwarning`. It calls the previous function and makes its result printable."""
 
     def __init__(self, before: Callable[..., str]) -> None:
         self.before = before

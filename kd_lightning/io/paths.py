@@ -24,8 +24,8 @@ def check_writable(path: Path, field: str, *, kind: Literal["file", "folder"] = 
         kind: whether a file or a folder will be written.
 
     Raises:
-        ConfigError: if another kind of file is there or in the place of a parent folder, if the path is too long, or if
-            the disk is read-only or full.
+        ConfigError: if the path or a parent folder is another kind of file, if the path is too long, or if the disk is
+            read-only or full.
     """
     try:
         absolute = path.expanduser().absolute()
@@ -75,7 +75,7 @@ def check_name(name: str, field: str) -> None:
 
 
 def check_regular(path: Path, field: str) -> None:
-    """Raise an error for a pipe, a socket or a device: reading it could wait without end.
+    """Raise an error for a pipe, a socket or a device, because reading it could wait forever.
 
     Raises:
         ConfigError: for such a path; the message names `field`.
@@ -85,7 +85,7 @@ def check_regular(path: Path, field: str) -> None:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading; nothing is waited for.
+    """Open a regular file for reading. The function never waits, as it would for a pipe.
 
     Raises:
         OSError: if the path is missing, unreadable, or not a regular file.

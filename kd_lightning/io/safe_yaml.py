@@ -11,7 +11,7 @@ import yaml
 from kd_lightning.errors import one_line
 
 MOST_CHARACTERS, MOST_VALUES, DEEPEST = 1_000_000, 20_000, 50
-_TOO_DEEP = f"tables and lists are nested more than {DEEPEST} levels deep"
+_TOO_DEEP = f"mappings and lists are nested more than {DEEPEST} levels deep"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -66,12 +66,12 @@ class _Open:
     values_before: int
     children: int = 0
     levels: int = 1
-    """Number of nested levels, including the level of this table or list itself."""
+    """Number of nested levels, including the level of this mapping or list itself."""
     keys: set[str] = field(default_factory=set)
 
 
 class _Document:
-    """Facts about the part of a document that has been read: size, anchors, and open tables and lists."""
+    """Facts about the part of a document that has been read: size, anchors, and open mappings and lists."""
 
     def __init__(self) -> None:
         self.values, self.started = 0, False
@@ -103,7 +103,7 @@ class _Document:
             self.open[-1].levels = max(self.open[-1].levels, levels + 1)
 
     def _size(self, event: yaml.NodeEvent) -> tuple[int, int]:
-        """Return how many values and levels an event adds. Each value inside a table or list has its own event."""
+        """Return how many values and levels an event adds. Each value inside a mapping or list has its own event."""
         if not isinstance(event, yaml.AliasEvent):
             if event.tag not in (None, "!", *_Loader.yaml_constructors):
                 tag = event.tag.replace("tag:yaml.org,2002:", "!!")

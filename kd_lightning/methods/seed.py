@@ -61,7 +61,7 @@ class SEED(EmbeddingDistiller):
         student_temperature: Temperature of the student's softmax.
         teacher_temperature: Temperature of the teacher's softmax. The default is that of the authors' released code.
             With this low temperature, only the teacher's embedding of the same image counts, unless the queue contains
-            a nearly equal embedding. We recall that the paper has 0.01, but could not check it.
+            a nearly equal embedding. The value of the paper is 0.01 (from memory, not verified).
         seed_weight: Weight of the cross-entropy of the similarities.
         ce_weight: Weight of the cross-entropy with the labels. The paper has no such term.
         **kwargs: Arguments of every distiller, such as teacher, kd_weight, student, optimizer and lr_scheduler.

@@ -79,13 +79,13 @@ class STKD(Distiller):
 
     The student learns the teacher's class probabilities for virtual samples, which are weighted sums of images.
 
-    Only the abstract of the paper was available to us. According to the abstract, virtual samples are weighted sums of
+    Only the abstract of the paper was available. According to the abstract, virtual samples are weighted sums of
     several images, and teacher and student should have similar distributions for them. Mixed labels should let the
     student use the similarities between the correct class and the wrong classes. The abstract gives neither the
-    constants nor the form of the two terms. We chose them. Images are mixed as in mixup: two images have the weights
-    lambda and 1 - lambda, with lambda from Beta(alpha, alpha). The first term is KD's soft targets for the mixed
-    images. The second term is the cross-entropy with the two labels, weighted by lambda and 1 - lambda. With lambda =
-    1, STKD is KD.
+    constants nor the form of the two terms. Both are inferred. Images are mixed as in mixup: two images have the
+    weights lambda and 1 - lambda, with lambda from Beta(alpha, alpha). The first term is KD's soft targets for the
+    mixed images. The second term is the cross-entropy with the two labels, weighted by lambda and 1 - lambda. With
+    lambda = 1, STKD is KD.
 
     Args:
         alpha: Parameter of the distribution Beta(alpha, alpha) of lambda.

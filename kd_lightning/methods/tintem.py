@@ -62,8 +62,8 @@ class TinTeM(Distiller):
     In the form `pooled`, `global` and `token` use the embeddings instead of class tokens, and `local` and `map` are
     disabled. A LayerNorm without parameters normalises the student's embedding, because ViTs also end in a LayerNorm.
     Without this LayerNorm, pooled features of ReLUs would have no negative values and could not point in the direction
-    of the mapped vectors. The form `pooled` has no source; we added it. All other equations are those of the authors'
-    released code, because the text of the paper was not available to us.
+    of the mapped vectors. The form `pooled` has no source, and was added here. All other equations are those of the
+    authors' released code, because the text of the paper was not available.
 
     Args:
         form: Vectors that are compared. `tokens`: the class token and the tokens of the patches. `pooled`: the

@@ -64,7 +64,7 @@ class MeanOverImages(SumMetric):
         self.add(values)
 
     def add(self, values: Tensor) -> None:
-        """Do the same for a subclass, whose `update` has other arguments."""
+        """Add one value for each of N images. Subclasses call this function in their own `update`."""
         # not in place: a metric that Lightning used in a test has states that only inference mode may change
         self.total = self.total + values.detach().double().sum()
         self.count = self.count + len(values)

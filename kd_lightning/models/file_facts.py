@@ -15,24 +15,24 @@ _LONGEST_NAME = 200
 def checked(facts: Any, source: str) -> dict[str, Any]:
     """Return the known facts of a weight file. A fact may be null, which means that it is unknown.
 
-    Known facts are `name`, `num_classes`, `mean`, `std`, `size` and `class_names`. Other facts are left out.
+    Known facts are `name`, `num_classes`, `mean`, `std`, `size` and `class_names`. Other facts are ignored.
 
     Args:
         facts: The facts as the file contains them.
         source: Beginning of the error message: the field and the path of the file.
 
     Raises:
-        ConfigError: if the facts are not a table, or if a known fact has a wrong type or an impossible value.
+        ConfigError: if the facts are not a dict, or if a known fact has a wrong type or an impossible value.
     """
     if not isinstance(facts, Mapping):
-        raise ConfigError(f"{source}: the facts about the network are {_shown(facts)}; they must be a table")
+        raise ConfigError(f"{source}: the metadata about the network are {_shown(facts)}; they must be a dict")
     result = {}
     for fact, (is_valid, expected) in _EXPECTED.items():
         if fact not in facts:
             continue
         value = facts[fact]
         if value is not None and not is_valid(value):
-            raise ConfigError(f"{source}: the file says {fact} {_shown(value)}; {fact} must be {expected}")
+            raise ConfigError(f"{source}: the file has {fact} {_shown(value)}, but {fact} must be {expected}")
         result[fact] = list(value) if isinstance(value, tuple) else value
     return result
 
@@ -46,7 +46,7 @@ def check_classes(facts: Mapping[str, Any], classes: int, source: str) -> None:
     """
     stated = facts.get("num_classes")
     if stated not in (None, classes):
-        raise ConfigError(f"{source}: the file says num_classes {stated}, but its classifier has {classes} outputs")
+        raise ConfigError(f"{source}: the file has num_classes {stated}, but its classifier has {classes} outputs")
     names = facts.get("class_names")
     if names and classes and len(names) != classes:
         raise ConfigError(f"{source}: the file names {len(names)} classes, but its classifier has {classes} outputs")
@@ -72,7 +72,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _are_texts(values: Any) -> bool:
-    """Return whether the value is a list of texts. Names may occur twice, as two names of ImageNet's classes do."""
+    """Return whether the value is a list of strings. Names may occur twice, as two names of ImageNet's classes do."""
     return isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
 
 
@@ -85,10 +85,10 @@ def _shown(value: Any) -> str:
 
 
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (_is_name, f"a text of 1 to {_LONGEST_NAME} printable characters"),
+    "name": (_is_name, f"a string of 1 to {_LONGEST_NAME} printable characters"),
     "num_classes": (lambda value: _is_whole(value, 0, _MOST_CLASSES), "a whole number, 0 or more"),
     "mean": (lambda values: _are_channels(values, above_zero=False), "a list of three finite numbers"),
     "std": (lambda values: _are_channels(values, above_zero=True), "a list of three finite numbers above 0"),
     "size": (lambda value: _is_whole(value, 1, LARGEST_SIDE), f"a whole number from 1 to {LARGEST_SIDE}"),
-    "class_names": (_are_texts, "a list of texts"),
+    "class_names": (_are_texts, "a list of strings"),
 }

@@ -70,7 +70,7 @@ def load(model: nn.Module, name: str, checkpoint: str, kwargs: dict[str, Any]) -
 
 
 def _fit_classifier(model: nn.Module, classes: int) -> int:
-    """Change the number of classes of a model if it differs, and return it."""
+    """Change the number of classes of a model to `classes` if it differs, and return `classes`."""
     if classes != model.num_classes:
         creation.set_classes(model, classes)
     return classes

@@ -24,7 +24,7 @@ def checked_details(content: Any) -> tuple[Details, list[str]]:
     if content is None:
         return {}, []
     if not isinstance(content, dict):
-        return {}, [f"details is {describe_value(content)}, not a table; it is treated as missing"]
+        return {}, [f"details is {describe_value(content)}, not an object; it is treated as missing"]
     details, problems = {}, []
     for name, check in _CHECKS.items():
         value = content.get(name)

@@ -52,7 +52,7 @@ def read_results(path: Path) -> tuple[Results, list[str]]:
         reason = printable(str(error)) if isinstance(error, json.JSONDecodeError) else type(error).__name__
         raise ResultsError(f"{path.name} is not JSON, or truncated ({reason})") from error
     if not isinstance(content, dict):
-        raise ResultsError(f"{path.name} is not a table of results, but {describe_value(content)}")
+        raise ResultsError(f"{path.name} is not a JSON object, but {describe_value(content)}")
     if problem := schema_problem(content):
         raise ResultsError(f"{path.name} {printable(problem)}")
     return _checked(content)
@@ -65,7 +65,7 @@ def _checked(content: dict[str, Any]) -> tuple[Results, list[str]]:
         value = content.get(name)
         if isinstance(value, dict):
             return value
-        problems.append(f"{name} is {describe_value(value)}, not a table; it is treated as missing")
+        problems.append(f"{name} is {describe_value(value)}, not an object; it is treated as missing")
         return {}
 
     def take(name: str, fields: dict[str, Callable[[Any], Any]]) -> dict[str, Any]:
@@ -127,9 +127,9 @@ def _names(value: Any) -> list[str] | None:
 
 
 _EXPECTED = {
-    _text: "a text",
+    _text: "a string",
     _whole_number: "a whole number",
     number: "a number",
     _boolean: "true or false",
-    _names: "a list of texts",
+    _names: "a list of strings",
 }

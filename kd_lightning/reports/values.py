@@ -28,7 +28,7 @@ def describe_value(value: Any) -> str:
     if value is None:
         return "missing"
     if isinstance(value, dict | list):
-        return f"a {'table' if isinstance(value, dict) else 'list'} of {len(value)}"
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_MAGNITUDE:
         return "a number above 1e15"
     return f"{printable(json.dumps(value) if isinstance(value, str) else value, 40)}"

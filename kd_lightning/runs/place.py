@@ -75,9 +75,9 @@ def cannot_create(folder: Path, error: OSError) -> ConfigError:
 
 
 def check_room(folder: Path, method: nn.Module, *, resumes: bool) -> None:
-    """Raise an error if there is no room for the run's checkpoints.
+    """Raise an error if the disk has too little free space for the run's checkpoints.
 
-    A new run needs room for two, because a checkpoint is replaced only after its successor is complete.
+    A new run needs space for two checkpoints, because a checkpoint is replaced only after its successor is complete.
 
     Raises:
         ConfigError: if the disk has less free space, or if the limit of the size of files (`ulimit -f`) is smaller.

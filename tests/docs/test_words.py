@@ -15,6 +15,8 @@ AVOIDED = {
     r"(?<!linear )(?<!Linear )\bprobes?\b": "evaluator",
     r"\ba (?:folder|line|row) a\b": "one ... per ...",
     r"\bknows no\b|\bsays no\b": "does not know, raises an error",
+    r"\b(?:is|are|be) refused\b|\brefuses\b": "raises an error, does not accept",
+    r"\b[Ww]e (?:chose|know|recall|remember|have not)\b|\bto us\b|\b[Oo]ur\b": "a sentence without we",
 }
 """Patterns, and what to write in their place."""
 TEXTS = [*messages(), *docstrings(), *pages()]

@@ -49,15 +49,15 @@ def test_a_wrong_fact_is_one_line_with_the_file(network: Network, tmp_path: Path
     message = str(refused.value)
     assert "\n" not in message
     assert len(message) < 300 + len(path)
-    assert message.startswith(f"cifar_resnet8: checkpoint: {path}: the file says {fact} ")
-    assert f"; {fact} must be " in message
+    assert message.startswith(f"cifar_resnet8: checkpoint: {path}: the file has {fact} ")
+    assert f", but {fact} must be " in message
 
 
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ({"num_classes": 4}, "says num_classes 4, but its classifier has 3 outputs"),
-        ({"num_classes": 0}, "says num_classes 0, but its classifier has 3 outputs"),
+        ({"num_classes": 4}, "has num_classes 4, but its classifier has 3 outputs"),
+        ({"num_classes": 0}, "has num_classes 0, but its classifier has 3 outputs"),
         ({"class_names": ["a", "b"]}, "names 2 classes, but its classifier has 3 outputs"),
     ],
 )
@@ -78,7 +78,7 @@ def test_metadata_that_are_no_table(network: Network, tmp_path: Path, text: str)
 
 def test_a_tensor_is_no_list_of_numbers(network: Network, tmp_path: Path) -> None:
     path = write(tmp_path, network, "pth", {**network.facts(), "mean": torch.zeros(3)})
-    with pytest.raises(ConfigError, match=r"file\.pth: the file says mean tensor\(.*; mean must be a list of three"):
+    with pytest.raises(ConfigError, match=r"file\.pth: the file has mean tensor\(.*, but mean must be a list of three"):
         Network("cifar_resnet8", checkpoint=path)
 
 
@@ -87,7 +87,7 @@ def test_numbers_that_python_cannot_print_and_deep_lists() -> None:
     for _ in range(10**4):
         nested = [nested]
     for value in (10**5000, nested):
-        with pytest.raises(ConfigError, match=r"^file: the file says size an unreadable (int|list); size must be"):
+        with pytest.raises(ConfigError, match=r"^file: the file has size an unreadable (int|list), but size must be"):
             checked({"size": value}, "file")
 
 

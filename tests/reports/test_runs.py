@@ -127,7 +127,7 @@ def test_unfinished_runs_say_how_to_finish(tmp_path: Path) -> None:
     [
         ("{", "results.json is not JSON, or truncated"),
         ("[" * 100_000, "results.json is not JSON, or truncated"),
-        ("[1, 2]", "is not a table of results, but a list of 2"),
+        ("[1, 2]", "is not a JSON object, but a list of 2"),
         ('{"schema": 1}', "has schema 1, but this version of kd_lightning reads 3; an older version"),
         ('{"schema": "1"}', "has schema '1'"),
         ("{}", "has no schema"),
@@ -151,11 +151,11 @@ def test_unreadable_results_are_one_line(content: str, said: str, tmp_path: Path
         ("metrics__test/acc", 1e300, "metrics.test/acc is 1e+300, not a number"),
         ("metrics__test/acc", float("inf"), "metrics.test/acc is inf, not a number"),
         ("metrics__test/acc", 10**400, "metrics.test/acc is a number above 1e15, not a number"),
-        ("metrics", [1], "metrics is a list of 1, not a table"),
-        ("run__method", {"a": 1}, "run.method is a table of 1, not a text"),
+        ("metrics", [1], "metrics is a list of 1, not an object"),
+        ("run__method", {"a": 1}, "run.method is an object of 1, not a string"),
         ("run__seed", "0", 'run.seed is "0", not a whole number'),
         ("protocol__epoch", 1.5, "protocol.epoch is 1.5, not a whole number"),
-        ("data__class_names", [1, 2], "data.class_names is a list of 2, not a list of texts"),
+        ("data__class_names", [1, 2], "data.class_names is a list of 2, not a list of strings"),
         ("code__changed", "no", 'code.changed is "no", not true or false'),
         ("seconds", "long", 'seconds is "long", not a number'),
         ("details__per_class", {"accuracy": ["a"]}, "details.per_class does not have the format"),
@@ -181,7 +181,7 @@ def test_unreadable_results_are_one_line(content: str, said: str, tmp_path: Path
             "details.corruptions does not have the format",
         ),
         ("details__confusion", [[1, 2], [3]], "details.confusion does not have the format"),
-        ("details", "none", 'details is "none", not a table'),
+        ("details", "none", 'details is "none", not an object'),
     ],
 )
 def test_wrong_types_are_left_out_and_named(field: str, value: object, said: str, tmp_path: Path) -> None:

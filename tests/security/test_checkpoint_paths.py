@@ -137,7 +137,7 @@ def test_other_callbacks_with_a_path(text: str, wrap: Any, place: Path) -> None:
 def test_states_of_another_format(states: Any, place: Path) -> None:
     if isinstance(states, dict) and "EarlyStopping" in states:
         states = {EarlyStopping("val/acc").state_key: 3}
-    with pytest.raises(ConfigError, match="not a table"):
+    with pytest.raises(ConfigError, match="not a dict"):
         load(place, states)
 
 

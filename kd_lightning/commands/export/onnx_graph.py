@@ -69,7 +69,7 @@ def describe(model: Any, facts: dict[str, Any]) -> None:
 def _match_antialiasing(model: Any) -> None:
     """Correct the attributes of Resize nodes with antialiasing: the exporter of torch 2.9 writes wrong values.
 
-    PyTorch's interpolation with antialiasing uses a cubic coefficient of -0.5 (without antialiasing, -0.75). It gives
+    PyTorch's interpolation with antialiasing uses a cubic coefficient of -0.5 (without antialiasing, -0.75), and gives
     no weight to pixels outside the image. The exporters of later versions of torch write these values.
     """
     import onnx

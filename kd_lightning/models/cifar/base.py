@@ -20,7 +20,7 @@ class CifarModel(nn.Module):
     A subclass builds its layers in its constructor, and calls `complete` at the end. By default, the stem consists of
     `conv1` and `bn1`, and the stages are `layer1`, `layer2`, ... A subclass with other names overrides `steps`. By
     default, the last block of each stage has a function `preactivation`, and a ReLU follows it. A subclass with other
-    stages overrides `preactivation` and `activate`. A subclass with other first weights overrides `initialize`.
+    stages overrides `preactivation` and `activate`. A subclass with other initial weights overrides `initialize`.
 
     Args:
         num_classes: Number of outputs of the classifier. With 0, the logits are the embedding, as in all timm models.
@@ -36,7 +36,7 @@ class CifarModel(nn.Module):
     first_conv = "conv1"
     classifier_name = "fc"
     linear_std: float | None = None
-    """Standard deviation of the classifier's first weights, with a bias of 0; None: torch's default for both."""
+    """Standard deviation of the classifier's initial weights, with a bias of 0; None: torch's default for both."""
 
     def __init__(
         self, *, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "avg"
@@ -58,7 +58,7 @@ class CifarModel(nn.Module):
         return x
 
     def initialize(self, layer: nn.Module) -> None:
-        """Draw the first weights of a layer, as RepDistiller does for this network; the default is that of the ResNets.
+        """Draw the initial weights of a layer as RepDistiller does. The default is that of the ResNets.
 
         Weights of convolutions are normal with variance 2 / (kernel height * kernel width * output channels) (He et al.
         2015), their biases are 0. The classifier follows `linear_std`. Other layers have torch's defaults.

@@ -41,8 +41,8 @@ class CifarWideResNet(CifarModel):
 
     Each block begins with BatchNorm and ReLU. The maps of the stem and of the stages are their outputs, to which no
     BatchNorm and no ReLU has been applied. The released codes of attention transfer, RepDistiller and mdistiller also
-    distil these maps. The input of pooling is the last map after the final BatchNorm and ReLU. The function `widen`
-    computes it.
+    distil these maps. The input of pooling is the last map after the final BatchNorm and ReLU, which the method
+    `CifarWideResNet.widen` applies.
 
     The pre-activation of the stem or of a stage is its output after the next BatchNorm and before the next ReLU, as in
     RepDistiller for the methods AB and OFD. The next BatchNorm is the first one of the next stage. After the last
@@ -78,7 +78,7 @@ class CifarWideResNet(CifarModel):
         self.complete([*maps[:3], ("bn1", channels[3], 4)] if activated else maps)
 
     def initialize(self, layer: nn.Module) -> None:
-        """Draw the first weights as the ResNets do, but with a bias of 0 in the classifier, as RepDistiller does."""
+        """Draw the initial weights as the ResNets do, but with a bias of 0 in the classifier, as RepDistiller does."""
         super().initialize(layer)
         if isinstance(layer, nn.Linear):
             nn.init.zeros_(layer.bias)
