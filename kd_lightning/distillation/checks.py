@@ -95,7 +95,7 @@ def check_teacher(method: str, student: Network, teacher: Network, *, logits: bo
 
 
 def check_checkpoint(method: LightningModule, checkpoint: dict[str, Any]) -> None:
-    """Raise an error if the tensors of a checkpoint do not fit the method or are not finite, or for another optimizer.
+    """Raise an error if a checkpoint does not fit the method, has tensors that are not finite, or another optimizer.
 
     The state of an optimizer can only be resumed by an optimizer of the same class.
 

@@ -1,4 +1,4 @@
-"""The version of the code with which a run is made."""
+"""The version of the code that executes a run."""
 
 import subprocess
 from functools import cache
