@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from kd_lightning import distributed
 from kd_lightning.callbacks.known_errors import known_error
 from kd_lightning.callbacks.learning_rate import RunLearningRateFinder
+from kd_lightning.callbacks.log_interval import LogInterval
 from kd_lightning.callbacks.memory import OutOfMemory
 from kd_lightning.callbacks.monitors import check_monitors
 from kd_lightning.callbacks.non_finite import NonFiniteGuard
@@ -51,7 +52,7 @@ def callbacks_of(trainer: Any, method: LightningModule) -> list[Callback]:
     has_bar = trainer.enable_progress_bar is False or any(isinstance(each, ProgressBar) for each in kept)
     progress = [] if has_bar else [Progress()]
     teacher = [TeacherAccuracy(), TeacherAgreement()] if hasattr(method, "teacher") else []
-    return [*kept, RunSummary(), OutOfMemory(), *teacher, *progress]
+    return [*kept, LogInterval(), RunSummary(), OutOfMemory(), *teacher, *progress]
 
 
 def loggers_of(trainer: Any, own: list[Logger]) -> list[Logger] | bool:

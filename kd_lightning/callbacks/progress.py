@@ -65,6 +65,10 @@ class Progress(RichProgressBar):
             shown["left"] = str(timedelta(seconds=round(self._left(trainer))))
         return shown
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Return the text before the bar. It counts epochs from 1, as the printed lines do; Lightning counts from 0."""
+        return f"epoch {current_epoch + 1}{_of(self.trainer)}".ljust(len(self.validation_description))
+
     @staticmethod
     def _done(trainer: Trainer) -> float:
         """Return the number of epochs that are done."""

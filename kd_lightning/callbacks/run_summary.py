@@ -5,9 +5,12 @@ from rich.table import Table
 
 from kd_lightning.callbacks.protocol import Protocol
 from kd_lightning.data import ImageData
-from kd_lightning.io.console import PlainConsole
+from kd_lightning.io.console import wide
 from kd_lightning.models import Network
 from kd_lightning.optim import base_rate
+
+_NEVER_WRAPPED = 10_000
+"""Columns of the tables in a log file, where a wrapped or cut path cannot be copied."""
 
 
 class RunSummary(Callback):
@@ -24,7 +27,7 @@ class RunSummary(Callback):
         effective = {"run/global_batch": pl_module.global_batch, "run/learning_rate": base_rate(trainer)}
         for logger in trainer.loggers:
             logger.log_metrics(effective, step=0)
-        PlainConsole().print(_networks(pl_module, data.side), _settings(trainer, pl_module, data))
+        wide(_NEVER_WRAPPED).print(_networks(pl_module, data.side), _settings(trainer, pl_module, data))
 
 
 def _networks(method: LightningModule, side: int) -> Table:

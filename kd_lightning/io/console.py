@@ -26,7 +26,7 @@ class PlainConsole(Console):
         raise BrokenPipeError
 
 
-def wide() -> Console:
-    """Return a console. If the output goes to a file, the console has 160 columns, which is enough for the tables."""
+def wide(columns: int = 160) -> Console:
+    """Return a console. In a file, it has this number of columns. 160 columns are enough for most tables."""
     console = PlainConsole()
-    return console if console.is_terminal else PlainConsole(width=160)
+    return console if console.is_terminal else PlainConsole(width=columns)

@@ -1,4 +1,4 @@
-"""Hide warnings and messages of other libraries that do not apply to this package, and make the others printable."""
+"""Hide warnings and messages of other libraries that do not apply to this package, and show the others once."""
 
 import logging
 import warnings
@@ -15,13 +15,25 @@ NOISE = (
     "in eval mode at the start of training",  # the teacher is always in eval mode
     "Total length of `list` across ranks is zero",  # the run is configured without validation
     "LeafSpec",  # Lightning calls a deprecated function of torch
+    "smaller than the logging interval",  # LogInterval shortens the interval
+    "Restoring states from the checkpoint",  # before a second line with the same path
+    "Loaded model weights from the checkpoint",  # the commands name the checkpoint themselves
+    "TPU available: False",
     "Tip: For seamless",
     "args parameter is intended",  # main(args) from Python, as tests and notebooks do
 )
 
 
+_shown: set[str] = set()
+"""The messages and warnings of this command."""
+
+
 def silence() -> None:
-    """Hide the messages of `NOISE` until the process ends; hide keys and control characters in all other messages."""
+    """Hide the messages of `NOISE`, and show each other message once, until the process ends or a new command begins.
+
+    Keys and control characters in messages are hidden, too.
+    """
+    _shown.clear()
     for message in NOISE:
         warnings.filterwarnings("ignore", message=f".*{message}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_clean)
@@ -29,10 +41,17 @@ def silence() -> None:
         warnings.formatwarning = _Format(warnings.formatwarning)
 
 
+def _is_new(text: str) -> bool:
+    """Return whether the text was not shown before. Python itself forgets its warnings whenever a filter changes."""
+    new = text not in _shown
+    _shown.add(text)
+    return new
+
+
 def _clean(record: logging.LogRecord) -> bool:
-    """Make a record's message printable; return whether it is wanted."""
+    """Make a record's message printable; return whether it is shown."""
     record.msg, record.args = _safe(record.getMessage()), ()
-    return not any(message in record.msg for message in NOISE)
+    return not any(message in record.msg for message in NOISE) and _is_new(record.msg)
 
 
 def _safe(text: str) -> str:
@@ -40,10 +59,11 @@ def _safe(text: str) -> str:
 
 
 class _Format:
-    """A function for `warnings.formatwarning`. It calls the previous function and makes its result printable."""
+    """A function for `warnings.formatwarning`. It calls the previous function, and shows each result once."""
 
     def __init__(self, before: Callable[..., str]) -> None:
         self.before = before
 
     def __call__(self, *args: Any, **kwargs: Any) -> str:
-        return _safe(self.before(*args, **kwargs))
+        text = _safe(self.before(*args, **kwargs))
+        return text if _is_new(text) else ""
