@@ -16,6 +16,7 @@ from kd_lightning.cli.registry import Command
 from kd_lightning.config.checks import check, fixed_seed
 from kd_lightning.config.lightning_classes import construction_error
 from kd_lightning.config.messages import config_error
+from kd_lightning.config.own_classes import own_construction_error
 from kd_lightning.config.parser import Parser
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
@@ -83,7 +84,7 @@ class CLI(LightningCLI):
         try:
             super().instantiate_classes()
         except Exception as error:
-            if not config_error(error) and (line := construction_error(error)):
+            if not config_error(error) and (line := own_construction_error(error) or construction_error(error)):
                 raise ConfigError(line) from error
             raise
 

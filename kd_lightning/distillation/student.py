@@ -152,7 +152,8 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
             name: passes.run(declared.network, inputs.further.get(name, inputs.student), declared.reads)
             for name, declared in self.further.items()
         }
-        return self.with_base_terms(self.losses(*features, batch, **further), *features, batch)
+        terms = checks.check_returned(self, self.losses(*features, batch, **further))
+        return self.with_base_terms(terms, *features, batch)
 
     def run_networks(self, inputs: Inputs) -> list[Seen]:
         """Return a list with the features of the student and, if there is a teacher, the features of the teacher."""
