@@ -60,7 +60,8 @@ def facts(name: str) -> Facts:
     rows = torch.arange(8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        built.training_terms(Batch(torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), rows % 10, rows, rows))
+        images = torch.randint(0, 256, (built.min_views, 8, 3, 8, 8), dtype=torch.uint8)
+        built.training_terms(Batch(images[0], rows % 10, rows, rows, (*images[1:],)))
     signature = inspect.signature(kind.__init__).parameters.values()
     own = {
         p.name: p.default

@@ -10,9 +10,9 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from kd_lightning.config.classes import accepts_none, arguments_of, classes_of, import_class
 from kd_lightning.config.lightning_classes import check_lightning_classes
+from kd_lightning.config.own_classes import check_passes_arguments
 from kd_lightning.config.precision import check_precision
 from kd_lightning.config.sub_configs import check_no_further_config
-from kd_lightning.config.own_classes import check_passes_arguments
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.io.schema import check_schema
 from kd_lightning.redaction import secret_field

@@ -185,6 +185,19 @@ def check_labels(method: LightningModule, data: Any) -> None:
         )
 
 
+def check_views(method: LightningModule, data: Any) -> None:
+    """Raise an error if the data provide fewer views of each image than the method needs.
+
+    Raises:
+        ConfigError: in this case. The message names the field.
+    """
+    if data.views < method.min_views:
+        raise ConfigError(
+            f"data.views: {type(method).__name__} needs at least {method.min_views} views of each image, and "
+            f"{data.views} is too few"
+        )
+
+
 def check_dtype(teacher: Network, data: Any) -> None:
     """Raise an error if trainer.precision would cast the weights of the teacher to another dtype than `teacher.dtype`.
 

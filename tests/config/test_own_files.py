@@ -1,4 +1,4 @@
-"""An error in one's own method, data set, evaluator or callback is one line with the file, the line and the exception."""
+"""An error in one's own method, data set, evaluator or callback is one line: the file, the line and the exception."""
 
 import os
 import re
@@ -149,8 +149,8 @@ def test_a_class_of_another_kind_says_its_base(fit, kind: str, base: str) -> Non
     text, line = with_line(FILES[kind], re.search(r"class Own.*", FILES[kind])[0], "class Own(dict):")
     advice = {"StudentModule": "Distiller"}.get(base, base)
     assert fit(kind, text) == (
-        f"{FIELDS.get(kind, kind)}: mine.Own is not a subclass of {base}; its base class is dict (mine.py, line {line}); "
-        f"derive it from {advice}"
+        f"{FIELDS.get(kind, kind)}: mine.Own is not a subclass of {base}; its base class is dict (mine.py, line {line})"
+        f"; derive it from {advice}"
     )
 
 
@@ -174,8 +174,8 @@ def test_a_name_that_is_not_in_the_file(fit) -> None:
 def test_a_file_that_is_not_there(fit, tmp_path: Path) -> None:
     for kind in ("model", "data", "callback"):
         assert fit(kind, METHOD, "mone.Own") == (
-            f"{FIELDS.get(kind, kind)}: there is no module mone: neither mone.py in {tmp_path} nor an installed package; "
-            "nearest: mine.py"
+            f"{FIELDS.get(kind, kind)}: there is no module mone: neither mone.py in {tmp_path} nor an installed package"
+            "; nearest: mine.py"
         )
 
 
@@ -197,8 +197,8 @@ def test_init_without_that_of_the_base(fit) -> None:
     text, line = with_line(METHOD, "super().__init__(**kwargs)", "kwargs")
     found = fit("model", text)
     assert found == (
-        f"model: Own.__init__ does not pass its arguments to its base class (mine.py, line {line - 1}); end its arguments "
-        "with **kwargs, and call super().__init__(**kwargs)"
+        f"model: Own.__init__ does not pass its arguments to its base class (mine.py, line {line - 1}); end its "
+        "arguments with **kwargs, and call super().__init__(**kwargs)"
     )
 
 
