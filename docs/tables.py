@@ -96,7 +96,8 @@ def _labels(kind: type[StudentModule]) -> str:
     if parameter and parameter.default == 0:
         return "none"
     try:
-        _build(kind, ce_weight=0)
+        if _build(kind, ce_weight=0).needs_labels:
+            return "needed"
     except ConfigError as error:
         field = str(error).partition(":")[0]
         return f"optional, with another `{field}`"
