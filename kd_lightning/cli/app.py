@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from kd_lightning import callbacks
 from kd_lightning.callbacks import assembly
 from kd_lightning.callbacks.distributed_start import with_time_out
+from kd_lightning.cli.help import improve
 from kd_lightning.cli.registry import Command
 from kd_lightning.config.checks import check, fixed_seed
 from kd_lightning.config.lightning_classes import construction_error
@@ -64,6 +65,7 @@ class CLI(LightningCLI):
             parser.set_defaults({"return_predictions": False})
         if subcommand == "test":
             parser.set_defaults({"verbose": False})  # `after_test` prints these values together with the teacher's
+        improve(parser, subcommand)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:

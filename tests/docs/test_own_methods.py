@@ -11,10 +11,10 @@ import yaml
 from helpers import shared_parser
 from helpers.configs import changed
 from helpers.ranks import start_ranks
+from PIL import Image
 
 from kd_lightning.cli import main
 from kd_lightning.distillation import StudentModule
-from kd_lightning.distillation.trial import try_step
 from kd_lightning.models import Network
 
 PAGE = (Path(__file__).parents[2] / "docs/adding-a-method.md").read_text()
@@ -44,8 +44,8 @@ def fit(folder: Path, name: str, *args: str, **fields: object) -> StudentModule:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_it_trains_and_resumes(there: Path, name: str) -> None:
-    args = ["--trainer.limit_train_batches=3", "--trainer.max_epochs=1", "--run.id=1"]
+def test_it_trains(there: Path, name: str) -> None:
+    args = ["--trainer.limit_train_batches=3", "--trainer.log_every_n_steps=1", "--trainer.max_epochs=1"]
     method = fit(there, name, *args)
     assert type(method).__name__ == CLASSES[name]
     (csv,) = there.rglob("metrics.csv")
@@ -69,8 +69,6 @@ def test_data_that_the_examples_cannot_use(there: Path, capfd: pytest.CaptureFix
     assert refused(capfd, there, "views", "--data.views=1") == words
     line = refused(capfd, there, "labels", "--data.mixing.mixup=0.5")
     assert line == "error: data.mixing: ConfidentKD needs one label per image; remove data.mixing"
-    from PIL import Image
-
     (there / "images").mkdir()
     for number in range(30):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(there / f"images/{number}.png")
@@ -105,9 +103,3 @@ def test_the_bank_is_the_same_in_every_process(there: Path) -> None:
     assert torch.equal(first, second)
     rows = torch.arange(8, dtype=torch.float32)[:, None].expand(8, 64) + torch.eye(8, 64)
     assert torch.equal(first[:8], torch.nn.functional.normalize(rows))  # the order of one process
-
-
-def test_no_step_is_tried_with_fewer_views(there: Path) -> None:
-    """The trial step and the search for unused parameters give the method as many views as the run does."""
-    assert try_step is not None
-    fit(there, "views", "--trainer.fast_dev_run=1")
