@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from kd_lightning.config.classes import base_of, bases_of, import_class
+from kd_lightning.config.classes import base_of, bases_of, classes_of, import_class
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.io.own_files import is_own, own_frame, reason
 
@@ -28,16 +28,16 @@ def own_class_error(message: str, field: str, options: set[str] = frozenset()) -
     """Return the reason why a class in a file of the user cannot be used; '' for messages about anything else."""
     bases = bases_of(field)
     for class_path in dict.fromkeys(re.findall(_NAMED, message)) if bases else ():
-        if line := _problem(class_path, bases):
+        if line := _problem(class_path, bases, classes_of(field)):
             return f"{field}: {line}"
     return ""
 
 
-def _problem(class_path: str, bases: tuple[type, ...]) -> str:
+def _problem(class_path: str, bases: tuple[type, ...], choices: set[str]) -> str:
     module, _, name = class_path.rpartition(".")
     file = _file_of(module)
     if file is None:
-        return _no_module(module)
+        return _no_module(module, [name] if name in choices else [])
     if not is_own(file):
         return ""
     try:
@@ -77,13 +77,14 @@ def _file_of(module: str) -> str | None:
     return None if spec is None else spec.origin or ""
 
 
-def _no_module(module: str) -> str:
+def _no_module(module: str, choices: list[str]) -> str:
     first = module.partition(".")[0]
     if _file_of(first) is not None and first != module:  # a module that is missing in a package
         return ""
     close = get_close_matches(first, [path.stem for path in Path().glob("*.py")], n=3, cutoff=0.5)
-    files = f"; nearest: {', '.join(f'{name}.py' for name in close)}" if close else ""
-    return f"there is no module {module}: neither {first}.py in {Path.cwd()} nor an installed package{files}"
+    close = [f"{name}.py" for name in close] + choices
+    hint = f"; nearest: {', '.join(close)}" if close else ""
+    return f"there is no module {module}: neither {first}.py in {Path.cwd()} nor an installed package{hint}"
 
 
 def _not_imported(error: BaseException, file: str) -> str:
