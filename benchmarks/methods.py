@@ -76,7 +76,7 @@ class MethodsBenchmark:
         """Return the median time of a step of each method, in seconds."""
         with tempfile.TemporaryDirectory() as folder:
             built = {name: self._build(METHODS[name], Path(folder) / "teacher.safetensors") for name in self.names}
-        steps = {name: Step(method, self._batch()) for name, method in built.items()}
+        steps = {name: Step(method, self._batch(method.min_views)) for name, method in built.items()}
         times: dict[str, list[float]] = {name: [] for name in self.names}
         loss_times: dict[str, list[float]] = {name: [] for name in self.names}
         for number in range(self.rounds + 1):
@@ -102,12 +102,11 @@ class MethodsBenchmark:
         method.recording = False  # recorded values are not used
         return method
 
-    def _batch(self) -> Batch:
+    def _batch(self, views: int) -> Batch:
         rows = torch.arange(self.batch_size, device=self.device)
-        shape = (self.batch_size, 3, self.size, self.size)
-        return Batch(
-            torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device), rows % self.classes, rows, rows
-        )
+        shape = (views, self.batch_size, 3, self.size, self.size)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
+        return Batch(images[0], rows % self.classes, rows, rows, (*images[1:],))
 
     def _print(
         self,

@@ -60,7 +60,8 @@ def facts(name: str) -> Facts:
     rows = torch.arange(8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        built.training_terms(Batch(torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), rows % 10, rows, rows))
+        images = torch.randint(0, 256, (built.min_views, 8, 3, 8, 8), dtype=torch.uint8)
+        built.training_terms(Batch(images[0], rows % 10, rows, rows, (*images[1:],)))
     signature = inspect.signature(kind.__init__).parameters.values()
     own = {
         p.name: p.default
@@ -95,7 +96,8 @@ def _labels(kind: type[StudentModule]) -> str:
     if parameter and parameter.default == 0:
         return "none"
     try:
-        _build(kind, ce_weight=0)
+        if _build(kind, ce_weight=0).needs_labels:
+            return "needed"
     except ConfigError as error:
         field = str(error).partition(":")[0]
         return f"optional, with another `{field}`"

@@ -12,10 +12,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from kd_lightning import callbacks
 from kd_lightning.callbacks import assembly
 from kd_lightning.callbacks.distributed_start import with_time_out
+from kd_lightning.cli.help import improve
 from kd_lightning.cli.registry import Command
 from kd_lightning.config.checks import check, fixed_seed
 from kd_lightning.config.lightning_classes import construction_error
 from kd_lightning.config.messages import config_error
+from kd_lightning.config.own_classes import own_construction_error
 from kd_lightning.config.parser import Parser
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
@@ -63,6 +65,7 @@ class CLI(LightningCLI):
             parser.set_defaults({"return_predictions": False})
         if subcommand == "test":
             parser.set_defaults({"verbose": False})  # `after_test` prints these values together with the teacher's
+        improve(parser, subcommand)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -83,7 +86,7 @@ class CLI(LightningCLI):
         try:
             super().instantiate_classes()
         except Exception as error:
-            if not config_error(error) and (line := construction_error(error)):
+            if not config_error(error) and (line := own_construction_error(error) or construction_error(error)):
                 raise ConfigError(line) from error
             raise
 

@@ -41,5 +41,10 @@ def main(args: "ArgsType" = None) -> Any:
 
 
 def console() -> None:
-    """Run `main`, but return None, because the script `kd-lightning` uses the return value as its exit status."""
+    """Run `main` as the script `kd-lightning`, which uses the return value as its exit status.
+
+    As with `python -m kd_lightning`, modules in the current folder can be imported.
+    """
+    if not sys.flags.safe_path:
+        sys.path.insert(0, "")
     main()

@@ -30,6 +30,7 @@ COMMANDS = {
     "compare": Command("alone", "Compare finished runs in tables and on a page.", "compare.Compare"),
     "export": Command("alone", "Export the student of a run to timm, ONNX and other formats.", "export.Export"),
     "list": Command("alone", "List methods, data sets, networks and evaluators.", "list_classes.ListClasses"),
+    "new-method": Command("alone", "Write the file, the test and the config of a new method.", "new_method.NewMethod"),
     "show-batch": Command("on_config", "Draw training images as the networks receive them.", "show_batch.Show"),
     "build-neighbors": Command("on_config", "Write a table of nearest neighbors.", "build_neighbors.MakeNeighbors"),
 }

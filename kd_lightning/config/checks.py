@@ -10,6 +10,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from kd_lightning.config.classes import accepts_none, arguments_of, classes_of, import_class
 from kd_lightning.config.lightning_classes import check_lightning_classes
+from kd_lightning.config.own_classes import check_passes_arguments
 from kd_lightning.config.precision import check_precision
 from kd_lightning.config.sub_configs import check_no_further_config
 from kd_lightning.errors import ConfigError, nearest
@@ -76,6 +77,7 @@ def check(command: str | None, config: Namespace) -> None:
     check_precision(config.trainer.precision, config.trainer.accelerator)
     if config.trainer.max_epochs == config.trainer.max_steps == -1:
         raise ConfigError("trainer.max_epochs: -1 would train without end; set a number, or set trainer.max_steps")
+    check_passes_arguments(config.model)
     student = config.model.init_args.student
     if command in ("validate", "test", "predict") and not (
         config.get("ckpt_path") or student.checkpoint or student.pretrained

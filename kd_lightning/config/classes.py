@@ -56,9 +56,21 @@ def accepts_none(class_path: str, name: str) -> bool:
     return True
 
 
+def bases_of(field: str) -> tuple[type, ...]:
+    """Return the base classes that a field accepts; none for a field that takes no class."""
+    return tuple(import_class(path) for path in _BASES.get(field.split(".")[-1].split(":")[0], ()))
+
+
+def base_of(given: object) -> str:
+    """Return the field whose base class an object has, as it is written in a config; '' if there is none."""
+    fields = {"callbacks": "trainer.callbacks", "logger": "trainer.logger", "augmentations": "data.augmentations"}
+    field = next((field for field in _BASES if isinstance(given, bases_of(field))), "")
+    return fields.get(field, field)
+
+
 def classes_of(field: str) -> set[str]:
     """Return the names of the classes that a field accepts."""
-    bases = [import_class(path) for path in _BASES.get(field.split(".")[-1].split(":")[0], ())]
+    bases = bases_of(field)
     kinds = {kind for base in bases for kind in _subclasses(base) if not inspect.isabstract(kind)}
     return {kind.__name__ for kind in kinds if not kind.__name__.startswith("_")}
 

@@ -4,6 +4,7 @@ import re
 
 from kd_lightning.config.classes import arguments_of, classes_of
 from kd_lightning.config.lightning_classes import needs_package, refusal
+from kd_lightning.config.own_classes import own_class_error
 from kd_lightning.config.sub_configs import sub_config_error
 from kd_lightning.errors import ConfigError, nearest
 
@@ -47,6 +48,7 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
         field = re.sub(r"\bparts\b", f"parts: {part}", field, count=1)
     for rewrite in (
         sub_config_error,
+        own_class_error,
         _refused_class,
         _missing_package,
         _schedule,

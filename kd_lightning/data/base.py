@@ -18,7 +18,8 @@ from kd_lightning.data.loader import cores
 from kd_lightning.data.loader_mixin import LoaderMixin
 from kd_lightning.data.neighbors import Neighbors
 from kd_lightning.data.splits import stratified_split
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, RunError
+from kd_lightning.io import own_files
 from kd_lightning.mixing import Mixing
 
 Split = Literal["train", "val", "test"]
@@ -250,10 +251,24 @@ class ImageData(LoaderMixin, ABC):
                 )
 
     def _load(self, split: Split) -> ImageDataset | None:
-        images = self.load(split)
+        images = self._loaded(split)
         if isinstance(images, EncodedImages):
             images = images.with_content()
             self._dark |= examine(images.sources, warn=not self._dark)
+        return images
+
+    def _loaded(self, split: Split) -> ImageDataset | None:
+        """Return the images that `load` returns; an error in a class of the user is one line with its place."""
+        where = f"data: {type(self).__name__}.load({split!r})"
+        try:
+            images = self.load(split)
+        except Exception as error:
+            place = "" if isinstance(error, ConfigError | RunError) else own_files.reason(error)
+            if place:
+                raise ConfigError(f"{where} failed, {place}") from error
+            raise
+        if not (isinstance(images, ImageDataset) or (images is None and split != "train")):
+            raise ConfigError(f"{where} returned {type(images).__name__}; return StoredImages or EncodedImages")
         return images
 
     def _train_and_val(self) -> dict[str, ImageDataset]:

@@ -5,6 +5,7 @@ from kd_lightning.distillation.distiller import Distiller
 from kd_lightning.distillation.embedding_distiller import EmbeddingDistiller
 from kd_lightning.distillation.evaluation_steps import Prediction
 from kd_lightning.distillation.passes import FurtherNetwork, Inputs, Seen
+from kd_lightning.distillation.queue_distiller import QueueDistiller
 from kd_lightning.distillation.student import StudentModule
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "FurtherNetwork",
     "Inputs",
     "Prediction",
+    "QueueDistiller",
     "Seen",
     "StudentModule",
 ]

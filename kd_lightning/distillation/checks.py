@@ -3,11 +3,13 @@
 import inspect
 import math
 from abc import ABCMeta
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from kd_lightning.errors import ConfigError
 from kd_lightning.models import Network, checkpoints, weights
@@ -43,6 +45,54 @@ def check_weight(field: str, value: float) -> None:
     """
     if not 0 <= value < math.inf:
         raise ConfigError(f"{field}: {value} is not a valid weight; give 0 or a positive finite number")
+
+
+def check_returned(method: LightningModule, terms: Any) -> dict[str, Tensor]:
+    """Return what `losses` returned, which must be scalar float tensors by name.
+
+    Raises:
+        ConfigError: in all other cases. The message names the method, its file and the line of `losses`.
+    """
+    if isinstance(terms, dict) and all(_is_term(name, term) for name, term in terms.items()):
+        return terms
+    code = type(method).losses.__code__
+    where = f"({Path(code.co_filename).name}, line {code.co_firstlineno})"
+    name = f"model: {type(method).__name__}.losses"
+    if not isinstance(terms, dict):
+        raise ConfigError(f"{name} returned {_described(terms)}; return a dict of terms by name, as tensors {where}")
+    key, term = next((key, term) for key, term in terms.items() if not _is_term(key, term))
+    if not isinstance(key, str):
+        raise ConfigError(f"{name} returned a term with the name {key!r}; a name must be a str {where}")
+    remedy = "take its mean or sum" if isinstance(term, Tensor) and term.ndim else "compute it from the features"
+    raise ConfigError(
+        f"{name} returned {_described(term)} as the term {key!r}, but a term is a float tensor without dimensions; "
+        f"{remedy} {where}"
+    )
+
+
+def _is_term(name: Any, term: Any) -> bool:
+    return isinstance(name, str) and isinstance(term, Tensor) and term.ndim == 0 and term.is_floating_point()
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        shape = f"of shape {' x '.join(map(str, value.shape))}" if value.ndim else "without dimensions"
+        return f"a tensor {shape} and type {str(value.dtype).removeprefix('torch.')}"
+    return "None" if value is None else f"a value of type {type(value).__name__}"
+
+
+def check_finite(method: LightningModule, terms: dict[str, Tensor], images: int) -> None:
+    """Raise an error if a term is not finite before the first step.
+
+    Raises:
+        ConfigError: in this case. The message names the terms.
+    """
+    if wrong := [name for name, term in terms.items() if not torch.isfinite(term)]:
+        values = ", ".join(f"{name} is {terms[name].item()}" for name in wrong)
+        raise ConfigError(
+            f"model: {values} in a trial step of {type(method).__name__} with {images} images; correct the loss, or "
+            "set min_batch_size in the class if it needs more images; guard.try_step false omits the trial"
+        )
 
 
 def check_layer(field: str, number: int, *networks: Network) -> None:
@@ -132,6 +182,19 @@ def check_labels(method: LightningModule, data: Any) -> None:
         raise ConfigError(
             f"data.labeled: {type(method).__name__} reads labels, but the data have none; {remedy} a method without "
             "labels"
+        )
+
+
+def check_views(method: LightningModule, data: Any) -> None:
+    """Raise an error if the data provide fewer views of each image than the method needs.
+
+    Raises:
+        ConfigError: in this case. The message names the field.
+    """
+    if data.views < method.min_views:
+        raise ConfigError(
+            f"data.views: {type(method).__name__} needs at least {method.min_views} views of each image, and "
+            f"{data.views} is too few"
         )
 
 

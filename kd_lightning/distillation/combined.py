@@ -104,7 +104,8 @@ class Combined(Distiller):
             part.recording, part.recorded = self.recording, {}
             part_further = {key: further[f"{name}_{key}"] for key in part.further}
             part_features = (passes.only(features, part.reads) for features in (student, teacher))
-            for term, loss in part.losses(*part_features, batch, **part_further).items():
+            part_terms = checks.check_returned(part, part.losses(*part_features, batch, **part_further))
+            for term, loss in part_terms.items():
                 terms[_joined(name, term)] = self.factors[name] * loss
             self.recorded |= {_joined(name, key): value for key, value in part.recorded.items()}
         return terms

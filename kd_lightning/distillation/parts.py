@@ -40,7 +40,15 @@ class PartFactory(Protocol):
 _SHARED = {*inspect.signature(PartFactory.__call__).parameters} - {"self", "student", "teacher"}
 _CALLED = {
     *("reads", "further", "losses", "aligned_pair", "needs_labels", "trains_classifier", "on_built", "setup", "record"),
-    *("check_data", "check_terms", "check_layer", "check_batch_size", "min_batch_size", "effective_batch_size"),
+    *(
+        "check_data",
+        "check_terms",
+        "check_layer",
+        "check_batch_size",
+        "min_batch_size",
+        "min_views",
+        "effective_batch_size",
+    ),
     *("set_weights", "all_gather", "local_rows", "log", "log_dict", "on_save_checkpoint", "on_load_checkpoint"),
 }
 """Attributes, in addition to `HOOKS`, that a part may override. The combination or the part itself uses them."""

@@ -38,6 +38,9 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
             (Goyal et al. 2017). `sqrt`: in proportion to its square root, for Adam and its variants.
     """
 
+    min_views: int = 1
+    """Smallest value of `data.views` with which the losses can be computed: 2 if they read `batch.views[0]`."""
+
     def __init__(
         self,
         *,
@@ -143,6 +146,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
             ConfigError: in this case. The message names the field.
         """
         checks.check_labels(self, data)
+        checks.check_views(self, data)
 
     def training_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Run the networks on their input images and return all weighted terms by name."""
@@ -152,7 +156,8 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
             name: passes.run(declared.network, inputs.further.get(name, inputs.student), declared.reads)
             for name, declared in self.further.items()
         }
-        return self.with_base_terms(self.losses(*features, batch, **further), *features, batch)
+        terms = checks.check_returned(self, self.losses(*features, batch, **further))
+        return self.with_base_terms(terms, *features, batch)
 
     def run_networks(self, inputs: Inputs) -> list[Seen]:
         """Return a list with the features of the student and, if there is a teacher, the features of the teacher."""

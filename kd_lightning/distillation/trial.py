@@ -9,12 +9,13 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
-from kd_lightning.distillation import passes
+from kd_lightning.distillation import checks, passes
 from kd_lightning.distillation.step_memory import StepMemory
 from kd_lightning.distillation.student import StudentModule
 from kd_lightning.distillation.unchanged import unchanged
 from kd_lightning.distillation.unreached import smallest_batch
 from kd_lightning.errors import ConfigError, one_line
+from kd_lightning.io.own_files import own_frame
 from kd_lightning.models import Network
 
 _LONGEST_REASON = 200
@@ -59,6 +60,7 @@ def _step(method: StudentModule, batch: Batch, memory: StepMemory) -> set[str]:
     batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch), dataloader_idx=0)
     with trainer.precision_plugin.forward_context(), memory.counted(method, len(batch.images)):
         terms = method.training_terms(batch)
+        checks.check_finite(method, terms, len(batch.images))
         total = torch.stack([*terms.values()]).sum()
     if total.requires_grad:
         total.backward()
@@ -79,6 +81,7 @@ def _explained(error: Exception, method: StudentModule, batch: Batch) -> Excepti
         return error
     frames = [*traceback.walk_tb(error.__traceback__)]
     reason = f"{type(error).__name__}: {one_line(error, _LONGEST_REASON)}"
+    own = own_frame(error, methods=True)
     images = f"{len(batch.images)} images of {batch.images.shape[-1]} x {batch.images.shape[-2]} pixels"
     within = [frame.f_locals.get("self") for frame, _ in frames]
     for role, network in _networks(method).items():
@@ -90,8 +93,7 @@ def _explained(error: Exception, method: StudentModule, batch: Batch) -> Excepti
                 f"model.{role}: {network.name} cannot use {images}{resized} ({reason}); set data.size or "
                 f"model.{role}.size to a size that the network accepts, or choose another network"
             )
-    own = [(frame, line) for frame, line in frames if isinstance(frame.f_locals.get("self"), StudentModule)]
-    frame, line = own[-1] if own else frames[-1]
+    frame, line = own or frames[-1]
     place = f"{Path(frame.f_code.co_filename).name}, line {line}"
     return ConfigError(
         f"model: {type(method).__name__} cannot train with {images} ({reason}, in {place}); change the method's "

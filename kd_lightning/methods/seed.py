@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import MLP
 
-from kd_lightning import distributed
 from kd_lightning.batch import Batch
-from kd_lightning.distillation import EmbeddingDistiller
-from kd_lightning.errors import ConfigError, check_positive
+from kd_lightning.distillation import QueueDistiller
+from kd_lightning.errors import check_positive
 from kd_lightning.functional import full_precision, normalize
 from kd_lightning.models import Features
 
@@ -42,7 +41,7 @@ def _similarities(vectors: Tensor, teacher: Tensor, queue: Tensor) -> Tensor:
     return torch.cat([(vectors * teacher).sum(dim=1, keepdim=True), vectors @ queue.T], dim=1)
 
 
-class SEED(EmbeddingDistiller):
+class SEED(QueueDistiller):
     """Similarities to a queue (Fang et al. 2021, "SEED: Self-supervised Distillation for Visual Representation").
 
     A queue stores the teacher's embeddings of the most recent training images. The student learns the similarities
@@ -78,47 +77,15 @@ class SEED(EmbeddingDistiller):
         **kwargs: Any,
     ) -> None:
         super().__init__(ce_weight=ce_weight, **kwargs)
-        check_positive(queue_size=queue_size)
         check_positive(student_temperature=student_temperature, teacher_temperature=teacher_temperature)
         self.temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
         self.set_weights(seed_weight=seed_weight)
         width = self.student.embedding_width
         self.head = MLP(width, [width, self.teacher.embedding_width])
-        self.queue: Tensor
-        self.place: Tensor
-        self.register_buffer("queue", normalize(torch.randn(queue_size, self.teacher.embedding_width)))
-        self.register_buffer("place", torch.zeros((), dtype=torch.int64))
-        self._ddp_params_and_buffers_to_ignore += ["queue", "place"]
-
-    def check_data(self, data: Any) -> None:
-        super().check_data(data)
-        images = self.effective_batch_size(data)
-        if images > len(self.queue):
-            raise ConfigError(
-                f"queue_size: {len(self.queue)} is less than the {images} images of a batch; give {images} or more"
-            )
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        if self.gather:
-            distributed.from_first(self.queue)
+        self.add_queue(queue_size)
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
-        queue = self.queue.clone()  # _enqueue changes the queue before the backward pass
+        queue = self.queue.clone()  # enqueue changes the queue before the backward pass
         loss = seed_loss(*self.aligned_pair(student, teacher), queue=queue, **self.temperatures)
-        (embeddings,) = self.all_gather(teacher.embedding.float())
-        self._enqueue(normalize(embeddings))
+        self.enqueue(teacher.embedding)
         return {"seed": self.seed_weight * loss}
-
-    @torch.no_grad()
-    def _enqueue(self, embeddings: Tensor) -> None:
-        """Replace the oldest embeddings of the queue by new embeddings.
-
-        The queue is changed in place, because it is a buffer that is saved in checkpoints. An embedding that is not
-        finite is stored as zeros. Its cosine to every embedding is then 0. Otherwise NaN would remain in the queue,
-        even if `guard.nonfinite` skips the step.
-        """
-        count = len(self.queue)
-        rows = (self.place + torch.arange(len(embeddings), device=self.place.device)) % count
-        self.queue[rows] = embeddings.nan_to_num(0, 0, 0).to(self.queue.dtype)
-        self.place.copy_((self.place + len(embeddings)) % count)

@@ -29,6 +29,32 @@ def test_help_lists_every_command_and_where_to_look(args: list[str], capsys: pyt
     assert max(map(len, text.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("name", ["fit", "validate", "test", "predict"])
+def test_help_of_a_command_of_lightning_begins_with_how_to_find_names(name: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    head = "\n".join(lines[:12])
+    assert lines[0].startswith(f"usage: python -m kd_lightning {name} [--config FILE]")
+    assert "python -m kd_lightning list  " in head
+    assert f"python -m kd_lightning {name} --model.help KD  " in head
+    assert f"python -m kd_lightning {name} --data.help ImageFolder  " in head
+    assert COMMANDS[name].description in head
+    places = [next(i for i, line in enumerate(lines) if line.startswith(f"  --{field}")) for field in
+              ("model CONFIG", "data CONFIG", "trainer CONFIG")]  # fmt: skip
+    assert places == sorted(places)
+    assert places[0] < 40
+    assert "hpc" not in text.partition("--ckpt_path")[2]  # values that Lightning offers and `check_checkpoint` refuses
+
+
+def test_every_command_has_a_whole_description() -> None:
+    for name, command in COMMANDS.items():
+        assert command.description.endswith("."), name
+        assert len(command.description.split()) > 4, name
+
+
 def test_every_command_has_its_class() -> None:
     for name, command in COMMANDS.items():
         assert bool(command.class_path) == (command.kind != "lightning"), name

@@ -37,7 +37,11 @@ def refused(tmp_path: Path, capfd: pytest.CaptureFixture):
     [
         (changed(model__class_path="KDD"), [], ["model", "'KDD'", "nearest: KD"]),
         (changed(data__class_path="Digit"), [], ["data", "'Digit'", "Digits"]),
-        (changed(model__class_path="nowhere.KD"), [], ["model", "no class 'nowhere.KD'", "KD"]),
+        (
+            changed(model__class_path="nowhere.KD"),
+            [],
+            ["model", "no module nowhere: neither nowhere.py in", "nearest: KD"],
+        ),
         (changed(model__init_args__temprature=4), [], ["model.temprature", "KD", "temperature"]),
         (changed(model__init_args__student__nme="x"), [], ["model.student.nme", "Network", "name"]),
         (changed(trainer__max_epoch=4), [], ["trainer.max_epoch", "trainer.max_epochs"]),

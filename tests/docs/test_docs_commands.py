@@ -134,7 +134,10 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     needy = ("OutOfDistribution", "Corruptions", "Transfer", "FewShot")
     evaluators = [evaluator for evaluator in evaluate["trainer"]["callbacks"] if evaluator["class_path"] not in needy]
     (folder / "evaluate.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": evaluators}}))
-    for page, names in (("adding-a-method", ["method"]), ("extending", ["evaluator", "data"])):
+    for page, names in (
+        ("adding-a-method", ["method", "labels", "views", "bank"]),
+        ("extending", ["evaluator", "data"]),
+    ):
         text = (ROOT / f"docs/{page}.md").read_text()
         for name in names:
             code = re.search(rf"<!-- {name} -->\n```python\n(.*?)```", text, re.S)[1]

@@ -4,6 +4,8 @@ import copy
 import importlib
 import inspect
 import pkgutil
+import re
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +14,10 @@ import pytest
 import torch
 from _pytest.mark import ParameterSet
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
 from kd_lightning import methods
+from kd_lightning.batch import Batch
 from kd_lightning.data import Digits
 from kd_lightning.data.images import ImageDataset
 from kd_lightning.distillation import Combined, Distiller, StudentModule
@@ -40,6 +44,24 @@ class CombinedOfThree(Combined):
 
 
 EVERY_METHOD = [*METHODS, CombinedOfThree]
+VIEWS = max(kind.min_views for kind in METHODS)
+"""Views of each image in all tests of methods: as many as any method needs."""
+
+
+def with_views(batch: Batch) -> Batch:
+    """Return a batch with as many views as any method needs: the images, moved to the side by 1 pixel, 2 pixels, ..."""
+    return batch._replace(views=tuple(batch.images.roll(number, -1) for number in range(1, VIEWS)))
+
+
+def changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """Return a batch without mixing, whose tensors are changed by a function."""
+    return Batch(*map(change, batch[:4]), views=tuple(map(change, batch.views)))
+
+
+def relates_samples(kind: type[StudentModule]) -> bool:
+    """Whether the losses of a method compare samples: its class, or a base class, gathers those of all devices."""
+    bases = [each for each in inspect.getmro(kind) if issubclass(each, Distiller) and each not in (Distiller, Combined)]
+    return kind is CombinedOfThree or any(re.search(r"self\.all_gather\(", inspect.getsource(each)) for each in bases)
 
 
 def some_by_default(kinds: list[type[StudentModule]], *default: str) -> list[ParameterSet]:
@@ -86,7 +108,7 @@ def with_weights(folder: Path, name: str, classes: int = 10, **model_kwargs: obj
 
 
 def digits(**kwargs: object) -> Digits:
-    return Digits(**{"max_train_samples": 100, "batch_size": 50, **kwargs})
+    return Digits(**{"max_train_samples": 100, "batch_size": 50, "views": VIEWS, **kwargs})
 
 
 def trainer(folder: Path, *callbacks: Callback, **kwargs: object) -> Trainer:

@@ -15,6 +15,7 @@ from helpers.factories import (
     student,
     trainer,
     weights,
+    with_views,
 )
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def images(count: int, side: int = 8) -> Tensor:
 
 def batch(pixels: Tensor, classes: int = 10) -> Batch:
     rows = torch.arange(len(pixels))
-    return Batch(pixels, rows % classes, rows, rows)
+    return with_views(Batch(pixels, rows % classes, rows, rows))
 
 
 def terms(built: StudentModule, given: Batch) -> dict[str, Tensor]:
@@ -115,6 +116,24 @@ def test_every_term_but_the_labels_asks_the_teacher(kind: type[Distiller]) -> No
     after = terms(built, given)
     for name in {*before} - {"ce"}:
         assert (before[name] - after[name]).abs() > 1e-4 * before[name].abs(), name
+
+
+@every_method
+def test_a_method_that_reads_labels_says_so(kind: type[StudentModule]) -> None:
+    """Otherwise a run without labels, whose labels are all -1, would begin."""
+    given, network = batch(images(12)), student()
+
+    def build() -> StudentModule:
+        torch.manual_seed(0)  # heads and queues
+        return method(kind, shared_teacher(), student=network, ce_weight=0.0).eval()
+
+    try:
+        built = build()
+    except ConfigError:  # without labels, it has no term, or its classifier would not be trained
+        return
+    terms_of = [terms(build(), given._replace(labels=labels)) for labels in (given.labels, given.labels.flip(0))]
+    reads = any(not torch.equal(terms_of[0][name], terms_of[1][name]) for name in terms_of[0])
+    assert built.needs_labels or not reads, f"override needs_labels in {kind.__name__}: its losses read batch.labels"
 
 
 @every_method

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from helpers.factories import EVERY_METHOD, method
+from helpers.factories import EVERY_METHOD, METHODS, changed, method, relates_samples, with_views
 from helpers.ranks import start_ranks
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -25,7 +25,9 @@ PAIRS = {  # networks without normalisation over the batch
     "cnn": (("cifar_resnet20", {}), ("test_resnet", {"norm_layer": "groupnorm1"})),
     "vit": (("test_vit2", {"img_size": SIDE}), ("test_vit", {"img_size": SIDE})),
 }
-RELATIONS = ("SP", "RKD", "PKT", "DIST", "CoSS", "TinTeM", "STKD", "SEED")
+RELATIONS = [kind.__name__ for kind in METHODS if relates_samples(kind)]
+GATHERED = ("SP", "RKD", "PKT", "DIST", "CoSS", "TinTeM")
+"""Methods that gather a tensor with a gradient."""
 CASES = {f"{kind.__name__}-{pair}": (kind, pair, {}) for kind in EVERY_METHOD for pair in PAIRS}
 CASES |= {
     f"STKD-{value}": (STKD, "cnn", {name: value})
@@ -74,10 +76,8 @@ def samples(rank: int, world: int, step: int) -> Batch:
     generator = torch.Generator().manual_seed(step)
     images = torch.randint(0, 256, (SAMPLES, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
     rows = torch.arange(SAMPLES)
-    return Batch(images, rows % 10, rows, 7919 * rows + step)._replace(
-        images=images[rank::world], labels=rows[rank::world] % 10, indices=rows[rank::world],
-        keys=(7919 * rows + step)[rank::world],
-    )  # fmt: skip
+    whole = with_views(Batch(images, rows % 10, rows, 7919 * rows + step))
+    return changed(whole, lambda column: column[rank::world])
 
 
 def two_steps(built: StudentModule, rank: int, world: int, **kwargs: bool) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def test_methods_that_relate_samples_are_known(alone: dict, ranks: dict) -> None
 
 
 @pytest.mark.parametrize("title", MUTATIONS)
-@pytest.mark.parametrize("name", RELATIONS[:6])  # the others gather no tensor with a gradient
+@pytest.mark.parametrize("name", GATHERED)
 def test_a_wrong_gather_is_seen(name: str, title: str, alone: dict, ranks: dict) -> None:
     wrong = ranks[2][0][f"{name} {title}"]["gradient"]
     assert apart(wrong, alone[f"{name}-vit torch.float32"]["gradient"]) > 1e-3
@@ -228,4 +228,4 @@ def test_accumulated_halves_are_the_whole_where_no_samples_are_related(
         (sum(built.training_terms(samples(half, 2, 1)).values()) / 2).backward()
     gradient = torch.cat([p.grad.flatten() for p in built.parameters() if p.requires_grad])
     error = apart(gradient, alone[f"{kind.__name__}-cnn torch.float64"]["gradient"])
-    assert error > 1e-4 if kind.__name__ in (*RELATIONS, "CombinedOfThree") else error < 1e-12
+    assert error > 1e-4 if relates_samples(kind) else error < 1e-12

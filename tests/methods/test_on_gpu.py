@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.factories import EVERY_METHOD, METHODS, digits, method, trainer
+from helpers.factories import EVERY_METHOD, METHODS, VIEWS, digits, method, trainer
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 from safetensors.torch import load_file
@@ -102,7 +102,12 @@ def test_the_compiled_step_has_the_values_of_the_step(case: str, recwarn: pytest
 @pytest.mark.parametrize("kind", METHODS)
 def test_two_gpus_end_where_one_does(kind: type[StudentModule], tmp_path: Path) -> None:
     args = [f"--model={kind.__name__}", f"--model.student={STUDENT}", "--data=Digits", "--data.global_batch_size=48"]
-    args += ["--data.max_train_samples=300", "--model.optimizer=SGD", "--model.optimizer.lr=0.01"]
+    args += [
+        f"--data.views={VIEWS}",
+        "--data.max_train_samples=300",
+        "--model.optimizer=SGD",
+        "--model.optimizer.lr=0.01",
+    ]
     args += ["--trainer.max_epochs=1", "--trainer.accelerator=gpu", "--trainer.enable_progress_bar=false"]
     args += [f"--run.output_dir={tmp_path}", "--run.name=run", "--run.wandb=off"]
     if issubclass(kind, Distiller):

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from helpers import shared_parser
-from helpers.factories import METHODS, with_weights
+from helpers.factories import METHODS, VIEWS, with_weights
 from safetensors.torch import load_file
 
 from kd_lightning.cli import main
@@ -30,7 +30,12 @@ CASES = [
     for pair in PAIRS
 ]
 BRIEF = ["--data=Digits", "--data.max_train_samples=100", "--data.batch_size=25", "--trainer.limit_train_batches=2"]
-BRIEF += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--run.wandb=off"]
+BRIEF += [
+    f"--data.views={VIEWS}",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--run.wandb=off",
+]
 
 
 def arguments(kind: type[StudentModule], pair: str, tmp_path: Path) -> list[str]:

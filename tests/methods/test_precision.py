@@ -9,7 +9,18 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from helpers.factories import EVERY_METHOD, digits, method, some_by_default, student, trainer, weights, with_weights
+from helpers.factories import (
+    EVERY_METHOD,
+    changed,
+    digits,
+    method,
+    some_by_default,
+    student,
+    trainer,
+    weights,
+    with_views,
+    with_weights,
+)
 from lightning.pytorch.plugins import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from torch import Tensor, nn
 
@@ -36,7 +47,7 @@ every_case = pytest.mark.parametrize("case", CASES)
 def real(count: int = 32) -> Batch:
     data = digits()
     data.setup("fit")
-    return data.datasets["train"].take(torch.arange(count))
+    return with_views(data.datasets["train"].take(torch.arange(count)))
 
 
 def build(case: str, classes: int = 10, *, trained: bool = False) -> StudentModule:
@@ -74,7 +85,7 @@ def step(built: StudentModule, given: Batch, precision: str, device: str = "cpu"
     """Return a step as Lightning computes it. For 16-mixed, lower the scale until no gradient overflows."""
     plugin = MixedPrecision(precision, device) if precision.endswith("mixed") else PLUGINS[precision]()
     built = plugin.convert_module(built).to(device)
-    given = Batch(*(column.to(device) for column in given[:4]))
+    given = changed(given, lambda column: column.to(device))
     built.log = built.log_dict = lambda *args, **kwargs: None  # there is no trainer
     with plugin.forward_context():
         found = built.training_terms(given)
@@ -129,7 +140,7 @@ class Extreme(NamedTuple):
 
 
 def only(count: int, batch: Batch) -> Batch:
-    return Batch(*(column[:count] for column in batch[:4]))
+    return changed(batch, lambda column: column[:count])
 
 
 EXTREMES = {

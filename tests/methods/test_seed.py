@@ -51,7 +51,7 @@ def test_the_head_is_not_linear() -> None:
 
 def test_a_teacher_that_overflows_once_leaves_the_queue_finite() -> None:
     built = method(SEED, queue_size=5)
-    built._enqueue(torch.full((2, 64), torch.nan))
+    built.enqueue(torch.full((2, 64), torch.nan))
     assert built.queue.isfinite().all()
     assert built.queue[:2].eq(0).all()
     assert built.queue[2:].norm(dim=1).allclose(torch.ones(3))
