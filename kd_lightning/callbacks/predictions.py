@@ -26,11 +26,12 @@ _LARGEST_HEADER = 50_000_000
 class SavePredictions(Callback):
     """Writes the student's predictions: a table with one row per image, and a safetensors file with the tensors.
 
-    The table has the path of the image, its class and confidence, the next classes and their confidences, and the label
-    if there are labels. The safetensors file contains `logits` N,K, `embedding` N,D, `labels` N (-1 for an image without
-    a label) and `indices` N (positions in the split, as in `Batch`). Its rows are in the order of the table. Its
-    metadata contain `paths`, `class_names` and `split` as JSON. `paths` is an empty list if the images have no files, or
-    if the paths have more than 50 MB. If the student's classifier was not trained, only embeddings are written.
+    The table has the path of the image, its class and confidence, the next classes and their confidences, and the
+    label if there are labels. The safetensors file contains `logits` N,K, `embedding` N,D, `labels` N (-1 for an image
+    without a label) and `indices` N (positions in the split, as in `Batch`). Its rows are in the order of the table.
+    Its metadata contain `paths`, `class_names` and `split` as JSON. `paths` is an empty list if the images have no
+    files, or if the paths have more than 50 MB. If the student's classifier was not trained, only embeddings are
+    written.
 
     Args:
         output: Folder for the files. Default: `predictions/<name of the images>` in the folder of the run, or

@@ -13,8 +13,8 @@ _EVALUATES = (
     "the selected checkpoint of the run is used. With `null`, the weights of model.student are used."
 )
 _RUN = (
-    "Usage: python -m kd_lightning {name} RUN [options]. RUN is a run's folder, its config.yaml, or a .ckpt file in the "
-    "folder."
+    "Usage: python -m kd_lightning {name} RUN [options]. RUN is a run's folder, its config.yaml, or a .ckpt file in "
+    "the folder."
 )
 _IMAGES = (
     " With --data.path, all images of other folders, single images or lists of images (.txt, .csv) are read, and the "

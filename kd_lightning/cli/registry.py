@@ -31,9 +31,7 @@ COMMANDS = {
     "embed": Command("lightning", "Write the embeddings of images, computed by a run's student.", takes_run=True),
     "repeat": Command("around_fit", "Run each of several configs with several seeds.", "repeat.Repeat"),
     "compare": Command("alone", "Compare finished runs in tables and on a page.", "compare.Compare"),
-    "export": Command(
-        "alone", "Export the student of a run to timm, ONNX and other formats.", "export.Export", takes_run=True
-    ),
+    "export": Command("alone", "Export a run's student to timm, ONNX and other formats.", "export.Export", True),
     "list": Command("alone", "List methods, data sets, networks and evaluators.", "list_classes.ListClasses"),
     "show-batch": Command("on_config", "Draw training images as the networks receive them.", "show_batch.Show"),
     "build-neighbors": Command("on_config", "Write a table of nearest neighbors.", "build_neighbors.MakeNeighbors"),

@@ -31,8 +31,8 @@ def with_run(args: list[str]) -> Arguments:
     """Return the arguments of a command with the config and the checkpoint of the run that they name.
 
     The run is named by the first argument after the command, by `--ckpt_path`, or by `--config RUN/config.yaml`. If
-    the user did not name the checkpoint itself, one line says which checkpoint is used. The `ckpt_path` in the config of
-    a run is not used, because it is the checkpoint from which the run began.
+    the user did not name the checkpoint itself, one line says which checkpoint is used. The `ckpt_path` in the config
+    of a run is not used, because it is the checkpoint from which the run began.
 
     Raises:
         ConfigError: if there is no such run, or if it contains no checkpoint.
