@@ -63,7 +63,7 @@ def write(rows: pd.DataFrame, path: Path) -> None:
 def lines(rows: pd.DataFrame) -> Iterator[str]:
     """Yield one line per image: its path or index, its class, and its confidence."""
     for name, label, confidence in zip(rows.iloc[:, 0], rows["class"], rows["confidence"], strict=True):
-        yield f"{name}: {label} {confidence:.1%}"
+        yield f"{name}: {label} ({confidence:.1%})"
 
 
 def _encodable(text: str) -> str:

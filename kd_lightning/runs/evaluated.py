@@ -41,7 +41,7 @@ def report_starting_weights(config: Namespace, method: StudentModule) -> None:
     if config.get("ckpt_path") or not student:
         return
     weights = student.get("checkpoint") or f"the pretrained weights of {student.get('name')}"
-    line = f"ckpt_path: it is not given, so the student has the weights of model.student: {weights}"
+    line = f"no checkpoint of a run is used: the student has the weights of model.student ({weights})"
     if method.student.fresh_classifier and method.trains_classifier:
         line += "; its classifier is new and random, so its classes mean nothing"
     rank_zero_info(line)

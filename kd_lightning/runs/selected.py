@@ -61,7 +61,9 @@ def selected(path: str | os.PathLike[str], field: str = "run", *, student: bool 
     try:
         given = resolve(path, field)
     except ConfigError as error:
-        raise ConfigError(f"{error}{_nearest(expand(path).parent, 'newest runs')}") from error
+        runs = _nearest(expand(path).parent, "newest runs")
+        line = str(error).partition("; choices: ")[0] if runs else str(error)  # all files of the folder
+        raise ConfigError(f"{line}{runs}") from error
     if given.is_dir() or given.name == CONFIG:
         folder = given if given.is_dir() else given.parent
         return _in_folder(folder, field, student)
