@@ -64,7 +64,7 @@ def error(args: list[str], capfd: pytest.CaptureFixture) -> str:
 
 def test_predict_reads_any_folder(run: Path, digits: Path, caplog: pytest.LogCaptureFixture) -> None:
     main(["predict", str(run), f"--data.path={digits}", *FAST])
-    printed = capfd.readouterr().err
+    printed = caplog.text
     assert "best.ckpt is used, the selected checkpoint of the run" in printed
     assert f"accuracy {recorded(run):.2%} on the 360 images with a label" in printed
     table = rows(run / "predictions/digits/predictions.csv")
