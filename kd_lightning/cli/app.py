@@ -25,6 +25,8 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation import Evaluator
 from kd_lightning.io import noise
 from kd_lightning.io.schema import SCHEMA
+from kd_lightning.runs import evaluated
+from kd_lightning.runs.arguments import with_run
 from kd_lightning.runs.checkpoint_io import check_checkpoint
 from kd_lightning.runs.directory import RESUME_ENV_VAR, Run
 from kd_lightning.runs.resume import check_config_matches, resume_path
@@ -39,10 +41,13 @@ DEFAULTS = {
 
 
 class CLI(LightningCLI):
-    """Lightning's CLI. If `only` is given, the parsers of all other subcommands are not built; each takes 0.1 s."""
+    """Lightning's CLI. If `only` is given, the parsers of all other subcommands are not built; each takes 0.1 s.
 
-    def __init__(self, only: str | None = None, **kwargs: Any) -> None:
-        self.only = only
+    If `images` is given, `predict` reads these images instead of those of the data set in the config.
+    """
+
+    def __init__(self, only: str | None = None, images: list[str] | None = None, **kwargs: Any) -> None:
+        self.only, self.images = only, images
         super().__init__(**kwargs)
 
     def subcommands(self) -> dict[str, set[str]]:
@@ -75,6 +80,10 @@ class CLI(LightningCLI):
         check(command, config)
         if config.get("ckpt_path") is not None:
             config.ckpt_path, config.weights_only = check_checkpoint(config.ckpt_path, fits=command == "fit"), True
+        if command not in (None, "fit"):
+            evaluated.use_weights(config)
+        if self.images:
+            config.data = evaluated.new_images(config, self.images)
         if self.resume_path:
             check_config_matches(self.resume_path, yaml.safe_load(self._parser(command).dump(config, skip_none=False)))
             self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
@@ -107,6 +116,9 @@ class CLI(LightningCLI):
             all_callbacks += [self.watch, *checkpoints, self.stop]
             kwargs |= {"default_root_dir": folder, "logger": assembly.loggers_of(trainer, loggers)}
         else:
+            evaluated.report_starting_weights(self.config[self.subcommand], self.model)
+            if self.subcommand == "predict":
+                self._get(self.config_init, "predictions").run = evaluated.folder_of(self.config[self.subcommand])
             data.checks = [evaluator.prepare for evaluator in evaluators] if self.subcommand == "test" else data.checks
             kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}
         try:
@@ -150,6 +162,10 @@ class CommandCLI(CLI):
 def run(name: str, command: Command, args: ArgsType) -> LightningCLI:
     """Run a command of kind `lightning` or `on_config`."""
     noise.silence()
+    images = None
+    if command.takes_run and isinstance(args, list) and args[0] == name:
+        args, images = with_run(args)
+        name = args[0]  # `embed` is `predict` with other settings
     on_config, only = command.kind == "on_config", name if isinstance(args, list) and args[0] == name else None
     kwargs: dict[str, Any] = {
         "model_class": StudentModule,
@@ -165,6 +181,6 @@ def run(name: str, command: Command, args: ArgsType) -> LightningCLI:
     }
     try:
         with callbacks.PreemptionHandler():
-            return CommandCLI(command.load(), **kwargs) if on_config else CLI(only=only, **kwargs)
+            return CommandCLI(command.load(), **kwargs) if on_config else CLI(only=only, images=images, **kwargs)
     finally:
         os.environ.pop(RESUME_ENV_VAR, None)

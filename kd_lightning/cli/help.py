@@ -11,7 +11,19 @@ _COMMANDS = {
     "{name} --data.help ImageFolder": "arguments of a data set",
 }
 _TEXT = "The value of a field on the command line replaces that in a config. A later config replaces an earlier one."
-_CHECKPOINT = {"fit": "Checkpoint of a run, from which training resumes."}
+_RESUMES = (
+    "Path of the last.ckpt of an interrupted run, or `last`. With `last`, the run with the id run.id is resumed; if no "
+    "run has this id, a new run begins. With the path of another run's checkpoint, a new run begins with this state."
+)
+_EVALUATES = (
+    "Path of a run's folder, of its config.yaml, or of a .ckpt file in the folder. For the folder and its config.yaml, "
+    "the selected checkpoint of the run is used. With `null`, the weights of model.student are used."
+)
+_RUN = " RUN is a run's folder, its config.yaml, or a .ckpt file in the folder."
+_IMAGES = (
+    " With --data.path, the images of other folders, single images or lists of images (.txt, .csv) are read. The command "
+    "embed writes only embeddings."
+)
 _FIRST = ("model", "data", "run", "protocol", "speed", "guard")
 """Groups of fields in the order of the help; the fields of Lightning's Trainer and all others are below."""
 _TEXTS = {
@@ -26,9 +38,10 @@ def improve(parser: ArgumentParser, name: str) -> None:
     width = max(map(len, commands))
     lines = "\n".join(f"  python -m kd_lightning {command:<{width}}  {what}" for command, what in commands.items())
     # argparse would join the lines of the description
-    parser.usage = f"python -m kd_lightning {name} [--config FILE] [--FIELD VALUE] ...\n\nTo find arguments:\n{lines}"
-    parser.description = f"{COMMANDS[name].description} {_TEXT}"
-    texts = {**_TEXTS, "ckpt_path": _CHECKPOINT.get(name, "Checkpoint of a trained student.")}
+    given = "[--config FILE]" if name == "fit" else "[RUN]"
+    parser.usage = f"python -m kd_lightning {name} {given} [--FIELD VALUE] ...\n\nTo find arguments:\n{lines}"
+    parser.description = f"{COMMANDS[name].description} {_TEXT}{_RUN * (name != 'fit')}{_IMAGES * (name == 'predict')}"
+    texts = {**_TEXTS, "ckpt_path": _RESUMES if name == "fit" else _EVALUATES}
     for action in parser._actions:
         action.help = texts.get(action.dest, action.help)
     for group in parser._action_groups:

@@ -34,6 +34,8 @@ def main(args: "ArgsType" = None) -> Any:
             raise ConfigError(f"there is no command {name!r}{nearest(name, COMMANDS)}")
         command, prog = COMMANDS[name], f"python -m kd_lightning {name}"
         if command.kind in ("alone", "around_fit"):
+            if command.takes_run and len(args) > 1 and not args[1].startswith("-"):
+                args = [name, "--ckpt_path", *args[1:]]
             return run_class(command.load(), args[1:], prog=prog, around_fit=command.kind == "around_fit")
         with without_gc():
             from kd_lightning.cli.app import run

@@ -14,6 +14,8 @@ class Command(NamedTuple):
     kind: Literal["lightning", "on_config", "alone", "around_fit"]
     description: str
     class_path: str = ""
+    takes_run: bool = False
+    """Whether the first argument may be a run: its folder, its config.yaml, or a checkpoint in the folder."""
 
     def load(self) -> type:
         """Import and return the class, whose path is relative to `kd_lightning.commands`."""
@@ -23,12 +25,13 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "fit": Command("lightning", "Train a student with a method, then test it."),
-    "validate": Command("lightning", "Evaluate a checkpoint on the validation images."),
-    "test": Command("lightning", "Evaluate a checkpoint on the test images."),
-    "predict": Command("lightning", "Write logits and embeddings of images, computed with a checkpoint."),
+    "validate": Command("lightning", "Evaluate a run on its validation images.", takes_run=True),
+    "test": Command("lightning", "Evaluate a run on its test images.", takes_run=True),
+    "predict": Command("lightning", "Write the classes of images that a run's student predicts.", takes_run=True),
+    "embed": Command("lightning", "Write the embeddings of images, computed by a run's student.", takes_run=True),
     "repeat": Command("around_fit", "Run each of several configs with several seeds.", "repeat.Repeat"),
     "compare": Command("alone", "Compare finished runs in tables and on a page.", "compare.Compare"),
-    "export": Command("alone", "Export the student of a run to timm, ONNX and other formats.", "export.Export"),
+    "export": Command("alone", "Export a run's student to timm, ONNX and other formats.", "export.Export", True),
     "list": Command("alone", "List methods, data sets, networks and evaluators.", "list_classes.ListClasses"),
     "new-method": Command("alone", "Write the file, the test and the config of a new method.", "new_method.NewMethod"),
     "show-batch": Command("on_config", "Draw training images as the networks receive them.", "show_batch.Show"),
@@ -46,6 +49,10 @@ To find arguments:
   python -m kd_lightning COMMAND --help               arguments of a command
   python -m kd_lightning fit --model.help SP          arguments of a method
   python -m kd_lightning fit --data.help ImageFolder  arguments of a data set
+
+To use a finished run, where RUN is its folder:
+  python -m kd_lightning test RUN
+  python -m kd_lightning predict RUN --data.path FOLDER
 """
 
 

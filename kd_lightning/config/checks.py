@@ -82,7 +82,9 @@ def check(command: str | None, config: Namespace) -> None:
     if command in ("validate", "test", "predict") and not (
         config.get("ckpt_path") or student.checkpoint or student.pretrained
     ):
-        raise ConfigError(f"ckpt_path: {command} needs a trained student; give a run's checkpoint as --ckpt_path")
+        raise ConfigError(
+            f"ckpt_path: {command} needs a trained student; give the folder of a run, as in `{command} RUN`"
+        )
     if config.get("weights_only") is False:
         raise ConfigError("weights_only: false would let a checkpoint run code; remove this setting")
 

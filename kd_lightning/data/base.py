@@ -73,6 +73,8 @@ class ImageData(LoaderMixin, ABC):
     class_ids: list[str] = []
     """Names of the classes in the files (such as WordNet ids), if these names differ from `class_names`."""
     name: str
+    official_side: int | None = None
+    """Side in pixels of all images of a published data set."""
     labeled = True
     test_split: float
     """Share or number of the images that are the test split if the data set has none."""
@@ -327,6 +329,11 @@ class ImageData(LoaderMixin, ABC):
     def name_in_results(self) -> str:
         """Name in results.json. `compare` compares only runs whose data sets have the same name."""
         return self.name
+
+    @property
+    def name_of_predictions(self) -> str:
+        """Name of the images that `predict` reads, and of the folder with the predictions."""
+        return self.predict_split
 
     @property
     def has_validation(self) -> bool:

@@ -43,6 +43,7 @@ class CIFAR10(ImageData):
     num_classes = 10
     class_names = official_classes = cifar_classes.CIFAR10
     name = "cifar10"
+    official_side = 32
     official = datasets.CIFAR10
     labels_key = "labels"
 

@@ -20,10 +20,11 @@ class CINIC10(ImageFolder):
         ConfigError: if the folder has other classes.
     """
 
+    official_side = 32
     official = "airplane automobile bird cat deer dog frog horse ship truck".split()
 
     def __init__(self, *, path: str = "data/CINIC-10", **kwargs: Any) -> None:
-        super().__init__(path=path, size=32, **kwargs)
+        super().__init__(path=path, size=self.official_side, **kwargs)
         self.name = "cinic10"
         if self.class_names != self.official:
             raise ConfigError(

@@ -23,6 +23,7 @@ class Digits(ImageData):
     num_classes = 10
     class_names = [str(digit) for digit in range(10)]
     name = "digits"
+    official_side = 8
 
     def load(self, split: Split) -> StoredImages | None:
         if split == "val":

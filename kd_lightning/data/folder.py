@@ -41,9 +41,6 @@ class ImageFolder(ImageData):
         ConfigError: if the folder is missing, contains no images or no classes, or has splits with different classes.
     """
 
-    official_side: int | None = None
-    """Side in pixels of all images of a published data set."""
-
     def __init__(
         self,
         *,

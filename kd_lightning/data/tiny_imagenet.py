@@ -40,6 +40,7 @@ class TinyImageNet(ImageData):
     num_classes = 200
     class_names: list[str] = []
     name = "tiny-imagenet"
+    official_side = 64
 
     def __init__(self, *, path: str = "data/tiny-imagenet-200", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -102,7 +103,11 @@ class TinyImageNet(ImageData):
             raise ConfigError(f"data.path: {folder} contains no {split} images")
         labels, files = zip(*sorted(labelled), strict=True)
         return EncodedImages(
-            Files(folder, files), torch.tensor(labels), None, skip_unreadable=self.skip_unreadable, official_side=64
+            Files(folder, files),
+            torch.tensor(labels),
+            None,
+            skip_unreadable=self.skip_unreadable,
+            official_side=self.official_side,
         )
 
 

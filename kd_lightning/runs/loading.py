@@ -1,8 +1,6 @@
 """Load the method and the data of a run from its checkpoint and its config.yaml."""
 
-import json
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +22,8 @@ from kd_lightning.io.schema import check_schema
 from kd_lightning.models import Network, checkpoints
 from kd_lightning.runs.checkpoint_io import check_version
 from kd_lightning.runs.results import FILE as RESULTS
+from kd_lightning.runs.selected import CONFIG, result, selected
 
-CONFIG = "config.yaml"
 _ONLY_TRAINING = ("augmentations", "mixing", "neighbors", "views", "repeats")
 """Arguments of data modules that affect only training. `build` omits them, because they may name missing files."""
 
@@ -92,16 +90,18 @@ def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
     code. The function warns if the teacher's weights have changed since the run.
 
     Args:
-        path: path of a checkpoint in a run's folder, or path of the folder. For a folder, the checkpoint that
-            results.json names is used. If there is no such file, best.ckpt is used. If there is no best.ckpt either,
-            last.ckpt is used.
+        path: path of a run's folder, of its config.yaml, or of a checkpoint in the folder. For the folder and its
+            config.yaml, the selected checkpoint is used (`kd_lightning.runs.selected`). If the run has not finished, a
+            warning says which checkpoint is used.
         device: device of the networks (`cpu`, `cuda`).
 
     Raises:
         ConfigError: if the checkpoint or the config is missing or cannot be read, or if the two do not fit each other.
     """
-    resolved = resolve(path, "run")
-    checkpoint = find_checkpoint(resolved) if resolved.is_dir() else resolved
+    found = selected(path)
+    checkpoint = found.file
+    if found.instead:
+        rank_zero_warn(found.line("run"))
     if checkpoint.suffix == ".safetensors":
         raise ConfigError(f"run: {checkpoint} contains only a network; give the run's folder or the run's .ckpt")
     config_path = checkpoint.with_name(CONFIG)
@@ -109,7 +109,7 @@ def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
     state, facts = checkpoints.read(checkpoint, "run")
     check_version(checkpoint, "run")
     with torch.random.fork_rng(devices=[]):  # a new student draws random numbers; afterwards restore the generator
-        method, data = build(config, config_path)
+        method, data = build(with_weights(config, checkpoint), config_path)
     content = {"state_dict": state, "network": facts}
     try:
         method.on_load_checkpoint(content)
@@ -119,6 +119,19 @@ def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
     _check_teacher(method, checkpoint)
     data.prepare_data()
     return LoadedRun(checkpoint, config, method.to(device).eval(), data)
+
+
+def with_weights(config: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """Return a run's config in which the student has the weights of a checkpoint instead of its starting weights.
+
+    The file with the starting weights may be missing. If the student began with random weights, nothing is changed.
+    """
+    arguments = config["model"].get("init_args") or {}
+    student = arguments.get("student")
+    if not (isinstance(student, dict) and (student.get("pretrained") or student.get("checkpoint"))):
+        return config
+    student = {**student, "pretrained": False, "checkpoint": str(checkpoint.absolute())}
+    return {**config, "model": {**config["model"], "init_args": {**arguments, "student": student}}}
 
 
 def newest_run(folder: str | os.PathLike[str], name: str) -> Path:
@@ -137,42 +150,14 @@ def newest_run(folder: str | os.PathLike[str], name: str) -> Path:
     return max(named, key=lambda path: (path / RESULTS).stat().st_mtime)
 
 
-def _result(folder: Path, part: str, key: str) -> Any:
-    """Return a value from a run's results.json. Return None if the file is missing, damaged or without this value."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return json.loads(read_text(folder / RESULTS))[part][key]
-    return None
-
-
 def _check_teacher(method: StudentModule, checkpoint: Path) -> None:
     """Warn if the teacher's weights have changed since the run."""
-    recorded, teacher = _result(checkpoint.parent, "run", "teacher_fingerprint"), getattr(method, "teacher", None)
+    recorded, teacher = result(checkpoint.parent, "run", "teacher_fingerprint"), getattr(method, "teacher", None)
     if teacher is not None and isinstance(recorded, str) and teacher.fingerprint()[: len(recorded)] != recorded:
         rank_zero_warn(
             f"teacher: the weights of {teacher.name} are not the weights with which {checkpoint} was trained; restore "
             f"the original weights that {CONFIG} names"
         )
-
-
-def find_checkpoint(folder: Path, field: str = "run") -> Path:
-    """Return the path of the checkpoint in a run's folder that results.json names.
-
-    If there is no such file, return best.ckpt. If there is no best.ckpt either, return last.ckpt.
-
-    Raises:
-        ConfigError: if the folder contains no checkpoint. The message begins with `field`.
-    """
-    evaluated = _result(folder, "protocol", "checkpoint")
-    names = [
-        name for name in (evaluated, "best.ckpt", "last.ckpt") if isinstance(name, str) and Path(name).name == name
-    ]
-    checkpoint = next((folder / name for name in names if (folder / name).is_file()), None)
-    if checkpoint is None:
-        raise ConfigError(
-            f"{field}: {folder} contains no checkpoint ({' or '.join(dict.fromkeys(names))}); give the folder of a run "
-            "with a checkpoint"
-        )
-    return checkpoint
 
 
 def read_config(path: Path, field: str = "run") -> dict[str, Any]:

@@ -174,8 +174,8 @@ def test_refusals(run: Path, made: Path, tmp_path: Path, capfd: pytest.CaptureFi
     assert "ckpt_path is required" in refusal(["--format=timm"], capfd)
     assert "student.safetensors exists already" in refusal([*there, "--format=safetensors"], capfd)
     assert "nearest: best.ckpt" in refusal(["--ckpt_path", str(run / "best.ckp"), "--format=timm"], capfd)
-    assert "config.yaml is not a checkpoint" in refusal(
-        ["--ckpt_path", str(run / "config.yaml"), "--format=timm"], capfd
+    assert "results.json is not a checkpoint" in refusal(
+        ["--ckpt_path", str(run / "results.json"), "--format=timm"], capfd
     )
     above = refusal(["--ckpt_path", str(run.parent), "--format=timm"], capfd)
     assert f"runs below it: {run.name}" in above

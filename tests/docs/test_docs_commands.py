@@ -53,6 +53,7 @@ TINY = {
     " --trainer.enable_progress_bar=false --trainer.accelerator=cpu",
     "test": "--trainer.enable_progress_bar=false --trainer.accelerator=cpu",
     "predict": "--trainer.enable_progress_bar=false --trainer.accelerator=cpu",
+    "embed": "--trainer.enable_progress_bar=false --trainer.accelerator=cpu",
     "repeat": "--trainer.max_epochs=1 --trainer.limit_train_batches=2 --run.wandb=off --trainer.accelerator=cpu",
     "benchmarks.fit": "--rounds=1 --steps=1 --memory=false --trainer.accelerator=cpu --data.batch_size=16",
     "benchmarks.data": "--rounds=1 --seconds=0.05 --tables=[memory]",

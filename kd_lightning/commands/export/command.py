@@ -33,7 +33,7 @@ RECHECKED_IMAGES = sum(FIRST_BATCH_SIZES)
 
 
 class Export:
-    """Writes a finished run's student to files for other programs: `export --ckpt_path RUN --format onnx timm`.
+    """Writes a finished run's student to files for other programs: `export RUN --format onnx timm`.
 
     There are four formats. `student.safetensors` has the weights for `Network`. `timm/` is a folder for
     `timm.create_model`, with a model card; timm's transforms normalise the images. `student.pt2` (torch.export) and
@@ -42,8 +42,9 @@ class Export:
     contain facts about their origin.
 
     Args:
-        ckpt_path: path of a run's folder, or of a checkpoint or student.safetensors in this folder. If it is a folder,
-            the selected checkpoint of the run is exported.
+        ckpt_path: path of a run's folder, of its config.yaml, or of a checkpoint or student.safetensors in this folder.
+            For the folder and its config.yaml, the selected checkpoint of the run is exported. The path may also be
+            given without the name of the argument, directly after `export`.
         format: formats to write: one or several of safetensors, timm, torch_export and onnx. onnx needs
             `pip install 'kd_lightning[export]'`.
         path: output folder. Default: `export` in the run's folder.

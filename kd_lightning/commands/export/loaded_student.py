@@ -13,14 +13,11 @@ from torch import Tensor
 from kd_lightning.data import ImageData
 from kd_lightning.data.images import ImageDataset
 from kd_lightning.errors import ConfigError, nearest
-from kd_lightning.io.paths import resolve
 from kd_lightning.models import Network
 from kd_lightning.runs.results import FILE as RESULTS
+from kd_lightning.runs.selected import WEIGHTS, selected
 
-ENDINGS = (".ckpt", ".safetensors")
 CHUNK = 64
-DEPTHS = ("*", "*/*", "*/*/*")
-"""Patterns by which the folders of runs are found below another folder."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +62,28 @@ class LoadedStudent:
 
 
 def load(path: str, field: str = "ckpt_path") -> LoadedStudent:
-    """Load a run's student from the run's folder, or from a checkpoint or student.safetensors in this folder.
+    """Load a run's student from the run's folder, its config.yaml, or a checkpoint or student.safetensors in it.
 
     Raises:
         ConfigError: for a file that does not belong to a run, or if the data cannot be read.
     """
     from kd_lightning.runs import loading  # this module imports the parser, which few commands need
 
-    resolved = resolve(path, field)
-    checkpoint = _in_folder(resolved, field) if resolved.is_dir() else resolved
-    if checkpoint.suffix not in ENDINGS:
-        siblings = sorted(file.name for file in checkpoint.parent.iterdir() if file.suffix in ENDINGS)
+    found = selected(path, field, student=True)
+    checkpoint = found.file
+    if checkpoint.suffix not in WEIGHTS:
+        siblings = sorted(file.name for file in checkpoint.parent.iterdir() if file.suffix in WEIGHTS)
         raise ConfigError(f"{field}: {checkpoint} is not a checkpoint{nearest(checkpoint.name, siblings)}")
-    config_path = checkpoint.with_name(loading.CONFIG)
+    config_path = found.config
     config = loading.read_config(config_path, field)
     student = _student(config, config_path)
     with torch.random.fork_rng(devices=[]):
         arguments = {key: value for key, value in student.items() if key not in ("pretrained", "checkpoint", "dtype")}
         arguments.pop("num_classes", None)  # determined by the weights
         network = Network(**arguments, checkpoint=str(checkpoint.absolute()))
-        method, data = _built_without_teacher(config, config_path, student, checkpoint)
+        method, data = _built_without_teacher(
+            loading.with_weights(config, checkpoint), config_path, student, checkpoint
+        )
     data.batch_size, data.augmentations = 1, []  # any number of images, without augmentation
     data.prepare_data()
     knows_classes = method.trains_classifier and network.num_classes > 0
@@ -104,17 +103,6 @@ def resize(images: Tensor, side: int) -> Tensor:
     if images.shape[-2:] == (side, side):
         return images
     return F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
-
-
-def _in_folder(folder: Path, field: str) -> Path:
-    from kd_lightning.runs.loading import find_checkpoint
-
-    try:
-        return find_checkpoint(folder, field)
-    except ConfigError as error:
-        runs = sorted({file.parent for depth in DEPTHS for file in folder.glob(f"{depth}/*.ckpt")})
-        names = ", ".join(str(path.relative_to(folder)) for path in runs[:3])
-        raise ConfigError(f"{error}" + (f"; runs below it: {names}" if names else "")) from error
 
 
 def _student(config: dict[str, Any], path: Path) -> dict[str, Any]:

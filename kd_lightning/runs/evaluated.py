@@ -1,0 +1,80 @@
+"""The config of a command that evaluates a checkpoint, such as `test` and `predict`."""
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.utilities import rank_zero_info
+
+from kd_lightning.config.classes import import_class
+from kd_lightning.data.new_images import NewImages
+from kd_lightning.distillation import StudentModule
+from kd_lightning.errors import ConfigError
+from kd_lightning.io.paths import expand, resolve
+from kd_lightning.models import checkpoints
+from kd_lightning.runs.selected import is_run, result
+
+_KEPT = ("eval_batch_size", "num_workers", "on_error")
+"""Arguments of the run's data that also concern new images."""
+
+
+def use_weights(config: Namespace) -> None:
+    """Change a config so that the student is built with the weights of `ckpt_path`, and not with its starting weights.
+
+    The file with the starting weights may therefore be missing.
+    """
+    student = config.model.init_args.get("student")
+    if config.get("ckpt_path") and student and (student.get("checkpoint") or student.get("pretrained")):
+        student.checkpoint, student.pretrained = str(Path(config.ckpt_path).absolute()), False
+
+
+def folder_of(config: Namespace) -> Path:
+    """Return the folder of the run whose weights a command uses; the working directory if they are not of a run."""
+    weights = config.get("ckpt_path") or (config.model.init_args.get("student") or {}).get("checkpoint")
+    folder = expand(weights).parent if weights else Path()
+    return folder if is_run(folder) else Path()
+
+
+def report_starting_weights(config: Namespace, method: StudentModule) -> None:
+    """Print one line about weights that no checkpoint of a run replaces; nothing if `ckpt_path` is given."""
+    student = config.model.init_args.get("student")
+    if config.get("ckpt_path") or not student:
+        return
+    weights = student.get("checkpoint") or f"the pretrained weights of {student.get('name')}"
+    line = f"no checkpoint of a run is used: the student has the weights of model.student ({weights})"
+    if method.student.fresh_classifier and method.trains_classifier:
+        line += "; its classifier is new and random, so its classes mean nothing"
+    rank_zero_info(line)
+
+
+def new_images(config: Namespace, paths: list[str]) -> Namespace:
+    """Return the config of `NewImages`, which are prepared as the evaluation of the run prepares its images.
+
+    Args:
+        config: config of the command, with the data of the run.
+        paths: paths of folders, images or lists of images.
+
+    Raises:
+        ConfigError: if the size of the run's images is unknown.
+    """
+    given = config.ckpt_path or config.model.init_args.student.checkpoint
+    weights = resolve(given, "ckpt_path")
+    facts = checkpoints.read(weights, "ckpt_path")[1]
+    arguments = config.data.get("init_args") or Namespace()
+    size = _size(config.data.class_path, arguments, weights.parent) or facts.get("size")
+    if size is None:
+        raise ConfigError(
+            f"data.size: the size of the images with which {weights} was trained is unknown; give --data.size"
+        )
+    classes = {"num_classes": facts.get("num_classes"), "class_names": list(facts.get("class_names") or [])}
+    shape: dict[str, Any] = {"size": size, "crop_ratio": arguments.get("crop_ratio") or 1.0}
+    kept = {name: arguments[name] for name in _KEPT if arguments.get(name) is not None}
+    content = Namespace(paths=paths, **shape, **classes, **kept)
+    return Namespace(class_path=f"{NewImages.__module__}.{NewImages.__name__}", init_args=content)
+
+
+def _size(class_path: str, arguments: Namespace, folder: Path) -> int | None:
+    """Return the side of a run's images: as set in its config, as found by the run, or of the published data set."""
+    found = result(folder, "data", "side")
+    sizes = (arguments.get("size"), found, getattr(import_class(class_path), "official_side", None))
+    return next((size for size in sizes if type(size) is int and size > 0), None)
