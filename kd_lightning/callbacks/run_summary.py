@@ -62,6 +62,8 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     table = Table(show_header=False)
     counts = [f"{len(images):,} {split}" for split, images in data.datasets.items()]
     table.add_row("images", f"{data.name}: {', '.join(counts)}; {data.num_classes} classes")
+    if data.held_out:
+        table.add_row("held out", data.held_out)
     table.add_row("storage", ", ".join(f"{split} {images.origin}" for split, images in data.datasets.items()))
     table.add_row("batch", _batch(trainer, method, data))
     rate = f"{base_rate(trainer):.4g}"
