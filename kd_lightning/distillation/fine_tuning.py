@@ -123,7 +123,9 @@ class FineTuning(FrozenNetworks):
             last = f"epoch{'s' * (self.probe_epochs > 1)} up to epoch {self.probe_epochs}"
             rank_zero_info(f"probe_epochs: the {last} train only the classifier of the student ({count:,} parameters)")
         elif before and not self._probing:
-            rank_zero_info(f"probe_epochs: from epoch {self.current_epoch + 1} on, all layers of the student are trained")
+            rank_zero_info(
+                f"probe_epochs: from epoch {self.current_epoch + 1} on, all layers of the student are trained"
+            )
 
     @contextmanager
     def probing(self) -> Iterator[None]:
@@ -148,7 +150,9 @@ class FineTuning(FrozenNetworks):
         """
         if not self._probing:
             return total
-        return total + sum(value.reshape(-1)[:0].sum() for value in self.backbone_parameters if value.requires_grad).to(total)
+        return total + sum(value.reshape(-1)[:0].sum() for value in self.backbone_parameters if value.requires_grad).to(
+            total
+        )
 
     def drop_gradients(self) -> None:
         """Remove the gradients of 0, so that neither momentum nor weight decay changes an untrained backbone."""

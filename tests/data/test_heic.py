@@ -65,7 +65,7 @@ def test_a_folder_of_heic_alone_says_so(labeled: bool, unread: Path) -> None:
     Image.new("RGB", (8, 8), "white").save(unread / "dog" / "1.png")
     if labeled:
         with pytest.raises(
-            ConfigError, match=rf"cat contains no images \(it contains 1 .heic; pip install .*\), but eac"
+            ConfigError, match=r"cat contains no images \(it contains 1 .heic; pip install .*\), but eac"
         ):
             ImageFolder(path=str(unread), batch_size=2).setup("fit")
 

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, StepLR
 from kd_lightning import optim
 from kd_lightning.cli import main
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import KD, CoSS, SP, Supervised
+from kd_lightning.methods import KD, SP, CoSS, Supervised
 from kd_lightning.models import Network, checkpoints, classifier
 
 ROOT = Path(__file__).parents[2]
@@ -127,15 +127,30 @@ def cyclic(optimizer: torch.optim.Optimizer) -> CyclicLR:
 REFUSED: list[tuple[dict, str]] = [
     ({"head_lr_scale": 0.0}, "model.head_lr_scale: 0.0 is not above 0"),
     ({"probe_epochs": -1}, "model.probe_epochs: -1 is negative; 0 trains all layers from the start"),
-    ({"freeze": "backbone", "probe_epochs": 1}, "model.probe_epochs: the frozen backbone (model.freeze) is never trained;"),
-    ({"freeze": "backbone", "head_lr_scale": 2.0}, "model.head_lr_scale: 2 is given, but a frozen backbone (model.freeze)"),
+    (
+        {"freeze": "backbone", "probe_epochs": 1},
+        "model.probe_epochs: the frozen backbone (model.freeze) is never trained;",
+    ),
+    (
+        {"freeze": "backbone", "head_lr_scale": 2.0},
+        "model.head_lr_scale: 2 is given, but a frozen backbone (model.freeze)",
+    ),
     ({"freeze": "backbone", "random": True}, "model.freeze: the backbone of cifar_resnet8 has random weights; give"),
     ({"probe_epochs": 1, "random": True}, "model.probe_epochs: the backbone of cifar_resnet8 has random weights; give"),
-    ({"freeze": "backbone", "kind": CoSS}, "model.freeze: CoSS trains no classifier, because no term reads its logits;"),
+    (
+        {"freeze": "backbone", "kind": CoSS},
+        "model.freeze: CoSS trains no classifier, because no term reads its logits;",
+    ),
     ({"probe_epochs": 1, "kind": SP, "ce_weight": 0.0}, "model.probe_epochs: SP trains no classifier, because no term"),
     ({"head_lr_scale": 2.0, "kind": CoSS}, "model.head_lr_scale: CoSS trains no classifier, because no term reads"),
-    ({"freeze": "backbone", "classes": 0}, "model.freeze: Supervised trains no classifier, because the student has none;"),
-    ({"head_lr_scale": 2.0, "lr_scheduler": one_cycle}, "model.head_lr_scale: OneCycleLR sets one learning rate for all"),
+    (
+        {"freeze": "backbone", "classes": 0},
+        "model.freeze: Supervised trains no classifier, because the student has none;",
+    ),
+    (
+        {"head_lr_scale": 2.0, "lr_scheduler": one_cycle},
+        "model.head_lr_scale: OneCycleLR sets one learning rate for all",
+    ),
     ({"head_lr_scale": 2.0, "lr_scheduler": cyclic}, "model.head_lr_scale: CyclicLR sets one learning rate for all"),
 ]
 
@@ -154,11 +169,15 @@ def test_what_cannot_be_trained_is_refused(kwargs: dict, line: str, tmp_path: Pa
 
 def test_probing_for_the_whole_run_is_refused(tmp_path: Path) -> None:
     built = method(Supervised, student=student(tmp_path), probe_epochs=3)
-    with pytest.raises(ConfigError, match=r"model.probe_epochs: 3 of 3 epochs \(trainer.max_epochs\) would never train"):
+    with pytest.raises(
+        ConfigError, match=r"model.probe_epochs: 3 of 3 epochs \(trainer.max_epochs\) would never train"
+    ):
         fit(built, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "deit_tiny_distilled_patch16_224", "vgg11", "convnext_atto", "levit_128s"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "deit_tiny_distilled_patch16_224", "vgg11", "convnext_atto", "levit_128s"]
+)
 def test_the_classifier_of_a_network(name: str) -> None:
     """All its layers, one or two, are those that timm replaces for other classes."""
     model = Network(name, num_classes=10).model
