@@ -76,7 +76,7 @@ def adapted(line: str) -> list[str]:
     for text, other in SUBSTITUTES.items():
         line = line.replace(text, other)
     for name, epochs in EPOCHS.items():
-        line = re.sub(rf"\\.{name} \\d+", f".{name} {epochs}", line)
+        line = re.sub(rf"\.{name} \d+", f".{name} {epochs}", line)
     program, args = shlex.split(line)[:3], shlex.split(line)[3:]
     assert program == ["python", "-m", "kd_lightning"]
     args = [arg.replace("~", str(Path.home())) if arg.startswith("~") else arg for arg in args]
