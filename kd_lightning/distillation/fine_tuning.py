@@ -1,4 +1,4 @@
-"""FineTuning: train only the student's classifier, in all or in the first epochs, or with a learning rate of its own."""
+"""FineTuning: train only the student's classifier, in all or the first epochs, or with a learning rate of its own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,8 +42,8 @@ class FineTuning(FrozenNetworks):
             )
         if freeze and head_lr_scale != 1:
             raise ConfigError(
-                f"model.head_lr_scale: {head_lr_scale:g} is given, but a frozen backbone (model.freeze) has no learning "
-                "rate; set the rate of the classifier as model.optimizer.lr"
+                f"model.head_lr_scale: {head_lr_scale:g} is given, but a frozen backbone (model.freeze) has no "
+                "learning rate; set the rate of the classifier as model.optimizer.lr"
             )
         self.freeze, self.probe_epochs, self.head_lr_scale = freeze, probe_epochs, head_lr_scale
 
@@ -99,8 +99,8 @@ class FineTuning(FrozenNetworks):
             )
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             raise ConfigError(
-                "model.probe_epochs: the strategy distributes the weights of the student, which must stay complete; set "
-                "trainer.strategy to ddp"
+                "model.probe_epochs: the strategy distributes the weights of the student, which must stay complete; "
+                "set trainer.strategy to ddp"
             )
 
     def train(self, mode: bool = True) -> "FineTuning":
@@ -124,7 +124,7 @@ class FineTuning(FrozenNetworks):
             rank_zero_info(f"probe_epochs: the {last} train only the classifier of the student ({count:,} parameters)")
         elif before and not self._probing:
             rank_zero_info(
-                f"probe_epochs: from epoch {self.current_epoch + 1} on, all layers of the student are trained"
+                f"probe_epochs: all layers of the student are trained from epoch {self.current_epoch + 1} on"
             )
 
     @contextmanager
@@ -150,9 +150,8 @@ class FineTuning(FrozenNetworks):
         """
         if not self._probing:
             return total
-        return total + sum(value.reshape(-1)[:0].sum() for value in self.backbone_parameters if value.requires_grad).to(
-            total
-        )
+        trained = (value for value in self.backbone_parameters if value.requires_grad)
+        return sum((value.reshape(-1)[:0].sum() for value in trained), total)
 
     def drop_gradients(self) -> None:
         """Remove the gradients of 0, so that neither momentum nor weight decay changes an untrained backbone."""

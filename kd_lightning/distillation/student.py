@@ -38,8 +38,8 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
             (Goyal et al. 2017). `sqrt`: in proportion to its square root, for Adam and its variants.
         freeze: With `backbone`, only the student's classifier is trained. The rest of the student keeps its weights and
             is in eval mode. The student needs trained weights.
-        probe_epochs: Number of first epochs that train only the classifier of a student with trained weights. All layers
-            are trained afterwards (linear probing, then fine-tuning; Kumar et al. 2022).
+        probe_epochs: Number of first epochs that train only the classifier of a student with trained weights. The later
+            epochs train all layers (linear probing, then fine-tuning; Kumar et al. 2022).
         head_lr_scale: Factor of the learning rate of the student's classifier. All other layers have the learning rate
             of the optimizer. A schedule keeps the ratio.
     """

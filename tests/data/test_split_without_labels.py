@@ -90,8 +90,8 @@ def test_what_is_held_out_is_said_once(tmp_path: Path, monkeypatch: pytest.Monke
     root = fill(tmp_path / "photos", "", *CLASSES)
     paths_of(root, labeled=False)
     assert said == [
-        f"data.labeled: false holds out 6 test images (drawn from the folders in {root} by data.test_split 0.2), and 10 "
-        f"images of {root} outside of its folders, as in a run with labels; data.test_split 0 uses every image"
+        f"data.labeled: false holds out 6 test images (drawn from the folders in {root} by data.test_split 0.2), and "
+        f"10 images of {root} outside of its folders, as in a run with labels; data.test_split 0 uses every image"
     ]
 
 
