@@ -179,10 +179,28 @@ class WarmupMultiStep(RunSchedule):
         return self.gamma ** sum(epoch > m - 1e-6 for m in epochs)  # in floating point, 0.55 * 100 is more than 55
 
 
+def groups(parameters: Iterable[Tensor], head: Iterable[Tensor], head_scale: float) -> list[Any]:
+    """Return the trained parameters for an optimizer, the head with a learning rate of its own.
+
+    Args:
+        parameters: all parameters, of which only those that require a gradient are returned.
+        head: parameters whose learning rate is scaled.
+        head_scale: factor of their learning rate. With 1, there is only one group of parameters.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if head_scale == 1:
+        return trained
+    heads = {id(parameter) for parameter in head}
+    return [
+        {"params": [parameter for parameter in trained if id(parameter) not in heads]},
+        {"params": [parameter for parameter in trained if id(parameter) in heads], "lr_scale": head_scale},
+    ]
+
+
 def scale_rates(optimizer: Optimizer, factor: float) -> None:
-    """Multiply all learning rates of an optimizer by a factor. Call this before a schedule is built."""
+    """Multiply the learning rates by a factor and by those of `groups`. Call this once, before a schedule is built."""
     for group in optimizer.param_groups:
-        group["lr"] *= factor
+        group["lr"] *= factor * group.get("lr_scale", 1)
 
 
 def base_rate(trainer: Trainer) -> float:
@@ -193,19 +211,20 @@ def base_rate(trainer: Trainer) -> float:
 
 def set_base_rate(trainer: Trainer, rate: float) -> None:
     """Set the learning rate without the factor of the schedule, for all parameters of a trainer's optimizer."""
-    for group in trainer.optimizers[0].param_groups:
+    bases = [rate * group.get("lr_scale", 1) for group in trainer.optimizers[0].param_groups]
+    for group, base in zip(trainer.optimizers[0].param_groups, bases, strict=True):
         before = group.get("initial_lr", group["lr"])
-        group["lr"] = rate * group["lr"] / before if before else rate
-        group["initial_lr"] = rate
+        group["lr"] = base * group["lr"] / before if before else base
+        group["initial_lr"] = base
     rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
-    trainer.lightning_module.base_rates = [rate] * len(rates)
+    trainer.lightning_module.base_rates = bases
     for config in trainer.lr_scheduler_configs:
         if hasattr(config.scheduler, "base_lrs"):
-            config.scheduler.base_lrs = [rate] * len(rates)
+            config.scheduler.base_lrs = [*bases]
             config.scheduler._last_lr = rates
 
 
-def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: Iterable[Tensor]) -> str:
+def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: list[Any]) -> str:
     """Build an optimizer and its schedule once, so that wrong settings raise an error before the run starts.
 
     Returns:
@@ -217,6 +236,7 @@ def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: Iterab
     """
     try:
         built = optimizer(parameters)
+        scale_rates(built, 1)
         schedule = lr_scheduler(built)
     except (ValueError, TypeError) as error:
         if isinstance(error, ConfigError):
@@ -232,6 +252,13 @@ def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: Iterab
             "model.lr_scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau does not know which value it reads; set "
             "class_path to lightning.pytorch.cli.ReduceLROnPlateau, and its argument monitor, for example to val/acc"
         )
+    first, *others = built.param_groups
+    rates = [group.get("initial_lr", group["lr"]) / group.get("lr_scale", 1) for group in (first, *others)]
+    if not all(math.isclose(rate, rates[0], rel_tol=1e-6) for rate in rates):
+        raise ConfigError(
+            f"model.head_lr_scale: {type(schedule).__name__} sets one learning rate for all parameters; choose another "
+            "schedule, or remove model.head_lr_scale"
+        )
     return type(built).__name__
 
 
@@ -242,7 +269,7 @@ def configure(method: LightningModule) -> dict[str, Any]:
         ConfigError: if the schedule does not fit the length of the run, or if it reads a value that is not logged.
     """
     trainer = method.trainer
-    optimizer = method.optimizer([parameter for parameter in method.parameters() if parameter.requires_grad])
+    optimizer = method.optimizer(groups(method.parameters(), method.classifier_parameters, method.head_lr_scale))
     method.rate_scale = _scale(method)
     scale_rates(optimizer, method.rate_scale)
     schedule = method.lr_scheduler(optimizer)

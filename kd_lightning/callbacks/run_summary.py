@@ -65,12 +65,21 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     table = Table(show_header=False)
     counts = [f"{len(images):,} {split}" for split, images in data.datasets.items()]
     table.add_row("images", f"{data.name}: {', '.join(counts)}; {data.num_classes} classes")
+    if data.held_out:
+        table.add_row("held out", data.held_out)
     table.add_row("storage", ", ".join(f"{split} {images.origin}" for split, images in data.datasets.items()))
     table.add_row("batch", _batch(trainer, method, data))
     rate = f"{base_rate(trainer):.4g}"
     if method.lr_batch_size:
         rate += f", {method.lr_scaling} scaling of the rate for {method.lr_batch_size} images"
+    if method.head_lr_scale != 1:
+        rate += f", {method.head_lr_scale:g} times this rate for the classifier"
     table.add_row("learning rate", rate)
+    if method.freeze:
+        table.add_row("fine-tuning", "only the classifier is trained; the backbone is frozen")
+    elif method.probe_epochs:
+        epochs = f"{method.probe_epochs} epoch{'s' * (method.probe_epochs > 1)}"
+        table.add_row("fine-tuning", f"{epochs} of the classifier alone, then of all layers")
     table.add_row("length", f"{_length(trainer)}, precision {trainer.precision}")
     protocol = next((c for c in trainer.callbacks if isinstance(c, Protocol)), None)
     if protocol is not None:

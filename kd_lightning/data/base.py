@@ -80,6 +80,8 @@ class ImageData(LoaderMixin, ABC):
     """Share or number of the images that are the test split if the data set has none."""
     test_split_advice = {"field": "data.test_split"}
     """Arguments of `stratified_split` for the error if the images cannot be divided in this way."""
+    held_out = ""
+    """Description of the images that a run without labels does not use, for the overview at its start."""
     tested = False
     """Whether `fit` ends with the test, so that the test images are checked before the first step."""
 
@@ -281,7 +283,7 @@ class ImageData(LoaderMixin, ABC):
             rank_zero_warn(f"data: {len(absent)} of {total} classes have no training images, for example {absent[0]!r}")
         if not self._crops_from_files(train):
             train = self._in_memory(train)  # before splitting, so that all splits share one cache
-        if lost := classes - {*train.labels.tolist()}:
+        if self.labeled and (lost := classes - {*train.labels.tolist()}):
             raise ConfigError(
                 f"data.on_error: none of the training images of the class {self.class_names[min(lost)]!r} can be read; "
                 "repair these images, or remove the class"
@@ -302,6 +304,8 @@ class ImageData(LoaderMixin, ABC):
         return images.subset(train if split == "train" else test)
 
     def _draw(self, images: ImageDataset, rows: Tensor, share: float, field: str, hint: str) -> tuple[Tensor, Tensor]:
+        if not self.labeled and images.labels.max() >= 0:
+            hint = f"{hint}, and data.test_split 0 draws them without regard to their folders or labels"
         return stratified_split(images.labels, rows, share, seed=self.split_seed, field=f"data.{field}", hint=hint)
 
     def _crops_from_files(self, images: ImageDataset) -> bool:
@@ -323,6 +327,8 @@ class ImageData(LoaderMixin, ABC):
         if isinstance(images, EncodedImages):
             images.origin = f"decoded by {self.workers} workers" if self.workers else "decoded on access"
         images.seed = self.seed
+        if not self.labeled:  # until here, the names of class folders are labels by which images are held out
+            images.labels = torch.full_like(images.labels, -1)
         return images
 
     @property

@@ -17,7 +17,7 @@ from kd_lightning.batch import LARGEST_SIDE, Batch
 from kd_lightning.data import cache
 from kd_lightning.data.augmentations import RandomResizedCrop, view_keys
 from kd_lightning.data.decode import as_tensor, center_square, crop_resized, dimensions, open_rgb
-from kd_lightning.data.formats import Source, UnreadableError
+from kd_lightning.data.formats import READS_HEIC, Source, UnreadableError
 from kd_lightning.data.images import ImageDataset, StoredImages
 from kd_lightning.data.levels import none_readable
 from kd_lightning.errors import ConfigError
@@ -194,7 +194,7 @@ class EncodedImages(ImageDataset):
         Raises:
             ConfigError: if an image is unreadable and unreadable images are not skipped.
         """
-        facts = f"{self.sources.fingerprint()} {self.size} {self.crop_ratio} {cache.VERSION}"
+        facts = f"{self.sources.fingerprint()} {self.size} {self.crop_ratio} {cache.VERSION}{' heic' * READS_HEIC}"
         array, bad, origin = cache.decoded(
             f"{name}-{sha256(facts.encode()).hexdigest()[:20]}", (len(self), 3, *self.shape), self._fill
         )

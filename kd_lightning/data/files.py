@@ -1,6 +1,7 @@
 """Find image files in a folder and store their paths compactly."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from hashlib import sha256
@@ -10,10 +11,15 @@ from typing import Self
 import numpy as np
 from torch import Tensor
 
-from kd_lightning.data.formats import problem_of
+from kd_lightning.data.formats import HEIC_ADVICE, READS_HEIC, problem_of
 from kd_lightning.errors import ConfigError
 
-SUFFIXES = frozenset(".jpg .jpeg .png .ppm .pgm .bmp .tif .tiff .webp .gif .jp2 .avif".split())
+HEIC_SUFFIXES = frozenset(".heic .heif .hif".split())
+SUFFIXES = frozenset(".jpg .jpeg .png .ppm .pgm .bmp .tif .tiff .webp .gif .jp2 .avif".split()) | (
+    HEIC_SUFFIXES if READS_HEIC else frozenset()
+)
+_MOST_KINDS = 5
+"""Number of extensions of other files that a message names."""
 
 
 class Files(Sequence[Path]):
@@ -89,6 +95,22 @@ def find_images(folder: Path, field: str = "data.path") -> tuple[list[str], list
             is_image = not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
             (images if is_image else others).append(name if relative == "." else f"{relative}/{name}")
     return sorted(images, key=lambda path: path.split("/")), others
+
+
+def others_counted(others: Sequence[str]) -> str:
+    """Return the number of other files by extension, such as `12 .heic, 3 .mov`, and how HEIC files can be read."""
+    counts = Counter(map(_kind_of, others))
+    shown = sorted(counts, key=lambda kind: (-counts[kind], kind))[:_MOST_KINDS]
+    unread = sorted(HEIC_SUFFIXES & counts.keys() - SUFFIXES)
+    shown += [kind for kind in unread if kind not in shown]
+    rest = len(others) - sum(counts[kind] for kind in shown)
+    parts = [f"{counts[kind]:,} {kind}" for kind in shown] + ([f"{rest:,} others"] if rest else [])
+    return ", ".join(parts) + (f"; {HEIC_ADVICE}" if unread else "")
+
+
+def _kind_of(path: str) -> str:
+    name = os.path.basename(path)
+    return "hidden" if name.startswith(".") else os.path.splitext(name)[1].lower() or "without extension"
 
 
 def subfolders(folder: Path, field: str = "data.path") -> list[str]:

@@ -11,8 +11,18 @@ from PIL import ExifTags, Image, JpegImagePlugin, TiffImagePlugin, UnidentifiedI
 
 from kd_lightning.errors import one_line
 
+try:
+    from pillow_heif import HeifImageFile
+except ImportError:
+    HeifImageFile = None
+
 Source = Path | bytes
-FORMATS = ("JPEG_PIXELS", "PNG", "WEBP", "GIF", "BMP", "TIFF_PIXELS", "PPM", "JPEG2000", "AVIF")
+READS_HEIC = HeifImageFile is not None
+"""Whether HEIC files can be decoded. This needs the package pillow-heif."""
+HEIC_ADVICE = "pip install 'kd_lightning[heic]' reads HEIC files, or convert them to JPEG"
+FORMATS = ("JPEG_PIXELS", "PNG", "WEBP", "GIF", "BMP", "TIFF_PIXELS", "PPM", "JPEG2000", "AVIF") + (
+    ("HEIC_PIXELS",) if READS_HEIC else ()
+)
 """Pillow's names of the formats that are opened. The format of a file is read from its content, not from its name.
 
 Pillow would try further formats, some of which start other programs (EPS starts Ghostscript).
@@ -56,6 +66,24 @@ class _Tiff(TiffImagePlugin.TiffImageFile):
 Image.register_open("JPEG_PIXELS", _Jpeg, Image.OPEN["JPEG"][1])
 Image.register_open("TIFF_PIXELS", _Tiff, Image.OPEN["TIFF"][1])
 
+if READS_HEIC:
+
+    class _Heic(HeifImageFile):
+        """A HEIC file, which is always decoded at its full size and never replaced by a thumbnail in the file."""
+
+        def draft(self, mode: str | None, size: tuple[int, int] | None) -> None:
+            pass
+
+    Image.register_open("HEIC_PIXELS", _Heic, lambda start: _is_heic(start))
+
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+"""Brands of HEIC files (ISO/IEC 23008-12), which follow the marker `ftyp`."""
+
+
+def _is_heic(start: bytes) -> bool:
+    """Return whether a file that begins with these bytes is a HEIC file."""
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
+
 
 @contextmanager
 def opened(source: Source) -> Iterator[Image.Image]:
@@ -75,10 +103,13 @@ def opened(source: Source) -> Iterator[Image.Image]:
                 stream, size = stack.enter_context(source.open("rb")), facts.st_size
             if not size:
                 raise UnreadableError(EMPTY)
+            start = stream.read(12)
             yield stack.enter_context(Image.open(stream, formats=FORMATS))
     except UnreadableError:
         raise
     except UnidentifiedImageError as error:
+        if not READS_HEIC and _is_heic(start):
+            raise UnreadableError(f"it is a HEIC file; {HEIC_ADVICE}") from error
         names = ", ".join(name.removesuffix("_PIXELS") for name in FORMATS)
         raise UnreadableError(f"its content is not an image of a supported format: {names}") from error
     except Exception as error:  # damaged files make Pillow raise almost any exception
@@ -97,6 +128,8 @@ def problem_of(mode: int, size: int) -> str:
 
 def turn(image: Image.Image) -> Image.Transpose | None:
     """Return how an image must be turned to be upright according to its metadata; None if they contain no rotation."""
+    if image.format == "HEIF":  # libheif has already turned it
+        return None
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # damaged metadata

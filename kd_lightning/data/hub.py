@@ -90,10 +90,12 @@ class HFDataset(ImageData):
             are held out.
         test: Name of the test split. Default: `test`, or `validation` if there is no `test`.
         test_split: Share of the training split (or, from 1, the number of its images) that is the test split if the
-            data set has no other split. It is stratified by class, and drawn with `split_seed`.
+            data set has no other split. It is stratified by class, and drawn with `split_seed`. With 0, which is valid
+            only if `labeled` is false, every image is used.
         size: Side in pixels to which all images are resized. Default: images are not resized.
         crop_ratio: Share of the resized side that the crop of the centre keeps. Random crops do not use this argument.
-        labeled: Whether labels are used.
+        labeled: Whether labels are used. If false, the column of labels only decides which images are held out as
+            `test_split`, as with labels. Without such a column, every image is used.
         num_classes: Number of outputs of the student's classifier if there are no labels.
         **kwargs: Arguments of every data set.
 
@@ -121,7 +123,8 @@ class HFDataset(ImageData):
     ) -> None:
         super().__init__(**kwargs)
         self.labeled, self.size, self.crop_ratio = labeled, size, crop_ratio
-        check_positive(**{"data.test_split": test_split})
+        if labeled or test_split:
+            check_positive(**{"data.test_split": test_split})
         self.tables, self.test_split = _open(path, config), test_split
         default_test = next((name for name in ("test", "validation", "valid", "val") if name in self.tables), "test")
         only_train = test is None and {*self.tables} == {train}
@@ -136,15 +139,22 @@ class HFDataset(ImageData):
         features = self.tables[train].features
         images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
         self.image_column = _column("image_column", image_column, images, images)
-        if not labeled:
-            self.class_names, self.num_classes = [], num_classes or 0
-            return
         default_columns = [name for name in ("label", "fine_label", "labels") if name in features]
         other_columns = [name for name in features if name not in images]
-        self.label_column = _column("label_column", label_column, default_columns[:1], other_columns)
-        feature = features[self.label_column]
-        values = {*self._unique(train)} - {None}
-        self.values = range(feature.num_classes) if hasattr(feature, "names") else sorted(values)
+        self.label_column = None
+        if labeled or (label_column and test_split):
+            self.label_column = _column("label_column", label_column, default_columns[:1], other_columns)
+        elif test_split:
+            scalars = (name for name in default_columns if type(features[name]).__name__ in ("ClassLabel", "Value"))
+            self.label_column = next(scalars, None)
+        if self.label_column:
+            feature = features[self.label_column]
+            values = {*self._unique(train)} - {None}
+            self.values = range(feature.num_classes) if hasattr(feature, "names") else sorted(values)
+        if not labeled:
+            self.class_names, self.num_classes = [], num_classes or 0
+            self.test_split_advice = {**self.test_split_advice, "hint": "0 uses every image and holds out none"}
+            return
         self.class_names = list(feature.names) if hasattr(feature, "names") else [str(value) for value in self.values]
         self.num_classes = len(self.class_names)
         if self.num_classes < 2:
@@ -167,21 +177,24 @@ class HFDataset(ImageData):
         return self.splits["val"] is not None or super().has_validation
 
     def load(self, split: Split) -> EncodedImages | None:
-        name = self.splits[split if self.labeled or split == "val" else "train"]
-        if name is None and split == "val":
+        name = self.splits[split]
+        if split == "val" and (name is None or name not in self.tables):
             return None
-        undivided = self.labeled and self.splits["test"] is None and split != "val"
-        name = name or self.splits["train"]
-        table = self.tables[name]
+        undivided = self.splits["test"] is None and split != "val" and self.label_column
+        table = self.tables[name if name in self.tables else self.splits["train"]]
         labels = torch.full((len(table),), -1)
-        if self.labeled:
+        if self.label_column:
             label_of = {value: label for label, value in enumerate(self.values)}
-            labels = torch.tensor([label_of[value] for value in table[self.label_column]])
+            labels = torch.tensor([label_of.get(value, -1) for value in table[self.label_column]])
         sources = Table(table.select_columns([self.image_column]), self.image_column, torch.arange(len(table)))
         images = EncodedImages(
             sources, labels, self.size, crop_ratio=self.crop_ratio, skip_unreadable=self.skip_unreadable
         )
-        return self.part(images, split) if undivided else images
+        part = self.part(images, split) if undivided else images
+        if split == "train" and not self.labeled and len(part) < len(images):
+            count, share = len(images) - len(part), f"data.test_split {self.test_split:g}"
+            self.held_out = f"{count:,} test images (by {share}, as in a run with labels; 0 uses every image)"
+        return part
 
 
 def _open(path: str, config: str | None) -> dict[str, Any]:

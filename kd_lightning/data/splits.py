@@ -43,6 +43,6 @@ def stratified_split(
         )
     except ValueError as error:
         raise ConfigError(
-            f"{field}: {share:g} cannot be drawn stratified by class ({error}); give another number or share"
+            f"{field}: {share:g} cannot be drawn stratified by class ({error}); give another number or share; {hint}"
         ) from error
     return torch.from_numpy(remaining).sort().values, torch.from_numpy(drawn).sort().values

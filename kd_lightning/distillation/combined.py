@@ -35,7 +35,7 @@ class Combined(Distiller):
             term.
         kd_temperature: Temperature of both softmaxes of the soft targets.
         **kwargs: Arguments of every distiller: teacher, check_teacher, gather, student, optimizer, lr_scheduler,
-            lr_batch_size and lr_scaling.
+            lr_batch_size, lr_scaling, freeze, probe_epochs and head_lr_scale.
 
     Raises:
         ConfigError: if the list of parts is empty, if two parts have the same class, if a part sets an argument of the

@@ -40,7 +40,8 @@ class Distiller(StudentModule, ABC):
             separately. The argument applies to SP, RKD, PKT, DIST, the space term of CoSS and the global term of
             TinTeM. It also applies to the samples that SEED adds to its queue and to the samples that STKD mixes. It
             has no effect on other methods.
-        **kwargs: Arguments of every method: student, ce_weight, optimizer, lr_scheduler, lr_batch_size and lr_scaling.
+        **kwargs: Arguments of every method: student, ce_weight, optimizer, lr_scheduler, lr_batch_size, lr_scaling,
+            freeze, probe_epochs and head_lr_scale.
 
     Raises:
         ConfigError: if the teacher has no weights, or if the method reads the teacher's logits and the numbers of
@@ -77,8 +78,7 @@ class Distiller(StudentModule, ABC):
         checks.check_teacher(type(self).__name__, self.student, self.teacher, logits=self.reads_teacher.logits)
         self.check_terms(ce_weight=self.ce_weight, kd_weight=self.kd_weight)
         if not self.trains_classifier:  # DistributedDataParallel would wait for gradients that are never computed
-            heads = self.student.model.get_classifier()
-            for head in heads if isinstance(heads, tuple) else (heads,):  # DeiT's distilled networks have two
+            for head in self.classifier_parameters:
                 head.requires_grad_(False)
 
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:

@@ -34,6 +34,9 @@ class PartFactory(Protocol):
         lr_scheduler: LRSchedulerCallable = ...,
         lr_batch_size: int | None = ...,
         lr_scaling: Literal["linear", "sqrt"] = ...,
+        freeze: Literal["backbone"] | None = ...,
+        probe_epochs: int = ...,
+        head_lr_scale: float = ...,
     ) -> Distiller: ...
 
 

@@ -8,9 +8,8 @@ from typing import Any
 from kd_lightning import optim
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks
-from kd_lightning.distillation.frozen_networks import FrozenNetworks
+from kd_lightning.distillation.fine_tuning import FineTuning
 from kd_lightning.distillation.unreached import freeze_unreached, without_gradient
-from kd_lightning.models import Network
 from kd_lightning.randomness import reseed
 
 
@@ -25,10 +24,9 @@ def once_per_run(hook: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-class RunHooks(FrozenNetworks):
+class RunHooks(FineTuning):
     """The hooks of `StudentModule` that run for the method itself, and not again for each of its parts."""
 
-    student: Network
     trained_by: str
     rate_scale: float = 1.0
     """Factor of the learning rates for the number of images per step (`lr_batch_size`)."""
@@ -55,6 +53,11 @@ class RunHooks(FrozenNetworks):
     @once_per_run
     def on_train_start(self) -> None:
         optim.rescale(self)  # BatchSizeFinder has changed the number of images per step
+        self.start_epoch()
+
+    @once_per_run
+    def on_train_epoch_start(self) -> None:
+        self.start_epoch()
 
     @once_per_run
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -70,6 +73,10 @@ class RunHooks(FrozenNetworks):
     def on_after_backward(self) -> None:
         if not (self.trainer.global_step or self.trainer.fit_loop.epoch_loop.batch_idx):
             checks.warn_about_idle_parameters(self, without_gradient(self))
+
+    @once_per_run
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        self.drop_gradients()
 
     def share_of_step(self, batch_idx: int) -> float:
         """Return the factor of the loss of a batch so that the gradients of a step are the mean over its batches.

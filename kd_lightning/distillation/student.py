@@ -36,6 +36,12 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
             Default: no scaling.
         lr_scaling: Rule by which `lr_batch_size` scales the learning rate. `linear`: in proportion to the batch size
             (Goyal et al. 2017). `sqrt`: in proportion to its square root, for Adam and its variants.
+        freeze: With `backbone`, only the student's classifier is trained. The rest of the student keeps its weights and
+            is in eval mode. The student needs trained weights.
+        probe_epochs: Number of first epochs that train only the classifier of a student with trained weights. The later
+            epochs train all layers (linear probing, then fine-tuning; Kumar et al. 2022).
+        head_lr_scale: Factor of the learning rate of the student's classifier. All other layers have the learning rate
+            of the optimizer. A schedule keeps the ratio.
     """
 
     min_views: int = 1
@@ -52,6 +58,9 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         lr_scheduler: LRSchedulerCallable = lambda optimizer: optim.WarmupCosine(optimizer),
         lr_batch_size: int | None = None,
         lr_scaling: Literal["linear", "sqrt"] = "linear",
+        freeze: Literal["backbone"] | None = None,
+        probe_epochs: int = 0,
+        head_lr_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if lr_batch_size is not None:
@@ -64,7 +73,9 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         # DistributedDataParallel does not synchronise the tensors of this list
         self._ddp_params_and_buffers_to_ignore: list[str] = []
-        self.trained_by = optim.try_to_build(optimizer, lr_scheduler, student.parameters())
+        self.set_fine_tuning(freeze=freeze, probe_epochs=probe_epochs, head_lr_scale=head_lr_scale)
+        groups = optim.groups(student.parameters(), self.classifier_parameters, head_lr_scale)
+        self.trained_by = optim.try_to_build(optimizer, lr_scheduler, groups)
         self.weights: dict[str, float] = {}
         """Weights of all terms. The key of each weight is the name of the argument that sets it."""
         self.set_weights(ce_weight=ce_weight)
@@ -93,6 +104,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         """Features of the student that a step computes, for `losses`, the cross-entropy and the soft targets."""
         if not any(self.weights.values()):
             raise ConfigError(f"{', '.join(self.weights)}: all weights are 0, so nothing is trained; set one above 0")
+        self.begin_fine_tuning()
 
     @property
     def reads(self) -> Reads:
@@ -147,11 +159,13 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         """
         checks.check_labels(self, data)
         checks.check_views(self, data)
+        self.check_epochs(data.trainer)
 
     def training_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Run the networks on their input images and return all weighted terms by name."""
         inputs = passes.as_inputs(self.inputs(batch))
-        features = self.run_networks(inputs)
+        with self.probing():
+            features = self.run_networks(inputs)
         further = {
             name: passes.run(declared.network, inputs.further.get(name, inputs.student), declared.reads)
             for name, declared in self.further.items()
@@ -184,7 +198,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         self.recorded.clear()
         terms = self.training_terms(batch)
         self.loss_terms = {name: term.detach() for name, term in terms.items()}
-        total = torch.stack(list(terms.values())).sum()
+        total = self.with_zero_gradients(torch.stack(list(terms.values())).sum())
         if self.recording:
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             values = {**self.recorded, **self.loss_terms, "loss": total.detach(), "lr": rate}

@@ -10,6 +10,13 @@ from kd_lightning.models.extraction import extract
 from kd_lightning.models.features import Reads
 
 
+def layers(model: nn.Module) -> list[nn.Module]:
+    """Return the classifiers of a model: one, two (distilled DeiT), or none if `num_classes` is 0."""
+    found = model.get_classifier()
+    found = [*found] if isinstance(found, tuple | list | nn.ModuleList) else [found]
+    return [layer for layer in found if isinstance(layer, nn.Module) and any(True for _ in layer.parameters())]
+
+
 def weight_and_bias(name: str, model: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Return the weight K,D and the bias K of a model's linear classifier. The bias is None if there is none.
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.nn import Parameter
 
+from kd_lightning import optim
 from kd_lightning.distillation import StudentModule
 from kd_lightning.distillation.unchanged import unchanged
 from kd_lightning.errors import ConfigError
@@ -77,8 +77,8 @@ def _check_form(expected: Any, given: Any, name: str, path: Path) -> None:
 
 
 def _check_optimizer(method: StudentModule, content: dict[str, Any], path: Path) -> None:
-    trained = [Parameter(value.detach()) for value in method.parameters() if value.requires_grad]
-    groups = method.optimizer(trained).param_groups
+    parameters = optim.groups(method.parameters(), method.classifier_parameters, method.head_lr_scale)
+    groups = method.optimizer(parameters).param_groups
     states = content["optimizer_states"]
     saved = states[0] if len(states) == 1 and isinstance(states[0], Mapping) else {}
     given, state = saved.get("param_groups"), saved.get("state")

@@ -67,6 +67,14 @@ def some_teacher(teacher: dict, data: str, path: Path) -> list[str]:
     return args
 
 
+def some_student(content: dict, path: Path) -> Path:
+    """Weights of no worth in place of those of an earlier run."""
+    student = content["model"]["init_args"]["student"]
+    network = Network(student["name"], num_classes=10, model_kwargs=student["model_kwargs"])
+    checkpoints.write(path, network.model.state_dict(), network.facts())
+    return path
+
+
 @every_config
 def test_every_config_resolves_to_given_and_default_values(file: Path) -> None:
     printed, given = resolve(file), yaml.safe_load(file.read_text())
@@ -132,6 +140,10 @@ def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
         args.append("--data.augmentations=cifar")  # the noise is no file to crop from
     if teacher := content["model"]["init_args"].get("teacher"):
         args += some_teacher(teacher, data, tmp_path / "teacher.safetensors")
+    if content["model"]["init_args"]["student"]["checkpoint"]:
+        args.append(f"--model.student.checkpoint={some_student(content, tmp_path / 'student.safetensors')}")
+    if content["model"]["init_args"]["probe_epochs"]:
+        args.append("--model.probe_epochs=1")
     if content["data"]["init_args"]["neighbors"]:
         args += ["--data.batch_size=16", f"--data.neighbors.path={tmp_path / 'table.safetensors'}"]
         main(["build-neighbors", *(arg for arg in args[1:] if not arg.startswith("--trainer.limit"))])

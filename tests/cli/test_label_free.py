@@ -33,7 +33,13 @@ def fit(tmp_path: Path, *args: str) -> object:
 
 
 def bare(path: Path, classes: int) -> list[str]:
-    data = [f"--data.path={path}", "--data.labeled=false", f"--data.num_classes={classes}", "--data.batch_size=50"]
+    data = [
+        f"--data.path={path}",
+        "--data.labeled=false",
+        "--data.test_split=0",
+        f"--data.num_classes={classes}",
+        "--data.batch_size=50",
+    ]
     return ["--data=ImageFolder", *data, "--data.augmentations=[]"]
 
 

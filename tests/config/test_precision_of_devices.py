@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kd_lightning.config import precision as module
 from kd_lightning.config.precision import check_precision
 from kd_lightning.errors import ConfigError
 
@@ -47,3 +48,20 @@ def test_apples_gpus_have_no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     check_precision("16-mixed", "mps")
     with pytest.raises(ConfigError, match="64-true is not supported on this mps"):
         check_precision("64-true", "mps")
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_bfloat16_on_a_cpu_without_it_is_said_to_be_slow(has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(module, "rank_zero_info", said.append)
+    capabilities = {"avx512_f": True, "avx512_bf16": has, "amx_bf16": False, "cpu_name": "bf16"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    for precision in (None, 32, "32-true", "64-true"):
+        check_precision(precision, "cpu")
+    assert said == []
+    check_precision("bf16", "cpu")
+    line = "trainer.precision: bf16 is slow on this CPU, which has no instructions for bfloat16"
+    assert said == [] if has else said == [f"{line}; --trainer.precision 32-true is faster"]
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    check_precision("bf16-mixed", "cpu")  # an older torch, which does not know
+    assert len(said) == (not has)

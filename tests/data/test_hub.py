@@ -102,7 +102,7 @@ def test_splits_by_other_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kwargs", [{}, {"memory_limit": 0, "num_workers": 0}])
 def test_without_labels(tmp_path: Path, kwargs: dict) -> None:
     path = write(tmp_path / "pets", train=["x", "y", "x"])
-    data = of(path, labeled=False, num_classes=7, size=2, val_split=0, **kwargs)
+    data = of(path, labeled=False, num_classes=7, size=2, val_split=0, test_split=0, **kwargs)
     assert (data.num_classes, data.class_names, data.has_validation) == (7, [], False)
     (batch,) = data.test_dataloader()
     assert batch.labels.tolist() == [-1, -1, -1]
@@ -128,7 +128,12 @@ def test_a_set_with_only_training_images(tmp_path: Path) -> None:
     assert "data.test_split: 0.0 is not above 0" in refusal(path, test_split=0.0)
     assert "data.test: " in refusal(path, test="test")
     assert "has no split 'test'" in refusal(path, test="test")
-    assert len(of(path, labeled=False, num_classes=3).datasets["test"]) == 30
+    unlabeled = of(path, split_seed=3, labeled=False, num_classes=3, val_split=0.25)
+    for split, images in of(path, split_seed=3, val_split=0.25).datasets.items():  # the same split, and no labels
+        assert torch.equal(unlabeled.datasets[split].indices, images.indices)
+        assert unlabeled.datasets[split].labels.eq(-1).all()
+    assert unlabeled.held_out.startswith("6 test images")
+    assert len(of(path, labeled=False, test_split=0, num_classes=3).datasets["train"]) == 30
     (tmp_path / "other").mkdir()
     splits = {"train-00000-of-00001": [0, 1, 2] * 4, "extra-00000-of-00001": [0, 1, 2]}
     write(tmp_path / "other" / "data", PETS, **splits)

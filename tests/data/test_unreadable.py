@@ -140,17 +140,21 @@ def test_other_files_are_counted_and_classes_may_be_empty_in_the_test(
         data.setup("test")
     assert data.class_names == ["bat", "cat", "dog"]
     assert data.datasets["train"].labels.tolist() == [0] + [1] * 6 + [2] * 6
-    assert [line for line in said if line.startswith(f"{root}/train: 2 files that are not images are skipped")]
+    assert [
+        line
+        for line in said
+        if line.startswith(f"{root}/train: 2 files that are not images are skipped: 1 .txt, 1 hidden")
+    ]
 
 
 def test_a_bare_tree_without_labels(root: Path) -> None:
     (root / "a" / "b" / "c").mkdir(parents=True)
     for file in ("a/b/c/0.PNG", "0.png", ".0.png"):
         Image.new("RGB", (8, 8)).save(root / file)
-    data = of(root, labeled=False, num_classes=3, val_split=0.5)
+    data = of(root, labeled=False, num_classes=3, val_split=0.5, test_split=0)
     assert (data.num_classes, data.has_validation, [*data.datasets]) == (3, True, ["train", "val"])
     assert data.datasets["val"].labels.tolist() == [-1] * 13
-    data = of(root, labeled=False, num_classes=3, val_split=0)
+    data = of(root, labeled=False, num_classes=3, val_split=0, test_split=0)
     assert data.datasets["train"].labels.tolist() == [-1] * 26
     first = [str(Path(path).relative_to(root)) for path in data.datasets["train"].paths()[:3]]
     assert first == ["0.png", "a/b/c/0.PNG", "test/cat/0.png"]

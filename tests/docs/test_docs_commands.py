@@ -6,14 +6,13 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.pages import ROOT, Block, blocks
 from packaging.version import Version
 from PIL import Image
 
@@ -27,9 +26,8 @@ from kd_lightning.commands.running import run_class
 from kd_lightning.data import CIFAR10
 from kd_lightning.models import Network, checkpoints
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PAGES = [page for page in PAGES if "_build" not in page.parts]
+PAGES = [page for page in PAGES if "_build" not in page.parts and page.name != "photographs.md"]  # test_photographs.py
 HUB = "{name: cifar_resnet20.digits, pretrained: true}"
 
 SUBSTITUTES = {
@@ -72,35 +70,7 @@ BENCHMARKS = {
 }
 
 
-class Block(NamedTuple):
-    """A fenced block of shell commands."""
-
-    page: str
-    line: int
-    marker: str
-    text: str
-
-    @property
-    def commands(self) -> list[str]:
-        joined = re.sub(r"\\\n\s*", " ", self.text)
-        return [line for line in joined.splitlines() if shlex.split(line, comments=True)]
-
-    def __str__(self) -> str:
-        return f"{self.page}:{self.line}"
-
-
-def blocks() -> Iterator[Block]:
-    """All blocks of all pages; the marker is the comment in the line before."""
-    for page in PAGES:
-        text = page.read_text()
-        for found in re.finditer(
-            r"^(?:<!-- ([^\n]+) -->\n)?```(?:bash|sh|shell|console)\n(.*?)^```$", text, re.M | re.S
-        ):
-            line = text.count("\n", 0, found.start()) + 1
-            yield Block(str(page.relative_to(ROOT)), line, found[1] or "", found[2])
-
-
-BLOCKS = [*blocks()]
+BLOCKS = [*blocks(PAGES)]
 RUN = [block for block in BLOCKS if not block.marker]
 MARKED = [block for block in BLOCKS if block.marker]
 
