@@ -31,7 +31,8 @@ def wrong_value(message: str, field: str, options: Set[str] = frozenset()) -> st
         return ""
     if found := re.search(_NO_MAPPING, message):
         given = found["given"][:_MOST]
-        return f"{field}: {given} is neither a mapping of fields nor a file; omit the field to use its defaults"
+        advice = f"give its fields, such as {field}.name" if "." in field else "omit the field to use its defaults"
+        return f"{field}: {given} is neither a mapping of fields nor a file; {advice}"
     inner = _innermost(message)
     for pattern, kind in _CONVERSIONS.items():
         if found := re.search(pattern, inner):
@@ -80,7 +81,7 @@ def _of_class(inner: str, field: str) -> str:
         return f"{field}: {given!r} is not the import path of a function, such as package.module.function"
     if len(kinds) == 1 and kinds[0].startswith("kd_lightning.") and (no_path or "Not a valid subclass" in inner):
         name, arguments = kinds[0].rpartition(".")[2], ", ".join(sorted(arguments_of(kinds[0])))
-        return f"{field}: {given or no_path} is not a mapping of {name}'s arguments; choices: {arguments}"
+        return f"{field}: {given or no_path} is not a mapping of the arguments of {name}; choices: {arguments}"
     if kinds and no_path:
         return f"{field}: there is no class {no_path!r}"
     return ""
