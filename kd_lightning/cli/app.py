@@ -25,7 +25,7 @@ from kd_lightning.io import noise
 from kd_lightning.io.schema import SCHEMA
 from kd_lightning.runs.checkpoint_io import check_checkpoint
 from kd_lightning.runs.directory import RESUME_ENV_VAR, Run
-from kd_lightning.runs.resume import check_config_matches, resume_path
+from kd_lightning.runs.resume import check_config_matches, check_no_word, resume_path
 
 DEFAULTS = {
     "max_epochs": 100,
@@ -71,6 +71,7 @@ class CLI(LightningCLI):
         self.resume_path = resume_path(config) if command == "fit" else None
         check(command, config)
         if config.get("ckpt_path") is not None:
+            check_no_word(config)
             config.ckpt_path, config.weights_only = check_checkpoint(config.ckpt_path, fits=command == "fit"), True
         if self.resume_path:
             check_config_matches(self.resume_path, yaml.safe_load(self._parser(command).dump(config, skip_none=False)))

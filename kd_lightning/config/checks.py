@@ -14,7 +14,7 @@ from kd_lightning.config.precision import check_precision
 from kd_lightning.config.sub_configs import check_no_further_config
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.io.schema import check_schema
-from kd_lightning.redaction import secret_field
+from kd_lightning.redaction import allow_names, secret_field
 
 _MINIMA = {
     "min_epochs": 0,
@@ -64,6 +64,7 @@ def check(command: str | None, config: Namespace) -> None:
         if group in content and not isinstance(content[group], dict):
             given = "null" if content[group] is None else repr(content[group])
             raise ConfigError(f"{group}: {given} is not a YAML mapping; omit the field to use the defaults")
+    allow_names([*content["run"].values(), *(content["run"].get("tags") or [])])
     if field := secret_field({key: value for key, value in content.items() if key != "config"}):
         raise ConfigError(
             f"{_short(field)}: the value contains a key or password, which would be saved with the run's results; "

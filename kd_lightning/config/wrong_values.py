@@ -37,7 +37,7 @@ def wrong_value(message: str, field: str, options: Set[str] = frozenset()) -> st
     for pattern, kind in _CONVERSIONS.items():
         if found := re.search(pattern, inner):
             return f"{field}: {found[1][:_MOST]!r} is not {kind}"
-    return _of_class(inner, field) or _of_type(inner, message, field)
+    return _of_class(inner, field) or _of_type(inner, message, field) or _of_several(inner, field)
 
 
 def given_value(text: str, field: str) -> str:
@@ -98,3 +98,10 @@ def _of_type(inner: str, message: str, field: str) -> str:
         return f"{field}: {value!r} is not a valid value{nearest(value, choices)}"
     names = [re.sub(r"typing\.Literal\[(.+)\]", r"one of \1", kind) for kind in types]
     return f"{field}: {value} is not {' or '.join(names)}"
+
+
+def _of_several(inner: str, field: str) -> str:
+    """Return the message about a value that is of none of several types, if jsonargparse names only the types."""
+    subtypes, given = last(r"Subtypes: \[(.+)\]", inner), given_value(inner, field)
+    names = [name for name in dict.fromkeys(re.findall(r"(?:\w+\.)*(\w+)(?='>|\[)", subtypes)) if name != "NoneType"]
+    return f"{field}: {given} is not {' or '.join(n for n in names if n != 'Union')}" if given and names else ""
