@@ -68,13 +68,16 @@ def check_positive(**fields: float) -> None:
 def nearest(given: str, choices: Iterable[str], *, most: int = 3) -> str:
     """Return the end of an error message with the choices that are closest in spelling to `given`.
 
-    If no choice is close, it lists all choices if there are 1 to 12, and is empty otherwise.
+    Upper and lower case are equal for this comparison. If no choice is close, the message lists all choices if there
+    are 1 to 12, and is empty otherwise.
     """
     choices = sorted(set(choices))
-    close = get_close_matches(given, choices, n=most, cutoff=0.5)
-    if not close:
-        by_lower = {choice.lower(): choice for choice in choices}
-        close = [by_lower[name] for name in get_close_matches(given.lower(), by_lower, n=most, cutoff=0.5)]
+    spelled: dict[str, list[str]] = {}
+    for choice in choices:
+        spelled.setdefault(choice.lower(), []).append(choice)
+    close = [
+        choice for name in get_close_matches(given.lower(), spelled, n=most, cutoff=0.5) for choice in spelled[name]
+    ]
     if close:
-        return f"; nearest: {', '.join(close)}"
+        return f"; nearest: {', '.join(close[:most])}"
     return f"; choices: {', '.join(choices)}" if 0 < len(choices) <= 12 else ""

@@ -3,8 +3,10 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import pairwise
+from netrc import NetrcParseError, netrc
 from typing import Any
 
 HIDDEN = "***"
@@ -29,6 +31,9 @@ _RANDOM = re.compile(r"(?<![\w/.~$+=-])[A-Za-z0-9][\w+/-]{39,}={0,2}(?![\w/.])")
 _MIXED = 0.4
 """Smallest share of changes between upper case, lower case and digits in a random key; about 0.2 in a path."""
 _IN_ADDRESS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.IGNORECASE)
+_HASH = re.compile("[0-9a-f]{40}")
+_NAMES: set[str] = set()
+"""Names of runs that have the form of a commit hash, which is also the form of W&B's older keys."""
 _AS_GIVEN: dict[str, str] = {}
 """Paths with the values of environment variables, and these values, each with the text that the user gave."""
 
@@ -43,14 +48,14 @@ def redacted(text: str) -> str:
 def hidden(text: str) -> str:
     """Return a text in which every key is replaced by `HIDDEN`.
 
-    It hides the values of this process's environment variables that are named like a key (WANDB_API_KEY, HF_TOKEN),
-    values after such a name (`api_key=...`, `'token': '...'`) or after `Bearer`, texts in the form of a key, and user
+    It hides the values of this process's environment variables that are named like a key (WANDB_API_KEY, HF_TOKEN), the
+    passwords in the file .netrc, values after such a name (`api_key=...`, `'token': '...'`) or after `Bearer`, texts in the form of a key, and user
     names and passwords in URLs.
     """
-    for value in _environment_keys():
+    for value in _known_keys():
         text = text.replace(value, HIDDEN)
     text = _IN_ADDRESS.sub(rf"\1{HIDDEN}@", text)
-    text = _AFTER.sub(rf"\1{HIDDEN}", _FORM.sub(HIDDEN, text))
+    text = _AFTER.sub(rf"\1{HIDDEN}", _FORM.sub(lambda match: match[0] if match[0] in _NAMES else HIDDEN, text))
     return _RANDOM.sub(lambda match: HIDDEN if _is_random(match[0]) else match[0], _NAMED.sub(rf"\1{HIDDEN}", text))
 
 
@@ -92,10 +97,30 @@ def is_key(name: str, value: str) -> bool:
     return len(value) >= _SHORTEST and re.fullmatch(_NAME, name, re.IGNORECASE) is not None
 
 
-def _environment_keys() -> Iterator[str]:
+def allow_names(names: Iterable[Any]) -> None:
+    """Let names of runs be commit hashes: show a name of 40 hexadecimal digits, although it has the form of a W&B key.
+
+    A name that is a key of this machine, from the environment or from .netrc (`wandb login`), remains hidden.
+    """
+    hashes = {name for name in names if isinstance(name, str) and _HASH.fullmatch(name)}
+    _NAMES.update(hashes.difference(_known_keys()) if hashes else ())
+
+
+def _known_keys() -> Iterator[str]:
     for name, value in os.environ.items():
         if is_key(name, value) and not value.startswith(("/", "~")):
             yield value
+    yield from _stored_keys(os.environ.get("NETRC") or os.path.expanduser("~/.netrc"))
+
+
+@cache
+def _stored_keys(path: str) -> tuple[str, ...]:
+    """Return the passwords in a file .netrc, in which `wandb login` stores its key."""
+    try:
+        hosts = netrc(path).hosts.values()
+    except (OSError, NetrcParseError, UnicodeError):
+        return ()
+    return tuple(password for *_, password in hosts if password and len(password) >= _SHORTEST)
 
 
 def secret_field(config: Any, field: str = "") -> str | None:

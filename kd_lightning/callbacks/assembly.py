@@ -11,6 +11,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from kd_lightning import distributed
+from kd_lightning.callbacks.further_checkpoints import check_further_checkpoints
 from kd_lightning.callbacks.known_errors import known_error
 from kd_lightning.callbacks.learning_rate import RunLearningRateFinder
 from kd_lightning.callbacks.log_interval import LogInterval
@@ -122,7 +123,12 @@ def run_context(trainer: Any, folder: Path, *, resumes: bool) -> tuple[RunStatus
 def checkpoints_of(
     protocol: Protocol, folder: Path, trainer: Any, method: LightningModule, data: ImageData
 ) -> list[Checkpoint]:
-    """Return the callbacks that save checkpoints. `best.ckpt` is saved only if the run logs val/acc."""
+    """Return the callbacks that save checkpoints. `best.ckpt` is saved only if the run logs val/acc.
+
+    Raises:
+        ConfigError: if a callback of the config cannot save its own checkpoints.
+    """
+    check_further_checkpoints(_as_list(trainer.callbacks), folder)
     evaluated = data.has_validation and data.labeled and method.trains_classifier
     return protocol.checkpoints(folder, validated=evaluated and validates(trainer))
 

@@ -29,7 +29,7 @@ from kd_lightning.runs import evaluated
 from kd_lightning.runs.arguments import with_run
 from kd_lightning.runs.checkpoint_io import check_checkpoint
 from kd_lightning.runs.directory import RESUME_ENV_VAR, Run
-from kd_lightning.runs.resume import check_config_matches, resume_path
+from kd_lightning.runs.resume import check_config_matches, check_no_word, resume_path
 
 DEFAULTS = {
     "max_epochs": 100,
@@ -79,6 +79,7 @@ class CLI(LightningCLI):
         self.resume_path = resume_path(config) if command == "fit" else None
         check(command, config)
         if config.get("ckpt_path") is not None:
+            check_no_word(config)
             config.ckpt_path, config.weights_only = check_checkpoint(config.ckpt_path, fits=command == "fit"), True
         if command not in (None, "fit"):
             evaluated.use_weights(config)

@@ -21,8 +21,8 @@ _EVALUATES = (
 )
 _RUN = " RUN is a run's folder, its config.yaml, or a .ckpt file in the folder."
 _IMAGES = (
-    " With --data.path, the images of other folders, single images or lists of images (.txt, .csv) are read. The command "
-    "embed writes only embeddings."
+    " With --data.path, the images of other folders, single images or lists of images (.txt, .csv) are read. The "
+    "command embed writes only embeddings."
 )
 _FIRST = ("model", "data", "run", "protocol", "speed", "guard")
 """Groups of fields in the order of the help; the fields of Lightning's Trainer and all others are below."""

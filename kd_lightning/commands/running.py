@@ -6,7 +6,6 @@ import gc
 import inspect
 import io
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any, get_args, get_origin
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
+from kd_lightning.commands.system_errors import system_error
 from kd_lightning.config.messages import config_error
 from kd_lightning.config.one_line_errors import OneLineErrors
 from kd_lightning.errors import ConfigError, RunError, StoppedError
@@ -92,19 +92,7 @@ def _known_error(error: BaseException) -> BaseException | None:
         from kd_lightning.callbacks.known_errors import known_error
 
         known = known_error(error)
-    return known or (_place_error(error) if isinstance(error, OSError) else None)
-
-
-def _place_error(error: OSError) -> BaseException:
-    """Return the error for a path that cannot be written or read, or for an output whose reader has ended."""
-    if isinstance(error, BrokenPipeError):
-        return StoppedError(128 + signal.SIGPIPE, "the reader of the output has ended")
-    reason = error.strerror or str(error) or type(error).__name__
-    if error.filename is None:
-        return RunError(f"a file or the output cannot be written ({reason}); check the disk and its free space")
-    return RunError(
-        f"{os.fsdecode(error.filename)}: {reason}; check that this path exists and that you may write to it"
-    )
+    return known or (system_error(error) if isinstance(error, OSError) else None)
 
 
 def _discard_output() -> None:

@@ -15,7 +15,7 @@ from kd_lightning.config.precision import check_precision
 from kd_lightning.config.sub_configs import check_no_further_config
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.io.schema import check_schema
-from kd_lightning.redaction import secret_field
+from kd_lightning.redaction import allow_names, secret_field
 
 _MINIMA = {
     "min_epochs": 0,
@@ -26,6 +26,8 @@ _MINIMA = {
     "gradient_clip_val": 0,
     "num_sanity_val_steps": -1,
 }
+_LIMITS = {"validate": "val", "test": "test", "predict": "predict"}
+"""For each command that only evaluates, the name of its images in the trainer's limits of batches."""
 _ENDLESS = ("data.init_args.memory_limit", "trainer.callbacks")
 """First parts of the names of fields whose numbers may be infinite."""
 
@@ -61,7 +63,9 @@ def check(command: str | None, config: Namespace) -> None:
     check_no_further_config(config.get("config") or [])
     for group in ("model", "data", "trainer", "run", "protocol", "guard", "speed"):
         if group in content and not isinstance(content[group], dict):
-            raise ConfigError(f"{group}: {content[group]!r} is not a YAML mapping; omit the field to use the defaults")
+            given = "null" if content[group] is None else repr(content[group])
+            raise ConfigError(f"{group}: {given} is not a YAML mapping; omit the field to use the defaults")
+    allow_names([*content["run"].values(), *(content["run"].get("tags") or [])])
     if field := secret_field({key: value for key, value in content.items() if key != "config"}):
         raise ConfigError(
             f"{_short(field)}: the value contains a key or password, which would be saved with the run's results; "
@@ -70,6 +74,7 @@ def check(command: str | None, config: Namespace) -> None:
     _check_numbers(content)
     _check_classes(content)
     _check_trainer(content["trainer"])
+    _check_evaluated(command, content)
     check_lightning_classes(content["trainer"])
     known = {"auto", *StrategyRegistry.available_strategies()}
     if isinstance(strategy := config.trainer.strategy, str) and strategy not in known:
@@ -135,6 +140,19 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
         raise ConfigError("trainer.val_check_interval: 0 is not above 0; set limit_val_batches to 0 for no validation")
     if trainer.get("limit_train_batches") == 0:
         raise ConfigError("trainer.limit_train_batches: 0 would train on no batches; omit the field to train on all")
+
+
+def _check_evaluated(command: str | None, content: dict[str, Any]) -> None:
+    """Raise an error if the trainer's limit excludes all images that a command evaluates."""
+    if command in _LIMITS and content["trainer"].get(f"limit_{_LIMITS[command]}_batches") == 0:
+        field = f"trainer.limit_{_LIMITS[command]}_batches"
+        raise ConfigError(f"{field}: with 0, {command} would read no images; omit the field to read all")
+    tests = command == "fit" and (content.get("protocol") or {}).get("test")
+    if tests and content["trainer"].get("limit_test_batches") == 0:
+        raise ConfigError(
+            "trainer.limit_test_batches: with 0, the test at the end of fit would read no images; to omit the test, "
+            "set protocol.test to false"
+        )
 
 
 def _short(field: str) -> str:

@@ -71,11 +71,12 @@ def base_of(given: object) -> str:
 def classes_of(field: str) -> set[str]:
     """Return the names of the classes that a field accepts."""
     bases = bases_of(field)
-    kinds = {kind for base in bases for kind in _subclasses(base) if not inspect.isabstract(kind)}
+    kinds = {kind for base in bases for kind in subclasses(base) if not inspect.isabstract(kind)}
     return {kind.__name__ for kind in kinds if not kind.__name__.startswith("_")}
 
 
-def _subclasses(base: type) -> Iterator[type]:
+def subclasses(base: type) -> Iterator[type]:
+    """Yield the classes that derive from a class, directly or not."""
     for kind in base.__subclasses__():
         yield kind
-        yield from _subclasses(kind)
+        yield from subclasses(kind)

@@ -2,13 +2,14 @@
 
 import re
 
-from kd_lightning.config.classes import arguments_of, classes_of
+from kd_lightning.config.classes import classes_of
 from kd_lightning.config.lightning_classes import needs_package, refusal
 from kd_lightning.config.own_classes import own_class_error
 from kd_lightning.config.sub_configs import sub_config_error
+from kd_lightning.config.unknown_fields import unknown_field
+from kd_lightning.config.wrong_values import given_value, last, wrong_value
 from kd_lightning.errors import ConfigError, nearest
 
-_NETWORKS, _NETWORK = ("teacher", "student"), "kd_lightning.models.Network"
 _UNKNOWN_CLASS = (
     r"Import path (?:(?P<name>\S+) )?does not correspond to a subclass of (?P<base>\w+)",
     r"Expected '(?P<name>[\w.]+)' to be a (?:subclass of|function that returns) .*?(?P<base>\w+)[\]'>]",
@@ -44,9 +45,10 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
     """
     keys = dict.fromkeys(re.findall(r'(?:Parser key "|^--(?=\S+\.help:))([\w.]+?)(?:"|\.help:)', message))
     field = ".".join(key for key in keys if not any(other.startswith(f"{key}.") for other in keys))
-    if part := _last(_BUILT_LATER, message).rpartition(".")[2]:
+    if part := last(_BUILT_LATER, message).rpartition(".")[2]:
         field = re.sub(r"\bparts\b", f"parts: {part}", field, count=1)
     for rewrite in (
+        _no_command,
         sub_config_error,
         own_class_error,
         _refused_class,
@@ -55,12 +57,18 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
         _unknown_field,
         _unknown_class,
         _missing,
-        _wrong_type,
+        wrong_value,
     ):
         if line := rewrite(message, field, options):
             return line
     message = re.sub(r'Parser key "[^"]+":\s*', "", message)
     return f"{field}: {message}" if field and not message.startswith(field) else message
+
+
+def _no_command(message: str, field: str, options: set[str]) -> str:
+    found = re.search(r'expected "subcommand" to be one of \{([\w,-]+)\}, but it was not provided', message)
+    names = found[1].replace(",", ", ") if found else ""
+    return f"no command is given; begin with one of {names}, for example: fit --config FILE" if names else ""
 
 
 def _refused_class(message: str, field: str, options: set[str]) -> str:
@@ -91,45 +99,20 @@ def _schedule(message: str, field: str, options: set[str]) -> str:
 
 
 def _unknown_field(message: str, field: str, options: set[str]) -> str:
-    groups = {option.split(".")[0] for option in options}
-    match = re.search(r"(?:unrecognized arguments: --|^Subcommand .+ does not accept option ')([^\s=']+)", message)
-    if match:
-        name = match[1]
-        first, last = name.split(".")[0], name.split(".")[-1]
-        if first in _NETWORKS:  # jsonargparse removes the prefix `model.`
-            return f"model.{name} is not an argument of Network{nearest(last, arguments_of(_NETWORK))}"
-        if in_group := {option for option in options if option.startswith(f"{first}.")}:
-            return f"{name} is not a field{nearest(name, in_group)}"
-        return f"{first} is not a field{nearest(first, groups)}"
-    if match := re.search(r"unrecognized arguments: (.+)", message):
-        names = ", ".join(f"--{group}" for group in sorted(groups))
-        return f"{match[1]} is given without the name of a field; choices: {names}"
-    match = re.search(r"(?:Group '([\w.]+)' does not accept option|Option) '([^']+)'(?: is not accepted)?", message)
-    if not match:
-        return ""
-    group, name = match[1], match[2]
-    class_path = _last(_BUILT_LATER, message) or _last(r"Problem with given class_path '([^']+)'", message)
-    is_network = bool(group) and group.split(".")[-1] in _NETWORKS
-    choices = arguments_of(_NETWORK) if is_network else arguments_of(class_path)
-    full_name = ".".join(filter(None, [field, group, name]))
-    if "parts: " in field:
-        if (argument := name.split(".")[0]) in (shared := arguments_of("kd_lightning.distillation.Combined")):
-            return f"{field}.{argument}: all parts share this argument; set model.{argument} instead"
-        choices -= shared
-    if name in choices:
-        return f"{full_name}: this value is not valid; correct it, or omit the field to use the default"
-    owner = "Network" if is_network else class_path.rpartition(".")[2] or "the class"
-    return f"{full_name} is not an argument of {owner}{nearest(name, choices)}"
+    class_path = last(_BUILT_LATER, message) or last(r"Problem with given class_path '([^']+)'", message)
+    return unknown_field(message, field, options, class_path)
 
 
 def _unknown_class(message: str, field: str, options: set[str]) -> str:
     choices = classes_of(field)
-    if match := re.search(r"(?:spec|init_args), but got (.+?)(?:\. Got value|$)", message, re.MULTILINE):
-        return f"{field}: {match[1]} is neither a class nor a mapping of class_path and init_args{nearest('', choices)}"
+    if given := _no_class(message, field, choices):
+        return (
+            f"{field}: {given[:160]} is neither a class nor a mapping of class_path and init_args{nearest('', choices)}"
+        )
     match = next((match for pattern in _UNKNOWN_CLASS if (match := re.search(pattern, message))), None)
     if not match or not (choices or "base" in match.groupdict()):
         return ""
-    name = match["name"] or _last(r"Given value: (.+)", message)
+    name = match["name"] or last(r"Given value: (.+)", message)
     if "is abstract" in match[0]:
         return f"{field}: {name} is abstract; choices: {', '.join(sorted(choices))}"
     base = match.groupdict().get("base")
@@ -141,6 +124,16 @@ def _unknown_class(message: str, field: str, options: set[str]) -> str:
     return f"{field}: {problem}{nearest(name.split('.')[-1], choices)}"
 
 
+def _no_class(message: str, field: str, choices: set[str]) -> str:
+    """Return the value that was given for a class, if it is a number, a list or an incomplete mapping; otherwise ''."""
+    if match := re.search(r"(?:spec|init_args), but got (.+?)(?:\. Got value|$)", message, re.MULTILINE):
+        return match[1]
+    is_none = re.search(
+        r"- Not a valid subclass of \w+$|- argument of type '\w+' is not iterable", message, re.MULTILINE
+    )
+    return given_value(message, field) if choices and is_none else ""
+
+
 def _missing(message: str, field: str, options: set[str]) -> str:
     match = re.search(r"the following arguments are required: (.+?)(?:\. Got value|$)", message, re.MULTILINE)
     if not match:
@@ -148,27 +141,13 @@ def _missing(message: str, field: str, options: set[str]) -> str:
     if field.endswith("parts: Combined"):
         return f"{field} cannot be a part; give its parts instead"
     names = re.sub(r"\b(?:fit|validate|test|predict)\.", "", match[1].strip()).replace("--", "")
-    return f"{'.'.join(filter(None, [field, names]))} is required and not given"
-
-
-def _wrong_type(message: str, field: str, options: set[str]) -> str:
-    kinds = re.findall(
-        r"Expected an? (?!<class 'NoneType'>|dot import)(.+?)(?:\. Got value.*)?$", message, re.MULTILINE
+    problem = f"{'.'.join(filter(None, [field, names]))} {'are' if ',' in names else 'is'} required and not given"
+    if field or not {"config", "model", "data"} <= options:
+        return problem
+    if re.search(r"\b(?:validate|test|predict)\.", match[1]):
+        files = "--config RUN/config.yaml --ckpt_path RUN/last.ckpt"
+        return f"{problem}; give the config and the checkpoint of a run ({files})"
+    return (
+        f"{problem}; give a config (--config configs/quickstart.yaml), or choose from the names that "
+        "`python -m kd_lightning list` prints (--model NAME --data NAME)"
     )
-    types = [re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind) for kind in dict.fromkeys(kinds) if " but " not in kind]
-    if not field or not types:
-        return ""
-    value = _last(r"Got value: (.+)", message) or _last(r"val='?([^')]+)'?\)", message)
-    value = (value or _last(r"Given value: (.+)", message) or "(empty)").split(". Got value: ")[0][:160]
-    wrapper = rf"NestedArg\(key='[^']*', val=(.+)\)|Namespace\(.*\b{field.split('.')[-1]}='?([^',()]+).*"
-    if wrapped := re.fullmatch(wrapper, value):
-        value = wrapped[1] or wrapped[2]
-    choices = [choice for kind in types if "Literal[" in kind for choice in re.findall(r"'([^']+)'", kind)]
-    if choices and re.search("[A-Za-z]", value) and value not in ("True", "False"):
-        return f"{field}: {value!r} is not a valid value{nearest(value, choices)}"
-    return f"{field}: {value} is not {' or '.join(types)}"
-
-
-def _last(pattern: str, message: str) -> str:
-    matches = re.findall(pattern, message)
-    return matches[-1].strip() if matches else ""

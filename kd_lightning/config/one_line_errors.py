@@ -15,7 +15,7 @@ from kd_lightning.config import texts
 from kd_lightning.config.messages import config_error, explain
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.paths import check_regular
-from kd_lightning.redaction import hidden, printable, redacted
+from kd_lightning.redaction import allow_names, hidden, printable, redacted
 
 # If a denylist is given, even an empty one, an import path that jsonargparse denies by default (os, ...) is an error.
 # Without a denylist, it is only a warning.
@@ -72,9 +72,11 @@ class OneLineErrors:
         sys.stderr.write(f"error: {printable(' '.join(line.split()))}\n")
         self.exit(2)
 
-    def dump(self, *args: Any, **kwargs: Any) -> str:
+    def dump(self, cfg: Any, *args: Any, **kwargs: Any) -> str:
         """Return a config as YAML, with keys hidden: it is printed by --print_config, and saved with the results."""
-        return hidden(super().dump(*args, **kwargs))
+        run = cfg.get("run")
+        allow_names([run.get("name"), run.get("id")] if isinstance(run, jsonargparse.Namespace) else [])
+        return hidden(super().dump(cfg, *args, **kwargs))
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:

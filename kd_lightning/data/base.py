@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -14,6 +14,7 @@ from kd_lightning.data.class_order import check_classes
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.images import ImageDataset
 from kd_lightning.data.levels import examine
+from kd_lightning.data.limits import check_limits
 from kd_lightning.data.loader import cores
 from kd_lightning.data.loader_mixin import LoaderMixin
 from kd_lightning.data.neighbors import Neighbors
@@ -183,26 +184,15 @@ class ImageData(LoaderMixin, ABC):
             )
         self.download()
         self.setup(self.trainer.state.fn.value)
-        if fits:
-            self._check_interval(self.trainer)
         if fits and self.tested and self.labeled:
             self.setup("test")
+        check_limits(self, self.trainer, self.trainer.state.fn.value)
         if teacher := getattr(method, "teacher", None):
             check_classes(teacher, self)
             if self.neighbors and fits:
                 self.neighbors.check_teacher(teacher)
         while self.checks:  # each check runs only once, although `fit` ends with the test
             self.checks.pop(0)(self)
-
-    def _check_interval(self, trainer: Any) -> None:
-        interval, steps = (
-            getattr(trainer, "val_check_interval", None),  # Lightning does not set it for an interval of time
-            len(self.datasets["train"]) * self.group // (self.batch_size * self.world),
-        )
-        if isinstance(trainer.limit_train_batches, int):
-            steps = min(steps, trainer.limit_train_batches)
-        if type(interval) is int and trainer.check_val_every_n_epoch and "val" in self.datasets and interval > steps:
-            raise ConfigError(f"trainer.val_check_interval: {interval} is more than the {steps} steps of an epoch")
 
     def setup(self, stage: str) -> None:
         splits_by_stage = {

@@ -81,6 +81,7 @@ def _checked(content: dict[str, Any]) -> tuple[Results, list[str]]:
 
     texts = "project name id group method teacher teacher_fingerprint student".split()
     run = take("run", {**dict.fromkeys(texts, _text), "seed": _whole_number})
+    allow_names([run["project"], run["name"], run["id"], run["group"]])
     code = take("code", {**dict.fromkeys("version commit torch timm lightning".split(), _text), "changed": _boolean})
     counts = dict.fromkeys("classes train val test side".split(), _whole_number)
     data = take("data", {"name": _text, **counts, "class_names": _names})

@@ -1,5 +1,6 @@
 """Resume an interrupted run in its own folder."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,7 @@ def resume_path(config: Namespace) -> Path | None:
     ckpt_path = config.get("ckpt_path")
     if not ckpt_path:
         return None
-    names = {name: value for name, value in config.run.as_dict().items() if name != "__path__"}  # file of a sub-config
-    run, kind = Run(**names), config.model.class_path.rpartition(".")[2]
-    seed = fixed_seed(config.seed_everything)
+    run, kind, seed = _names(config)
     if ckpt_path != "last":
         own = run.id is not None and run.parent_dir(kind, seed) / run.id / "last.ckpt"
         if not (own and own.exists() and own.resolve() == Path(ckpt_path).resolve()):
@@ -68,6 +67,30 @@ def resume_path(config: Namespace) -> Path | None:
     last = folder / "last.ckpt"
     config.run.id, config.ckpt_path = folder.name, str(last) if last.exists() else None
     return last if last.exists() else folder
+
+
+def check_no_word(config: Namespace) -> None:
+    """Raise an error if `ckpt_path` is a word such as `best` and not the path of a file.
+
+    Raises:
+        ConfigError: in this case. The message contains the newest checkpoint of the runs with this name.
+    """
+    given = str(config.ckpt_path)
+    if not re.fullmatch(r"\w+", given) or Path(given).exists():
+        return
+    run, kind, seed = _names(config)
+    found = [*run.parent_dir(kind, seed).glob("*/*.ckpt")]
+    named = [path for path in found if path.stem == given] or found
+    newest = max(named, key=lambda path: path.stat().st_mtime, default=None)
+    example = f"for example {newest}" if newest else "for example RUN/best.ckpt or RUN/last.ckpt in the folder of a run"
+    resumes = " (`last` is a valid word only for fit, which resumes a run)" if given == "last" else ""
+    raise ConfigError(f"ckpt_path: {given!r} is not the path of a checkpoint{resumes}; give a path, {example}")
+
+
+def _names(config: Namespace) -> tuple[Run, str, int]:
+    """Return the names of a run, the name of its method's class, and its seed."""
+    names = {name: value for name, value in config.run.as_dict().items() if name != "__path__"}  # file of a sub-config
+    return Run(**names), config.model.class_path.rpartition(".")[2], fixed_seed(config.seed_everything)
 
 
 def check_config_matches(place: Path, now: dict[str, Any]) -> None:

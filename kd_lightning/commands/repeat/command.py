@@ -17,7 +17,7 @@ from kd_lightning.errors import ConfigError, RunError, check_positive, nearest
 from kd_lightning.io.console import wide
 from kd_lightning.io.paths import check_writable
 from kd_lightning.io.paths import resolve as existing
-from kd_lightning.redaction import printable, redacted
+from kd_lightning.redaction import allow_names, printable, redacted
 
 _RESERVED = {
     "seed_everything": "repeat sets the seed of each run; use --seeds",
@@ -108,6 +108,7 @@ class Repeat:
         names: dict[tuple[str, str], str] = {}
         for config in configs:
             run = config.content["run"]
+            allow_names([config.name, run["project"]])
             check_writable(Path(run["output_dir"]), "run.output_dir")
             key = (run["project"], config.name)
             if key in names:
