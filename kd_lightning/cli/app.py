@@ -117,9 +117,10 @@ class CLI(LightningCLI):
             all_callbacks += [self.watch, *checkpoints, self.stop]
             kwargs |= {"default_root_dir": folder, "logger": assembly.loggers_of(trainer, loggers)}
         else:
-            evaluated.report_starting_weights(self.config[self.subcommand], self.model)
+            if self.subcommand:
+                evaluated.report_starting_weights(self.config[self.subcommand], self.model)
             if self.subcommand == "predict":
-                self._get(self.config_init, "predictions").run = evaluated.folder_of(self.config[self.subcommand])
+                self._get(self.config_init, "predictions").run = evaluated.folder_of(self.config.predict)
             data.checks = [evaluator.prepare for evaluator in evaluators] if self.subcommand == "test" else data.checks
             kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}
         try:
