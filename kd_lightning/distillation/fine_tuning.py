@@ -120,8 +120,9 @@ class FineTuning(FrozenNetworks):
         self.train()
         if self._probing and not before:
             count = sum(value.numel() for value in self.classifier_parameters)
-            last = f"epoch{'s' * (self.probe_epochs > 1)} up to epoch {self.probe_epochs}"
-            rank_zero_info(f"probe_epochs: the {last} train only the classifier of the student ({count:,} parameters)")
+            last = self.probe_epochs
+            epochs = f"epochs 1 to {last} train" if last > 1 else "epoch 1 trains"
+            rank_zero_info(f"probe_epochs: {epochs} only the classifier of the student ({count:,} parameters)")
         elif before and not self._probing:
             rank_zero_info(
                 f"probe_epochs: all layers of the student are trained from epoch {self.current_epoch + 1} on"

@@ -88,7 +88,7 @@ def test_the_change_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("kd_lightning.distillation.fine_tuning.rank_zero_info", said.append)
     fit(method(Supervised, student=student(tmp_path), probe_epochs=2), tmp_path)
     assert said == [
-        "probe_epochs: the epochs up to epoch 2 train only the classifier of the student (650 parameters)",
+        "probe_epochs: epochs 1 to 2 train only the classifier of the student (650 parameters)",
         "probe_epochs: all layers of the student are trained from epoch 3 on",
     ]
 
