@@ -190,12 +190,8 @@ class ImageData(LoaderMixin, ABC):
             self.checks.pop(0)(self)
 
     def _check_interval(self, trainer: Any) -> None:
-        interval, steps = (
-            getattr(trainer, "val_check_interval", None),  # Lightning does not set it for an interval of time
-            len(self.datasets["train"]) * self.group // (self.batch_size * self.world),
-        )
-        if isinstance(trainer.limit_train_batches, int):
-            steps = min(steps, trainer.limit_train_batches)
+        interval = getattr(trainer, "val_check_interval", None)  # Lightning does not set it for an interval of time
+        steps = self.training_batches(trainer.limit_train_batches)
         if type(interval) is int and trainer.check_val_every_n_epoch and "val" in self.datasets and interval > steps:
             raise ConfigError(f"trainer.val_check_interval: {interval} is more than the {steps} steps of an epoch")
 

@@ -30,18 +30,19 @@ class RunHooks(FrozenNetworks):
 
     student: Network
     trained_by: str
-    rate_scale: float = 1.0
-    """Factor of the learning rates for the number of images per step (`lr_batch_size`)."""
-    base_rates: list[float]
-    """Learning rates with this factor, but without that of the schedule, for each group of parameters."""
+    unreached_are_frozen: bool = False
+    """Whether a dry step has already frozen the parameters that no loss reaches in the run that begins."""
     is_part: bool = False
     """Whether this method is a part of `Combined`."""
 
     @once_per_run
     def setup(self, stage: str) -> None:
         """Freeze what no loss reaches, before the optimizer and DistributedDataParallel get the parameters."""
-        if stage == "fit" and hasattr(self.trainer.datamodule, "some_training_images"):
+        if stage != "fit":
+            return
+        if not self.unreached_are_frozen and hasattr(self.trainer.datamodule, "some_training_images"):
             freeze_unreached(self, self.trainer.datamodule)
+        self.unreached_are_frozen = False  # a further `fit` may have other losses or data
 
     @once_per_run
     def on_fit_start(self) -> None:
@@ -51,10 +52,6 @@ class RunHooks(FrozenNetworks):
     @once_per_run
     def on_fit_end(self) -> None:
         self.check_unchanged(self._fingerprints)
-
-    @once_per_run
-    def on_train_start(self) -> None:
-        optim.rescale(self)  # BatchSizeFinder has changed the number of images per step
 
     @once_per_run
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

@@ -61,7 +61,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         # DistributedDataParallel does not synchronise the tensors of this list
         self._ddp_params_and_buffers_to_ignore: list[str] = []
-        self.trained_by = optim.try_to_build(optimizer, lr_scheduler, student.parameters())
+        self.trained_by = type(optim.build(optimizer, lr_scheduler, [*student.parameters()])[0]).__name__
         self.weights: dict[str, float] = {}
         """Weights of all terms. The key of each weight is the name of the argument that sets it."""
         self.set_weights(ce_weight=ce_weight)
