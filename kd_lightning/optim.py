@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -318,7 +319,9 @@ def _built(field: str, make: Callable, argument: Any) -> Any:
     except ConfigError as error:
         raise ConfigError(f"{field}.{error}") from error
     except Exception as error:
-        raise failure(field, error) from error
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "__init__"]
+        kinds = [type(frame.f_locals["self"]).__name__ for frame in frames if "self" in frame.f_locals]
+        raise failure(f"{field}: {kinds[0]} cannot be built" if kinds else field, error) from error
 
 
 def failure(field: str, error: Exception) -> ConfigError:

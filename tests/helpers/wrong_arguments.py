@@ -93,59 +93,24 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--model.kd_weight=0 --model.ce_weight=0", "ce_weight, kd_weight: all weights are 0, so nothing is trained"),
     ("--model.optimizer.lr=nan", "model.optimizer.lr: nan is not float"),
     ("--model.optimizer.lr=1e400", "model.optimizer.lr: inf is not a finite number"),
-    ("--model.optimizer.momentum=-1", lambda: f"model.optimizer: {sgds(momentum=-1.0)}"),
+    ("--model.optimizer.momentum=-1", lambda: f"model.optimizer: SGD cannot be built: {sgds(momentum=-1.0)}"),
     ("--model.optimizer.momentum=1.5", "model.optimizer.momentum: 1.5 is given; it must be at least 0 and below 1"),
-    ("--model.optimizer.dampening=-3", "model.optimizer.dampening: -3 is given; it must be from 0 to 1"),
-    ("--model.optimizer.maximize=true", "model.optimizer.maximize: true would maximise the loss"),
-    ("--model.optimizer.lr=1e30", "model.optimizer.lr: 1e+30 is given; it must be from 0 to 1e+06"),
-    ("--model.optimizer.weight_decay=1e30", "model.optimizer.weight_decay: 1e+30 is given; it must be from 0 to 1e+06"),
     (
         "--model.optimizer=AdamW --model.optimizer.fused=true --model.optimizer.foreach=true",
-        "model.optimizer: RuntimeError: `fused` and `foreach` cannot be `True` together",
+        "model.optimizer: AdamW cannot be built: RuntimeError: `fused` and `foreach` cannot be `True` together",
     ),
     (
         "--model.optimizer=timm.optim.lookahead.Lookahead",
-        "model.optimizer: AttributeError: 'list' object has no attribute",
+        "model.optimizer: Lookahead cannot be built: AttributeError: 'list' object has no attribute",
     ),
     (
         "--model.optimizer=SparseAdam",
         "model.optimizer: SparseAdam cannot take a step: RuntimeError: SparseAdam does not support dense gradients",
     ),
-    (
-        "--model.optimizer=SGD --model.optimizer.lr=0.1 --model.optimizer.differentiable=true",
-        "model.optimizer: SGD cannot take a step: RuntimeError: a leaf Variable that requires grad",
-    ),
-    (
-        "--model.optimizer=AdamW --model.optimizer.capturable=true",
-        "model.optimizer: AdamW cannot take a step: AssertionError: If capturable=True",
-    ),
-    (
-        "--model.optimizer=RMSprop --model.optimizer.alpha=2",
-        "model.optimizer: two steps of RMSprop give weights that are not finite",
-    ),
-    (
-        "--model.optimizer=AdamW --model.optimizer.fused=true --trainer.gradient_clip_val=1 "
-        "--trainer.precision=bf16-mixed",
-        "model.optimizer: AdamW cannot take a step: RuntimeError: The current optimizer, AdamW, does not allow for",
-    ),
-    ("--model.lr_scheduler=WarmupCosine --model.lr_scheduler.warmup_from=-5", "lr_scheduler.warmup_from: -5.0 is not"),
     ("--model.lr_scheduler=WarmupCosine --model.lr_scheduler.final_factor=1e30", "lr_scheduler.final_factor: 1e+30 is"),
-    (
-        "--model.lr_scheduler=WarmupMultiStep --model.lr_scheduler.milestones=[-1]",
-        "model.lr_scheduler.milestones: [-1.0] must be positive epochs in rising order",
-    ),
     (
         "--model.lr_scheduler=StepLR --model.lr_scheduler.step_size=0",
         "model.lr_scheduler: StepLR cannot be updated: ZeroDivisionError",
-    ),
-    (
-        "--model.lr_scheduler=CosineAnnealingLR --model.lr_scheduler.T_max=0",
-        "model.lr_scheduler: CosineAnnealingLR cannot be updated: ZeroDivisionError",
-    ),
-    (
-        "--model.lr_scheduler=StepLR --model.lr_scheduler.step_size=1 --model.lr_scheduler.gamma=-1 "
-        "--trainer.max_epochs=2",
-        "model.lr_scheduler: StepLR gives the learning rate -0.05 in epoch 1; all learning rates must be from 0 to",
     ),
     (
         "--model.lr_scheduler=ExponentialLR --model.lr_scheduler.gamma=10 --trainer.max_epochs=20",
@@ -155,13 +120,7 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
         "--model.lr_scheduler=OneCycleLR --model.lr_scheduler.max_lr=1 --model.lr_scheduler.total_steps=5",
         "model.lr_scheduler: OneCycleLR has 5 steps, but the run has",
     ),
-    (
-        "--model.lr_scheduler=CyclicLR --model.lr_scheduler.base_lr=0.1 --model.lr_scheduler.max_lr=1 "
-        "--model.lr_scheduler.step_size_up=0",
-        "model.lr_scheduler: ZeroDivisionError",
-    ),
     ("--model.student.std=[1, 1, 1e-30]", "std is (1.0, 1.0, 1e-30); it must be three numbers from 1e-06 to 1e+06"),
-    ("--model.student.mean=[0, 0, 1e30]", "mean is (0.0, 0.0, 1e+30); it must be three numbers from -1e+06 to 1e+06"),
     (
         "--model.student.model_kwargs={drop_rate: 2.0}",
         "model_kwargs.drop_rate is 2.0; a rate must be at least 0 and below 1",
