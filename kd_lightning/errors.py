@@ -52,6 +52,30 @@ def one_line(error: BaseException, most: int = 500) -> str:
     return line if len(line) <= most else f"{line[: most - 3]}..."
 
 
+def check_between(low: float, high: float, **fields: float) -> None:
+    """Raise an error if a number is not from `low` to `high`. NaN is not.
+
+    Raises:
+        ConfigError: for the first such number; the message names its field.
+    """
+    for field, value in fields.items():
+        if not low <= value <= high:
+            raise ConfigError(f"{field}: {value} is not between {low} and {high}")
+
+
+def check_not_negative(**fields: float) -> None:
+    """Raise an error if a number is not finite or is negative.
+
+    Raises:
+        ConfigError: for the first such number; the message names its field.
+    """
+    for field, value in fields.items():
+        if not math.isfinite(value):
+            raise ConfigError(f"{field}: {value} is not a finite number")
+        if value < 0:
+            raise ConfigError(f"{field}: {value} is negative")
+
+
 def check_positive(**fields: float) -> None:
     """Raise an error if a number is not finite or not above 0.
 

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import math
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, check_between, check_not_negative, one_line
 
 PER_STEP = (OneCycleLR, CyclicLR)
 """Schedules of torch that count optimizer steps; all others count epochs."""
+LARGEST = 1e6
+"""Largest learning rate and weight decay that are accepted."""
+
+
+_RANGES = {
+    **dict.fromkeys(("lr", "weight_decay"), (LARGEST, f"from 0 to {LARGEST:g}")),
+    "momentum": (math.nextafter(1, 0), "at least 0 and below 1"),
+    "dampening": (1.0, "from 0 to 1"),
+}
+"""Largest values of arguments of optimizers, and their range in words. torch does not check them completely."""
 
 
 class Length(NamedTuple):
-    """Length of a run at a moment; callbacks such as BatchSizeFinder and GradientAccumulationScheduler change it."""
+    """Length of a run at a moment. Lightning's GradientAccumulationScheduler changes it between two epochs."""
 
     epochs: float
     """Number of epochs; infinity if only the steps are limited."""
@@ -29,20 +41,27 @@ class Length(NamedTuple):
     """Number of optimizer steps of an epoch."""
 
     @staticmethod
-    def of(trainer: Trainer) -> Length:
+    def of(trainer: Trainer, batches: int | None = None) -> Length:
         """Return the length of the trainer's run.
+
+        Args:
+            trainer: Trainer of the run.
+            batches: Number of batches of an epoch on each device. Default: the trainer's number, for which all
+                processes of the run must call this function.
 
         Raises:
             ConfigError: if the run has no end.
         """
-        if trainer.train_dataloader is None:
-            trainer.fit_loop.setup_data()
+        if batches is None:
+            if trainer.train_dataloader is None:
+                trainer.fit_loop.setup_data()
+            batches = trainer.num_training_batches
         epochs, steps = (
             math.inf if limit in (None, -1) else limit for limit in (trainer.max_epochs, trainer.max_steps)
         )
         if math.isinf(epochs) and math.isinf(steps):
             raise ConfigError("trainer.max_epochs: -1 sets no end, but the schedule needs one; set trainer.max_steps")
-        per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
         return Length(max(epochs, 1), steps, max(per_epoch, 1))
 
     @property
@@ -55,17 +74,17 @@ class RunSchedule(LRScheduler, ABC):
     """A schedule that multiplies all learning rates by a factor. The factor changes after every optimizer step.
 
     The factor is a function of the number of epochs since the start of the run. The length of the run is read anew for
-    each factor, because callbacks may change the batch size or the number of accumulated batches.
+    each factor, because Lightning's GradientAccumulationScheduler changes the number of accumulated batches.
 
     Args:
         optimizer: optimizer with the configured learning rates. A factor of 1 gives these rates.
         warmup_epochs: number of epochs in which the factor rises linearly to 1; it may be a fraction.
-        warmup_from: factor at the start of the warm-up.
+        warmup_from: factor at the start of the warm-up, from 0 to 1.
     """
 
     def __init__(self, optimizer: Optimizer, *, warmup_epochs: float = 0.0, warmup_from: float = 0.0) -> None:
-        if warmup_epochs < 0:
-            raise ConfigError(f"warmup_epochs: {warmup_epochs} is negative")
+        check_not_negative(warmup_epochs=warmup_epochs)
+        check_between(0, 1, warmup_from=warmup_from)
         self.warmup_epochs, self.warmup_from = warmup_epochs, warmup_from
         self.length: Callable[[], Length] = lambda: Length(1, math.inf, 1)
         self.steps_per_epoch: float | None = None
@@ -128,8 +147,8 @@ class WarmupCosine(RunSchedule):
     Args:
         optimizer: optimizer with the configured learning rates.
         warmup_epochs: length of the warm-up in epochs.
-        warmup_from: factor at the start of the warm-up.
-        final_factor: factor at the end of the run.
+        warmup_from: factor at the start of the warm-up, from 0 to 1.
+        final_factor: factor at the end of the run, from 0 to 1.
     """
 
     def __init__(
@@ -140,6 +159,7 @@ class WarmupCosine(RunSchedule):
         warmup_from: float = 0.0,
         final_factor: float = 0.0,
     ) -> None:
+        check_between(0, 1, final_factor=final_factor)
         self.final_factor = final_factor
         super().__init__(optimizer, warmup_epochs=warmup_epochs, warmup_from=warmup_from)
 
@@ -155,9 +175,9 @@ class WarmupMultiStep(RunSchedule):
     Args:
         optimizer: optimizer with the configured learning rates.
         milestones: numbers of epochs after which the learning rate drops. Values below 1 are fractions of the run.
-        gamma: factor by which each drop multiplies the learning rate.
+        gamma: factor by which each drop multiplies the learning rate, from 0 to 1.
         warmup_epochs: length of the warm-up in epochs.
-        warmup_from: factor at the start of the warm-up.
+        warmup_from: factor at the start of the warm-up, from 0 to 1.
     """
 
     def __init__(
@@ -169,8 +189,9 @@ class WarmupMultiStep(RunSchedule):
         warmup_epochs: float = 0.0,
         warmup_from: float = 0.0,
     ) -> None:
-        if sorted(milestones) != list(milestones) or any(milestone <= 0 for milestone in milestones):
+        if sorted(milestones) != list(milestones) or not all(0 < milestone < math.inf for milestone in milestones):
             raise ConfigError(f"milestones: {milestones} must be positive epochs in rising order")
+        check_between(0, 1, gamma=gamma)
         self.milestones, self.gamma = milestones, gamma
         super().__init__(optimizer, warmup_epochs=warmup_epochs, warmup_from=warmup_from)
 
@@ -217,31 +238,33 @@ def set_base_rate(trainer: Trainer, rate: float) -> None:
         group["lr"] = base * group["lr"] / before if before else base
         group["initial_lr"] = base
     rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
-    trainer.lightning_module.base_rates = bases
     for config in trainer.lr_scheduler_configs:
         if hasattr(config.scheduler, "base_lrs"):
             config.scheduler.base_lrs = [*bases]
             config.scheduler._last_lr = rates
 
 
-def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: list[Any]) -> str:
-    """Build an optimizer and its schedule once, so that wrong settings raise an error before the run starts.
+def build(
+    optimizer: Callable, lr_scheduler: Callable, parameters: list[Tensor], *, scale: float = 1.0
+) -> tuple[Optimizer, LRScheduler]:
+    """Return a new optimizer of some parameters, and the schedule of its learning rate.
 
-    Returns:
-        The name of the optimizer's class.
+    Args:
+        optimizer: Function that returns the optimizer of a list of parameters.
+        lr_scheduler: Function that returns the schedule of an optimizer.
+        parameters: Parameters of the optimizer.
+        scale: Factor of the learning rates (`lr_batch_size`).
 
     Raises:
-        ConfigError: if torch rejects the settings, or if a run cannot update the schedule. In the first case, the
-            message contains the message of torch.
+        ConfigError: if the optimizer or the schedule rejects its arguments, if an argument of the optimizer is out of
+            range, or if a run cannot update the schedule.
     """
-    try:
-        built = optimizer(parameters)
-        scale_rates(built, 1)
-        schedule = lr_scheduler(built)
-    except (ValueError, TypeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"model.optimizer, model.lr_scheduler: {error}") from error
+    built = _built("model.optimizer", optimizer, parameters)
+    if not isinstance(built, Optimizer):
+        raise ConfigError(f"model.optimizer: {type(built).__module__}.{type(built).__name__} is no optimizer of torch")
+    _check_groups(built)
+    scale_rates(built, scale)
+    schedule = _built("model.lr_scheduler", lr_scheduler, built)
     if not isinstance(schedule, LRScheduler):
         raise ConfigError(
             f"model.lr_scheduler: {type(schedule).__module__}.{type(schedule).__name__} is no schedule of torch, and "
@@ -259,7 +282,26 @@ def try_to_build(optimizer: Callable, lr_scheduler: Callable, parameters: list[A
             f"model.head_lr_scale: {type(schedule).__name__} sets one learning rate for all parameters; choose another "
             "schedule, or remove model.head_lr_scale"
         )
-    return type(built).__name__
+    return built, schedule
+
+
+def build_for_run(
+    method: LightningModule, parameters: list[Tensor], length: Callable[[], Length]
+) -> tuple[Optimizer, LRScheduler]:
+    """Return the optimizer and the schedule of a run, with learning rates for its images per step and its length.
+
+    Raises:
+        ConfigError: as `build` does, and if the schedule ends before the run.
+    """
+    optimizer, schedule = build(method.optimizer, method.lr_scheduler, parameters, scale=_scale(method))
+    if isinstance(schedule, RunSchedule):
+        schedule.begin(length)
+    if isinstance(schedule, OneCycleLR) and schedule.total_steps < (steps := length().total_steps):
+        raise ConfigError(
+            f"model.lr_scheduler: OneCycleLR has {schedule.total_steps} steps, but the run has {steps:.0f} optimizer "
+            f"steps; set total_steps to {steps:.0f}"
+        )
+    return optimizer, schedule
 
 
 def configure(method: LightningModule) -> dict[str, Any]:
@@ -269,36 +311,12 @@ def configure(method: LightningModule) -> dict[str, Any]:
         ConfigError: if the schedule does not fit the length of the run, or if it reads a value that is not logged.
     """
     trainer = method.trainer
-    optimizer = method.optimizer(groups(method.parameters(), method.classifier_parameters, method.head_lr_scale))
-    method.rate_scale = _scale(method)
-    scale_rates(optimizer, method.rate_scale)
-    schedule = method.lr_scheduler(optimizer)
-    if isinstance(schedule, RunSchedule):
-        schedule.begin(lambda: Length.of(trainer))
-    method.base_rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
-    per_step = counts_steps(schedule)
-    step = {"scheduler": schedule, "interval": "step" if per_step else "epoch"}
-    if per_step:
-        _check_steps(schedule, Length.of(trainer).total_steps)
+    parameters = groups(method.parameters(), method.classifier_parameters, method.head_lr_scale)
+    optimizer, schedule = build_for_run(method, parameters, lambda: Length.of(trainer))
+    step = {"scheduler": schedule, "interval": "step" if counts_steps(schedule) else "epoch"}
     if monitor := getattr(schedule, "monitor", None):
         step |= {"monitor": monitor, "frequency": _interval(trainer, monitor)}
     return {"optimizer": optimizer, "lr_scheduler": step}
-
-
-def rescale(method: LightningModule) -> None:
-    """Scale the learning rates anew if the number of images per step is no longer that of `configure`."""
-    factor = _scale(method) / method.rate_scale
-    rates = [rate * factor for rate in method.base_rates]
-    for config in method.trainer.lr_scheduler_configs:
-        schedule = config.scheduler
-        if factor == 1 and not isinstance(schedule, RunSchedule):
-            continue  # a resumed run keeps the rates of its checkpoint
-        for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
-            group["lr"] *= factor
-            group["initial_lr"] = rate
-        schedule.base_lrs = rates
-        if isinstance(schedule, RunSchedule):
-            schedule.begin(schedule.length)
 
 
 def counts_steps(schedule: Any) -> bool:
@@ -308,20 +326,44 @@ def counts_steps(schedule: Any) -> bool:
 
 
 def _scale(method: LightningModule) -> float:
-    """Return the factor of the learning rates for the present number of images per step."""
+    """Return the factor of the learning rates for the number of images per step."""
     if not method.lr_batch_size:
         return 1.0
+    if any(isinstance(callback, BatchSizeFinder) for callback in method.trainer.callbacks):
+        raise ConfigError(
+            "model.lr_batch_size: BatchSizeFinder changes the number of images per step after the learning rate is "
+            "scaled; remove BatchSizeFinder and set data.batch_size, or remove model.lr_batch_size"
+        )
     ratio = method.global_batch / method.lr_batch_size
     return ratio if method.lr_scaling == "linear" else math.sqrt(ratio)
 
 
-def _check_steps(schedule: Any, steps: float) -> None:
-    """Raise an error if a schedule ends before the run: torch's OneCycleLR would raise one at its last step."""
-    if isinstance(schedule, OneCycleLR) and schedule.total_steps < steps:
-        raise ConfigError(
-            f"model.lr_scheduler: OneCycleLR has {schedule.total_steps} steps, but the run has {steps:.0f} optimizer "
-            f"steps; set total_steps to {steps:.0f}"
-        )
+def _built(field: str, make: Callable, argument: Any) -> Any:
+    """Return what a constructor of another package returns, and convert its exceptions to errors of one line."""
+    try:
+        return make(argument)
+    except ConfigError as error:
+        raise ConfigError(f"{field}.{error}") from error
+    except Exception as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "__init__"]
+        kinds = [type(frame.f_locals["self"]).__name__ for frame in frames if "self" in frame.f_locals]
+        raise failure(f"{field}: {kinds[0]} cannot be built" if kinds else field, error) from error
+
+
+def failure(field: str, error: Exception) -> ConfigError:
+    """Return an exception of an optimizer or of a schedule as an error of one line that names the field."""
+    kind = "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
+    return ConfigError(f"{field}: {kind}{one_line(error, 300)}")
+
+
+def _check_groups(optimizer: Optimizer) -> None:
+    """Raise an error for arguments that torch accepts, but with which the weights cannot be trained."""
+    for group in optimizer.param_groups:
+        for name, (most, expected) in _RANGES.items():
+            if not 0 <= float(group.get(name) or 0) <= most:
+                raise ConfigError(f"model.optimizer.{name}: {float(group[name]):g} is given; it must be {expected}")
+        if group.get("maximize"):
+            raise ConfigError("model.optimizer.maximize: true would maximise the loss; remove it")
 
 
 def _interval(trainer: Trainer, monitor: str) -> int:

@@ -83,10 +83,28 @@ def test_multi_step_drops_at_its_milestones() -> None:
     assert warm[:5] == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
 
 
-@pytest.mark.parametrize("milestones", [[5, 3], [0.0, 2], [-1]])
+@pytest.mark.parametrize("milestones", [[5, 3], [0.0, 2], [-1], [math.nan], [2, math.inf]])
 def test_milestones_out_of_order_raise_an_error(milestones: list[float]) -> None:
     with pytest.raises(ConfigError, match="milestones"):
         rates(lambda o: WarmupMultiStep(o, milestones=milestones), 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (partial(WarmupCosine, warmup_from=-5), "warmup_from: -5 is not between 0 and 1"),
+        (partial(WarmupCosine, warmup_epochs=math.nan), "warmup_epochs: nan is not a finite number"),
+        (partial(WarmupCosine, final_factor=1e30), r"final_factor: 1e\+30 is not between 0 and 1"),
+        (partial(WarmupCosine, final_factor=math.nan), "final_factor: nan is not between 0 and 1"),
+        (partial(WarmupMultiStep, milestones=[1], gamma=-1), "gamma: -1 is not between 0 and 1"),
+        (partial(WarmupMultiStep, milestones=[1], warmup_from=2), "warmup_from: 2 is not between 0 and 1"),
+    ],
+)
+def test_factors_that_no_schedule_has_raise_an_error(make: Callable, line: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{line}"):
+        rates(make, 1, 1)
+    with pytest.raises(ConfigError, match=f"^model.lr_scheduler.{line}"):
+        Supervised(student=Network("cifar_resnet8", num_classes=10), lr_scheduler=make)
 
 
 def test_a_resumed_schedule_continues_at_its_step_with_the_new_length() -> None:
@@ -161,18 +179,11 @@ def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
     assert seen == pytest.approx([2.0] * 3 + [0.2] * 3)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "scale"), [(WarmupCosine, 20), (lambda o: lr.MultiStepLR(o, [1], gamma=0.5), None)]
-)
-def test_the_length_is_read_after_the_batch_size_has_changed(
-    schedule: Callable, scale: int | None, tmp_path: Path
-) -> None:
-    """BatchSizeFinder changes batches of 20 images, 5 steps per epoch, to batches of 5 images and 20 steps."""
+def test_a_batch_size_that_changes_cannot_scale_the_rate(tmp_path: Path) -> None:
+    """The command line refuses BatchSizeFinder. In Python, it runs after the optimizer is built."""
     finder = BatchSizeFinder(init_val=5, max_trials=1, steps_per_trial=2)
-    seen = run(tmp_path, schedule, finder, epochs=2, lr_batch_size=scale)[-40:]
-    base = 2.0 if scale is None else 0.5
-    expected = [base * (1 + math.cos(math.pi * step / 40)) / 2 for step in range(40)]
-    assert seen == pytest.approx(expected if schedule is WarmupCosine else [base] * 20 + [base / 2] * 20)
+    with pytest.raises(ConfigError, match=r"^model.lr_batch_size: BatchSizeFinder changes the number of images"):
+        run(tmp_path, WarmupCosine, finder, epochs=2, lr_batch_size=20)
 
 
 def test_a_number_of_accumulated_batches_that_changes(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def first_look(
 ) -> Callable[[ImageData], None]:
     """Return the check of a run that is called when its data are ready, before the run's folder is created.
 
-    It checks the checkpoint, the inputs of a resumed run, networks, losses and monitored values.
+    It checks networks, losses, the optimizer, the checkpoint, the inputs of a resumed run and monitored values.
 
     Args:
         method: method of the run.
@@ -98,14 +98,17 @@ def first_look(
 
     def check(data: ImageData) -> None:
         protocol.inputs = describe(method, data)
-        if ckpt_path:
-            content = AtomicCheckpointIO().load_checkpoint(ckpt_path)
-            freeze_unreached(method, data)  # the optimizer of the checkpoint does not contain these parameters
+        content = AtomicCheckpointIO().load_checkpoint(ckpt_path) if ckpt_path else None
+        if guard.try_step:
+            logged = try_step(method, data, nonfinite=guard.nonfinite)
+        else:
+            freeze_unreached(method, data)
+        if ckpt_path:  # the optimizer of the checkpoint does not contain the parameters that are frozen now
             check_resumable(method, content, Path(ckpt_path))
             allowed = protocol.allow_changed_inputs
             check_inputs(content.get("inputs"), protocol.inputs, resumes=resumes, allowed=allowed)
         if guard.try_step:
-            check_monitors(method, data, try_step(method, data))
+            check_monitors(method, data, logged)
 
     return check
 

@@ -9,10 +9,12 @@ from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.utilities import rank_zero_info
 
 from kd_lightning import optim
-from kd_lightning.errors import RunError
+from kd_lightning.errors import ConfigError, RunError
 
 _SKIPPED = 10
 """Number of first steps to skip, because their smoothed losses are means of few values."""
+_LEAST_STEPS = _SKIPPED + 4
+"""Smallest number of steps of a search."""
 
 
 class RunLearningRateFinder(LearningRateFinder):
@@ -27,10 +29,14 @@ class RunLearningRateFinder(LearningRateFinder):
 
     Args:
         finder: Callback of the config, with the settings of the search.
+
+    Raises:
+        ConfigError: if no learning rate can be found with these settings.
     """
 
     def __init__(self, finder: LearningRateFinder) -> None:
         vars(self).update(vars(finder))
+        _check(finder)
         self._update_attr, self.found = False, None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -48,8 +54,8 @@ class RunLearningRateFinder(LearningRateFinder):
         if self.found is None:
             steps = len(self.optimal_lr.results["loss"])
             raise RunError(
-                f"LearningRateFinder: no learning rate was found in {steps} steps; set num_training_steps above "
-                f"{_SKIPPED + 4}, or remove the callback and set model.optimizer.lr"
+                f"LearningRateFinder: no learning rate was found in {steps} steps; set a larger "
+                "num_training_steps or max_lr, or remove the callback and set model.optimizer.lr"
             )
         optim.set_base_rate(trainer, self.found)
         rank_zero_info(f"LearningRateFinder: the learning rate is {self.found:.4g}")
@@ -63,6 +69,25 @@ class RunLearningRateFinder(LearningRateFinder):
     @property
     def state_key(self) -> str:
         return "LearningRateFinder"
+
+
+def _check(finder: LearningRateFinder) -> None:
+    field = "trainer.callbacks: LearningRateFinder"
+    if finder._num_training_steps < _LEAST_STEPS:
+        raise ConfigError(
+            f"{field}.num_training_steps: {finder._num_training_steps} is less than {_LEAST_STEPS}; with fewer steps, "
+            "no learning rate is found"
+        )
+    if finder._min_lr < 0 or (finder._min_lr == 0 and finder._mode == "exponential"):
+        raise ConfigError(f"{field}.min_lr: {finder._min_lr} is not above 0")
+    if not finder._min_lr < finder._max_lr <= optim.LARGEST:
+        raise ConfigError(
+            f"{field}.max_lr: {finder._max_lr} is not above min_lr, {finder._min_lr}, and at most {optim.LARGEST:g}"
+        )
+    if finder._early_stop_threshold is not None and not finder._early_stop_threshold > 1:
+        raise ConfigError(
+            f"{field}.early_stop_threshold: {finder._early_stop_threshold} is not above 1; null disables it"
+        )
 
 
 def _steepest(lr: list[float], loss: list[float]) -> float | None:

@@ -27,7 +27,7 @@ def check_limits(data: Any, trainer: Any, stage: str) -> None:
         limit = getattr(trainer, f"limit_{name}_batches", 1.0)
         if split not in data.datasets or not isinstance(limit, float):
             continue
-        count = _steps(data) if name == "train" else _batches(data, split)
+        count = data.training_batches() if name == "train" else _batches(data, split)
         if 0 < limit * count < 1:
             raise ConfigError(
                 f"trainer.limit_{name}_batches: {limit} of {count} batches is less than one batch; give at least "
@@ -39,16 +39,9 @@ def check_limits(data: Any, trainer: Any, stage: str) -> None:
 
 def _check_interval(data: Any, trainer: Any) -> None:
     interval = getattr(trainer, "val_check_interval", None)  # Lightning does not set it for an interval of time
-    steps = _steps(data)
-    if isinstance(trainer.limit_train_batches, int):
-        steps = min(steps, trainer.limit_train_batches)
+    steps = data.training_batches(trainer.limit_train_batches)
     if type(interval) is int and trainer.check_val_every_n_epoch and "val" in data.datasets and interval > steps:
         raise ConfigError(f"trainer.val_check_interval: {interval} is more than the {steps} steps of an epoch")
-
-
-def _steps(data: Any) -> int:
-    """Return the number of batches of an epoch on each device."""
-    return len(data.datasets["train"]) * data.group // (data.batch_size * data.world)
 
 
 def _batches(data: Any, split: str) -> int:

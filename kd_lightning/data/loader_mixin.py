@@ -113,6 +113,15 @@ class LoaderMixin(LightningDataModule):
         rows = permutation(len(train), self.split_seed, 0)[: self.max_evaluation_images]
         return self.in_order(train.subset(rows.sort().values))
 
+    def training_batches(self, limit: float = 1.0) -> int:
+        """Return the number of batches of an epoch on each device, after the data are set up.
+
+        Args:
+            limit: `trainer.limit_train_batches`: a number of batches if it is an integer, or a share of all batches.
+        """
+        batches = len(self.datasets["train"]) // self.world * self.group // self.batch_size
+        return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
     def training_images_in_order(self) -> DataLoader:
         """Return a loader of all training images without augmentation, on every rank, for a table of neighbours."""
         return self.in_order(self.datasets["train"], place={})

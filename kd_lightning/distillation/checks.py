@@ -81,20 +81,6 @@ def _described(value: Any) -> str:
     return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
-def check_finite(method: LightningModule, terms: dict[str, Tensor], images: int) -> None:
-    """Raise an error if a term is not finite before the first step.
-
-    Raises:
-        ConfigError: in this case. The message names the terms.
-    """
-    if wrong := [name for name, term in terms.items() if not torch.isfinite(term)]:
-        values = ", ".join(f"{name} is {terms[name].item()}" for name in wrong)
-        raise ConfigError(
-            f"model: {values} in a trial step of {type(method).__name__} with {images} images; correct the loss, or "
-            "set min_batch_size in the class if it needs more images; guard.try_step false omits the trial"
-        )
-
-
 def check_layer(field: str, number: int, *networks: Network) -> None:
     """Raise an error if one of the networks has no stage with this number. Stage 1 is the last stage.
 

@@ -28,18 +28,19 @@ class RunHooks(FineTuning):
     """The hooks of `StudentModule` that run for the method itself, and not again for each of its parts."""
 
     trained_by: str
-    rate_scale: float = 1.0
-    """Factor of the learning rates for the number of images per step (`lr_batch_size`)."""
-    base_rates: list[float]
-    """Learning rate of each group of parameters, with this factor, but without the factor of the schedule."""
+    unreached_are_frozen: bool = False
+    """Whether a dry step has already frozen the parameters that no loss reaches in the run that begins."""
     is_part: bool = False
     """Whether this method is a part of `Combined`."""
 
     @once_per_run
     def setup(self, stage: str) -> None:
         """Freeze parameters that no loss reaches, before the optimizer and DistributedDataParallel read them."""
-        if stage == "fit" and hasattr(self.trainer.datamodule, "some_training_images"):
+        if stage != "fit":
+            return
+        if not self.unreached_are_frozen and hasattr(self.trainer.datamodule, "some_training_images"):
             freeze_unreached(self, self.trainer.datamodule)
+        self.unreached_are_frozen = False  # a further `fit` may have other losses or data
 
     @once_per_run
     def on_fit_start(self) -> None:
@@ -52,7 +53,6 @@ class RunHooks(FineTuning):
 
     @once_per_run
     def on_train_start(self) -> None:
-        optim.rescale(self)  # BatchSizeFinder has changed the number of images per step
         self.start_epoch()
 
     @once_per_run

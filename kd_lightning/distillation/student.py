@@ -75,7 +75,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         self._ddp_params_and_buffers_to_ignore: list[str] = []
         self.set_fine_tuning(freeze=freeze, probe_epochs=probe_epochs, head_lr_scale=head_lr_scale)
         groups = optim.groups(student.parameters(), self.classifier_parameters, head_lr_scale)
-        self.trained_by = optim.try_to_build(optimizer, lr_scheduler, groups)
+        self.trained_by = type(optim.build(optimizer, lr_scheduler, groups)[0]).__name__
         self.weights: dict[str, float] = {}
         """Weights of all terms. The key of each weight is the name of the argument that sets it."""
         self.set_weights(ce_weight=ce_weight)

@@ -3,31 +3,73 @@
 from typing import Any
 
 import torch
-from torch import nn
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import Tensor, nn
 
 from kd_lightning import distributed
+from kd_lightning.batch import Batch
 from kd_lightning.distillation.checks import warn_about_idle_parameters
 from kd_lightning.distillation.unchanged import unchanged
 
 
-def freeze_unreached(method: nn.Module, data: Any) -> list[str]:
-    """Set `requires_grad` of the parameters to false that no loss reaches, warn about them, and return their names.
+def freeze_unreached(method: Any, data: Any) -> None:
+    """Set `requires_grad` of the parameters to false that no loss reaches, and warn about them.
 
-    They are found by a backward pass of a few training images, which changes nothing else (see `unchanged`). Every
-    process finds the same parameters, because all processes use the same images and do not communicate.
+    They are found by a dry step: a forward and a backward pass of a few training images, which changes nothing else
+    (see `unchanged`). `try_step` does the same in the dry step in which it looks for errors. This function is for all
+    processes that do not call `try_step`: the further processes of a distributed run, a run with `guard.try_step
+    false`, and `Trainer.fit` in Python. Every process finds the same parameters, because all processes use the same
+    images and do not communicate.
+
+    Raises:
+        Exception: if a network or a loss fails. The exception is that of the network or of the loss.
     """
-    batch = data.transfer_batch_to_device(data.some_training_images(smallest_batch(method, data)), method.device, 0)
+    batch = data.some_training_images(smallest_batch(method, data))
     with distributed.alone(), unchanged(method):
-        method.train()
-        total = torch.stack([*method.training_terms(data.augmented(batch)).values()]).sum()
-        if not total.requires_grad:
-            return []  # the losses reach nothing; the first step raises an error
-        total.backward()
-        names = without_gradient(method)
+        names = backward(method, forward(method, prepared(method, batch)))
+    freeze(method, names)
+
+
+def freeze(method: Any, names: list[str]) -> None:
+    """Freeze the parameters with these names, which a dry step has found, and warn about them."""
     for name in names:
         method.get_parameter(name).requires_grad_(False)
     warn_about_idle_parameters(method, names)
-    return names
+    method.unreached_are_frozen = True
+
+
+def prepared(method: Any, batch: Batch) -> Batch:
+    """Move a method and a batch to the run's device and precision, set the train mode, and return the augmented batch.
+
+    A strategy that distributes the weights of a network would move them itself. The step is then computed where the
+    weights are, without the precision of the run. Call this function within `unchanged`.
+    """
+    strategy, precision = method.trainer.strategy, method.trainer.precision_plugin
+    if isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        precision.convert_module(method)
+        method.to(strategy.root_device)
+        batch = precision.convert_input(batch)
+    method.train()
+    method.recording = True
+    return strategy.batch_to_device(batch, method.device)
+
+
+def forward(method: Any, batch: Batch) -> dict[str, Tensor]:
+    """Return the loss terms of a training step by name, computed as in the run (`trainer.precision`)."""
+    with method.trainer.precision_plugin.forward_context():
+        return method.training_terms(batch)
+
+
+def backward(method: nn.Module, terms: dict[str, Tensor]) -> list[str]:
+    """Compute the gradients of the sum of the terms, and return the names of the parameters that get none.
+
+    If no trainable parameter gets a gradient, return no names.
+    """
+    total = torch.stack([*terms.values()]).sum()
+    if not total.requires_grad:
+        return []  # the losses reach nothing; the first step raises an error
+    total.backward()
+    return without_gradient(method)
 
 
 def without_gradient(method: nn.Module) -> list[str]:

@@ -1,6 +1,7 @@
 """Create timm models by name, and read their sizes."""
 
 import inspect
+from numbers import Real
 from typing import Any
 
 import timm
@@ -40,7 +41,7 @@ def check_kwargs(name: str, kwargs: dict[str, Any]) -> None:
 
     Raises:
         ConfigError: if an argument belongs to another field, if the model would return other outputs than a Network
-            needs, or if the model would take images with another number of channels.
+            needs, if the model would take images with another number of channels, or if a dropout rate is not a rate.
     """
     for key, advice in _OTHER_FIELDS.items():
         if kwargs.get(key) not in (None, False) or (key == "num_classes" and kwargs.get(key) == 0):
@@ -51,6 +52,11 @@ def check_kwargs(name: str, kwargs: dict[str, Any]) -> None:
                 f"{name}: model_kwargs.{key} is {kwargs[key]!r}; remove it, because all images have 3 channels (grey "
                 "images are converted)"
             )
+    for key, value in kwargs.items():
+        if "drop" in key and key.endswith("_rate") and value is not None:
+            values = value if isinstance(value, list | tuple) else [value]
+            if not all(isinstance(each, Real) and not isinstance(each, bool) and 0 <= each < 1 for each in values):
+                raise ConfigError(f"{name}: model_kwargs.{key} is {value!r}; a rate must be at least 0 and below 1")
     if "global_pool" in kwargs and not kwargs["global_pool"] and kwargs["global_pool"] is not None:
         raise ConfigError(
             f"{name}: model_kwargs.global_pool is {kwargs['global_pool']!r}, but the classifier needs pooled features; "

@@ -1,6 +1,7 @@
 """Facts that a weight file contains about its network: each fact is checked before it is used."""
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 from kd_lightning.batch import LARGEST_SIDE
@@ -37,6 +38,18 @@ def checked(facts: Any, source: str) -> dict[str, Any]:
     return result
 
 
+def check_given(given: Mapping[str, Any], source: str) -> None:
+    """Check facts that a config states about a network. A fact may be None, which means that it is not stated.
+
+    Raises:
+        ConfigError: if a fact has a wrong type or an impossible value. The rules are those for weight files.
+    """
+    for fact, value in given.items():
+        is_valid, expected = _EXPECTED[fact]
+        if value is not None and not is_valid(value):
+            raise ConfigError(f"{source}: {fact} is {_shown(value)}; it must be {expected}")
+
+
 def check_classes(facts: Mapping[str, Any], classes: int, source: str) -> None:
     """Check that the facts of a file fit the number of outputs of the classifier in the file.
 
@@ -57,12 +70,12 @@ def _is_whole(value: Any, least: int, most: int) -> bool:
 
 
 def _are_channels(values: Any, above_zero: bool) -> bool:
-    """Return whether the value is a list of three finite numbers. A bool is not a number."""
+    """Return whether the value is a list of three numbers of usual size. A bool is not a number."""
     if not isinstance(values, list | tuple) or len(values) != 3:
         return False
     least = 1 / _LARGEST_VALUE if above_zero else -_LARGEST_VALUE
     return all(
-        type(value) in (int, float) and least <= value <= _LARGEST_VALUE  # false for NaN
+        isinstance(value, Real) and not isinstance(value, bool) and least <= value <= _LARGEST_VALUE  # false for NaN
         for value in values
     )
 
@@ -87,8 +100,14 @@ def _shown(value: Any) -> str:
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (_is_name, f"a string of 1 to {_LONGEST_NAME} printable characters"),
     "num_classes": (lambda value: _is_whole(value, 0, _MOST_CLASSES), "a whole number, 0 or more"),
-    "mean": (lambda values: _are_channels(values, above_zero=False), "a list of three finite numbers"),
-    "std": (lambda values: _are_channels(values, above_zero=True), "a list of three finite numbers above 0"),
+    "mean": (
+        lambda values: _are_channels(values, above_zero=False),
+        f"three numbers from {-_LARGEST_VALUE:g} to {_LARGEST_VALUE:g}",
+    ),
+    "std": (
+        lambda values: _are_channels(values, above_zero=True),
+        f"three numbers from {1 / _LARGEST_VALUE:g} to {_LARGEST_VALUE:g}",
+    ),
     "size": (lambda value: _is_whole(value, 1, LARGEST_SIDE), f"a whole number from 1 to {LARGEST_SIDE}"),
     "class_names": (_are_texts, "a list of strings"),
 }

@@ -12,9 +12,9 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd_lightning.batch import LARGEST_SIDE, as_float
+from kd_lightning.batch import as_float
 from kd_lightning.errors import ConfigError
-from kd_lightning.models import classifier, creation, weights
+from kd_lightning.models import classifier, creation, file_facts, weights
 from kd_lightning.models.extraction import extract
 from kd_lightning.models.features import Features, Reads
 from kd_lightning.models.masking import Masked, mask_token, masked_patches
@@ -66,7 +66,9 @@ class Network(nn.Module):
         model_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        _check_arguments(name, pretrained, checkpoint, num_classes, std, size)
+        if pretrained and checkpoint:
+            raise ConfigError(f"{name}: pretrained and checkpoint are both given; give only one of them")
+        file_facts.check_given({"num_classes": num_classes, "mean": mean, "std": std, "size": size}, name)
         kwargs = model_kwargs or {}
         creation.check_kwargs(name, kwargs)
         self.name, self.frozen = name, False
@@ -90,6 +92,7 @@ class Network(nn.Module):
         self.fresh_classifier = not self.has_weights or self.num_classes != trained_for
         self.embedding_width: int = creation.embedding_width(self.model)
         config = resolve_model_data_config(self.model)
+        file_facts.check_given({"mean": config["mean"], "std": config["std"]}, f"{name}: the configuration of timm")
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", _channels(mean or facts.get("mean") or config["mean"]), persistent=False)
@@ -98,12 +101,13 @@ class Network(nn.Module):
         self.size: int | None = _size(name, self.model, size, kwargs) or trained
         self.interpolation = "bicubic" if config["interpolation"] == "bicubic" else "bilinear"
         self.dtype = getattr(torch, dtype) if dtype else None
-        if dtype:
-            self.model.to(self.dtype)
-            if self.has_weights and not all(value.isfinite().all() for value in self.model.parameters()):
+        if self.dtype:
+            if too_large := weights.too_large(self.model, self.dtype):
                 raise ConfigError(
-                    f"{name}: dtype is {dtype}, but some weights are too large for it; choose bfloat16 or float32"
+                    f"{name}: dtype is {dtype}, but some values are too large for it ({', '.join(too_large[:3])}); "
+                    "choose bfloat16 or float32"
                 )
+            self.model.to(self.dtype)
 
     def freeze(self) -> "Network":
         """Turn off gradients, set eval mode permanently, and return the network. `.train()` then has no effect."""
@@ -276,25 +280,6 @@ class Network(nn.Module):
 
 def _channels(values: Any) -> Tensor:
     return torch.tensor(tuple(values), dtype=torch.float32).view(-1, 1, 1)
-
-
-def _check_arguments(
-    name: str,
-    pretrained: bool,
-    checkpoint: str | None,
-    num_classes: int | None,
-    std: Channels | None,
-    size: int | None,
-) -> None:
-    if pretrained and checkpoint:
-        raise ConfigError(f"{name}: pretrained and checkpoint are both given; give only one of them")
-    for field, number, least in (("num_classes", num_classes, 0), ("size", size, 1)):
-        if number is not None and number < least:
-            raise ConfigError(f"{name}: {field} is {number}; it must be at least {least}")
-    if size is not None and size > LARGEST_SIDE:
-        raise ConfigError(f"{name}: size is {size}; it must be at most {LARGEST_SIDE} pixels")
-    if std is not None and min(std) <= 0:
-        raise ConfigError(f"{name}: std is {std}; all values must be above 0")
 
 
 def _size(name: str, model: nn.Module, size: int | None, kwargs: dict[str, Any]) -> int | None:

@@ -145,6 +145,15 @@ def unusable(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], masks:
     )
 
 
+def too_large(model: nn.Module, dtype: torch.dtype) -> list[str]:
+    """Return the names of the parameters and buffers that are finite, but would be infinite as `dtype`."""
+    return [
+        name
+        for name, value in model.state_dict().items()
+        if value.is_floating_point() and (value.isfinite() & value.to(dtype).isfinite().logical_not()).any()
+    ]
+
+
 def _problem(expected: Tensor, given: Tensor, is_mask: bool, is_variance: bool) -> str:
     if given.layout != torch.strided or given.is_meta or given.is_quantized:
         return "tensors without ordinary values"

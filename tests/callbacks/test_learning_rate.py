@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import LearningRateFinder
 
 from kd_lightning.callbacks.learning_rate import RunLearningRateFinder, _steepest
 from kd_lightning.distillation import StudentModule
-from kd_lightning.errors import RunError
+from kd_lightning.errors import ConfigError, RunError
 from kd_lightning.methods import KD
 from kd_lightning.optim import WarmupCosine, base_rate
 
@@ -29,10 +29,10 @@ class Rates(Callback):
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
-def fit(folder: Path, steps: int = 25, ckpt: Path | None = None, epochs: int = 2) -> tuple:
+def fit(folder: Path, steps: int = 25, ckpt: Path | None = None, epochs: int = 2, **settings: float) -> tuple:
     trained = method(KD, check_teacher=False, lr_scheduler=lambda one: WarmupCosine(one, warmup_epochs=1))
     before, rates = weights(trained), Rates()
-    finder = RunLearningRateFinder(LearningRateFinder(num_training_steps=steps, min_lr=1e-5))
+    finder = RunLearningRateFinder(LearningRateFinder(num_training_steps=steps, min_lr=1e-5, **settings))
     run = trainer(folder, finder, rates, max_epochs=epochs, limit_val_batches=0)
     run.fit(trained, digits(batch_size=25), ckpt_path=ckpt, weights_only=True)
     assert base_rate(run) == finder.found
@@ -59,9 +59,28 @@ def test_a_resumed_run_uses_the_rate_without_a_search(tmp_path: Path, monkeypatc
     assert rates.rates == pytest.approx([found * 0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)])
 
 
-def test_a_search_that_is_too_short_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"^LearningRateFinder: .* in 12 steps; set num_training_steps above 14"):
-        fit(tmp_path, steps=12)
+def test_a_search_that_ends_too_early_is_an_error(tmp_path: Path) -> None:
+    assert fit(tmp_path, steps=14)[3] > 0
+    with pytest.raises(RunError, match=r"^LearningRateFinder: no learning rate was found in \d+ steps; set a larger"):
+        fit(tmp_path, steps=30, early_stop_threshold=1.0001)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"num_training_steps": 0}, "num_training_steps: 0 is less than 14"),
+        ({"num_training_steps": 13}, "num_training_steps: 13 is less than 14"),
+        ({"min_lr": 0.0}, "min_lr: 0.0 is not above 0"),
+        ({"min_lr": -1.0, "mode": "linear"}, "min_lr: -1.0 is not above 0"),
+        ({"min_lr": 2.0}, "max_lr: 1 is not above min_lr, 2.0"),
+        ({"max_lr": math.inf}, "max_lr: inf is not above min_lr"),
+        ({"early_stop_threshold": 1.0}, "early_stop_threshold: 1.0 is not above 1"),
+    ],
+)
+def test_a_search_that_finds_nothing_raises_an_error_before_it_starts(settings: dict, line: str) -> None:
+    with pytest.raises(ConfigError, match=f"^trainer.callbacks: LearningRateFinder.{line}"):
+        RunLearningRateFinder(LearningRateFinder(**settings))
+    RunLearningRateFinder(LearningRateFinder(min_lr=0.0, mode="linear"))
 
 
 def test_the_rate_is_where_the_loss_falls_fastest_per_step() -> None:

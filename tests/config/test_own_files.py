@@ -229,7 +229,10 @@ def test_what_losses_may_return(fit, new: str, words: str) -> None:
 
 def test_a_term_that_is_not_finite(fit) -> None:
     found = fit("model", METHOD.replace(RETURN, 'return {"own": mapped.sum() * float("nan")}'))
-    assert found.startswith("model: own is nan in a trial step of Own with 2 images; correct the loss")
+    assert found.startswith(
+        "model: train/own is nan for 2 images of 8 x 8 pixels, although the outputs of all networks are"
+    )
+    assert "In a method of your own, correct the loss, or set min_batch_size" in found
 
 
 def test_an_exception_in_losses_is_at_the_users_line(fit) -> None:

@@ -5,6 +5,7 @@ import copy
 import random
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from kd_lightning.distillation.step_memory import StepMemory
 from kd_lightning.distillation.trial import try_step
 from kd_lightning.distillation.unchanged import unchanged
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import SP, Supervised
+from kd_lightning.methods import KD, SP, Supervised
 from kd_lightning.mixing import Mixing
 from kd_lightning.models import Network
 
@@ -141,6 +142,65 @@ def test_a_loss_that_fails_is_named_with_its_line(tmp_path: Path) -> None:
     data = factories.digits()
     data.checks = [partial(try_step, method)]
     with pytest.raises(ConfigError, match=r"model: Broken cannot train with 2 images .*in test_trial.py, line \d+"):
+        factories.trainer(tmp_path).fit(method, datamodule=data)
+
+
+class Infinite(Supervised):
+    """A term that is not finite, although the student's outputs are."""
+
+    def losses(self, student: object, batch: object) -> dict[str, Tensor]:
+        return {"own": torch.full((), torch.inf, requires_grad=True)}
+
+
+def with_large_weights(network: Network) -> Network:
+    """Make the outputs infinite, as weights that overflow do."""
+    with torch.no_grad():
+        network.classifier[0].fill_(3e38)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (
+            lambda: factories.method(KD, teacher=with_large_weights(copy.deepcopy(factories.shared_teacher()))),
+            r"^model\.teacher: the logits of cifar_resnet20\.digits have values that are not finite for 2 images of "
+            r"8 x 8 pixels, so that train/kd is nan; check the weights, mean, std and dtype",
+        ),
+        (
+            lambda: factories.method(Supervised, student=with_large_weights(factories.student())),
+            r"^model\.student: the logits of cifar_resnet8 have values that are not finite .*, so that train/ce is",
+        ),
+        (lambda: factories.method(Infinite), r"^model: train/own is inf for 2 images .* arguments of Infinite"),
+    ],
+)
+def test_a_term_that_is_not_finite_is_named_with_its_network(make: Callable, line: str, tmp_path: Path) -> None:
+    method, data = make(), factories.digits()
+    data.checks = [partial(try_step, method)]
+    with pytest.raises(ConfigError, match=line):
+        factories.trainer(tmp_path).fit(method, datamodule=data)
+    data.checks = [partial(try_step, method, nonfinite="skip"), lambda data: 1 / 0]
+    with pytest.warns(UserWarning, match=line), pytest.raises(ZeroDivisionError):
+        factories.trainer(tmp_path).fit(method, datamodule=data)
+
+
+class Steep(Supervised):
+    """A finite term whose gradient is not finite."""
+
+    def losses(self, student: object, batch: object) -> dict[str, Tensor]:
+        return {"own": (student.logits * 0).sum().sqrt()}
+
+
+def test_gradients_that_are_not_finite_are_warned_about(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"^model: the gradients of \d+ parameters are not finite: student\.model\."):
+        tried(factories.method(Steep), factories.digits(), tmp_path)
+
+
+def test_a_method_that_trains_nothing_is_refused(tmp_path: Path) -> None:
+    method, data = factories.method(Supervised), factories.digits()
+    method.requires_grad_(False)
+    data.checks = [partial(try_step, method)]
+    with pytest.raises(ConfigError, match=r"^model: the losses of Supervised do not depend on any trainable parameter"):
         factories.trainer(tmp_path).fit(method, datamodule=data)
 
 

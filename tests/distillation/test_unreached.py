@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import torch
 from helpers.factories import digits, method, trainer
 
 from kd_lightning.cli import main
+from kd_lightning.data import Digits
+from kd_lightning.distillation.trial import try_step
 from kd_lightning.distillation.unreached import freeze_unreached
 from kd_lightning.methods import SEED, SP
 from kd_lightning.models import Network
@@ -30,15 +34,42 @@ def test_a_convolution_after_the_last_map_is_frozen(tmp_path: Path) -> None:
     assert not changed & {f"student.model.{name}" for name in frozen}
 
 
-def test_the_search_changes_nothing_else() -> None:
+def test_the_search_changes_nothing_else(tmp_path: Path) -> None:
     built, data = method(SEED), digits()
-    data.setup("fit")
     before = {name: value.clone() for name, value in built.state_dict().items()}
-    generator = torch.get_rng_state()
-    assert freeze_unreached(built, data) == []
-    assert all(torch.equal(value, before[name]) for name, value in built.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), generator)
-    assert all(parameter.grad is None for parameter in built.parameters())
+    trained = [parameter.requires_grad for parameter in built.parameters()]
+
+    def check(data: Digits) -> None:
+        generator = torch.get_rng_state()
+        freeze_unreached(built, data)
+        assert torch.equal(torch.get_rng_state(), generator)
+        assert [parameter.requires_grad for parameter in built.parameters()] == trained
+        assert all(torch.equal(value, before[name]) for name, value in built.state_dict().items())
+        assert all(parameter.grad is None for parameter in built.parameters())
+        raise InterruptedError
+
+    data.checks = [check]
+    with pytest.raises(InterruptedError):
+        trainer(tmp_path).fit(built, data)
+
+
+@pytest.mark.parametrize("looks", [try_step, freeze_unreached, None])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_run_has_one_dry_step_which_freezes_the_same(
+    looks: Callable | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command line calls one of the functions before the run's folder is created. Python has only `setup`."""
+    built = method(SP, student=Network("mobilenetv3_small_050", num_classes=10), ce_weight=0.0)
+    passes: list[int] = []
+    forward = built.training_terms
+    monkeypatch.setattr(built, "training_terms", lambda batch: (passes.append(len(batch.images)), forward(batch))[1])
+    for number in (1, 2):  # the second `fit` of the same method searches again
+        data = digits()
+        data.checks = [partial(looks, built)] if looks else []
+        trainer(tmp_path, limit_train_batches=1, limit_val_batches=0).fit(built, data)
+        assert passes == [2, 50] * number
+        frozen = {name for name, value in built.student.model.named_parameters() if not value.requires_grad}
+        assert frozen == {"conv_head.weight", "conv_head.bias", "classifier.weight", "classifier.bias"}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

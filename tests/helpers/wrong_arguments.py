@@ -93,7 +93,42 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--model.kd_weight=0 --model.ce_weight=0", "ce_weight, kd_weight: all weights are 0, so nothing is trained"),
     ("--model.optimizer.lr=nan", "model.optimizer.lr: nan is not float"),
     ("--model.optimizer.lr=1e400", "model.optimizer.lr: inf is not a finite number"),
-    ("--model.optimizer.momentum=-1", lambda: f"model.optimizer, model.lr_scheduler: {sgds(momentum=-1.0)}"),
+    ("--model.optimizer.momentum=-1", lambda: f"model.optimizer: SGD cannot be built: {sgds(momentum=-1.0)}"),
+    ("--model.optimizer.momentum=1.5", "model.optimizer.momentum: 1.5 is given; it must be at least 0 and below 1"),
+    (
+        "--model.optimizer=AdamW --model.optimizer.fused=true --model.optimizer.foreach=true",
+        "model.optimizer: AdamW cannot be built: RuntimeError: `fused` and `foreach` cannot be `True` together",
+    ),
+    (
+        "--model.optimizer=timm.optim.lookahead.Lookahead",
+        "model.optimizer: Lookahead cannot be built: AttributeError: 'list' object has no attribute",
+    ),
+    (
+        "--model.optimizer=SparseAdam",
+        "model.optimizer: SparseAdam cannot take a step: RuntimeError: SparseAdam does not support dense gradients",
+    ),
+    ("--model.lr_scheduler=WarmupCosine --model.lr_scheduler.final_factor=1e30", "lr_scheduler.final_factor: 1e+30 is"),
+    (
+        "--model.lr_scheduler=StepLR --model.lr_scheduler.step_size=0",
+        "model.lr_scheduler: StepLR cannot be updated: ZeroDivisionError",
+    ),
+    (
+        "--model.lr_scheduler=ExponentialLR --model.lr_scheduler.gamma=10 --trainer.max_epochs=20",
+        "model.lr_scheduler: ExponentialLR gives the learning rate 5e+06 in epoch 8",
+    ),
+    (
+        "--model.lr_scheduler=OneCycleLR --model.lr_scheduler.max_lr=1 --model.lr_scheduler.total_steps=5",
+        "model.lr_scheduler: OneCycleLR has 5 steps, but the run has",
+    ),
+    ("--model.student.std=[1, 1, 1e-30]", "std is (1.0, 1.0, 1e-30); it must be three numbers from 1e-06 to 1e+06"),
+    (
+        "--model.student.model_kwargs={drop_rate: 2.0}",
+        "model_kwargs.drop_rate is 2.0; a rate must be at least 0 and below 1",
+    ),
+    (
+        "--trainer.callbacks=LearningRateFinder --trainer.callbacks.num_training_steps=0",
+        "trainer.callbacks: LearningRateFinder.num_training_steps: 0 is less than 14",
+    ),
     ("--model.optimizer=Adm", "model.optimizer: there is no class 'Adm'; nearest: Adam"),
     ("--model.optimizer=[]", "model.optimizer: "),
     ("--model.lr_batch_size=0", "lr_batch_size: 0 is not above 0"),
@@ -101,7 +136,7 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--model.student.name=", "name: timm has no model ''"),
     ("--model.student.name=\u202egnp.8tenser", r"name: timm has no model '\u202egnp.8tenser'"),
     ("--model.student.name=cifar_résnet8", "timm has no model 'cifar_résnet8'; nearest: cifar_resnet8"),
-    ("--model.student.size=99999999999", "size is 99999999999; it must be at most 8192 pixels"),
+    ("--model.student.size=99999999999", "size is 99999999999; it must be a whole number from 1 to 8192"),
     ("--model.student.mean=0.5", "model.student.mean: 0.5 is not tuple"),
     ("--model.student.checkpoint=", "checkpoint: '' is not a path"),
     ("--model.student.pretrained=true", "cifar_resnet8: its weights cannot be loaded"),

@@ -82,6 +82,9 @@ def test_img_size_is_one_whole_number(size: object) -> None:
         ({"pretrained_cfg": {"file": "x.pth"}}, ["pretrained_cfg", "checkpoint of the network"]),
         ({"pretrained_cfg_overlay": {"file": "x.pth"}}, ["pretrained_cfg_overlay"]),
         ({"global_pool": "best"}, ["global_pool", "best"]),
+        ({"drop_rate": 2.0}, ["drop_rate is 2.0", "at least 0 and below 1"]),
+        ({"drop_path_rate": -0.1}, ["drop_path_rate is -0.1"]),
+        ({"drop_path_rate": "high"}, ["drop_path_rate is 'high'"]),
     ],
 )
 @pytest.mark.parametrize("name", ["cifar_resnet8", "test_vit", "test_convnext"])

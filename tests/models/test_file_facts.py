@@ -1,6 +1,8 @@
 """Facts of weight files: each is checked before it is used, and an error is one line with the name of the file."""
 
+import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +80,43 @@ def test_metadata_that_are_no_table(network: Network, tmp_path: Path, text: str)
 
 def test_a_tensor_is_no_list_of_numbers(network: Network, tmp_path: Path) -> None:
     path = write(tmp_path, network, "pth", {**network.facts(), "mean": torch.zeros(3)})
-    with pytest.raises(ConfigError, match=r"file\.pth: the file has mean tensor\(.*, but mean must be a list of three"):
+    with pytest.raises(ConfigError, match=r"file\.pth: the file has mean tensor\(.*, but mean must be three numbers"):
         Network("cifar_resnet8", checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"std": (0.0, 1.0, 1.0)}, r"std is \(0.0, 1.0, 1.0\); it must be three numbers from 1e-06 to 1e\+06"),
+        ({"std": (-1.0, 1.0, 1.0)}, "std is"),
+        ({"std": (math.nan, 1.0, 1.0)}, r"std is \(nan"),
+        ({"std": (1.0, 1.0)}, "std is"),
+        ({"std": ()}, "std is"),
+        ({"std": "0.5"}, "std is '0.5'"),
+        ({"std": (True, True, True)}, "std is"),
+        ({"mean": ("a", "b", "c")}, "mean is"),
+        ({"mean": ()}, "mean is"),
+        ({"mean": (math.inf, 0.0, 0.0)}, "mean is"),
+        ({"mean": 0.5}, "mean is 0.5; it must be three numbers from"),
+        ({"num_classes": -3}, "num_classes is -3; it must be a whole number, 0 or more"),
+        ({"size": 0}, "size is 0; it must be a whole number from 1 to"),
+    ],
+)
+def test_arguments_follow_the_rules_for_files(given: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"^cifar_resnet8: {words}"):
+        Network("cifar_resnet8", **given)
+
+
+@pytest.mark.parametrize("name", ["layer1.0.bn1.running_var", "layer1.0.conv1.weight"])
+def test_values_that_are_too_large_for_a_dtype(network: Network, tmp_path: Path, name: str) -> None:
+    network = copy.deepcopy(network)
+    network.model.state_dict()[name].flatten()[0] = 1e6
+    path = write(tmp_path, network, "safetensors", network.facts())
+    with pytest.raises(
+        ConfigError, match=rf"dtype is float16, but some values are too large for it \({name}\); choose"
+    ):
+        Network("cifar_resnet8", checkpoint=path, dtype="float16")
+    Network("cifar_resnet8", checkpoint=path, dtype="bfloat16")
 
 
 def test_numbers_that_python_cannot_print_and_deep_lists() -> None:
