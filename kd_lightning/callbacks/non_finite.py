@@ -45,9 +45,10 @@ class NonFiniteGuard(Callback):
             `train/skipped`. With `skip`, the run ends after 100 skipped steps in succession. If an epoch has fewer than
             100 steps, the run ends after an epoch of skipped steps.
         try_step: Whether one training step and one evaluation with a few images are tried before the run's folder is
-            created. If a network, a loss, the optimizer or its schedule fails, if a loss is not finite, or if a step needs
-            more memory than the device has, the command ends with an error of one line. With `nonfinite: skip`, a loss
-            that is not finite only gives a warning. The trial changes no weights, statistics, queues or random numbers.
+            created. If a network, a loss, the optimizer or its schedule fails, if a loss is not finite, or if a step
+            needs more memory than the device has, the command ends with an error of one line. With `nonfinite: skip`, a
+            loss that is not finite only gives a warning. The trial changes no weights, statistics, queues or random
+            numbers.
     """
 
     def __init__(self, *, nonfinite: Literal["stop", "skip"] = "stop", try_step: bool = True) -> None:

@@ -107,8 +107,8 @@ def _not_finite(method: StudentModule, batch: Batch, terms: dict[str, Tensor]) -
                     )
     return (
         f"model: {bad} for {_images(batch)}, although the outputs of all networks are finite; change the arguments of "
-        f"{type(method).__name__} or trainer.precision. In a method of your own, correct the loss, or set min_batch_size "
-        "if it needs more images"
+        f"{type(method).__name__} or trainer.precision. In a method of your own, correct the loss, or set "
+        "min_batch_size if it needs more images"
     )
 
 
