@@ -144,8 +144,8 @@ class CommandCLI(CLI):
         self.result = self.command(**arguments)(self.model, self.datamodule, self.trainer)
 
 
-def run(name: str, command: Command, args: ArgsType) -> LightningCLI:
-    """Run a command of kind `lightning` or `on_config`."""
+def run(name: str, command: Command, args: ArgsType, cli: type[CLI] = CLI) -> LightningCLI:
+    """Run a command of kind `lightning`, by the class `cli`, or of kind `on_config`."""
     noise.silence()
     on_config, only = command.kind == "on_config", name if isinstance(args, list) and args[0] == name else None
     kwargs: dict[str, Any] = {
@@ -162,6 +162,6 @@ def run(name: str, command: Command, args: ArgsType) -> LightningCLI:
     }
     try:
         with callbacks.PreemptionHandler():
-            return CommandCLI(command.load(), **kwargs) if on_config else CLI(only=only, **kwargs)
+            return CommandCLI(command.load(), **kwargs) if on_config else cli(only=only, **kwargs)
     finally:
         os.environ.pop(RESUME_ENV_VAR, None)
