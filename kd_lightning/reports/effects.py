@@ -14,7 +14,7 @@ from kd_lightning.reports.run_results import RunResult, Runs
 from kd_lightning.reports.style import INK, WIDTH, label, size_of, styles, tidy
 from kd_lightning.runs.differences import short_names
 
-MOST_SETTINGS, MOST_LINES = 6, 8
+MOST_SETTINGS, MOST_LINES, MOST_TICKS = 6, 8, 5
 NOT_SHOWN = ("data.path", "data.split_seed")
 """Settings whose differences are warnings, and not settings that are compared."""
 Varied = Mapping[str, Mapping[str, Any]]
@@ -52,6 +52,11 @@ def titles(settings: Varied) -> dict[str, str]:
     return short_names(settings)
 
 
+def text_of(value: Any) -> str:
+    """Return a value as text, without `.0`."""
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
 def effect(comparison: Any, setting: str) -> Figure:
     """Plot the main metric of a comparison by one setting. See `draw`."""
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained", facecolor="white")
@@ -78,11 +83,12 @@ def draw(axes: Axes, frame: pd.DataFrame, metric: Metric, settings: Varied, sett
     tidy(axes)
     names, methods = short_names(settings), frame.groupby("group", sort=False)["method"].first()
     groups = frame.dropna(subset=[metric.name]).groupby("group", sort=False)[metric.name]
+    several = methods[[group for group in settings[setting] if group in methods]].nunique() > 1
     lines: dict[tuple, list[tuple[Any, float, float]]] = {}
     for group, values in groups:
         if group in settings[setting]:
-            others = [f"{names[name]} {v.get(group, '-')}" for name, v in settings.items() if name != setting]
-            key = (*([methods[group]] if methods.nunique() > 1 else []), *others)
+            others = [f"{names[name]} {text_of(v.get(group, '-'))}" for name, v in settings.items() if name != setting]
+            key = (*([methods[group]] if several else []), *others)
             point = settings[setting][group], values.mean() * metric.scale, values.std() * metric.scale
             lines.setdefault(key, []).append(point)
     xs = sorted({point[0] for line in lines.values() for point in line}, key=_natural)
@@ -107,10 +113,13 @@ def draw(axes: Axes, frame: pd.DataFrame, metric: Metric, settings: Varied, sett
             label=label(", ".join(key), 40),
         )
     if not is_number:
-        axes.set_xticks(range(len(xs)), [label(str(x), 14) for x in xs], rotation=30 if len(xs) > 3 else 0)
+        axes.set_xticks(range(len(xs)), [label(text_of(x), 14) for x in xs], rotation=30 if len(xs) > 3 else 0)
         axes.margins(x=0.2)
     elif min(xs) > 0 and max(xs) >= 10 * min(xs):
         axes.set_xscale("log")
+    if is_number and len(xs) <= MOST_TICKS:
+        axes.set_xticks(xs, [text_of(x) for x in xs])
+        axes.set_xticks([], minor=True)
     if 1 < len(connected) <= MOST_LINES:
         wanted = {label(", ".join(key), 40) for key in connected}
         handles, texts = axes.get_legend_handles_labels()

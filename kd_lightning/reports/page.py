@@ -105,7 +105,7 @@ def _group(comparison: Comparison, group: str, style: Style, folder: Path | None
     return {
         "label": group,
         "swatch": _swatch(style),
-        "settings": [str(values.get(group, "")) for values in comparison.varied.values()],
+        "settings": [effects.text_of(values.get(group, "")) for values in comparison.varied.values()],
         "best": group in comparison.best(metric),
         "value": tables.mean_and_std(metric, row),
         "n": int(row["n"]),

@@ -9,7 +9,7 @@ from rich.table import Table
 from kd_lightning.io.markup import markdown as escaped
 from kd_lightning.reports.axes import Metric
 from kd_lightning.reports.comparison import Comparison
-from kd_lightning.reports.effects import titles
+from kd_lightning.reports.effects import text_of, titles
 from kd_lightning.reports.frame import teachers
 
 TESTS = {"t": "paired t-test", "wilcoxon": "Wilcoxon's signed-rank test"}
@@ -53,7 +53,7 @@ def summary(comparison: Comparison, metric: Metric | None = None) -> pd.DataFram
     for group, row in comparison.statistics[metric.name].iterrows():
         pairs = f"{row['pairs']} of {row['n']}" if row["pairs"] != row["n"] else str(row["n"])
         rows[group] = {
-            **{title: str(values.get(group, "")) for title, values in varied.items()},
+            **{title: text_of(values.get(group, "")) for title, values in varied.items()},
             metric.heading: mean_and_std(metric, row),
             "n": str(row["n"]),
             "difference": difference(metric, row),

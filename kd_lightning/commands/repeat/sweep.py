@@ -141,9 +141,7 @@ def _draw(fields: dict[str, Values], sample: int, generator: random.Random) -> l
         drawn.setdefault(json.dumps(settings), settings)
         if len(drawn) == sample:
             return [*drawn.values()]
-    raise ConfigError(
-        f"sample: only {len(drawn)} different combinations were found, not {sample}; give a smaller number"
-    )
+    raise ConfigError(f"sample: only {len(drawn)} of {sample} different combinations were found; give a smaller number")
 
 
 def _check_count(count: int) -> None:
