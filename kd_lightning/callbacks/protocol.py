@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -149,11 +150,18 @@ class Protocol(Callback):
         at_best = self.select == "best" and best is not None and best.best_model_score is not None
         validation = {key: value for key, value in last.items() if key.startswith("val/")}
         if at_best:
-            validation = {"val/acc": float(best.best_model_score)}
+            values = torch.load(self.selected, map_location="cpu", weights_only=True, mmap=True).get("last_values", {})
+            validation = {key: value for key, value in values.items() if key.startswith("val/")}
+            validation["val/acc"] = float(best.best_model_score)
         content |= {"seconds": self._seconds, "last": last, "metrics": {**validation, **content["metrics"]}}
         samples = results.samples(trainer)
         results.record(self.selected.parent, content, samples)
-        wide().print(results.table(content["metrics"]))
+        at_last = {
+            f"last/{key}": last[key] for key in validation if at_best and last.get(key) not in (None, validation[key])
+        }
+        epoch = f"{content['protocol']['epoch'] + 1} of {trainer.max_epochs}"
+        title = f"result of the {self.select} epoch ({epoch})" if trainer.max_epochs != -1 else "result"
+        wide().print(results.table({**content["metrics"], **at_last}, title))
         for logger in trainer.loggers:
             if isinstance(logger, ResilientWandbLogger):
                 results.log_tables(logger, content, samples, data)

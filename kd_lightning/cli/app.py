@@ -161,8 +161,8 @@ class CommandCLI(CLI):
         self.result = self.command(**arguments)(self.model, self.datamodule, self.trainer)
 
 
-def run(name: str, command: Command, args: ArgsType) -> LightningCLI:
-    """Run a command of kind `lightning` or `on_config`."""
+def run(name: str, command: Command, args: ArgsType, cli: type[CLI] = CLI) -> LightningCLI:
+    """Run a command of kind `lightning`, by the class `cli`, or of kind `on_config`."""
     noise.silence()
     images = None
     if command.takes_run and isinstance(args, list) and args[0] == name:
@@ -183,6 +183,6 @@ def run(name: str, command: Command, args: ArgsType) -> LightningCLI:
     }
     try:
         with callbacks.PreemptionHandler():
-            return CommandCLI(command.load(), **kwargs) if on_config else CLI(only=only, images=images, **kwargs)
+            return CommandCLI(command.load(), **kwargs) if on_config else cli(only=only, images=images, **kwargs)
     finally:
         os.environ.pop(RESUME_ENV_VAR, None)

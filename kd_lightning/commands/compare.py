@@ -38,6 +38,8 @@ class Compare:
             before, they are updated. This needs `pip install 'kd_lightning[wandb]'`.
         figure: path of an SVG, PNG or PDF file to write. It shows the mean and standard deviation of `metric` for each
             group, and the teacher as a line. Default: none.
+        effects: path of an SVG, PNG or PDF file to write. It shows `metric` by each setting that differs between runs
+            of the same method, for example the runs of `repeat --sweep`. Default: none.
         images: whether the page shows the images on which the students disagree most. The images are loaded from the
             data set of the runs, as in `test`.
 
@@ -54,6 +56,7 @@ class Compare:
         metric: str | None = None,
         test: Literal["t", "wilcoxon"] = "t",
         figure: str | None = None,
+        effects: str | None = None,
         images: bool = True,
         wandb: bool = False,
     ) -> None:
@@ -63,15 +66,16 @@ class Compare:
             )
         self.runs, self.out = runs, expand(out)
         self.baseline, self.metric, self.test, self.images, self.wandb = baseline, metric, test, images, wandb
-        self.figure = None if figure is None else expand(figure)
+        figures = {"figure": figure, "effects": effects}
+        self.figures = {name: expand(path) for name, path in figures.items() if path is not None}
         check_writable(self.out, "out")
         for name in WRITTEN:
             check_writable(self.out / name, "out", kind="file")
-        if self.figure is not None:
+        for name, path in self.figures.items():
             from kd_lightning.reports.summary_plot import check_figure
 
-            check_writable(self.figure, "figure", kind="file")
-            check_figure(self.figure)
+            check_writable(path, name, kind="file")
+            check_figure(path, name)
         others = (
             sorted(path.name for path in self.out.iterdir() if path.name not in WRITTEN) if self.out.exists() else []
         )
@@ -100,8 +104,9 @@ class Compare:
 
         comparisons, lines = reports.compare(runs, baseline=self.baseline, metric=self.metric, test=self.test)
         problems = [*fetch_problems, *runs.problems, *lines]
-        if self.figure:
-            summary_plot.write_summary(comparisons, self.figure)
+        for name, path in self.figures.items():
+            write = {"figure": summary_plot.write_summary, "effects": summary_plot.write_effects}[name]
+            write(comparisons, path)
         page = reports.page(comparisons, problems, folder=self.out, images=self.images)
         table = reports.frame(runs, config=True).map(cell).rename(columns=cell)
         texts = {"table.csv": table.to_csv(index=False), "table.md": tables.markdown(comparisons, problems)}

@@ -122,7 +122,11 @@ class CommandParser(OneLineErrors, ArgumentParser):
         for name, parameter in inspect.signature(kind).parameters.items():
             if get_origin(parameter.annotation) is list:
                 by_name = parameter.kind is inspect.Parameter.KEYWORD_ONLY
-                required: dict[str, Any] = {"nargs": "+", "required": True} if by_name else {"nargs": "*"}
+                required: dict[str, Any] = {"nargs": "+"} if by_name else {"nargs": "*"}
+                if by_name and parameter.default is inspect.Parameter.empty:
+                    required["required"] = True
+                elif by_name:
+                    required["default"] = parameter.default
                 (element,) = get_args(parameter.annotation)
                 self.add_argument(f"--{name}" if by_name else name, type=element, help=texts.get(name), **required)
             elif parameter.annotation is bool and parameter.default is False:

@@ -44,6 +44,16 @@ def arguments_of(class_path: str) -> set[str]:
     return names - {"self", "args", "kwargs"}
 
 
+def default_of(kind: type, name: str) -> Any:
+    """Return the default of an argument of a class; None for an argument that is unknown or has no default."""
+    for base in inspect.getmro(kind):
+        parameters = inspect.signature(base.__init__).parameters if "__init__" in vars(base) else {}
+        if name in parameters:
+            default = parameters[name].default
+            return None if default is inspect.Parameter.empty else default
+    return None
+
+
 def accepts_none(class_path: str, name: str) -> bool:
     """Return whether an argument of a class may be None; true for an argument that is unknown or has no type."""
     kind = import_class(class_path)

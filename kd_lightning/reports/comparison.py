@@ -7,14 +7,13 @@ from functools import cached_property
 import pandas as pd
 
 from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.reports import effects
 from kd_lightning.reports.axes import Metric, describe, main_metric
 from kd_lightning.reports.comparable import comparability
 from kd_lightning.reports.config import comparable_settings, differing_settings
 from kd_lightning.reports.frame import MOST_METRICS, frame, metrics_of, not_compared, without_excess
 from kd_lightning.reports.run_results import Runs
 from kd_lightning.reports.statistics import Test, against_baseline
-
-_NOT_SHOWN = ("data.path", "data.split_seed")
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,11 @@ class Comparison:
     def warnings(self) -> list[str]:
         return comparability(self.runs, self.baseline, test=self.test)
 
+    @cached_property
+    def varied(self) -> effects.Varied:
+        """The settings that differ between groups of the same method: by name, a dict of the values by group."""
+        return effects.varied(self.runs)
+
     @property
     def axes(self) -> dict[str, list[Metric]]:
         """The metrics of each axis, by the name of the axis."""
@@ -72,7 +76,7 @@ class Comparison:
         """Return the settings that differ between groups: by key, a dict of the values by group."""
         configs = {group: comparable_settings(self.runs.of(group)[0].config) for group in self.runs.groups}
         known = {group: config for group, config in configs.items() if config}
-        return {key: values for key, values in differing_settings(known).items() if key not in _NOT_SHOWN}
+        return {key: values for key, values in differing_settings(known).items() if key not in effects.NOT_SHOWN}
 
     def best(self, metric: Metric) -> set[str]:
         """Return the groups with the best displayed mean.
@@ -115,7 +119,8 @@ def compare(
     sets = runs.by_data_set()
     if len(sets) > 1:
         lines.append(f"runs of {len(sets)} data sets, compared separately: {', '.join(sets)}")
-    for data, members in sets.items():
+    for data, unordered in sets.items():
+        members = Runs(effects.in_order(unordered))
         table = frame(members)
         metric_names = [known.name for known in metrics_of(table)]
         if left := len(not_compared(table)):

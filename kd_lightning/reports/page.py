@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kd_lightning.reports import detail_plots, plots, tables
+from kd_lightning.reports import detail_plots, effects, plots, tables
 from kd_lightning.reports.axes import describe
 from kd_lightning.reports.comparison import Comparison
 from kd_lightning.reports.disagreement import (
@@ -83,6 +83,8 @@ def _section(number: int, comparison: Comparison, folder: Path | None, images: b
             f"{name}, teacher": comparison.about.show(value)
             for name, value in teachers(comparison.frame, comparison.metric).items()
         },
+        "varied": [*effects.titles(comparison.varied).values()],
+        "effects": _effects(comparison),
         "curves": _curves(comparison, group_styles),
         "costs": _costs(comparison, group_styles),
         "axes": [_axis(comparison, axis, group_styles) for axis in comparison.axes],
@@ -103,6 +105,7 @@ def _group(comparison: Comparison, group: str, style: Style, folder: Path | None
     return {
         "label": group,
         "swatch": _swatch(style),
+        "settings": [effects.text_of(values.get(group, "")) for values in comparison.varied.values()],
         "best": group in comparison.best(metric),
         "value": tables.mean_and_std(metric, row),
         "n": int(row["n"]),
@@ -142,6 +145,13 @@ def _curves(comparison: Comparison, group_styles: plots.GroupStyles) -> list[Pic
             figure = plots.learning_curves(runs, column, group_styles)
             pictures.append(Picture(as_uri(figure), f"{column} by epoch for each group", caption))
     return pictures
+
+
+def _effects(comparison: Comparison) -> list[Picture]:
+    return [
+        Picture(as_uri(effects.effect(comparison, setting)), f"{comparison.about.title} by {title}")
+        for setting, title in effects.titles(comparison.varied).items()
+    ]
 
 
 def _costs(comparison: Comparison, group_styles: plots.GroupStyles) -> list[Picture]:

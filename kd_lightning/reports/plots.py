@@ -1,7 +1,7 @@
 """Plots of runs with several seeds: learning curves, metrics with one dot per run, and accuracy against cost."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 
 import numpy as np
@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kd_lightning.reports.axes import Metric, describe
-from kd_lightning.reports.frame import metrics_of, teachers
+from kd_lightning.reports.frame import teachers
 from kd_lightning.reports.run_results import RunResult, Runs
-from kd_lightning.reports.style import INK, TEACHER_COLOR, WIDTH, Style, label, legend, panel, size_of, styles, tidy
+from kd_lightning.reports.style import INK, TEACHER_COLOR, Style, label, legend, panel, size_of, styles
 
 CURVES = ("val/acc", "val/knn", "val/linear", "val/neighbors", "val/cosine", "val/agreement")
 """Columns of metrics.csv for learning curves, in order of preference."""
@@ -92,27 +92,6 @@ def dots(frame: pd.DataFrame, metric: str | Metric, group_styles: GroupStyles | 
     figure, axes = panel(0.95 + 0.27 * max(2, len(groups)))
     draw_dots(axes, frame, metric, group_styles or styles(frame["group"]))
     figure.suptitle(_title(metric), fontsize=10)  # the axes are narrower than the figure
-    return figure
-
-
-def small_multiples(
-    frame: pd.DataFrame,
-    metrics: Iterable[str] | None = None,
-    group_styles: GroupStyles | None = None,
-    *,
-    columns: int = 3,
-) -> Figure:
-    """Plot several metrics like `dots`, in one figure. Default: the metrics that have their own plot (`Metric.key`)."""
-    metrics_shown = [describe(name) for name in metrics] if metrics else [m for m in metrics_of(frame) if m.key]
-    columns = max(1, min(columns, len(metrics_shown)))
-    rows = max(1, -(-len(metrics_shown) // columns))
-    height = 0.95 + 0.27 * max(2, frame["group"].nunique())
-    figure = Figure(figsize=(WIDTH * columns, height * rows), layout="constrained", facecolor="white")
-    for number, metric in enumerate(metrics_shown):
-        axes = figure.add_subplot(rows, columns, number + 1)
-        tidy(axes)
-        draw_dots(axes, frame, metric, group_styles or styles(frame["group"]))
-        axes.set_title(_title(metric), fontsize=10, pad=15 if teachers(frame, metric.name) else 6)
     return figure
 
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.atomic import atomic_write
+from kd_lightning.reports import effects
 from kd_lightning.reports.axes import describe
 from kd_lightning.reports.comparison import Comparison
 from kd_lightning.reports.frame import teachers
@@ -67,16 +68,16 @@ def summary(comparison: Comparison, width: float = 6.2) -> Figure:
     return figure
 
 
-def check_figure(path: Path) -> None:
+def check_figure(path: Path, field: str = "figure") -> None:
     """Raise an error if a path cannot be that of a figure.
 
     Raises:
-        ConfigError: if the ending is not one of FORMATS, or if the path is a folder.
+        ConfigError: if the ending is not one of FORMATS, or if the path is a folder. The message begins with `field`.
     """
     if path.is_dir():
-        raise ConfigError(f"figure: {path} is a folder; give the path of a file")
+        raise ConfigError(f"{field}: {path} is a folder; give the path of a file")
     if path.suffix.lstrip(".").lower() not in FORMATS:
-        raise ConfigError(f"figure: {path} does not end in {', '.join(f'.{name}' for name in FORMATS)}")
+        raise ConfigError(f"{field}: {path} does not end in {', '.join(f'.{name}' for name in FORMATS)}")
 
 
 def write_summary(comparisons: list[Comparison], path: Path) -> None:
@@ -85,12 +86,36 @@ def write_summary(comparisons: list[Comparison], path: Path) -> None:
     Raises:
         ConfigError: if there are several comparisons, because the runs belong to several data sets.
     """
+    _write(summary(_only(comparisons, "figure")), path)
+
+
+def write_effects(comparisons: list[Comparison], path: Path) -> None:
+    """Write the figure of `effects.effects` as SVG, PNG or PDF.
+
+    Raises:
+        ConfigError: if there are several comparisons, or if no setting or too many settings differ between runs of the
+            same method.
+    """
+    comparison = _only(comparisons, "effects")
+    if not comparison.varied:
+        raise ConfigError(
+            f"effects: the runs of a method differ in no setting, or in more than {effects.MOST_SETTINGS}; give the "
+            "runs of `repeat --sweep`, or omit effects"
+        )
+    _write(effects.effects(comparison), path)
+
+
+def _only(comparisons: list[Comparison], field: str) -> Comparison:
     if len(comparisons) != 1:
         names = ", ".join(comparison.data for comparison in comparisons)
         raise ConfigError(
-            f"figure: a figure shows one data set, but the runs are of {names}; give only the runs of one of them"
+            f"{field}: a figure shows one data set, but the runs are of {names}; give only the runs of one of them"
         )
+    return comparisons[0]
+
+
+def _write(figure: Figure, path: Path) -> None:
     suffix = path.suffix.lstrip(".").lower()
     options = {"dpi": 200} if suffix == "png" else {"metadata": {"Date" if suffix == "svg" else "CreationDate": None}}
     with rc_context({"svg.hashsalt": "kd_lightning"}), atomic_write(path) as temporary:
-        summary(comparisons[0]).savefig(temporary, format=suffix, **options)
+        figure.savefig(temporary, format=suffix, **options)

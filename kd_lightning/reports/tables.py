@@ -9,6 +9,7 @@ from rich.table import Table
 from kd_lightning.io.markup import markdown as escaped
 from kd_lightning.reports.axes import Metric
 from kd_lightning.reports.comparison import Comparison
+from kd_lightning.reports.effects import text_of, titles
 from kd_lightning.reports.frame import teachers
 
 TESTS = {"t": "paired t-test", "wilcoxon": "Wilcoxon's signed-rank test"}
@@ -42,12 +43,17 @@ def p_value(value: float) -> str:
 
 
 def summary(comparison: Comparison, metric: Metric | None = None) -> pd.DataFrame:
-    """Return the summary of one metric for `table.md`, the terminal and the page: one row of texts per group."""
+    """Return the summary of one metric for `table.md` and the terminal: one row of texts per group.
+
+    The first columns are the settings that differ between groups of the same method.
+    """
     metric = metric or comparison.about
+    varied = {title: comparison.varied[name] for name, title in titles(comparison.varied).items()}
     rows = {}
     for group, row in comparison.statistics[metric.name].iterrows():
         pairs = f"{row['pairs']} of {row['n']}" if row["pairs"] != row["n"] else str(row["n"])
         rows[group] = {
+            **{title: text_of(values.get(group, "")) for title, values in varied.items()},
             metric.heading: mean_and_std(metric, row),
             "n": str(row["n"]),
             "difference": difference(metric, row),

@@ -1,5 +1,6 @@
 """Find the settings that differ between the configs of two runs."""
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -42,3 +43,18 @@ def in_words(changed: dict[str, tuple[Any, Any]], most: int = 3) -> str:
     values = [f"{name} was {before}, is now {now}" for name, (before, now) in [*changed.items()][:most]]
     more = f" and {len(changed) - most} more" if len(changed) > most else ""
     return f"{'; '.join(values)}{more}"
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Return a short form of each dotted name: its last part, or as many of its last parts as make it unique.
+
+    For example, `model.optimizer.lr` becomes `lr`. `init_args` is not a part of a name.
+    """
+    parts = {name: [part for part in name.split(".") if part != "init_args"] for name in names}
+    short = {}
+    for name, own in parts.items():
+        others = [other for key, other in parts.items() if key != name]
+        counts = range(1, len(own) + 1)
+        count = next((n for n in counts if all(other[-n:] != own[-n:] for other in others)), len(own))
+        short[name] = ".".join(own[-count:])
+    return short

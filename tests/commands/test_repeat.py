@@ -67,7 +67,7 @@ def test_another_config_or_further_argument_is_another_run(tmp_path: Path, capfd
 @pytest.mark.usefixtures("fake")
 def test_what_is_unfinished_goes_on_and_what_has_no_checkpoint_starts_anew(tmp_path: Path) -> None:
     config = write(tmp_path, "a")
-    jobs = [plan.Job(plan.resolve(config, []), seed) for seed in range(4)]
+    jobs = [plan.Job(*plan.resolve([(config, {})], []), seed) for seed in range(4)]
     for job in jobs:
         (job.parent_dir / job.id).mkdir(parents=True)
     whole, cut = jobs[0].parent_dir / jobs[0].id / "last.ckpt", jobs[1].parent_dir / jobs[1].id / "last.ckpt"
@@ -86,7 +86,7 @@ def test_what_is_unfinished_goes_on_and_what_has_no_checkpoint_starts_anew(tmp_p
 @pytest.mark.usefixtures("fake")
 def test_a_second_attempt_that_saved_nothing_leaves_the_first_ones_checkpoint(tmp_path: Path) -> None:
     config = write(tmp_path, "a")
-    job = plan.Job(plan.resolve(config, []), 0)
+    job = plan.Job(*plan.resolve([(config, {})], []), 0)
     for name in (job.id, f"{job.id}-r1", f"{job.id}-r10"):
         (job.parent_dir / name).mkdir(parents=True)
     with zipfile.ZipFile(job.parent_dir / job.id / "last.ckpt", "w") as file:
@@ -159,7 +159,7 @@ def test_unequal_budgets_are_named(tmp_path: Path, capfd: pytest.CaptureFixture,
 def test_steps_of_another_batch_size_can_be_as_many_images(tmp_path: Path) -> None:
     a = write(tmp_path, "a", trainer={"max_steps": 20}, protocol={"select": "last"})
     b = write(tmp_path, "b", trainer={"max_steps": 10}, data={"batch_size": 16}, protocol={"select": "best"})
-    found = differences([plan.resolve(a, []), plan.resolve(b, [])])
+    found = differences([*plan.resolve([(a, {})], []), *plan.resolve([(b, {})], [])])
     assert found == f"the configs differ in protocol.select ({a}: last, {b}: best)"
 
 
@@ -209,7 +209,7 @@ def test_fit_leaves_what_is_looked_for(
     resolved = plan.Config(str(config), yaml.safe_load(capfd.readouterr().out))
     job, other = plan.Job(resolved, 4), plan.Job(resolved, 5)
     main(job.command(brief, job.next())[len(plan.FIT) - 1 :])
-    monkeypatch.setattr(command, "resolve", lambda path, arguments: resolved)
+    monkeypatch.setattr(command, "resolve", lambda requests, arguments: [resolved])
     (row,) = Repeat(configs=[str(config)], seeds=[4])(brief)
     assert row["state"] == "done before"
     assert row["result"].endswith("%")

@@ -12,6 +12,8 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from kd_lightning.analysis import missing_runs
+
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = {"compare_runs": 6, "analyse_checkpoint": 6, "method_tour": 8}
 """By name, how many figures there are at least."""
@@ -117,6 +119,23 @@ def test_cells_are_short_and_hold_no_logic(name: str) -> None:
 
 def test_every_notebook_is_tested() -> None:
     assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == {*NOTEBOOKS}
+
+
+def test_nothing_is_trained_into_a_given_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first cell names the folder, and no run is missing there; the example has its own folder."""
+    monkeypatch.chdir(ROOT / "notebooks")
+    first, *others = cells(stored("compare_runs"))
+    assert first.source.startswith("RUNS = None")
+    assert not [cell.source for cell in others if re.search(r"^RUNS\b", cell.source, re.M)]
+    (plan,) = (cell.source for cell in others if "missing_runs(" in cell.source)
+    for given, count in ((str(tmp_path), 0), (None, 9)):
+        found = {
+            "RUNS": given,
+            "missing_runs": lambda configs, folder, *args, **kw: missing_runs(configs, folder, **kw),
+        }
+        exec(plan.replace('"../runs/notebooks"', repr(str(tmp_path / "examples"))), found)
+        assert len(found["missing"]) == count
+        assert all(f"--run.output_dir={tmp_path / 'examples'}" in arguments for arguments in found["missing"])
 
 
 def test_the_new_method_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,20 +12,25 @@ from kd_lightning.commands.repeat import plan
 FAKE = """
 import json, os, pathlib, signal, sys, time, zipfile, yaml
 
-args = dict(arg[2:].split("=", 1) for arg in sys.argv if arg.startswith("--") and "=" in arg)
-path = pathlib.Path(sys.argv[sys.argv.index("--config") + 1])
-content = yaml.safe_load(path.read_text())
-for name, value in args.items():
-    part = content
-    *groups, last = name.split(".")
-    for group in groups:
-        part = part.setdefault(group, {})
-    part[last] = yaml.safe_load(value)
-if "typo" in args:
-    sys.exit("error: typo is not a field")
-if "--print_config" in sys.argv:
-    print("# a comment\\n" + yaml.safe_dump(content))
+def read(argv):
+    args = dict(arg[2:].split("=", 1) for arg in argv if arg.startswith("--") and "=" in arg)
+    content = yaml.safe_load(pathlib.Path(argv[argv.index("--config") + 1]).read_text())
+    for name, value in args.items():
+        part = content
+        *groups, last = name.split(".")
+        for group in groups:
+            part = part.setdefault(group, {})
+            part = part.get("init_args", part)
+        part[last] = yaml.safe_load(value)
+    return content, args
+
+if sys.argv[1] == "resolve":
+    read_all = [read(argv) for argv in json.load(sys.stdin)]
+    answers = [{"config": "# a comment\\n" + yaml.safe_dump(content), "notices": []} for content, _ in read_all]
+    wrong = [{"error": "typo is not a field"} for _, args in read_all if "typo" in args]
+    print(json.dumps(wrong or answers))
     sys.exit()
+content, args = read(sys.argv)
 run, seed = content["run"], content["seed_everything"]
 name = (run["name"] or "kd-s{seed}").replace("{seed}", str(seed))
 folder = pathlib.Path(run["output_dir"], run["project"], name, run["id"])
@@ -57,6 +62,7 @@ def install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = path / "fake.py"
     script.write_text(FAKE)
     monkeypatch.setattr(plan, "FIT", (sys.executable, str(script), "fit"))
+    monkeypatch.setattr(plan, "RESOLVE", (sys.executable, str(script), "resolve"))
 
 
 def write(path: Path, name: str, *, trainer: dict | None = None, data: dict | None = None, **more: Any) -> str:

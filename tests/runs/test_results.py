@@ -1,5 +1,6 @@
 """results.json and what stands beside it: what fit writes, what test adds, and what neither touches."""
 
+import csv
 import json
 import math
 import shutil
@@ -7,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import wandb
 from helpers.finished_run import ARGS
 from helpers.wandb_files import records
 from safetensors.torch import load_file
 
 from kd_lightning.cli import main
+from kd_lightning.data import Digits
 from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation import EvaluationResult, Evaluator, NetworkView
+from kd_lightning.loggers import ResilientWandbLogger
 from kd_lightning.runs import results
 from kd_lightning.runs.results.code import code
 
@@ -51,6 +55,12 @@ def test_fit_writes_what_there_is_to_say(finished_run: Path) -> None:
     callback = next(v for k, v in checkpoint["callbacks"].items() if "best_model_score" in v)
     assert metrics["val/acc"] == pytest.approx(float(callback["best_model_score"]))
     assert {"train/loss", "val/acc"} <= {*found["last"]}
+    with open(finished_run / "metrics.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["val/acc"] and int(row["epoch"]) == protocol["epoch"]]
+    selected = {key: float(value) for key, value in rows[0].items() if key.startswith("val/") and value}
+    selected.pop("val/loss", None)
+    assert {key: value for key, value in metrics.items() if key.startswith("val/")} == pytest.approx(selected)
+    assert next(iter(metrics)).startswith("val/")
     assert {"per_class", "confusion", "calibration"} <= {*found["details"]}
 
 
@@ -63,12 +73,27 @@ def test_predictions_add_up_to_the_accuracy(finished_run: Path) -> None:
     assert len({*each["indices"].tolist()}) == 360
 
 
+def test_the_dashboard_shows_the_selected_epoch_and_not_the_last(finished_run: Path, tmp_path: Path) -> None:
+    found = json.loads((finished_run / results.FILE).read_text())
+    found["metrics"]["val/acc"], found["last"]["val/acc"] = 0.9, 0.5
+    logger = ResilientWandbLogger(mode="offline", save_dir=tmp_path, project="p", name="n", id="i")
+    for step, accuracy in enumerate((0.9, 0.5)):
+        logger.log_metrics({"val/acc": accuracy}, step)
+    results.log_tables(logger, found, {}, Digits())
+    wandb.finish()
+    assert not logger.lost
+    updates = [update for record in records(tmp_path) for update in record.summary.update]
+    summary = {update.key or "/".join(update.nested_key): update.value_json for update in updates}
+    assert (json.loads(summary["val/acc"]), json.loads(summary["last/val/acc"])) == (0.9, 0.5)
+
+
 def test_the_dashboard_has_summary_and_tables(finished_run: Path) -> None:
     written = records(finished_run)
     summary = {u.key or "/".join(u.nested_key): u.value_json for r in written for u in r.summary.update}
     found = json.loads((finished_run / results.FILE).read_text())
     assert json.loads(summary["selected/epoch"]) == found["protocol"]["epoch"]
-    assert json.loads(summary["best/val/acc"]) == found["metrics"]["val/acc"]
+    for name in ("val/acc", "val/ce", "test/acc"):
+        assert json.loads(summary[name]) == pytest.approx(found["metrics"][name], rel=1e-6), name
     assert json.loads(summary["last/val/acc"]) == found["last"]["val/acc"]
     history = {i.key or "/".join(i.nested_key): i.value_json for r in written for i in r.history.item}
     assert any(key.startswith("test/per_class") for key in history)

@@ -1,9 +1,9 @@
 """Repeat: the class of the command, which skips finished runs and resumes unfinished ones."""
 
 import inspect
+import json
 import shlex
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from rich.table import Table
 
 from kd_lightning.commands.repeat.comparability import differences
 from kd_lightning.commands.repeat.plan import Config, Job, resolve
-from kd_lightning.commands.repeat.processes import Outcome, Processes, count_gpus, environments
+from kd_lightning.commands.repeat.processes import Outcome, Processes, count_gpus, environments, result
+from kd_lightning.commands.repeat.sweep import MOST_RUNS, combinations, in_words
 from kd_lightning.errors import ConfigError, RunError, check_positive, nearest
 from kd_lightning.io.console import wide
 from kd_lightning.io.paths import check_writable
@@ -28,9 +29,6 @@ _RESERVED = {
 """Arguments of `fit` that cannot be given to `repeat`, and the reason for each of them."""
 
 
-MOST_SEEDS = 10_000
-
-
 class Repeat:
     """Runs every config with every seed, each run in its own process.
 
@@ -41,16 +39,32 @@ class Repeat:
     same time, a command skips the runs that the other command has begun. All further arguments are passed to `fit`, for
     all runs (`--trainer.max_epochs 6`).
 
+    With `--sweep`, each config is run with all combinations of several values of its settings, or with a random sample
+    of them. The name of each run contains its settings, and `compare` shows their effect.
+
     Args:
         configs: paths of configs of `fit`. The names of their runs (run.name) must differ.
         seeds: number of seeds, counted from 0, or a list of seeds (`[3, 7]`).
         max_parallel: number of runs at a time. If there are enough GPUs, each run has its own GPU. Without GPUs, the
             runs share the cores.
         dry_run: whether the commands are only printed, and not run.
+        sweep: settings to vary, as FIELD=VALUES. VALUES is a list (`model.optimizer.lr='[0.05, 0.1]'`), or with
+            `sample` also a range (`model.optimizer.lr='{min: 1e-3, max: 1, scale: log}'`). If min and max of a range
+            are integers, only integers are drawn. Default: no setting is varied.
+        sample: number of random combinations of the values in `sweep`. Default: all combinations.
+        sample_seed: seed of the random combinations. A larger `sample` begins with the same combinations.
     """
 
     def __init__(
-        self, *, configs: list[str], seeds: int | list[int] = 5, max_parallel: int = 1, dry_run: bool = False
+        self,
+        *,
+        configs: list[str],
+        seeds: int | list[int] = 5,
+        max_parallel: int = 1,
+        dry_run: bool = False,
+        sweep: list[str] = [],  # noqa: B006  it is not changed
+        sample: int | None = None,
+        sample_seed: int = 0,
     ) -> None:
         check_positive(max_parallel=max_parallel)
         paths: dict[Path, str] = {}
@@ -63,7 +77,12 @@ class Repeat:
             paths[path.resolve()] = str(path)
         self.configs, self.seeds = [*paths.values()], _seeds(seeds)
         self.max_parallel, self.dry_run = max_parallel, dry_run
+        self.settings = combinations(sweep, sample, sample_seed)
         self._own_arguments = ["--configs", *self.configs, f"--seeds={seeds}", f"--max_parallel={max_parallel}"]
+        if sweep:
+            self._own_arguments += ["--sweep", *sweep]
+        if sample is not None:
+            self._own_arguments += [f"--sample={sample}", f"--sample_seed={sample_seed}"]
 
     def __call__(self, arguments: list[str]) -> list[dict[str, Any]]:
         """Run all jobs, and return one row per run: config, seed, state, folder, result, minutes.
@@ -79,11 +98,14 @@ class Repeat:
             name = argument.partition("=")[0].lstrip("-").rstrip("+")
             if argument.startswith("--") and name in _RESERVED:
                 raise ConfigError(f"{name}: {_RESERVED[name]}")
+            if argument.startswith("--sweep."):
+                field = name.removeprefix("sweep.")
+                raise ConfigError(f"{name} is not a field; write --sweep {field}='[...]'")
             own = inspect.signature(Repeat).parameters
             if argument.startswith("--") and name != "config" and get_close_matches(name, own, cutoff=0.8):
                 raise ConfigError(f"{name} is not a field{nearest(name, own)}")
         configs = self._resolve(arguments)
-        if unequal := differences(configs):
+        if unequal := differences([*{config.path: config for config in reversed(configs)}.values()][::-1]):
             self._say(f"warning: the runs are not comparable: {unequal}")
         jobs = [Job(config, seed) for seed in self.seeds for config in configs]
         for config in configs:
@@ -91,7 +113,7 @@ class Repeat:
             changes = {job.seed: changed for job in new_jobs if (changed := job.changed())}
             if changes:
                 change = next(iter(changes.values()))
-                self._say(f"{config.path} has changed ({change}); new runs are started, and the old runs remain")
+                self._say(f"{config.title} has changed ({change}); new runs are started, and the old runs remain")
         if self.dry_run:
             outcomes = [_planned(job) for job in jobs]
             for job, outcome in zip(jobs, outcomes, strict=True):
@@ -103,8 +125,8 @@ class Repeat:
         return self._conclude(outcomes, arguments)
 
     def _resolve(self, arguments: list[str]) -> list[Config]:
-        with ThreadPoolExecutor(4) as pool:  # each call starts a process that takes seconds
-            configs = [*pool.map(lambda path: resolve(path, arguments), self.configs)]
+        configs = resolve([(path, settings) for path in self.configs for settings in self.settings], arguments)
+        self._check_effects(configs)
         names: dict[tuple[str, str], str] = {}
         for config in configs:
             run = config.content["run"]
@@ -113,11 +135,27 @@ class Repeat:
             key = (run["project"], config.name)
             if key in names:
                 raise ConfigError(
-                    f"configs: the runs of {names[key]} and {config.path} have the same name {config.name}; "
+                    f"configs: the runs of {names[key]} and {config.title} have the same name {config.name}; "
                     "set run.name in one of them"
                 )
-            names[key] = config.path
+            names[key] = config.title
         return configs
+
+    def _check_effects(self, configs: list[Config]) -> None:
+        """Raise an error if two combinations of settings result in the same config.
+
+        Raises:
+            ConfigError: in this case. The reason can be that a further argument sets the same field.
+        """
+        known: dict[str, Config] = {}
+        for config in configs:
+            content = {**config.content, "run": None, "config": None}
+            other = known.setdefault(f"{config.path} {json.dumps(content, sort_keys=True, default=str)}", config)
+            if other is not config:
+                raise ConfigError(
+                    f"sweep: {in_words(other.settings)} and {in_words(config.settings)} give the same run; a further "
+                    "argument or config may set the same field, or the values are equal"
+                )
 
     def _environments(self, configs: list[Config]) -> list[dict[str, str]]:
         trainers = [config.content["trainer"] for config in configs]
@@ -144,7 +182,7 @@ class Repeat:
             raise SystemExit(130)
         failed = [outcome for outcome in outcomes if outcome.state == "failed"]
         if failed:
-            lines = [f"{outcome.job.config.path}, seed {outcome.job.seed}: {outcome.message}" for outcome in failed]
+            lines = [f"{outcome.job.config.title}, seed {outcome.job.seed}: {outcome.message}" for outcome in failed]
             raise RunError(f"{len(failed)} of {len(outcomes)} runs failed: {'; '.join(lines)}")
         return rows
 
@@ -156,8 +194,8 @@ class Repeat:
 def _seeds(seeds: int | list[int]) -> list[int]:
     if isinstance(seeds, int):
         check_positive(seeds=seeds)
-        if seeds > MOST_SEEDS:
-            raise ConfigError(f"seeds: {seeds:,} is more than {MOST_SEEDS:,}")
+        if seeds > MOST_RUNS:
+            raise ConfigError(f"seeds: {seeds:,} is more than {MOST_RUNS:,}")
         return [*range(seeds)]
     if not seeds:
         raise ConfigError("seeds: the list is empty; give a number of seeds, or a list such as [0, 1, 2]")
@@ -181,18 +219,11 @@ def _rows(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
         done = bool(outcome.results)
         message = outcome.message if outcome.state in ("failed", "elsewhere") else ""
         yield {
-            "config": outcome.job.config.path,
+            "config": outcome.job.config.title,
             "seed": outcome.job.seed,
             "state": f"{outcome.state} ({message})" if outcome.state == "elsewhere" else outcome.state,
-            "result": _result(outcome.results) if done else message if outcome.state == "failed" else "",
+            "result": result(outcome.results) if done else message if outcome.state == "failed" else "",
             "minutes": None if outcome.seconds is None else outcome.seconds / 60,
             "folder": str(outcome.folder) if outcome.folder else None,
             "done": done,
         }
-
-
-def _result(results: dict[str, Any]) -> str:
-    """Return the first of these values as text: test accuracy, test accuracy of kNN, validation accuracy; else ''."""
-    metrics = results.get("metrics") or {}
-    suffixes = {"test/acc": "", "test/knn": " kNN", "val/acc": " of the validation images"}
-    return next((f"{metrics[n]:.2%}{suffix}" for n, suffix in suffixes.items() if metrics.get(n) is not None), "")

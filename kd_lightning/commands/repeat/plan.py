@@ -7,12 +7,14 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from kd_lightning.commands.repeat.sweep import arguments_of, insert
+from kd_lightning.commands.repeat.sweep import in_words as settings_in_words
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.paths import expand, read_text
 from kd_lightning.io.safe_yaml import load_yaml
@@ -20,27 +22,36 @@ from kd_lightning.runs.differences import differences, in_words
 
 FIT = (sys.executable, "-m", "kd_lightning", "fit")
 """Command that starts a run."""
+RESOLVE = (sys.executable, "-m", "kd_lightning.cli.resolve")
+"""Command that reads lists of arguments of `fit` as JSON, and writes their configs as JSON."""
 MARK = "repeat-"
 """Prefix of the ids of the runs that `repeat` starts."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """A config of `fit`.
+    """A config of `fit`, with one combination of the settings that are varied.
 
     Args:
         path: path of the file.
-        content: all settings, including the defaults and the further arguments.
+        content: all settings, including the defaults, the varied settings and the further arguments.
+        settings: the varied settings, by field.
     """
 
     path: str
     content: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Name of the config's runs, in which `{seed}` stands for the seed, as in `Run`."""
         method = self.content["model"]["class_path"].rpartition(".")[2].lower()
-        return self.content["run"]["name"] or f"{method}-s{{seed}}"
+        return insert(self.content["run"]["name"] or f"{method}-s{{seed}}", self.settings)
+
+    @property
+    def title(self) -> str:
+        """The path with the varied settings, for messages."""
+        return f"{self.path}, {settings_in_words(self.settings)}" if self.settings else self.path
 
     @property
     def run_config(self) -> dict[str, Any]:
@@ -105,7 +116,9 @@ class Job:
             arguments: further arguments of `fit`.
             folder: result of `next`.
         """
-        line = [*FIT, "--config", self.config.path, *arguments, f"--seed_everything={self.seed}"]
+        settings = self.config.settings
+        line = [*FIT, "--config", self.config.path, *arguments_of(settings), *arguments]
+        line += [f"--run.name={self.config.name}"] * bool(settings) + [f"--seed_everything={self.seed}"]
         line.append(f"--run.id={folder.name}")
         checkpoint = self.checkpoint()
         return [*line, f"--ckpt_path={checkpoint}"] if checkpoint else line
@@ -134,17 +147,30 @@ class Job:
                 yield int(match[1] or 0), path
 
 
-def resolve(path: str, arguments: list[str]) -> Config:
-    """Return a config with its defaults and the further arguments, by `fit --print_config`.
+def resolve(requests: list[tuple[str, dict[str, Any]]], arguments: list[str]) -> list[Config]:
+    """Return configs with their defaults, the varied settings and the further arguments.
+
+    One process checks all of them, because it takes seconds to start.
+
+    Args:
+        requests: paths of configs, with the varied settings by field.
+        arguments: further arguments of `fit`.
 
     Raises:
-        ConfigError: if `fit` rejects the config; the message is that of `fit`.
+        ConfigError: if `fit` rejects a config; the message is that of `fit`.
     """
-    line = [*FIT, "--config", path, *arguments, "--print_config"]
-    process = subprocess.run(line, capture_output=True, text=True, check=False)
+    lines = [["--config", path, *arguments_of(settings), *arguments] for path, settings in requests]
+    process = subprocess.run([*RESOLVE], input=json.dumps(lines), capture_output=True, text=True, check=False)
     if process.returncode:
-        raise ConfigError(f"{last_error(process.stderr, process.returncode)} ({path})")
-    return Config(path, load_yaml(process.stdout))
+        raise ConfigError(last_error(process.stderr, process.returncode))
+    answers, configs = json.loads(process.stdout), []
+    for (path, settings), answer in zip(requests, answers, strict=False):  # the first error is the last answer
+        if "error" in answer:
+            raise ConfigError(f"{answer['error']} ({Config(path, {}, settings).title})")
+        configs.append(Config(path, load_yaml(answer["config"]), settings))
+    for line in dict.fromkeys(line for answer in answers for line in answer["notices"]):
+        print(line, file=sys.stderr)
+    return configs
 
 
 def last_error(text: str, status: int) -> str:

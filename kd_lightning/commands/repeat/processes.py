@@ -33,6 +33,8 @@ class Outcome:
     message: str = ""
     """The error of a job that failed, or the process that runs a job elsewhere."""
     results: dict[str, Any] = field(default_factory=dict)
+    log: Path | None = None
+    """The log of a job that failed."""
 
 
 @dataclass
@@ -44,6 +46,28 @@ class _Running:
     state: str
     process: subprocess.Popen
     began: float
+
+
+def summary(outcome: Outcome) -> str:
+    """Return a line about a job that has ended: its name, its state, its result or error, and its duration."""
+    name = outcome.job.config.name.replace("{seed}", str(outcome.job.seed))
+    duration = "" if outcome.seconds is None else f"in {outcome.seconds / 60:.1f} min"
+    if outcome.state == "failed":
+        return f"{name}: failed {duration}: {outcome.message}; the log is {outcome.log}"
+    if outcome.state == "elsewhere":
+        return f"{name}: is run elsewhere ({outcome.message})"
+    state = {"ran": "", "resumed": "resumed, "}.get(outcome.state, f"{outcome.state}, ")
+    return f"{name}: {state}{result(outcome.results) or 'no result'} {duration}".rstrip()
+
+
+def result(results: dict[str, Any]) -> str:
+    """Return the main value of the selected epoch as text; '' if there is none.
+
+    It is the first of these values: test accuracy, test accuracy of kNN, validation accuracy.
+    """
+    metrics = results.get("metrics") or {}
+    suffixes = {"test/acc": "", "test/knn": " kNN", "val/acc": " of the validation images"}
+    return next((f"{metrics[n]:.2%}{suffix}" for n, suffix in suffixes.items() if metrics.get(n) is not None), "")
 
 
 class Processes:
@@ -62,15 +86,21 @@ class Processes:
         """Number of signals to stop that this process has received."""
 
     def run(self, jobs: list[Job]) -> list[Outcome]:
-        """Run the jobs, and return their outcomes in the same order."""
+        """Run the jobs, and return their outcomes in the same order. Print a line for each job that has ended."""
         outcomes: dict[str, Outcome] = {}
+
+        def ended(outcome: Outcome) -> None:
+            outcomes[outcome.job.id] = outcome
+            if outcome.state != "stopped":
+                self.say(f"{summary(outcome)} ({len(outcomes)} of {len(jobs)})")
+
         waiting, stopping_since = deque(jobs), 0.0
         with self._stoppable():
             while self.running or (waiting and not self.stops):
                 while waiting and len(self.running) < len(self.environments) and not self.stops:
                     job = waiting.popleft()
                     if outcome := self._start(job):
-                        outcomes[job.id] = outcome
+                        ended(outcome)
                 if self.stops and not stopping_since:
                     count = f"{len(self.running)} run{'s' * (len(self.running) != 1)}"
                     self.say(f"stopping {count}, which takes up to {PATIENCE:.0f} seconds")
@@ -82,7 +112,7 @@ class Processes:
                         _kill(run.process)
                 for run in [run for run in self.running if run.process.poll() is not None]:
                     self.running.remove(run)
-                    outcomes[run.job.id] = self._end(run)
+                    ended(self._end(run))
                 time.sleep(0.05)
         return [outcomes.get(job.id) or Outcome(job, "not begun") for job in jobs]
 
@@ -111,7 +141,7 @@ class Processes:
         lock.sign(process.pid)
         self.running.append(_Running(job, folder, lock, place, state, process, time.monotonic()))
         start = f"resumes from {job.checkpoint()}" if state == "resumed" else "starts"
-        self.say(f"{job.config.path}, seed {job.seed}, {start} in {folder}")
+        self.say(f"{job.config.title}, seed {job.seed}, {start} in {folder}")
         return None
 
     def _end(self, run: _Running) -> Outcome:
@@ -127,8 +157,7 @@ class Processes:
             message = f"it was killed by {signal.Signals(-status).name}; its last output: {message}"
         elif status == 0:
             message = f"it ended without a results.json; its last output: {message}"
-        self.say(f"{run.job.config.path}, seed {run.job.seed}, failed: {message}; the log is {log}")
-        return Outcome(run.job, "failed", run.folder, seconds, message)
+        return Outcome(run.job, "failed", run.folder, seconds, message, log=log)
 
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:

@@ -24,8 +24,8 @@ def log_tables(
 
     The W&B summary gets:
 
+    * `val/...`, `test/...`, `cost/...`: values of the selected checkpoint. W&B itself would keep the last value.
     * `selected/...`: name, epoch and step of the selected checkpoint.
-    * `best/val/acc`: validation accuracy of the selected checkpoint.
     * `last/...`: values of the last epoch.
 
     A table is logged if the run has the results for it:
@@ -49,9 +49,8 @@ def _log(run: Any, results: Mapping[str, Any], samples: Mapping[str, Tensor], da
     facts = {part: results[part] for part in ("run", "code", "data", "protocol", "seconds")}
     run.config.update({"results": facts}, allow_val_change=True)
     selected = {f"selected/{key}": results["protocol"][key] for key in ("select", "epoch", "step")}
-    run.summary.update({**selected, **{f"last/{key}": value for key, value in results.get("last", {}).items()}})
-    if "val/acc" in results["metrics"]:
-        run.summary["best/val/acc"] = results["metrics"]["val/acc"]
+    last = results.get("last", {})
+    run.summary.update({**results["metrics"], **selected, **{f"last/{key}": value for key, value in last.items()}})
     tables = {}
     if "per_class" in details:
         tables["test/per_class"] = _per_class(details["per_class"], data.class_names)

@@ -7,14 +7,14 @@ from rich.table import Table
 COUNTS = ("cost/parameters", "cost/macs")
 
 
-def table(metrics: Mapping[str, float]) -> Table:
-    """Return a table with one row per metric and a column for the student.
+def table(metrics: Mapping[str, float], title: str = "result") -> Table:
+    """Return a table with a title, one row per metric, and a column for the student.
 
     If any metric has a value of the teacher, the table also has a column for the teacher.
     """
     student = {name: value for name, value in metrics.items() if not name.endswith("_teacher")}
     teacher = {name.removesuffix("_teacher"): value for name, value in metrics.items() if name.endswith("_teacher")}
-    result = Table(title="result", title_justify="left")
+    result = Table(title=title, title_justify="left")
     result.add_column("")
     result.add_column("student", justify="right")
     if teacher:
