@@ -29,6 +29,33 @@ ODD: list[tuple[str, Callable[[Content], Any], str]] = [
     ("two optimizers", lambda c: c | {"optimizer_states": 2 * c["optimizer_states"]}, "optimizer_states has another"),
     ("other groups", lambda c: _optimizer(c, param_groups=[{"params": [0]}]), "has other groups of parameters"),
     ("groups without rates", lambda c: _optimizer(c, param_groups=[_without(_groups(c)[0], "lr")]), "lr is missing"),
+    ("another weight decay", lambda c: _group(c, weight_decay=-5), "param_groups.weight_decay is -5, but this config"),
+    ("maximize", lambda c: _group(c, maximize=True), "param_groups.maximize is True, but this config gives False"),
+    ("a momentum of text", lambda c: _buffer(c, "x"), "optimizer_states.state.0.momentum_buffer has another form"),
+    ("a momentum of another shape", lambda c: _buffer(c, torch.ones(3)), "momentum_buffer has the shape (3,) instead"),
+    ("momentum that is NaN", lambda c: _buffer(c, float("nan") * _shape(c)), "momentum_buffer contains numbers that"),
+    ("a schedule as an empty table", lambda c: c | {"lr_schedulers": [{}]}, "lr_schedulers.last_epoch is missing"),
+    ("a schedule of text", lambda c: c | {"lr_schedulers": ["x"]}, "lr_schedulers has another form"),
+    ("a schedule of the future", lambda c: c | {"lr_schedulers": [{"last_epoch": 10**6}]}, "last_epoch is 1000000, wh"),
+    ("a schedule of the past", lambda c: c | {"lr_schedulers": [{"last_epoch": -1}]}, "last_epoch is -1, which is not"),
+    *((f"{name} of text", lambda c, name=name: _callback(c, name, "x"), f"callbacks.{name} has another form")
+      for name in ("NonFiniteGuard.skipped", "Protocol.seconds")),
+    ("no seconds", lambda c: _states(c, Protocol={}), "entry callbacks.Protocol.seconds is missing"),
+    ("seconds that are NaN", lambda c: _callback(c, "Protocol.seconds", float("nan")), "Protocol.seconds is nan"),
+    ("negative seconds", lambda c: _callback(c, "Protocol.seconds", -1.0), "callbacks.Protocol.seconds is -1.0"),
+    ("negative skipped steps", lambda c: _callback(c, "NonFiniteGuard.skipped", -1), "NonFiniteGuard.skipped is -1"),
+    ("too many skipped", lambda c: _callback(c, "NonFiniteGuard.skipped", 10**9), "is more than all steps of the run"),
+    ("a fraction of a step", lambda c: _callback(c, "NonFiniteGuard.skipped", 0.5), "skipped is 0.5"),
+    ("a path", lambda c: _best(c, best_model_path="/etc/passwd"), "names '/etc/passwd' as a file of BestCheckpoint"),
+    ("a score of text", lambda c: _best(c, best_model_score="x"), "best_model_score of BestCheckpoint is not a number"),
+    ("negative progress", lambda c: _progress(c, -1), "loops.fit_loop.epoch_progress.total.ready is -1"),
+    ("other steps", lambda c: c | {"global_step": 1}, "entry global_step is 1, but the loop has done"),
+    ("a negative place", lambda c: c | {"Digits": {"epoch": -1, "batches": 0}}, "entry Digits.epoch is -1"),
+    ("inputs of text", lambda c: c | {"inputs": "x"}, "entry inputs has another form"),
+    ("inputs as a list", lambda c: c | {"inputs": [1]}, "entry inputs has another form"),
+    ("no classes", lambda c: c | {"inputs": {}}, "entry inputs.classes is missing"),
+    ("values of text", lambda c: c | {"last_values": {"val/acc": "x"}}, "entry last_values has another form"),
+    ("a version of text", lambda c: c | {VERSION: "x"}, f"entry {VERSION} is no version of Lightning"),
     ("an empty optimizer", lambda c: _optimizer(c, state={}), "entry optimizer_states.state is empty"),
     ("the place of another loader", lambda c: c | {"Digits": [3]}, "entry Digits has another form"),
     ("facts as a list", lambda c: c | {"network": [1]}, "entry network has another form"),
@@ -58,6 +85,36 @@ def _groups(content: Content) -> list[Content]:
 
 def _optimizer(content: Content, **changed: Any) -> Content:
     content["optimizer_states"][0] |= changed
+    return content
+
+
+def _group(content: Content, **changed: Any) -> Content:
+    _groups(content)[0] |= changed
+    return content
+
+
+def _shape(content: Content) -> torch.Tensor:
+    return torch.ones_like(content["optimizer_states"][0]["state"][0]["momentum_buffer"])
+
+
+def _buffer(content: Content, value: Any) -> Content:
+    content["optimizer_states"][0]["state"][0]["momentum_buffer"] = value
+    return content
+
+
+def _states(content: Content, **states: Any) -> Content:
+    content["callbacks"] |= states
+    return content
+
+
+def _callback(content: Content, name: str, value: Any) -> Content:
+    callback, _, key = name.partition(".")
+    return _states(content, **{callback: {key: value}})
+
+
+def _best(content: Content, **changed: Any) -> Content:
+    (key,) = (key for key in content["callbacks"] if key.startswith("BestCheckpoint"))
+    content["callbacks"][key] |= changed
     return content
 
 
