@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer, WeightAveraging
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 
@@ -56,6 +56,8 @@ def _check_state(callback: Callback, state: Mapping[str, Any], name: str, path: 
     for key in own.keys() & _AT_FIRST_NONE.keys():
         if own[key] is None and state.get(key) is not None:
             own[key] = _AT_FIRST_NONE[key]
+    if isinstance(callback, Timer):  # its seconds are whole numbers until it has started
+        own["time_elapsed"] = dict.fromkeys(own["time_elapsed"], 0.0)
     newer = {"stopping_reason", "stopping_reason_message"} - state.keys()  # earlier versions of Lightning lack these
     check_form({key: value for key, value in own.items() if key not in newer}, state, name, path)
     reasons = [reason.value for reason in EarlyStoppingReason]

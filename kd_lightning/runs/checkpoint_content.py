@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateFinder, StochasticWeightAveraging
 from lightning.pytorch.plugins import Precision
 from torch import Tensor
@@ -71,7 +72,7 @@ def check_resumable(method: StudentModule, content: dict[str, Any], path: Path) 
         method.on_load_checkpoint({**content, "state_dict": dict(content["state_dict"])})
     trainer = method.trainer
     check_form(trainer.fit_loop.state_dict(), content["loops"].get("fit_loop"), "loops.fit_loop", path)
-    _check_steps(content, path)
+    _check_progress(trainer, content, path)
     if len(content["lr_schedulers"]) != 1:
         raise odd(path, "lr_schedulers", "has another form")
     if len(content["optimizer_states"]) != 1:
@@ -82,12 +83,21 @@ def check_resumable(method: StudentModule, content: dict[str, Any], path: Path) 
     check_form({"epoch": 0, "batches": 0} if place else {}, place, type(trainer.datamodule).__qualname__, path)
 
 
-def _check_steps(content: dict[str, Any], path: Path) -> None:
-    """Raise an error if the loop has done another number of optimizer steps than the entry global_step says."""
+def _check_progress(trainer: Trainer, content: dict[str, Any], path: Path) -> None:
+    """Raise an error if the loop disagrees with the entry global_step, or is already behind the end of this run."""
     loop = content["loops"]["fit_loop"]
     counted = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
     if counted and counted != content["global_step"]:  # a method that steps its optimizer itself does not count here
         raise odd(path, "global_step", f"is {content['global_step']}, but the loop has done {counted} steps")
+    epochs = loop["epoch_progress"]["current"]["processed"]
+    done = {"max_epochs": epochs, "max_steps": content["global_step"]}
+    for name, count in done.items():
+        most = getattr(trainer, name)
+        if most is not None and 0 <= most < count:
+            raise ConfigError(
+                f"trainer.{name}: {most} is given, but {path} was saved after {count} {name.removeprefix('max_')}; set "
+                f"it to at least {count}, or load only the student (model.student.checkpoint)"
+            )
 
 
 def _check_optimizer_and_schedule(method: StudentModule, content: dict[str, Any], path: Path) -> None:

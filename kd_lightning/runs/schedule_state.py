@@ -6,6 +6,7 @@ from typing import Any
 
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
+from kd_lightning.errors import ConfigError
 from kd_lightning.optim import RunSchedule
 from kd_lightning.runs.state_form import check_form, differs, odd, same
 
@@ -45,10 +46,17 @@ def check_schedule(
     if isinstance(schedule, RunSchedule):
         own["anchor"] = (0.0, 0)
     # versions of torch differ in the entries that begin with _
-    if missing := [key for key in own if key not in given and not key.startswith("_") and key != "anchor"]:
+    missing = [key for key in own if key not in given and not key.startswith("_") and key != "anchor"]
+    if missing and not given.keys() & own.keys():
         raise odd(path, f"{name}.{missing[0]}", "is missing")
-    if unknown := [key for key in given if key not in own and not _is_harmless(schedule, key)]:
-        raise odd(path, f"{name}.{unknown[0]}", f"does not belong to {type(schedule).__name__}")
+    unknown = [key for key in given if key not in own and not _is_harmless(schedule, key)]
+    if missing or unknown:
+        problem = f"{missing[0]} is missing" if missing else f"{unknown[0]} does not belong to it"
+        raise ConfigError(
+            f"ckpt_path: {path} was saved with another schedule than {type(schedule).__name__}: its entry "
+            f"{name}.{problem}; choose the schedule of the checkpoint, or load only the student "
+            "(model.student.checkpoint)"
+        )
     is_known = type(schedule).__module__.startswith(("torch.", "lightning.", "kd_lightning."))
     for key, expected in own.items():
         value, field = given.get(key), f"{name}.{key}"

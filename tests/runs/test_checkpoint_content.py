@@ -3,12 +3,15 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from kd_lightning.cli import main
+from kd_lightning.errors import ConfigError
+from kd_lightning.runs.checkpoint_content import _check_precision as check_precision
 
 Content = dict[str, Any]
 VERSION = "pytorch-lightning_version"
@@ -154,6 +157,32 @@ def test_odd_content(what: str, change, words: str, good: Content, finished_run:
         line = refusal(command, finished_run, path, tmp_path, capfd)
         assert line.startswith("error: ckpt_path: ")
         assert words in line
+
+
+def test_the_state_of_the_gradient_scaler(tmp_path: Path) -> None:
+    scaler = torch.amp.GradScaler("cpu")
+    plugin = SimpleNamespace(state_dict=scaler.state_dict)
+    name = type(plugin).__qualname__
+    saved = scaler.state_dict() | {"scale": 1024.0, "_growth_tracker": 3}
+    check_precision(plugin, {name: saved}, tmp_path)
+    check_precision(plugin, {}, tmp_path)  # the run that saved the checkpoint had another precision
+    for key, value, words in (
+        ("scale", "x", "has another form"),
+        ("scale", float("nan"), "is nan"),
+        ("_growth_tracker", -1, "is -1"),
+        ("growth_factor", 7.0, "is 7.0, but this config gives 2.0"),
+    ):
+        for entry in (name, "native_amp_scaling_state"):
+            with pytest.raises(ConfigError, match=rf"^ckpt_path: .* its entry {entry}\.{key} {words}"):
+                check_precision(plugin, {entry: saved | {key: value}}, tmp_path)
+
+
+def test_a_run_that_would_end_before_its_checkpoint_does_not_begin(finished_run: Path, tmp_path: Path, capfd) -> None:
+    last = finished_run / "last.ckpt"
+    for setting, count in (("trainer.max_epochs", 3), ("trainer.max_steps", 60)):
+        line = refusal("fit", finished_run, last, tmp_path, capfd, f"--{setting}=1")
+        what = setting.partition("max_")[2]
+        assert line.startswith(f"error: {setting}: 1 is given, but {last} was saved after {count} {what}; set it to")
 
 
 def test_a_checkpoint_of_another_method_begins_no_run(finished_run: Path, tmp_path: Path, capfd) -> None:
