@@ -11,6 +11,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from kd_lightning import distributed
+from kd_lightning.callbacks.checkpoint_state import check_states
 from kd_lightning.callbacks.further_checkpoints import check_further_checkpoints
 from kd_lightning.callbacks.known_errors import known_error
 from kd_lightning.callbacks.learning_rate import RunLearningRateFinder
@@ -32,7 +33,7 @@ from kd_lightning.distillation.trial import try_step
 from kd_lightning.distillation.unreached import freeze_unreached
 from kd_lightning.evaluation import Classification, Cost, Evaluator, Faithfulness
 from kd_lightning.runs.checkpoint_content import check_resumable
-from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO
+from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO, forget, read_once
 from kd_lightning.runs.inputs import check_inputs, describe
 
 
@@ -82,31 +83,32 @@ def default_evaluators(method: LightningModule, data: ImageData, given: list[Cal
 
 
 def first_look(
-    method: StudentModule, protocol: Protocol, guard: NonFiniteGuard, *, ckpt_path: str | None, resumes: bool
+    method: StudentModule, protocol: Protocol, guard: NonFiniteGuard, *, ckpt_path: str | None
 ) -> Callable[[ImageData], None]:
     """Return the check of a run that is called when its data are ready, before the run's folder is created.
 
-    It checks networks, losses, the optimizer, the checkpoint, the inputs of a resumed run and monitored values.
+    It checks networks, losses, the optimizer, monitored values, and the checkpoint with the inputs of its run.
 
     Args:
         method: method of the run.
         protocol: protocol of the run, which stores the description of the inputs in checkpoints.
         guard: its argument `try_step` enables the trial of the networks and losses.
         ckpt_path: path of the checkpoint from which the run begins or is resumed.
-        resumes: whether the run is resumed in its folder.
     """
 
     def check(data: ImageData) -> None:
         protocol.inputs = describe(method, data)
-        content = AtomicCheckpointIO().load_checkpoint(ckpt_path) if ckpt_path else None
         if guard.try_step:
             logged = try_step(method, data, nonfinite=guard.nonfinite)
         else:
             freeze_unreached(method, data)
         if ckpt_path:  # the optimizer of the checkpoint does not contain the parameters that are frozen now
-            check_resumable(method, content, Path(ckpt_path))
-            allowed = protocol.allow_changed_inputs
-            check_inputs(content.get("inputs"), protocol.inputs, resumes=resumes, allowed=allowed)
+            path = Path(ckpt_path)
+            content = read_once(path)
+            check_states(method, content, path)
+            check_resumable(method, content, path)
+            check_inputs(content, protocol.inputs, path, allowed=protocol.allow_changed_inputs)
+            forget()
         if guard.try_step:
             check_monitors(method, data, logged)
 

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
-from kd_lightning.callbacks.checkpoint_state import BEST, LAST, restrict_paths
+from kd_lightning.callbacks.checkpoint_state import BEST, LAST, restrict_states
 from kd_lightning.loggers import ResumableCSVLogger
 
 
@@ -40,7 +40,7 @@ class LastCheckpoint(Checkpoint):
         self.path = trainer.strategy.broadcast(self.path)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        restrict_paths(trainer, checkpoint)
+        restrict_states(trainer, checkpoint, Path(trainer.ckpt_path or "."))
         states = checkpoint.get("callbacks") or {}
         for callback in trainer.callbacks:
             if isinstance(callback, BestCheckpoint) and states.get(callback.state_key):

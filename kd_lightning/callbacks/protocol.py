@@ -36,9 +36,9 @@ class Protocol(Callback):
         test: Whether the selected checkpoint is tested at the end of `fit`.
         every_n_steps: Number of optimizer steps between two saves of `last.ckpt` within an epoch. If a run is killed,
             at most this number of steps is lost. Default: `last.ckpt` is saved only at the end of each epoch.
-        allow_changed_inputs: Whether a run may be resumed if its teacher or its images have changed. A warning then
-            names the changes. Default: such a run is not resumed, because its result would belong neither to the old
-            nor to the new inputs.
+        allow_changed_inputs: Whether a run may be resumed, or a new run may begin from a checkpoint, if the teacher or
+            the images have changed since the checkpoint was saved. A warning then names the changes. Default: this is
+            an error, because the result would belong neither to the old nor to the new inputs.
 
     Raises:
         ConfigError: if `every_n_steps` is not positive.
@@ -93,7 +93,8 @@ class Protocol(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["last_values"] = _values(trainer)
-        checkpoint["inputs"] = self.inputs
+        if self.inputs:
+            checkpoint["inputs"] = self.inputs
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._last = checkpoint.get("last_values", {})

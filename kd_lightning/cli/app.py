@@ -111,7 +111,7 @@ class CLI(LightningCLI):
             self.watch, self.stop = assembly.run_context(trainer, folder, resumes=bool(self.resume_path))
             protocol = self._get(self.config_init, "protocol")
             guard, start = self._get(self.config_init, "guard"), self._get(self.config, "ckpt_path")
-            look = assembly.first_look(self.model, protocol, guard, ckpt_path=start, resumes=bool(self.resume_path))
+            look = assembly.first_look(self.model, protocol, guard, ckpt_path=start)
             data.tested, data.checks = protocol.test, [look, *(evaluator.check_data for evaluator in evaluators)]
             checkpoints = assembly.checkpoints_of(protocol, folder, trainer, self.model, data)
             all_callbacks += [self.watch, *checkpoints, self.stop]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,40 +35,75 @@ def read(path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
     """Return the tensors of a checkpoint by name, and the facts about its network (mean, std, ...).
 
     Only files that this package wrote contain such facts. The file is a safetensors file, or a torch file that contains
-    a state dict, directly or under one of the usual keys. Torch files are read with `weights_only`, which rejects a
-    pickle that would run code. RepDistiller's files also contain an argparse.Namespace. It is allowed, because it
-    contains only values and cannot run code.
+    a state dict, directly or under one of the usual keys (`load`).
 
     Raises:
         ConfigError: if the file is not a checkpoint, is truncated, or would run code, or if a fact has a wrong type or
             an impossible value.
     """
-    source = f"{field}: {path}"
-    if path.is_dir():
-        raise ConfigError(f"{field}: {path} is a folder; give a file in it")
-    check_regular(path, field)
+    if path.suffix != ".safetensors":
+        return find(load(path, field), path, field)
+    _check_is_file(path, field)
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {}).get("network", "{}"))
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-                return state, checked(facts, source)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("network", "{}"))
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            return state, checked(facts, f"{field}: {path}")
     except ConfigError:
         raise
     except SafetensorError as error:
         raise ConfigError(f"{field}: {path} is corrupt or truncated ({error})") from error
+    except Exception as error:
+        raise ConfigError(f"{field}: {path} cannot be read: {one_line(error)}") from error
+
+
+def load(path: Path, field: str = "checkpoint", *, mmap: bool = False) -> Any:
+    """Return the content of a torch file.
+
+    It is read with `weights_only`, which rejects a pickle that would run code. RepDistiller's files also contain an
+    argparse.Namespace. It is allowed, because it contains only values and cannot run code.
+
+    Args:
+        path: path of the file.
+        field: field of the config that contains the path, for the message.
+        mmap: whether the tensors remain in the file until they are used. Files of torch before 1.6 are read completely.
+
+    Raises:
+        ConfigError: if the file cannot be read, is truncated, or would run code.
+    """
+    _check_is_file(path, field)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
     except Exception as error:  # torch.load raises many types of error for unreadable files
         reason = one_line(error)
         if type(error).__name__ == "UnpicklingError" or "weights_only" in str(error):
             reason = "it is a pickle with more than weights, and loading it could run code; save a state dict instead"
         raise ConfigError(f"{field}: {path} cannot be read: {reason}") from error
+
+
+def _check_is_file(path: Path, field: str) -> None:
+    if path.is_dir():
+        raise ConfigError(f"{field}: {path} is a folder; give a file in it")
+    check_regular(path, field)
+
+
+def find(content: Any, path: Path, field: str = "checkpoint") -> tuple[State, dict[str, Any]]:
+    """Return the tensors in the content of a torch file by name, and the facts about its network.
+
+    Args:
+        content: content of the file.
+        path: path of the file, for the message.
+        field: field of the config that contains the path, for the message.
+
+    Raises:
+        ConfigError: if there is no state dict, or if a fact has a wrong type or an impossible value.
+    """
     candidates = [content] + [content[key] for key in _CONTAINERS if isinstance(content, Mapping) and key in content]
     for state in candidates:
         if isinstance(state, Mapping) and state and all(map(_is_entry, state.items())):
             network = content.get("network")  # other programs write a name or weights there
-            return dict(state), checked(network, source) if _is_table_of_facts(network) else {}
+            return dict(state), checked(network, f"{field}: {path}") if _is_table_of_facts(network) else {}
     shown = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
     raise ConfigError(f"{field}: {path} contains no state dict (it contains {shown[:200]})")
 

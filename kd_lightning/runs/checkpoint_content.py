@@ -1,18 +1,28 @@
 """Checks of the content of a checkpoint before a run uses it."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, LearningRateFinder, StochasticWeightAveraging
+from lightning.pytorch.plugins import Precision
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from kd_lightning import optim
 from kd_lightning.distillation import StudentModule
 from kd_lightning.distillation.unchanged import unchanged
 from kd_lightning.errors import ConfigError
+from kd_lightning.optim import counts_steps
+from kd_lightning.runs.optimizer_state import check_optimizer
 from kd_lightning.runs.place import states_per_weight
+from kd_lightning.runs.schedule_state import check_schedule, settings_in_groups
+from kd_lightning.runs.state_form import WEIGHTS_ONLY, check_form, differs, is_number, odd
 
-_WEIGHTS_ONLY = "to begin with these weights, give the file as model.student.checkpoint"
+_VERSION = re.compile(r"[2-9]\d*(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+\w+(\.\w+)*)?", re.ASCII)
 
 
 def check_content(content: Any, path: Path, *, fits: bool) -> None:
@@ -27,7 +37,7 @@ def check_content(content: Any, path: Path, *, fits: bool) -> None:
         ConfigError: in this case. The message names the missing or wrong entry.
     """
     if not (isinstance(content, Mapping) and isinstance(content.get("pytorch-lightning_version"), str)):
-        raise ConfigError(f"ckpt_path: {path} contains only weights and not the state of a run; {_WEIGHTS_ONLY}")
+        raise ConfigError(f"ckpt_path: {path} contains only weights and not the state of a run; {WEIGHTS_ONLY}")
     wanted: dict[str, type] = {"state_dict": Mapping, "epoch": int, "global_step": int}
     if fits:
         wanted |= {"loops": Mapping, "callbacks": Mapping, "optimizer_states": list, "lr_schedulers": list}
@@ -35,13 +45,19 @@ def check_content(content: Any, path: Path, *, fits: bool) -> None:
     for name, kind in wanted.items():
         value = content.get(name)
         if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or value < 0)):
-            raise _odd(path, name, "is missing" if name not in content else "has another form")
+            raise odd(path, name, "is missing" if name not in content else "has another form")
+    if not _VERSION.fullmatch(content["pytorch-lightning_version"]):
+        raise odd(path, "pytorch-lightning_version", "is no version of Lightning from 2.0 on")
+    if not all(isinstance(name, str) and is_number(value) for name, value in content.get("last_values", {}).items()):
+        raise odd(path, "last_values", "has another form")
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content["state_dict"].items()):
-        raise _odd(path, "state_dict", "contains values that are not tensors")
+        raise odd(path, "state_dict", "contains values that are not tensors")
 
 
 def check_resumable(method: StudentModule, content: dict[str, Any], path: Path) -> None:
     """Raise an error if `fit` cannot resume from a checkpoint; nothing is changed.
+
+    The states of callbacks are checked by `kd_lightning.callbacks.checkpoint_state`.
 
     Args:
         method: method of the run, with its trainer.
@@ -49,53 +65,76 @@ def check_resumable(method: StudentModule, content: dict[str, Any], path: Path) 
         path: path of the checkpoint, for the message.
 
     Raises:
-        ConfigError: if the tensors do not fit the method, or if the states of the training loop, of the callbacks, of
-            the optimizer or of the schedule have another form than those of this run.
+        ConfigError: if the tensors do not fit the method, if the states of the training loop, of the precision, of the
+            optimizer or of the schedule have another form than those of this run, or if the optimizer or the schedule
+            has other settings than in the config.
     """
     with unchanged(method):
         method.on_load_checkpoint({**content, "state_dict": dict(content["state_dict"])})
     trainer = method.trainer
-    _check_form(trainer.fit_loop.state_dict(), content["loops"].get("fit_loop"), "loops.fit_loop", path)
-    if wrong := next((name for name, state in content["callbacks"].items() if not isinstance(state, Mapping)), None):
-        raise _odd(path, f"callbacks.{wrong}", "has another form")
-    if len(content["lr_schedulers"]) != 1 or not isinstance(content["lr_schedulers"][0], Mapping):
-        raise _odd(path, "lr_schedulers", "has another form")
-    _check_optimizer(method, content, path)
+    check_form(trainer.fit_loop.state_dict(), content["loops"].get("fit_loop"), "loops.fit_loop", path)
+    _check_progress(trainer, content, path)
+    if len(content["lr_schedulers"]) != 1:
+        raise odd(path, "lr_schedulers", "has another form")
+    if len(content["optimizer_states"]) != 1:
+        raise odd(path, "optimizer_states", "has another form")
+    _check_optimizer_and_schedule(method, content, path)
+    _check_precision(trainer.precision_plugin, content, path)
     place = content.get(type(trainer.datamodule).__qualname__, {})
-    _check_form({"epoch": 0, "batches": 0} if place else {}, place, type(trainer.datamodule).__qualname__, path)
+    check_form({"epoch": 0, "batches": 0} if place else {}, place, type(trainer.datamodule).__qualname__, path)
 
 
-def _check_form(expected: Any, given: Any, name: str, path: Path) -> None:
-    """Raise an error if nested values lack an entry, or have another type, except for states of loaders."""
-    if isinstance(expected, Mapping):
-        if not isinstance(given, Mapping):
-            raise _odd(path, name, "is missing" if given is None else "has another form")
-        for key, value in expected.items():
-            _check_form(value, given.get(key), f"{name}.{key}", path)
-    elif expected is not None and not isinstance(given, type(expected)):
-        raise _odd(path, name, "is missing" if given is None else "has another form")
+def _check_progress(trainer: Trainer, content: dict[str, Any], path: Path) -> None:
+    """Raise an error if the loop disagrees with the entry global_step, or is already behind the end of this run."""
+    loop = content["loops"]["fit_loop"]
+    counted = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
+    if counted and counted != content["global_step"]:  # a method that steps its optimizer itself does not count here
+        raise odd(path, "global_step", f"is {content['global_step']}, but the loop has done {counted} steps")
+    epochs = loop["epoch_progress"]["current"]["processed"]
+    done = {"max_epochs": epochs, "max_steps": content["global_step"]}
+    for name, count in done.items():
+        most = getattr(trainer, name)
+        if most is not None and 0 <= most < count:
+            raise ConfigError(
+                f"trainer.{name}: {most} is given, but {path} was saved after {count} {name.removeprefix('max_')}; set "
+                f"it to at least {count}, or load only the student (model.student.checkpoint)"
+            )
 
 
-def _check_optimizer(method: StudentModule, content: dict[str, Any], path: Path) -> None:
-    parameters = optim.groups(method.parameters(), method.classifier_parameters, method.head_lr_scale)
-    groups = method.optimizer(parameters).param_groups
-    states = content["optimizer_states"]
-    saved = states[0] if len(states) == 1 and isinstance(states[0], Mapping) else {}
-    given, state = saved.get("param_groups"), saved.get("state")
-    if not (isinstance(given, list) and isinstance(state, Mapping) and all(isinstance(g, Mapping) for g in given)):
-        raise _odd(path, "optimizer_states", "has another form")
-    if [len(group.get("params", [])) for group in given] != [len(group["params"]) for group in groups]:
-        raise _odd(path, "optimizer_states.param_groups", "has other groups of parameters than this run")
-    if missing := [name for name in groups[0] if name not in given[0]]:
-        raise _odd(path, f"optimizer_states.param_groups.{missing[0]}", "is missing")
+def _check_optimizer_and_schedule(method: StudentModule, content: dict[str, Any], path: Path) -> None:
+    callbacks = method.trainer.callbacks
+    compare = not any(_may_change_settings(callback) for callback in callbacks)
+    rates = not (method.lr_batch_size or any(isinstance(each, LearningRateFinder) for each in callbacks))
+    built: list[LRScheduler] = []
+
+    def finish(optimizer: Optimizer) -> set[str]:
+        optim.scale_rates(optimizer, 1)
+        built.append(method.lr_scheduler(optimizer))
+        return settings_in_groups(built[0], rates=rates)
+
+    trained = optim.groups(method.parameters(), method.classifier_parameters, method.head_lr_scale)
+    saved = content["optimizer_states"][0]
+    check_optimizer(method.optimizer, finish, trained, saved, path, compare=compare)
     skipped = content["callbacks"].get("NonFiniteGuard", {}).get("skipped", 0)  # steps that changed nothing
-    skipped = skipped if isinstance(skipped, int) else 0
-    if content["global_step"] > skipped and not state and states_per_weight(method):
-        raise _odd(path, "optimizer_states.state", "is empty")
+    if content["global_step"] > skipped and not saved["state"] and states_per_weight(method):
+        raise odd(path, "optimizer_states.state", "is empty")
+    updates = content["global_step"] if counts_steps(built[0]) else content["epoch"] + 1
+    check_schedule(built[0], content["lr_schedulers"][0], path, updates=updates, compare=compare, rates=rates)
 
 
-def _odd(path: Path, name: str, problem: str) -> ConfigError:
-    return ConfigError(
-        f"ckpt_path: {path} is not a complete checkpoint of a run: its entry {name} {problem}; give another "
-        f"checkpoint. If the file contains a trained student, {_WEIGHTS_ONLY}"
-    )
+def _may_change_settings(callback: Callback) -> bool:
+    """Return whether a callback may change settings of the optimizer, or replace the schedule."""
+    known = type(callback).__module__.startswith(("kd_lightning.", "lightning."))
+    return not known or isinstance(callback, StochasticWeightAveraging)
+
+
+def _check_precision(plugin: Precision, content: dict[str, Any], path: Path) -> None:
+    """Raise an error if the state of the gradient scaler has another form, or other settings than this run's."""
+    for name in (type(plugin).__qualname__, "native_amp_scaling_state"):
+        state = content.get(name)
+        if not state or not (own := plugin.state_dict()):
+            continue
+        check_form(own, state, name, path)
+        for key in ("growth_factor", "backoff_factor", "growth_interval"):
+            if key in own and own[key] != state[key]:
+                raise differs(path, f"{name}.{key}", state[key], own[key])

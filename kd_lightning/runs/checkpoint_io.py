@@ -1,6 +1,5 @@
 """Write checkpoints atomically, and read checkpoints without executing code from them."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,30 +64,61 @@ def check_checkpoint(given: str, *, fits: bool = False) -> str:
             weights or an incomplete state, or would execute code.
     """
     path = resolve(given, "ckpt_path")
-    checkpoints.read(path, "ckpt_path")
     if path.suffix == ".safetensors":
+        checkpoints.read(path, "ckpt_path")
         raise ConfigError(
             f"ckpt_path: {path} contains only a student; give a run's .ckpt, or give this file as "
             "model.student.checkpoint"
         )
-    check_content(check_version(path, "ckpt_path"), path, fits=fits)
+    content = read_once(path)
+    checkpoints.find(content, path, "ckpt_path")
+    check_version(content, path, "ckpt_path")
+    check_content(content, path, fits=fits)
+    if not fits:
+        forget()
     return str(path)
 
 
-def check_version(path: Path, field: str) -> Any:
-    """Check the schema (version of the file format) of a checkpoint that Lightning wrote; return its content.
+def check_version(content: Any, path: Path, field: str) -> None:
+    """Check the schema (version of the file format) of a checkpoint that Lightning wrote.
 
     Other files contain only weights and have no schema. They are not checked.
 
     Raises:
         ConfigError: if the checkpoint has another schema. The message begins with `field` and the path.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     if isinstance(content, Mapping) and "pytorch-lightning_version" in content:
         check_schema(content, path, field)
-    return content
+
+
+_READ: dict[tuple[str, int, int], Any] = {}
+"""Content of the checkpoint from which a run begins, by path, size and time of change of the file."""
+
+
+def read_once(path: Path) -> Any:
+    """Return the content of a checkpoint. Until `forget` is called, the file is read only once.
+
+    The tensors remain in the file until they are used. The content must not be changed.
+
+    Raises:
+        ConfigError: if the file cannot be read, is truncated, or would run code.
+    """
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise ConfigError(f"ckpt_path: {path} cannot be read: {one_line(error)}") from error
+    key = (str(path.absolute()), facts.st_size, facts.st_mtime_ns)
+    if key not in _READ:
+        forget()
+        _READ[key] = checkpoints.load(path, "ckpt_path", mmap=True)
+    return _READ[key]
+
+
+def forget() -> None:
+    """Release the checkpoint that `read_once` has read."""
+    _READ.clear()
 
 
 def steps_done(path: Path) -> int:
     """Return the number of optimizer steps after which a checkpoint was saved."""
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    return read_once(path)["global_step"]

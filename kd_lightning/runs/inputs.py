@@ -1,8 +1,9 @@
 """The inputs of a run, the teacher and the images: a description to recognise them when the run is resumed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from kd_lightning.data.files import Files
 from kd_lightning.data.images import ImageDataset, StoredImages
 from kd_lightning.data.neighbors import data_fingerprint
 from kd_lightning.errors import ConfigError
+from kd_lightning.runs.state_form import check_form, odd
 
 _MOST_FILES = 10_000
 """Number of files of a split whose sizes are read."""
@@ -59,27 +61,56 @@ def _size(path: bytes) -> int:
         return -1
 
 
-def check_inputs(before: Any, now: dict[str, Any], *, resumes: bool, allowed: bool) -> None:
-    """Raise an error if the inputs of a resumed run have changed; warn if they may.
+def check_inputs(content: Mapping[str, Any], now: dict[str, Any], path: Path, *, allowed: bool) -> None:
+    """Raise an error if the inputs have changed since a checkpoint was saved; if this is allowed, print a warning.
+
+    The rule is the same for a run that is resumed and for a new run that begins from the checkpoint, because the result
+    of either would belong to neither of the inputs.
 
     Args:
-        before: description in the checkpoint; None if it has no description.
+        content: content of the checkpoint, with a description of the inputs. A checkpoint of an earlier version of this
+            package has no description; then a warning is printed.
         now: description of the current inputs.
-        resumes: whether the run continues in its folder. Otherwise, a new run begins from the checkpoint.
+        path: path of the checkpoint, for the message.
         allowed: value of `protocol.allow_changed_inputs`.
 
     Raises:
-        ConfigError: in this case. The message says what has changed.
+        ConfigError: if the inputs have changed, or if the description has another form. The message says what has
+            changed, or names the entry.
     """
-    changes = "; ".join(_changes(before, now)) if isinstance(before, dict) else ""
+    if "inputs" not in content:
+        rank_zero_warn(
+            f"ckpt_path: {path} has no description of its inputs, so that it is unknown whether the teacher or the "
+            "images have changed"
+        )
+        return
+    before = content["inputs"]
+    _check_description(before, now, path)
+    changes = "; ".join(_changes(before, now))
     if not changes:
         return
-    if resumes and not allowed:
+    if not allowed:
         raise ConfigError(
             f"ckpt_path: the inputs of the run have changed since it was saved: {changes}; restore these inputs, begin "
-            "a new run, or set protocol.allow_changed_inputs to true"
+            "a new run without ckpt_path, or set protocol.allow_changed_inputs to true"
         )
     rank_zero_warn(f"ckpt_path: the inputs differ from those of the checkpoint: {changes}")
+
+
+def _check_description(before: Any, now: dict[str, Any], path: Path) -> None:
+    """Raise an error if a description has another form than the current one, or lacks a part that each one has."""
+    if not isinstance(before, Mapping):
+        raise odd(path, "inputs", "has another form")
+    check_form({"classes": ["cat"], "train": {}}, before, "inputs", path)
+    for name, part in before.items():
+        if name in _SPLITS:
+            check_form({"images": 0, "labels": ""}, part, f"inputs.{name}", path)
+            part = {key: value for key, value in part.items() if key != "images"}
+            check_form(dict.fromkeys(part, ""), part, f"inputs.{name}", path)
+            if not part.keys() & {"names", "pixels"} and now.get(name, {}).keys() & {"names", "pixels"}:
+                raise odd(path, f"inputs.{name}.names", "is missing")
+        elif name in ("teacher", "neighbours"):
+            check_form("", part, f"inputs.{name}", path)
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
@@ -87,16 +118,18 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         yield "the teacher has other weights, or another mean, std or size"
     if before.get("neighbours") != now.get("neighbours"):
         yield "the table of data.neighbors has other neighbours"
-    old, new = before.get("classes"), now["classes"]
-    if isinstance(old, list) and old != new:
+    old, new = before["classes"], now["classes"]
+    if [*old] != [*new]:
         first = next((f"{a} is now {b}" for a, b in zip(old, new, strict=False) if a != b), "")
         yield f"the classes ({first or f'{len(old)} before, {len(new)} now'})"
-    for split, described in now.items():
-        earlier = before.get(split)
-        if not (isinstance(described, dict) and isinstance(earlier, dict)):
+    for split in _SPLITS:
+        described, earlier = now.get(split), before.get(split)
+        if described is None or earlier is None:
+            if split == "val" and described is not earlier:
+                yield f"there are {'now' if described else 'no longer'} validation images"
             continue
-        if earlier.get("images") != described["images"]:
-            yield f"the number of {split} images ({earlier.get('images')} before, {described['images']} now)"
+        if earlier["images"] != described["images"]:
+            yield f"the number of {split} images ({earlier['images']} before, {described['images']} now)"
             continue
         for part, words in _PARTS.items():
             if part in earlier and part in described and earlier[part] != described[part]:
@@ -104,5 +137,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
                 break
 
 
+_SPLITS = ("train", "val", "test")
+"""Splits of the images. The images of the test are not read if `protocol.test` is false."""
 _PARTS = {"names": "file names", "labels": "labels", "sizes": "file sizes", "pixels": "pixels"}
 """Parts of the description of a split, in words."""

@@ -106,8 +106,9 @@ def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:
         raise ConfigError(f"run: {checkpoint} contains only a network; give the run's folder or the run's .ckpt")
     config_path = checkpoint.with_name(CONFIG)
     config = read_config(config_path)
-    state, facts = checkpoints.read(checkpoint, "run")
-    check_version(checkpoint, "run")
+    saved = checkpoints.load(checkpoint, "run")
+    state, facts = checkpoints.find(saved, checkpoint, "run")
+    check_version(saved, checkpoint, "run")
     with torch.random.fork_rng(devices=[]):  # a new student draws random numbers; afterwards restore the generator
         method, data = build(with_weights(config, checkpoint), config_path)
     content = {"state_dict": state, "network": facts}

@@ -257,3 +257,14 @@ def test_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
         assert stopped.value.code == 2
         (line,) = capfd.readouterr().err.splitlines()
         assert words in line
+
+
+def test_changed_inputs_can_be_allowed_for_a_run_that_was_stopped_without_it() -> None:
+    """The error says to set protocol.allow_changed_inputs, and this must not begin another run."""
+
+    def identifier(**protocol: bool) -> str:
+        run = {"project": "p", "name": "n", "output_dir": "runs"}
+        return plan.Job(plan.Config("kd.yaml", {"model": {"class_path": "KD"}, "run": run, "protocol": protocol}), 0).id
+
+    assert identifier(allow_changed_inputs=True) == identifier(allow_changed_inputs=False)
+    assert identifier(allow_changed_inputs=True, test=True) != identifier(allow_changed_inputs=True, test=False)

@@ -3,12 +3,15 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from kd_lightning.cli import main
+from kd_lightning.errors import ConfigError
+from kd_lightning.runs.checkpoint_content import _check_precision as check_precision
 
 Content = dict[str, Any]
 VERSION = "pytorch-lightning_version"
@@ -29,6 +32,33 @@ ODD: list[tuple[str, Callable[[Content], Any], str]] = [
     ("two optimizers", lambda c: c | {"optimizer_states": 2 * c["optimizer_states"]}, "optimizer_states has another"),
     ("other groups", lambda c: _optimizer(c, param_groups=[{"params": [0]}]), "has other groups of parameters"),
     ("groups without rates", lambda c: _optimizer(c, param_groups=[_without(_groups(c)[0], "lr")]), "lr is missing"),
+    ("another weight decay", lambda c: _group(c, weight_decay=-5), "param_groups.weight_decay is -5, but this config"),
+    ("maximize", lambda c: _group(c, maximize=True), "param_groups.maximize is True, but this config gives False"),
+    ("a momentum of text", lambda c: _buffer(c, "x"), "optimizer_states.state.0.momentum_buffer has another form"),
+    ("a momentum of another shape", lambda c: _buffer(c, torch.ones(3)), "momentum_buffer has the shape (3,) instead"),
+    ("momentum that is NaN", lambda c: _buffer(c, float("nan") * _shape(c)), "momentum_buffer contains numbers that"),
+    ("a schedule as an empty table", lambda c: c | {"lr_schedulers": [{}]}, "lr_schedulers.last_epoch is missing"),
+    ("a schedule of text", lambda c: c | {"lr_schedulers": ["x"]}, "lr_schedulers has another form"),
+    ("a schedule of the future", lambda c: c | {"lr_schedulers": [{"last_epoch": 10**6}]}, "last_epoch is 1000000, wh"),
+    ("a schedule of the past", lambda c: c | {"lr_schedulers": [{"last_epoch": -1}]}, "last_epoch is -1, which is not"),
+    *((f"{name} of text", lambda c, name=name: _callback(c, name, "x"), f"callbacks.{name} has another form")
+      for name in ("NonFiniteGuard.skipped", "Protocol.seconds")),
+    ("no seconds", lambda c: _states(c, Protocol={}), "entry callbacks.Protocol.seconds is missing"),
+    ("seconds that are NaN", lambda c: _callback(c, "Protocol.seconds", float("nan")), "Protocol.seconds is nan"),
+    ("negative seconds", lambda c: _callback(c, "Protocol.seconds", -1.0), "callbacks.Protocol.seconds is -1.0"),
+    ("negative skipped steps", lambda c: _callback(c, "NonFiniteGuard.skipped", -1), "NonFiniteGuard.skipped is -1"),
+    ("too many skipped", lambda c: _callback(c, "NonFiniteGuard.skipped", 10**9), "is more than all steps of the run"),
+    ("a fraction of a step", lambda c: _callback(c, "NonFiniteGuard.skipped", 0.5), "skipped is 0.5"),
+    ("a path", lambda c: _best(c, best_model_path="/etc/passwd"), "names '/etc/passwd' as a file of BestCheckpoint"),
+    ("a score of text", lambda c: _best(c, best_model_score="x"), "best_model_score of BestCheckpoint is not a number"),
+    ("negative progress", lambda c: _progress(c, -1), "loops.fit_loop.epoch_progress.total.ready is -1"),
+    ("other steps", lambda c: c | {"global_step": 1}, "entry global_step is 1, but the loop has done"),
+    ("a negative place", lambda c: c | {"Digits": {"epoch": -1, "batches": 0}}, "entry Digits.epoch is -1"),
+    ("inputs of text", lambda c: c | {"inputs": "x"}, "entry inputs has another form"),
+    ("inputs as a list", lambda c: c | {"inputs": [1]}, "entry inputs has another form"),
+    ("no classes", lambda c: c | {"inputs": {}}, "entry inputs.classes is missing"),
+    ("values of text", lambda c: c | {"last_values": {"val/acc": "x"}}, "entry last_values has another form"),
+    ("a version of text", lambda c: c | {VERSION: "x"}, f"entry {VERSION} is no version of Lightning"),
     ("an empty optimizer", lambda c: _optimizer(c, state={}), "entry optimizer_states.state is empty"),
     ("the place of another loader", lambda c: c | {"Digits": [3]}, "entry Digits has another form"),
     ("facts as a list", lambda c: c | {"network": [1]}, "entry network has another form"),
@@ -58,6 +88,36 @@ def _groups(content: Content) -> list[Content]:
 
 def _optimizer(content: Content, **changed: Any) -> Content:
     content["optimizer_states"][0] |= changed
+    return content
+
+
+def _group(content: Content, **changed: Any) -> Content:
+    _groups(content)[0] |= changed
+    return content
+
+
+def _shape(content: Content) -> torch.Tensor:
+    return torch.ones_like(content["optimizer_states"][0]["state"][0]["momentum_buffer"])
+
+
+def _buffer(content: Content, value: Any) -> Content:
+    content["optimizer_states"][0]["state"][0]["momentum_buffer"] = value
+    return content
+
+
+def _states(content: Content, **states: Any) -> Content:
+    content["callbacks"] |= states
+    return content
+
+
+def _callback(content: Content, name: str, value: Any) -> Content:
+    callback, _, key = name.partition(".")
+    return _states(content, **{callback: {key: value}})
+
+
+def _best(content: Content, **changed: Any) -> Content:
+    (key,) = (key for key in content["callbacks"] if key.startswith("BestCheckpoint"))
+    content["callbacks"][key] |= changed
     return content
 
 
@@ -97,6 +157,32 @@ def test_odd_content(what: str, change, words: str, good: Content, finished_run:
         line = refusal(command, finished_run, path, tmp_path, capfd)
         assert line.startswith("error: ckpt_path: ")
         assert words in line
+
+
+def test_the_state_of_the_gradient_scaler(tmp_path: Path) -> None:
+    scaler = torch.amp.GradScaler("cpu")
+    plugin = SimpleNamespace(state_dict=scaler.state_dict)
+    name = type(plugin).__qualname__
+    saved = scaler.state_dict() | {"scale": 1024.0, "_growth_tracker": 3}
+    check_precision(plugin, {name: saved}, tmp_path)
+    check_precision(plugin, {}, tmp_path)  # the run that saved the checkpoint had another precision
+    for key, value, words in (
+        ("scale", "x", "has another form"),
+        ("scale", float("nan"), "is nan"),
+        ("_growth_tracker", -1, "is -1"),
+        ("growth_factor", 7.0, "is 7.0, but this config gives 2.0"),
+    ):
+        for entry in (name, "native_amp_scaling_state"):
+            with pytest.raises(ConfigError, match=rf"^ckpt_path: .* its entry {entry}\.{key} {words}"):
+                check_precision(plugin, {entry: saved | {key: value}}, tmp_path)
+
+
+def test_a_run_that_would_end_before_its_checkpoint_does_not_begin(finished_run: Path, tmp_path: Path, capfd) -> None:
+    last = finished_run / "last.ckpt"
+    for setting, count in (("trainer.max_epochs", 3), ("trainer.max_steps", 60)):
+        line = refusal("fit", finished_run, last, tmp_path, capfd, f"--{setting}=1")
+        what = setting.partition("max_")[2]
+        assert line.startswith(f"error: {setting}: 1 is given, but {last} was saved after {count} {what}; set it to")
 
 
 def test_a_checkpoint_of_another_method_begins_no_run(finished_run: Path, tmp_path: Path, capfd) -> None:

@@ -64,22 +64,25 @@ CHANGES: list[tuple[Callable[[Path], None], str]] = [
 ]
 
 
+def compare(before: Any, now: dict[str, Any], *, allowed: bool = False) -> None:
+    check_inputs({"inputs": before}, now, Path("run/last.ckpt"), allowed=allowed)
+
+
 @pytest.mark.parametrize(("change", "words"), CHANGES)
 @pytest.mark.parametrize("limit", [4.0, 0.0])
 def test_changed_images_are_an_error(change, words: str, limit: float, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = images(tmp_path / "images")
     before = described(folder, memory_limit=limit)
-    check_inputs(before, described(folder, memory_limit=limit), resumes=True, allowed=False)
+    compare(before, described(folder, memory_limit=limit))
     change(folder)
     now = described(folder, memory_limit=limit)
     with pytest.raises(ConfigError) as raised:
-        check_inputs(before, now, resumes=True, allowed=False)
+        compare(before, now)
     assert words in str(raised.value)
     assert "protocol.allow_changed_inputs" in str(raised.value)
-    for resumes, allowed in ((True, True), (False, False)):
-        with pytest.warns(match="ckpt_path: the inputs differ from those of the checkpoint: "):
-            check_inputs(before, now, resumes=resumes, allowed=allowed)
+    with pytest.warns(match="ckpt_path: the inputs differ from those of the checkpoint: "):
+        compare(before, now, allowed=True)
 
 
 def test_what_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,13 +91,50 @@ def test_what_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "elsewhere").mkdir()
     moved = tmp_path / "elsewhere" / "images"
     shutil.move(tmp_path / "images", moved)
-    check_inputs(before, described(moved, memory_limit=0.0), resumes=True, allowed=False)
-    check_inputs(None, before, resumes=True, allowed=False)  # a checkpoint of an earlier version
+    compare(before, described(moved, memory_limit=0.0))
+    compare({key: value for key, value in before.items() if key != "test"}, before)  # protocol.test was false
+    with pytest.warns(match=r"ckpt_path: run/last\.ckpt has no description of its inputs"):
+        check_inputs({}, before, Path("run/last.ckpt"), allowed=False)  # a checkpoint of an earlier version
     with pytest.raises(ConfigError, match="the teacher has other weights, or another mean, std or size"):
-        check_inputs(before, described(moved, shift=1.0), resumes=True, allowed=False)
+        compare(before, described(moved, shift=1.0))
+    with pytest.raises(ConfigError, match="there are now validation images"):
+        compare({key: value for key, value in before.items() if key != "val"}, before)
 
 
-def test_a_resumed_run_with_another_teacher_is_refused(finished_run: Path, tmp_path: Path, capfd) -> None:
+def _without(described: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in described.items() if key not in names}
+
+
+OTHER_FORMS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
+    (lambda d: "x", "inputs has another form"),
+    (lambda d: None, "inputs has another form"),
+    (lambda d: [d], "inputs has another form"),
+    (lambda d: {}, "inputs.classes is missing"),
+    (lambda d: d | {"classes": "cat"}, "inputs.classes has another form"),
+    (lambda d: d | {"classes": [1, 2]}, "inputs.classes has another form"),
+    (lambda d: d | {"teacher": 5}, "inputs.teacher has another form"),
+    (lambda d: _without(d, "train"), "inputs.train is missing"),
+    (lambda d: d | {"train": "x"}, "inputs.train has another form"),
+    (lambda d: d | {"test": None}, "inputs.test has another form"),
+    (lambda d: d | {"train": _without(d["train"], "labels")}, "inputs.train.labels is missing"),
+    (lambda d: d | {"train": _without(d["train"], "names", "sizes", "pixels")}, "inputs.train.names is missing"),
+    (lambda d: d | {"train": d["train"] | {"images": "24"}}, "inputs.train.images has another form"),
+    (lambda d: d | {"train": d["train"] | {"sizes": None}}, "inputs.train.sizes has another form"),
+]
+
+
+def test_a_description_of_another_form_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before = described(images(tmp_path / "images"))
+    for change, words in OTHER_FORMS:
+        for allowed in (True, False):
+            with pytest.raises(ConfigError, match=r"^ckpt_path: [^\n]*$") as raised:
+                compare(change(before), before, allowed=allowed)
+            assert f"its entry {words}" in str(raised.value)
+
+
+def test_a_run_that_continues_with_another_teacher_is_refused(finished_run: Path, tmp_path: Path, capfd) -> None:
+    """Also a new run that begins from the checkpoint, which is how `repeat` continues a run."""
     run = tmp_path / "kd_lightning-digits/kd-s0/r"
     shutil.copytree(finished_run, run, ignore=shutil.ignore_patterns("results.json", "wandb"))
     state = json.loads((run / "state.json").read_text())
@@ -105,11 +145,14 @@ def test_a_resumed_run_with_another_teacher_is_refused(finished_run: Path, tmp_p
     torch.save(content, run / "last.ckpt")
     args = ["fit", f"--config={run / 'config.yaml'}", f"--run.output_dir={tmp_path}", "--ckpt_path=last"]
     args += ["--run.wandb=off", "--protocol.test=false"]
-    with pytest.raises(SystemExit) as stopped:
-        main(args)
-    assert stopped.value.code == 2
-    error = capfd.readouterr().err
-    assert "error: ckpt_path: the inputs of the run have changed since it was saved: the teacher has other w" in error
+    new = [*args[:3], f"--ckpt_path={run / 'last.ckpt'}", "--run.id=r-r1", "--trainer.max_epochs=4", *args[4:]]
+    for each in (args, new):
+        with pytest.raises(SystemExit) as stopped:
+            main(each)
+        assert stopped.value.code == 2
+        error = capfd.readouterr().err
+        assert "error: ckpt_path: the inputs of the run have changed since it was saved: the teacher has other" in error
+    assert not run.with_name("r-r1").exists()
     assert json.loads((run / "state.json").read_text())["state"] == "failed"
     main([*args, "--protocol.allow_changed_inputs=true"])
     assert json.loads((run / "state.json").read_text())["state"] == "finished"

@@ -55,8 +55,14 @@ class Config:
 
     @property
     def run_config(self) -> dict[str, Any]:
-        """The settings that identify the config's runs: all settings except the seed, the folders and the loggers."""
+        """The settings that identify the config's runs: all settings except the seed, the folders and the loggers.
+
+        `protocol.allow_changed_inputs` is left out as well, so that it continues the run that was stopped without it.
+        """
         content = {key: value for key, value in self.content.items() if key not in ("seed_everything", "config")}
+        protocol = content.get("protocol")
+        if isinstance(protocol, dict) and "allow_changed_inputs" in protocol:
+            content["protocol"] = {**protocol, "allow_changed_inputs": False}  # its default
         return {**content, "run": {"project": self.content["run"]["project"], "name": self.name}}
 
 
