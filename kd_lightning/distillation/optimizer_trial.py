@@ -19,7 +19,7 @@ _UPDATES = 500
 """Largest number of updates of a schedule, and of learning rates, that are computed."""
 _ODD_RATE = 100.0
 _ROUNDING = 1e-9
-"""Largest absolute value of a negative learning rate that is a rounding error, as CosineAnnealingLR has them."""
+"""Largest absolute value of a negative learning rate that is taken for a rounding error."""
 
 
 def copies_with_gradients(method: nn.Module) -> list[Parameter]:
