@@ -9,6 +9,7 @@ from typing import Any
 
 from kd_lightning.io.paths import read_text
 from kd_lightning.io.schema import schema_problem
+from kd_lightning.redaction import allow_names
 from kd_lightning.reports.details import checked_details
 from kd_lightning.reports.values import describe_value, number, printable
 
