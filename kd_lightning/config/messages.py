@@ -129,7 +129,7 @@ def _no_class(message: str, field: str, choices: set[str]) -> str:
     if match := re.search(r"(?:spec|init_args), but got (.+?)(?:\. Got value|$)", message, re.MULTILINE):
         return match[1]
     is_none = re.search(
-        r"- Not a valid subclass of \w+$|- argument of type '\w+' is not iterable", message, re.MULTILINE
+        r"- Not a valid subclass of \w+$|^[ -]*argument of type '\w+' is not iterable", message, re.MULTILINE
     )
     return given_value(message, field) if choices and is_none else ""
 
