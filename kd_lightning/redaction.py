@@ -49,8 +49,8 @@ def hidden(text: str) -> str:
     """Return a text in which every key is replaced by `HIDDEN`.
 
     It hides the values of this process's environment variables that are named like a key (WANDB_API_KEY, HF_TOKEN), the
-    passwords in the file .netrc, values after such a name (`api_key=...`, `'token': '...'`) or after `Bearer`, texts in
-    the form of a key, and user names and passwords in URLs.
+    passwords in the file .netrc, values after the name of a key (`api_key=...`, `'token': '...'`) or after `Bearer`,
+    texts in the form of a key, and user names and passwords in URLs.
     """
     for value in _known_keys():
         text = text.replace(value, HIDDEN)

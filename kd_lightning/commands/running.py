@@ -15,6 +15,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
 from kd_lightning.commands.system_errors import system_error
+from kd_lightning.config.environment import environment_error
 from kd_lightning.config.messages import config_error
 from kd_lightning.config.one_line_errors import OneLineErrors
 from kd_lightning.errors import ConfigError, RunError, StoppedError
@@ -86,6 +87,8 @@ def exit_on_error() -> Iterator[None]:
 
 def _known_error(error: BaseException) -> BaseException | None:
     """Return the error to print in one line; None if the error is a bug of the package. Lightning is not imported."""
+    if (known := environment_error(error)) is not None:
+        return known
     if isinstance(error, ConfigError | RunError | StoppedError) or "lightning" not in sys.modules:
         known = config_error(error) or (error if isinstance(error, RunError | StoppedError) else None)
     else:

@@ -5,9 +5,10 @@ Lightning reads some of these variables when it is imported, and would fail with
 
 import os
 import re
+import traceback
 from collections.abc import Mapping
 
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, one_line
 
 _LEAST = {
     **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NTASKS", "SLURM_NNODES", "MASTER_PORT"), 1),
@@ -24,6 +25,38 @@ _BELOW = {
 }
 """Variables that contain an index. For each of them, the variable that contains the number of indices."""
 _DEVICES = re.compile(r"\s*(-?\d+|(GPU|MIG)-[\w/-]+|NoDevFiles|none|void|all)?\s*", re.IGNORECASE)
+_OF_LIBRARIES = re.compile(
+    r"(TORCH|PYTORCH|TRITON|MPL|HF_|HUGGINGFACE|WANDB|XDG_|OMP_|KMP_|MKL|CUDA|NCCL|GLOO|PL_|NUMEXPR|LC_)\w*"
+    r"|HOME|TMPDIR|TEMP|TMP|LANG|COLUMNS|LINES"
+)
+"""Variables that libraries read."""
+
+
+def environment_error(error: BaseException, variables: Mapping[str, str] = os.environ) -> ConfigError | None:
+    """Return an error of one line if a library does not accept the value of an environment variable.
+
+    Matplotlib (MPLBACKEND), torch (TORCH_LOGS, TORCHINDUCTOR_CACHE_DIR) and other libraries read such variables while
+    they are imported. Their exception contains the value of the variable.
+
+    Args:
+        error: Exception that was raised.
+        variables: Environment variables.
+
+    Returns:
+        The error, or None if the exception was not raised by an import, or if it contains the value of no variable.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, Exception) or not any(frame.name == "<module>" for frame in frames):
+        return None
+    text = f"{error} {getattr(error, 'filename', None) or ''}"
+    for name, value in sorted(variables.items()):
+        is_named = len(value) > 2 and re.search(rf"(?<![\w/]){re.escape(value)}(?![\w-])", text)
+        if is_named and _OF_LIBRARIES.fullmatch(name):
+            return ConfigError(
+                f"{name}: a library does not accept the value {value[:60]!r} of this environment variable "
+                f"({one_line(error, 200)}); correct it or unset it"
+            )
+    return None
 
 
 def check_environment(variables: Mapping[str, str] = os.environ) -> None:

@@ -111,7 +111,7 @@ def construction_error(error: BaseException | None) -> str:
     from lightning.pytorch.utilities.exceptions import MisconfigurationException  # slow, and only needed here
 
     bases = {field: import_class(path) for field, path in _BASES.items()}
-    line = ""
+    line = _collected(str(error), bases)
     while error is not None:
         if isinstance(error, ValueError | TypeError | ImportError | AssertionError | MisconfigurationException):
             for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -123,3 +123,12 @@ def construction_error(error: BaseException | None) -> str:
                     line = f"{field}: {needs_package(name, package) if package else f'{name}: {one_line(error)}'}"
         error = error.__cause__ or error.__context__
     return line
+
+
+def _collected(message: str, bases: dict[str, type]) -> str:
+    """Return the message about a constructor whose error jsonargparse (4.53) lists with the types that it tried."""
+    reasons = re.findall(r"^ *- (?!Expected an? )(.+)$", message, re.MULTILINE)
+    path = re.search(r"Given value: Namespace\(class_path='([\w.]+)'", message)
+    kind = import_class(path[1]) if path else None
+    field = next((field for field, base in bases.items() if inspect.isclass(kind) and issubclass(kind, base)), "")
+    return f"{field}: {kind.__name__}: {reasons[-1]}" if field and reasons else ""

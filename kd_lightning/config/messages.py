@@ -7,7 +7,7 @@ from kd_lightning.config.lightning_classes import needs_package, refusal
 from kd_lightning.config.own_classes import own_class_error
 from kd_lightning.config.sub_configs import sub_config_error
 from kd_lightning.config.unknown_fields import unknown_field
-from kd_lightning.config.wrong_values import given_value, last, wrong_value
+from kd_lightning.config.wrong_values import given_value, innermost, last, wrong_value
 from kd_lightning.errors import ConfigError, nearest
 
 _UNKNOWN_CLASS = (
@@ -128,10 +128,11 @@ def _no_class(message: str, field: str, choices: set[str]) -> str:
     """Return the value that was given for a class, if it is a number, a list or an incomplete mapping; otherwise ''."""
     if match := re.search(r"(?:spec|init_args), but got (.+?)(?:\. Got value|$)", message, re.MULTILINE):
         return match[1]
-    is_none = re.search(
-        r"- Not a valid subclass of \w+$|- argument of type '\w+' is not iterable", message, re.MULTILINE
-    )
-    return given_value(message, field) if choices and is_none else ""
+    inner = innermost(message)
+    is_none = r"- Not a valid subclass of \w+$|^[ -]*argument of type '\w+' is not iterable"
+    if not choices or "Problem with given class_path" in inner or not re.search(is_none, inner, re.MULTILINE):
+        return ""
+    return given_value(message, field)
 
 
 def _missing(message: str, field: str, options: set[str]) -> str:

@@ -63,10 +63,10 @@ def unknown_field(message: str, field: str, options: set[str], class_path: str) 
         options: Names of the fields that the parser defines.
         class_path: Import path of the class whose argument was given, or ''.
     """
-    if match := re.search(
-        r"(?:unrecognized arguments: --?|^Subcommand .+ does not accept option ')([A-Za-z][^\s=']*)", message
-    ):
-        return _of_command_line(match[1], options)
+    if match := re.search(r"unrecognized arguments: --?([A-Za-z][^\s=]*)", message):
+        return _at_top(match[1], options, "--")
+    if match := re.search(r"^Subcommand .+ does not accept option '([^']+)'", message):
+        return _at_top(match[1], options, "")
     if match := re.search(r"unrecognized arguments: (.+)", message):
         problem = f"{match[1]} is given without the name of a field"
         if "config" in options and match[1].endswith((".yaml", ".yml")):
@@ -92,13 +92,15 @@ def unknown_field(message: str, field: str, options: set[str], class_path: str) 
     return f"{full_name} is not an argument of {owner}{hint or nearest(name, choices)}"
 
 
-def _of_command_line(name: str, options: set[str]) -> str:
+def _at_top(name: str, options: set[str], dashes: str) -> str:
+    """Return the message about a complete name that was given on the command line (`dashes` is `--`) or in a config."""
     first, last = name.split(".")[0], name.split(".")[-1]
     if first in _NETWORKS and "." in name and "model" in options:  # jsonargparse removes the prefix `model.`
-        return f"model.{name} is not an argument of Network{nearest(last, arguments_of(_NETWORK))}"
+        hint = _meant(last, options, but=f"model.{first}", dashes=dashes)
+        return f"model.{name} is not an argument of Network{hint or nearest(last, arguments_of(_NETWORK))}"
     if in_group := {option for option in options if option.startswith(f"{first}.")}:
-        return f"{name} is not a field{_meant(last, options, within=first, dashes='--') or nearest(name, in_group)}"
-    hint = "" if "." in name else _meant(name, options, dashes="--")
+        return f"{name} is not a field{_meant(last, options, within=first, dashes=dashes) or nearest(name, in_group)}"
+    hint = "" if "." in name else _meant(name, options, dashes=dashes)
     return f"{first} is not a field{hint or nearest(first, _groups(options))}"
 
 
@@ -112,7 +114,7 @@ def _meant(name: str, options: set[str], *, but: str = "", within: str = "", das
         within: Group of fields that is preferred.
         dashes: Text before each name.
     """
-    found = [each for each in fields_meant(name, options) if each.rpartition(".")[0] != but or not but]
+    found = [each for each in fields_meant(name, known_fields(options)) if each.rpartition(".")[0] != but or not but]
     found = [each for each in found if within and each.startswith(f"{within}.")] or found
     if not 1 <= len(found) <= 4:
         return ""
@@ -120,13 +122,13 @@ def _meant(name: str, options: set[str], *, but: str = "", within: str = "", das
     return f"; use {shown}" if len(found) == 1 else f"; use one of {shown}"
 
 
-def fields_meant(name: str, options: set[str]) -> list[str]:
+def fields_meant(name: str, fields: set[str]) -> list[str]:
     """Return the fields that are meant by a name that is not a field (`epochs`, `lr`, `batch-size`, `teacher`).
 
     These are the fields with this alias, and the fields whose last parts are the name (`data_path` for `data.path`). If
     there are none, they are the fields whose last part ends with the name (`workers` for `data.num_workers`).
     """
-    known, plain = sorted(_known_fields(options), key=lambda each: (each.count("."), each)), _plain(name)
+    known, plain = sorted(fields, key=lambda each: (each.count("."), each)), _plain(name)
     aliased = [each for each, aliases in _ALIASES.items() if plain in aliases.split() and each in known]
     named = [each for each in known if plain in _endings(each) and not any(a.startswith(f"{each}.") for a in aliased)]
     if aliased or named:
@@ -134,7 +136,7 @@ def fields_meant(name: str, options: set[str]) -> list[str]:
     return [each for each in known if len(plain) > 3 and _plain(each.split(".")[-1]).endswith(plain)]
 
 
-def _known_fields(options: set[str]) -> set[str]:
+def known_fields(options: set[str]) -> set[str]:
     """Return the names of all fields, with those of the objects in a config."""
     own = {option for option in options if not option.endswith(".help")}
     if not {"model", "data"} <= options:  # the command takes no config

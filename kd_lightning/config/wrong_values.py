@@ -33,10 +33,14 @@ def wrong_value(message: str, field: str, options: Set[str] = frozenset()) -> st
         given = found["given"][:_MOST]
         advice = f"give its fields, such as {field}.name" if "." in field else "omit the field to use its defaults"
         return f"{field}: {given} is neither a mapping of fields nor a file; {advice}"
-    inner = _innermost(message)
+    inner = innermost(message)
     for pattern, kind in _CONVERSIONS.items():
         if found := re.search(pattern, inner):
             return f"{field}: {found[1][:_MOST]!r} is not {kind}"
+    if found := re.search(r"Importing '([\w.]+)' is not allowed", inner):
+        return f"{field}: {found[1]} is not allowed, because a config may not name functions of this module"
+    if (value := given_value(inner, field)).startswith("{'class_path'"):
+        return f"{field}: {value} is neither a class nor a mapping of class_path and init_args"
     return _of_class(inner, field) or _of_type(inner, message, field) or _of_several(inner, field)
 
 
@@ -55,7 +59,7 @@ def last(pattern: str, message: str) -> str:
     return matches[-1].strip() if matches else ""
 
 
-def _innermost(message: str) -> str:
+def innermost(message: str) -> str:
     """Return the lines below the last `Parser key` that has such lines, which are indented further."""
     lines = message.splitlines()
     keys = [number for number, line in enumerate(lines) if line.lstrip(" -").startswith('Parser key "')]
@@ -82,7 +86,7 @@ def _of_class(inner: str, field: str) -> str:
     if len(kinds) == 1 and kinds[0].startswith("kd_lightning.") and (no_path or "Not a valid subclass" in inner):
         name, arguments = kinds[0].rpartition(".")[2], ", ".join(sorted(arguments_of(kinds[0])))
         return f"{field}: {given or no_path} is not a mapping of the arguments of {name}; choices: {arguments}"
-    if kinds and no_path:
+    if kinds and no_path and all("." in kind for kind in kinds):  # no built-in type is accepted as well
         return f"{field}: there is no class {no_path!r}"
     return ""
 

@@ -18,6 +18,8 @@ from kd_lightning.errors import ConfigError
 _UPDATES = 500
 """Largest number of updates of a schedule, and of learning rates, that are computed."""
 _ODD_RATE = 100.0
+_ROUNDING = 1e-9
+"""Largest absolute value of a negative learning rate that is taken for a rounding error."""
 
 
 def copies_with_gradients(method: nn.Module) -> list[Parameter]:
@@ -93,7 +95,7 @@ def _check_rates(optimizer: Optimizer, schedule: LRScheduler, length: optim.Leng
             warnings.simplefilter("ignore")  # the schedule is updated without steps of the optimizer
             for moment, rates in _rates(optimizer, schedule, length):
                 highest = max(highest, *rates)
-                bad = [rate for rate in rates if not 0 <= rate <= optim.LARGEST]
+                bad = [rate for rate in rates if not -_ROUNDING <= rate <= optim.LARGEST]
                 impossible = impossible or (f"{bad[0]:g} in {unit} {moment}" if bad else None)
     except Exception as error:
         raise optim.failure(f"model.lr_scheduler: {name} cannot be updated", error) from error

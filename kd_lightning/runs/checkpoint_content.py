@@ -85,7 +85,7 @@ def check_resumable(method: StudentModule, content: dict[str, Any], path: Path) 
 
 
 def _check_progress(trainer: Trainer, content: dict[str, Any], path: Path) -> None:
-    """Raise an error if the loop disagrees with the entry global_step, or is already behind the end of this run."""
+    """Raise an error if the loop disagrees with the entry global_step, or has passed the end of this run."""
     loop = content["loops"]["fit_loop"]
     counted = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
     if counted and counted != content["global_step"]:  # a method that steps its optimizer itself does not count here
@@ -96,8 +96,8 @@ def _check_progress(trainer: Trainer, content: dict[str, Any], path: Path) -> No
         most = getattr(trainer, name)
         if most is not None and 0 <= most < count:
             raise ConfigError(
-                f"trainer.{name}: {most} is given, but {path} was saved after {count} {name.removeprefix('max_')}; set "
-                f"it to at least {count}, or load only the student (model.student.checkpoint)"
+                f"trainer.{name}: {most} is given, but {path} was saved after {count} {name.removeprefix('max_')}; "
+                f"set it to at least {count}, or load only the student (model.student.checkpoint)"
             )
 
 

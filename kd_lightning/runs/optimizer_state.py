@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,21 +11,10 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from kd_lightning.errors import one_line
+from kd_lightning.runs.optimizer_reference import measure
 from kd_lightning.runs.state_form import check_form, differs, is_number, odd, same
 
 _STATE, _GROUPS = "optimizer_states.state", "optimizer_states.param_groups"
-
-
-class _Reference(NamedTuple):
-    """What an optimizer of this run stores, measured with other parameters of the same shapes."""
-
-    states: dict[torch.Size, dict[str, Any]]
-    """State of a parameter by its shape, after one step. Empty if the optimizer stores one state for all parameters."""
-    never_negative: set[str]
-    """Names of tensors that have the shape of their parameter and contain no negative number, such as second moments,
-    and names of such numbers."""
-    counters: set[str]
-    """Names of the values of groups that change at a step."""
 
 
 def check_optimizer(
@@ -64,7 +53,7 @@ def check_optimizer(
     if [len(_listed(group.get("params"))) for group in given] != sizes or sorted(numbers) != [*range(len(numbers))]:
         raise odd(path, _GROUPS, "has other groups of parameters than this run")
     with torch.random.fork_rng(devices=[]):
-        reference = _measure(build, [value.shape for value in parameters])
+        reference = measure(build, [value.shape for value in parameters])
     changing = finish(optimizer) | reference.counters
     _check_groups(optimizer, given, path, changing, compare=compare)
     shapes = dict(zip(numbers, (value.shape for value in parameters), strict=True))
@@ -149,57 +138,3 @@ def _kind(value: Any) -> str:
     kinds = {"none": value is None, "flag": isinstance(value, bool), "number": is_number(value)}
     kinds["table"] = isinstance(value, Mapping | list | tuple)
     return next((kind for kind, holds in kinds.items() if holds), "other")
-
-
-def _measure(build: Callable[[Iterable[Tensor]], Optimizer], shapes: list[torch.Size]) -> _Reference:
-    """Return what an optimizer stores. Step it with random gradients: once with the shapes, then with small ones."""
-    distinct = [*dict.fromkeys(shapes)]
-    small = [torch.Size((8,) * dims if dims > 1 else (64,) * dims) for dims in {len(each) for each in distinct}]
-    try:
-        _, states = _stepped(build, distinct, 1)
-        optimizer, after_steps = _stepped(build, small, 3)
-        initial = build([Parameter(torch.zeros(shape)) for shape in small]).param_groups
-    except Exception:  # an optimizer with other needs than a gradient; its state is checked without a reference
-        return _Reference({}, set(), set())
-    counters = {
-        key
-        for before, group in zip(initial, optimizer.param_groups, strict=True)
-        for key, value in group.items()
-        if key != "params" and not (key in before and same(before[key], value))
-    }
-    if len(states) < len(distinct):  # LBFGS stores one state for all parameters
-        return _Reference({}, set(), counters)
-    names = {key for values in after_steps.values() for key in values}
-    return _Reference(states, {key for key in names if _never_negative(key, after_steps)}, counters)
-
-
-def _never_negative(key: str, states: dict[torch.Size, dict[str, Any]]) -> bool:
-    """Return whether a value, after steps with random gradients, is negative for none of the parameters.
-
-    A single number counts only if it is equal for all parameters, and thus does not depend on the gradients.
-    """
-    found = [(shape, torch.as_tensor(values[key])) for shape, values in states.items() if _has_numbers(values, key)]
-    tensors = [value for shape, value in found if value.shape == shape and value.ndim]
-    numbers = {float(value) for _, value in found if not value.ndim}
-    if tensors and len(tensors) == len(found):
-        return all(value.min() >= 0 for value in tensors) and any(value.max() > 0 for value in tensors)
-    return not tensors and len(numbers) == 1 and len(states) > 1 and min(numbers) > 0
-
-
-def _has_numbers(values: dict[str, Any], key: str) -> bool:
-    return key in values and (is_number(values[key]) or isinstance(values[key], Tensor))
-
-
-def _stepped(
-    build: Callable[[Iterable[Tensor]], Optimizer], shapes: list[torch.Size], steps: int
-) -> tuple[Optimizer, dict[torch.Size, dict[str, Any]]]:
-    """Return an optimizer after some steps, and the state of each of its parameters, which have these shapes."""
-    generator = torch.Generator().manual_seed(0)
-    parameters = [Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
-    optimizer = build(parameters)
-    for _ in range(steps):
-        for parameter in parameters:
-            parameter.grad = torch.randn(parameter.shape, generator=generator)
-        optimizer.step(lambda: torch.zeros(()))
-    pairs = zip(shapes, parameters, strict=True)
-    return optimizer, {shape: {**optimizer.state[each]} for shape, each in pairs if each in optimizer.state}

@@ -76,7 +76,7 @@ def check_no_word(config: Namespace) -> None:
         ConfigError: in this case. The message contains the newest checkpoint of the runs with this name.
     """
     given = str(config.ckpt_path)
-    if not re.fullmatch(r"\w+", given) or Path(given).exists():
+    if not re.fullmatch(r"\w{1,40}", given) or Path(given).exists():
         return
     run, kind, seed = _names(config)
     found = [*run.parent_dir(kind, seed).glob("*/*.ckpt")]

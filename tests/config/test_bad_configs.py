@@ -12,7 +12,7 @@ import torch
 import yaml
 from helpers.configs import KD, changed
 from helpers.messages import message_of
-from helpers.wrong_arguments import GIVEN, LONG, TOO_LONG
+from helpers.wrong_arguments import GIVEN, GROUPS, LONG, TOO_LONG
 from helpers.wrong_inputs import OTHERS, write_files
 
 from kd_lightning.cli import main
@@ -87,14 +87,32 @@ WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
         changed(data=KD["model"], model=KD["data"]),
         "data: there is no class 'KD'; choices: CIFAR10",
     ),
-    ("a list for the model", changed(model=[]), "model: "),
+    ("a list for the model", changed(model=[]), "model: [] is neither a class nor a mapping of class_path"),
+    ("a list for the data", changed(data=[]), "data: [] is neither a class nor a mapping of class_path"),
+    ("a list for the student", changed(model__init_args__student=[1]), "model.student"),
+    ("a list for the teacher", changed(model__init_args__teacher=[]), "model.teacher"),
+    ("a list for the optimizer", changed(model__init_args__optimizer=[]), "model.optimizer: [] is neither a class"),
+    (
+        "a list for the schedule",
+        changed(model__init_args__lr_scheduler=[]),
+        "model.lr_scheduler: [] is neither a class",
+    ),
+    ("a list for the mixing", changed(data__init_args__mixing=[]), "data.mixing: [] is not a mapping of the arguments"),
+    ("a number for data's init_args", changed(data__init_args=5), "data: "),
+    ("a field at the top", changed(epochs=3), "epochs is not a field; use trainer.max_epochs"),
+    ("a field of another group", changed(trainer__lr=3), "trainer.lr is not a field; use model.optimizer.lr"),
     ("an empty table for the model", changed(model={}), "model: "),
     ("no model", changed(model=None), "model is required"),
     ("an empty class_path", changed(model={"class_path": ""}), "model: "),
-    ("a number for class_path", changed(model={"class_path": 3}), "model: "),
+    ("a number for class_path", changed(model={"class_path": 3}), "model: {'class_path': 3} is neither a class nor"),
     ("init_arg", changed(model={"class_path": "KD", "init_arg": {}}), "model: "),
     ("a list for init_args", changed(model={"class_path": "KD", "init_args": []}), "model: "),
-    ("no trainer", changed(trainer=None), "trainer: None is not a YAML mapping"),
+    ("no trainer", changed(trainer=None), "trainer: null is not a YAML mapping"),
+    *(
+        (f"no {name}", changed(**{name: None}), f"{name}: null is not a YAML mapping")
+        for name in GROUPS
+        if name not in ("run", "trainer")
+    ),
     ("a list for the trainer", changed(trainer=[]), "trainer: [] is not a YAML mapping"),
     ("a word for the trainer", changed(trainer="fast"), "trainer: "),
     ("a word for the run", changed(run="x"), "run: "),

@@ -1,12 +1,14 @@
 """Environment variables that start a run: nonsense is one line before torch and Lightning are imported."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from kd_lightning.cli import main
-from kd_lightning.config.environment import check_environment
+from kd_lightning.config.environment import check_environment, environment_error
 from kd_lightning.errors import ConfigError
 from kd_lightning.loggers.wandb import check_variables
 
@@ -58,6 +60,44 @@ def test_the_command_line_checks_them_first(monkeypatch: pytest.MonkeyPatch, cap
     assert capfd.readouterr().err.startswith("error: LOCAL_RANK: the environment variable is 'none'")
     code = "import sys, kd_lightning.config.environment; assert not {'torch', 'lightning'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+REFUSED = [
+    ("import matplotlib", "MPLBACKEND", "no-backend"),
+    ("import torch", "TORCH_LOGS", "no_such_log"),
+    ("import torch._inductor.codecache", "TORCHINDUCTOR_CACHE_DIR", "/proc/nowhere"),
+    ("import huggingface_hub.constants", "HF_HUB_DOWNLOAD_TIMEOUT", "soon"),
+]
+
+
+@pytest.mark.parametrize(("code", "name", "value"), REFUSED)
+def test_a_value_that_a_library_refuses_is_one_line(code: str, name: str, value: str, tmp_path: Path) -> None:
+    """As in a command, the library is imported by a module that the command imports."""
+    (tmp_path / "work.py").write_text(code)
+    lines = ["from kd_lightning.commands.running import exit_on_error", "with exit_on_error():", "    import work"]
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), name: value}
+    call = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(call, capture_output=True, text=True, env=known, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {name}: a library does not accept the value {value!r} of this environment variable")
+
+
+def test_an_error_after_the_imports_is_no_error_of_a_variable() -> None:
+    def failed(error: Exception) -> Exception:
+        try:
+            raise error
+        except Exception as raised:
+            return raised
+
+    variables = {"MPLBACKEND": "foo", "SOME_OTHER": "bar"}
+    assert environment_error(failed(ValueError("foo is wrong")), variables) is None
+    scope: dict[str, Exception] = {}
+    code = "try:\n    raise ValueError(text)\nexcept ValueError as error:\n    raised = error"
+    for text, words in {"foo is wrong": "MPLBACKEND: ", "bar is wrong": "", "food": "", "it is wrong": ""}.items():
+        exec(compile(code, "work.py", "exec"), scope := {"text": text})  # at the level of a module, as in an import
+        found = environment_error(scope["raised"], variables)
+        assert str(found).startswith(words) if words else found is None
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ SCHEDULES = [
     (partial(lr.MultiStepLR, milestones=[2], gamma=-1), "MultiStepLR gives the learning rate -0.05 in epoch 2; all"),
     (partial(lr.ExponentialLR, gamma=1e5), "ExponentialLR gives the learning rate 5e\\+08 in epoch 2; all"),
     (partial(lr.ConstantLR, factor=0.5, total_iters=2), ""),
+    (lambda one: lr.LambdaLR(one, lambda epoch: -1e-15 if epoch == 3 else 1), ""),  # a rounding error
     (partial(lr.MultiStepLR, milestones=[4], gamma=-1), ""),  # the run has ended before
     (partial(lr.OneCycleLR, max_lr=1, total_steps=80), ""),
     (lambda one: lr.LambdaLR(one, lambda epoch: math.nan if epoch == 3 else 1), "LambdaLR gives the .* nan in epoch 3"),

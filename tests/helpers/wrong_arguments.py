@@ -11,6 +11,10 @@ from lightning.pytorch import Trainer
 from helpers.messages import message_of
 
 LONG = "a" * 300
+GROUPS = ("protocol", "guard", "run", "speed", "trainer")
+SAVES = "--trainer.callbacks={class_path: "
+ACCUMULATES = f"{SAVES}GradientAccumulationScheduler, init_args: "
+LAMBDA = f"{SAVES}LambdaCallback, init_args: "
 TOO_LONG = os.strerror(errno.ENAMETOOLONG)
 
 
@@ -207,4 +211,80 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--weights_only=false", "weights_only: false would let a checkpoint run code"),
     ("stray", "stray is given without the name of a field; choices: --ckpt_path, --config"),
     ("--run", lambda: argparses("--run")),
+    ("--trainer.limit_test_batches=0", "trainer.limit_test_batches: with 0, the test at the end of fit would read no"),
+    ("--trainer.limit_test_batches=0.001", "limit_test_batches: 0.001 of 2 batches is less than one batch; give at"),
+    ("--trainer.limit_val_batches=0.001", "limit_val_batches: 0.001 of 1 batches is less than one batch"),
+    ("--trainer.limit_train_batches=0.001", "limit_train_batches: 0.001 of 10 batches is less than one batch"),
+    (f"{SAVES}ModelCheckpoint, init_args: {{dirpath: /proc/x}}}}", "trainer.callbacks: ModelCheckpoint.dirpath: /proc"),
+    (
+        f"{SAVES}ModelCheckpoint, init_args: {{dirpath: HERE/plain.txt}}}}",
+        "ModelCheckpoint.dirpath: HERE/plain.txt is a file; give a folder",
+    ),
+    (
+        f"{SAVES}ModelCheckpoint, init_args: {{dirpath: HERE/self_link}}}}",
+        "dirpath: HERE/self_link cannot be written to",
+    ),
+    (f"{SAVES}ModelCheckpoint, init_args: {{dirpath: ''}}}}", "ModelCheckpoint.dirpath: '' is not a folder"),
+    (
+        f"{SAVES}ModelCheckpoint, init_args: {{filename: ../x}}}}",
+        "ModelCheckpoint.filename: '../x' is not the name of a file in the folder of the checkpoints",
+    ),
+    (f"{SAVES}ModelCheckpoint, init_args: {{filename: /proc/x}}}}", "filename: '/proc/x' is not the name of a file"),
+    (
+        f'{SAVES}ModelCheckpoint, init_args: {{filename: "a\\u0007b"}}}}',
+        "ModelCheckpoint.filename: 'a\\x07b' is not the name",
+    ),
+    (f"{SAVES}OnExceptionCheckpoint, init_args: {{dirpath: /proc/x}}}}", "OnExceptionCheckpoint.dirpath: /proc cannot"),
+    (
+        f"{SAVES}OnExceptionCheckpoint, init_args: {{dirpath: HERE, filename: {LONG}}}}}",
+        "OnExceptionCheckpoint.filename: 'aaaa",
+    ),
+    (
+        "--run.id=x --trainer.callbacks={class_path: OnExceptionCheckpoint, init_args: {dirpath: "
+        "HERE/r/kd_lightning/kd-s0/x, filename: last}} --run.output_dir=HERE/r",
+        "filename: last.ckpt in HERE/r/kd_lightning/kd-s0/x is a checkpoint of the run itself",
+    ),
+    *((f"--{group}=null", f"{group}: null is neither a mapping of fields nor a file") for group in GROUPS),
+    *((f"--{group}=[]", f"{group}: [] is neither a mapping of fields nor a file") for group in GROUPS),
+    ("--data=null", "data is required and not given; give a config (--config configs/quickstart.yaml)"),
+    ("--model=null", "model is required and not given; give a config (--config configs/quickstart.yaml)"),
+    ("--data=[]", "data: [] is neither a class nor a mapping of class_path and init_args; choices: CIFAR10"),
+    ("--data=5", "data: there is no class '5'; choices: CIFAR10"),
+    ("--model={class_path: 5}", "model: {'class_path': 5} is neither a class nor a mapping of class_path"),
+    ("--data={class_path: [a]}", "data: {'class_path': ['a']} is neither a class nor a mapping"),
+    ("--model={class_path: KD, init_args: []}", "model: {'class_path': 'KD', 'init_args': []} is neither a class nor"),
+    ("--model.student=5", "model.student: 5 is neither a mapping of fields nor a file; give its fields, such as"),
+    ("--model.optimizer={class_path: 5}", "model.optimizer: {'class_path': 5} is neither a class nor a mapping"),
+    ("--model.optimizer=[1]", "model.optimizer: [1] is neither a class nor a mapping"),
+    ("--model.lr_scheduler=5", "model.lr_scheduler: there is no class '5'"),
+    ("--model.optimizer=adamw", "model.optimizer: there is no class 'adamw'; nearest: AdamW, "),
+    ("--model.student.model_kwargs=[]", "model.student.model_kwargs: [] is not dict"),
+    ("--data.mixing=5", "data.mixing: 5 is not a mapping of the arguments of Mixing; choices: cutmix, mixup"),
+    ("--data.mixing=[]", "data.mixing: [] is not a mapping of the arguments of Mixing; choices: cutmix, mixup"),
+    ("--data.neighbors=foo", "data.neighbors: foo is not a mapping of the arguments of Neighbors; choices: "),
+    ("--data.augmentations=5", "data.augmentations: 5 is not list or one of 'cifar', "),
+    ("--trainer.callbacks=5", "trainer.callbacks: there is no class '5'"),
+    ("--trainer.callbacks=[5]", "trainer.callbacks: 5 is neither a class nor a mapping"),
+    ("--trainer.logger=5", "trainer.logger: there is no class '5'; choices: CSVLogger"),
+    ("--trainer.plugins=foo", "trainer.plugins: there is no class 'foo'"),
+    ("--trainer.plugins=[5]", "trainer.plugins: [5] is not Precision or ClusterEnvironment or CheckpointIO or"),
+    (f"{ACCUMULATES}{{scheduling: {{a: 2}}}}}}", "trainer.callbacks.scheduling: 'a' is not int"),
+    (f"{ACCUMULATES}{{scheduling: [2]}}}}", "trainer.callbacks.scheduling: [2] is not dict"),
+    (
+        f"{ACCUMULATES}{{scheduling: {{0: 0}}}}}}",
+        "trainer.callbacks: GradientAccumulationScheduler: Accumulation",
+    ),
+    (f"{LAMBDA}{{setup: abc}}}}", "trainer.callbacks.setup: 'abc' is not the import path of a function"),
+    (f"{LAMBDA}{{setup: 5}}}}", "trainer.callbacks.setup: 5 is neither a class nor a mapping"),
+    (f"{LAMBDA}{{setup: os.getcwd}}}}", "trainer.callbacks.setup: os.getcwd is not allowed, because a config may not"),
+    ("--epochs=3", "epochs is not a field; use --trainer.max_epochs"),
+    ("--model.lr=3", "model.lr is not an argument of KD; use model.optimizer.lr"),
+    ("--model.student.epochs=3", "model.student.epochs is not an argument of Network; use --trainer.max_epochs"),
+    ("--ckpt_path=best", "ckpt_path: 'best' is not the path of a checkpoint; give a path, for example RUN/best.ckpt"),
+    ("--ckpt_path=hpc", "ckpt_path: 'hpc' is not the path of a checkpoint; give a path, for example RUN/best.ckpt"),
+    (
+        "--ckpt_path=best --run.output_dir=HERE/past",
+        "ckpt_path: 'best' is not the path of a checkpoint; give a path, for example "
+        "HERE/past/kd_lightning/kd-s0/a/best.ckpt",
+    ),
 ]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
+TRAINED = "--config HERE/kd.yaml --model.student.name=cifar_resnet20.digits --model.student.pretrained=true"
 OTHERS: list[tuple[str, str]] = [
     ("compare", "runs: none are given"),
     ("compare HERE/nowhere", "nowhere: it does not exist"),
@@ -37,6 +38,18 @@ OTHERS: list[tuple[str, str]] = [
     ),
     ("test --config HERE/kd.yaml", "ckpt_path: test needs a trained student"),
     ("predict --config HERE/kd.yaml --ckpt_path=HERE/plain.txt", "plain.txt cannot be read"),
+    ("fit", "data, model are required and not given; give a config (--config configs/quickstart.yaml), or choose from"),
+    ("test", "data, model are required and not given; give the config and the checkpoint of a run (--config RUN/"),
+    ("show-batch", "data, model are required and not given; give a config (--config configs/quickstart.yaml)"),
+    ("--config HERE/kd.yaml", "no command is given; begin with one of fit, validate, test, predict, for example: fit"),
+    ("fit HERE/kd.yaml", "kd.yaml is given without the name of a field; give a config as --config HERE/kd.yaml"),
+    (f"test {TRAINED} --trainer.limit_test_batches=0", "trainer.limit_test_batches: with 0, test would read no images"),
+    (f"test {TRAINED} --trainer.limit_test_batches=0.001", "limit_test_batches: 0.001 of 2 batches is less than one"),
+    (f"validate {TRAINED} --trainer.limit_val_batches=0", "limit_val_batches: with 0, validate would read no images"),
+    (f"predict {TRAINED} --trainer.limit_predict_batches=0", "with 0, predict would read no images; omit the field"),
+    (f"predict {TRAINED} --trainer.limit_predict_batches=0.001", "0.001 of 2 batches is less than one batch"),
+    ("predict --config HERE/kd.yaml --predictions=null", "predictions: null is neither a mapping of fields nor a file"),
+    ("test --config HERE/kd.yaml --ckpt_path=last", "ckpt_path: 'last' is not the path of a checkpoint (`last` is a"),
     ("distill --config HERE/kd.yaml", "there is no command 'distill'"),
 ]
 """Command lines, with HERE for the folder of `write_files`, and a part of the error."""
@@ -76,6 +89,8 @@ def write_files(place: Path, config: str) -> Path:
     (place / "self_link").symlink_to("self_link")
     (place / "taken").mkdir()
     (place / "taken" / "kd_lightning").touch()
+    (place / "past" / "kd_lightning" / "kd-s0" / "a").mkdir(parents=True)
+    (place / "past" / "kd_lightning" / "kd-s0" / "a" / "best.ckpt").touch()
     for run, file in (("a", "config.yaml"), ("b", "state.json")):
         (place / "odd" / "kd_lightning" / "kd-s0" / run / file).mkdir(parents=True)
     return place

@@ -106,6 +106,17 @@ def test_another_architecture_shows_the_first_keys(tmp_path: Path) -> None:
     assert "18 not expected: layer1.1.bn1.bias" in message or "not expected: layer1.1." in message
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenetv3_small_050", "resnet18"])
+def test_a_network_of_another_family_is_not_called_two_networks(name: str, prefix: str, tmp_path: Path) -> None:
+    """The names of a block (conv1, bn1, ...) occur in the blocks of many families."""
+    state = {f"{prefix}{key}": value for key, value in Network("cifar_resnet56").model.state_dict().items()}
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match=r"other.safetensors does not fit this model: \d+ missing: ") as refused:
+        Network(name, num_classes=10, checkpoint=str(tmp_path / "other.safetensors"))
+    assert "two networks" not in str(refused.value)
+
+
 def test_two_networks_in_one_file_are_refused(network: Network, tmp_path: Path) -> None:
     both = {f"{role}.{k}": v.clone() for role in ("teacher", "student") for k, v in network.model.state_dict().items()}
     save_file(both, tmp_path / "both.safetensors")

@@ -76,8 +76,13 @@ OPTIMIZERS = [partial(kind, **given) for kind in TORCH + TIMM for given in SETTI
 def ident(value: Any) -> str | None:
     if isinstance(value, partial):
         module = value.func.__module__.partition(".")[0]
-        return f"{module}.{value.func.__name__}({', '.join(f'{k}={v}' for k, v in value.keywords.items())})"
+        return f"{module}.{value.func.__name__}({', '.join(f'{k}={_named(v)}' for k, v in value.keywords.items())})"
     return None
+
+
+def _named(value: Any) -> Any:
+    """Return a value without addresses in memory, which differ between the processes of a test run."""
+    return getattr(value, "__name__", value)
 
 
 def build(make: Callable[..., Optimizer]) -> Callable[..., Optimizer]:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from helpers.configs import KD
 
+from kd_lightning import redaction
 from kd_lightning.cli import main
 from kd_lightning.errors import ConfigError, RunError, one_line
 from kd_lightning.io import noise
@@ -183,3 +184,47 @@ def test_a_message_is_cut_behind_a_hidden_key() -> None:
 def test_configs_of_this_project_hold_none() -> None:
     for path in Path(__file__).parents[2].glob("configs/**/*.yaml"):
         assert secret_field(yaml.safe_load(path.read_text())) is None
+
+
+HASH = "9fceb02d0ae598e95dc970b74767f19372d61af8"
+
+
+def test_a_run_may_be_named_by_a_commit(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    """The name has the form of a key of W&B. It is kept in all files and shown in all tables."""
+    (tmp_path / "kd.yaml").write_text(yaml.safe_dump(KD))
+    args = ["fit", f"--config={tmp_path / 'kd.yaml'}", f"--run.name={HASH}", f"--run.id={HASH}", f"--run.tags=[{HASH}]"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*args, "--print_config"])
+    assert stopped.value.code in (0, None)
+    assert f"name: {HASH}" in capfd.readouterr().out
+    quick = ["--trainer.limit_train_batches=1", "--trainer.limit_test_batches=1", "--run.wandb=off"]
+    main([*args, f"--run.output_dir={tmp_path / 'runs'}", *quick])
+    folder = tmp_path / "runs" / "kd_lightning" / HASH / HASH
+    run = yaml.safe_load((folder / "config.yaml").read_text())["run"]
+    assert (run["name"], run["id"], run["tags"]) == (HASH, HASH, [HASH])
+    redaction._NAMES.clear()
+    main(["compare", str(tmp_path / "runs"), f"--out={tmp_path / 'report'}", "--images=false"])
+    assert HASH in capfd.readouterr().out
+    assert HASH in (tmp_path / "report" / "table.csv").read_text()
+
+
+@pytest.mark.parametrize("field", ["model.student.name", "model.student.model_kwargs.a", "data.path"])
+def test_elsewhere_this_form_is_a_key(field: str, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    redaction._NAMES.clear()
+    (tmp_path / "kd.yaml").write_text(yaml.safe_dump(KD))
+    with pytest.raises(SystemExit):
+        main(["fit", f"--config={tmp_path / 'kd.yaml'}", f"--{field}={HASH}", f"--run.output_dir={tmp_path / 'runs'}"])
+    assert HASH not in "".join(capfd.readouterr())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_key_of_wandb_login_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {HASH}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    redaction._NAMES.clear()
+    (tmp_path / "kd.yaml").write_text(yaml.safe_dump(KD))
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", f"--config={tmp_path / 'kd.yaml'}", f"--run.name={HASH}", f"--run.output_dir={tmp_path / 'runs'}"])
+    assert stopped.value.code == 2
+    assert "run.name: the value contains a key or password" in capfd.readouterr().err
+    assert redacted(f"/home/me/{HASH}/x") == "/home/me/***/x"
