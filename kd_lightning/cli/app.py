@@ -43,11 +43,14 @@ DEFAULTS = {
 class CLI(LightningCLI):
     """Lightning's CLI. If `only` is given, the parsers of all other subcommands are not built; each takes 0.1 s.
 
-    If `images` is given, `predict` reads these images instead of those of the data set in the config.
+    If `images` is given, `predict` reads these images instead of those of the data set in the config. `shown` is the
+    name of the command in the help, if it differs from the name of the subcommand.
     """
 
-    def __init__(self, only: str | None = None, images: list[str] | None = None, **kwargs: Any) -> None:
-        self.only, self.images = only, images
+    def __init__(
+        self, only: str | None = None, images: list[str] | None = None, shown: str | None = None, **kwargs: Any
+    ) -> None:
+        self.only, self.images, self.shown = only, images, shown
         super().__init__(**kwargs)
 
     def subcommands(self) -> dict[str, set[str]]:
@@ -70,7 +73,7 @@ class CLI(LightningCLI):
             parser.set_defaults({"return_predictions": False})
         if subcommand == "test":
             parser.set_defaults({"verbose": False})  # `after_test` prints these values together with the teacher's
-        improve(parser, subcommand)
+        improve(parser, self.shown or subcommand)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -80,11 +83,14 @@ class CLI(LightningCLI):
         check(command, config)
         if config.get("ckpt_path") is not None:
             check_no_word(config)
-            config.ckpt_path, config.weights_only = check_checkpoint(config.ckpt_path, fits=command == "fit"), True
-        if command not in (None, "fit"):
-            evaluated.use_weights(config)
+            kinds = {"fits": command == "fit", "student": command == "predict"}
+            config.ckpt_path, config.weights_only = check_checkpoint(config.ckpt_path, **kinds), True
         if self.images:
             config.data = evaluated.new_images(config, self.images)
+        if command == "predict" and config.get("ckpt_path"):
+            evaluated.use_student_alone(config)
+        elif command not in (None, "fit"):
+            evaluated.use_weights(config)
         if self.resume_path:
             check_config_matches(self.resume_path, yaml.safe_load(self._parser(command).dump(config, skip_none=False)))
             self.save_config_kwargs = {**self.save_config_kwargs, "overwrite": True}
@@ -164,10 +170,10 @@ class CommandCLI(CLI):
 def run(name: str, command: Command, args: ArgsType, cli: type[CLI] = CLI) -> LightningCLI:
     """Run a command of kind `lightning`, by the class `cli`, or of kind `on_config`."""
     noise.silence()
-    images = None
+    images = shown = None
     if command.takes_run and isinstance(args, list) and args[0] == name:
         args, images = with_run(args)
-        name = args[0]  # `embed` is `predict` with other settings
+        shown, name = name, args[0]  # `embed` is `predict` with other settings
     on_config, only = command.kind == "on_config", name if isinstance(args, list) and args[0] == name else None
     kwargs: dict[str, Any] = {
         "model_class": StudentModule,
@@ -183,6 +189,8 @@ def run(name: str, command: Command, args: ArgsType, cli: type[CLI] = CLI) -> Li
     }
     try:
         with callbacks.PreemptionHandler():
-            return CommandCLI(command.load(), **kwargs) if on_config else cli(only=only, images=images, **kwargs)
+            if on_config:
+                return CommandCLI(command.load(), **kwargs)
+            return cli(only=only, images=images, shown=shown, **kwargs)
     finally:
         os.environ.pop(RESUME_ENV_VAR, None)

@@ -20,10 +20,13 @@ _EVALUATES = (
     "the selected checkpoint of the run is used. With `null`, the weights of model.student are used."
 )
 _RUN = " RUN is a run's folder, its config.yaml, or a .ckpt file in the folder."
-_IMAGES = (
-    " With --data.path, the images of other folders, single images or lists of images (.txt, .csv) are read. The "
-    "command embed writes only embeddings."
-)
+_STUDENT = " RUN may also be a student.safetensors in any folder."
+_IMAGES = " With --data.path, the images of other folders, single images or lists of images (.txt, .csv) are read."
+_OTHER = {
+    "predict": " The command embed writes only embeddings.",
+    "embed": " Its arguments are those of predict, which also writes the classes.",
+}
+"""Sentences about the commands that read images of any folder."""
 _FIRST = ("model", "data", "run", "protocol", "speed", "guard")
 """Groups of fields in the order of the help; the fields of Lightning's Trainer and all others are below."""
 _TEXTS = {
@@ -33,14 +36,15 @@ _TEXTS = {
 
 
 def improve(parser: ArgumentParser, name: str) -> None:
-    """Change the help of a subcommand's parser."""
+    """Change the help of a subcommand's parser. `name` is the name of the command in the help."""
     commands = {command.format(name=name): what for command, what in _COMMANDS.items()}
     width = max(map(len, commands))
     lines = "\n".join(f"  python -m kd_lightning {command:<{width}}  {what}" for command, what in commands.items())
     # argparse would join the lines of the description
     given = "[--config FILE]" if name == "fit" else "[RUN]"
     parser.usage = f"python -m kd_lightning {name} {given} [--FIELD VALUE] ...\n\nTo find arguments:\n{lines}"
-    parser.description = f"{COMMANDS[name].description} {_TEXT}{_RUN * (name != 'fit')}{_IMAGES * (name == 'predict')}"
+    run = _RUN * (name != "fit") + (f"{_STUDENT}{_IMAGES}{_OTHER[name]}" if name in _OTHER else "")
+    parser.description = f"{COMMANDS[name].description} {_TEXT}{run}"
     texts = {**_TEXTS, "ckpt_path": _RESUMES if name == "fit" else _EVALUATES}
     for action in parser._actions:
         action.help = texts.get(action.dest, action.help)

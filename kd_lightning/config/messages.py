@@ -146,8 +146,8 @@ def _missing(message: str, field: str, options: set[str]) -> str:
     if field or not {"config", "model", "data"} <= options:
         return problem
     if re.search(r"\b(?:validate|test|predict)\.", match[1]):
-        files = "--config RUN/config.yaml --ckpt_path RUN/last.ckpt"
-        return f"{problem}; give the config and the checkpoint of a run ({files})"
+        command = re.search(r"\b(validate|test|predict)\.", match[1])[1]
+        return f"{problem}; give the folder of a run, as in `{command} RUN`"
     return (
         f"{problem}; give a config (--config configs/quickstart.yaml), or choose from the names that "
         "`python -m kd_lightning list` prints (--model NAME --data NAME)"

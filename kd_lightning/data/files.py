@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from kd_lightning.data.formats import HEIC_ADVICE, READS_HEIC, problem_of
@@ -106,6 +107,17 @@ def others_counted(others: Sequence[str]) -> str:
     rest = len(others) - sum(counts[kind] for kind in shown)
     parts = [f"{counts[kind]:,} {kind}" for kind in shown] + ([f"{rest:,} others"] if rest else [])
     return ", ".join(parts) + (f"; {HEIC_ADVICE}" if unread else "")
+
+
+def but_others(others: Sequence[str]) -> str:
+    """Return the end of the error for a folder without images: which other files it contains; '' if there are none."""
+    return f", but {others_counted(others)}" if others else ""
+
+
+def say_skipped(folder: Path, others: Sequence[str]) -> None:
+    """Print one line with the number of other files in a folder with images; nothing if there are none."""
+    if others:
+        rank_zero_info(f"{folder}: {len(others):,} files that are not images are skipped: {others_counted(others)}")
 
 
 def _kind_of(path: str) -> str:

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from kd_lightning.data.archives import folder_at
 from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.encoded import EncodedImages
-from kd_lightning.data.files import SUFFIXES, Files, find_images, others_counted, subfolders
+from kd_lightning.data.files import SUFFIXES, Files, but_others, find_images, others_counted, say_skipped, subfolders
 from kd_lightning.errors import ConfigError, check_positive
 
 Found = dict[str, tuple[list[str], list[str]]]
@@ -155,8 +155,7 @@ class ImageFolder(ImageData):
             labels += [label if name else -1] * len(images)
             others += other_files
         if not files:
-            found_others = f", but {others_counted(others)}" if others else ""
-            raise ConfigError(f"data.path: {folder} contains no images{found_others}")
+            raise ConfigError(f"data.path: {folder} contains no images{but_others(others)}")
         empty = empty if self.labeled else []
         if empty and folder == self.folders["train"]:
             found_others = f" (it contains {others_counted(there)})" if (there := found[empty[0]][1]) else ""
@@ -166,8 +165,7 @@ class ImageFolder(ImageData):
             )
         for name in empty:
             rank_zero_warn(f"data.path: {folder / name} has no images, so the class is empty")
-        if others:
-            rank_zero_info(f"{folder}: {len(others):,} files that are not images are skipped: {others_counted(others)}")
+        say_skipped(folder, others)
         return EncodedImages(
             Files(folder, files),
             torch.tensor(labels),

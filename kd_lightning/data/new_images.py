@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 
 from kd_lightning.data.archives import folder_at, is_archive
 from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.encoded import EncodedImages
-from kd_lightning.data.files import Files, find_images
+from kd_lightning.data.files import Files, but_others, find_images, say_skipped
 from kd_lightning.data.images import ImageDataset
 from kd_lightning.errors import ConfigError, nearest, one_line
 from kd_lightning.io.paths import read_text, resolve
@@ -28,8 +27,8 @@ _NO_WORKERS = 64
 class NewImages(ImageData):
     """Images that `predict` and `embed` read: all images of folders, single files, and lists of files.
 
-    An image is labelled if one of the folders above it, below the given folder, has the name of a class, or if a list
-    names its class. The images are decoded when they are needed, so that they need not fit into memory.
+    An image is labelled if one of the folders above it, below the given folder, has the name or the id of a class, or
+    if a list names its class. The images are decoded when they are needed, so that they need not fit into memory.
 
     Args:
         paths: Paths of folders or archives with images, of images, and of lists of images (.txt, .tsv, .csv). A list
@@ -41,6 +40,7 @@ class NewImages(ImageData):
         crop_ratio: Share of the resized side that the crop of the centre keeps.
         num_classes: Number of outputs of the student's classifier.
         class_names: Names of the run's classes.
+        class_ids: Names of these classes in the files of the run's data set, such as WordNet ids.
         **kwargs: Arguments of every data set.
 
     Raises:
@@ -55,14 +55,15 @@ class NewImages(ImageData):
         crop_ratio: float = 1.0,
         num_classes: int | None = None,
         class_names: list[str] | None = None,
+        class_ids: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.size, self.crop_ratio = size, crop_ratio
         self.num_classes, self.class_names = num_classes or 0, class_names or []
         self.name = _name(paths)
-        counts = Counter(self.class_names)  # two classes of ImageNet have the same name
-        self._label_of = {name: label for label, name in enumerate(self.class_names) if counts[name] == 1}
+        self.class_ids = class_ids or []
+        self._label_of = _labels(self.class_ids) | _labels(self.class_names)
         found = [image for path in paths for image in self._images(resolve(path, "data.path"))]
         if not found:
             raise ConfigError(f"data.path: {', '.join(paths[:3])} contains no images")
@@ -76,9 +77,8 @@ class NewImages(ImageData):
             folder = folder_at(str(path))
             images, others = find_images(folder)
             if not images:
-                raise ConfigError(f"data.path: {folder} contains no images")
-            if others:
-                rank_zero_info(f"{folder}: {len(others):,} files that are not images are skipped ({others[0]}, ...)")
+                raise ConfigError(f"data.path: {folder} contains no images{but_others(others)}")
+            say_skipped(folder, others)
             for image in images:
                 above = [*reversed(image.split("/")[:-1])]
                 yield str(folder / image), next((self._label_of[name] for name in above if name in self._label_of), -1)
@@ -140,6 +140,12 @@ class NewImages(ImageData):
 
     def _in_memory(self, images: ImageDataset) -> ImageDataset:
         return images  # each image is read once
+
+
+def _labels(names: Sequence[str]) -> dict[str, int]:
+    """Return the label of each name that only one class has. Two classes of ImageNet have the same name."""
+    counts = Counter(names)
+    return {name: label for label, name in enumerate(names) if counts[name] == 1}
 
 
 def _name(paths: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from kd_lightning import optim
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks
 from kd_lightning.distillation.fine_tuning import FineTuning
+from kd_lightning.distillation.student_facts import student_facts
 from kd_lightning.distillation.unreached import freeze_unreached, without_gradient
 from kd_lightning.randomness import reseed
 
@@ -28,6 +29,7 @@ class RunHooks(FineTuning):
     """The hooks of `StudentModule` that run for the method itself, and not again for each of its parts."""
 
     trained_by: str
+    trains_classifier: bool
     unreached_are_frozen: bool = False
     """Whether a dry step has already frozen the parameters that no loss reaches in the run that begins."""
     is_part: bool = False
@@ -102,9 +104,9 @@ class RunHooks(FineTuning):
         return optim.configure(self)
 
     def student_facts(self) -> dict[str, Any]:
-        """Return the metadata that is saved with the student's weights: `Network.facts` and the class names."""
-        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", [])
-        return {**self.student.facts(), "class_names": list(names)}
+        """Return the metadata that is saved with the student's weights."""
+        data = getattr(self.trainer, "datamodule", None)
+        return student_facts(self.student, data, classifier_trained=self.trains_classifier)
 
     @once_per_run
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ _LONGEST_NAME = 200
 def checked(facts: Any, source: str) -> dict[str, Any]:
     """Return the known facts of a weight file. A fact may be null, which means that it is unknown.
 
-    Known facts are `name`, `num_classes`, `mean`, `std`, `size` and `class_names`. Other facts are ignored.
+    Known facts are those of `Network.facts` and of `student_facts`. Other facts are ignored.
 
     Args:
         facts: The facts as the file contains them.
@@ -89,6 +89,14 @@ def _are_texts(values: Any) -> bool:
     return isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
 
 
+def _are_arguments(values: Any) -> bool:
+    return isinstance(values, Mapping) and all(isinstance(name, str) and name.isidentifier() for name in values)
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < value <= 1  # false for NaN
+
+
 def _shown(value: Any) -> str:
     try:
         text = repr(value)
@@ -110,4 +118,9 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "size": (lambda value: _is_whole(value, 1, LARGEST_SIDE), f"a whole number from 1 to {LARGEST_SIDE}"),
     "class_names": (_are_texts, "a list of strings"),
+    "class_ids": (_are_texts, "a list of strings"),
+    "model_kwargs": (_are_arguments, "a mapping of arguments to values"),
+    "classifier_trained": (lambda value: isinstance(value, bool), "true or false"),
+    "side": (lambda value: _is_whole(value, 1, LARGEST_SIDE), f"a whole number from 1 to {LARGEST_SIDE}"),
+    "crop_ratio": (_is_share, "a number above 0 and at most 1"),
 }

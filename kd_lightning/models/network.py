@@ -71,7 +71,7 @@ class Network(nn.Module):
         file_facts.check_given({"num_classes": num_classes, "mean": mean, "std": std, "size": size}, name)
         kwargs = model_kwargs or {}
         creation.check_kwargs(name, kwargs)
-        self.name, self.frozen = name, False
+        self.name, self.model_kwargs, self.frozen = name, kwargs, False
         facts: dict[str, Any] = {}
         own_classes = {} if num_classes is None else {"num_classes": num_classes}
         self.has_weights = pretrained or checkpoint is not None

@@ -5,11 +5,8 @@ import os
 import shlex
 from pathlib import Path
 
-import yaml
-
 from kd_lightning.errors import nearest
-from kd_lightning.io.paths import expand, open_regular, read_text
-from kd_lightning.io.safe_yaml import load_yaml
+from kd_lightning.io.paths import expand, open_regular
 from kd_lightning.runs.results import FILE as RESULTS
 from kd_lightning.runs.status import in_words
 
@@ -68,20 +65,11 @@ def _is_a_runs(config: Path) -> bool:
 
 def state_and_command(folder: Path) -> str:
     """Return the state of a run without results, and the command that computes the results."""
-    config, best, last = (folder / name for name in (CONFIG, "best.ckpt", "last.ckpt"))
+    config, last = folder / CONFIG, folder / "last.ckpt"
     if (folder / "student.safetensors").exists() and last.exists():  # written at the end of training
-        evaluated = best if best.exists() and not _evaluates_last(config) else last
-        return f"python -m kd_lightning test --config {config} --ckpt_path {evaluated} evaluates it"
+        return f"python -m kd_lightning test {shlex.quote(str(folder))} evaluates it"
     state, action = in_words(folder), "resumes it" if last.exists() else "runs it"
     if state.startswith("is running"):
         return f"it {state}"
     arguments = shlex.join(["--run.output_dir", str(folder.absolute().parents[2]), "--run.id", folder.name])
     return f"it {state}: python -m kd_lightning fit --config {config} {arguments} --ckpt_path last {action}"
-
-
-def _evaluates_last(config: Path) -> bool:
-    try:
-        content = load_yaml(read_text(config))
-        return content["protocol"]["select"] == "last"
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-        return False

@@ -3,6 +3,7 @@
 RUN is a run's folder, its config.yaml, or a checkpoint in the folder.
 """
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from kd_lightning.errors import ConfigError
 from kd_lightning.runs.selected import CONFIG, Selected, is_run, selected
+from kd_lightning.runs.student_alone import is_alone, of_file
 
 READS_IMAGES = ("predict", "embed")
 """Commands that read images of any folder."""
@@ -17,6 +19,9 @@ _OTHER_DATA = ("--data", "--data.class_path", "--data.predict_split")
 """Arguments with which the images are those of a data set, and not those of any folder."""
 _OTHER_STUDENT = ("--model.student", "--model.student.checkpoint", "--model.student.pretrained")
 _ONE_DEVICE = ("--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto")
+
+
+_NEW_IMAGES = "kd_lightning.data.new_images.NewImages"
 
 
 class Arguments(NamedTuple):
@@ -58,7 +63,9 @@ def with_run(args: list[str]) -> Arguments:
     if line := found.line():
         rank_zero_info(line)
     config = []
-    if run is not None:
+    if command in READS_IMAGES and is_alone(found.file) and (run is None or not checkpoints) and not configs:
+        config = _alone(found.file, rest)
+    elif run is not None:
         source = selected(run, "run", student=True) if checkpoints else found
         config = [f"--config={_with_config(source, 'run').config}"]
     elif not (configs or _names(rest) & {"--model", "--model.class_path"}) and found.config.is_file():
@@ -69,10 +76,24 @@ def with_run(args: list[str]) -> Arguments:
         if not _names(rest) & {*_OTHER_DATA}:
             paths, rest = _take(rest, "--data.path", several=True)
             images = paths or None
-    weights = [f"--ckpt_path={found.file}"]
-    if found.file.suffix == ".safetensors" and command in READS_IMAGES:
-        weights = ["--ckpt_path=null", f"--model.student.checkpoint={found.file}", "--model.student.pretrained=false"]
-    return Arguments([name, *config, *rest, *more, *weights], images)
+    return Arguments([name, *config, *rest, *more, f"--ckpt_path={found.file}"], images)
+
+
+def _alone(file: Path, rest: list[str]) -> list[str]:
+    """Return the arguments that take the place of the config of a run, for a student without the folder of its run.
+
+    Raises:
+        ConfigError: if the metadata of the file do not suffice, or if no images are given.
+    """
+    student = of_file(file, "run")
+    given = _names(rest) & {"--data", "--data.class_path"}
+    if not given and "--data.path" not in _names(rest):
+        raise ConfigError(f"data.path: {file} is not in the folder of a run; give images as --data.path FOLDER")
+    described = {"name": student.arguments["name"], "model_kwargs": student.arguments["model_kwargs"]}
+    model = ["--model=Supervised", f"--model.student={json.dumps(described)}"]
+    crop = student.facts.get("crop_ratio") or 1.0
+    data = [f"--data={_NEW_IMAGES}", "--data.paths=[]", f"--data.size={student.facts['side']}"]
+    return [*model, *([] if given else [*data, f"--data.crop_ratio={crop}"])]
 
 
 def _with_config(found: Selected, field: str) -> Selected:

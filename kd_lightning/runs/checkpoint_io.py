@@ -50,7 +50,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
-def check_checkpoint(given: str, *, fits: bool = False) -> str:
+def check_checkpoint(given: str, *, fits: bool = False, student: bool = False) -> str:
     """Check that the checkpoint in `ckpt_path` can be read, and return its path.
 
     The check runs before any object of the run is built. In the path, ~ and environment variables are expanded.
@@ -58,14 +58,19 @@ def check_checkpoint(given: str, *, fits: bool = False) -> str:
     Args:
         given: path of the checkpoint.
         fits: whether `fit` resumes from the checkpoint.
+        student: whether the file may contain only a student (student.safetensors).
 
     Raises:
         ConfigError: if the file is missing or damaged, has another schema (version of the file format), contains only
             weights or an incomplete state, or would execute code.
     """
     path = resolve(given, "ckpt_path")
+    if fits and (path.is_dir() or path.name == "config.yaml"):
+        raise ConfigError(_of_folder(path))
     if path.suffix == ".safetensors":
         checkpoints.read(path, "ckpt_path")
+        if student:
+            return str(path)
         raise ConfigError(
             f"ckpt_path: {path} contains only a student; give a run's .ckpt, or give this file as "
             "model.student.checkpoint"
@@ -77,6 +82,18 @@ def check_checkpoint(given: str, *, fits: bool = False) -> str:
     if not fits:
         forget()
     return str(path)
+
+
+def _of_folder(path: Path) -> str:
+    """Return the error for the path of a run's folder, or of its config.yaml, from which `fit` cannot begin."""
+    folder = path if path.is_dir() else path.parent
+    last = folder / "last.ckpt"
+    if not last.is_file():
+        return f"ckpt_path: {path} is not a checkpoint, and {folder} has no last.ckpt; fit takes the last.ckpt of a run"
+    return (
+        f"ckpt_path: {path} is not a checkpoint; to resume the run, give --run.id {folder.absolute().name} --ckpt_path "
+        f"last; to begin a new run with its state, give --ckpt_path {last}"
+    )
 
 
 def check_version(content: Any, path: Path, field: str) -> None:

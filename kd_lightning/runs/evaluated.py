@@ -12,7 +12,8 @@ from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.paths import expand, resolve
 from kd_lightning.models import checkpoints
-from kd_lightning.runs.selected import is_run, result
+from kd_lightning.runs import student_alone
+from kd_lightning.runs.selected import CONFIG, is_run, result
 
 _KEPT = ("eval_batch_size", "num_workers", "on_error")
 """Arguments of the run's data that also concern new images."""
@@ -23,9 +24,32 @@ def use_weights(config: Namespace) -> None:
 
     The file with the starting weights may therefore be missing.
     """
-    student = config.model.init_args.get("student")
-    if config.get("ckpt_path") and student and (student.get("checkpoint") or student.get("pretrained")):
-        student.checkpoint, student.pretrained = str(Path(config.ckpt_path).absolute()), False
+    student, given = config.model.init_args.get("student"), config.get("ckpt_path")
+    only_student = str(given).endswith(".safetensors")
+    if given and student and (only_student or student.get("checkpoint") or student.get("pretrained")):
+        student.checkpoint, student.pretrained = str(Path(given).absolute()), False
+        config.ckpt_path = None if only_student else given
+
+
+def use_student_alone(config: Namespace) -> None:
+    """Change the config of `predict` so that only the student is built, with the weights of `ckpt_path`.
+
+    The method and its teacher are not built, so that the weights of the teacher may be missing. If a file of another
+    program or of an earlier version is not in the folder of a run, the method is built, because only the method knows
+    whether it trains the student's classifier.
+
+    Raises:
+        ConfigError: if the weights cannot be read.
+    """
+    weights = resolve(config.ckpt_path, "ckpt_path")
+    path = weights.with_name(CONFIG)
+    student = student_alone.of_run({"model": config.model.as_dict()}, path, weights)
+    if student.classifier_trained is None:
+        use_weights(config)
+        return
+    arguments = Namespace(student=Namespace(**student.arguments), classifier_trained=student.classifier_trained)
+    config.model = Namespace(class_path="kd_lightning.runs.trained_student._TrainedStudent", init_args=arguments)
+    config.ckpt_path = None
 
 
 def folder_of(config: Namespace) -> Path:
@@ -38,7 +62,7 @@ def folder_of(config: Namespace) -> Path:
 def report_starting_weights(config: Namespace, method: StudentModule) -> None:
     """Print one line about weights that no checkpoint of a run replaces; nothing if `ckpt_path` is given."""
     student = config.model.init_args.get("student")
-    if config.get("ckpt_path") or not student:
+    if config.get("ckpt_path") or not student or hasattr(method, "classifier_trained"):
         return
     weights = student.get("checkpoint") or f"the pretrained weights of {student.get('name')}"
     line = f"no checkpoint of a run is used: the student has the weights of model.student ({weights})"
@@ -61,20 +85,25 @@ def new_images(config: Namespace, paths: list[str]) -> Namespace:
     weights = resolve(given, "ckpt_path")
     facts = checkpoints.read(weights, "ckpt_path")[1]
     arguments = config.data.get("init_args") or Namespace()
-    size = _size(config.data.class_path, arguments, weights.parent) or facts.get("size")
+    size = _size(config.data.class_path, arguments, weights.parent, facts)
     if size is None:
         raise ConfigError(
             f"data.size: the size of the images with which {weights} was trained is unknown; give --data.size"
         )
-    classes = {"num_classes": facts.get("num_classes"), "class_names": list(facts.get("class_names") or [])}
+    classes: dict[str, Any] = {"num_classes": facts.get("num_classes")}
+    classes |= {fact: list(facts.get(fact) or []) for fact in ("class_names", "class_ids")}
     shape: dict[str, Any] = {"size": size, "crop_ratio": arguments.get("crop_ratio") or 1.0}
     kept = {name: arguments[name] for name in _KEPT if arguments.get(name) is not None}
     content = Namespace(paths=paths, **shape, **classes, **kept)
     return Namespace(class_path=f"{NewImages.__module__}.{NewImages.__name__}", init_args=content)
 
 
-def _size(class_path: str, arguments: Namespace, folder: Path) -> int | None:
-    """Return the side of a run's images: as set in its config, as found by the run, or of the published data set."""
-    found = result(folder, "data", "side")
-    sizes = (arguments.get("size"), found, getattr(import_class(class_path), "official_side", None))
+def _size(class_path: str, arguments: Namespace, folder: Path, facts: dict[str, Any]) -> int | None:
+    """Return the side of a run's images: as set in its config, as found by the run, or of the published data set.
+
+    If they are unknown, return the side to which the network resizes its images.
+    """
+    found = (result(folder, "data", "side"), facts.get("side"))
+    official = getattr(import_class(class_path), "official_side", None)
+    sizes = (arguments.get("size"), *found, official, facts.get("size"))
     return next((size for size in sizes if type(size) is int and size > 0), None)

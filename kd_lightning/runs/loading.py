@@ -204,16 +204,31 @@ def build(config: dict[str, Any], path: Path) -> tuple[StudentModule, ImageData]
     parser.add_lightning_class_args(StudentModule, "model", subclass_mode=True)
     parser.add_lightning_class_args(ImageData, "data", subclass_mode=True)
     parser.link_arguments("data.num_classes", "model.init_args.student.num_classes", apply_on="instantiate")
+    built = _instantiated(parser, {"model": config["model"], "data": _data(config)}, path)
+    return built.model, built.data
+
+
+def build_data(config: dict[str, Any], path: Path) -> ImageData:
+    """Build only the data from a run's config. The arguments and the errors are those of `build`."""
+    check_schema(config, path, "run")
+    parser = Parser(exit_on_error=False)
+    parser.add_lightning_class_args(ImageData, "data", subclass_mode=True)
+    return _instantiated(parser, {"data": _data(config)}, path).data
+
+
+def _data(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of the data, without what affects only training, and with the seed of the run."""
     arguments = config["data"].get("init_args") or {}
     seed = config.get("seed_everything")
     arguments = {key: value for key, value in arguments.items() if key not in _ONLY_TRAINING}
     arguments |= {"seed": seed} if isinstance(seed, int) and not isinstance(seed, bool) else {}
-    data = {**config["data"], "init_args": arguments}
+    return {**config["data"], "init_args": arguments}
+
+
+def _instantiated(parser: Parser, content: dict[str, Any], path: Path) -> Any:
     try:
-        parsed = parser.parse_object({"model": config["model"], "data": data})
-        built = parser.instantiate_classes(parsed)
+        return parser.instantiate_classes(parser.parse_object(content))
     except Exception as error:  # jsonargparse wraps the exceptions of constructors
         known = config_error(error)
         line = str(known) if known else explain(str(error), set())
         raise ConfigError(f"{path}: {' '.join(line.split())[:400]}") from error
-    return built.model, built.data

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors import safe_open
 
 from kd_lightning import load_run
 from kd_lightning.cli import main
+from kd_lightning.cli.registry import COMMANDS
 from kd_lightning.data import CIFAR10, Digits
 from kd_lightning.data.decode import as_tensor, center_square
 from kd_lightning.models import Network, checkpoints
@@ -60,6 +62,13 @@ def error(args: list[str], capfd: pytest.CaptureFixture) -> str:
     assert stopped.value.code == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     return line
+
+
+def error_of_export(path: Path, capfd: pytest.CaptureFixture) -> str:
+    capfd.readouterr()
+    with pytest.raises(SystemExit):
+        main(["export", str(path), "--format", "safetensors", "onnx", "--int8", "--overwrite"])
+    return capfd.readouterr().err
 
 
 def test_predict_reads_any_folder(run: Path, digits: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -128,6 +137,69 @@ def test_a_student_alone_predicts(run: Path, digits: Path) -> None:
     assert np.mean([row["class"] == row["label"] for row in table]) == pytest.approx(recorded(run))
 
 
+def test_a_student_outside_a_run_predicts(
+    run: Path, digits: Path, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The metadata of student.safetensors suffice, also those of a file that `export` writes from this file."""
+    monkeypatch.chdir(tmp_path)
+    alone, lacking = tmp_path / "alone/student.safetensors", tmp_path / "lacking/student.safetensors"
+    for file in (alone, lacking):
+        file.parent.mkdir()
+        shutil.copy(run / "student.safetensors", file)
+    args = [f"--data.path={digits}", *FAST]
+    main(["predict", str(run), *args])
+    main(["predict", str(alone), *args])
+    main(["export", str(alone), "--format", "safetensors", "timm", "--batch_sizes=[]"])
+    exported = alone.parent / "export"
+    assert "random pixels" in capfd.readouterr().out
+    assert "without its run" in (exported / "timm/README.md").read_text()
+    main(["embed", "--ckpt_path", str(exported / "student.safetensors"), *args])
+    expected, facts = tensors(run / "predictions/digits/predictions.safetensors")
+    found, same = tensors(tmp_path / "predictions/digits/predictions.safetensors")
+    again, _ = tensors(tmp_path / "embeddings/digits/embeddings.safetensors")
+    assert same == facts
+    assert torch.equal(found["logits"], expected["logits"])
+    assert torch.equal(again["embedding"], expected["embedding"])
+    assert f"data.path: {alone} is not in the folder of a run" in error(["predict", str(alone)], capfd)
+    assert "the data have 3 classes, but the student was trained for 10" in error(
+        ["predict", str(alone), "--data=RandomImages", "--data.classes=3"], capfd
+    )
+    assert "int8: the calibration needs training images" in error_of_export(alone, capfd)
+    state, known = checkpoints.read(lacking)
+    checkpoints.write(lacking, state, {**known, "model_kwargs": None, "side": None})
+    words = (
+        f"{lacking} cannot be used without the folder of its run, because its metadata lack model_kwargs, side; give"
+    )
+    assert words in error(["predict", str(lacking), f"--data.path={digits}"], capfd)
+    checkpoints.write(lacking, state, {**known, "name": "hf_hub:a/b"})
+    assert "its network hf_hub:a/b is described in other files" in error(["embed", str(lacking)], capfd)
+
+
+@pytest.mark.parametrize("recorded_fact", [True, False])
+def test_a_run_predicts_without_its_teacher(recorded_fact: bool, run: Path, digits: Path) -> None:
+    """Earlier versions did not save whether the classifier is trained. The method is then built without the teacher."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["init_args"]["teacher"] |= {"pretrained": False, "checkpoint": str(run / "gone.safetensors")}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    if not recorded_fact:
+        content = torch.load(run / "best.ckpt", weights_only=True)
+        del content["network"]["classifier_trained"]
+        torch.save(content, run / "best.ckpt")
+    main(["predict", str(run), f"--data.path={digits}", *FAST])
+    table = rows(run / "predictions/digits/predictions.csv")
+    assert np.mean([row["class"] == row["label"] for row in table]) == pytest.approx(recorded(run))
+
+
+def test_fit_says_what_it_takes_instead_of_a_folder(run: Path, capfd: pytest.CaptureFixture) -> None:
+    for given in (run, run / "config.yaml"):
+        line = error(["fit", f"--config={run / 'config.yaml'}", f"--ckpt_path={given}"], capfd)
+        assert f"to resume the run, give --run.id {run.name} --ckpt_path last; " in line
+        assert line.endswith(f"to begin a new run with its state, give --ckpt_path {run / 'last.ckpt'}")
+    (run / "last.ckpt").unlink()
+    line = error(["fit", f"--config={run / 'config.yaml'}", f"--ckpt_path={run}"], capfd)
+    assert line.endswith(f"{run} has no last.ckpt; fit takes the last.ckpt of a run")
+
+
 def test_an_unfinished_run_says_which_checkpoint_is_used(
     run: Path, capfd: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -139,14 +211,17 @@ def test_an_unfinished_run_says_which_checkpoint_is_used(
     assert "contains no checkpoint (best.ckpt or last.ckpt)" in error(["test", str(run)], capfd)
 
 
-@pytest.mark.parametrize("command", ["fit", "test"])
+@pytest.mark.parametrize("command", ["fit", "test", "predict", "embed"])
 def test_the_help_of_ckpt_path_is_about_this_command_line(command: str, capfd: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
     text = " ".join(capfd.readouterr().out.split())
     assert '"hpc"' not in text
     assert "URL" not in text.partition("--ckpt_path CKPT_PATH")[2].partition(" --")[0]
-    assert ("RUN is a run's folder" in text) == (command == "test")
+    assert ("RUN is a run's folder" in text) == (command != "fit")
+    assert text.startswith(f"usage: python -m kd_lightning {command} [")
+    assert COMMANDS[command].description in text
+    assert f"python -m kd_lightning {command} --model.help KD" in text
 
 
 @pytest.fixture(scope="module")

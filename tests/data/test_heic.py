@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from kd_lightning.data import ImageFolder, files, folder, formats
+from kd_lightning.data import ImageFolder, files, formats
 from kd_lightning.data.decode import center_square, dimensions, open_rgb
 from kd_lightning.data.files import others_counted
 from kd_lightning.errors import ConfigError
@@ -34,7 +34,7 @@ def write(path: Path, content: bytes = START) -> None:
 
 def test_other_files_are_counted_by_extension(unread: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(folder, "rank_zero_info", said.append)
+    monkeypatch.setattr(files, "rank_zero_info", said.append)
     for number in range(4):
         write(unread / f"{number}.HEIC")
         write(unread / "videos" / f"{number}.mov")

@@ -1,6 +1,7 @@
 """Images of any folder, files or list: which are found, their labels, and how they are prepared."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from kd_lightning.data import files
 from kd_lightning.data.new_images import NewImages
 from kd_lightning.errors import ConfigError
 
@@ -47,6 +49,33 @@ def test_two_classes_of_one_name_give_no_label(tmp_path: Path) -> None:
     image(tmp_path / "crane/1.png")
     data = NewImages(paths=[str(tmp_path)], size=8, class_names=["crane", "crane"])
     assert not data.labeled
+
+
+def test_folders_and_lists_may_name_classes_by_their_ids(tmp_path: Path) -> None:
+    ids = ["n02012849", "n03126707"]
+    for name in (*ids, "crane"):
+        image(tmp_path / name / "1.png")
+    (tmp_path / "list.csv").write_text(f"crane/1.png,{ids[1]}\n")
+    given = {"size": 8, "class_names": ["crane", "crane"], "class_ids": ids}
+    data = NewImages(paths=[str(tmp_path), str(tmp_path / "list.csv")], **given)
+    data.setup("predict")
+    images = data.datasets["test"]
+    assert [Path(path).parent.name for path in images.paths()] == ["crane", *ids, "crane"]
+    assert images.labels.tolist() == [-1, 0, 1, 1]
+
+
+def test_other_files_are_counted_as_by_every_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "SUFFIXES", files.SUFFIXES - files.HEIC_SUFFIXES)
+    for name in ("a.heic", "b.heic", "c.mov"):
+        (tmp_path / name).write_text("x")
+    words = "2 .heic, 1 .mov; pip install 'kd_lightning[heic]' reads HEIC files"
+    with pytest.raises(ConfigError, match=re.escape(f"{tmp_path} contains no images, but {words}")):
+        found(tmp_path)
+    said: list[str] = []
+    monkeypatch.setattr(files, "rank_zero_info", said.append)
+    image(tmp_path / "1.png")
+    found(tmp_path)
+    assert said[0].startswith(f"{tmp_path}: 3 files that are not images are skipped: {words}")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kd_lightning.data import HorizontalFlip, ImageFolder, RandomResizedCrop, folder
+from kd_lightning.data import HorizontalFlip, ImageFolder, RandomResizedCrop, files
 from kd_lightning.errors import ConfigError
 
 WAYS = [{}, {"memory_limit": 0, "num_workers": 0}, {"memory_limit": 0, "num_workers": 2}]
@@ -126,7 +126,7 @@ def test_other_files_are_counted_and_classes_may_be_empty_in_the_test(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(folder, "rank_zero_info", said.append)
+    monkeypatch.setattr(files, "rank_zero_info", said.append)
     for name in ("cat/notes.txt", "cat/._0.png", "cat/.thumbnails/0.png", "cat/__MACOSX/0.png", ".hidden/0.png"):
         (root / "train" / name).parent.mkdir(exist_ok=True)
         (root / "train" / name).write_text("no image")

@@ -13,7 +13,13 @@ def share(monkeypatch: pytest.MonkeyPatch) -> None:
     build = LightningCLI.setup_parser
 
     def setup_parser(self: LightningCLI, *args: Any, **kwargs: Any) -> None:
-        key = (type(self), getattr(self, "command", None), *self.subcommands(), repr((args, kwargs)))
+        key = (
+            type(self),
+            getattr(self, "command", None),
+            getattr(self, "shown", None),
+            *self.subcommands(),
+            repr((args, kwargs)),
+        )
         if key not in _BUILT:
             before = {*vars(self)}
             build(self, *args, **kwargs)

@@ -115,7 +115,7 @@ def test_unfinished_runs_say_how_to_finish(tmp_path: Path) -> None:
     runs = read_runs(tmp_path)
     assert len(runs) == 1
     first, second, fourth, third = runs.problems
-    assert f"python -m kd_lightning test --config {trained}/config.yaml --ckpt_path {trained}/best.ckpt" in fourth
+    assert f"python -m kd_lightning test {trained} evaluates it" in fourth
     assert "because it has no results.json; it has not finished: python -m kd_lightning fit --config " in first
     assert first.endswith(f"{folders[0]}/config.yaml --run.output_dir {tmp_path} --run.id a --ckpt_path last runs it")
     assert second.endswith("--ckpt_path last resumes it")

@@ -61,11 +61,9 @@ def _description(facts: dict[str, Any]) -> list[str]:
     code = f"kd_lightning {export_code['version']}" + (
         f", commit {export_code['commit']}" if export_code["commit"] else ""
     )
-    return [
-        *lines,
-        "",
-        f"Trained with seed {facts['seeds']['seed']}, exported by {code}. `config.json` contains the run's config.",
-    ]
+    seed = facts["seeds"]["seed"]
+    origin = f"Trained with seed {seed}, exported by {code}. `config.json` contains the run's config."
+    return [*lines, "", f"Exported by {code} from a file of weights without its run." if seed is None else origin]
 
 
 _SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))

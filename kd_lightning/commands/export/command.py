@@ -44,7 +44,8 @@ class Export:
     Args:
         ckpt_path: path of a run's folder, of its config.yaml, or of a checkpoint or student.safetensors in this folder.
             For the folder and its config.yaml, the selected checkpoint of the run is exported. The path may also be
-            given without the name of the argument, directly after `export`.
+            given without the name of the argument, directly after `export`. A student.safetensors may also be outside
+            the folder of a run. Each file is then compared on random pixels instead of images of the run.
         format: formats to write: one or several of safetensors, timm, torch_export and onnx. onnx needs
             `pip install 'kd_lightning[export]'`.
         path: output folder. Default: `export` in the run's folder.
@@ -122,6 +123,11 @@ class Export:
         self.count, self.tolerance, self.repeats, self.threads = images, tolerance, repeats, threads
         self.int8, self.calibration, self.push_to_hub, self.private = int8, calibration, push_to_hub, private
         self.source = load(ckpt_path)
+        if int8 and self.source.is_alone:
+            raise ConfigError(
+                f"int8: the calibration needs training images, and {self.source.checkpoint} is not in the folder of a "
+                "run; give the folder of the run"
+            )
         self.path = self.source.checkpoint.parent / "export" if path is None else expand(path)
         self._check_target()
         self.console = wide()
@@ -146,7 +152,12 @@ class Export:
     def __call__(self) -> Path:
         """Export and return the folder with the files."""
         source = self.source
-        if not source.results:
+        if source.is_alone:
+            self._say(
+                f"{source.checkpoint} is not in the folder of a run, so its images are unknown; each file is compared "
+                "on random pixels"
+            )
+        elif not source.results:
             self._say(
                 f"unfinished: {source.checkpoint.parent} has no results.json; {source.checkpoint.name} is exported"
             )

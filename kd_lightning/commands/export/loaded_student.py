@@ -1,7 +1,6 @@
 """LoadedStudent: the student and the images of a run, loaded without the teacher's weights."""
 
 import os
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_lightning.data import ImageData
+from kd_lightning.data import ImageData, RandomImages
 from kd_lightning.data.images import ImageDataset
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.models import Network
+from kd_lightning.runs import student_alone
 from kd_lightning.runs.results import FILE as RESULTS
 from kd_lightning.runs.selected import WEIGHTS, selected
 
 CHUNK = 64
+_RANDOM_IMAGES = 10_000
+"""A tenth of this number are the images with which a file is compared if the images of the run are unknown."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class LoadedStudent:
     """Whether the student's classifier was trained; otherwise only its embedding is exported."""
     split: str
     """Split for the comparison: `test` if it exists, otherwise `val`, otherwise `train`."""
+    is_alone: bool = False
+    """Whether the student is not in the folder of a run. The images are then random pixels."""
 
     @property
     def evaluated(self) -> bool:
@@ -64,32 +68,45 @@ class LoadedStudent:
 def load(path: str, field: str = "ckpt_path") -> LoadedStudent:
     """Load a run's student from the run's folder, its config.yaml, or a checkpoint or student.safetensors in it.
 
-    Raises:
-        ConfigError: for a file that does not belong to a run, or if the data cannot be read.
-    """
-    from kd_lightning.runs import loading  # this module imports the parser, which few commands need
+    A student.safetensors may also be somewhere else, because its metadata describe the student.
 
+    Raises:
+        ConfigError: for another file that does not belong to a run, or if the data cannot be read.
+    """
     found = selected(path, field, student=True)
     checkpoint = found.file
     if checkpoint.suffix not in WEIGHTS:
         siblings = sorted(file.name for file in checkpoint.parent.iterdir() if file.suffix in WEIGHTS)
         raise ConfigError(f"{field}: {checkpoint} is not a checkpoint{nearest(checkpoint.name, siblings)}")
-    config_path = found.config
-    config = loading.read_config(config_path, field)
-    student = _student(config, config_path)
+    if student_alone.is_alone(checkpoint):
+        return _of_file(checkpoint, field)
+    from kd_lightning.runs import loading  # this module imports the parser, which few commands need
+
+    config = loading.read_config(found.config, field)
     with torch.random.fork_rng(devices=[]):
-        arguments = {key: value for key, value in student.items() if key not in ("pretrained", "checkpoint", "dtype")}
-        arguments.pop("num_classes", None)  # determined by the weights
-        network = Network(**arguments, checkpoint=str(checkpoint.absolute()))
-        method, data = _built_without_teacher(
-            loading.with_weights(config, checkpoint), config_path, student, checkpoint
-        )
+        student = student_alone.of_run(config, found.config, checkpoint, field)
+        network = Network(**student.arguments)
+        data = loading.build_data(config, found.config)
     data.batch_size, data.augmentations = 1, []  # any number of images, without augmentation
     data.prepare_data()
-    knows_classes = method.trains_classifier and network.num_classes > 0
+    knows_classes = bool(student.classifier_trained) and network.num_classes > 0
     return LoadedStudent(
         checkpoint, config, _results(checkpoint, field), network.eval(), data, knows_classes, _split(data)
     )
+
+
+def _of_file(file: Path, field: str) -> LoadedStudent:
+    """Load student.safetensors that is not in the folder of a run. Its images are random pixels."""
+    student = student_alone.of_file(file, field)
+    with torch.random.fork_rng(devices=[]):
+        network = Network(**student.arguments)
+    config = {"model": {"init_args": {"student": student.arguments}}}
+    data = RandomImages(images=_RANDOM_IMAGES, size=student.facts["side"], classes=max(1, network.num_classes))
+    data.name = "random pixels"
+    data.class_names, data.class_ids = network.class_names or [], student.facts.get("class_ids") or []
+    data.crop_ratio = student.facts.get("crop_ratio")
+    knows_classes = student.classifier_trained and network.num_classes > 0
+    return LoadedStudent(file, config, {}, network.eval(), data, knows_classes, _split(data), is_alone=True)
 
 
 def evenly_spaced(images: ImageDataset, count: int) -> Tensor:
@@ -103,32 +120,6 @@ def resize(images: Tensor, side: int) -> Tensor:
     if images.shape[-2:] == (side, side):
         return images
     return F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
-
-
-def _student(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    student = (config["model"].get("init_args") or {}).get("student")
-    if not (isinstance(student, dict) and isinstance(student.get("name"), str)):
-        raise ConfigError(
-            f"{path}: the name of the student is missing (model.init_args.student.name); give the files of a run"
-        )
-    return student
-
-
-def _built_without_teacher(config: dict[str, Any], path: Path, student: dict[str, Any], checkpoint: Path) -> tuple:
-    """Return method and data; the student's network replaces the teacher, so that no weights of a teacher are read."""
-    from kd_lightning.runs.loading import build
-
-    arguments = config["model"].get("init_args") or {}
-    if not isinstance(arguments.get("teacher"), dict):
-        return build(config, path)
-    student_as_teacher = {"name": student["name"], "checkpoint": str(checkpoint.absolute())}
-    student_as_teacher |= {"model_kwargs": student.get("model_kwargs")}
-    changed = deepcopy(config)
-    changed["model"]["init_args"]["teacher"] = student_as_teacher
-    try:
-        return build(changed, path)
-    except ConfigError:  # some methods have conditions that only the teacher fulfils
-        return build(config, path)
 
 
 def _results(checkpoint: Path, field: str) -> dict[str, Any]:

@@ -8,11 +8,14 @@ from typing import Any
 from kd_lightning.commands.export.exported_model import ExportedModel
 from kd_lightning.commands.export.loaded_student import LoadedStudent
 from kd_lightning.commands.export.parity import Parity
+from kd_lightning.distillation.student_facts import student_facts
 from kd_lightning.runs.results.code import code
 
 SCHEMA = 1
 _NAMES = ("name", "group", "project")
 """Fields of a config whose values are not paths, although they may contain a slash."""
+_ADDED = ("classifier_trained", "class_ids", "side", "crop_ratio")
+"""Facts of `student_facts` that have no entry of their own."""
 _SECRET = re.compile(r"token|secret|passw|api_?key|credential", re.IGNORECASE)
 _PLACE = re.compile(r"^(file:|local-dir:)?(/|~|\$|\.{1,2}/|[A-Za-z]:[\\/]|\\\\)")
 
@@ -25,10 +28,11 @@ def provenance(source: LoadedStudent, student: ExportedModel) -> dict[str, Any]:
     network, results = student.network, source.results
     run, seed = results.get("run", {}), source.config.get("seed_everything")
     data = results.get("data", {})
+    described = student_facts(network, source.data, classifier_trained=source.knows_classes)
     return {
         "schema": SCHEMA,
         "architecture": network.model.pretrained_cfg.get("architecture", network.name),
-        "model_kwargs": _plain((source.config["model"].get("init_args") or {})["student"].get("model_kwargs") or {}),
+        "model_kwargs": _plain(network.model_kwargs),
         "class_names": student.class_names,
         "input": {"dtype": student.dtype, "range": [0, 255] if student.dtype == "uint8" else [0, 1]}
         | {"shape": ["batch", 3, student.side, student.side], "channels": "RGB"},
@@ -39,10 +43,11 @@ def provenance(source: LoadedStudent, student: ExportedModel) -> dict[str, Any]:
         "interpolation": network.interpolation,
         "fingerprint": network.fingerprint()[:16],
         "run": _plain(run),
-        "seeds": {"seed": seed, "split_seed": source.data.split_seed},
+        "seeds": {"seed": seed, "split_seed": None if source.is_alone else source.data.split_seed},
         "teacher": run.get("teacher"),
         "teacher_fingerprint": run.get("teacher_fingerprint"),
-        "data": {"name": source.data.name}
+        "student": {name: value for name, value in described.items() if name in _ADDED},
+        "data": {"name": "unknown data" if source.is_alone else source.data.name}
         | {part: data[part] for part in ("classes", "train", "val", "test", "side") if part in data},
         "protocol": results.get("protocol"),
         "metrics": results.get("metrics", {}) if source.evaluated else {},

@@ -16,7 +16,8 @@ class Safetensors(Format):
 
     def write(self, path: Path, facts: dict[str, Any]) -> None:
         network = self.student.network
-        network_facts = {**network.facts(), "class_names": self.student.class_names or None}
+        named = {"model_kwargs": facts["model_kwargs"], "class_names": self.student.class_names or None}
+        network_facts = {**network.facts(), **named, **facts["student"]}
         write_tensors(path, network.model.state_dict(), {"network": network_facts, "kd_lightning": facts})
         self.model_kwargs = facts["model_kwargs"]
 
