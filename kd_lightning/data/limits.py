@@ -1,17 +1,15 @@
 """Check, before a run begins, that the trainer's limits of batches leave at least one batch."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kd_lightning.data.loader_mixin import LoaderMixin
 from kd_lightning.errors import ConfigError
-
-if TYPE_CHECKING:
-    from kd_lightning.data.base import ImageData
 
 _SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 
 
-def check_limits(data: "ImageData", trainer: Any, stage: str) -> None:
+def check_limits(data: LoaderMixin, trainer: Any, stage: str) -> None:
     """Raise an error if a limit of batches, or the interval between validations, does not fit the data.
 
     Args:
@@ -40,7 +38,7 @@ def check_limits(data: "ImageData", trainer: Any, stage: str) -> None:
         _check_interval(data, trainer)
 
 
-def _check_interval(data: "ImageData", trainer: Any) -> None:
+def _check_interval(data: LoaderMixin, trainer: Any) -> None:
     interval = getattr(trainer, "val_check_interval", None)  # Lightning does not set it for an interval of time
     steps = _steps(data)
     if isinstance(trainer.limit_train_batches, int):
@@ -49,10 +47,10 @@ def _check_interval(data: "ImageData", trainer: Any) -> None:
         raise ConfigError(f"trainer.val_check_interval: {interval} is more than the {steps} steps of an epoch")
 
 
-def _steps(data: "ImageData") -> int:
+def _steps(data: LoaderMixin) -> int:
     """Return the number of batches of an epoch on each device."""
     return len(data.datasets["train"]) * data.group // (data.batch_size * data.world)
 
 
-def _batches(data: "ImageData", split: str) -> int:
+def _batches(data: LoaderMixin, split: str) -> int:
     return math.ceil(math.ceil(len(data.datasets[split]) / data.world) / data.eval_batch_size)
