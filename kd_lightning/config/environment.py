@@ -36,21 +36,22 @@ def environment_error(error: BaseException, variables: Mapping[str, str] = os.en
     """Return an error of one line if a library does not accept the value of an environment variable.
 
     Matplotlib (MPLBACKEND), torch (TORCH_LOGS, TORCHINDUCTOR_CACHE_DIR) and other libraries read such variables while
-    they are imported. Their exception contains the value of the variable.
+    they are imported. Their exception contains the name or the value of the variable.
 
     Args:
         error: Exception that was raised.
         variables: Environment variables.
 
     Returns:
-        The error, or None if the exception was not raised by an import, or if it contains the value of no variable.
+        The error, or None if the exception was not raised by an import, or if it contains no variable.
     """
     frames = traceback.extract_tb(error.__traceback__)
     if not isinstance(error, Exception) or not any(frame.name == "<module>" for frame in frames):
         return None
     text = f"{error} {getattr(error, 'filename', None) or ''}"
     for name, value in sorted(variables.items()):
-        is_named = len(value) > 2 and re.search(rf"(?<![\w/]){re.escape(value)}(?![\w-])", text)
+        texts = (name, value) if len(value) > 2 else (name,)
+        is_named = any(re.search(rf"(?<![\w/]){re.escape(each)}(?![\w-])", text) for each in texts)
         if is_named and _OF_LIBRARIES.fullmatch(name):
             return ConfigError(
                 f"{name}: a library does not accept the value {value[:60]!r} of this environment variable "

@@ -64,8 +64,11 @@ def test_the_command_line_checks_them_first(monkeypatch: pytest.MonkeyPatch, cap
 
 REFUSED = [
     ("import matplotlib", "MPLBACKEND", "no-backend"),
-    ("import torch", "TORCH_LOGS", "no_such_log"),
-    ("import torch._inductor.codecache", "TORCHINDUCTOR_CACHE_DIR", "/proc/nowhere"),
+    pytest.param("import torch", "TORCH_LOGS", "no_such_log", marks=pytest.mark.slow),
+    pytest.param("import torch.distributed", "TORCH_DISTRIBUTED_DEBUG", "much", marks=pytest.mark.slow),
+    pytest.param(
+        "import torch._inductor.codecache", "TORCHINDUCTOR_CACHE_DIR", "/proc/nowhere", marks=pytest.mark.slow
+    ),
     ("import huggingface_hub.constants", "HF_HUB_DOWNLOAD_TIMEOUT", "soon"),
 ]
 
@@ -94,7 +97,13 @@ def test_an_error_after_the_imports_is_no_error_of_a_variable() -> None:
     assert environment_error(failed(ValueError("foo is wrong")), variables) is None
     scope: dict[str, Exception] = {}
     code = "try:\n    raise ValueError(text)\nexcept ValueError as error:\n    raised = error"
-    for text, words in {"foo is wrong": "MPLBACKEND: ", "bar is wrong": "", "food": "", "it is wrong": ""}.items():
+    for text, words in {
+        "foo is wrong": "MPLBACKEND: ",
+        "bar is wrong": "",
+        "food": "",
+        "MPLBACKEND": "MPLBACKEND: ",
+        "it is wrong": "",
+    }.items():
         exec(compile(code, "work.py", "exec"), scope := {"text": text})  # at the level of a module, as in an import
         found = environment_error(scope["raised"], variables)
         assert str(found).startswith(words) if words else found is None
