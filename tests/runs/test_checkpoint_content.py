@@ -187,5 +187,13 @@ def test_a_run_that_would_end_before_its_checkpoint_does_not_begin(finished_run:
 
 def test_a_checkpoint_of_another_method_begins_no_run(finished_run: Path, tmp_path: Path, capfd) -> None:
     for method in ("CoSS", "SEED"):
-        line = refusal("fit", finished_run, finished_run / "last.ckpt", tmp_path, capfd, f"--model={method}")
+        line = refusal(
+            "fit",
+            finished_run,
+            finished_run / "last.ckpt",
+            tmp_path,
+            capfd,
+            f"--model={method}",
+            "--protocol.select=last",
+        )
         assert f"the checkpoint does not fit {method}" in line
