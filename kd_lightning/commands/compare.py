@@ -28,8 +28,9 @@ class Compare:
         runs: folders of runs, folders that contain runs at any depth, patterns (`runs/**`), or W&B projects
             (`wandb:entity/project`).
         out: output folder. It may contain only an earlier report, which is overwritten.
-        baseline: name of the group with which the other groups are compared. Default: the group of Supervised,
-            otherwise the first group.
+        baseline: name of the group with which the other groups are compared. Default: the group of Supervised;
+            if there are several, the group whose student network most groups of other methods have, then the group that
+            was evaluated first; without Supervised, the first group.
         metric: name of the main metric, as in results.json. Default: test/acc if it exists, otherwise the accuracy of a
             linear classifier or of kNN, otherwise a validation metric.
         test: statistical test of the differences: `t` is Student's paired t-test, `wilcoxon` is Wilcoxon's signed-rank
