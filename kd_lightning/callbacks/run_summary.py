@@ -1,11 +1,12 @@
 """RunSummary: the networks, images and settings of a run, as tables."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Group
 from rich.table import Table
 
 from kd_lightning.callbacks.protocol import Protocol
 from kd_lightning.data import ImageData
-from kd_lightning.io.console import wide
+from kd_lightning.io.console import titled, wide
 from kd_lightning.models import Network
 from kd_lightning.optim import base_rate
 
@@ -30,8 +31,8 @@ class RunSummary(Callback):
         wide(_NEVER_WRAPPED).print(_networks(pl_module, data.side), _settings(trainer, pl_module, data))
 
 
-def _networks(method: LightningModule, side: int) -> Table:
-    table = Table(title=type(method).__name__, title_justify="left")
+def _networks(method: LightningModule, side: int) -> Group:
+    table = Table()
     for column in ("", "network", "weights", "parameters", "MACs", "embedding", "input"):
         table.add_column(column, overflow="fold", justify="left" if column in ("", "network", "weights") else "right")
     for role in ("teacher", "student"):
@@ -47,7 +48,7 @@ def _networks(method: LightningModule, side: int) -> Table:
                 str(network.embedding_width),
                 size,
             )
-    return table
+    return titled(type(method).__name__, table)
 
 
 def _weights(network: Network) -> str:

@@ -10,6 +10,7 @@ from kd_lightning.io.atomic import atomic_write
 from kd_lightning.io.console import wide
 from kd_lightning.io.markup import cell
 from kd_lightning.io.paths import check_writable, expand
+from kd_lightning.words import counted
 
 if TYPE_CHECKING:  # this module imports many libraries, which `--help` does not need
     from kd_lightning import reports
@@ -126,7 +127,7 @@ class Compare:
             console.print(tables.column_notes(comparison), style="dim")
         for line in [*problems, *(line for comparison in comparisons for line in comparison.warnings)]:
             console.print(f"warning: {line}", soft_wrap=True, highlight=False)
-        console.print(f"{tables.count_runs(len(runs))}: {self.out / 'report.html'}", soft_wrap=True, highlight=False)
+        console.print(f"{counted(len(runs), 'run')}: {self.out / 'report.html'}", soft_wrap=True, highlight=False)
         return self.out / "report.html"
 
     def _publish(self, runs: "reports.Runs", comparisons: "list[reports.Comparison]") -> list[str]:

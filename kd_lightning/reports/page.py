@@ -24,6 +24,7 @@ from kd_lightning.reports.disagreement import (
 from kd_lightning.reports.frame import teachers
 from kd_lightning.reports.run_results import RunResult
 from kd_lightning.reports.style import Style, as_uri, size_of, styles
+from kd_lightning.words import counted
 
 DOTS_CAPTION = "A bar is the mean of a group, and a mark is one seed"
 
@@ -59,7 +60,7 @@ def page(
     )
     sections = [_section(number, comparison, folder, images) for number, comparison in enumerate(comparisons, 1)]
     return environment.get_template("report.html").render(
-        title=f"{tables.count_runs(sum(len(c.runs) for c in comparisons))} on {', '.join(c.data for c in comparisons)}",
+        title=f"{counted(sum(len(c.runs) for c in comparisons), 'run')} on {', '.join(c.data for c in comparisons)}",
         problems=list(problems),
         sections=sections,
         made=time.strftime("%Y-%m-%d %H:%M"),
