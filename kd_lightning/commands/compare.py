@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
+from kd_lightning.commands.report_folder import WRITTEN, folder_for, foreign
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.atomic import atomic_write
 from kd_lightning.io.console import wide
@@ -14,8 +15,6 @@ from kd_lightning.words import counted
 
 if TYPE_CHECKING:  # this module imports many libraries, which `--help` does not need
     from kd_lightning import reports
-
-WRITTEN = ("report.html", "table.csv", "table.md", "wandb.json")
 
 
 class Compare:
@@ -28,7 +27,8 @@ class Compare:
     Args:
         runs: folders of runs, folders that contain runs at any depth, patterns (`runs/**`), or W&B projects
             (`wandb:entity/project`).
-        out: output folder. It may contain only an earlier report, which is overwritten.
+        out: output folder. It may contain only an earlier report. The earlier report is replaced if all of its runs are
+            compared again. Otherwise, the new report is written to a folder with a number, such as `report-2`.
         baseline: name of the group with which the other groups are compared. Default: the group of Supervised;
             if there are several, the group whose student network most groups of other methods have, then the group that
             was evaluated first; without Supervised, the first group.
@@ -78,10 +78,7 @@ class Compare:
 
             check_writable(path, name, kind="file")
             check_figure(path, name)
-        others = (
-            sorted(path.name for path in self.out.iterdir() if path.name not in WRITTEN) if self.out.exists() else []
-        )
-        if others:
+        if others := foreign(self.out):
             raise ConfigError(
                 f"out: {self.out} contains files that do not belong to a report ({others[0]}); give another folder"
             )
@@ -106,6 +103,10 @@ class Compare:
 
         comparisons, lines = reports.compare(runs, baseline=self.baseline, metric=self.metric, test=self.test)
         problems = [*fetch_problems, *runs.problems, *lines]
+        folder = folder_for(runs, self.out)
+        if folder != self.out:
+            problems.append(f"{self.out} contains a report of other runs, so this report is written to {folder}")
+            self.out = folder
         for name, path in self.figures.items():
             write = {"figure": summary_plot.write_summary, "effects": summary_plot.write_effects}[name]
             write(comparisons, path)

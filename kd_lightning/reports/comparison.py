@@ -14,6 +14,7 @@ from kd_lightning.reports.config import comparable_settings, differing_settings
 from kd_lightning.reports.frame import MOST_METRICS, frame, metrics_of, not_compared, without_excess
 from kd_lightning.reports.run_results import Runs
 from kd_lightning.reports.statistics import Test, against_baseline
+from kd_lightning.reports.varied import NOT_SHOWN, Varied, varied
 from kd_lightning.words import listed
 
 
@@ -57,9 +58,9 @@ class Comparison:
         return comparability(self.runs, self.baseline, test=self.test)
 
     @cached_property
-    def varied(self) -> effects.Varied:
+    def varied(self) -> Varied:
         """The settings that differ between groups of the same method: by name, a dict of the values by group."""
-        return effects.varied(self.runs)
+        return varied(self.runs)
 
     @property
     def axes(self) -> dict[str, list[Metric]]:
@@ -77,7 +78,7 @@ class Comparison:
         """Return the settings that differ between groups: by key, a dict of the values by group."""
         configs = {group: comparable_settings(self.runs.of(group)[0].config) for group in self.runs.groups}
         known = {group: config for group, config in configs.items() if config}
-        return {key: values for key, values in differing_settings(known).items() if key not in effects.NOT_SHOWN}
+        return {key: values for key, values in differing_settings(known).items() if key not in NOT_SHOWN}
 
     def best(self, metric: Metric) -> set[str]:
         """Return the groups with the best displayed mean.

@@ -53,6 +53,8 @@ class Runs:
 
     runs: list[RunResult]
     problems: list[str] = field(default_factory=list)
+    superseded: list[RunResult] = field(default_factory=list)
+    """Runs that are not compared, because a later run has the same config and seed."""
 
     def __iter__(self) -> Iterator[RunResult]:
         return iter(self.runs)

@@ -11,8 +11,9 @@ from kd_lightning.io.console import titled
 from kd_lightning.io.markup import markdown as escaped
 from kd_lightning.reports.axes import Metric
 from kd_lightning.reports.comparison import Comparison
-from kd_lightning.reports.effects import text_of, titles
+from kd_lightning.reports.effects import text_of
 from kd_lightning.reports.frame import teachers
+from kd_lightning.reports.varied import titles
 from kd_lightning.words import counted
 
 TESTS = {"t": "paired t-test", "wilcoxon": "Wilcoxon's signed-rank test"}
@@ -71,8 +72,11 @@ def summary(comparison: Comparison, metric: Metric | None = None) -> pd.DataFram
 
 def column_notes(comparison: Comparison) -> str:
     """Return an explanation of the columns of a summary."""
+    meaning = "Values are mean ± standard deviation over seeds."
+    if len(comparison.runs.groups) < 2:
+        return meaning
     return (
-        f"Values are mean ± standard deviation over seeds. Differences to {comparison.baseline} are computed between "
+        f"{meaning} Differences to {comparison.baseline} are computed between "
         "runs with the same seed, and have a 95 % t-interval (differences of percentages are in points). p is from the "
         f"{TESTS[comparison.test]}, corrected by Holm for the comparisons of one metric."
     )

@@ -289,3 +289,15 @@ def test_data_sets_of_one_name_are_named_by_their_classes(tmp_path: Path) -> Non
     assert compare(read_runs(tmp_path))[1] == [
         "runs of 2 data sets, compared separately: digits (8 classes) and digits (no labels)"
     ]
+
+
+def test_neighbours_shared_by_chance_are_said(tmp_path: Path) -> None:
+    for name in ("coss", "seed"):
+        run = write_run(tmp_path, name, 0)
+        change(run, "metrics", "val/neighbors", 0.925)
+        change(run, "data", "val", 12)
+    line = "val/neighbors: with 12 images, embeddings that are unrelated also reach about 0.91 (all runs)"
+    assert line in comparison(tmp_path).warnings
+    for folder in tmp_path.glob("digits/*/a"):
+        change(folder, "data", "val", 144)
+    assert not [line for line in comparison(tmp_path).warnings if "unrelated" in line]
