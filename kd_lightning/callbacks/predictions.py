@@ -16,6 +16,7 @@ from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.io.atomic import write_tensors
 from kd_lightning.io.console import wide
 from kd_lightning.io.paths import check_writable, expand, numbered
+from kd_lightning.words import counted
 
 MOST_PRINTED = 20
 """Number of images up to which one line per image is printed."""
@@ -122,7 +123,7 @@ class SavePredictions(Callback):
             if line := _accuracy(tensors["logits"], tensors["labels"]):
                 rank_zero_info(line)
         kind = "embeddings" if self.embeddings else "predictions"
-        rank_zero_info(f"{kind} of {count:,} images are written to {self.files[0]} and {self.files[1]}")
+        rank_zero_info(f"{kind} of {counted(count, 'image')} are written to {self.files[0]} and {self.files[1]}")
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> str:
@@ -131,4 +132,4 @@ def _accuracy(logits: Tensor, labels: Tensor) -> str:
     if not known.any():
         return ""
     accuracy = (logits[known].argmax(dim=1) == labels[known]).double().mean()
-    return f"accuracy {accuracy:.2%} on the {int(known.sum()):,} images with a label"
+    return f"accuracy {accuracy:.2%} on the {counted(int(known.sum()), 'image')} with a label"

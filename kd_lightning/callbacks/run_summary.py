@@ -9,6 +9,7 @@ from kd_lightning.data import ImageData
 from kd_lightning.io.console import titled, wide
 from kd_lightning.models import Network
 from kd_lightning.optim import base_rate
+from kd_lightning.words import counted
 
 _NEVER_WRAPPED = 10_000
 """Columns of the tables in a log file, where a wrapped or cut path cannot be copied."""
@@ -65,7 +66,7 @@ def _macs(network: Network, side: int) -> str:
 def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Table:
     table = Table(show_header=False)
     counts = [f"{len(images):,} {split}" for split, images in data.datasets.items()]
-    table.add_row("images", f"{data.name}: {', '.join(counts)}; {data.num_classes} classes")
+    table.add_row("images", f"{data.name}: {', '.join(counts)}; {counted(data.num_classes, 'class', 'classes')}")
     if data.held_out:
         table.add_row("held out", data.held_out)
     table.add_row("storage", ", ".join(f"{split} {images.origin}" for split, images in data.datasets.items()))
@@ -84,7 +85,9 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     table.add_row("length", f"{_length(trainer)}, precision {trainer.precision}")
     protocol = next((c for c in trainer.callbacks if isinstance(c, Protocol)), None)
     if protocol is not None:
-        validated = f"{len(data.datasets['val']):,} validation images" if "val" in data.datasets else "no validation"
+        validated = (
+            counted(len(data.datasets["val"]), "validation image") if "val" in data.datasets else "no validation"
+        )
         tested = "is tested once, at the end" if protocol.test and data.labeled else "is the result and is not tested"
         table.add_row("protocol", f"{validated}; the {protocol.select} epoch {tested}")
     table.add_row("folder", str(trainer.default_root_dir))
