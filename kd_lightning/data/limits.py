@@ -31,8 +31,8 @@ def check_limits(data: Any, trainer: Any, stage: str) -> None:
         count = data.training_batches() if name == "train" else _batches(data, split)
         if 0 < limit * count < 1:
             raise ConfigError(
-                f"trainer.limit_{name}_batches: {limit} of {counted(count, 'batch', 'batches')} is less than one batch; "
-                f"give at least {math.ceil(1e4 / count) / 1e4}, or a whole number of batches"
+                f"trainer.limit_{name}_batches: {limit} of {counted(count, 'batch', 'batches')} is less than one "
+                f"batch; give at least {math.ceil(1e4 / count) / 1e4}, or a whole number of batches"
             )
     if stage == "fit":
         _check_interval(data, trainer)
