@@ -11,6 +11,7 @@ from lightning.pytorch.plugins import Precision
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import SWALR
 
 from kd_lightning import optim
 from kd_lightning.distillation import StudentModule
@@ -118,8 +119,30 @@ def _check_optimizer_and_schedule(method: StudentModule, content: dict[str, Any]
     skipped = content["callbacks"].get("NonFiniteGuard", {}).get("skipped", 0)  # steps that changed nothing
     if content["global_step"] > skipped and not saved["state"] and states_per_weight(method):
         raise odd(path, "optimizer_states.state", "is empty")
+    if _check_averaging_schedule(method.trainer, built[0].optimizer, content, path):
+        return
     updates = content["global_step"] if counts_steps(built[0]) else content["epoch"] + 1
     check_schedule(built[0], content["lr_schedulers"][0], path, updates=updates, compare=compare, rates=rates)
+
+
+def _check_averaging_schedule(trainer: Trainer, optimizer: Optimizer, content: dict[str, Any], path: Path) -> bool:
+    """Check the schedule by which StochasticWeightAveraging has replaced that of the config.
+
+    Return False if it has replaced none. The callback reads its own state, and Lightning ignores the entry
+    lr_schedulers of such a checkpoint.
+    """
+    for callback in trainer.callbacks:
+        state = content["callbacks"].get(callback.state_key, {})
+        if isinstance(callback, StochasticWeightAveraging) and state.get("scheduler_state") is not None:
+            rate = callback._swa_lrs if isinstance(callback._swa_lrs, list) else float(callback._swa_lrs)
+            schedule = SWALR(optimizer, rate, callback._annealing_epochs, callback._annealing_strategy)
+            name = f"callbacks.{callback.state_key}.scheduler_state"
+            updates = max(trainer.max_epochs or 0, 0) + content["global_step"] + 4  # it begins to count at max_epochs
+            check_schedule(
+                schedule, state["scheduler_state"], path, updates=updates, compare=False, rates=False, name=name
+            )
+            return True
+    return False
 
 
 def _may_change_settings(callback: Callback) -> bool:

@@ -79,6 +79,15 @@ def test_every_method_at_every_moment(
     check(kind, moment, number, tmp_path_factory)
 
 
+SWA = ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.01"]
+SWA += ["--trainer.callbacks.swa_epoch_start=1"]
+
+
+@pytest.mark.e2e
+def test_a_callback_that_replaces_the_schedule(tmp_path_factory: pytest.TempPathFactory) -> None:
+    check(KINDS["Supervised"], "last step", signal.SIGTERM, tmp_path_factory, *SWA)
+
+
 PLATEAU = ["--model.optimizer=torch.optim.SGD", "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau"]
 PLATEAU += [f"--model.lr_scheduler.{setting}" for setting in ("monitor=val/ce", "patience=0", "threshold=0.9")]
 
