@@ -107,6 +107,12 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
         "--model.optimizer=timm.optim.lookahead.Lookahead",
         "model.optimizer: Lookahead cannot be built: AttributeError: 'list' object has no attribute",
     ),
+    ("--model.optimizer=timm.optim.Adafactor", "model.optimizer.lr: Adafactor has no learning rate by default"),
+    (
+        "--model.head_lr_scale=1e30 --model.student={name: cifar_resnet20.digits, pretrained: true}",
+        "model.head_lr_scale: it makes the learning rate 5e+28; all learning rates must be from 0 to 1e+06",
+    ),
+    ("--model.lr_batch_size=1 --model.optimizer.lr=1e5", "model.lr_batch_size: it makes the learning rate 1.28e+07"),
     (
         "--model.optimizer=SparseAdam",
         "model.optimizer: SparseAdam cannot take a step: RuntimeError: SparseAdam does not support dense gradients",
