@@ -98,7 +98,9 @@ def check_temperature(*, low: float = 1e-3, **fields: float) -> None:
     check_positive(**fields)
     for field, value in fields.items():
         if not low <= value <= _HOTTEST:
-            raise ConfigError(f"{field}: {value:g} is not from {low:g} to {_HOTTEST:g}; the loss would be 0 or infinite")
+            raise ConfigError(
+                f"{field}: {value:g} is not from {low:g} to {_HOTTEST:g}; the loss would be 0 or infinite"
+            )
 
 
 _HOTTEST = 1e4

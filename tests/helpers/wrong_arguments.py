@@ -105,7 +105,7 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ),
     (
         "--model.optimizer=timm.optim.lookahead.Lookahead",
-        "model.optimizer: Lookahead cannot be built: AttributeError: 'list' object has no attribute",
+        "model.optimizer: Lookahead cannot be used, because it needs another optimizer as its argument",
     ),
     ("--model.optimizer=timm.optim.Adafactor", "model.optimizer.lr: Adafactor has no learning rate by default"),
     (
@@ -200,6 +200,30 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--run.output_dir=~nosuchuser/x", "run.output_dir: ~nosuchuser/x names a user that does not exist"),
     (f"--run.output_dir=HERE/{LONG}", ("run.output_dir: ", f"cannot be created or written ({TOO_LONG})")),
     ("--run.output_dir=/proc/x", "run.output_dir: /proc/x cannot be created or written"),
+    ("--run.output_dir=s3://bucket/x", "run.output_dir: s3://bucket/x is an address, but only local files"),
+    ("--trainer.max_epochs=0", "trainer.max_epochs: 0 would train nothing"),
+    ("--trainer.max_steps=0", "trainer.max_steps: 0 would train nothing"),
+    ("--trainer.barebones=true", "trainer.barebones: true excludes the checkpoints and metrics of a run"),
+    ("--trainer.enable_checkpointing=false", "trainer.enable_checkpointing: a run always writes its checkpoints"),
+    ("--model.optimizer=timm.optim.Adahessian", "model.optimizer: Adahessian cannot be used, because it needs second"),
+    ("--model.temperature=1e-30", "temperature: 1e-30 is not from 0.001 to 10000"),
+    (
+        f"{SAVES}ModelCheckpoint, init_args: {{monitor: val/acc}}}}",
+        "ModelCheckpoint.mode: min is given, but val/acc is better if it is higher; set mode to max",
+    ),
+    (
+        f"{SAVES}EarlyStopping, init_args: {{monitor: train/kd, mode: max}}}}",
+        "EarlyStopping.mode: max is given, but train/kd is better if it is lower; set mode to min",
+    ),
+    (
+        "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau --model.lr_scheduler.monitor=val/acc",
+        "model.lr_scheduler.mode: min is given, but val/acc is better if it is higher; set mode to max",
+    ),
+    (f'{SAVES}ModelCheckpoint, init_args: {{filename: "{{epoch"}}}}', "filename: '{epoch' cannot be formatted"),
+    (
+        f'{SAVES}ModelCheckpoint, init_args: {{filename: "{{epochs}}"}}}}',
+        "ModelCheckpoint.filename: this run logs no value named 'epochs'; nearest: epoch",
+    ),
     ("--run.output_dir=HERE/taken", "taken/kd_lightning is a file and not a folder"),
     ("--run.output_dir=HERE/odd --run.id=a --ckpt_path=last", "a/config.yaml is a folder, but the run writes a file"),
     ("--run.output_dir=HERE/odd --run.id=b --ckpt_path=last", "b/state.json is a folder, but the run writes a file"),
@@ -212,7 +236,7 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--speed.compile=fast", "speed.compile: 'fast' is not a valid value; nearest: default"),
     ("--ckpt_path=", "ckpt_path: '' is not a path"),
     ("--ckpt_path=HERE", " is not a checkpoint, and "),
-    ("--ckpt_path=http://127.0.0.1:9/x.ckpt", "ckpt_path: http:/127.0.0.1:9/x.ckpt does not exist"),
+    ("--ckpt_path=http://127.0.0.1:9/x.ckpt", "ckpt_path: http://127.0.0.1:9/x.ckpt is an address"),
     (f"--ckpt_path={LONG}", f"cannot be read: {TOO_LONG}"),
     ("--weights_only=false", "weights_only: false would let a checkpoint run code"),
     ("stray", "stray is given without the name of a field; choices: --ckpt_path, --config"),
