@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ def check_writable(path: Path, field: str, *, kind: Literal["file", "folder"] = 
         ConfigError: if the path or a parent folder is another kind of file, if the path is too long, or if the disk is
             read-only or full.
     """
+    check_local(path, field)
     try:
         absolute = path.expanduser().absolute()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -66,6 +68,16 @@ def numbered(folder: Path) -> Iterator[Path]:
     yield folder
     for number in count(2):
         yield folder.with_name(f"{folder.name}-{number}")
+
+
+def check_local(path: str | os.PathLike[str], field: str) -> None:
+    """Raise an error for an address such as `s3://bucket/x`, which would otherwise be a folder named `s3:`.
+
+    Raises:
+        ConfigError: for such a path; the message names `field`.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
+        raise ConfigError(f"{field}: {path} is an address, but only local files are read and written; give a path")
 
 
 def check_name(name: str, field: str) -> None:
@@ -148,6 +160,7 @@ def resolve(path: str | os.PathLike[str], field: str) -> Path:
     if exists:
         check_regular(expanded, field)
         return expanded
+    check_local(path, field)
     if "$" in str(expanded):
         raise ConfigError(f"{field}: {path} names an environment variable that is not set; set it, or give a path")
     siblings = [p.name for p in expanded.parent.iterdir()] if expanded.parent.is_dir() else []
