@@ -1,6 +1,7 @@
 """SavePredictions: the files that `predict` and `embed` write."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,6 +68,8 @@ class SavePredictions(Callback):
         self.format, self.top_k, self.embeddings = format, top_k, embeddings
         self.run = Path()
         """Folder of the run, which the command line sets."""
+        self.training_folder: Path | None = None
+        """Folder with the training images of the run, if other images than its test images are read."""
         self.parts: list[Prediction] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -114,14 +117,29 @@ class SavePredictions(Callback):
         write_tensors(self.files[1], tensors, {"paths": kept, "class_names": data.class_names, "split": split})
         prediction_table.write(table, self.files[0])
         count = len(tensors["indices"])
+        images_word = "image" if count == 1 else "images"
         if not self.embeddings:
             if count <= MOST_PRINTED:
                 for line in prediction_table.lines(table):
                     wide().print(line, soft_wrap=True, highlight=False)
             if line := _accuracy(tensors["logits"], tensors["labels"]):
-                rank_zero_info(line)
+                rank_zero_info(line + self._trained_on(paths))
         kind = "embeddings" if self.embeddings else "predictions"
-        rank_zero_info(f"{kind} of {count:,} images are written to {self.files[0]} and {self.files[1]}")
+        rank_zero_info(f"{kind} of {count:,} {images_word} are written to {self.files[0]} and {self.files[1]}")
+
+    def _trained_on(self, paths: list[str]) -> str:
+        """Return the end of a line: whether the images may be training images of the run; '' if they are not."""
+        if self.training_folder is None:
+            return ""
+        real = {folder: Path(folder).resolve() for folder in {os.path.dirname(path) for path in paths}}
+        known = {folder for folder, place in real.items() if place.is_relative_to(self.training_folder)}
+        count = sum(os.path.dirname(path) in known for path in paths)
+        if not count:
+            return ""
+        return (
+            f"; {count:,} of the {len(paths):,} images are in {self.training_folder}, from which the run was trained, "
+            "so this is not the accuracy on new images; without --data.path, predict reads only the test images"
+        )
 
 
 def _new_folder(folder: Path) -> Path:
@@ -138,5 +156,6 @@ def _accuracy(logits: Tensor, labels: Tensor) -> str:
     known = labels >= 0
     if not known.any():
         return ""
+    count = int(known.sum())
     accuracy = (logits[known].argmax(dim=1) == labels[known]).double().mean()
-    return f"accuracy {accuracy:.2%} on the {int(known.sum()):,} images with a label"
+    return f"accuracy {accuracy:.2%} on the {count:,} {'image' if count == 1 else 'images'} with a label"

@@ -117,7 +117,14 @@ def but_others(others: Sequence[str]) -> str:
 def say_skipped(folder: Path, others: Sequence[str]) -> None:
     """Print one line with the number of other files in a folder with images; nothing if there are none."""
     if others:
-        rank_zero_info(f"{folder}: {len(others):,} files that are not images are skipped: {others_counted(others)}")
+        one = len(others) == 1
+        words = (
+            "1 file is skipped that cannot be read as an image"
+            if one
+            else "files are skipped that cannot be read as images"
+        )
+        count = "" if one else f"{len(others):,} "
+        rank_zero_info(f"{folder}: {count}{words}: {others_counted(others)}")
 
 
 def _kind_of(path: str) -> str:

@@ -122,5 +122,4 @@ def test_images_of_any_folder(tmp_path: Path) -> None:
         assert images is None
         assert "--data.path=a" in args
     args, _ = with_run(["predict", str(folder / "student.safetensors")])
-    student = f"--model.student.checkpoint={folder / 'student.safetensors'}"
-    assert args[-3:] == ["--ckpt_path=null", student, "--model.student.pretrained=false"]
+    assert args == ["predict", config, *one, f"--ckpt_path={folder / 'student.safetensors'}"]
