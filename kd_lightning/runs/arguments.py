@@ -66,6 +66,8 @@ def with_run(args: list[str]) -> Arguments:
         return Arguments([name, *rest, *more])
     if line := found.line():
         rank_zero_info(line)
+    elif found.file.suffix == ".safetensors" and command in READS_IMAGES:
+        rank_zero_info(f"ckpt_path: {found.file} is used, as given")
     config = []
     if command in READS_IMAGES and is_alone(found.file) and (run is None or not checkpoints) and not configs:
         config = _alone(found.file, rest)

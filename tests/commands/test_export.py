@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import timm
 import torch
+import yaml
 from helpers import processes
 from helpers.exported_runs import PIXELS, finished, refusal
+from PIL import Image
 from safetensors import safe_open
 
 from kd_lightning.cli import main
