@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 from helpers.factories import whole
-from helpers.pages import ROOT
 
 from kd_lightning.analysis import LoadedRun, load_run, missing_runs, newest_run
 from kd_lightning.cli import main
