@@ -226,7 +226,7 @@ def test_a_run_whose_images_are_gone(tmp_path: Path, capfd: pytest.CaptureFixtur
     printed = capfd.readouterr().out
     assert "random_pixels: each file is compared on random pixels instead of images of the run" in printed
     assert "images of random pixels" in printed
-    int8 = refusal([*args, "--format+=onnx", "--int8", "--random_pixels"], capfd)
+    int8 = refusal([str(there), "--format=onnx", "--int8", "--random_pixels"], capfd)
     assert "int8: it needs images, so it cannot be combined with random_pixels" in int8
     assert "data_path: it needs images" in refusal([*args, "--random_pixels", f"--data_path={photos}"], capfd)
 
