@@ -320,6 +320,17 @@ def configure(method: LightningModule) -> dict[str, Any]:
     return {"optimizer": optimizer, "lr_scheduler": step}
 
 
+def update_plateau(trainer: Trainer) -> None:
+    """Update the schedules that read a logged value, at the end of an epoch and instead of Lightning.
+
+    An epoch that a limit has ended early is not counted.
+    """
+    loop = trainer.fit_loop
+    if loop.epoch_loop._num_ready_batches_reached():
+        loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+        loop._restarting = True  # until the end of this epoch; Lightning then omits its own update
+
+
 def counts_steps(schedule: Any) -> bool:
     """Return whether a schedule, or one of the schedules that it consists of, is updated after each optimizer step."""
     parts = getattr(schedule, "_schedulers", [])

@@ -15,7 +15,8 @@ from kd_lightning.distillation import Prediction
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.io.atomic import write_tensors
 from kd_lightning.io.console import wide
-from kd_lightning.io.paths import check_writable, expand
+from kd_lightning.io.paths import check_writable, expand, numbered
+from kd_lightning.words import counted
 
 MOST_PRINTED = 20
 """Number of images up to which one line per image is printed."""
@@ -81,7 +82,8 @@ class SavePredictions(Callback):
         field, file = "predictions.path", self.path
         if file is None:
             name = getattr(trainer.datamodule, "name_of_predictions", "images")
-            folder = _new_folder(self.run / kind / name) if self.output is None else self.output
+            new = (folder for folder in numbered(self.run / kind / name) if not folder.exists())
+            folder = next(new) if self.output is None else self.output
             field, file = "predictions.output", folder / f"{kind}.safetensors"
         self.files = [file.with_suffix(f".{self.format}"), file]
         for file in self.files:
@@ -121,16 +123,7 @@ class SavePredictions(Callback):
             if line := _accuracy(tensors["logits"], tensors["labels"]):
                 rank_zero_info(line)
         kind = "embeddings" if self.embeddings else "predictions"
-        rank_zero_info(f"{kind} of {count:,} images are written to {self.files[0]} and {self.files[1]}")
-
-
-def _new_folder(folder: Path) -> Path:
-    """Return the folder, or the folder with the first number of 2 or more at its end that does not exist."""
-    number, free = 1, folder
-    while free.exists():
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free
+        rank_zero_info(f"{kind} of {counted(count, 'image')} are written to {self.files[0]} and {self.files[1]}")
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> str:
@@ -139,4 +132,4 @@ def _accuracy(logits: Tensor, labels: Tensor) -> str:
     if not known.any():
         return ""
     accuracy = (logits[known].argmax(dim=1) == labels[known]).double().mean()
-    return f"accuracy {accuracy:.2%} on the {int(known.sum()):,} images with a label"
+    return f"accuracy {accuracy:.2%} on the {counted(int(known.sum()), 'image')} with a label"

@@ -102,7 +102,8 @@ class PreemptionHandler(Checkpoint):  # Lightning calls Checkpoint callbacks las
 
     def _end(self, trainer: Trainer) -> None:
         last, number = LastCheckpoint.of(trainer), max(distributed.everyones(self.told or 0))
-        where = f"in epoch {trainer.current_epoch}, after step {trainer.global_step - 1}"
+        steps = trainer.global_step
+        where = f"in epoch {trainer.current_epoch}, after {steps} step{'s' * (steps != 1)}"
         saved = last.path if last and last.path.exists() else None
         resume_hint = (
             f"--ckpt_path last with --run.id {saved.parent.name} resumes from {saved}"

@@ -62,6 +62,15 @@ class RunHooks(FineTuning):
         self.start_epoch()
 
     @once_per_run
+    def on_train_epoch_end(self) -> None:
+        """Update a schedule that reads a logged value (ReduceLROnPlateau) before the checkpoints are saved.
+
+        Lightning updates it after the checkpoints, and not at all in the first epoch of a resumed run. A resumed run
+        would therefore lack one update.
+        """
+        optim.update_plateau(self.trainer)
+
+    @once_per_run
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the random generators from the data's seed, the epoch, the index of the batch and the rank.
 

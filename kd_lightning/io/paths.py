@@ -6,6 +6,8 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -59,6 +61,13 @@ def check_writable(path: Path, field: str, *, kind: Literal["file", "folder"] = 
 
 _PROBE = 1 << 16
 """Number of bytes that must be free."""
+
+
+def numbered(folder: Path) -> Iterator[Path]:
+    """Yield a folder, and then folders with a number of 2 or more at the end of its name, such as `report-2`."""
+    yield folder
+    for number in count(2):
+        yield folder.with_name(f"{folder.name}-{number}")
 
 
 def check_local(path: str | os.PathLike[str], field: str) -> None:

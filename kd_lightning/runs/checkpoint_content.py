@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateFinder, StochasticWeightAveraging
+from lightning.pytorch.callbacks import BaseFinetuning, Callback, LearningRateFinder, StochasticWeightAveraging
 from lightning.pytorch.plugins import Precision
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import SWALR
 
 from kd_lightning import optim
 from kd_lightning.distillation import StudentModule
@@ -19,8 +20,8 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.optim import counts_steps
 from kd_lightning.runs.optimizer_state import check_optimizer
 from kd_lightning.runs.place import states_per_weight
-from kd_lightning.runs.schedule_state import check_schedule, settings_in_groups
-from kd_lightning.runs.state_form import WEIGHTS_ONLY, check_form, differs, is_number, odd
+from kd_lightning.runs.schedule_state import check_rates, check_schedule, rates_after, settings_in_groups
+from kd_lightning.runs.state_form import WEIGHTS_ONLY, check_form, differs, is_number, odd, same
 
 _VERSION = re.compile(r"[2-9]\d*(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+\w+(\.\w+)*)?", re.ASCII)
 
@@ -72,6 +73,10 @@ def check_resumable(method: StudentModule, content: dict[str, Any], path: Path) 
     with unchanged(method):
         method.on_load_checkpoint({**content, "state_dict": dict(content["state_dict"])})
     trainer = method.trainer
+    own = method.student.facts()
+    for name in ("name", "mean", "std", "size"):
+        if name in content.get("network", {}) and not same(own[name], content["network"][name]):
+            raise differs(path, f"network.{name}", content["network"][name], own[name])
     check_form(trainer.fit_loop.state_dict(), content["loops"].get("fit_loop"), "loops.fit_loop", path)
     _check_progress(trainer, content, path)
     if len(content["lr_schedulers"]) != 1:
@@ -91,6 +96,9 @@ def _check_progress(trainer: Trainer, content: dict[str, Any], path: Path) -> No
     if counted and counted != content["global_step"]:  # a method that steps its optimizer itself does not count here
         raise odd(path, "global_step", f"is {content['global_step']}, but the loop has done {counted} steps")
     epochs = loop["epoch_progress"]["current"]["processed"]
+    if epochs - content["epoch"] not in (0, 1):
+        problem = f"is {epochs}, but the entry epoch is {content['epoch']}"
+        raise odd(path, "loops.fit_loop.epoch_progress.current.processed", problem)
     done = {"max_epochs": epochs, "max_steps": content["global_step"]}
     for name, count in done.items():
         most = getattr(trainer, name)
@@ -105,10 +113,15 @@ def _check_optimizer_and_schedule(method: StudentModule, content: dict[str, Any]
     callbacks = method.trainer.callbacks
     compare = not any(_may_change_settings(callback) for callback in callbacks)
     rates = not (method.lr_batch_size or any(isinstance(each, LearningRateFinder) for each in callbacks))
+    fixed = compare and rates and not any(isinstance(each, BaseFinetuning) for each in callbacks)
     built: list[LRScheduler] = []
+    given = content["lr_schedulers"][0]
+    expected: list[float] = []
 
     def finish(optimizer: Optimizer) -> set[str]:
         optim.scale_rates(optimizer, 1)
+        if fixed:
+            expected.extend(rates_after(method.lr_scheduler, optimizer, given))
         built.append(method.lr_scheduler(optimizer))
         return settings_in_groups(built[0], rates=rates)
 
@@ -118,8 +131,32 @@ def _check_optimizer_and_schedule(method: StudentModule, content: dict[str, Any]
     skipped = content["callbacks"].get("NonFiniteGuard", {}).get("skipped", 0)  # steps that changed nothing
     if content["global_step"] > skipped and not saved["state"] and states_per_weight(method):
         raise odd(path, "optimizer_states.state", "is empty")
+    if _check_averaging_schedule(method.trainer, built[0].optimizer, content, path):
+        return
     updates = content["global_step"] if counts_steps(built[0]) else content["epoch"] + 1
-    check_schedule(built[0], content["lr_schedulers"][0], path, updates=updates, compare=compare, rates=rates)
+    check_schedule(built[0], given, path, updates=updates, compare=compare, rates=rates)
+    if fixed:
+        check_rates(built[0], given, saved["param_groups"], expected, path)
+
+
+def _check_averaging_schedule(trainer: Trainer, optimizer: Optimizer, content: dict[str, Any], path: Path) -> bool:
+    """Check the schedule by which StochasticWeightAveraging has replaced that of the config.
+
+    Return False if it has replaced none. The callback reads its own state, and Lightning ignores the entry
+    lr_schedulers of such a checkpoint.
+    """
+    for callback in trainer.callbacks:
+        state = content["callbacks"].get(callback.state_key, {})
+        if isinstance(callback, StochasticWeightAveraging) and state.get("scheduler_state") is not None:
+            rate = callback._swa_lrs if isinstance(callback._swa_lrs, list) else float(callback._swa_lrs)
+            schedule = SWALR(optimizer, rate, callback._annealing_epochs, callback._annealing_strategy)
+            name = f"callbacks.{callback.state_key}.scheduler_state"
+            updates = max(trainer.max_epochs or 0, 0) + content["global_step"] + 4  # it begins to count at max_epochs
+            check_schedule(
+                schedule, state["scheduler_state"], path, updates=updates, compare=False, rates=False, name=name
+            )
+            return True
+    return False
 
 
 def _may_change_settings(callback: Callback) -> bool:

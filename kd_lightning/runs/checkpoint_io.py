@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from torch import Tensor
 
 from kd_lightning.errors import ConfigError, RunError, one_line
 from kd_lightning.io.atomic import atomic_write
@@ -47,7 +48,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         checkpoint = super().load_checkpoint(path, map_location=map_location, weights_only=True)
         check_schema(checkpoint, Path(path), "ckpt_path")
+        if "optimizer_states" in checkpoint:  # the optimizer uses these tensors as they are, and changes them in place
+            checkpoint["optimizer_states"] = _separate(checkpoint["optimizer_states"])
         return checkpoint
+
+
+def _separate(value: Any) -> Any:
+    """Return a copy whose tensors share no memory with each other, nor elements of a tensor among themselves."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: _separate(each) for key, each in value.items()}
+    return type(value)(map(_separate, value)) if type(value) in (list, tuple) else value
 
 
 def check_checkpoint(given: str, *, fits: bool = False, student: bool = False) -> str:

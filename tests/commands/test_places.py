@@ -29,7 +29,8 @@ from kd_lightning.io.paths import check_writable
 
 
 def predict(path: str) -> None:
-    SavePredictions(path=path).setup(SimpleNamespace(world_size=1), None, "predict")
+    method = SimpleNamespace(trains_classifier=True)
+    SavePredictions(path=path).setup(SimpleNamespace(world_size=1, datamodule=None), method, "predict")
 
 
 def repeat(path: str) -> None:
@@ -73,8 +74,9 @@ def test_a_place_that_cannot_be_written(
     (tmp_path / f"circle{ending}").symlink_to(f"circle{ending}")
     os.mkfifo(tmp_path / f"pipe{ending}")
 
-    def resolved(path: str, arguments: list[str]) -> Config:
-        return Config(path, {**KD, "run": {"output_dir": arguments[0], "project": "p", "name": "a"}})
+    def resolved(requests: list[tuple[str, dict]], arguments: list[str]) -> list[Config]:
+        config = {**KD, "run": {"output_dir": arguments[0], "project": "p", "name": "a"}}
+        return [Config(path, config, settings) for path, settings in requests]
 
     monkeypatch.setattr("kd_lightning.commands.repeat.command.resolve", resolved)
     if place == "a full disk":

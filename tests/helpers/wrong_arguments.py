@@ -64,10 +64,10 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--trainer.accelerator=tpu", lambda: trainers(accelerator="tpu")),
     ("--trainer.accelerator=", "trainer: "),
     ("--trainer.strategy=fsdp", "trainer.strategy: fsdp cannot be used, because it splits networks"),
-    ("--trainer.strategy=ddp_spawn", "trainer.strategy: ddp_spawn cannot be used, because its processes are copies"),
+    ("--trainer.strategy=ddp_spawn", "trainer.strategy: ddp_spawn cannot be used, because it trains in copies of"),
     (
         "--trainer.strategy=ddp_notebook",
-        "trainer.strategy: ddp_notebook cannot be used, because its processes are",
+        "trainer.strategy: ddp_notebook cannot be used, because it trains in copies",
     ),
     ("--trainer.strategy=dp", "trainer.strategy: 'dp' is not a valid value; nearest: ddp"),
     ("--trainer.precision=", "trainer.precision: '(empty)' is not a valid value; choices: 16, 16-mixed"),

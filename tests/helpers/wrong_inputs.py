@@ -39,7 +39,7 @@ OTHERS: list[tuple[str, str]] = [
     ("test --config HERE/kd.yaml", "ckpt_path: test needs a trained student"),
     ("predict --config HERE/kd.yaml --ckpt_path=HERE/plain.txt", "plain.txt cannot be read"),
     ("fit", "data, model are required and not given; give a config (--config configs/quickstart.yaml), or choose from"),
-    ("test", "data, model are required and not given; give the config and the checkpoint of a run (--config RUN/"),
+    ("test", "data, model are required and not given; give the folder of a run, as in `test RUN`"),
     ("show-batch", "data, model are required and not given; give a config (--config configs/quickstart.yaml)"),
     ("--config HERE/kd.yaml", "no command is given; begin with one of fit, validate, test, predict, for example: fit"),
     ("fit HERE/kd.yaml", "kd.yaml is given without the name of a field; give a config as --config HERE/kd.yaml"),

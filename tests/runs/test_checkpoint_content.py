@@ -62,6 +62,10 @@ ODD: list[tuple[str, Callable[[Content], Any], str]] = [
     ("an empty optimizer", lambda c: _optimizer(c, state={}), "entry optimizer_states.state is empty"),
     ("the place of another loader", lambda c: c | {"Digits": [3]}, "entry Digits has another form"),
     ("facts as a list", lambda c: c | {"network": [1]}, "entry network has another form"),
+    *((f"another {name}", lambda c, name=name, value=value: c | {"network": c["network"] | {name: value}},
+       f"entry network.{name} is {value!r}, but this config gives ")
+      for name, value in (("name", "cifar_vgg8"), ("mean", [0.1, 0.2, 0.3]), ("std", [9.0, 9.0, 9.0]), ("size", 99))),
+    ("no epochs", lambda c: _no_epochs(c), "epoch_progress.current.processed is 0, but the entry epoch is 2"),
     ("a variance below 0", lambda c: _variance(c, -1.0), "negative variances"),
     ("a variance that is NaN", lambda c: _variance(c, float("nan")), "numbers that are not finite"),
     ("weights that are NaN", lambda c: _nan(c), "numbers that are not finite, in 1 of"),
@@ -79,6 +83,11 @@ def _only(content: Content, *names: str) -> Content:
 
 def _progress(content: Content, value: str) -> Content:
     content["loops"]["fit_loop"]["epoch_progress"]["total"]["ready"] = value
+    return content
+
+
+def _no_epochs(content: Content) -> Content:
+    content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] = 0
     return content
 
 
@@ -187,5 +196,6 @@ def test_a_run_that_would_end_before_its_checkpoint_does_not_begin(finished_run:
 
 def test_a_checkpoint_of_another_method_begins_no_run(finished_run: Path, tmp_path: Path, capfd) -> None:
     for method in ("CoSS", "SEED"):
-        line = refusal("fit", finished_run, finished_run / "last.ckpt", tmp_path, capfd, f"--model={method}")
+        args = [f"--model={method}", "--protocol.select=last"]
+        line = refusal("fit", finished_run, finished_run / "last.ckpt", tmp_path, capfd, *args)
         assert f"the checkpoint does not fit {method}" in line

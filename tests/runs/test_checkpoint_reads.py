@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from kd_lightning.cli import main
+from kd_lightning.io.schema import SCHEMA
 from kd_lightning.runs import checkpoint_io
-from kd_lightning.runs.checkpoint_io import read_once
+from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO, read_once
 
 
 @pytest.fixture
@@ -55,3 +56,15 @@ def test_a_file_that_has_changed_is_read_again(tmp_path: Path, reads: list[str])
     assert len(reads) == 2
     assert len(checkpoint_io._READ) == 1
     checkpoint_io.forget()
+
+
+def test_the_tensors_of_an_optimizer_share_no_memory(tmp_path: Path) -> None:
+    """An optimizer changes them in place."""
+    row, whole = torch.zeros(1).expand(3), torch.ones(4)
+    state = {"state": {0: {"buffer": row}, 1: {"buffer": whole}, 2: {"buffer": whole[:2]}}, "param_groups": []}
+    path = tmp_path / "last.ckpt"
+    torch.save({"optimizer_states": [state], "schema": SCHEMA, "pytorch-lightning_version": "2.6.0"}, path)
+    loaded = AtomicCheckpointIO().load_checkpoint(path)["optimizer_states"][0]["state"]
+    for number, expected in ((0, [1.0, 0.0, 0.0]), (1, [2.0, 1.0, 1.0, 1.0]), (2, [2.0, 1.0])):
+        loaded[number]["buffer"][0] += 1
+        assert loaded[number]["buffer"].tolist() == expected

@@ -79,6 +79,28 @@ def test_every_method_at_every_moment(
     check(kind, moment, number, tmp_path_factory)
 
 
+SWA = ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.01"]
+SWA += ["--trainer.callbacks.swa_epoch_start=1"]
+
+
+@pytest.mark.e2e
+def test_a_callback_that_replaces_the_schedule(tmp_path_factory: pytest.TempPathFactory) -> None:
+    check(KINDS["Supervised"], "last step", signal.SIGTERM, tmp_path_factory, *SWA)
+
+
+PLATEAU = ["--model.optimizer=torch.optim.SGD", "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau"]
+PLATEAU += [f"--model.lr_scheduler.{setting}" for setting in ("monitor=val/ce", "patience=0", "threshold=0.9")]
+
+
+@pytest.mark.parametrize("moment", ["last step", pytest.param("middle step", marks=pytest.mark.e2e)])
+def test_a_schedule_that_reads_a_logged_value(moment: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    check(KINDS["Supervised"], moment, signal.SIGTERM, tmp_path_factory, *PLATEAU)
+    (whole,) = (tmp_path_factory.getbasetemp() / "whole").glob("Supervised*ReduceLROnPlateau*")
+    (schedule,) = torch.load(processes.place(whole, "whole") / "last.ckpt", weights_only=True)["lr_schedulers"]
+    assert schedule["last_epoch"] == 3
+    assert schedule["_last_lr"][0] < 0.05, "the learning rate never fell, so that nothing was tested"
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize(
     "more",

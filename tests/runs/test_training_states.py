@@ -20,7 +20,7 @@ from torch.optim.swa_utils import SWALR
 from kd_lightning.errors import ConfigError
 from kd_lightning.optim import Length, RunSchedule, WarmupCosine, WarmupMultiStep
 from kd_lightning.runs.optimizer_state import check_optimizer
-from kd_lightning.runs.schedule_state import check_schedule, settings_in_groups
+from kd_lightning.runs.schedule_state import check_rates, check_schedule, rates_after, settings_in_groups
 
 PATH = Path("run/last.ckpt")
 State = dict[str, Any]
@@ -255,7 +255,10 @@ def test_every_state_that_a_schedule_saves_is_accepted(schedule: Callable, make:
     for steps in (0, 1, 3, 7):
         optimizer = build(make)([*network().parameters()])
         state = stored(updated(schedule, optimizer, steps).state_dict())
-        now = schedule(build(make)([*network().parameters()]))
+        new = build(make)([*network().parameters()])
+        expected = rates_after(schedule, new, state)
+        now = schedule(new)
+        check_rates(now, state, stored(optimizer.state_dict())["param_groups"], expected, PATH)
         check_schedule(now, state, PATH, updates=steps, compare=True, rates=True)
         check(make, stored(optimizer.state_dict()), schedule)
 
@@ -275,6 +278,7 @@ ODD_SCHEDULES: list[tuple[str, Callable, Callable[[State], Any], str]] = [
     ("base_lrs", COSINE, _put("base_lrs", value=[5.0]), "base_lrs is [5.0], but this config gives [0.01]"),
     ("two base_lrs", COSINE, _put("base_lrs", value=[0.01] * 2), "base_lrs is [0.01, 0.01], but this config gives"),
     ("T_max", COSINE, _put("T_max", value=500), "lr_schedulers.T_max is 500, but this config gives 5"),
+    ("a schedule that is being built", COSINE, _put("_is_initial", value=True), "lr_schedulers._is_initial is True"),
     ("a rate that is NaN", COSINE, _put("_last_lr", value=[math.nan]), "lr_schedulers._last_lr is nan"),
     ("a function", COSINE, _put("get_lr", value=5), "lr_schedulers.get_lr does not belong to it"),
     ("another optimizer", COSINE, _put("optimizer", value=5), "lr_schedulers.optimizer does not belong"),
@@ -302,6 +306,18 @@ def test_odd_states_of_schedules(what: str, make: Callable, change: Callable[[St
     with pytest.raises(ConfigError, match=r"^ckpt_path: [^\n]*$") as raised:
         check_schedule(now, change(state), PATH, updates=4, compare=True, rates=True)
     assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES[2:], ids=ident)  # the first two take their rates from the config
+def test_a_learning_rate_that_the_schedule_has_not_set_is_refused(schedule: Callable) -> None:
+    optimizer = build(SGD)([*network().parameters()])
+    state = stored(updated(schedule, optimizer, 3).state_dict())
+    new = build(SGD)([*network().parameters()])
+    expected, now = rates_after(schedule, new, state), schedule(new)
+    groups = _put(*GROUP, "lr", value=5.0)(stored(optimizer.state_dict()))["param_groups"]
+    for changed in (state, _put("_last_lr", value=[5.0])(copy.deepcopy(state))):
+        with pytest.raises(ConfigError, match=r"param_groups\.lr is 5, but the schedule "):
+            check_rates(now, changed, groups, expected, PATH)
 
 
 def test_a_rate_of_one_cycle_is_that_of_the_config() -> None:

@@ -264,6 +264,7 @@ ALLOWED = {
     ): "the official files are pickles: _ArrayUnpickler finds numpy's arrays and nothing else",
     ("distributed.py", "all_gather_object"): "between the processes of one run, which are one program",
     ("config/classes.py", "import_module"): "of a class that jsonargparse has imported already, for an error's line",
+    ("config/own_classes.py", "import_module"): "of a user's file that jsonargparse failed to import, for its error",
     ("cli/registry.py", "import_module"): "of the registry's own class paths",
     ("__init__.py", "import_module"): "of the package's own public names",
 }
