@@ -120,8 +120,6 @@ def _unknown_class(message: str, field: str, options: set[str]) -> str:
         base = "Distiller"
     if base == "ReduceLROnPlateau":  # the last of the types that a schedule may have
         base = "LRScheduler"
-    if field.endswith("optimizer.lr"):
-        return f"{field}: {name} is not a number"
     problem = f"{name} is not a subclass of {base}" if base else f"there is no class {name!r}"
     return f"{field}: {problem}{nearest(name.split('.')[-1], choices)}"
 

@@ -87,11 +87,7 @@ def _of_class(inner: str, field: str) -> str:
         name, arguments = kinds[0].rpartition(".")[2], ", ".join(sorted(arguments_of(kinds[0])))
         return f"{field}: {given or no_path} is not a mapping of the arguments of {name}; choices: {arguments}"
     if kinds and no_path and all("." in kind for kind in kinds):  # no built-in type is accepted as well
-        return (
-            f"{field}: {no_path} is not a number"
-            if "torch.Tensor" in kinds
-            else f"{field}: there is no class {no_path!r}"
-        )
+        return f"{field}: there is no class {no_path!r}"
     return ""
 
 
