@@ -20,8 +20,6 @@ PER_STEP = (OneCycleLR, CyclicLR)
 """Schedules of torch that count optimizer steps; all others count epochs."""
 LARGEST = 1e6
 """Largest learning rate and weight decay that are accepted."""
-
-
 _RANGES = {
     **dict.fromkeys(("lr", "weight_decay"), (LARGEST, f"from 0 to {LARGEST:g}")),
     "momentum": (math.nextafter(1, 0), "at least 0 and below 1"),
@@ -373,8 +371,7 @@ def _check_groups(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         if group.get("lr") is None:
             raise ConfigError(
-                f"model.optimizer.lr: {type(optimizer).__name__} has no learning rate by default, but the schedule "
-                "needs one; set a number"
+                f"model.optimizer.lr: {type(optimizer).__name__} has no learning rate by default; set a number"
             )
         for name, (most, expected) in _RANGES.items():
             if not 0 <= float(group.get(name) or 0) <= most:
@@ -390,7 +387,7 @@ def _check_scaled(optimizer: Optimizer) -> None:
         if rate > LARGEST:
             field = "model.lr_batch_size" if rate / scale > LARGEST else "model.head_lr_scale"
             raise ConfigError(
-                f"{field}: it makes the learning rate {rate:g}; all learning rates must be from 0 to {LARGEST:g}"
+                f"{field}: it makes the learning rate {rate:g}; all learning rates must be {_RANGES['lr'][1]}"
             )
 
 
