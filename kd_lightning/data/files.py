@@ -119,10 +119,11 @@ def but_others(others: Sequence[str]) -> str:
 def say_skipped(folder: Path, others: Sequence[str]) -> None:
     """Print one line with the number of other files in a folder with images; nothing if there are none."""
     if others:
-        skipped = (
-            "1 file that is not an image is" if len(others) == 1 else f"{len(others):,} files that are not images are"
+        one = len(others) == 1
+        skipped = "1 file is skipped that" if one else f"{len(others):,} files are skipped that"
+        rank_zero_info(
+            f"{folder}: {skipped} cannot be read as {'an image' if one else 'images'}: {others_counted(others)}"
         )
-        rank_zero_info(f"{folder}: {skipped} skipped: {others_counted(others)}")
 
 
 def _kind_of(path: str) -> str:
