@@ -20,8 +20,6 @@ PER_STEP = (OneCycleLR, CyclicLR)
 """Schedules of torch that count optimizer steps; all others count epochs."""
 LARGEST = 1e6
 """Largest learning rate and weight decay that are accepted."""
-
-
 _RANGES = {
     **dict.fromkeys(("lr", "weight_decay"), (LARGEST, f"from 0 to {LARGEST:g}")),
     "momentum": (math.nextafter(1, 0), "at least 0 and below 1"),
@@ -372,10 +370,8 @@ def _check_groups(optimizer: Optimizer) -> None:
     """Raise an error for arguments that torch accepts, but with which the weights cannot be trained."""
     for group in optimizer.param_groups:
         if group.get("lr") is None:
-            raise ConfigError(
-                f"model.optimizer.lr: {type(optimizer).__name__} has no learning rate by default, but the schedule "
-                "needs one; set a number"
-            )
+            name = type(optimizer).__name__
+            raise ConfigError(f"model.optimizer.lr: {name} has no learning rate by default; set a number")
         for name, (most, expected) in _RANGES.items():
             if not 0 <= float(group.get(name) or 0) <= most:
                 raise ConfigError(f"model.optimizer.{name}: {float(group[name]):g} is given; it must be {expected}")
@@ -386,12 +382,10 @@ def _check_groups(optimizer: Optimizer) -> None:
 def _check_scaled(optimizer: Optimizer) -> None:
     """Raise an error if `model.head_lr_scale` or `model.lr_batch_size` makes a learning rate too large."""
     for group in optimizer.param_groups:
-        rate, scale = float(group["lr"]), group.get("lr_scale", 1)
-        if rate > LARGEST:
-            field = "model.lr_batch_size" if rate / scale > LARGEST else "model.head_lr_scale"
-            raise ConfigError(
-                f"{field}: it makes the learning rate {rate:g}; all learning rates must be from 0 to {LARGEST:g}"
-            )
+        if (rate := float(group["lr"])) > LARGEST:
+            field = "model.lr_batch_size" if rate / group.get("lr_scale", 1) > LARGEST else "model.head_lr_scale"
+            most = f"all learning rates must be {_RANGES['lr'][1]}"
+            raise ConfigError(f"{field}: it makes the learning rate {rate:g}; {most}")
 
 
 def _interval(trainer: Trainer, monitor: str) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Trainer
 
+import kd_lightning
 from kd_lightning.callbacks import Progress
 from kd_lightning.callbacks.log_interval import LogInterval
 from kd_lightning.cli.main import main
@@ -50,6 +51,8 @@ def test_each_notice_is_shown_once_per_command(capsys: pytest.CaptureFixture) ->
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             assert [bool(warnings.formatwarning("odd", UserWarning, "a.py", 1)) for _ in range(2)] == [True, False]
+            own = kd_lightning.__file__
+            assert warnings.formatwarning("strange", UserWarning, own, 1) == "warning: strange\n"
 
 
 def _parts(record: logging.LogRecord) -> tuple:

@@ -196,6 +196,20 @@ def test_gradients_that_are_not_finite_are_warned_about(tmp_path: Path) -> None:
         tried(factories.method(Steep), factories.digits(), tmp_path)
 
 
+class Idle(Supervised):
+    """A term that reads no trained parameter, beside the cross-entropy."""
+
+    def losses(self, student: object, batch: object) -> dict[str, Tensor]:
+        return {"own": student.logits.detach().mean()}
+
+
+def test_a_term_that_trains_nothing_is_warned_about(tmp_path: Path) -> None:
+    with pytest.warns(
+        UserWarning, match=r"^model: train/own depends on no trained parameter, .*; only train/ce trains"
+    ):
+        tried(factories.method(Idle), factories.digits(), tmp_path)
+
+
 def test_a_method_that_trains_nothing_is_refused(tmp_path: Path) -> None:
     method, data = factories.method(Supervised), factories.digits()
     method.requires_grad_(False)

@@ -200,6 +200,7 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--run.output_dir=~nosuchuser/x", "run.output_dir: ~nosuchuser/x names a user that does not exist"),
     (f"--run.output_dir=HERE/{LONG}", ("run.output_dir: ", f"cannot be created or written ({TOO_LONG})")),
     ("--run.output_dir=/proc/x", "run.output_dir: /proc/x cannot be created or written"),
+    ("--model.optimizer=AdamW --model.optimizer.lr=true", "model.optimizer.lr: true is not float"),
     ("--run.output_dir=s3://bucket/x", "run.output_dir: s3://bucket/x is an address, but only local files"),
     ("--trainer.max_epochs=0", "trainer.max_epochs: 0 would train nothing"),
     ("--trainer.max_steps=0", "trainer.max_steps: 0 would train nothing"),
