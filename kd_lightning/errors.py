@@ -89,6 +89,23 @@ def check_positive(**fields: float) -> None:
             raise ConfigError(f"{field}: {value} is not above 0")
 
 
+def check_temperature(*, low: float = 1e-3, **fields: float) -> None:
+    """Raise an error if a temperature is not from `low` to 10,000. Beyond these limits a loss is 0 or not finite.
+
+    Raises:
+        ConfigError: for the first such number; the message names its field.
+    """
+    check_positive(**fields)
+    for field, value in fields.items():
+        if not low <= value <= _HOTTEST:
+            raise ConfigError(
+                f"{field}: {value:g} is not from {low:g} to {_HOTTEST:g}; the loss would be 0 or infinite"
+            )
+
+
+_HOTTEST = 1e4
+
+
 def nearest(given: str, choices: Iterable[str], *, most: int = 3) -> str:
     """Return the end of an error message with the choices that are closest in spelling to `given`.
 

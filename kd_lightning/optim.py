@@ -264,6 +264,7 @@ def build(
         raise ConfigError(f"model.optimizer: {type(built).__module__}.{type(built).__name__} is no optimizer of torch")
     _check_groups(built)
     scale_rates(built, scale)
+    _check_scaled(built)
     schedule = _built("model.lr_scheduler", lr_scheduler, built)
     if not isinstance(schedule, LRScheduler):
         raise ConfigError(
@@ -370,11 +371,27 @@ def failure(field: str, error: Exception) -> ConfigError:
 def _check_groups(optimizer: Optimizer) -> None:
     """Raise an error for arguments that torch accepts, but with which the weights cannot be trained."""
     for group in optimizer.param_groups:
+        if group.get("lr") is None:
+            raise ConfigError(
+                f"model.optimizer.lr: {type(optimizer).__name__} has no learning rate by default, but the schedule "
+                "needs one; set a number"
+            )
         for name, (most, expected) in _RANGES.items():
             if not 0 <= float(group.get(name) or 0) <= most:
                 raise ConfigError(f"model.optimizer.{name}: {float(group[name]):g} is given; it must be {expected}")
         if group.get("maximize"):
             raise ConfigError("model.optimizer.maximize: true would maximise the loss; remove it")
+
+
+def _check_scaled(optimizer: Optimizer) -> None:
+    """Raise an error if `model.head_lr_scale` or `model.lr_batch_size` makes a learning rate too large."""
+    for group in optimizer.param_groups:
+        rate, scale = float(group["lr"]), group.get("lr_scale", 1)
+        if rate > LARGEST:
+            field = "model.lr_batch_size" if rate / scale > LARGEST else "model.head_lr_scale"
+            raise ConfigError(
+                f"{field}: it makes the learning rate {rate:g}; all learning rates must be from 0 to {LARGEST:g}"
+            )
 
 
 def _interval(trainer: Trainer, monitor: str) -> int:

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kd_lightning.batch import Batch
@@ -18,6 +20,7 @@ from kd_lightning.models import checkpoints
 class EMA(EMAWeightAveraging):
     """Averages the student's weights and BatchNorm statistics over the steps, and logs `val/acc_ema`.
 
+    The average is in float32, or in float64 with the precision 64-true: bfloat16 would round most updates to nothing.
     Training does not use the average, and the result of the run is the student itself. The average is saved in the
     checkpoints and restored when the run is resumed. At the end, the average is written as `student_ema.safetensors`.
     The command `test --model.student.checkpoint` can evaluate this file. Lightning's own callback is different: it
@@ -45,9 +48,13 @@ class EMA(EMAWeightAveraging):
 
     def setup(self, trainer: Trainer, pl_module: StudentModule, stage: str) -> None:
         if stage == "fit":
-            average = get_ema_multi_avg_fn(self.decay)
-            self._average_model = AveragedModel(pl_module.student, multi_avg_fn=average, use_buffers=True)
+            self._average_model = AveragedModel(pl_module.student, multi_avg_fn=self._update, use_buffers=True)
             self._average_model.requires_grad_(False).eval()
+            self._average_model.module.to(torch.float64 if trainer.precision == "64-true" else torch.float32)
+
+    def _update(self, averages: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        current = [value.to(average.dtype) for average, value in zip(averages, current, strict=True)]
+        get_ema_multi_avg_fn(self.decay)(averages, current, count)
 
     def on_fit_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
         self._average_model.module.to(pl_module.device)  # the counter stays on the CPU, where each step reads it
@@ -79,7 +86,8 @@ class EMA(EMAWeightAveraging):
     ) -> None:
         if self.accuracy is not None:
             with trainer.precision_plugin.val_step_context():
-                self.accuracy.update(self._average_model.module(batch.images), batch.labels)
+                images = batch.images.to(next(self._average_model.module.parameters()).dtype)
+                self.accuracy.update(self._average_model.module(images), batch.labels)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: StudentModule) -> None:
         if self.accuracy is not None:

@@ -1,13 +1,15 @@
 """Check the paths of the checkpoint callbacks in a config, before the run begins."""
 
+import string
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 
 from kd_lightning.callbacks.checkpoint_state import BEST, LAST
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.io.paths import check_writable
 
 
@@ -32,12 +34,34 @@ def check_further_checkpoints(callbacks: Iterable[Any], folder: Path) -> None:
             check_writable(Path(place), f"{name}.dirpath")
         if callback.filename is not None:
             _check_filename(callback.filename, f"{name}.filename")
+            if isinstance(callback, ModelCheckpoint):
+                _check_braces(callback, f"{name}.filename")
             own = [(folder / name).absolute() for name in (LAST, BEST)]
             if place is not None and Path(place, f"{callback.filename}.ckpt").absolute() in own:
                 raise ConfigError(
                     f"{name}.filename: {callback.filename}.ckpt in {place} is a checkpoint of the run itself; choose "
                     "another name"
                 )
+
+
+def filename_fields(callback: Any) -> list[str]:
+    """Return the names in braces in the file name of a `ModelCheckpoint`; none for all other callbacks."""
+    if not isinstance(callback, ModelCheckpoint) or callback.filename is None:
+        return []
+    return [name for _, name, _, _ in string.Formatter().parse(callback.filename) if name is not None]
+
+
+def _check_braces(callback: ModelCheckpoint, field: str) -> None:
+    """Raise an error for a file name in which a brace is missing, or with a format that no number can have."""
+    try:
+        values = {name: torch.tensor(0.0) for name in filename_fields(callback)}
+        values |= {name: torch.tensor(0) for name in values.keys() & {"epoch", "step"}}
+        callback._format_checkpoint_name(callback.filename, values)
+    except Exception as error:
+        raise ConfigError(
+            f"{field}: {callback.filename[:60]!r} cannot be formatted ({one_line(error, 100)}); write each value as "
+            "{name} or {name:format}, for example {epoch} or {val/acc:.3f}"
+        ) from error
 
 
 def _check_filename(name: str, field: str) -> None:

@@ -1,6 +1,7 @@
 """SavePredictions: the files that `predict` and `embed` write."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,8 @@ from kd_lightning.distillation import Prediction
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.io.atomic import write_tensors
 from kd_lightning.io.console import wide
-from kd_lightning.io.paths import check_writable, expand
+from kd_lightning.io.paths import check_writable, expand, numbered
+from kd_lightning.words import counted
 
 MOST_PRINTED = 20
 """Number of images up to which one line per image is printed."""
@@ -67,6 +69,8 @@ class SavePredictions(Callback):
         self.format, self.top_k, self.embeddings = format, top_k, embeddings
         self.run = Path()
         """Folder of the run, which the command line sets."""
+        self.training_folder: Path | None = None
+        """Folder with the training images of the run, if other images than its test images are read."""
         self.parts: list[Prediction] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -81,7 +85,8 @@ class SavePredictions(Callback):
         field, file = "predictions.path", self.path
         if file is None:
             name = getattr(trainer.datamodule, "name_of_predictions", "images")
-            folder = _new_folder(self.run / kind / name) if self.output is None else self.output
+            new = (folder for folder in numbered(self.run / kind / name) if not folder.exists())
+            folder = next(new) if self.output is None else self.output
             field, file = "predictions.output", folder / f"{kind}.safetensors"
         self.files = [file.with_suffix(f".{self.format}"), file]
         for file in self.files:
@@ -119,18 +124,23 @@ class SavePredictions(Callback):
                 for line in prediction_table.lines(table):
                     wide().print(line, soft_wrap=True, highlight=False)
             if line := _accuracy(tensors["logits"], tensors["labels"]):
-                rank_zero_info(line)
+                rank_zero_info(line + self._trained_on(paths))
         kind = "embeddings" if self.embeddings else "predictions"
-        rank_zero_info(f"{kind} of {count:,} images are written to {self.files[0]} and {self.files[1]}")
+        rank_zero_info(f"{kind} of {counted(count, 'image')} are written to {self.files[0]} and {self.files[1]}")
 
-
-def _new_folder(folder: Path) -> Path:
-    """Return the folder, or the folder with the first number of 2 or more at its end that does not exist."""
-    number, free = 1, folder
-    while free.exists():
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free
+    def _trained_on(self, paths: list[str]) -> str:
+        """Return the end of a line: whether the images may be training images of the run; '' if they are not."""
+        if self.training_folder is None:
+            return ""
+        real = {folder: Path(folder).resolve() for folder in {os.path.dirname(path) for path in paths}}
+        known = {folder for folder, place in real.items() if place.is_relative_to(self.training_folder)}
+        count = sum(os.path.dirname(path) in known for path in paths)
+        if not count:
+            return ""
+        return (
+            f"; {count:,} of the {len(paths):,} images are in {self.training_folder}, from which the run was trained, "
+            "so this is not the accuracy on new images; without --data.path, predict reads only the test images"
+        )
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> str:
@@ -138,5 +148,6 @@ def _accuracy(logits: Tensor, labels: Tensor) -> str:
     known = labels >= 0
     if not known.any():
         return ""
+    count = int(known.sum())
     accuracy = (logits[known].argmax(dim=1) == labels[known]).double().mean()
-    return f"accuracy {accuracy:.2%} on the {int(known.sum()):,} images with a label"
+    return f"accuracy {accuracy:.2%} on the {counted(count, 'image')} with a label"

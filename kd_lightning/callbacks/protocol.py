@@ -214,7 +214,7 @@ class Protocol(Callback):
         if not results.tests_all(trainer):
             return f"trainer.limit_test_batches {trainer.limit_test_batches} excludes images"
         if not data.labeled:
-            return "the images have no labels and no test split"
+            return "the images have no labels, and the result of a run without labels contains no test"
         for key in EVALUATED_BY:
             before, now = _at(run_config, key), _at(config, key)
             if before != now:

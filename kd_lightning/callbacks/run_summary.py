@@ -1,13 +1,15 @@
 """RunSummary: the networks, images and settings of a run, as tables."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Group
 from rich.table import Table
 
 from kd_lightning.callbacks.protocol import Protocol
 from kd_lightning.data import ImageData
-from kd_lightning.io.console import wide
+from kd_lightning.io.console import titled, wide
 from kd_lightning.models import Network
 from kd_lightning.optim import base_rate
+from kd_lightning.words import counted
 
 _NEVER_WRAPPED = 10_000
 """Columns of the tables in a log file, where a wrapped or cut path cannot be copied."""
@@ -30,8 +32,8 @@ class RunSummary(Callback):
         wide(_NEVER_WRAPPED).print(_networks(pl_module, data.side), _settings(trainer, pl_module, data))
 
 
-def _networks(method: LightningModule, side: int) -> Table:
-    table = Table(title=type(method).__name__, title_justify="left")
+def _networks(method: LightningModule, side: int) -> Group:
+    table = Table()
     for column in ("", "network", "weights", "parameters", "MACs", "embedding", "input"):
         table.add_column(column, overflow="fold", justify="left" if column in ("", "network", "weights") else "right")
     for role in ("teacher", "student"):
@@ -47,7 +49,7 @@ def _networks(method: LightningModule, side: int) -> Table:
                 str(network.embedding_width),
                 size,
             )
-    return table
+    return titled(type(method).__name__, table)
 
 
 def _weights(network: Network) -> str:
@@ -64,7 +66,7 @@ def _macs(network: Network, side: int) -> str:
 def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Table:
     table = Table(show_header=False)
     counts = [f"{len(images):,} {split}" for split, images in data.datasets.items()]
-    table.add_row("images", f"{data.name}: {', '.join(counts)}; {data.num_classes} classes")
+    table.add_row("images", f"{data.name}: {', '.join(counts)}; {counted(data.num_classes, 'class', 'classes')}")
     if data.held_out:
         table.add_row("held out", data.held_out)
     table.add_row("storage", ", ".join(f"{split} {images.origin}" for split, images in data.datasets.items()))
@@ -83,7 +85,9 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     table.add_row("length", f"{_length(trainer)}, precision {trainer.precision}")
     protocol = next((c for c in trainer.callbacks if isinstance(c, Protocol)), None)
     if protocol is not None:
-        validated = f"{len(data.datasets['val']):,} validation images" if "val" in data.datasets else "no validation"
+        validated = (
+            counted(len(data.datasets["val"]), "validation image") if "val" in data.datasets else "no validation"
+        )
         tested = "is tested once, at the end" if protocol.test and data.labeled else "is the result and is not tested"
         table.add_row("protocol", f"{validated}; the {protocol.select} epoch {tested}")
     table.add_row("folder", str(trainer.default_root_dir))

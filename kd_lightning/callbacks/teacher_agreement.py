@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torchmetrics import Metric
 
 from kd_lightning.batch import Batch
@@ -12,8 +13,8 @@ from kd_lightning.evaluation.network_view import FeatureCache
 from kd_lightning.functional import cosine
 from kd_lightning.metrics import MeanOverImages, neighbor_overlap, top1
 from kd_lightning.models import Features
+from kd_lightning.runs.chance import NEIGHBORS, high_chance
 
-NEIGHBORS = 10
 MAX_IMAGES = 5000
 """Largest number of images for `<stage>/neighbors`, because all pairs of images are compared."""
 
@@ -23,13 +24,16 @@ class TeacherAgreement(Callback):
 
     `<stage>/agreement` is the share of images for which both networks predict the same class. If the student's
     classifier is not trained, two other values are logged instead. `<stage>/neighbors` is the share of an image's 10
-    nearest neighbours that are the same in both embeddings. It is computed for the first 5,000 images. As in the
-    evaluators, both networks run over these images without autocast. `<stage>/cosine` is the mean cosine between the
-    vectors of student and teacher that the losses make similar.
+    nearest neighbours that are the same in both embeddings. It is computed for the first 5,000 images. If there are so
+    few images that unrelated embeddings share more than a tenth of the neighbours, a warning names this share. As in
+    the evaluators, both networks run over these images without autocast. `<stage>/cosine` is the mean cosine between
+    the vectors of student and teacher that the losses make similar.
     """
 
     def __init__(self) -> None:
         self.metrics: dict[str, Metric] = {}
+        self._warned: set[str] = set()
+        """Stages for which the value by chance is already examined."""
 
     @staticmethod
     def names_of(method: Distiller) -> set[str]:
@@ -63,7 +67,11 @@ class TeacherAgreement(Callback):
 
     def _log(self, trainer: Trainer, pl_module: Distiller, stage: str) -> None:
         if not pl_module.trains_classifier:
-            overlap = neighbor_overlap(*self._embeddings(trainer, pl_module, stage), [NEIGHBORS])[NEIGHBORS]
+            embeddings = self._embeddings(trainer, pl_module, stage)
+            overlap = neighbor_overlap(*embeddings, [NEIGHBORS])[NEIGHBORS]
+            if stage not in self._warned and (line := high_chance(f"{stage}/neighbors", len(embeddings[0]))):
+                rank_zero_warn(line)
+            self._warned.add(stage)
             pl_module.log(f"{stage}/neighbors", overlap, prog_bar=True, sync_dist=True, reduce_fx="max")
         for name, metric in self.metrics.items():
             if metric.update_called:

@@ -50,7 +50,7 @@ class CLI(LightningCLI):
     def __init__(
         self, only: str | None = None, images: list[str] | None = None, shown: str | None = None, **kwargs: Any
     ) -> None:
-        self.only, self.images, self.shown = only, images, shown
+        self.only, self.images, self.shown, self.training_folder = only, images, shown, None
         super().__init__(**kwargs)
 
     def subcommands(self) -> dict[str, set[str]]:
@@ -85,7 +85,10 @@ class CLI(LightningCLI):
             check_no_word(config)
             kinds = {"fits": command == "fit", "student": command == "predict"}
             config.ckpt_path, config.weights_only = check_checkpoint(config.ckpt_path, **kinds), True
+        if command == "predict" and config.get("ckpt_path"):
+            evaluated.report_size(config)
         if self.images:
+            self.training_folder = evaluated.training_folder(config)
             config.data = evaluated.new_images(config, self.images)
         if command == "predict" and config.get("ckpt_path"):
             evaluated.use_student_alone(config)
@@ -126,7 +129,9 @@ class CLI(LightningCLI):
             if self.subcommand:
                 evaluated.report_starting_weights(self.config[self.subcommand], self.model)
             if self.subcommand == "predict":
-                self._get(self.config_init, "predictions").run = evaluated.folder_of(self.config.predict)
+                predictions = self._get(self.config_init, "predictions")
+                predictions.run = evaluated.folder_of(self.config.predict)
+                predictions.training_folder = self.training_folder
             data.checks = [evaluator.prepare for evaluator in evaluators] if self.subcommand == "test" else data.checks
             kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}
         try:

@@ -12,6 +12,7 @@ from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation import read
 from kd_lightning.io.paths import check_writable, expand
+from kd_lightning.words import counted
 
 
 class MakeNeighbors:
@@ -57,7 +58,8 @@ class MakeNeighbors:
         if len(embedding) < len(images):
             unread = len(images) - len(embedding)
             raise ConfigError(
-                f"data.on_error: {unread} images cannot be read, but the table needs all images; repair or remove them"
+                f"data.on_error: {counted(unread, 'image')} cannot be read, but the table needs all images; "
+                "repair or remove them"
             )
         save_table(path, nearest_neighbors(embedding, self.k, engine=self.engine), images, teacher)
         rank_zero_info(

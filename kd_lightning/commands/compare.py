@@ -5,16 +5,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
+from kd_lightning.commands.report_folder import WRITTEN, folder_for, foreign
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.atomic import atomic_write
 from kd_lightning.io.console import wide
 from kd_lightning.io.markup import cell
 from kd_lightning.io.paths import check_writable, expand
+from kd_lightning.words import counted
 
 if TYPE_CHECKING:  # this module imports many libraries, which `--help` does not need
     from kd_lightning import reports
-
-WRITTEN = ("report.html", "table.csv", "table.md", "wandb.json")
 
 
 class Compare:
@@ -27,9 +27,11 @@ class Compare:
     Args:
         runs: folders of runs, folders that contain runs at any depth, patterns (`runs/**`), or W&B projects
             (`wandb:entity/project`).
-        out: output folder. It may contain only an earlier report, which is overwritten.
-        baseline: name of the group with which the other groups are compared. Default: the group of Supervised,
-            otherwise the first group.
+        out: output folder. It may contain only an earlier report. The earlier report is replaced if all of its runs are
+            compared again. Otherwise, the new report is written to a folder with a number, such as `report-2`.
+        baseline: name of the group with which the other groups are compared. Default: the group of Supervised;
+            if there are several, the group whose student network most groups of other methods have, then the group that
+            was evaluated first; without Supervised, the first group.
         metric: name of the main metric, as in results.json. Default: test/acc if it exists, otherwise the accuracy of a
             linear classifier or of kNN, otherwise a validation metric.
         test: statistical test of the differences: `t` is Student's paired t-test, `wilcoxon` is Wilcoxon's signed-rank
@@ -76,10 +78,7 @@ class Compare:
 
             check_writable(path, name, kind="file")
             check_figure(path, name)
-        others = (
-            sorted(path.name for path in self.out.iterdir() if path.name not in WRITTEN) if self.out.exists() else []
-        )
-        if others:
+        if others := foreign(self.out):
             raise ConfigError(
                 f"out: {self.out} contains files that do not belong to a report ({others[0]}); give another folder"
             )
@@ -104,6 +103,10 @@ class Compare:
 
         comparisons, lines = reports.compare(runs, baseline=self.baseline, metric=self.metric, test=self.test)
         problems = [*fetch_problems, *runs.problems, *lines]
+        folder = folder_for(runs, self.out)
+        if folder != self.out:
+            problems.append(f"{self.out} contains a report of other runs, so this report is written to {folder}")
+            self.out = folder
         for name, path in self.figures.items():
             write = {"figure": summary_plot.write_summary, "effects": summary_plot.write_effects}[name]
             write(comparisons, path)
@@ -125,7 +128,7 @@ class Compare:
             console.print(tables.column_notes(comparison), style="dim")
         for line in [*problems, *(line for comparison in comparisons for line in comparison.warnings)]:
             console.print(f"warning: {line}", soft_wrap=True, highlight=False)
-        console.print(f"{tables.count_runs(len(runs))}: {self.out / 'report.html'}", soft_wrap=True, highlight=False)
+        console.print(f"{counted(len(runs), 'run')}: {self.out / 'report.html'}", soft_wrap=True, highlight=False)
         return self.out / "report.html"
 
     def _publish(self, runs: "reports.Runs", comparisons: "list[reports.Comparison]") -> list[str]:

@@ -5,7 +5,7 @@ from typing import Literal
 from rich.table import Table
 
 from kd_lightning.commands import catalog
-from kd_lightning.io.console import wide
+from kd_lightning.io.console import titled, wide
 
 Kind = Literal["methods", "data", "networks", "evaluators"]
 _TABLES = {
@@ -32,10 +32,10 @@ class ListClasses:
         for kind in self.kinds:
             title, rows_of = _TABLES[kind]
             rows[kind] = rows_of()
-            table = Table(title=title, title_justify="left")
+            table = Table()
             for column in rows[kind][0]:
                 table.add_column(column, no_wrap=column == "name" and kind != "networks")
             for row in rows[kind]:
                 table.add_row(*row.values())
-            console.print(table)
+            console.print(titled(title, table))
         return rows

@@ -1,22 +1,25 @@
 """show-batch: write a picture of the training images as the networks receive them."""
 
+import warnings
 from pathlib import Path
 
 import matplotlib
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from kd_lightning.batch import Batch
 from kd_lightning.data import ImageData
+from kd_lightning.data.unreadable import unreadable_files
 from kd_lightning.distillation import StudentModule
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, check_not_negative
 from kd_lightning.io.atomic import atomic_write
 from kd_lightning.io.paths import check_writable, expand
 from kd_lightning.redaction import printable
+from kd_lightning.words import counted
 
-MOST_ROWS = 100
+MOST_ROWS, MOST_NAMED = 100, 50
 
 
 class Show:
@@ -30,9 +33,11 @@ class Show:
         path: path of the PNG; an existing file is overwritten.
         rows: number of rows, at most 100.
         epoch: number of the epoch whose augmentations are shown, counted from 0.
+        check: number of images up to which all images of the data set are decoded first, with the test images. A
+            warning names each file that cannot be read. With 0, no image is decoded first.
     """
 
-    def __init__(self, path: str = "show.png", rows: int = 12, epoch: int = 0) -> None:
+    def __init__(self, path: str = "show.png", rows: int = 12, epoch: int = 0, check: int = 20_000) -> None:
         self.path = expand(path)
         if self.path.suffix != ".png":
             raise ConfigError(f"path: {self.path} does not end in .png")
@@ -41,9 +46,20 @@ class Show:
             raise ConfigError(f"rows: {rows}, epoch: {epoch}; rows must be at least 1, and epoch from 0 to 2**31 - 1")
         if rows > MOST_ROWS:
             raise ConfigError(f"rows: {rows} is more than {MOST_ROWS}, the largest number that a picture can show")
-        self.rows, self.epoch = rows, epoch
+        check_not_negative(check=check)
+        self.rows, self.epoch, self.check = rows, epoch, check
 
     def __call__(self, method: StudentModule, data: ImageData, trainer: Trainer) -> Path:
+        with warnings.catch_warnings():
+            if self._examine(data):
+                data.skip_unreadable = True  # otherwise the first unreadable file would end the command
+                warnings.filterwarnings("ignore", message="data.on_error: ")  # these files are already named
+            rows = self._read(data)
+        _draw(rows, self.path, f"{data.name}, epoch {self.epoch}, seed {data.seed}")
+        rank_zero_info(f"{counted(len(rows), 'row')} of images are written to {self.path}")
+        return self.path
+
+    def _read(self, data: ImageData) -> list[list[tuple[str, Tensor]]]:
         data.setup("fit")
         loader = data.train_dataloader()
         loader.sampler.set_epoch(self.epoch)
@@ -55,9 +71,30 @@ class Show:
             rows += [_row(augmented, plain, slice(start, start + data.group), data) for start in starts]
             if len(rows) == self.rows:
                 break
-        _draw(rows, self.path, f"{data.name}, epoch {self.epoch}, seed {data.seed}")
-        rank_zero_info(f"{len(rows)} rows of images are written to {self.path}")
-        return self.path
+        return rows
+
+    def _examine(self, data: ImageData) -> bool:
+        """Decode all images, warn about files that cannot be read, and return whether there are any."""
+        if not self.check:
+            return False
+        files, count, decoded = unreadable_files(data.loaded, self.check)
+        if not decoded:
+            rank_zero_info(
+                f"check: the {count:,} images of the data set are not decoded, because they are more than "
+                f"{self.check:,}; set check to find files that cannot be read"
+            )
+            return False
+        for name, reason in [*files.items()][:MOST_NAMED]:
+            rank_zero_warn(f"data.path: {name} cannot be read as an image ({reason})")
+        if files:
+            more = f" ({MOST_NAMED} are named)" if len(files) > MOST_NAMED else ""
+            rank_zero_warn(
+                f"data.path: {len(files):,} of {counted(count, 'image')} cannot be read{more}; repair or remove them, "
+                "or set data.on_error to skip in fit"
+            )
+        elif count:
+            rank_zero_info(f"all {counted(count, 'image')} of the data set can be read")
+        return bool(files)
 
 
 def _rows(data: ImageData, indices: Tensor) -> Tensor:

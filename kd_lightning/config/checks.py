@@ -28,6 +28,14 @@ _MINIMA = {
 }
 _LIMITS = {"validate": "val", "test": "test", "predict": "predict"}
 """For each command that only evaluates, the name of its images in the trainer's limits of batches."""
+_UNUSABLE = {
+    "Lookahead": "another optimizer as its argument; choose that optimizer itself",
+    "Adahessian": "second derivatives, which a run does not compute; choose AdamW",
+    **dict.fromkeys(
+        ("ChainedScheduler", "SequentialLR"), "schedules that are already built; choose WarmupCosine or WarmupMultiStep"
+    ),
+}
+"""Optimizers and schedules that a config cannot use, and what they need."""
 _ENDLESS = ("data.init_args.memory_limit", "trainer.callbacks")
 """First parts of the names of fields whose numbers may be infinite."""
 
@@ -74,8 +82,10 @@ def check(command: str | None, config: Namespace) -> None:
     _check_numbers(content)
     _check_classes(content)
     _check_trainer(content["trainer"])
+    _check_length(command, content["trainer"])
     _check_evaluated(command, content)
     check_lightning_classes(content["trainer"])
+    _check_optimizer(content["model"]["init_args"])
     known = {"auto", *StrategyRegistry.available_strategies()}
     if isinstance(strategy := config.trainer.strategy, str) and strategy not in known:
         raise ConfigError(f"trainer.strategy: {strategy[:60]!r} is not a valid value{nearest(strategy, known)}")
@@ -138,8 +148,28 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
             raise ConfigError(f"trainer.{name}: {value} is less than {minimum}")
     if trainer.get("val_check_interval") == 0:
         raise ConfigError("trainer.val_check_interval: 0 is not above 0; set limit_val_batches to 0 for no validation")
+    if trainer.get("enable_checkpointing") is False:
+        raise ConfigError("trainer.enable_checkpointing: a run always writes its checkpoints; remove this setting")
+    if trainer.get("barebones"):
+        raise ConfigError("trainer.barebones: true excludes the checkpoints and metrics of a run; remove this setting")
     if trainer.get("limit_train_batches") == 0:
         raise ConfigError("trainer.limit_train_batches: 0 would train on no batches; omit the field to train on all")
+
+
+def _check_length(command: str | None, trainer: dict[str, Any]) -> None:
+    """Raise an error if `fit` would take no step."""
+    for name in ("max_epochs", "max_steps"):
+        if command == "fit" and trainer.get(name) == 0:
+            raise ConfigError(f"trainer.{name}: 0 would train nothing; give a number above 0")
+
+
+def _check_optimizer(model: dict[str, Any]) -> None:
+    """Raise an error for an optimizer or a schedule that a config cannot build or that a run cannot use."""
+    for field in ("optimizer", "lr_scheduler"):
+        given = model.get(field)
+        name = str(given.get("class_path", "") if isinstance(given, dict) else "").rpartition(".")[2]
+        if name in _UNUSABLE:
+            raise ConfigError(f"model.{field}: {name} cannot be used, because it needs {_UNUSABLE[name]}")
 
 
 def _check_evaluated(command: str | None, content: dict[str, Any]) -> None:

@@ -1,7 +1,9 @@
 """One-line messages about a field that does not exist, with the full name of the field that is meant."""
 
+import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from kd_lightning.config.classes import arguments_of, import_class, subclasses
 from kd_lightning.errors import nearest
@@ -18,6 +20,8 @@ _NESTED = {
 """Fields whose values are objects, and the base classes of the objects."""
 _LINKED = {"data.seed", "model.student.num_classes"}
 """Arguments of classes that cannot be given, because they follow from other fields."""
+_NOT_MEANT = {"predictions.path"}
+"""Fields that are not meant by their last part alone, because another field is much more often meant."""
 _ALIASES = {
     "trainer.max_epochs": "epochs epoch nepochs numepochs trainepochs",
     "trainer.max_steps": "steps iterations iters maxiters numsteps",
@@ -71,6 +75,8 @@ def unknown_field(message: str, field: str, options: set[str], class_path: str) 
         problem = f"{match[1]} is given without the name of a field"
         if "config" in options and match[1].endswith((".yaml", ".yml")):
             return f"{problem}; give a config as --config {match[1]}"
+        if hint := _of_path(match[1], options):
+            return f"{problem}; {hint}"
         return f"{problem}; choices: {', '.join(f'--{group}' for group in sorted(_groups(options)))}"
     match = re.search(r"(?:Group '([\w.]+)' does not accept option|Option) '([^']+)'(?: is not accepted)?", message)
     if not match:
@@ -90,6 +96,19 @@ def unknown_field(message: str, field: str, options: set[str], class_path: str) 
     owner = "Network" if is_network else class_path.rpartition(".")[2] or "the class"
     hint = "" if "parts: " in field else _meant(name, options, but=full_name.rpartition(".")[0])
     return f"{full_name} is not an argument of {owner}{hint or nearest(name, choices)}"
+
+
+def _of_path(given: str, options: set[str]) -> str:
+    """Return how a path is given that has no name of a field: images for `predict`, a run for `fit`; '' for others."""
+    if "predictions.output" in options:
+        paths = [given] if os.path.exists(given) else given.split(" ")  # the shell writes several for *.jpg
+        return f"give images as --data.path {given}" if all(map(os.path.exists, paths)) else ""
+    path = Path(given)
+    folder = path if path.is_dir() else path.parent
+    if not {"ckpt_path", "run.id"} <= options or not path.exists() or not (folder / "config.yaml").is_file():
+        return ""
+    resumes = f"--config {folder / 'config.yaml'} --run.id {folder.absolute().name} --ckpt_path last"
+    return f"to resume this run, give fit {resumes}; to evaluate it, give test {given}"
 
 
 def _at_top(name: str, options: set[str], dashes: str) -> str:
@@ -130,7 +149,8 @@ def fields_meant(name: str, fields: set[str]) -> list[str]:
     """
     known, plain = sorted(fields, key=lambda each: (each.count("."), each)), _plain(name)
     aliased = [each for each, aliases in _ALIASES.items() if plain in aliases.split() and each in known]
-    named = [each for each in known if plain in _endings(each) and not any(a.startswith(f"{each}.") for a in aliased)]
+    named = [each for each in known if each not in _NOT_MEANT or plain == _plain(each.replace(".", ""))]
+    named = [each for each in named if plain in _endings(each) and not any(a.startswith(f"{each}.") for a in aliased)]
     if aliased or named:
         return list(dict.fromkeys([*aliased, *named]))
     return [each for each in known if len(plain) > 3 and _plain(each.split(".")[-1]).endswith(plain)]

@@ -245,13 +245,13 @@ class ImageData(LoaderMixin, ABC):
                 )
 
     def _load(self, split: Split) -> ImageDataset | None:
-        images = self._loaded(split)
+        images = self.loaded(split)
         if isinstance(images, EncodedImages):
             images = images.with_content()
             self._dark |= examine(images.sources, warn=not self._dark)
         return images
 
-    def _loaded(self, split: Split) -> ImageDataset | None:
+    def loaded(self, split: Split) -> ImageDataset | None:
         """Return the images that `load` returns; an error in a class of the user is one line with its place."""
         where = f"data: {type(self).__name__}.load({split!r})"
         try:

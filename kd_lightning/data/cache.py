@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from kd_lightning.words import counted
+
 VERSION = 2
 """Incremented when decoding changes, so that arrays in the old format are not used."""
 
@@ -51,7 +53,7 @@ def decoded(
         reason = str(error)
     if reason:
         rank_zero_warn(f"{path} is incomplete ({reason}); it is created again")
-        rank_zero_info(f"decoding {shape[0]:,} images once; cached in {path.parent}")
+        rank_zero_info(f"decoding {counted(shape[0], 'image')} once; cached in {path.parent}")
     partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         try:

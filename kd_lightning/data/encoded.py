@@ -22,6 +22,7 @@ from kd_lightning.data.images import ImageDataset, StoredImages
 from kd_lightning.data.levels import none_readable
 from kd_lightning.errors import ConfigError
 from kd_lightning.randomness import fold_in
+from kd_lightning.words import counted
 
 
 class EncodedImages(ImageDataset):
@@ -102,7 +103,8 @@ class EncodedImages(ImageDataset):
         if count == len(self):
             raise none_readable(self.sources, count, "all are unreadable")
         name = self.sources.names[first]
-        rank_zero_warn(f"data.on_error: {count:,} of {len(self):,} images are skipped, e.g. {name}")
+        verb = "is" if count == 1 else "are"
+        rank_zero_warn(f"data.on_error: {count:,} of {counted(len(self), 'image')} {verb} skipped, e.g. {name}")
         return images.subset((~self.unreadable).nonzero()[:, 0])
 
     def _gather(self, rows: Tensor, batch: Batch) -> Batch:

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from kd_lightning.data.formats import HEIC_ADVICE, READS_HEIC, problem_of
 from kd_lightning.errors import ConfigError
+from kd_lightning.words import counted
 
 HEIC_SUFFIXES = frozenset(".heic .heif .hif".split())
 SUFFIXES = frozenset(".jpg .jpeg .png .ppm .pgm .bmp .tif .tiff .webp .gif .jp2 .avif".split()) | (
     HEIC_SUFFIXES if READS_HEIC else frozenset()
 )
+
 _MOST_KINDS = 5
 """Number of extensions of other files that a message names."""
 
@@ -105,7 +107,7 @@ def others_counted(others: Sequence[str]) -> str:
     unread = sorted(HEIC_SUFFIXES & counts.keys() - SUFFIXES)
     shown += [kind for kind in unread if kind not in shown]
     rest = len(others) - sum(counts[kind] for kind in shown)
-    parts = [f"{counts[kind]:,} {kind}" for kind in shown] + ([f"{rest:,} others"] if rest else [])
+    parts = [f"{counts[kind]:,} {kind}" for kind in shown] + ([counted(rest, "other")] if rest else [])
     return ", ".join(parts) + (f"; {HEIC_ADVICE}" if unread else "")
 
 
@@ -117,7 +119,11 @@ def but_others(others: Sequence[str]) -> str:
 def say_skipped(folder: Path, others: Sequence[str]) -> None:
     """Print one line with the number of other files in a folder with images; nothing if there are none."""
     if others:
-        rank_zero_info(f"{folder}: {len(others):,} files that are not images are skipped: {others_counted(others)}")
+        one = len(others) == 1
+        skipped = "1 file is skipped that" if one else f"{len(others):,} files are skipped that"
+        rank_zero_info(
+            f"{folder}: {skipped} cannot be read as {'an image' if one else 'images'}: {others_counted(others)}"
+        )
 
 
 def _kind_of(path: str) -> str:

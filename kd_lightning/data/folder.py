@@ -11,6 +11,7 @@ from kd_lightning.data.base import ImageData, Split
 from kd_lightning.data.encoded import EncodedImages
 from kd_lightning.data.files import SUFFIXES, Files, but_others, find_images, others_counted, say_skipped, subfolders
 from kd_lightning.errors import ConfigError, check_positive
+from kd_lightning.words import counted
 
 Found = dict[str, tuple[list[str], list[str]]]
 """Images and other files of each class folder, by the name of the folder."""
@@ -136,9 +137,10 @@ class ImageFolder(ImageData):
             self.held_out = f"no test images, because {why}"
             return
         outside = [entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES] if "" not in found else []
-        others = f", and {len(outside):,} images of {folder} outside of its folders" if outside else ""
+        others = f", and {counted(len(outside), 'image')} of {folder} outside of its folders" if outside else ""
         self.held_out = (
-            f"{count:,} test images ({reason}){others}, as in a run with labels; data.test_split 0 uses every image"
+            f"{counted(count, 'test image')} ({reason}){others}, as in a run with labels; "
+            "data.test_split 0 uses every image"
         )
         rank_zero_info(f"data.labeled: false holds out {self.held_out}")
 

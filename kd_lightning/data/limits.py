@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.words import counted
 
 _SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 
@@ -30,8 +31,8 @@ def check_limits(data: Any, trainer: Any, stage: str) -> None:
         count = data.training_batches() if name == "train" else _batches(data, split)
         if 0 < limit * count < 1:
             raise ConfigError(
-                f"trainer.limit_{name}_batches: {limit} of {count} batches is less than one batch; give at least "
-                f"{math.ceil(1e4 / count) / 1e4}, or a whole number of batches"
+                f"trainer.limit_{name}_batches: {limit} of {counted(count, 'batch', 'batches')} is less than one "
+                f"batch; give at least {math.ceil(1e4 / count) / 1e4}, or a whole number of batches"
             )
     if stage == "fit":
         _check_interval(data, trainer)
@@ -41,7 +42,9 @@ def _check_interval(data: Any, trainer: Any) -> None:
     interval = getattr(trainer, "val_check_interval", None)  # Lightning does not set it for an interval of time
     steps = data.training_batches(trainer.limit_train_batches)
     if type(interval) is int and trainer.check_val_every_n_epoch and "val" in data.datasets and interval > steps:
-        raise ConfigError(f"trainer.val_check_interval: {interval} is more than the {steps} steps of an epoch")
+        raise ConfigError(
+            f"trainer.val_check_interval: {interval} is more than the {counted(steps, 'step')} of an epoch"
+        )
 
 
 def _batches(data: Any, split: str) -> int:

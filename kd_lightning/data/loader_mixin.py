@@ -17,6 +17,7 @@ from kd_lightning.data.samplers import EpochSampler, NeighborSampler
 from kd_lightning.errors import ConfigError
 from kd_lightning.mixing import Mixing
 from kd_lightning.randomness import permutation
+from kd_lightning.words import counted
 
 _SPARE = 16
 """Number of additional images that are read if some may be unreadable and skipped."""
@@ -98,7 +99,7 @@ class LoaderMixin(LightningDataModule):
     def evaluation_set(self) -> str:
         """Description of the images of `evaluation_loader`."""
         if "val" in self.datasets:
-            return f"{len(self.datasets['val']):,} validation images"
+            return counted(len(self.datasets["val"]), "validation image")
         count = min(len(self.datasets["train"]), self.max_evaluation_images)
         return f"{count:,} training images without augmentation (there is no validation split)"
 
@@ -220,4 +221,6 @@ class LoaderMixin(LightningDataModule):
     def teardown(self, stage: Any) -> None:
         for split, images in self.datasets.items():
             if isinstance(images, EncodedImages) and images.unreadable.any():
-                rank_zero_warn(f"data.on_error: {int(images.unreadable.sum())} {split} images could not be read")
+                rank_zero_warn(
+                    f"data.on_error: {counted(int(images.unreadable.sum()), f'{split} image')} could not be read"
+                )

@@ -17,7 +17,7 @@ from kd_lightning.errors import ConfigError, nearest, one_line
 from kd_lightning.io.paths import read_text, resolve
 
 LISTS = {".txt": "\t", ".tsv": "\t", ".csv": ","}
-"""Endings of lists of images, and the character between two columns."""
+"""Endings of lists of images, and the character between two columns. In .txt files, a comma is also accepted."""
 _PATHS = ("path", "file", "filename", "file_name", "image")
 _LABELS = ("label", "class", "class_name")
 _NO_WORKERS = 64
@@ -27,12 +27,14 @@ _NO_WORKERS = 64
 class NewImages(ImageData):
     """Images that `predict` and `embed` read: all images of folders, single files, and lists of files.
 
-    An image is labelled if one of the folders above it, below the given folder, has the name or the id of a class, or
-    if a list names its class. The images are decoded when they are needed, so that they need not fit into memory.
+    An image is labelled if the given folder, or a folder between it and the image, has the name or the id of a class,
+    or if a list names its class. The nearest such folder counts. The images are decoded when they are needed, so that
+    they need not fit into memory.
 
     Args:
         paths: Paths of folders or archives with images, of images, and of lists of images (.txt, .tsv, .csv). A list
-            has one image per line: its path and, optionally, its class. A first line with the names of the columns
+            has one image per line: its path and, optionally, its class. A tab separates them in .txt and .tsv files, a
+            comma in .csv files. In .txt files, a comma is also accepted. A first line with the names of the columns
             (`path`, `label`) is optional. Relative paths are relative to the folder of the list, or else to the working
             directory.
         size: Side of the images in pixels, as in the run. The shorter side is resized to this number of pixels, and the
@@ -79,8 +81,9 @@ class NewImages(ImageData):
             if not images:
                 raise ConfigError(f"data.path: {folder} contains no images{but_others(others)}")
             say_skipped(folder, others)
+            own = path.resolve().name if path.is_dir() else ""
             for image in images:
-                above = [*reversed(image.split("/")[:-1])]
+                above = [*reversed(image.split("/")[:-1]), own]
                 yield str(folder / image), next((self._label_of[name] for name in above if name in self._label_of), -1)
         elif path.suffix.lower() in LISTS:
             yield from self._listed(path)
@@ -98,6 +101,8 @@ class NewImages(ImageData):
         except (OSError, ValueError, csv.Error) as error:
             raise ConfigError(f"data.path: {path} cannot be read as a list of images ({one_line(error)})") from error
         rows = [(number, [value.strip() for value in row]) for number, row in rows if any(map(str.strip, row))]
+        if path.suffix.lower() == ".txt":
+            rows = [(number, self._parted(path, row)) for number, row in rows]
         columns = [name.lower() for name in rows[0][1]] if rows else []
         place, label_place = 0, 1
         if header := [name for name in _PATHS if name in columns]:
@@ -106,11 +111,15 @@ class NewImages(ImageData):
             rows = rows[1:]
         if not rows:
             raise ConfigError(f"data.path: {path} names no images; write one path per line")
+        separator = f"; {'a comma' if delimiter == ',' else 'a tab'} separates the path and the class"
+        separator = (
+            separator.replace("a tab sep", "a tab or a comma sep") if path.suffix.lower() == ".txt" else separator
+        )
         for number, row in rows:
             given = Path(row[place] if place < len(row) else "")
             file = next((each for each in (path.parent / given, given) if each.is_file()), None)
             if file is None:
-                raise ConfigError(f"data.path: {path}, line {number}: there is no file {str(given)[:160]!r}")
+                raise ConfigError(f"data.path: {path}, line {number}: there is no file {str(given)[:160]!r}{separator}")
             label = row[label_place] if label_place < len(row) else ""
             if label and self._label_of and label not in self._label_of:
                 raise ConfigError(
@@ -118,6 +127,12 @@ class NewImages(ImageData):
                     f"{nearest(label, self._label_of)}"
                 )
             yield str(file), self._label_of.get(label, -1)
+
+    def _parted(self, path: Path, row: list[str]) -> list[str]:
+        """Return a line of a .txt file, parted at its last comma unless a tab parts it or the line is a path."""
+        if len(row) > 1 or "," not in row[0] or any((folder / row[0]).is_file() for folder in (path.parent, Path())):
+            return row
+        return [value.strip() for value in row[0].rsplit(",", 1)]
 
     @property
     def workers(self) -> int:

@@ -11,7 +11,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
 from kd_lightning.distillation.passes import Inputs, Seen
 from kd_lightning.distillation.student import StudentModule
-from kd_lightning.errors import ConfigError, check_positive
+from kd_lightning.errors import ConfigError, check_temperature
 from kd_lightning.functional import kd_loss
 from kd_lightning.models import Features, Network, Reads
 
@@ -62,7 +62,7 @@ class Distiller(StudentModule, ABC):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_positive(kd_temperature=kd_temperature)
+        check_temperature(kd_temperature=kd_temperature)
         self.set_weights(kd_weight=kd_weight)
         self.kd_temperature, self.check_teacher, self.gather = kd_temperature, check_teacher, gather
         self.teacher: Network

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -22,26 +21,35 @@ _ROUNDING = 1e-9
 """Largest absolute value of a negative learning rate that is taken for a rounding error."""
 
 
-def copies_with_gradients(method: nn.Module) -> list[Parameter]:
-    """Return copies of a few trained parameters with their gradients: the smallest one for each number of dimensions.
+def copies_with_gradients(method: Any) -> list[Any]:
+    """Return copies of a few trained parameters with their gradients, in the groups of the run (`optim.groups`).
+
+    These are the smallest parameters for each number of dimensions, in the classifier and outside of it.
 
     Optimizers treat each tensor by itself, and some treat vectors and matrices differently. These copies therefore
     show an error as well as all parameters, but need hardly any memory. Optimizers such as AdamW would otherwise need
     three times the memory of the weights.
     """
-    smallest: dict[tuple[int, torch.dtype], Parameter] = {}
+    heads = {id(parameter) for parameter in method.classifier_parameters}
+    smallest: dict[tuple[int, torch.dtype, bool], Parameter] = {}
     for value in method.parameters():
-        kind = (value.ndim, value.dtype)
+        kind = (value.ndim, value.dtype, id(value) in heads)
         if value.grad is not None and (kind not in smallest or value.numel() < smallest[kind].numel()):
             smallest[kind] = value
     copies = [Parameter(value.detach().clone()) for value in smallest.values()]
     for copy, value in zip(copies, smallest.values(), strict=True):
         copy.grad = value.grad.clone()
-    return copies
+    head = [copy for copy, (_, _, is_head) in zip(copies, smallest, strict=True) if is_head]
+    return optim.groups(copies, head, method.head_lr_scale)
 
 
-def try_optimizer(method: Any, data: Any, parameters: list[Parameter]) -> None:
+def try_optimizer(method: Any, data: Any, copies: list[Any]) -> None:
     """Take two steps of the run's optimizer on copies of parameters, and compute the learning rates of the run.
+
+    Args:
+        method: method of the run.
+        data: data of the run.
+        copies: copies of parameters, or groups of them, as `copies_with_gradients` returns them.
 
     Raises:
         ConfigError: if the optimizer or the schedule fails, if it makes the weights infinite or NaN, if a learning rate
@@ -50,7 +58,8 @@ def try_optimizer(method: Any, data: Any, parameters: list[Parameter]) -> None:
     """
     trainer = method.trainer
     length = optim.Length.of(trainer, data.training_batches(trainer.limit_train_batches))
-    optimizer, schedule = optim.build_for_run(method, parameters, lambda: length)
+    optimizer, schedule = optim.build_for_run(method, copies, lambda: length)
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
     finite = all(value.isfinite().all() and value.grad.isfinite().all() for value in parameters)
     try:
         for _ in range(2):

@@ -71,6 +71,12 @@ def _step(
             f"model: the losses of {type(method).__name__} do not depend on any trainable parameter, so that nothing "
             "is trained"
         )
+    if idle := [f"train/{name}" for name, term in terms.items() if not term.requires_grad]:
+        rank_zero_warn(
+            f"model: {', '.join(idle)} {'depend' if len(idle) > 1 else 'depends'} on no trained parameter, and "
+            f"therefore {'train' if len(idle) > 1 else 'trains'} nothing; only "
+            f"{', '.join(f'train/{name}' for name, term in terms.items() if term.requires_grad)} trains the student"
+        )
     unreached = backward(method, terms)
     _check(_without_finite_gradient(method), stops=False)
     try_optimizer(method, data, copies_with_gradients(method))

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.table import Table
 from rich.text import Text
 
 from kd_lightning.redaction import printable, redacted
@@ -30,3 +31,8 @@ def wide(columns: int = 160) -> Console:
     """Return a console. In a file, it has this number of columns. 160 columns are enough for most tables."""
     console = PlainConsole()
     return console if console.is_terminal else PlainConsole(width=columns)
+
+
+def titled(title: str, table: Table) -> Group:
+    """Return a table below its title. Unlike the title of rich, this title may be wider than the table."""
+    return Group(PlainConsole().render_str(title, style="italic", highlight=False), table)

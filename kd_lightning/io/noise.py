@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from kd_lightning.redaction import printable, redacted
@@ -23,7 +24,7 @@ NOISE = (
     "args parameter is intended",  # main(args) from Python, as tests and notebooks do
 )
 
-
+_PACKAGE = Path(__file__).parents[1]
 _shown: set[str] = set()
 """The messages and warnings of this command."""
 
@@ -59,11 +60,18 @@ def _safe(text: str) -> str:
 
 
 class _Format:
-    """A function for `warnings.formatwarning`. It calls the previous function, and shows each result once."""
+    """A function for `warnings.formatwarning`. It shows each warning once.
+
+    Warnings of this package are shown without the place in the source code. All others are formatted by the previous
+    function.
+    """
 
     def __init__(self, before: Callable[..., str]) -> None:
         self.before = before
 
-    def __call__(self, *args: Any, **kwargs: Any) -> str:
-        text = _safe(self.before(*args, **kwargs))
+    def __call__(self, message: Any, category: type[Warning], filename: str, *args: Any, **kwargs: Any) -> str:
+        if Path(filename).is_relative_to(_PACKAGE) and issubclass(category, UserWarning):
+            text = _safe(f"warning: {message}\n")
+        else:
+            text = _safe(self.before(message, category, filename, *args, **kwargs))
         return text if _is_new(text) else ""

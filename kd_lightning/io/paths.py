@@ -3,8 +3,11 @@
 import contextlib
 import errno
 import os
+import re
 import stat
 import tempfile
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -27,6 +30,7 @@ def check_writable(path: Path, field: str, *, kind: Literal["file", "folder"] = 
         ConfigError: if the path or a parent folder is another kind of file, if the path is too long, or if the disk is
             read-only or full.
     """
+    check_local(path, field)
     try:
         absolute = path.expanduser().absolute()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -57,6 +61,23 @@ def check_writable(path: Path, field: str, *, kind: Literal["file", "folder"] = 
 
 _PROBE = 1 << 16
 """Number of bytes that must be free."""
+
+
+def numbered(folder: Path) -> Iterator[Path]:
+    """Yield a folder, and then folders with a number of 2 or more at the end of its name, such as `report-2`."""
+    yield folder
+    for number in count(2):
+        yield folder.with_name(f"{folder.name}-{number}")
+
+
+def check_local(path: str | os.PathLike[str], field: str) -> None:
+    """Raise an error for an address such as `s3://bucket/x`, which would otherwise be a folder named `s3:`.
+
+    Raises:
+        ConfigError: for such a path; the message names `field`.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
+        raise ConfigError(f"{field}: {path} is an address, but only local files are read and written; give a path")
 
 
 def check_name(name: str, field: str) -> None:
@@ -139,6 +160,7 @@ def resolve(path: str | os.PathLike[str], field: str) -> Path:
     if exists:
         check_regular(expanded, field)
         return expanded
+    check_local(path, field)
     if "$" in str(expanded):
         raise ConfigError(f"{field}: {path} names an environment variable that is not set; set it, or give a path")
     siblings = [p.name for p in expanded.parent.iterdir()] if expanded.parent.is_dir() else []

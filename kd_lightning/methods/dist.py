@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
-from kd_lightning.errors import check_positive
+from kd_lightning.errors import check_temperature
 from kd_lightning.functional import full_precision
 from kd_lightning.models import Features, Reads
 
@@ -56,7 +56,7 @@ class DIST(Distiller):
         self, *, temperature: float = 4.0, inter_weight: float = 2.0, intra_weight: float = 2.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        check_positive(temperature=temperature)
+        check_temperature(temperature=temperature)
         self.set_weights(inter_weight=inter_weight, intra_weight=intra_weight)
         self.temperature = temperature
 

@@ -8,7 +8,7 @@ from torchvision.ops import MLP
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import QueueDistiller
-from kd_lightning.errors import check_positive
+from kd_lightning.errors import check_temperature
 from kd_lightning.functional import full_precision, normalize
 from kd_lightning.models import Features
 
@@ -77,7 +77,7 @@ class SEED(QueueDistiller):
         **kwargs: Any,
     ) -> None:
         super().__init__(ce_weight=ce_weight, **kwargs)
-        check_positive(student_temperature=student_temperature, teacher_temperature=teacher_temperature)
+        check_temperature(low=1e-5, student_temperature=student_temperature, teacher_temperature=teacher_temperature)
         self.temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
         self.set_weights(seed_weight=seed_weight)
         width = self.student.embedding_width

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
-from kd_lightning.errors import ConfigError, check_positive
+from kd_lightning.errors import ConfigError, check_temperature
 from kd_lightning.functional import SNE_TEMPERATURES, cosine, full_precision, normalize, sne_loss
 from kd_lightning.models import Features, Network, Reads
 
@@ -104,7 +104,7 @@ class TinTeM(Distiller):
         if not temperatures:
             raise ConfigError("temperatures: the list is empty; give one temperature or more")
         for temperature in temperatures:
-            check_positive(temperatures=temperature)
+            check_temperature(temperatures=temperature)
         self.temperatures, self.style = tuple(temperatures), style
         self.set_weights(
             local_weight=local_weight, global_weight=global_weight, token_weight=token_weight, map_weight=map_weight

@@ -1,5 +1,6 @@
 """Warnings about differences between runs of one data set that make them less comparable."""
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from kd_lightning.reports.config import comparable_settings
 from kd_lightning.reports.frame import frame, metrics_of
 from kd_lightning.reports.run_results import RunResult, Runs, abbreviate
 from kd_lightning.reports.statistics import Test
+from kd_lightning.runs.chance import NEIGHBORS, high_chance
 
 _DATA_SETTINGS = (
     "augmentations mixing views repeats batch_size global_batch_size neighbors max_train_samples val_split".split()
@@ -24,6 +26,7 @@ def comparability(runs: Runs, baseline: str, *, test: Test = "t") -> list[str]:
         test: statistical test, which needs a minimum number of seeds.
     """
     lines = [*_differences(runs), *_seeds(runs, baseline, test), *_resumed(runs), *_changed(runs), *_missing(runs)]
+    lines += _by_chance(runs)
     if unknown := [run.name for run in runs if not run.config]:
         lines.append(f"config.yaml is missing, so the settings are unknown: {_named(unknown, runs)}")
     return lines
@@ -119,6 +122,19 @@ def _changed(runs: Runs) -> Iterable[str]:
     changed = [run.name for run in runs if run.results.code["changed"]]
     if changed:
         yield f"the code had uncommitted changes: {_named(changed, runs)}"
+
+
+def _by_chance(runs: Runs) -> Iterable[str]:
+    """Yield a line for each share of common neighbours that is high even by chance, because there are few images."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        for metric in run.metrics:
+            match = re.fullmatch(r"(val|test)/neighbors(?:_(\d+))?", metric)
+            images = run.results.data[match[1]] if match else None
+            if images and (line := high_chance(metric, int(images), int(match[2] or NEIGHBORS))):
+                found.setdefault(line, []).append(run.name)
+    for line, names in found.items():
+        yield f"{line} ({_named(names, runs)})"
 
 
 def _missing(runs: Runs) -> Iterable[str]:

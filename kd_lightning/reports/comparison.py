@@ -1,6 +1,5 @@
 """Comparison: the runs of one data set, their baseline, statistics and warnings."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,11 +8,14 @@ import pandas as pd
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.reports import effects
 from kd_lightning.reports.axes import Metric, describe, main_metric
+from kd_lightning.reports.baseline import default_baseline
 from kd_lightning.reports.comparable import comparability
 from kd_lightning.reports.config import comparable_settings, differing_settings
 from kd_lightning.reports.frame import MOST_METRICS, frame, metrics_of, not_compared, without_excess
 from kd_lightning.reports.run_results import Runs
 from kd_lightning.reports.statistics import Test, against_baseline
+from kd_lightning.reports.varied import NOT_SHOWN, Varied, varied
+from kd_lightning.words import listed
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ class Comparison:
         return comparability(self.runs, self.baseline, test=self.test)
 
     @cached_property
-    def varied(self) -> effects.Varied:
+    def varied(self) -> Varied:
         """The settings that differ between groups of the same method: by name, a dict of the values by group."""
-        return effects.varied(self.runs)
+        return varied(self.runs)
 
     @property
     def axes(self) -> dict[str, list[Metric]]:
@@ -76,7 +78,7 @@ class Comparison:
         """Return the settings that differ between groups: by key, a dict of the values by group."""
         configs = {group: comparable_settings(self.runs.of(group)[0].config) for group in self.runs.groups}
         known = {group: config for group, config in configs.items() if config}
-        return {key: values for key, values in differing_settings(known).items() if key not in effects.NOT_SHOWN}
+        return {key: values for key, values in differing_settings(known).items() if key not in NOT_SHOWN}
 
     def best(self, metric: Metric) -> set[str]:
         """Return the groups with the best displayed mean.
@@ -99,7 +101,7 @@ def compare(
 
     Args:
         runs: a result of `read_runs`.
-        baseline: name of the group that is the baseline. Default: the group of Supervised, otherwise the first group.
+        baseline: name of the group that is the baseline. Default: see `default_baseline`.
         metric: main metric. Default: the first of `axes.MAIN_METRICS` that every group has. This is usually test/acc;
             for runs without labels, it is the metric of an evaluator.
         test: statistical test of the differences. A run and the baseline's run with the same seed form a pair.
@@ -118,7 +120,7 @@ def compare(
     comparisons, lines = [], []
     sets = runs.by_data_set()
     if len(sets) > 1:
-        lines.append(f"runs of {len(sets)} data sets, compared separately: {', '.join(sets)}")
+        lines.append(f"runs of {len(sets)} data sets, compared separately: {listed([*sets])}")
     for data, unordered in sets.items():
         members = Runs(effects.in_order(unordered))
         table = frame(members)
@@ -129,13 +131,15 @@ def compare(
             )
         main_name = metric if metric in metric_names else _main(members, metric_names)
         if main_name is None:
-            lines.append(f"{data}: nothing can be compared, because its {len(members)} runs have no metrics")
+            lines.append(f"{data}: nothing can be compared, because none of its runs has metrics")
             continue
         if metric is not None and main_name != metric:
             lines.append(f"{data}: no run has {metric}; {main_name} is used instead")
-        group_baseline = baseline if baseline in members.groups else _default_baseline(members)
+        group_baseline, choice = (baseline, None) if baseline in members.groups else default_baseline(members)
         if baseline is not None and group_baseline != baseline:
             lines.append(f"{data}: there is no group {baseline}; {group_baseline} is the baseline instead")
+        elif choice:
+            lines.append(f"{data}: {choice}")
         baseline_first = Runs(sorted(members, key=lambda run: run.group != group_baseline))
         comparisons.append(Comparison(data, baseline_first, group_baseline, main_name, test))
     if not comparisons:
@@ -147,11 +151,3 @@ def _main(runs: Runs, names: list[str]) -> str | None:
     tables = [{name for run in runs.of(group) for name in run.metrics} for group in runs.groups]
     common = main_metric([name for name in names if name.startswith("test/") and all(name in t for t in tables)])
     return common or main_metric(names)
-
-
-def _default_baseline(runs: Runs) -> str:
-    return _first(run.group for run in runs if run.method == "Supervised") or runs.groups[0]
-
-
-def _first(groups: Iterable[str]) -> str | None:
-    return next(iter(groups), None)

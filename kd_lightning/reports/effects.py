@@ -1,7 +1,6 @@
 """The effect of settings: settings that differ between runs of the same method, and plots of a metric by setting."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -9,32 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kd_lightning.reports.axes import Metric
-from kd_lightning.reports.config import comparable_settings, differing_settings
 from kd_lightning.reports.run_results import RunResult, Runs
 from kd_lightning.reports.style import INK, WIDTH, label, size_of, styles, tidy
-from kd_lightning.runs.differences import short_names
+from kd_lightning.reports.varied import Varied, titles, varied
 
-MOST_SETTINGS, MOST_LINES, MOST_TICKS = 6, 8, 5
-NOT_SHOWN = ("data.path", "data.split_seed")
-"""Settings whose differences are warnings, and not settings that are compared."""
-Varied = Mapping[str, Mapping[str, Any]]
-"""Values by group, for each setting."""
-
-
-def varied(runs: Runs) -> Varied:
-    """Return the settings that differ between groups of the same method, with their values by group.
-
-    The result is empty if more than MOST_SETTINGS settings differ, because the groups then differ in everything.
-    """
-    configs = _configs(runs)
-    by_method: dict[str, dict[str, dict[str, Any]]] = {}
-    for group, (method, config) in configs.items():
-        by_method.setdefault(method, {})[group] = config
-    names = dict.fromkeys(name for groups in by_method.values() for name in differing_settings(groups))
-    names = [name for name in names if name not in NOT_SHOWN]
-    if len(names) > MOST_SETTINGS:
-        return {}
-    return {name: {g: config[name] for g, (_, config) in configs.items() if name in config} for name in sorted(names)}
+MOST_LINES, MOST_TICKS = 8, 5
 
 
 def in_order(runs: Runs) -> list[RunResult]:
@@ -45,11 +23,6 @@ def in_order(runs: Runs) -> list[RunResult]:
         return methods.index(run.method), [_natural(values.get(run.group)) for values in settings]
 
     return sorted(runs, key=place)
-
-
-def titles(settings: Varied) -> dict[str, str]:
-    """Return a short title for each setting, such as `lr` for `model.optimizer.lr`."""
-    return short_names(settings)
 
 
 def text_of(value: Any) -> str:
@@ -81,7 +54,7 @@ def draw(axes: Axes, frame: pd.DataFrame, metric: Metric, settings: Varied, sett
     numbers of which the largest is at least ten times the smallest.
     """
     tidy(axes)
-    names, methods = short_names(settings), frame.groupby("group", sort=False)["method"].first()
+    names, methods = titles(settings), frame.groupby("group", sort=False)["method"].first()
     groups = frame.dropna(subset=[metric.name]).groupby("group", sort=False)[metric.name]
     several = methods[[group for group in settings[setting] if group in methods]].nunique() > 1
     lines: dict[tuple, list[tuple[Any, float, float]]] = {}
@@ -129,14 +102,6 @@ def draw(axes: Axes, frame: pd.DataFrame, metric: Metric, settings: Varied, sett
         axes.legend(*zip(*shown, strict=True), fontsize=8, frameon=False, ncols=columns, **place_below)
     axes.set_xlabel(label(names[setting], 60), fontsize=9)
     axes.set_ylabel(label(metric.heading, 44), fontsize=9)
-
-
-def _configs(runs: Runs) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return the method and the settings of each group whose config is known."""
-    first: dict[str, RunResult] = {}
-    for run in runs:
-        first.setdefault(run.group, run)
-    return {group: (run.method, comparable_settings(run.config)) for group, run in first.items() if run.config}
 
 
 def _natural(value: Any) -> tuple:

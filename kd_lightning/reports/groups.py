@@ -6,6 +6,7 @@ from typing import Any
 
 from kd_lightning.reports.config import comparable_settings, differing_settings
 from kd_lightning.reports.run_results import RunResult
+from kd_lightning.reports.varied import shown_values, titles
 
 MAX_LENGTH = 40
 
@@ -82,9 +83,10 @@ def _unique(groups: list[list[RunResult]]) -> list[str]:
         indices = [index for index, pair in enumerate(zip(labels, sets, strict=True)) if pair == (label, data_set)]
         if len(indices) < 2:
             continue
-        tables = differing_settings({str(index): comparable_settings(groups[index][0].config) for index in indices})
+        differing = differing_settings({str(index): comparable_settings(groups[index][0].config) for index in indices})
+        shown = {title: shown_values(key, differing[key]) for key, title in [*titles(differing).items()][:2]}
         for count, index in enumerate(indices, 1):
-            differences = [f"{key.rpartition('.')[2]} {values[str(index)]}" for key, values in [*tables.items()][:2]]
+            differences = [f"{title} {values[str(index)]}" for title, values in shown.items()]
             described = (
                 f"{label} ({', '.join(differences)})"
                 if differences and len(", ".join(differences)) <= MAX_LENGTH

@@ -24,6 +24,8 @@ from kd_lightning.reports.disagreement import (
 from kd_lightning.reports.frame import teachers
 from kd_lightning.reports.run_results import RunResult
 from kd_lightning.reports.style import Style, as_uri, size_of, styles
+from kd_lightning.reports.varied import titles
+from kd_lightning.words import counted
 
 DOTS_CAPTION = "A bar is the mean of a group, and a mark is one seed"
 
@@ -59,7 +61,7 @@ def page(
     )
     sections = [_section(number, comparison, folder, images) for number, comparison in enumerate(comparisons, 1)]
     return environment.get_template("report.html").render(
-        title=f"{tables.count_runs(sum(len(c.runs) for c in comparisons))} on {', '.join(c.data for c in comparisons)}",
+        title=f"{counted(sum(len(c.runs) for c in comparisons), 'run')} on {', '.join(c.data for c in comparisons)}",
         problems=list(problems),
         sections=sections,
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -83,7 +85,7 @@ def _section(number: int, comparison: Comparison, folder: Path | None, images: b
             f"{name}, teacher": comparison.about.show(value)
             for name, value in teachers(comparison.frame, comparison.metric).items()
         },
-        "varied": [*effects.titles(comparison.varied).values()],
+        "varied": [*titles(comparison.varied).values()],
         "effects": _effects(comparison),
         "curves": _curves(comparison, group_styles),
         "costs": _costs(comparison, group_styles),
@@ -150,7 +152,7 @@ def _curves(comparison: Comparison, group_styles: plots.GroupStyles) -> list[Pic
 def _effects(comparison: Comparison) -> list[Picture]:
     return [
         Picture(as_uri(effects.effect(comparison, setting)), f"{comparison.about.title} by {title}")
-        for setting, title in effects.titles(comparison.varied).items()
+        for setting, title in titles(comparison.varied).items()
     ]
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from kd_lightning.reports.results import Results
 from kd_lightning.reports.values import printable
+from kd_lightning.words import counted
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Runs:
 
     runs: list[RunResult]
     problems: list[str] = field(default_factory=list)
+    superseded: list[RunResult] = field(default_factory=list)
+    """Runs that are not compared, because a later run has the same config and seed."""
 
     def __iter__(self) -> Iterator[RunResult]:
         return iter(self.runs)
@@ -69,15 +72,24 @@ class Runs:
         return [run for run in self.runs if run.group == group]
 
     def by_data_set(self) -> dict[str, "Runs"]:
-        """Return the runs by the name of their data set; if two data sets have one name, it includes the classes."""
+        """Return the runs by the name of their data set.
+
+        If two data sets have the same name, the number of classes is added, such as `photos (8 classes)`.
+        """
         sets = list(dict.fromkeys(run.data_set for run in self.runs))
         names = [name for name, _ in sets]
         return {
-            name if names.count(name) == 1 else f"{name}, {classes} classes": Runs(
+            name if names.count(name) == 1 else f"{name} ({_classes(classes)})": Runs(
                 [run for run in self.runs if run.data_set == (name, classes)]
             )
             for name, classes in sets
         }
+
+
+def _classes(number: int | None) -> str:
+    if number is None:
+        return "unknown classes"
+    return counted(number, "class", "classes") if number else "no labels"
 
 
 def abbreviate(names: list[str], limit: int = 6) -> str:

@@ -54,8 +54,12 @@ def read_runs(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> Runs:
             f"unfinished runs are skipped if another run of the same name is finished: {abbreviate(superseded, 5)}"
         )
     labelled, group_problems = grouped(runs)
-    runs = [replace(run, group=label) for run, label in labelled]
-    return Runs(runs, [printable(line, 600) for line in (*problems, *group_problems)])
+    compared = {run.folder for run, _ in labelled}
+    return Runs(
+        [replace(run, group=label) for run, label in labelled],
+        [printable(line, 600) for line in (*problems, *group_problems)],
+        [run for run in runs if run.folder not in compared],
+    )
 
 
 def _history(path: Path) -> tuple[pd.DataFrame, str | None]:

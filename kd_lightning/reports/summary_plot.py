@@ -12,6 +12,7 @@ from kd_lightning.reports.axes import describe
 from kd_lightning.reports.comparison import Comparison
 from kd_lightning.reports.frame import teachers
 from kd_lightning.reports.style import INK, TEACHER_COLOR, label, panel
+from kd_lightning.reports.varied import MOST_SETTINGS
 
 FORMATS = ("svg", "png", "pdf")
 BASELINE_COLOR, COLOR = "#8c8c8c", "#0072B2"
@@ -99,7 +100,7 @@ def write_effects(comparisons: list[Comparison], path: Path) -> None:
     comparison = _only(comparisons, "effects")
     if not comparison.varied:
         raise ConfigError(
-            f"effects: the runs of a method differ in no setting, or in more than {effects.MOST_SETTINGS}; give the "
+            f"effects: the runs of a method differ in no setting, or in more than {MOST_SETTINGS}; give the "
             "runs of `repeat --sweep`, or omit effects"
         )
     _write(effects.effects(comparison), path)

@@ -4,13 +4,17 @@ import math
 from collections.abc import Iterable
 
 import pandas as pd
+from rich.console import Group
 from rich.table import Table
 
+from kd_lightning.io.console import titled
 from kd_lightning.io.markup import markdown as escaped
 from kd_lightning.reports.axes import Metric
 from kd_lightning.reports.comparison import Comparison
-from kd_lightning.reports.effects import text_of, titles
+from kd_lightning.reports.effects import text_of
 from kd_lightning.reports.frame import teachers
+from kd_lightning.reports.varied import titles
+from kd_lightning.words import counted
 
 TESTS = {"t": "paired t-test", "wilcoxon": "Wilcoxon's signed-rank test"}
 
@@ -66,15 +70,13 @@ def summary(comparison: Comparison, metric: Metric | None = None) -> pd.DataFram
     return pd.DataFrame.from_dict(rows, orient="index").fillna("")
 
 
-def count_runs(runs: int) -> str:
-    """Return a number of runs as `1 run` or `12 runs`."""
-    return f"{runs:,} run{'' if runs == 1 else 's'}"
-
-
 def column_notes(comparison: Comparison) -> str:
     """Return an explanation of the columns of a summary."""
+    meaning = "Values are mean ± standard deviation over seeds."
+    if len(comparison.runs.groups) < 2:
+        return meaning
     return (
-        f"Values are mean ± standard deviation over seeds. Differences to {comparison.baseline} are computed between "
+        f"{meaning} Differences to {comparison.baseline} are computed between "
         "runs with the same seed, and have a 95 % t-interval (differences of percentages are in points). p is from the "
         f"{TESTS[comparison.test]}, corrected by Holm for the comparisons of one metric."
     )
@@ -128,17 +130,17 @@ def axis_table(comparison: Comparison, metrics: Iterable[Metric]) -> pd.DataFram
     return pd.DataFrame(columns).fillna("")
 
 
-def for_terminal(comparison: Comparison) -> Table:
-    """Return the summary of a comparison's main metric as a table for rich."""
+def for_terminal(comparison: Comparison) -> Group:
+    """Return the summary of a comparison's main metric as a table for rich, with long values on several lines."""
     cells = summary(comparison)
-    table = Table(title=f"{comparison.data}: {count_runs(len(comparison.runs))}", title_justify="left")
-    table.add_column("")
+    table = Table()
+    table.add_column("", overflow="fold")
     for column in cells.columns:
-        table.add_column(column, justify="left" if column == "note" else "right")
+        table.add_column(column, overflow="fold", justify="left" if column == "note" else "right")
     best = comparison.best(comparison.about)
     for group, row in cells.iterrows():
         table.add_row(str(group), *map(str, row), style="bold" if group in best else None)
-    return table
+    return titled(f"{comparison.data}: {counted(len(comparison.runs), 'run')}", table)
 
 
 def _table(cells: pd.DataFrame) -> list[str]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from lightning.pytorch.utilities import rank_zero_info
 
 from kd_lightning.errors import ConfigError
+from kd_lightning.runs.one_run import check_checkpoint_of, check_run
 from kd_lightning.runs.selected import CONFIG, Selected, is_run, selected
 from kd_lightning.runs.student_alone import is_alone, of_file
 
@@ -40,10 +41,12 @@ def with_run(args: list[str]) -> Arguments:
     of a run is not used, because it is the checkpoint from which the run began.
 
     Raises:
-        ConfigError: if there is no such run, or if it contains no checkpoint.
+        ConfigError: if there is no such run, if it contains no checkpoint, or if two runs are given.
     """
     command, *rest = args
     run = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    if run is not None:
+        check_run(run, rest)
     name = "predict" if command == "embed" else command
     more = ["--predictions.embeddings=true"] if command == "embed" else []
     checkpoints, rest = _take(rest, "--ckpt_path")
@@ -53,6 +56,7 @@ def with_run(args: list[str]) -> Arguments:
         config = [f"--config={_with_config(selected(run, 'run'), 'run').config}"] if run is not None else []
         return Arguments([name, *config, *rest, *more, "--ckpt_path=null"])
     if checkpoints:
+        check_checkpoint_of(run, checkpoints[-1])
         found = selected(checkpoints[-1], "ckpt_path", student=command in READS_IMAGES)
     elif run is not None:
         found = selected(run, "run", student=command in READS_IMAGES)
@@ -62,6 +66,8 @@ def with_run(args: list[str]) -> Arguments:
         return Arguments([name, *rest, *more])
     if line := found.line():
         rank_zero_info(line)
+    elif found.file.suffix == ".safetensors" and command in READS_IMAGES:
+        rank_zero_info(f"ckpt_path: {found.file} is used, as given")
     config = []
     if command in READS_IMAGES and is_alone(found.file) and (run is None or not checkpoints) and not configs:
         config = _alone(found.file, rest)

@@ -71,6 +71,24 @@ def report_starting_weights(config: Namespace, method: StudentModule) -> None:
     rank_zero_info(line)
 
 
+def report_size(config: Namespace) -> None:
+    """Print one line if images are predicted with another size than that with which the run was trained."""
+    weights = resolve(config.ckpt_path, "ckpt_path")
+    given = (config.data.get("init_args") or Namespace()).get("size")
+    trained = checkpoints.read(weights, "ckpt_path")[1].get("side") or result(weights.parent, "data", "side")
+    if type(given) is int and type(trained) is int and given != trained:
+        rank_zero_info(f"data.size: the images have {given} pixels, but the run was trained with {trained} pixels")
+
+
+def training_folder(config: Namespace) -> Path | None:
+    """Return the real path of the folder with a run's training images, which its config names; None if unknown."""
+    path = (config.data.get("init_args") or Namespace()).get("path")
+    folder = expand(path).resolve() if isinstance(path, str) and path else None
+    if folder is None or not folder.is_dir():
+        return None
+    return folder / "train" if (folder / "train").is_dir() else folder
+
+
 def new_images(config: Namespace, paths: list[str]) -> Namespace:
     """Return the config of `NewImages`, which are prepared as the evaluation of the run prepares its images.
 
@@ -85,7 +103,7 @@ def new_images(config: Namespace, paths: list[str]) -> Namespace:
     weights = resolve(given, "ckpt_path")
     facts = checkpoints.read(weights, "ckpt_path")[1]
     arguments = config.data.get("init_args") or Namespace()
-    size = _size(config.data.class_path, arguments, weights.parent, facts)
+    size = size_of_images(config.data.class_path, arguments, weights.parent, facts)
     if size is None:
         raise ConfigError(
             f"data.size: the size of the images with which {weights} was trained is unknown; give --data.size"
@@ -98,7 +116,7 @@ def new_images(config: Namespace, paths: list[str]) -> Namespace:
     return Namespace(class_path=f"{NewImages.__module__}.{NewImages.__name__}", init_args=content)
 
 
-def _size(class_path: str, arguments: Namespace, folder: Path, facts: dict[str, Any]) -> int | None:
+def size_of_images(class_path: str, arguments: Any, folder: Path, facts: dict[str, Any]) -> int | None:
     """Return the side of a run's images: as set in its config, as found by the run, or of the published data set.
 
     If they are unknown, return the side to which the network resizes its images.

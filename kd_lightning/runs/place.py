@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.errors import ConfigError
-from kd_lightning.io.paths import expand
+from kd_lightning.io.paths import check_local, expand
 
 FILES = ("config.yaml", "state.json", "metrics.csv", "results.json", "last.ckpt", "best.ckpt", "student.safetensors")
 _REMEDY = "choose another run.output_dir, or correct this path"
@@ -22,11 +22,12 @@ def expand_folder(folder: str, field: str) -> Path:
     """Return a path with ~ and environment variables expanded.
 
     Raises:
-        ConfigError: for an empty path, for a NUL character, for `~name` if there is no user of this name, and for an
-            environment variable that is not set.
+        ConfigError: for an empty path, for an address such as `s3://bucket/x`, for a NUL character, for `~name` if
+            there is no user of this name, and for an environment variable that is not set.
     """
     if not folder or "\0" in folder:
         raise ConfigError(f"{field}: {folder!r} is not a folder; give a folder, or omit it for runs/")
+    check_local(folder, field)
     try:
         Path(folder).expanduser()
     except RuntimeError as error:

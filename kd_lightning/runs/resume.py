@@ -83,8 +83,13 @@ def check_no_word(config: Namespace) -> None:
     named = [path for path in found if path.stem == given] or found
     newest = max(named, key=lambda path: path.stat().st_mtime, default=None)
     example = f"for example {newest}" if newest else "for example RUN/best.ckpt or RUN/last.ckpt in the folder of a run"
+    raise ConfigError(no_checkpoint(given, f"give a path, {example}"))
+
+
+def no_checkpoint(given: str, hint: str) -> str:
+    """Return the error for a word that is given as `ckpt_path`, with a hint what to give instead."""
     resumes = " (`last` is a valid word only for fit, which resumes a run)" if given == "last" else ""
-    raise ConfigError(f"ckpt_path: {given!r} is not the path of a checkpoint{resumes}; give a path, {example}")
+    return f"ckpt_path: {given!r} is not the path of a checkpoint{resumes}; {hint}"
 
 
 def _names(config: Namespace) -> tuple[Run, str, int]:

@@ -61,7 +61,7 @@ def selected(path: str | os.PathLike[str], field: str = "run", *, student: bool 
     try:
         given = resolve(path, field)
     except ConfigError as error:
-        runs = _nearest(expand(path).parent, "newest runs")
+        runs = nearest_runs(expand(path).parent, "newest runs")
         line = str(error).partition("; choices: ")[0] if runs else str(error)  # all files of the folder
         raise ConfigError(f"{line}{runs}") from error
     if given.is_dir() or given.name == CONFIG:
@@ -99,7 +99,7 @@ def _in_folder(folder: Path, field: str, student: bool) -> Selected:
     names = [*dict.fromkeys([*([evaluated] if named else []), BEST, LAST])]
     raise ConfigError(
         f"{field}: {folder} contains no checkpoint ({' or '.join(names)}); give the folder of a run with a checkpoint"
-        f"{_nearest(folder, 'runs below it')}"
+        f"{nearest_runs(folder, 'runs below it')}"
     )
 
 
@@ -109,7 +109,7 @@ def _selects_last(folder: Path) -> bool:
     return False
 
 
-def _nearest(folder: Path, words: str) -> str:
+def nearest_runs(folder: Path, words: str) -> str:
     """Return the end of an error message with the newest runs below a folder; otherwise with the newest in runs/."""
     here = Path.cwd()
     below = [] if folder.resolve() in (here, *here.parents, Path.home()) else _runs_below(folder)

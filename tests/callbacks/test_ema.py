@@ -54,6 +54,26 @@ def test_the_average_is_that_of_the_students_steps(tmp_path: Path) -> None:
     torch.testing.assert_close(written.model.state_dict(), ema._average_model.module.model.state_dict())
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_the_average_of_other_dtypes(tmp_path: Path, precision: str) -> None:
+    """In bfloat16 a decay of 0.999 would round each update to nothing, so that the average would be the first state."""
+    ema, steps = EMA(decay=0.999), Steps()
+    run, _ = fitted(tmp_path, ema, steps, precision=precision)
+    expected = torch.float64 if precision == "64-true" else torch.float32
+    average = ema._average_model.module.state_dict()
+    moved = 0
+    for name, value in average.items():
+        if value.is_floating_point():
+            mean = steps.states[0][name].to(expected)
+            for state in steps.states[1:]:
+                mean = 0.999 * mean + 0.001 * state[name].to(expected)
+            assert value.dtype == expected
+            torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-6, msg=name)
+            moved += not value.equal(steps.states[0][name].to(expected))
+    assert moved
+    assert 0 <= run.callback_metrics["val/acc_ema"] <= 1
+
+
 def test_it_does_not_move_the_run(tmp_path: Path) -> None:
     _, with_it = fitted(tmp_path / "a", EMA())
     _, without = fitted(tmp_path / "b")

@@ -37,7 +37,9 @@ def test_help_of_a_command_of_lightning_begins_with_how_to_find_names(name: str,
     text = capsys.readouterr().out
     lines = text.splitlines()
     head = "\n".join(lines[:12])
-    assert lines[0].startswith(f"usage: python -m kd_lightning {name} [--config FILE]")
+    assert lines[0].startswith(
+        f"usage: python -m kd_lightning {name} {'[--config FILE]' if name == 'fit' else '[RUN]'} "
+    )
     assert "python -m kd_lightning list  " in head
     assert f"python -m kd_lightning {name} --model.help KD  " in head
     assert f"python -m kd_lightning {name} --data.help ImageFolder  " in head

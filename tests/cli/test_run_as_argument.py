@@ -190,6 +190,26 @@ def test_a_run_predicts_without_its_teacher(recorded_fact: bool, run: Path, digi
     assert np.mean([row["class"] == row["label"] for row in table]) == pytest.approx(recorded(run))
 
 
+def test_the_accuracy_on_the_data_of_the_run_is_not_on_new_images(
+    run: Path, digits: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] = {"class_path": "kd_lightning.data.ImageFolder", "init_args": {"path": str(digits)}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    main(["predict", str(run), f"--data.path={digits / '1'}", "--data.size=16", *FAST])
+    assert f"on the 36 images with a label; 36 of the 36 images are in {digits}, from which the run was" in caplog.text
+    assert "data.size: the images have 16 pixels, but the run was trained with 8 pixels" in caplog.text
+    caplog.clear()
+    other = shutil.copytree(digits / "1", run.parent / "other/1")
+    one = sorted(other.iterdir())[0]
+    main(["predict", str(run), f"--data.path={other}", *FAST])
+    assert "on the 36 images with a label" in caplog.text
+    main(["predict", str(run), f"--data.path={one}", *FAST])
+    assert "predictions of 1 image are written" in caplog.text or "predictions of 1 image is" in caplog.text
+    assert "from which the run was trained" not in caplog.text
+    assert "data.size" not in caplog.text
+
+
 def test_fit_says_what_it_takes_instead_of_a_folder(run: Path, capfd: pytest.CaptureFixture) -> None:
     for given in (run, run / "config.yaml"):
         line = error(["fit", f"--config={run / 'config.yaml'}", f"--ckpt_path={given}"], capfd)

@@ -11,7 +11,8 @@ from helpers.fake_runs import write_run, write_runs
 
 from kd_lightning import reports
 from kd_lightning.cli import main
-from kd_lightning.commands.compare import WRITTEN, Compare
+from kd_lightning.commands.compare import Compare
+from kd_lightning.commands.report_folder import WRITTEN
 from kd_lightning.reports import workspace
 from kd_lightning.reports.statistics import Test
 from kd_lightning.reports.summary_plot import COLOR, summary, write_summary
@@ -125,3 +126,42 @@ def test_a_figure_of_two_data_sets_is_an_error(tmp_path: Path, capfd: pytest.Cap
     assert "figure: a figure shows one data set" in refusal([str(tmp_path / "runs"), *out], capfd)
     assert not (tmp_path / "x.png").exists()
     assert not (tmp_path / "r").exists()
+
+
+def test_a_report_of_other_runs_is_kept(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_nothing(monkeypatch)
+    digits = write_runs(tmp_path / "runs", ("baseline", "kd"), 1) / "digits"
+    out = tmp_path / "report"
+
+    def compare(*names: str) -> str:
+        capfd.readouterr()
+        runs = [str(digits / f"{name}-s0") for name in names]
+        return main(["compare", *runs, "--out", str(out), "--images=false"]).parent.name
+
+    assert [compare("kd"), compare("kd")] == ["report", "report"]
+    assert compare("kd", "baseline") == "report"  # all runs of the earlier report, and another run
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert compare("baseline") == "report-2"
+    line = f"warning: {out} contains a report of other runs, so this report is written to {out}-2"
+    assert line in capfd.readouterr().out
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (tmp_path / "report-3").mkdir()
+    (tmp_path / "report-3/notes.txt").write_text("own")
+    assert compare("kd") == "report-4"
+    assert [compare("baseline"), compare("kd"), compare("kd", "baseline")] == ["report-2", "report-4", "report"]
+    for path in (out / "table.csv", tmp_path / "report-2/table.csv"):
+        path.write_text("not a report of compare")
+    assert compare("kd", "baseline") == "report-4"  # a report whose runs are unknown is kept
+
+
+def test_a_report_whose_run_was_repeated_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_nothing(monkeypatch)
+    args = ["compare", str(tmp_path / "runs"), "--out", str(tmp_path / "report"), "--images=false"]
+    write_run(tmp_path / "runs/old", "kd", 0)
+    main(args)
+    later = write_run(tmp_path / "runs/new", "kd", 0, protocol__evaluated="2027-01-01T10:00:00") / "results.json"
+    later.write_text(later.read_text().replace('"id": "a"', '"id": "b"'))
+    assert main(args) == tmp_path / "report/report.html"
+    assert pd.read_csv(tmp_path / "report/table.csv")["id"].tolist() == ["b"]

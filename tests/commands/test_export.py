@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import timm
 import torch
+import yaml
 from helpers import processes
 from helpers.exported_runs import PIXELS, finished, refusal
+from PIL import Image
 from safetensors import safe_open
 
 from kd_lightning.cli import main
@@ -198,6 +200,42 @@ def test_a_run_that_is_not_finished_says_so(tmp_path: Path, capfd: pytest.Captur
     main(["export", "--ckpt_path", str(there), "--format", "timm", *QUICK])
     assert "unfinished: " in capfd.readouterr().out
     assert "have not been evaluated" in (there / "export/timm/README.md").read_text()
+
+
+def test_a_run_whose_images_are_gone(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    there = finished(tmp_path / "runs")
+    photos = tmp_path / "photos"
+    for label in range(10):
+        (photos / str(label)).mkdir(parents=True)
+        for number in range(5):
+            Image.new("RGB", (8, 8), (25 * label, 9 * number, 0)).save(photos / f"{label}/{number}.png")
+    config = yaml.safe_load((there / "config.yaml").read_text())
+    arguments = {"path": str(tmp_path / "gone"), "size": 8}
+    config["data"] = {"class_path": "kd_lightning.data.ImageFolder", "init_args": arguments}
+    (there / "config.yaml").write_text(yaml.safe_dump(config))
+    args = [str(there), "--format=safetensors", "--batch_sizes=[]"]
+    line = refusal(args, capfd)
+    assert "gone does not exist" in line
+    assert line.endswith(
+        "give --data_path PATH; if they are missing, --random_pixels compares the files on random pixels"
+    )
+    main(["export", *args, f"--data_path={photos}", f"--path={tmp_path / 'a'}"])
+    captured = capfd.readouterr()
+    assert "compared on 10 test images of photos" in captured.out
+    main(["export", *args, "--random_pixels", f"--path={tmp_path / 'b'}"])
+    printed = capfd.readouterr().out
+    assert "random_pixels: each file is compared on random pixels instead of images of the run" in printed
+    assert "images of random pixels" in printed
+    int8 = refusal([*args, "--format+=onnx", "--int8", "--random_pixels"], capfd)
+    assert "int8: it needs images, so it cannot be combined with random_pixels" in int8
+    assert "data_path: it needs images" in refusal([*args, "--random_pixels", f"--data_path={photos}"], capfd)
+
+
+def test_the_line_says_which_checkpoint_is_exported(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    main(["export", str(run), "--format=safetensors", f"--path={tmp_path}", *QUICK])
+    assert f"ckpt_path: {run / 'best.ckpt'} is used, the selected checkpoint of the run" in caplog.text
 
 
 def test_other_weights_than_the_evaluated_ones_claim_no_metrics(run: Path, tmp_path: Path) -> None:

@@ -93,3 +93,36 @@ def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     assert "no path is given for the table" in refusal(["build-neighbors", KD, CPU], capfd)
     assert "nearest: build-neighbors" in refusal(["build-neighbours", KD], capfd)
     assert "nearest: path" in refusal(["show-batch", KD, "--paht=x.png"], capfd)
+
+
+def test_show_names_every_file_that_cannot_be_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    files = [
+        tmp_path / f"pets/{split}/{kind}/{n}.jpg" for split in ("train", "test") for kind in "ab" for n in range(8)
+    ]
+    pixels = torch.randint(0, 255, (32, 40, 48, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for file, image in zip(files, pixels, strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.numpy()).save(file)
+    torn, text = files[3], files[20]  # a training image whose header is whole, and a test image
+    torn.write_bytes(torn.read_bytes()[:-900])
+    text.write_text("no image")
+    path = tmp_path / "x.png"
+    args = ["show-batch", "--data=ImageFolder", f"--data.path={tmp_path / 'pets'}", "--data.size=32", "--rows=2"]
+    args += ["--model=Supervised", "--model.student.name=cifar_resnet8", "--data.batch_size=4", CPU, f"--path={path}"]
+    for memory in ("--data.memory_limit=4", "--data.memory_limit=0"):
+        with pytest.warns(UserWarning, match="cannot be read") as caught:
+            main([*args, "--data.num_workers=0", memory])
+        said = [str(warning.message) for warning in caught if "cannot be read" in str(warning.message)]
+        first, second, total = said
+        assert first.startswith(f"data.path: {torn} cannot be read as an image (")
+        assert second.startswith(f"data.path: {text} cannot be read as an image (")
+        assert total.startswith("data.path: 2 of 32 images cannot be read; repair or remove them")
+        assert path.exists()
+    assert f"data.path: {torn} cannot be read" in refusal([*args, "--check=0", "--data.memory_limit=4"], capfd)
+    torn.unlink()
+    text.unlink()
+    main(args)
+    assert "all 30 images of the data set can be read" in caplog.text

@@ -43,7 +43,7 @@ def test_other_files_are_counted_by_extension(unread: Path, monkeypatch: pytest.
     write(unread / "0.heif")
     ImageFolder(path=str(unread), labeled=False, batch_size=2, val_split=0).setup("fit")
     assert said == [
-        f"{unread}: 10 files that are not images are skipped: 4 .heic, 4 .mov, 1 .heif, 1 without extension; "
+        f"{unread}: 10 files are skipped that cannot be read as images: 4 .heic, 4 .mov, 1 .heif, 1 without extension; "
         "pip install 'kd_lightning[heic]' reads HEIC files, or convert them to JPEG"
     ]
 

@@ -75,7 +75,7 @@ def test_other_files_are_counted_as_by_every_data_set(tmp_path: Path, monkeypatc
     monkeypatch.setattr(files, "rank_zero_info", said.append)
     image(tmp_path / "1.png")
     found(tmp_path)
-    assert said[0].startswith(f"{tmp_path}: 3 files that are not images are skipped: {words}")
+    assert said[0].startswith(f"{tmp_path}: 3 files are skipped that cannot be read as images: {words}")
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,7 @@ def test_other_files_are_counted_as_by_every_data_set(tmp_path: Path, monkeypatc
     [
         ("list.txt", "a, b.png\ndog/1.png\n\n", [-1, -1]),
         ("list.txt", "a, b.png\tcat\ndog/1.png\tdog", [0, 1]),
+        ("list.txt", "a, b.png, cat\ndog/1.png,dog", [0, 1]),
         ("list.csv", '"a, b.png",cat\ndog/1.png,\n', [0, -1]),
         ("list.csv", '\ufeffnumber,Label,Path\n1,cat,"a, b.png"\n2,dog,dog/1.png\n', [0, 1]),
         ("list.csv", 'path,score\n"a, b.png",cat\ndog/1.png,3', [-1, -1]),
@@ -92,6 +93,26 @@ def test_lists(name: str, text: str, labels: list[int], tmp_path: Path) -> None:
     images = [str(image(tmp_path / file)) for file in ("a, b.png", "dog/1.png")]
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert found(tmp_path / name) == (images, labels)
+
+
+def test_the_given_folder_may_be_a_class_folder(tmp_path: Path) -> None:
+    images = [str(image(tmp_path / "dog" / name)) for name in ("1.png", "cat/1.png")]
+    assert found(tmp_path / "dog") == (images, [1, 0])
+
+
+def test_a_wrong_line_says_what_separates_path_and_class(tmp_path: Path) -> None:
+    image(tmp_path / "1.png")
+    for name, words in (("a.txt", "a tab or a comma"), ("a.tsv", "a tab"), ("a.csv", "a comma")):
+        (tmp_path / name).write_text("1.png;dog")
+        with pytest.raises(ConfigError, match=f"no file '1.png;dog'; {words} separates the path and the class"):
+            found(tmp_path / name)
+
+
+def test_one_skipped_file_is_singular(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(files, "rank_zero_info", said.append)
+    files.say_skipped(tmp_path, ["a.mov"])
+    assert said == [f"{tmp_path}: 1 file is skipped that cannot be read as an image: 1 .mov"]
 
 
 def test_paths_of_a_list_may_be_relative_to_the_working_directory(

@@ -143,7 +143,7 @@ def test_other_files_are_counted_and_classes_may_be_empty_in_the_test(
     assert [
         line
         for line in said
-        if line.startswith(f"{root}/train: 2 files that are not images are skipped: 1 .txt, 1 hidden")
+        if line.startswith(f"{root}/train: 2 files are skipped that cannot be read as images: 1 .txt, 1 hidden")
     ]
 
 

@@ -175,5 +175,5 @@ def test_weights_that_the_dtype_of_a_teacher_cannot_hold(tmp_path: Path) -> None
     state["fc.bias"].fill_(1e6)
     save_file(state, tmp_path / "file.safetensors")
     Network("cifar_resnet8", checkpoint=str(tmp_path / "file.safetensors"), dtype="bfloat16")
-    with pytest.raises(ConfigError, match="dtype is float16, but some weights are too large"):
+    with pytest.raises(ConfigError, match="dtype is float16, but some values are too large"):
         Network("cifar_resnet8", checkpoint=str(tmp_path / "file.safetensors"), dtype="float16")

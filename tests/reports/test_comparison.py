@@ -74,7 +74,7 @@ def test_data_sets_are_compared_apart(tmp_path: Path) -> None:
         ("letters", "kd", 2),
     ]
     assert lines == [
-        "runs of 2 data sets, compared separately: digits, letters",
+        "runs of 2 data sets, compared separately: digits and letters",
         "letters: there is no group baseline; kd is the baseline instead",
     ]
 
@@ -248,3 +248,56 @@ def test_a_seed_of_two_teachers_is_two_groups(tmp_path: Path) -> None:
     assert len(found) == 3
     assert {run.folder for run in found} >= {first, other}
     assert len(found.groups) == 3
+
+
+def write_students(folder: Path, students: dict[str, tuple[str, str]]) -> None:
+    """Write runs of one seed, given as method and student network by name; they are evaluated in this order."""
+    for day, (name, (method, student)) in enumerate(students.items(), 1):
+        run = write_run(folder, name, 0)
+        for section, field, value in (
+            ("run", "method", method),
+            ("run", "student", student),
+            ("protocol", "evaluated", f"2026-02-{day:02}T10:00:00"),
+        ):
+            change(run, section, field, value)
+        resettle(run, lambda c, method=method: c["model"].update(class_path=f"kd_lightning.methods.{method}"))
+        resettle(run, lambda c, student=student: c["model"]["init_args"]["student"].update(name=student))
+
+
+SCRATCH, TEACHER, DISTILLED = ("Supervised", "resnet8"), ("Supervised", "resnet50"), ("KD", "resnet8")
+
+
+def test_a_fine_tuned_teacher_is_not_the_baseline_of_its_students(tmp_path: Path) -> None:
+    write_students(tmp_path, {"a-teacher": TEACHER, "scratch": SCRATCH, "distilled": DISTILLED})
+    assert comparison(tmp_path).baseline == "scratch"
+
+
+def test_an_added_run_does_not_change_the_baseline_and_the_choice_is_said(tmp_path: Path) -> None:
+    runs = {"scratch": SCRATCH, "distilled": DISTILLED}
+    write_students(tmp_path / "before", runs)
+    assert comparison(tmp_path / "before").baseline == "scratch"
+    write_students(tmp_path / "after", {**runs, "a frozen": SCRATCH, "b-teacher": TEACHER})
+    (found,), (line,) = compare(read_runs(tmp_path / "after"))
+    assert found.baseline == "scratch"
+    assert line == "digits: 2 groups of Supervised; the baseline is scratch; choose another with --baseline='a frozen'"
+    assert compare(read_runs(tmp_path / "after"), baseline="a frozen")[1] == []
+
+
+def test_data_sets_of_one_name_are_named_by_their_classes(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "kd", 0, data__classes=8)
+    write_run(tmp_path / "b", "sp", 0, data__classes=0)
+    assert compare(read_runs(tmp_path))[1] == [
+        "runs of 2 data sets, compared separately: digits (8 classes) and digits (no labels)"
+    ]
+
+
+def test_neighbours_shared_by_chance_are_said(tmp_path: Path) -> None:
+    for name in ("coss", "seed"):
+        run = write_run(tmp_path, name, 0)
+        change(run, "metrics", "val/neighbors", 0.925)
+        change(run, "data", "val", 12)
+    line = "val/neighbors: with 12 images, embeddings that are unrelated also reach about 0.91 (all runs)"
+    assert line in comparison(tmp_path).warnings
+    for folder in tmp_path.glob("digits/*/a"):
+        change(folder, "data", "val", 144)
+    assert not [line for line in comparison(tmp_path).warnings if "unrelated" in line]

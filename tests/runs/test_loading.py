@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -65,6 +66,16 @@ def test_the_selected_checkpoint_gives_what_was_tested(finished_run: Path) -> No
     assert loaded.teacher is view.teacher.network
     assert view.knows_classes
     assert view.teacher.knows_classes
+
+
+def test_the_example_of_the_docs(finished_run: Path, capsys: pytest.CaptureFixture) -> None:
+    text = (ROOT / "docs/getting-started.md").read_text()
+    code = re.search(r"<!-- load_run -->\n```python\n(.*?)```", text, re.S)[1]
+    names: dict = {}
+    exec(code.replace("runs/P/NAME/ID", str(finished_run)), names)
+    assert capsys.readouterr().out.startswith(f"{finished_run / 'best.ckpt'} 0 KD [")
+    labels = [names["run"].data.class_names[label] for label in names["images"].labels.tolist()]
+    assert sum(a == b for a, b in zip(names["classes"], labels, strict=True)) >= 2
 
 
 def test_a_file_in_the_folder_is_that_checkpoint(run: Path) -> None:

@@ -117,12 +117,12 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path:
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:
-    line = refused(tmp_path, "--run.id=a", "--model.optimizer=SGD", "--model.optimizer.lr=1e30", status=1)
+    line = refused(tmp_path, "--run.id=a", "--model.optimizer=SGD", "--model.optimizer.lr=1e6", status=1)
     state = read_state(processes.place(tmp_path, "a"))
     assert state["state"] == "failed"
     assert state["error"] in line
     assert "is nan" in state["error"] or "not finite" in state["error"]
-    assert in_words(processes.place(tmp_path, "a")).startswith("has failed (train/")
+    assert in_words(processes.place(tmp_path, "a")).startswith("has failed (the student's weights are not finite")
 
 
 @pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "SIGINT"), (signal.SIGUSR1, "SIGUSR1")])

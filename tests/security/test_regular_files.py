@@ -117,6 +117,8 @@ def test_a_regular_file_is_read(tmp_path: Path) -> None:
 
 ALLOWED = {
     ("commands/catalog.py", "read_text"): "the source files of the package",
+    ("commands/new_method/command.py", "read_text"): "the templates of the package",
+    ("commands/new_method/package_entries.py", "read_text"): "the source files of the package",
     ("commands/repeat/processes.py", "read_bytes"): "the log that this command has just written",
 }
 

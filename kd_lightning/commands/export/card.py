@@ -3,6 +3,7 @@
 from typing import Any
 
 from kd_lightning.io.markup import markdown
+from kd_lightning.words import counted
 
 _METRICS = {
     "test/acc": "accuracy on test images",
@@ -51,7 +52,7 @@ def _description(facts: dict[str, Any]) -> list[str]:
     method = f" by {run['method']}" if run.get("method") else ""
     lines = [f"# {title}", "", f"A {facts['architecture']} that maps images to {output_text}."]
     lines += ["", f"It was trained on {data['name']}{method}{teacher_text}."]
-    counts = [f"{data[part]:,} {word} images" for part, word in _SPLITS if data.get(part)]
+    counts = [counted(data[part], f"{word} image") for part, word in _SPLITS if data.get(part)]
     if counts:
         lines += [f"The data have {', '.join(counts)}."]
     if facts["class_names"]:

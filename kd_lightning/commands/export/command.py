@@ -56,6 +56,9 @@ class Export:
             the only output.
         side: side of the input images of torch_export and onnx in pixels. The files accept only this side, but any
             number of images. Default: the side of the run's images.
+        data_path: path of the run's images, if they have been moved since the run. Default: the path in its config.
+        random_pixels: whether each file is compared with PyTorch on random pixels. The images of the run are then not
+            needed. int8 cannot be combined with it, because the calibration needs the training images.
         images: number of images on which each file is compared with PyTorch. They are test images if there are any,
             otherwise validation images, otherwise training images.
         tolerance: largest allowed difference, as a share of PyTorch's largest output.
@@ -86,6 +89,8 @@ class Export:
         input: Literal["uint8", "float32"] = "uint8",
         embedding: bool = False,
         side: int | None = None,
+        data_path: str | None = None,
+        random_pixels: bool = False,
         images: int = 256,
         tolerance: float = 1e-4,
         batch_sizes: list[int] | None = None,
@@ -122,7 +127,12 @@ class Export:
         self.overwrite, self.input, self.embedding, self.side = overwrite, input, embedding, side
         self.count, self.tolerance, self.repeats, self.threads = images, tolerance, repeats, threads
         self.int8, self.calibration, self.push_to_hub, self.private = int8, calibration, push_to_hub, private
-        self.source = load(ckpt_path)
+        if random_pixels and (int8 or data_path is not None):
+            field = "int8" if int8 else "data_path"
+            raise ConfigError(
+                f"{field}: it needs images, so it cannot be combined with random_pixels; omit one of them"
+            )
+        self.source = load(ckpt_path, data_path=data_path, random_pixels=random_pixels)
         if int8 and self.source.is_alone:
             raise ConfigError(
                 f"int8: the calibration needs training images, and {self.source.checkpoint} is not in the folder of a "
@@ -152,6 +162,8 @@ class Export:
     def __call__(self) -> Path:
         """Export and return the folder with the files."""
         source = self.source
+        if source.random_pixels and not source.is_alone:
+            self._say("random_pixels: each file is compared on random pixels instead of images of the run")
         if source.is_alone:
             self._say(
                 f"{source.checkpoint} is not in the folder of a run, so its images are unknown; each file is compared "

@@ -7,13 +7,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from kd_lightning.data import ImageData, RandomImages
 from kd_lightning.data.images import ImageDataset
 from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.io.paths import resolve
 from kd_lightning.models import Network
 from kd_lightning.runs import student_alone
+from kd_lightning.runs.evaluated import size_of_images
 from kd_lightning.runs.results import FILE as RESULTS
 from kd_lightning.runs.selected import WEIGHTS, selected
 
@@ -39,6 +42,8 @@ class LoadedStudent:
     """Split for the comparison: `test` if it exists, otherwise `val`, otherwise `train`."""
     is_alone: bool = False
     """Whether the student is not in the folder of a run. The images are then random pixels."""
+    random_pixels: bool = False
+    """Whether the images are random pixels instead of images of the run."""
 
     @property
     def evaluated(self) -> bool:
@@ -65,10 +70,18 @@ class LoadedStudent:
         return self.data.datasets["train"]
 
 
-def load(path: str, field: str = "ckpt_path") -> LoadedStudent:
+def load(
+    path: str, field: str = "ckpt_path", *, data_path: str | None = None, random_pixels: bool = False
+) -> LoadedStudent:
     """Load a run's student from the run's folder, its config.yaml, or a checkpoint or student.safetensors in it.
 
     A student.safetensors may also be somewhere else, because its metadata describe the student.
+
+    Args:
+        path: path of the run or of the file.
+        field: field of the path, for error messages.
+        data_path: path of the run's images, instead of the path in its config.
+        random_pixels: whether the images are random pixels. The images of the run are then not read.
 
     Raises:
         ConfigError: for another file that does not belong to a run, or if the data cannot be read.
@@ -78,7 +91,11 @@ def load(path: str, field: str = "ckpt_path") -> LoadedStudent:
     if checkpoint.suffix not in WEIGHTS:
         siblings = sorted(file.name for file in checkpoint.parent.iterdir() if file.suffix in WEIGHTS)
         raise ConfigError(f"{field}: {checkpoint} is not a checkpoint{nearest(checkpoint.name, siblings)}")
+    if line := found.line(field):
+        rank_zero_info(line)
     if student_alone.is_alone(checkpoint):
+        if data_path is not None:
+            raise ConfigError(f"data_path: {checkpoint} is not in the folder of a run; give the folder of the run")
         return _of_file(checkpoint, field)
     from kd_lightning.runs import loading  # this module imports the parser, which few commands need
 
@@ -86,13 +103,65 @@ def load(path: str, field: str = "ckpt_path") -> LoadedStudent:
     with torch.random.fork_rng(devices=[]):
         student = student_alone.of_run(config, found.config, checkpoint, field)
         network = Network(**student.arguments)
-        data = loading.build_data(config, found.config)
-    data.batch_size, data.augmentations = 1, []  # any number of images, without augmentation
-    data.prepare_data()
     knows_classes = bool(student.classifier_trained) and network.num_classes > 0
+    results = _results(checkpoint, field)
+    if random_pixels:
+        facts = {**student.facts, "side": _side(config, checkpoint, student.facts)}
+        data = _random_pixels(network, facts)
+    else:
+        data = _data_of_run(config, found.config, data_path)
     return LoadedStudent(
-        checkpoint, config, _results(checkpoint, field), network.eval(), data, knows_classes, _split(data)
+        checkpoint,
+        config,
+        results,
+        network.eval(),
+        data,
+        knows_classes,
+        _split(data),
+        random_pixels=random_pixels,
     )
+
+
+def _data_of_run(config: dict[str, Any], path: Path, data_path: str | None) -> ImageData:
+    """Return the prepared data of a run.
+
+    Raises:
+        ConfigError: if the images cannot be read. The message names the options for missing images.
+    """
+    from kd_lightning.runs import loading
+
+    data_config = config["data"]
+    if data_path is not None:
+        given = str(resolve(data_path, "data_path"))
+        data_config = {**data_config, "init_args": {**(data_config.get("init_args") or {}), "path": given}}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            data = loading.build_data({**config, "data": data_config}, path)
+        data.batch_size, data.augmentations = 1, []  # any number of images, without augmentation
+        data.prepare_data()
+        _split(data)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}; if the images of the run have been moved, give --data_path PATH; if they are missing, "
+            "--random_pixels compares the files on random pixels"
+        ) from error
+    return data
+
+
+def _side(config: dict[str, Any], checkpoint: Path, facts: dict[str, Any]) -> int:
+    arguments = config["data"].get("init_args") or {}
+    side = size_of_images(config["data"]["class_path"], arguments, checkpoint.parent, facts)
+    if side is None:
+        raise ConfigError(f"random_pixels: the size of the images of {checkpoint} is unknown; give --data_path instead")
+    return side
+
+
+def _random_pixels(network: Network, facts: dict[str, Any]) -> ImageData:
+    data = RandomImages(images=_RANDOM_IMAGES, size=facts["side"], classes=max(1, network.num_classes))
+    data.name = "random pixels"
+    data.class_names, data.class_ids = network.class_names or [], facts.get("class_ids") or []
+    data.crop_ratio = facts.get("crop_ratio")
+    return data
 
 
 def _of_file(file: Path, field: str) -> LoadedStudent:
@@ -101,12 +170,10 @@ def _of_file(file: Path, field: str) -> LoadedStudent:
     with torch.random.fork_rng(devices=[]):
         network = Network(**student.arguments)
     config = {"model": {"init_args": {"student": student.arguments}}}
-    data = RandomImages(images=_RANDOM_IMAGES, size=student.facts["side"], classes=max(1, network.num_classes))
-    data.name = "random pixels"
-    data.class_names, data.class_ids = network.class_names or [], student.facts.get("class_ids") or []
-    data.crop_ratio = student.facts.get("crop_ratio")
+    data = _random_pixels(network, student.facts)
     knows_classes = student.classifier_trained and network.num_classes > 0
-    return LoadedStudent(file, config, {}, network.eval(), data, knows_classes, _split(data), is_alone=True)
+    kinds = {"is_alone": True, "random_pixels": True}
+    return LoadedStudent(file, config, {}, network.eval(), data, knows_classes, _split(data), **kinds)
 
 
 def evenly_spaced(images: ImageDataset, count: int) -> Tensor:

@@ -43,11 +43,11 @@ def provenance(source: LoadedStudent, student: ExportedModel) -> dict[str, Any]:
         "interpolation": network.interpolation,
         "fingerprint": network.fingerprint()[:16],
         "run": _plain(run),
-        "seeds": {"seed": seed, "split_seed": None if source.is_alone else source.data.split_seed},
+        "seeds": {"seed": seed, "split_seed": None if source.random_pixels else source.data.split_seed},
         "teacher": run.get("teacher"),
         "teacher_fingerprint": run.get("teacher_fingerprint"),
         "student": {name: value for name, value in described.items() if name in _ADDED},
-        "data": {"name": "unknown data" if source.is_alone else source.data.name}
+        "data": {"name": _data_name(source, data)}
         | {part: data[part] for part in ("classes", "train", "val", "test", "side") if part in data},
         "protocol": results.get("protocol"),
         "metrics": results.get("metrics", {}) if source.evaluated else {},
@@ -55,6 +55,10 @@ def provenance(source: LoadedStudent, student: ExportedModel) -> dict[str, Any]:
         "code": {"run": results.get("code"), "export": code()},
         "config": _plain(source.config),
     }
+
+
+def _data_name(source: LoadedStudent, recorded: dict[str, Any]) -> str:
+    return recorded.get("name") or "unknown data" if source.random_pixels else source.data.name
 
 
 def with_parity(facts: dict[str, Any], parity: Parity, split: str) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Group
 from rich.table import Table
 
 from kd_lightning.commands.export.exported_model import ExportedModel
 from kd_lightning.commands.export.loaded_student import LoadedStudent
 from kd_lightning.commands.export.parity import Parity
+from kd_lightning.io.console import titled
+from kd_lightning.words import counted
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,10 @@ class Row:
     parity: Parity | None
 
 
-def table(rows: list[Row], times: dict[str, list[float]], batch_sizes: list[int], threads: int) -> Table:
+def table(rows: list[Row], times: dict[str, list[float]], batch_sizes: list[int], threads: int) -> Group:
     """Return a table of PyTorch and the formats. Latencies are in milliseconds, and as multiples of PyTorch's."""
-    word = "thread" if threads == 1 else "threads"
-    result = Table(
-        title="export: comparison with PyTorch" + (f"; ms per batch, {threads} {word}" if batch_sizes else "")
-    )
+    latency = f"; ms per batch, {counted(threads, 'thread')}" if batch_sizes else ""
+    result = Table()
     result.add_column("format")
     for title in ("file", "MB", "largest difference", "of largest output", "same class"):
         result.add_column(title, justify="left" if title == "file" else "right")
@@ -44,7 +45,7 @@ def table(rows: list[Row], times: dict[str, list[float]], batch_sizes: list[int]
                 f"{model_value:.2f}" + ("" if row.parity is None else f" ({model_value / pytorch_value:.2f} x)")
             )
         result.add_row(*cells)
-    return result
+    return titled(f"export: comparison with PyTorch{latency}", result)
 
 
 def notes(student: ExportedModel, source: LoadedStudent, rows: list[Row], costs: dict[str, float] | None) -> list[str]:

@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping
 
+from rich.console import Group
 from rich.table import Table
+
+from kd_lightning.io.console import titled
 
 COUNTS = ("cost/parameters", "cost/macs")
 
 
-def table(metrics: Mapping[str, float], title: str = "result") -> Table:
+def table(metrics: Mapping[str, float], title: str = "result") -> Group:
     """Return a table with a title, one row per metric, and a column for the student.
 
     If any metric has a value of the teacher, the table also has a column for the teacher.
     """
     student = {name: value for name, value in metrics.items() if not name.endswith("_teacher")}
     teacher = {name.removesuffix("_teacher"): value for name, value in metrics.items() if name.endswith("_teacher")}
-    result = Table(title=title, title_justify="left")
+    result = Table()
     result.add_column("")
     result.add_column("student", justify="right")
     if teacher:
@@ -22,7 +25,7 @@ def table(metrics: Mapping[str, float], title: str = "result") -> Table:
     for name in dict.fromkeys([*student, *teacher]):
         cells = [_text(name, student.get(name)), *([_text(name, teacher.get(name))] if teacher else [])]
         result.add_row(name, *cells)
-    return result
+    return titled(title, result)
 
 
 def _text(name: str, value: float | None) -> str:

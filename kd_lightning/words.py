@@ -1,0 +1,13 @@
+"""Counts and lists in messages. This module imports no library."""
+
+from collections.abc import Sequence
+
+
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun, such as `1 file` or `1,200 files`. Default plural: the singular with s."""
+    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as text: `a`, `a and b`, or `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
