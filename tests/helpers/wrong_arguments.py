@@ -244,7 +244,7 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--run", lambda: argparses("--run")),
     ("--trainer.limit_test_batches=0", "trainer.limit_test_batches: with 0, the test at the end of fit would read no"),
     ("--trainer.limit_test_batches=0.001", "limit_test_batches: 0.001 of 2 batches is less than one batch; give at"),
-    ("--trainer.limit_val_batches=0.001", "limit_val_batches: 0.001 of 1 batches is less than one batch"),
+    ("--trainer.limit_val_batches=0.001", "limit_val_batches: 0.001 of 1 batch is less than one batch"),
     ("--trainer.limit_train_batches=0.001", "limit_train_batches: 0.001 of 10 batches is less than one batch"),
     (f"{SAVES}ModelCheckpoint, init_args: {{dirpath: /proc/x}}}}", "trainer.callbacks: ModelCheckpoint.dirpath: /proc"),
     (

@@ -24,7 +24,7 @@ OTHERS: list[tuple[str, str]] = [
     ("repeat --configs HERE/kd.yaml --max_paralel 3", "max_paralel is not a field; nearest: max_parallel"),
     ("repeat HERE/kd.yaml", "HERE/kd.yaml is given without the name of a field; choices: --configs, --dry_run"),
     ("export HERE/ok --format=timm", "ckpt_path: HERE/ok contains no checkpoint (best.ckpt or last.ckpt)"),
-    ("test HERE/ok", "run: HERE/ok contains no checkpoint (best.ckpt or last.ckpt)"),
+    ("test HERE/ok", "run: HERE/ok is not a run but images; the first argument is the folder of a run"),
     ("predict HERE/nowhere --data.path HERE/ok", "run: HERE/nowhere does not exist"),
     ("repeat --configs HERE/kd.yaml --run.id=x", "run.id: repeat sets the id of each run"),
     ("show-batch --config HERE/kd.yaml --path=show.jpg", "path: show.jpg does not end in .png"),
