@@ -198,4 +198,5 @@ def run(name: str, command: Command, args: ArgsType, cli: type[CLI] = CLI) -> Li
                 return CommandCLI(command.load(), **kwargs)
             return cli(only=only, images=images, shown=shown, **kwargs)
     finally:
+        noise.end_command()
         os.environ.pop(RESUME_ENV_VAR, None)

@@ -62,7 +62,7 @@ class QueueDistiller(EmbeddingDistiller, ABC):
         Args:
             embeddings: Embeddings of the teacher, N,D.
         """
-        (gathered,) = self.all_gather(embeddings.float())
+        (gathered,) = self.all_gather(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)))
         new, count = normalize(gathered), len(self.queue)
         rows = (self.place + torch.arange(len(new), device=self.place.device)) % count
         self.queue[rows] = new.nan_to_num(0, 0, 0).to(self.queue.dtype)

@@ -25,16 +25,17 @@ NOISE = (
 )
 
 _PACKAGE = Path(__file__).parents[1]
-_shown: set[str] = set()
-"""The messages and warnings of this command."""
+_shown: set[str] | None = None
+"""The messages and warnings of this command; None outside a command, where a message may be shown again."""
 
 
 def silence() -> None:
-    """Hide the messages of `NOISE`, and show each other message once, until the process ends or a new command begins.
+    """Hide the messages of `NOISE` until the process ends, and show each other message once until `end_command`.
 
     Keys and control characters in messages are hidden, too.
     """
-    _shown.clear()
+    global _shown
+    _shown = set()
     for message in NOISE:
         warnings.filterwarnings("ignore", message=f".*{message}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_clean)
@@ -42,8 +43,16 @@ def silence() -> None:
         warnings.formatwarning = _Format(warnings.formatwarning)
 
 
+def end_command() -> None:
+    """Show later messages even if they were shown before: the same process may run a further command."""
+    global _shown
+    _shown = None
+
+
 def _is_new(text: str) -> bool:
     """Return whether the text was not shown before. Python itself forgets its warnings whenever a filter changes."""
+    if _shown is None:
+        return True
     new = text not in _shown
     _shown.add(text)
     return new

@@ -53,6 +53,8 @@ def test_each_notice_is_shown_once_per_command(capsys: pytest.CaptureFixture) ->
             assert [bool(warnings.formatwarning("odd", UserWarning, "a.py", 1)) for _ in range(2)] == [True, False]
             own = kd_lightning.__file__
             assert warnings.formatwarning("strange", UserWarning, own, 1) == "warning: strange\n"
+    noise.end_command()
+    assert [log.filter(log.makeRecord(*_parts(record))) is not False for _ in range(2)] == [True, True]
 
 
 def _parts(record: logging.LogRecord) -> tuple:

@@ -80,8 +80,10 @@ def watched(kind: type[StudentModule], folder: Path, *callbacks: Callback, **set
 
 
 @pytest.mark.parametrize("kind", EVERY_METHOD)
-def test_no_step_between_two_logged_ones_waits(kind: type[StudentModule], tmp_path: Path) -> None:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+def test_no_step_between_two_logged_ones_waits(
+    kind: type[StudentModule], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "lightning.pytorch")  # restored after the test
     assert watched(kind, tmp_path, Progress()) == {number: [] for number in range(1, LOGGED - 1)}
 
 

@@ -57,6 +57,7 @@ def test_the_terminal(name: str) -> None:
     assert is_plain(console.file.getvalue(), keep="\n")
     noise.silence()
     assert is_plain(warnings.formatwarning(name, UserWarning, "a.py", 1), keep="\n\t")
+    noise.end_command()
 
 
 def test_what_is_printable_stays() -> None:

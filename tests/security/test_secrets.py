@@ -138,6 +138,7 @@ def test_a_key_is_not_printed_or_kept(tmp_path: Path, capfd: pytest.CaptureFixtu
     record = logging.LogRecord("x", logging.INFO, "a.py", 1, "it is %s", ("ghp_abcdefghijklmnopqrstuvwxyz0123",), None)
     assert noise._clean(record)
     assert record.getMessage() == "it is ***"
+    noise.end_command()
 
 
 @pytest.mark.parametrize("given", ["$KD_PLACE", "${KD_PLACE}", "$KD_PLACE/x", "/x/$KD_PLACE/y"])

@@ -122,7 +122,7 @@ def test_seed_with_its_head_and_queue() -> None:
         teacher_temperature=0.05,
     )
     agrees(loss, rows, 2.46051576255, 0.784908133466)
-    built._enqueue(normalize(teacher(6, 64)))
+    built.enqueue(normalize(teacher(6, 64)))
     assert built.queue.sum().item() == pytest.approx(37.56456357219855, rel=1e-9)
     assert built.queue[5:7, 0].tolist() == pytest.approx([-0.1096277421766059, -0.06987640007740453], rel=1e-9)
 
