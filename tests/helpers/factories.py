@@ -61,7 +61,7 @@ def changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
 def relates_samples(kind: type[StudentModule]) -> bool:
     """Whether the losses of a method compare samples: its class, or a base class, gathers those of all devices."""
     bases = [each for each in inspect.getmro(kind) if issubclass(each, Distiller) and each not in (Distiller, Combined)]
-    return kind is CombinedOfThree or any(re.search(r"self\.all_gather\(", inspect.getsource(each)) for each in bases)
+    return kind is CombinedOfThree or any(re.search(r"self\.all_gather\b", inspect.getsource(each)) for each in bases)
 
 
 def some_by_default(kinds: list[type[StudentModule]], *default: str) -> list[ParameterSet]:
