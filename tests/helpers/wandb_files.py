@@ -4,6 +4,7 @@ import struct
 import time
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from wandb.proto import wandb_internal_pb2
 
 
@@ -19,12 +20,20 @@ def sessions(folder: Path) -> list[list[wandb_internal_pb2.Record]]:
 
 
 def _read(file: Path) -> list[wandb_internal_pb2.Record]:
-    """Return the records of a file in LevelDB's log format, after a header of 7 bytes."""
-    for _ in range(50):  # W&B's own process may still be writing when finish() returns
-        if file.stat().st_size > 7:
-            break
+    """Return the records of a file. W&B's own process may still write it when `wandb.finish()` returns."""
+    for _ in range(50):
+        try:
+            if file.stat().st_size > 7:
+                return _parsed(file.read_bytes())
+        except DecodeError:  # a record is not complete yet
+            pass
         time.sleep(0.2)
-    content, place, found, whole = file.read_bytes(), 7, [], b""
+    return _parsed(file.read_bytes())
+
+
+def _parsed(content: bytes) -> list[wandb_internal_pb2.Record]:
+    """Return the records in the content of a file in LevelDB's log format, after a header of 7 bytes."""
+    place, found, whole = 7, [], b""
     while place + 7 <= len(content):
         if 32768 - place % 32768 < 7:  # a block's tail is too short for a record's header
             place += 32768 - place % 32768
