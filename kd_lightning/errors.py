@@ -70,8 +70,7 @@ def check_not_negative(**fields: float) -> None:
         ConfigError: for the first such number; the message names its field.
     """
     for field, value in fields.items():
-        if not math.isfinite(value):
-            raise ConfigError(f"{field}: {value} is not a finite number")
+        _check_finite(field, value)
         if value < 0:
             raise ConfigError(f"{field}: {value} is negative")
 
@@ -83,10 +82,14 @@ def check_positive(**fields: float) -> None:
         ConfigError: for the first such number; the message names its field.
     """
     for field, value in fields.items():
-        if not math.isfinite(value):
-            raise ConfigError(f"{field}: {value} is not a finite number")
+        _check_finite(field, value)
         if value <= 0:
             raise ConfigError(f"{field}: {value} is not above 0")
+
+
+def _check_finite(field: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise ConfigError(f"{field}: {value} is not a finite number")
 
 
 def check_temperature(*, low: float = 1e-3, **fields: float) -> None:
