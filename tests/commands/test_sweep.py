@@ -9,9 +9,9 @@ import yaml
 from helpers.fake_fit import began, install, write
 
 from kd_lightning.cli import main
-from kd_lightning.cli.resolve import resolve
+from kd_lightning.cli.resolve import BuildingCLI, refusal, resolve
 from kd_lightning.commands.repeat import Repeat
-from kd_lightning.commands.repeat.sweep import combinations, in_words
+from kd_lightning.commands.repeat.sweep import combinations, in_words, with_settings
 from kd_lightning.errors import ConfigError, RunError
 
 ROOT = Path(__file__).parents[2]
@@ -144,3 +144,70 @@ def test_the_real_fit_checks_fields_and_values() -> None:
     wrong = resolve(["--config", SP, "--model.sp_wait=300"])
     assert wrong == {"error": "model.sp_wait is not an argument of SP; nearest: sp_weight, kd_weight, ce_weight"}
     assert resolve(["--config", SP, "--model.sp_weight=x"]) == {"error": "model.sp_weight: x is not float"}
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_combination_that_cannot_be_built_is_refused_before_the_first_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    config, sweep = write(tmp_path, "a"), ["model.temperature=[1, 2.5, 99]"]
+    words = f"temperature: it is too high ({config}, temperature=99)"
+    with pytest.raises(ConfigError) as raised:
+        Repeat(configs=[config], seeds=2, sweep=sweep)([])
+    assert str(raised.value) == words
+    assert not (tmp_path / "runs").exists()
+    rows = Repeat(configs=[config], seeds=2, sweep=sweep, dry_run=True)([])
+    assert [row["state"] for row in rows] == ["would run"] * 6
+    assert capfd.readouterr().out.count(f"warning: fit would end with an error: {words}\n") == 1
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_finished_run_is_not_checked_again(tmp_path: Path) -> None:
+    alone = write(tmp_path, "a", model={"class_path": "kd_lightning.methods.KD", "init_args": {"temperature": 99}})
+    Repeat(configs=[alone], seeds=1)([])
+    rows = Repeat(configs=[alone, write(tmp_path, "b")], seeds=1)([])
+    assert [row["state"] for row in rows] == ["done before", "ran"]
+    with pytest.raises(ConfigError, match=r"^temperature: it is too high \(.*a.yaml\)$"):
+        Repeat(configs=[alone, write(tmp_path, "b")], seeds=2)([])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model.sp_weight=-3"], "sp_weight: -3.0 is not a valid weight; give 0 or a positive finite number"),
+        (["--model.optimizer.lr=-1"], "model.optimizer: SGD cannot be built: Invalid learning rate: -1.0"),
+        (["--model.lr_scheduler.warmup_epochs=-1"], "model.lr_scheduler.warmup_epochs: -1.0 is negative"),
+        (["--model.student.checkpoint=/none.pt"], "cifar_resnet8: checkpoint: /none.pt does not exist"),
+        (["--trainer.callbacks+=KNN", "--trainer.callbacks.k=-1"], "KNN.k: -1 is not above 0"),
+        (["--data.batch_size=-1"], "data.batch_size: -1 is not positive"),
+        (["--trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val: -1.0 is less than 0"),
+        (["--model=RKD"], ""),
+        (["--model.freeze=backbone"], "model.freeze: the backbone of cifar_resnet8 has random weights"),
+    ],
+)
+def test_the_real_fit_builds_the_objects(arguments: list[str], words: str) -> None:
+    found = refusal(["--config", SP, *arguments])
+    assert found.startswith(words)
+    assert bool(found) == bool(words)
+
+
+def test_equal_networks_are_built_once_and_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BuildingCLI, "_parts", parts := {})
+    for weight in (1, 2, 3):
+        assert refusal(["--config", SP, f"--model.sp_weight={weight}"]) == ""
+    networks = [part for key, part in parts.items() if key.startswith('["Network"')]
+    assert len(parts) == 3  # the data, the teacher and the student
+    assert [network.frozen for network in networks] == [False, False]
+    assert all(parameter.requires_grad for network in networks for parameter in network.parameters())
+
+
+def test_settings_follow_the_class_to_which_they_belong() -> None:
+    settings = {"model.angle_weight": 1, "model.optimizer.lr": 0.1, "trainer.max_epochs": 3}
+    assert with_settings(settings, ["--x=1"]) == [
+        "--model.angle_weight=1", "--model.optimizer.lr=0.1", "--trainer.max_epochs=3", "--x=1"
+    ]  # fmt: skip
+    for change in (["--model", "RKD"], ["--model=RKD"]):
+        line = with_settings({"model.angle_weight": 1, "seed": 3}, ["--x=1", *change, "--model.angle_weight=2"])
+        assert line == ["--seed=3", "--x=1", *change, "--model.angle_weight=1", "--model.angle_weight=2"]
+    good = resolve(["--config", SP, *with_settings({"model.angle_weight": 7}, ["--model", "RKD"])])
+    assert yaml.safe_load(good["config"])["model"]["init_args"]["angle_weight"] == 7

@@ -27,6 +27,10 @@ def read(argv):
 if sys.argv[1] == "resolve":
     read_all = [read(argv) for argv in json.load(sys.stdin)]
     answers = [{"config": "# a comment\\n" + yaml.safe_dump(content), "notices": []} for content, _ in read_all]
+    if "--build" in sys.argv:
+        for answer, (content, _) in zip(answers, read_all):
+            high = content["model"]["init_args"]["temperature"] > 90
+            answer["refusal"] = "temperature: it is too high" * high
     wrong = [{"error": "typo is not a field"} for _, args in read_all if "typo" in args]
     print(json.dumps(wrong or answers))
     sys.exit()

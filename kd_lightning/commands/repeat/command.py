@@ -108,6 +108,7 @@ class Repeat:
         if unequal := differences([*{config.path: config for config in reversed(configs)}.values()][::-1]):
             self._say(f"warning: the runs are not comparable: {unequal}")
         jobs = [Job(config, seed) for seed in self.seeds for config in configs]
+        self._check_refusals(jobs)
         for config in configs:
             new_jobs = [job for job in jobs if job.config is config and not job.attempts()]
             changes = {job.seed: changed for job in new_jobs if (changed := job.changed())}
@@ -156,6 +157,14 @@ class Repeat:
                     f"sweep: {in_words(other.settings)} and {in_words(config.settings)} give the same run; a further "
                     "argument or config may set the same field, or the values are equal"
                 )
+
+    def _check_refusals(self, jobs: list[Job]) -> None:
+        """Raise an error if `fit` would refuse a job that has no results; with `dry_run`, print a line instead."""
+        refused = (job.config for job in jobs if job.config.refusal and not job.result())
+        for line in dict.fromkeys(f"{config.refusal} ({config.title})" for config in refused):
+            if not self.dry_run:
+                raise ConfigError(line)
+            self._say(f"warning: fit would end with an error: {line}")
 
     def _environments(self, configs: list[Config]) -> list[dict[str, str]]:
         trainers = [config.content["trainer"] for config in configs]

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from kd_lightning.commands.repeat.sweep import arguments_of, insert
 from kd_lightning.commands.repeat.sweep import in_words as settings_in_words
+from kd_lightning.commands.repeat.sweep import insert, with_settings
 from kd_lightning.errors import ConfigError
 from kd_lightning.io.paths import expand, read_text
 from kd_lightning.io.safe_yaml import load_yaml
@@ -36,11 +36,13 @@ class Config:
         path: path of the file.
         content: all settings, including the defaults, the varied settings and the further arguments.
         settings: the varied settings, by field.
+        refusal: the error with which `fit` would end before it creates the folder of a run; '' if there is none.
     """
 
     path: str
     content: dict[str, Any]
     settings: dict[str, Any] = field(default_factory=dict)
+    refusal: str = ""
 
     @property
     def name(self) -> str:
@@ -123,7 +125,7 @@ class Job:
             folder: result of `next`.
         """
         settings = self.config.settings
-        line = [*FIT, "--config", self.config.path, *arguments_of(settings), *arguments]
+        line = [*FIT, "--config", self.config.path, *with_settings(settings, arguments)]
         line += [f"--run.name={self.config.name}"] * bool(settings) + [f"--seed_everything={self.seed}"]
         line.append(f"--run.id={folder.name}")
         checkpoint = self.checkpoint()
@@ -156,7 +158,8 @@ class Job:
 def resolve(requests: list[tuple[str, dict[str, Any]]], arguments: list[str]) -> list[Config]:
     """Return configs with their defaults, the varied settings and the further arguments.
 
-    One process checks all of them, because it takes seconds to start.
+    One process checks all of them, because it takes seconds to start. If there are several, it also builds the objects
+    of each config. A single config is checked by its first run.
 
     Args:
         requests: paths of configs, with the varied settings by field.
@@ -165,15 +168,16 @@ def resolve(requests: list[tuple[str, dict[str, Any]]], arguments: list[str]) ->
     Raises:
         ConfigError: if `fit` rejects a config; the message is that of `fit`.
     """
-    lines = [["--config", path, *arguments_of(settings), *arguments] for path, settings in requests]
-    process = subprocess.run([*RESOLVE], input=json.dumps(lines), capture_output=True, text=True, check=False)
+    lines = [["--config", path, *with_settings(settings, arguments)] for path, settings in requests]
+    command = [*RESOLVE, "--build"] if len(requests) > 1 else [*RESOLVE]
+    process = subprocess.run(command, input=json.dumps(lines), capture_output=True, text=True, check=False)
     if process.returncode:
         raise ConfigError(last_error(process.stderr, process.returncode))
     answers, configs = json.loads(process.stdout), []
     for (path, settings), answer in zip(requests, answers, strict=False):  # the first error is the last answer
         if "error" in answer:
             raise ConfigError(f"{answer['error']} ({Config(path, {}, settings).title})")
-        configs.append(Config(path, load_yaml(answer["config"]), settings))
+        configs.append(Config(path, load_yaml(answer["config"]), settings, answer.get("refusal", "")))
     for line in dict.fromkeys(line for answer in answers for line in answer["notices"]):
         print(line, file=sys.stderr)
     return configs

@@ -83,9 +83,31 @@ def combinations(sweep: list[str], sample: int | None, sample_seed: int) -> list
     return _draw(fields, sample, random.Random(sample_seed))
 
 
-def arguments_of(settings: dict[str, Any]) -> list[str]:
-    """Return the arguments of `fit` for some settings."""
-    return [f"--{field}={v if isinstance(v, str) else json.dumps(v)}" for field, v in settings.items()]
+def with_settings(settings: dict[str, Any], arguments: list[str]) -> list[str]:
+    """Return the arguments of `fit` for some settings, together with further arguments.
+
+    The settings precede the further arguments. If a further argument replaces a class, the settings of this class
+    follow it: `--model RKD --model.angle_weight=1`.
+    """
+    line = [*arguments]
+    before = []
+    for field, value in settings.items():
+        text = f"--{field}={value if isinstance(value, str) else json.dumps(value)}"
+        if place := _end_of_class(field, line):
+            line.insert(place, text)
+        else:
+            before.append(text)
+    return [*before, *line]
+
+
+def _end_of_class(field: str, arguments: list[str]) -> int:
+    """Return the place after the last argument that replaces a class with this field; 0 if there is none."""
+    place = 0
+    for number, argument in enumerate(arguments):
+        name, sign, _ = argument.partition("=")
+        if name.startswith("--") and field.startswith(f"{name.removeprefix('--')}."):
+            place = number + 1 if sign else number + 2
+    return min(place, len(arguments))
 
 
 def in_words(settings: dict[str, Any]) -> str:
