@@ -29,7 +29,7 @@ def plot_differences(comparison: Comparison, metric: str | Metric | None = None)
             [mean], [row_number], style.marker, color=style.color, markersize=size_of(style.marker, 8), mec="white"
         )
     axes.set_yticks(range(len(table)), [label(str(group), 24) for group in table.index], fontsize=9)
-    axes.set_ylim(len(table) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(table)) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     unit = {"%": ", points", "": ""}.get(metric.unit, f", {metric.unit}")
     axes.set_xlabel(f"difference to {label(comparison.baseline, 24)}{unit}", fontsize=9)

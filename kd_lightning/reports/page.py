@@ -172,10 +172,11 @@ def _axis(comparison: Comparison, axis: str, group_styles: plots.GroupStyles) ->
     """Return the template's variables for an axis: plots, table and details."""
     runs, metrics = comparison.runs, comparison.axes[axis]
     plotted = plots.usable_costs(comparison.frame, metrics) if axis == "cost" else metrics
+    # if all values are equal, the table is sufficient
+    plotted = [metric for metric in plotted if metric.key and comparison.frame[metric.name].nunique() > 1]
     pictures = [
         Picture(as_uri(plots.dots(comparison.frame, metric, group_styles)), f"{metric.title} for each group and seed")
         for metric in plotted
-        if metric.key and comparison.frame[metric.name].nunique() > 1  # otherwise the table is sufficient
     ]
     figures: list[tuple[Figure | None, str, bool]] = []
     if axis == "calibration":
@@ -210,12 +211,13 @@ def _axis(comparison: Comparison, axis: str, group_styles: plots.GroupStyles) ->
         values = [metric.show(teacher_values[metric.name].get(name, float("nan"))) for metric in metrics]
         cells = [{"value": value, "difference": "", "p": "", "best": False} for value in values]
         rows.append({"label": f"{name}, teacher", "cells": cells})
+    has_line = any(teacher_values[metric.name] for metric in plotted)
     return {
         "name": axis,
         "pictures": [*pictures, *detail_pictures],
         "header": header,
         "rows": rows,
-        "note": f"{DOTS_CAPTION}.{' The dashed line is the teacher.' * any(teacher_values.values())}",
+        "note": f"{DOTS_CAPTION}.{' The dashed line is the teacher.' * has_line}",
     }
 
 

@@ -132,6 +132,13 @@ def comparison(tmp_path: Path) -> object:
     return compare(read_runs(tmp_path))[0][0]
 
 
+def test_differences_of_a_single_group_are_an_empty_figure(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    write_run(tmp_path, "kd", 0)
+    (axes,) = analysis.plot_differences(compare(read_runs(tmp_path))[0][0]).axes
+    assert axes.get_ylim() == (0.5, -0.5)
+    assert not recwarn.list
+
+
 def test_differences_have_their_intervals(comparison: object) -> None:
     figure = analysis.plot_differences(comparison)
     table: pd.DataFrame = comparison.frame.pivot_table(index="seed", columns="group", values="test/acc")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from helpers.fake_runs import write_run
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
@@ -149,3 +150,18 @@ def test_the_new_method_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     from cosine import Cosine
 
     assert Cosine.__name__ == "Cosine"
+
+
+def test_runs_without_labels_can_be_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "notebooks")
+    for seed in range(2):
+        metrics = {"test/knn": 0.7 + seed / 100, "test/knn_teacher": 0.9, "cost/parameters": 5010.0}
+        write_run(tmp_path, "coss", seed, metrics=metrics, details={})
+    found = {"display": lambda *figures: figures}
+    for cell in cells(stored("compare_runs")):
+        exec(re.sub(r"^%.*$", "", cell.source, flags=re.M), found)
+        found["RUNS"] = str(tmp_path)
+    assert found["comparison"].metric == "test/knn"
+    assert [column for column in found["columns"] if column in found["table"]] == [
+        "group", "seed", "test/knn", "seconds"
+    ]  # fmt: skip

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from kd_lightning.data import Digits
 from kd_lightning.reports import compare, detail_plots, frame, page, plots, read_runs
 from kd_lightning.reports.disagreement import UnavailableError, load_images, most_disagreed, read_predictions
+from kd_lightning.reports.page import DOTS_CAPTION, _axis
 from kd_lightning.reports.style import MARKERS, as_uri, styles
 
 EVIL = "<script>alert(1)</script>"
@@ -74,6 +75,16 @@ def test_it_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     for word in ("Learning curves", "Calibration", "Out-of-distribution", "Classes", "Settings that differ", "±"):
         assert word in found.text
     assert not re.search(r"\bnan\b|None", found.text)
+
+
+def test_the_note_names_a_dashed_line_only_if_a_figure_has_one(tmp_path: Path) -> None:
+    for name in ("baseline", "kd"):
+        for seed, seconds in enumerate((60.0, 61.0)):
+            write_run(tmp_path, name, seed, seconds=seconds)
+    (comparison,), _ = compare(read_runs(tmp_path))
+    notes = {axis: _axis(comparison, axis, styles(comparison.runs.groups))["note"] for axis in ("accuracy", "cost")}
+    assert notes["accuracy"] == f"{DOTS_CAPTION}. The dashed line is the teacher."
+    assert notes["cost"] == f"{DOTS_CAPTION}."
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

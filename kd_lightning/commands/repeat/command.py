@@ -91,7 +91,8 @@ class Repeat:
             arguments: further arguments of `fit`, for all runs.
 
         Raises:
-            ConfigError: if a config has an error. It is raised before any run is started.
+            ConfigError: if a config has an error, or if an object of a config cannot be built. It is raised before any
+                run is started.
             RunError: if runs have failed. It is raised after all runs have ended.
         """
         for argument in arguments:
