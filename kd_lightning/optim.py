@@ -25,11 +25,11 @@ _RANGES = {
     "momentum": (math.nextafter(1, 0), "at least 0 and below 1"),
     "dampening": (1.0, "from 0 to 1"),
 }
-"""Largest values of arguments of optimizers, and their range in words. torch does not check them completely."""
+"""Largest value of each argument of an optimizer, and its range in words. torch does not check all these ranges."""
 
 
 class Length(NamedTuple):
-    """Length of a run at a moment. Lightning's GradientAccumulationScheduler changes it between two epochs."""
+    """Length of a run. Lightning's GradientAccumulationScheduler may change it from one epoch to the next."""
 
     epochs: float
     """Number of epochs; infinity if only the steps are limited."""
@@ -199,7 +199,7 @@ class WarmupMultiStep(RunSchedule):
 
 
 def groups(parameters: Iterable[Tensor], head: Iterable[Tensor], head_scale: float) -> list[Any]:
-    """Return the trained parameters for an optimizer, the head with a learning rate of its own.
+    """Return the trained parameters for an optimizer. The head may have another learning rate than the backbone.
 
     Args:
         parameters: all parameters, of which only those that require a gradient are returned.
@@ -259,20 +259,20 @@ def build(
     """
     built = _built("model.optimizer", optimizer, parameters)
     if not isinstance(built, Optimizer):
-        raise ConfigError(f"model.optimizer: {type(built).__module__}.{type(built).__name__} is no optimizer of torch")
+        raise ConfigError(f"model.optimizer: {type(built).__module__}.{type(built).__name__} is not a torch optimizer")
     _check_groups(built)
     scale_rates(built, scale)
     _check_scaled(built)
     schedule = _built("model.lr_scheduler", lr_scheduler, built)
     if not isinstance(schedule, LRScheduler):
         raise ConfigError(
-            f"model.lr_scheduler: {type(schedule).__module__}.{type(schedule).__name__} is no schedule of torch, and "
+            f"model.lr_scheduler: {type(schedule).__module__}.{type(schedule).__name__} is not a torch schedule, and "
             "Lightning cannot update it; choose WarmupCosine, WarmupMultiStep or a class of torch.optim.lr_scheduler"
         )
     if isinstance(schedule, ReduceLROnPlateau) and not getattr(schedule, "monitor", None):
         raise ConfigError(
-            "model.lr_scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau does not know which value it reads; set "
-            "class_path to lightning.pytorch.cli.ReduceLROnPlateau, and its argument monitor, for example to val/acc"
+            "model.lr_scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau has no argument for the value to monitor; "
+            "choose lightning.pytorch.cli.ReduceLROnPlateau, and set its argument monitor, for example to val/acc"
         )
     first, *others = built.param_groups
     rates = [group.get("initial_lr", group["lr"]) / group.get("lr_scale", 1) for group in (first, *others)]
@@ -395,6 +395,6 @@ def _interval(trainer: Trainer, monitor: str) -> int:
     if not trainer.enable_validation or "val" not in getattr(trainer.datamodule, "datasets", {"val": ()}):
         raise ConfigError(
             f"model.lr_scheduler.monitor: {monitor} is given, but the run has no validation; set data.val_split above "
-            "0, or monitor a value train/..."
+            "0, or monitor train/loss"
         )
     return trainer.check_val_every_n_epoch or 1

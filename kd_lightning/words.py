@@ -8,6 +8,12 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
     return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
 
 
+def images_of(split: str, number: int) -> str:
+    """Return the number of images of a split, such as `1 validation image`, or `2 images` for another split."""
+    kind = {"train": "training ", "val": "validation ", "test": "test "}.get(split, "")
+    return counted(number, f"{kind}image")
+
+
 def listed(names: Sequence[str]) -> str:
     """Return names as text: `a`, `a and b`, or `a, b and c`."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

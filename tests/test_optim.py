@@ -220,7 +220,7 @@ def test_schedules_that_count_steps_are_updated_after_each_step(
     ("schedule", "line"),
     [
         (lambda o: lr.OneCycleLR(o, max_lr=1.0, total_steps=9), r"OneCycleLR has 9 steps, but .* 10 .* to 10$"),
-        (lambda o: lr.ReduceLROnPlateau(o), r"set class_path to lightning.pytorch.cli.ReduceLROnPlateau, .* val/acc$"),
+        (lambda o: lr.ReduceLROnPlateau(o), r"choose lightning.pytorch.cli.ReduceLROnPlateau, .* val/acc$"),
         (
             lambda o: ReduceLROnPlateau(o, monitor="val/acc"),
             r"monitor: val/acc is given, but the run has no validation",

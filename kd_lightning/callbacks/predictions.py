@@ -1,7 +1,6 @@
 """SavePredictions: the files that `predict` and `embed` write."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.io.atomic import write_tensors
 from kd_lightning.io.console import wide
 from kd_lightning.io.paths import check_writable, expand, numbered
+from kd_lightning.runs.training_images import TrainingImages
 from kd_lightning.words import counted
 
 MOST_PRINTED = 20
@@ -69,8 +69,8 @@ class SavePredictions(Callback):
         self.format, self.top_k, self.embeddings = format, top_k, embeddings
         self.run = Path()
         """Folder of the run, which the command line sets."""
-        self.training_folder: Path | None = None
-        """Folder with the training images of the run, if other images than its test images are read."""
+        self.training_images: TrainingImages | None = None
+        """Place of the training images of the run, if other images than its test images are read."""
         self.parts: list[Prediction] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -124,23 +124,9 @@ class SavePredictions(Callback):
                 for line in prediction_table.lines(table):
                     wide().print(line, soft_wrap=True, highlight=False)
             if line := _accuracy(tensors["logits"], tensors["labels"]):
-                rank_zero_info(line + self._trained_on(paths))
+                rank_zero_info(line + (self.training_images.note(paths) if self.training_images else ""))
         kind = "embeddings" if self.embeddings else "predictions"
         rank_zero_info(f"{kind} of {counted(count, 'image')} are written to {self.files[0]} and {self.files[1]}")
-
-    def _trained_on(self, paths: list[str]) -> str:
-        """Return the end of a line: whether the images may be training images of the run; '' if they are not."""
-        if self.training_folder is None:
-            return ""
-        real = {folder: Path(folder).resolve() for folder in {os.path.dirname(path) for path in paths}}
-        known = {folder for folder, place in real.items() if place.is_relative_to(self.training_folder)}
-        count = sum(os.path.dirname(path) in known for path in paths)
-        if not count:
-            return ""
-        return (
-            f"; {count:,} of the {len(paths):,} images are in {self.training_folder}, from which the run was trained, "
-            "so this is not the accuracy on new images; without --data.path, predict reads only the test images"
-        )
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> str:

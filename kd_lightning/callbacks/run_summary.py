@@ -9,7 +9,7 @@ from kd_lightning.data import ImageData
 from kd_lightning.io.console import titled, wide
 from kd_lightning.models import Network
 from kd_lightning.optim import base_rate
-from kd_lightning.words import counted
+from kd_lightning.words import counted, listed
 
 _NEVER_WRAPPED = 10_000
 """Columns of the tables in a log file, where a wrapped or cut path cannot be copied."""
@@ -69,7 +69,10 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     table.add_row("images", f"{data.name}: {', '.join(counts)}; {counted(data.num_classes, 'class', 'classes')}")
     if data.held_out:
         table.add_row("held out", data.held_out)
-    table.add_row("storage", ", ".join(f"{split} {images.origin}" for split, images in data.datasets.items()))
+    origins = {images.origin: [] for images in data.datasets.values()}
+    for split, images in data.datasets.items():
+        origins[images.origin].append(split)
+    table.add_row("storage", "; ".join(f"{listed(splits)} {origin}" for origin, splits in origins.items()))
     table.add_row("batch", _batch(trainer, method, data))
     rate = f"{base_rate(trainer):.4g}"
     if method.lr_batch_size:

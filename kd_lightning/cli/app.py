@@ -30,6 +30,7 @@ from kd_lightning.runs.arguments import with_run
 from kd_lightning.runs.checkpoint_io import check_checkpoint
 from kd_lightning.runs.directory import RESUME_ENV_VAR, Run
 from kd_lightning.runs.resume import check_config_matches, check_no_word, resume_path
+from kd_lightning.runs.training_images import TrainingImages
 
 DEFAULTS = {
     "max_epochs": 100,
@@ -50,7 +51,7 @@ class CLI(LightningCLI):
     def __init__(
         self, only: str | None = None, images: list[str] | None = None, shown: str | None = None, **kwargs: Any
     ) -> None:
-        self.only, self.images, self.shown, self.training_folder = only, images, shown, None
+        self.only, self.images, self.shown, self.training_images = only, images, shown, None
         super().__init__(**kwargs)
 
     def subcommands(self) -> dict[str, set[str]]:
@@ -88,7 +89,7 @@ class CLI(LightningCLI):
         if command == "predict" and config.get("ckpt_path"):
             evaluated.report_size(config)
         if self.images:
-            self.training_folder = evaluated.training_folder(config)
+            self.training_images = TrainingImages.of(config)
             config.data = evaluated.new_images(config, self.images)
         if command == "predict" and config.get("ckpt_path"):
             evaluated.use_student_alone(config)
@@ -105,7 +106,11 @@ class CLI(LightningCLI):
         try:
             super().instantiate_classes()
         except Exception as error:
-            if not config_error(error) and (line := own_construction_error(error) or construction_error(error)):
+            known = config_error(error)
+            evaluates = known and self.subcommand in ("validate", "test", "predict")
+            if evaluates and (advice := evaluated.moved_images(self.config[self.subcommand], str(known))):
+                raise ConfigError(f"{known}; {advice}") from error
+            if not known and (line := own_construction_error(error) or construction_error(error)):
                 raise ConfigError(line) from error
             raise
 
@@ -131,7 +136,7 @@ class CLI(LightningCLI):
             if self.subcommand == "predict":
                 predictions = self._get(self.config_init, "predictions")
                 predictions.run = evaluated.folder_of(self.config.predict)
-                predictions.training_folder = self.training_folder
+                predictions.training_images = self.training_images
             data.checks = [evaluator.prepare for evaluator in evaluators] if self.subcommand == "test" else data.checks
             kwargs |= {"logger": trainer.logger or False, "enable_checkpointing": False}
         try:

@@ -25,6 +25,7 @@ def main(args: "ArgsType" = None) -> Any:
         raise SystemExit(0)
     from kd_lightning.commands.running import exit_on_error, run_class, without_gc
     from kd_lightning.config.environment import check_environment
+    from kd_lightning.io import noise
 
     with exit_on_error():
         check_environment()
@@ -36,7 +37,12 @@ def main(args: "ArgsType" = None) -> Any:
         if command.kind in ("alone", "around_fit"):
             if command.takes_run and len(args) > 1 and not args[1].startswith("-"):
                 args = [name, "--ckpt_path", *args[1:]]
-            return run_class(command.load(), args[1:], prog=prog, around_fit=command.kind == "around_fit")
+            kind = command.load()
+            noise.silence()  # after the import of Lightning, which formats warnings in its own way
+            try:
+                return run_class(kind, args[1:], prog=prog, around_fit=command.kind == "around_fit")
+            finally:
+                noise.end_command()
         with without_gc():
             from kd_lightning.cli.app import run
         return run(name, command, args)

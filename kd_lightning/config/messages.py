@@ -9,6 +9,7 @@ from kd_lightning.config.sub_configs import sub_config_error
 from kd_lightning.config.unknown_fields import unknown_field
 from kd_lightning.config.wrong_values import given_value, innermost, last, wrong_value
 from kd_lightning.errors import ConfigError, nearest
+from kd_lightning.words import listed
 
 _UNKNOWN_CLASS = (
     r"Import path (?:(?P<name>\S+) )?does not correspond to a subclass of (?P<base>\w+)",
@@ -84,15 +85,17 @@ def _missing_package(message: str, field: str, options: set[str]) -> str:
 
 
 def _schedule(message: str, field: str, options: set[str]) -> str:
-    """Return the message about a schedule of timm, or about the name of several classes (two ReduceLROnPlateau)."""
+    """Return the message about a schedule of timm, or about a name that several classes have (ReduceLROnPlateau)."""
     if match := re.search(
         r"Multiple subclasses with name (\S+?)\. Give the full class path[^:]*: ([\w., ]+\w)", message
     ):
-        hint = "; only that of lightning.pytorch.cli works" if match[1] == "ReduceLROnPlateau" else ""
-        return f"{field}: {match[1]} is the name of {match[2].replace(', ', ' and ')}; give the complete name{hint}"
+        classes = match[2].split(", ")
+        plateau = [name for name in classes if name == "lightning.pytorch.cli.ReduceLROnPlateau"]
+        choice = f"choose {plateau[0]}" if plateau else "give the full name of one of them"
+        return f"{field}: {len(classes)} classes are called {match[1]} ({listed(classes)}); {choice}"
     if field.endswith("lr_scheduler") and (match := re.search(r"'(timm\.[\w.]+)' to be a", message)):
         return (
-            f"{field}: {match[1]} is no schedule of torch, and Lightning cannot update it; choose WarmupCosine, "
+            f"{field}: {match[1]} is not a torch schedule, and Lightning cannot update it; choose WarmupCosine, "
             "WarmupMultiStep or a class of torch.optim.lr_scheduler"
         )
     return ""
@@ -106,9 +109,8 @@ def _unknown_field(message: str, field: str, options: set[str]) -> str:
 def _unknown_class(message: str, field: str, options: set[str]) -> str:
     choices = classes_of(field)
     if given := _no_class(message, field, choices):
-        return (
-            f"{field}: {given[:160]} is neither a class nor a mapping of class_path and init_args{nearest('', choices)}"
-        )
+        problem = "is neither a class nor a mapping with class_path and init_args"
+        return f"{field}: {given[:160]} {problem}{nearest('', choices)}"
     match = next((match for pattern in _UNKNOWN_CLASS if (match := re.search(pattern, message))), None)
     if not match or not (choices or "base" in match.groupdict()):
         return ""
@@ -142,7 +144,7 @@ def _missing(message: str, field: str, options: set[str]) -> str:
     if field.endswith("parts: Combined"):
         return f"{field} cannot be a part; give its parts instead"
     names = re.sub(r"\b(?:fit|validate|test|predict)\.", "", match[1].strip()).replace("--", "")
-    problem = f"{'.'.join(filter(None, [field, names]))} {'are' if ',' in names else 'is'} required and not given"
+    problem = f"{'.'.join(filter(None, [field, names]))} {'are' if ',' in names else 'is'} required, but not given"
     if field or not {"config", "model", "data"} <= options:
         return problem
     if re.search(r"\b(?:validate|test|predict)\.", match[1]):

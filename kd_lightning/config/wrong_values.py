@@ -40,7 +40,7 @@ def wrong_value(message: str, field: str, options: Set[str] = frozenset()) -> st
     if found := re.search(r"Importing '([\w.]+)' is not allowed", inner):
         return f"{field}: {found[1]} is not allowed, because a config may not name functions of this module"
     if (value := given_value(inner, field)).startswith("{'class_path'"):
-        return f"{field}: {value} is neither a class nor a mapping of class_path and init_args"
+        return f"{field}: {value} is neither a class nor a mapping with class_path and init_args"
     return _of_class(inner, field) or _of_type(inner, message, field) or _of_several(inner, field)
 
 

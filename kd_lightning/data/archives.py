@@ -71,6 +71,13 @@ def folder_at(path: str, field: str = "data.path") -> Path:
     return folder
 
 
+def unpacked_folder(archive: Path) -> Path:
+    """Return the folder in the cache into which an archive is unpacked. It need not exist."""
+    facts = archive.stat()
+    stem = archive.name.split(".")[0]
+    return cache.home() / f"{stem}-{facts.st_size:x}-{facts.st_mtime_ns:x}" / stem
+
+
 def unpack_to_cache(archive: Path, field: str = "data.path") -> Path:
     """Return the folder of an unpacked archive. If necessary, unpack it into $XDG_CACHE_HOME/kd_lightning (~/.cache).
 
@@ -80,10 +87,7 @@ def unpack_to_cache(archive: Path, field: str = "data.path") -> Path:
     Raises:
         ConfigError: if the archive is corrupt or not accepted (see `extract`). The message names `field`.
     """
-    facts = archive.stat()
-    stem = archive.name.split(".")[0]
-    home = cache.home()
-    target = home / f"{stem}-{facts.st_size:x}-{facts.st_mtime_ns:x}" / stem
+    home, target = cache.home(), unpacked_folder(archive)
     if not target.exists():
         rank_zero_info(f"unpacking {archive.name} into {home} (only once)")
         with _Unpacking(archive, home, field) as partial:

@@ -22,6 +22,7 @@ from kd_lightning.data.splits import stratified_split
 from kd_lightning.errors import ConfigError, RunError
 from kd_lightning.io import own_files
 from kd_lightning.mixing import Mixing
+from kd_lightning.words import counted
 
 Split = Literal["train", "val", "test"]
 _MOST_WORKERS = 64
@@ -315,7 +316,7 @@ class ImageData(LoaderMixin, ABC):
         if not (split == "train" and self._crops_from_files(images)):
             images = self._in_memory(images)
         if isinstance(images, EncodedImages):
-            images.origin = f"decoded by {self.workers} workers" if self.workers else "decoded on access"
+            images.origin = f"decoded by {counted(self.workers, 'worker')}" if self.workers else "decoded on access"
         images.seed = self.seed
         if not self.labeled:  # until here, the names of class folders are labels by which images are held out
             images.labels = torch.full_like(images.labels, -1)

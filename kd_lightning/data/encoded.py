@@ -45,6 +45,8 @@ class EncodedImages(ImageDataset):
 
     crop: RandomResizedCrop | None = None
     views = 1
+    num_without_content = 0
+    """Number of files that `with_content` has already skipped, and that are no longer among the images."""
 
     def __init__(
         self,
@@ -87,24 +89,22 @@ class EncodedImages(ImageDataset):
             ConfigError: for a file that is missing, empty or not a regular file, unless unreadable images are skipped.
         """
         for row in self.sources.unusable():
-            self._attempt(row, dimensions)
-        return self._without_unreadable(self)
+            self._attempt(row, dimensions)  # names the file; `stored` or `num_skipped` counts it later
+        if not self.unreadable.any():
+            return self
+        part = self._readable(self)
+        part.num_without_content = len(self) - len(part)
+        return part
 
-    def _without_unreadable(self, images: ImageDataset) -> Any:
-        """Return the readable images of a set, and warn about the number of unreadable images.
+    @property
+    def num_skipped(self) -> int:
+        """Number of images that could not be read until now."""
+        return self.num_without_content + int(self.unreadable.sum())
 
-        Args:
-            images: this set of images, or the same images after decoding.
-        """
-        count = int(self.unreadable.sum())
-        if not count:
-            return images
-        first = int(self.unreadable.nonzero()[0])
-        if count == len(self):
-            raise none_readable(self.sources, count, "all are unreadable")
-        name = self.sources.names[first]
-        verb = "is" if count == 1 else "are"
-        rank_zero_warn(f"data.on_error: {count:,} of {counted(len(self), 'image')} {verb} skipped, e.g. {name}")
+    def _readable(self, images: ImageDataset) -> Any:
+        """Return the readable images of a set, which is this one, or has the same images after decoding."""
+        if self.unreadable.all():
+            raise none_readable(self.sources, len(self), "all are unreadable")
         return images.subset((~self.unreadable).nonzero()[:, 0])
 
     def _gather(self, rows: Tensor, batch: Batch) -> Batch:
@@ -123,7 +123,7 @@ class EncodedImages(ImageDataset):
             readable = [place for place, views in enumerate(decoded) if views is not None]
             if not readable:
                 raise ConfigError(
-                    f"data.on_error: none of the {len(rows)} images of a batch can be read; repair or remove them"
+                    f"data.on_error: no image of a batch of {len(rows)} can be read; repair or remove these images"
                 )
             batch = Batch(batch.images, batch.labels[readable], batch.indices[readable], batch.keys[readable])
         first, *others = torch.stack([views for views in decoded if views is not None]).unbind(1)
@@ -182,6 +182,7 @@ class EncodedImages(ImageDataset):
 
     def subset(self, rows: Tensor) -> Self:
         part = copy(self)
+        part.num_without_content = 0
         part.sources, part.labels, part.indices = self.sources.subset(rows), self.labels[rows], self.indices[rows]
         part.unreadable = self.unreadable[rows].share_memory_()
         return part
@@ -206,7 +207,14 @@ class EncodedImages(ImageDataset):
         if bad.any() and not self.skip_unreadable:  # the cache was created by a run that skips unreadable images
             first = int(bad.argmax())
             self._attempt(first, partial(self._middle, first))
-        return self._without_unreadable(images)
+        if not self.num_skipped:
+            return images
+        readable, rows = self._readable(images), self.unreadable.nonzero()[:, 0].tolist()
+        total = counted(self.num_without_content + len(self), "image")
+        example = f", e.g. {self.sources.names[rows[0]]}" if rows else ""
+        verb = "is" if self.num_skipped == 1 else "are"
+        rank_zero_warn(f"data.on_error: {self.num_skipped:,} of {total} {verb} skipped{example}")
+        return readable
 
     def _fill(self, array: np.ndarray) -> np.ndarray:
         """Decode all images into an array N,3,H,W. Return, as N bool, whether each image is unreadable."""

@@ -133,7 +133,7 @@ class ImageFolder(ImageData):
         elif count:
             reason = f"drawn from the folders in {folder} by data.test_split {self.test_split:g}"
         else:
-            why = "its images are not in class folders" if self.test_split else "data.test_split is 0"
+            why = "the images are not in class folders" if self.test_split else "data.test_split is 0"
             self.held_out = f"no test images, because {why}"
             return
         outside = [entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES] if "" not in found else []
@@ -184,6 +184,6 @@ def _classes(folder: Path) -> list[str]:
         description = f"the folder{'s' * (len(names) != 1)} {', '.join(names)}" if names else "no folders"
         raise ConfigError(
             f"data.path: {folder} must contain at least two folders, one per class; it contains {description} (for "
-            "images without labels, set labeled: false)"
+            "images without labels, set data.labeled to false)"
         )
     return names

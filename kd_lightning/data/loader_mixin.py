@@ -17,7 +17,7 @@ from kd_lightning.data.samplers import EpochSampler, NeighborSampler
 from kd_lightning.errors import ConfigError
 from kd_lightning.mixing import Mixing
 from kd_lightning.randomness import permutation
-from kd_lightning.words import counted
+from kd_lightning.words import counted, images_of
 
 _SPARE = 16
 """Number of additional images that are read if some may be unreadable and skipped."""
@@ -218,9 +218,12 @@ class LoaderMixin(LightningDataModule):
         batch = batch._replace(images=views[0], views=tuple(views[1:]))
         return self.mixing(batch) if self.mixing else batch
 
+    def kind_of_images(self, split: str) -> str:
+        """Return the name of a split in messages; '' if its images are not of the data set."""
+        return split
+
     def teardown(self, stage: Any) -> None:
         for split, images in self.datasets.items():
-            if isinstance(images, EncodedImages) and images.unreadable.any():
-                rank_zero_warn(
-                    f"data.on_error: {counted(int(images.unreadable.sum()), f'{split} image')} could not be read"
-                )
+            if isinstance(images, EncodedImages) and images.num_skipped:
+                kind = images_of(self.kind_of_images(split), images.num_skipped)
+                rank_zero_warn(f"data.on_error: {kind} could not be read")

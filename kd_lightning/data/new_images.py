@@ -142,6 +142,9 @@ class NewImages(ImageData):
     def name_of_predictions(self) -> str:
         return self.name
 
+    def kind_of_images(self, split: str) -> str:
+        return ""  # they are read as a test split, but are new images
+
     def load(self, split: Split) -> EncodedImages | None:
         if split != "test":
             raise ConfigError("data: these images can only be read by predict and embed")

@@ -164,4 +164,6 @@ def resolve(path: str | os.PathLike[str], field: str) -> Path:
     if "$" in str(expanded):
         raise ConfigError(f"{field}: {path} names an environment variable that is not set; set it, or give a path")
     siblings = [p.name for p in expanded.parent.iterdir()] if expanded.parent.is_dir() else []
+    if not expanded.name.startswith("."):
+        siblings = [name for name in siblings if not name.startswith(".")]
     raise ConfigError(f"{field}: {expanded} does not exist{nearest(expanded.name, siblings)}")

@@ -28,6 +28,8 @@ _CONTAINERS = (
     "model_ema",
     "network",
 )
+_STUDENT = "student.safetensors"
+"""File with the student in the folder of a run."""
 HEADS = ("fc", "linear", "classifier", "head")
 
 
@@ -84,7 +86,8 @@ def load(path: Path, field: str = "checkpoint", *, mmap: bool = False) -> Any:
 
 def _check_is_file(path: Path, field: str) -> None:
     if path.is_dir():
-        raise ConfigError(f"{field}: {path} is a folder; give a file in it")
+        advice = f"give {path / _STUDENT}" if (path / _STUDENT).is_file() else "give a file in it"
+        raise ConfigError(f"{field}: {path} is a folder; {advice}")
     check_regular(path, field)
 
 

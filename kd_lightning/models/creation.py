@@ -1,6 +1,7 @@
 """Create timm models by name, and read their sizes."""
 
 import inspect
+import re
 from numbers import Real
 from typing import Any
 
@@ -80,12 +81,12 @@ def create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     try:
         model = timm.create_model(name, pretrained=pretrained, **kwargs)
     except _REFUSALS as error:
-        raise ConfigError(f"{name}: timm does not accept model_kwargs {kwargs}: {one_line(error)}") from error
+        raise ConfigError(f"{name}: {_refusal(base, kwargs, error)}") from error
     except (OSError, RuntimeError) as error:
         if not pretrained and local and not kwargs:
             raise
         if not pretrained and local:
-            raise ConfigError(f"{name}: timm does not accept model_kwargs {kwargs}: {one_line(error)}") from error
+            raise ConfigError(f"{name}: {_refusal(base, kwargs, error)}") from error
         reason = one_line(error)
         raise ConfigError(
             f"{name}: its weights cannot be loaded ({reason}); give a local file as checkpoint instead"
@@ -95,6 +96,28 @@ def create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
             f"{name}: timm provides this network without a classifier (it has no {missing[0]}); choose another network"
         )
     return model
+
+
+def _refusal(base: str, kwargs: dict[str, Any], error: Exception) -> str:
+    """Return the words for the error of a network that does not accept its arguments."""
+    reason, given = one_line(error), {key: value for key, value in kwargs.items() if key != "num_classes"}
+    found = re.search(r"unexpected keyword argument '(\w+)'", reason)
+    own = getattr(timm.model_entrypoint(base), "network", None) if timm.is_model(base) else None
+    if found and found[1] in given:
+        return f"model_kwargs.{found[1]} is not an argument of this network{nearest(found[1], _arguments(own))}"
+    if own is None or not given:
+        return f"timm does not accept model_kwargs {given or kwargs}: {reason}"
+    if reason.partition(":")[0] in given:
+        return f"model_kwargs.{reason}"
+    return f"the network does not accept model_kwargs {given}: {reason}"
+
+
+def _arguments(network: type | None) -> set[str]:
+    """Return the arguments of a class of this package, and of its bases, that model_kwargs may set; {} without one."""
+    bases = [base for base in getattr(network, "__mro__", ()) if base.__module__.startswith("kd_lightning.")]
+    parameters = [each for base in bases for each in inspect.signature(base).parameters.values()]
+    names = {each.name for each in parameters if each.kind is not inspect.Parameter.VAR_KEYWORD}
+    return names - {"num_classes", "in_chans"}
 
 
 def set_classes(model: nn.Module, classes: int) -> None:

@@ -51,7 +51,7 @@ def load(model: nn.Module, name: str, checkpoint: str, kwargs: dict[str, Any]) -
     if differs:
         converted = _converted(model, name, kwargs, (state, original))
         if converted is None:
-            written_by = f" (it is a {facts['name']})" if facts.get("name") not in (None, name) else ""
+            written_by = f" (it has weights of {facts['name']})" if facts.get("name") not in (None, name) else ""
             raise ConfigError(f"{source} does not fit this model{written_by}: {differs}")
         if resized := [key for key in converted if key in state and converted[key].shape != state[key].shape]:
             key = resized[0]

@@ -13,7 +13,7 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.io.paths import expand, resolve
 from kd_lightning.models import checkpoints
 from kd_lightning.runs import student_alone
-from kd_lightning.runs.selected import CONFIG, is_run, result
+from kd_lightning.runs.selected import CONFIG, argument_of_data, is_run, result
 
 _KEPT = ("eval_batch_size", "num_workers", "on_error")
 """Arguments of the run's data that also concern new images."""
@@ -72,21 +72,30 @@ def report_starting_weights(config: Namespace, method: StudentModule) -> None:
 
 
 def report_size(config: Namespace) -> None:
-    """Print one line if images are predicted with another size than that with which the run was trained."""
+    """Print one line if images are predicted with another size than that with which the run was trained.
+
+    A `size` that is that of the run's own config is not reported. In a data set of the user, it may be something else
+    than the side of the images.
+    """
     weights = resolve(config.ckpt_path, "ckpt_path")
     given = (config.data.get("init_args") or Namespace()).get("size")
+    if type(given) is not int or given == argument_of_data(weights.parent, "size"):
+        return
     trained = checkpoints.read(weights, "ckpt_path")[1].get("side") or result(weights.parent, "data", "side")
-    if type(given) is int and type(trained) is int and given != trained:
-        rank_zero_info(f"data.size: the images have {given} pixels, but the run was trained with {trained} pixels")
+    if type(trained) is int and given != trained:
+        rank_zero_info(
+            f"data.size: the images are resized to {given} pixels, but the run was trained with images of {trained} "
+            "pixels"
+        )
 
 
-def training_folder(config: Namespace) -> Path | None:
-    """Return the real path of the folder with a run's training images, which its config names; None if unknown."""
+def moved_images(config: Namespace, line: str) -> str:
+    """Return the end of an error message for images of a run that are no longer at their path; '' for other errors."""
     path = (config.data.get("init_args") or Namespace()).get("path")
-    folder = expand(path).resolve() if isinstance(path, str) and path else None
-    if folder is None or not folder.is_dir():
-        return None
-    return folder / "train" if (folder / "train").is_dir() else folder
+    missing = line.startswith("data.path: ") and " does not exist" in line
+    if not missing or path is None or path != argument_of_data(folder_of(config), "path"):
+        return ""
+    return "the run was trained with this path; if its images have been moved, give --data.path PATH"
 
 
 def new_images(config: Namespace, paths: list[str]) -> Namespace:

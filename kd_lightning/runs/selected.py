@@ -3,6 +3,7 @@
 import json
 import os
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,10 +104,19 @@ def _in_folder(folder: Path, field: str, student: bool) -> Selected:
     )
 
 
+def argument_of_data(folder: Path, name: str) -> Any:
+    """Return an argument of the data set in a run's config.yaml; None if the file or the argument is missing."""
+    return _setting(folder, "data", "init_args", name)
+
+
 def _selects_last(folder: Path) -> bool:
+    return _setting(folder, "protocol", "select") == "last"
+
+
+def _setting(folder: Path, *keys: str) -> Any:
     with suppress(OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError):
-        return load_yaml(read_text(folder / CONFIG))["protocol"]["select"] == "last"
-    return False
+        return reduce(lambda part, key: part[key], keys, load_yaml(read_text(folder / CONFIG)))
+    return None
 
 
 def nearest_runs(folder: Path, words: str) -> str:

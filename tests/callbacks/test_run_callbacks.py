@@ -172,6 +172,7 @@ def test_the_table_at_the_start_names_networks_images_and_protocol(
     assert re.search(r"cifar_resnet8 .* random .* 5,006 .* 0.2 M .* 16 .* 8 to 16 px", student)
     for words in (
         "digits: 100 train, 144 val; 10 classes",
+        "train and val in memory ",
         "1 epoch, precision 32",
         "the best epoch is tested",
         str(tmp_path),

@@ -12,7 +12,7 @@ LIGHT = [
     ("fti", "there is no command 'fti'; nearest: fit"),
     ("compare HERE --tset=t", "tset is not a field; nearest: test"),
     ("compare HERE --test=u", "test: 'u' is not a valid value; choices: t, wilcoxon"),
-    ("repeat --seeds=3", "configs is required and not given"),
+    ("repeat --seeds=3", "configs is required, but not given"),
     ("repeat --configs HERE/x.yaml", "configs: HERE/x.yaml does not exist"),
     ("list method", "kinds: 'method' is not a valid value; nearest: methods"),
 ]
@@ -21,7 +21,7 @@ HEAVY = [
     (f"{FIT} --model.temprature=3", "model.temprature is not an argument of KD; nearest: temperature"),
     (f"{FIT} --model=KDD", "model: there is no class 'KDD'; nearest: KD"),
     (f"{FIT} --trainer.max_epochs=many", "trainer.max_epochs: many is not int"),
-    ("fit --model=KD --data=Digits", "is required and not given"),
+    ("fit --model=KD --data=Digits", "is required, but not given"),
     (f"{FIT} --model.temperature=0", "temperature: 0.0 is not above 0"),
     (f"{FIT} --data.batch_size=5000", "data.batch_size: 5000"),
     (f"{FIT} --trainer.accelerator=gpuu", "trainer: You selected an invalid accelerator name"),

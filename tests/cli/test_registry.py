@@ -3,12 +3,14 @@
 import inspect
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
+import kd_lightning
 from kd_lightning.cli import main
-from kd_lightning.cli.registry import COMMANDS
+from kd_lightning.cli.registry import COMMANDS, Command
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,3 +97,26 @@ def test_short_commands_import_no_large_library(args: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_warnings_of_commands_without_lightning_are_shown_without_their_place(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    class Warns:
+        """Warn twice."""
+
+        def __call__(self) -> None:
+            for line in (1, 2):
+                warnings.warn_explicit("data.on_error: skipped", UserWarning, kd_lightning.__file__, line)
+
+    monkeypatch.setattr(Command, "load", lambda self: Warns)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # restored after the test
+    with warnings.catch_warnings():  # pytest records warnings instead of showing them
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", _show)
+        main(["list"])
+    assert capfd.readouterr().err == "warning: data.on_error: skipped\n"
+
+
+def _show(message: Warning | str, category: type[Warning], filename: str, line: int, *_: object) -> None:
+    sys.stderr.write(warnings.formatwarning(message, category, filename, line))

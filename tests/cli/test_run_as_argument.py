@@ -198,16 +198,46 @@ def test_the_accuracy_on_the_data_of_the_run_is_not_on_new_images(
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     main(["predict", str(run), f"--data.path={digits / '1'}", "--data.size=16", *FAST])
     assert f"on the 36 images with a label; 36 of the 36 images are in {digits}, from which the run was" in caplog.text
-    assert "data.size: the images have 16 pixels, but the run was trained with 8 pixels" in caplog.text
+    assert "data.size: the images are resized to 16 pixels, but the run was trained with images of 8 pix" in caplog.text
     caplog.clear()
     other = shutil.copytree(digits / "1", run.parent / "other/1")
     one = sorted(other.iterdir())[0]
     main(["predict", str(run), f"--data.path={other}", *FAST])
-    assert "on the 36 images with a label" in caplog.text
+    assert f"on the 36 images with a label; 36 of the 36 images are in {digits}, from" in caplog.text  # the same files
+    caplog.clear()
     main(["predict", str(run), f"--data.path={one}", *FAST])
     assert "predictions of 1 image are written" in caplog.text or "predictions of 1 image is" in caplog.text
     assert "from which the run was trained" not in caplog.text
     assert "data.size" not in caplog.text
+
+
+def test_the_size_in_the_config_of_the_run_is_not_reported(
+    run: Path, digits: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run recorded 8 pixels. In a data set of the user, `size` may be something else than the side."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    arguments = {"path": str(digits), "size": 24}
+    config["data"] = {"class_path": "kd_lightning.data.ImageFolder", "init_args": arguments}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    image = sorted((digits / "1").iterdir())[0]
+    main(["predict", str(run), f"--data.path={image}", *FAST])
+    assert "data.size" not in caplog.text
+    main(["predict", str(run), f"--data.path={image}", "--data.size=16", *FAST])
+    assert "data.size: the images are resized to 16 pixels" in caplog.text
+
+
+def test_moved_images_of_the_run_are_named_with_the_option_for_their_path(
+    run: Path, digits: Path, capfd: pytest.CaptureFixture
+) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"] = {"class_path": "kd_lightning.data.ImageFolder", "init_args": {"path": f"{digits}-moved"}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    advice = "the run was trained with this path; if its images have been moved, give --data.path PATH"
+    for command in ("test", "predict"):
+        line = error([command, str(run)], capfd)
+        assert f"data.path: {digits}-moved does not exist" in line
+        assert line.endswith(advice)
+    assert advice not in error(["test", str(run), f"--data.path={digits}-else"], capfd)
 
 
 def test_fit_says_what_it_takes_instead_of_a_folder(run: Path, capfd: pytest.CaptureFixture) -> None:

@@ -71,12 +71,12 @@ def refused(tmp_path: Path, capfd: pytest.CaptureFixture):
         (
             KD,
             ["--model.lr_scheduler=timm.scheduler.CosineLRScheduler", "--model.lr_scheduler.t_initial=5"],
-            ["model.lr_scheduler: timm.scheduler.CosineLRScheduler is no schedule of torch", "choose WarmupCosine"],
+            ["model.lr_scheduler: timm.scheduler.CosineLRScheduler is not a torch schedule", "choose WarmupCosine"],
         ),
         (
             KD,
             ["--model.lr_scheduler=ReduceLROnPlateau"],
-            ["model.lr_scheduler: ReduceLROnPlateau is the name of", "only that of lightning.pytorch.cli works"],
+            ["model.lr_scheduler: 2 classes are called ReduceLROnPlateau (", "; choose lightning.pytorch.cli.Reduce"],
         ),
         (
             KD,

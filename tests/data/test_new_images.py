@@ -64,6 +64,25 @@ def test_folders_and_lists_may_name_classes_by_their_ids(tmp_path: Path) -> None
     assert images.labels.tolist() == [-1, 0, 1, 1]
 
 
+def test_unreadable_images_are_counted_and_not_called_test_images(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        image(tmp_path / name)
+    (tmp_path / "empty.png").touch()
+    data = NewImages(paths=[str(tmp_path)], size=8, on_error="skip")
+    with pytest.warns(UserWarning, match=r"empty\.png cannot be read as an image and is skipped"):
+        data.setup("predict")
+    with pytest.warns(UserWarning, match=r"^data.on_error: 1 image could not be read$"):
+        data.teardown("predict")
+    (tmp_path / "text.png").write_text("no image")
+    data = NewImages(paths=[str(tmp_path)], size=8, on_error="skip", eval_batch_size=3)
+    with pytest.warns(UserWarning, match=r"empty\.png cannot be read"):
+        data.setup("predict")
+    with pytest.warns(UserWarning, match=r"text\.png cannot be read"):
+        assert sum(len(batch.labels) for batch in data.predict_dataloader()) == 2
+    with pytest.warns(UserWarning, match=r"^data.on_error: 2 images could not be read$"):
+        data.teardown("predict")
+
+
 def test_other_files_are_counted_as_by_every_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "SUFFIXES", files.SUFFIXES - files.HEIC_SUFFIXES)
     for name in ("a.heic", "b.heic", "c.mov"):

@@ -71,7 +71,7 @@ def test_a_folder_without_a_labelled_layout_is_used_as_a_whole(names: list[str],
     split, data = paths_of(root, labeled=False, val_split=0)
     assert split["train"] == split["test"]
     assert len(split["train"]) == 10 * (1 + len(names))
-    assert data.held_out == "no test images, because its images are not in class folders"
+    assert data.held_out == "no test images, because the images are not in class folders"
 
 
 def test_test_split_0_uses_every_image(tmp_path: Path) -> None:

@@ -95,8 +95,17 @@ def test_workers_tell_how_many_were_skipped(root: Path, broken: list[Path]) -> N
     data = of(root, **SKIPS, memory_limit=0, num_workers=2)
     assert {*read(data)} == {*range(12)} - {1, 9}
     assert data.datasets["train"].unreadable.nonzero()[:, 0].tolist() == [1, 9]
-    with pytest.warns(UserWarning, match=r"data.on_error: 2 train images could not be read"):
+    with pytest.warns(UserWarning, match=r"data.on_error: 2 training images could not be read"):
         data.teardown("fit")
+
+
+def test_empty_files_are_counted_with_the_other_unreadable_files(
+    root: Path, broken: list[Path], recwarn: Recorded
+) -> None:
+    (root / "train/cat/0.png").write_bytes(b"")
+    of(root, **SKIPS)
+    said = [str(warning.message) for warning in recwarn.list if "skipped, e.g." in str(warning.message)]
+    assert said == [f"data.on_error: 3 of 12 images are skipped, e.g. {broken[0]}"]
 
 
 def test_skipped_images_in_several_views_cut_from_the_files(root: Path, broken: list[Path], recwarn: Recorded) -> None:
@@ -110,7 +119,7 @@ def test_skipped_images_in_several_views_cut_from_the_files(root: Path, broken: 
 
 
 def test_a_batch_without_any_image_is_an_error(root: Path, broken: list[Path], recwarn: Recorded) -> None:
-    words = "data.on_error: none of the 1 images of a batch can be read; repair or remove them"
+    words = "data.on_error: no image of a batch of 1 can be read; repair or remove these images"
     assert refusal(root, **SKIPS, **WAYS[1], batch_size=1) == words
 
 

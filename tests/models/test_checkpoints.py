@@ -102,7 +102,7 @@ def test_another_architecture_shows_the_first_keys(tmp_path: Path) -> None:
     deeper = Network("cifar_resnet14")
     checkpoints.write(tmp_path / "deeper.safetensors", deeper.model.state_dict(), deeper.facts())
     message = refusal(tmp_path / "deeper.safetensors")
-    assert "(it is a cifar_resnet14)" in message
+    assert "(it has weights of cifar_resnet14)" in message
     assert "18 not expected: layer1.1.bn1.bias" in message or "not expected: layer1.1." in message
 
 
@@ -115,6 +115,12 @@ def test_a_network_of_another_family_is_not_called_two_networks(name: str, prefi
     with pytest.raises(ConfigError, match=r"other.safetensors does not fit this model: \d+ missing: ") as refused:
         Network(name, num_classes=10, checkpoint=str(tmp_path / "other.safetensors"))
     assert "two networks" not in str(refused.value)
+
+
+def test_the_student_in_the_folder_of_a_run_is_named(network: Network, tmp_path: Path) -> None:
+    assert refusal(tmp_path).endswith(f"{tmp_path} is a folder; give a file in it")
+    save_file(network.model.state_dict(), tmp_path / "student.safetensors")
+    assert refusal(tmp_path).endswith(f"{tmp_path} is a folder; give {tmp_path / 'student.safetensors'}")
 
 
 def test_two_networks_in_one_file_are_refused(network: Network, tmp_path: Path) -> None:
@@ -162,3 +168,8 @@ def test_paths_take_home_and_environment(tmp_path: Path, monkeypatch: pytest.Mon
         resolve("$NO_SUCH/x", "field")
     with pytest.raises(ConfigError, match=r"field: .*fille does not exist; nearest: file"):
         resolve(tmp_path / "fille", "field")
+    (tmp_path / ".secret").touch()
+    with pytest.raises(ConfigError, match=r"photos does not exist; choices: file$"):  # without hidden files
+        resolve(tmp_path / "photos", "field")
+    with pytest.raises(ConfigError, match=r"\.secrets does not exist; nearest: \.secret$"):
+        resolve(tmp_path / ".secrets", "field")

@@ -131,3 +131,31 @@ def test_multiply_adds_that_cannot_be_counted_end_no_run() -> None:
     assert network.macs(8) is None
     assert all(module.training for module in network.modules())
     assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "line"),
+    [
+        (
+            "cifar_resnet8",
+            {"shortcuts": "B"},
+            "model_kwargs.shortcuts is not an argument of this network; nearest: s",
+        ),
+        (
+            "cifar_wrn_16_1",
+            {"droprate": 0.1},
+            "model_kwargs.droprate is not an argument of this network; nearest: d",
+        ),
+        ("cifar_resnet8", {"shortcut": "C"}, "model_kwargs.shortcut: 'C' is unknown; choices: A, B"),
+        ("cifar_resnet8", {"channels": 3}, "the network does not accept model_kwargs {'channels': 3}: "),
+        ("resnet10t", {"shortcut": "C"}, "model_kwargs.shortcut is not an argument of this network"),
+        ("resnet10t", {"channels": 3}, "timm does not accept model_kwargs {'channels': 3}: "),
+    ],
+)
+def test_a_wrong_argument_is_named_with_its_network_and_timm_only_for_networks_of_timm(
+    name: str, kwargs: dict[str, object], line: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Network(name, num_classes=10, model_kwargs=kwargs)
+    assert str(refused.value).startswith(f"{name}: {line}")
+    assert "num_classes" not in str(refused.value)

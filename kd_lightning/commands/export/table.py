@@ -10,7 +10,7 @@ from kd_lightning.commands.export.exported_model import ExportedModel
 from kd_lightning.commands.export.loaded_student import LoadedStudent
 from kd_lightning.commands.export.parity import Parity
 from kd_lightning.io.console import titled
-from kd_lightning.words import counted
+from kd_lightning.words import counted, images_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def notes(student: ExportedModel, source: LoadedStudent, rows: list[Row], costs:
     input_type = "uint8" if student.dtype == "uint8" else "float32 in [0, 1]"
     resize_note = f", resize the images to {student.network.size} pixels" if student.resizes else ""
     lines = [
-        f"compared on {parity.images} {source.split} images of {source.data.name}, in batches of "
+        f"compared on {images_of(source.split, parity.images)} of {source.data.name}, in batches of "
         f"{', '.join(map(str, parity.batch_sizes))}; graphs take N,3,{side},{side} {input_type}{resize_note} "
         f"and return {' and '.join(student.outputs)}"
     ]
@@ -64,7 +64,7 @@ def notes(student: ExportedModel, source: LoadedStudent, rows: list[Row], costs:
 
 
 def _int8(costs: dict[str, float], split: str) -> str:
-    prefix = f"int8, on all {costs['images']:,.0f} {split} images:"
+    prefix = f"int8, on all {images_of(split, int(costs['images']))}:"
     if "acc" in costs:
         return (
             f"{prefix} accuracy {costs['acc']:.2%}, in float32 {costs['acc_float']:.2%}; "

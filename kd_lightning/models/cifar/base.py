@@ -213,4 +213,5 @@ def _entrypoint(network: type[CifarModel], name: str, defaults: Mapping[str, Any
         return build_model_with_cfg(network, name, pretrained, feature_cfg=by_getter, **{**defaults, **kwargs})
 
     create.__name__ = name
+    create.network = network  # messages about wrong arguments name those of this class
     return create
