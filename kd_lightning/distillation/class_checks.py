@@ -22,13 +22,12 @@ def check_class(kind: type) -> None:
     Raises:
         ConfigError: in both cases. The message names the function, its file and its line.
     """
-    for own, name, value in _own_functions(kind):
+    for own, name, value, base in _overridden(kind):
         code = inspect.unwrap(value).__code__
         where = f"({Path(code.co_filename).name}, line {code.co_firstlineno})"
-        base = next((vars(each)[name] for each in own.__mro__[1:] if name in vars(each) and _is_base(each)), None)
         if isinstance(base, property):
             raise ConfigError(f"model: {own.__name__}.{name} is a function {where}; write @property above it")
-        if base is not None and _is_hook(name) and name not in names_in(code):
+        if _is_hook(name) and name not in names_in(code):
             raise ConfigError(
                 f"model: {own.__name__}.{name} {where} does not call super().{name}(...), which the base class needs"
             )
@@ -47,10 +46,14 @@ def check_reads(method: Any) -> None:
         )
 
 
-def _own_functions(kind: type) -> Iterator[tuple[type, str, Any]]:
-    for each in kind.__mro__:
-        if hasattr(each, "on_built") and not _is_base(each):
-            yield from ((each, name, value) for name, value in vars(each).items() if inspect.isfunction(value))
+def _overridden(kind: type) -> Iterator[tuple[type, str, Any, Any]]:
+    """Yield the functions that override an attribute of the base classes: class, name, function and attribute."""
+    for number, own in enumerate(kind.__mro__):
+        bases = [vars(each) for each in kind.__mro__[number:] if _is_base(each)]
+        for name, value in () if _is_base(own) else vars(own).items():
+            base = next((attributes[name] for attributes in bases if name in attributes), None)
+            if inspect.isfunction(value) and base is not None:
+                yield own, name, value, base
 
 
 def _is_base(kind: type) -> bool:
@@ -58,7 +61,7 @@ def _is_base(kind: type) -> bool:
 
 
 def _is_hook(name: str) -> bool:
-    return name.startswith("on_") or name in ("setup", "check_data")
+    return name.startswith("on_") or name.endswith("_step") or name in ("setup", "check_data")
 
 
 def names_in(code: CodeType) -> set[str]:

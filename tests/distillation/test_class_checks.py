@@ -33,9 +33,23 @@ class EpochHook(SP):
         self.epochs = 1
 
 
+class Mixin:
+    def setup(self, stage: str) -> None:
+        self.stage = stage
+
+
+class WithMixin(Mixin, SP):
+    """A class whose hook is in a class that is not a method."""
+
+
 class SaveHook(SP):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["mine"] = 1
+
+
+class OwnStep(SP):
+    def training_step(self, batch: object, batch_idx: int) -> Tensor:
+        return self.training_terms(batch)["sp"]
 
 
 class NoViewsCheck(SP):
@@ -65,6 +79,8 @@ class BelowEpochHook(EpochHook):
             "super().on_train_epoch_start(...), which the base class needs",
         ),
         (SaveHook, "model: SaveHook.on_save_checkpoint (test_class_checks.py, line N) does not call super()."),
+        (WithMixin, "model: Mixin.setup (test_class_checks.py, line N) does not call super().setup(...), which"),
+        (OwnStep, "model: OwnStep.training_step (test_class_checks.py, line N) does not call super()."),
         (NoViewsCheck, "model: NoViewsCheck.check_data (test_class_checks.py, line N) does not call super()."),
         (BelowEpochHook, "model: EpochHook.on_train_epoch_start (test_class_checks.py, line N) does not call"),
     ],
