@@ -14,13 +14,14 @@ def class_paths(name: str) -> list[str]:
     The files are read as text and not imported. Only the current folder and its subfolders are searched.
 
     Args:
-        name: Name of a class (`Cosine`), of a file (`./own/cosine.py`), or of a class in a file (`own/cosine.Cosine`).
+        name: Name of a class (`Cosine`), of a file (`./own/cosine.py`, `cosine`), or of a class in a file
+            (`own/cosine.Cosine`).
     """
     name = re.sub(r"^(?:\./)+", "", name)
     if name.endswith(".py"):
         return [path for path, file in _classes() if file == Path(name)]
     wanted = name.replace("/", ".").replace(".py.", ".")
-    return [path for path, _ in _classes() if path == wanted or path.endswith(f".{wanted}")]
+    return [path for path, _ in _classes() if f".{path}".endswith(f".{wanted}") or path.rpartition(".")[0] == wanted]
 
 
 def _classes() -> list[tuple[str, Path]]:

@@ -180,7 +180,7 @@ def test_a_file_that_is_not_there(fit, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["model", "data", "callback"])
 def test_a_class_or_a_file_without_its_module(fit, kind: str) -> None:
     field, text = FIELDS.get(kind, kind), FILES[kind].replace("class Own", f"class {kind.title()}OfMine")
-    for given in (f"{kind.title()}OfMine", "./mine.py", f"./mine.{kind.title()}OfMine"):
+    for given in (f"{kind.title()}OfMine", "./mine.py", "mine", f"./mine.{kind.title()}OfMine"):
         expected = f"{field}: {given} is not a module and a class; give mine.{kind.title()}OfMine"
         assert fit(kind, text, given) == expected
 
