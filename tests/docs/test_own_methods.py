@@ -20,7 +20,7 @@ from kd_lightning.models import Network
 
 PAGE = (Path(__file__).parents[2] / "docs/adding-a-method.md").read_text()
 BLOCKS = dict(re.findall(r"<!-- (method|labels|views|bank|ramp) -->\n```python\n(.*?)```", PAGE, re.S))
-CLASSES = {"method": "Cosine", "labels": "ConfidentKD", "views": "CrossView", "bank": "Bank", "ramp": "RampedCosine"}
+CLASSES = {"method": "Cosine", "labels": "ConfidentKD", "views": "CrossView", "bank": "Bank", "ramp": "RampedSP"}
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_it_trains(there: Path, name: str) -> None:
     checkpoint = torch.load(next(there.rglob("last.ckpt")), weights_only=True)["state_dict"]
     if name == "ramp":  # its weight is 0 in the first epoch
         rows = pandas.read_csv(csv)
-        assert {*rows["train/ramp"].dropna()} == {*rows["train/cosine"].dropna()} == {0}
+        assert {*rows["train/ramp"].dropna()} == {*rows["train/sp"].dropna()} == {0}
         assert method.ramp_epochs == 5
     if name == "bank":
         assert torch.equal(checkpoint["queue"], method.queue)
