@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_lightning.config.classes import base_of, bases_of, classes_of, import_class
+from kd_lightning.config.nearby_classes import class_paths
 from kd_lightning.errors import ConfigError, nearest
 from kd_lightning.io.own_files import is_own, own_frame, reason
 
@@ -21,6 +22,11 @@ _NAMED = (
     r"(?:Given value: |class_path '|Expected a path but |import path string: |path format: |Import path |Expected ')"
     r"([A-Za-z_]\w*(?:\.\w+)+)"
 )
+_WITHOUT_MODULE = (
+    r"(?:Expected a dot import path string: |Unexpected import path format: |Given value: |class_path ')"
+    r"([\w./]*[A-Za-z_]\w*)'?$"
+)
+"""Pattern of a class that is given without a module, and of a file that is given for a class."""
 _DERIVE = {"StudentModule": "Distiller"}
 
 
@@ -30,6 +36,9 @@ def own_class_error(message: str, field: str, options: set[str] = frozenset()) -
     for class_path in dict.fromkeys(re.findall(_NAMED, message)) if bases else ():
         if line := _problem(class_path, bases, classes_of(field)):
             return f"{field}: {line}"
+    for given in dict.fromkeys(re.findall(_WITHOUT_MODULE, message, re.MULTILINE)) if bases else ():
+        if found := [] if given in classes_of(field) else class_paths(given):
+            return f"{field}: {given} is not a module and a class; give {' or '.join(found[:3])}"
     return ""
 
 
@@ -37,7 +46,7 @@ def _problem(class_path: str, bases: tuple[type, ...], choices: set[str]) -> str
     module, _, name = class_path.rpartition(".")
     file = _file_of(module)
     if file is None:
-        return _no_module(module, [name] if name in choices else [])
+        return _no_module(module, [*([name] if name in choices else []), *class_paths(class_path)])
     if not is_own(file):
         return ""
     try:

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from kd_lightning.distillation.class_checks import check_class, check_reads
 from kd_lightning.errors import ConfigError
 from kd_lightning.models import Network, checkpoints, weights
 
@@ -26,8 +27,10 @@ class CheckedWhenBuilt(ABCMeta):
     """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        check_class(cls)
         built = super().__call__(*args, **kwargs)
         built.given = {*kwargs}
+        check_reads(built)
         built.on_built()
         return built
 

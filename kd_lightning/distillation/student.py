@@ -81,7 +81,8 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         self.set_weights(ce_weight=ce_weight)
         self.loss_terms: dict[str, Tensor] = {}
         """Weighted terms of the last step, detached."""
-        self.recording, self.recorded = True, {}
+        self.recording = True
+        self.recorded: dict[str, Tensor | float] = {}
         self.metrics = evaluation_metrics(student.num_classes)
 
     def set_weights(self, **weights: float) -> None:
@@ -132,10 +133,11 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         the cross-entropy that the base class adds.
         """
 
-    def record(self, name: str, value: Callable[[], Tensor]) -> None:
+    def record(self, name: str, value: Callable[[], Tensor | float]) -> None:
         """Log a value of this step in addition to the terms. `value` is called only if this step logs."""
         if self.recording:
-            self.recorded[name] = value().detach()
+            found = value()
+            self.recorded[name] = found.detach() if isinstance(found, Tensor) else found
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the student's logits N,K of images N,3,H,W (uint8, or float in [0, 1])."""

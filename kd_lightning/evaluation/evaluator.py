@@ -153,9 +153,9 @@ class Evaluator(Callback, ABC):
         first._cache = first._cache or FeatureCache(pl_module.device)
         student = network_view(trainer, pl_module, data, split, first._cache)
         try:
-            result = self.evaluate(student)
+            result = self._evaluated(student)
             if self.teacher and split == "test" and student.teacher:
-                result.add_teacher(self.evaluate(student.teacher))
+                result.add_teacher(self._evaluated(student.teacher))
         except ValueError as error:  # or a ConfigError; the other evaluators continue
             rank_zero_warn(f"{type(self).__name__} is skipped, because of an error: {error}")
             return
@@ -167,6 +167,14 @@ class Evaluator(Callback, ABC):
             pl_module.log(full, float(value), prog_bar=split == "val", sync_dist=True, reduce_fx="max")
         if split == "test":
             self.result, self.seconds = result, time.monotonic() - started
+
+    def _evaluated(self, view: NetworkView) -> EvaluationResult:
+        result = self.evaluate(view)
+        if not isinstance(result, EvaluationResult):
+            raise ConfigError(
+                f"{type(self).__name__}.evaluate returned {type(result).__name__}; return EvaluationResult(values)"
+            )
+        return result
 
 
 def _takes_data(kind: type[Evaluator]) -> bool:

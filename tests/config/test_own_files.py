@@ -177,6 +177,25 @@ def test_a_file_that_is_not_there(fit, tmp_path: Path) -> None:
         assert fit(kind, METHOD, "mone.Own").startswith(f"{FIELDS.get(kind, kind)}: {words}")
 
 
+@pytest.mark.parametrize("kind", ["model", "data", "callback"])
+def test_a_class_or_a_file_without_its_module(fit, kind: str) -> None:
+    field, text = FIELDS.get(kind, kind), FILES[kind].replace("class Own", f"class {kind.title()}OfMine")
+    for given in (f"{kind.title()}OfMine", "./mine.py", "mine", f"./mine.{kind.title()}OfMine"):
+        expected = f"{field}: {given} is not a module and a class; give mine.{kind.title()}OfMine"
+        assert fit(kind, text, given) == expected
+
+
+def test_a_class_in_a_subfolder(fit, tmp_path: Path) -> None:
+    (tmp_path / "methods_of_mine").mkdir()
+    (tmp_path / "methods_of_mine/other.py").write_text(METHOD.replace("class Own", "class Other"))
+    words = "model: {} is not a module and a class; give methods_of_mine.other.Other"
+    for given in ("Other", "methods_of_mine/other.Other", "methods_of_mine/other.py"):
+        assert fit("model", METHOD, given) == words.format(given)
+    assert fit("model", METHOD, "other.Other").endswith(
+        "nor an installed package; nearest: methods_of_mine.other.Other"
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "old", "field"),
     [

@@ -31,7 +31,7 @@ class Steps(SP):
     """A method with a training step of its own."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return torch.zeros(())
+        return 0 * super().training_step(batch, batch_idx)
 
     def optimizer_step(self, *args: object) -> None:
         return

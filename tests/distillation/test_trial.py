@@ -296,3 +296,34 @@ def test_alone_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
         assert distributed.world_size() == 1
         assert torch.equal(distributed.gather(torch.ones(2)), torch.ones(2))
     assert distributed.world_size() == 2
+
+
+class Undeclared(SP):
+    """A loss that reads a feature which `reads` does not request."""
+
+    def losses(self, student: object, teacher: object, batch: object) -> dict[str, Tensor]:
+        return {"broken": student.tokens.mean()}
+
+
+class FewArguments(SP):
+    """A loss that the base class cannot call."""
+
+    def losses(self, student: object, teacher: object) -> dict[str, Tensor]:
+        return {"broken": student.embedding.mean()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Undeclared, r"\d+\); its `reads` does not request tokens, or a network has none; correct this line"),
+        (
+            FewArguments,
+            r"takes 3 positional arguments but 4 were given, in test_trial.py, line \d+\); correct this line",
+        ),
+    ],
+)
+def test_a_common_fault_of_a_method_is_named(kind: type[SP], words: str, tmp_path: Path) -> None:
+    data = factories.digits()
+    data.checks = [partial(try_step, factories.method(kind))]
+    with pytest.raises(ConfigError, match=words):
+        factories.trainer(tmp_path).fit(data.checks[0].args[0], datamodule=data)

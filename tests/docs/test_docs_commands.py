@@ -106,8 +106,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluators = [evaluator for evaluator in evaluate["trainer"]["callbacks"] if evaluator["class_path"] not in needy]
     (folder / "evaluate.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": evaluators}}))
     for page, names in (
-        ("adding-a-method", ["method", "labels", "views", "bank"]),
-        ("extending", ["evaluator", "data"]),
+        ("adding-a-method", ["method", "labels", "views", "bank", "ramp"]),
+        ("extending", ["evaluator", "data", "callback"]),
     ):
         text = (ROOT / f"docs/{page}.md").read_text()
         for name in names:

@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 import torch
 import yaml
@@ -18,8 +19,8 @@ from kd_lightning.distillation import StudentModule
 from kd_lightning.models import Network
 
 PAGE = (Path(__file__).parents[2] / "docs/adding-a-method.md").read_text()
-BLOCKS = dict(re.findall(r"<!-- (method|labels|views|bank) -->\n```python\n(.*?)```", PAGE, re.S))
-CLASSES = {"method": "Cosine", "labels": "ConfidentKD", "views": "CrossView", "bank": "Bank"}
+BLOCKS = dict(re.findall(r"<!-- (method|labels|views|bank|ramp) -->\n```python\n(.*?)```", PAGE, re.S))
+CLASSES = {"method": "Cosine", "labels": "ConfidentKD", "views": "CrossView", "bank": "Bank", "ramp": "RampedSP"}
 
 
 @pytest.fixture
@@ -52,6 +53,10 @@ def test_it_trains(there: Path, name: str) -> None:
     term = next(iter({*method.weights} - {"ce_weight", "kd_weight"})).removesuffix("_weight")
     assert f"train/{term}" in csv.read_text().splitlines()[0]
     checkpoint = torch.load(next(there.rglob("last.ckpt")), weights_only=True)["state_dict"]
+    if name == "ramp":  # its weight is 0 in the first epoch
+        rows = pandas.read_csv(csv)
+        assert {*rows["train/ramp"].dropna()} == {*rows["train/sp"].dropna()} == {0}
+        assert method.ramp_epochs == 5
     if name == "bank":
         assert torch.equal(checkpoint["queue"], method.queue)
         assert checkpoint["place"] == 3 * 64

@@ -389,3 +389,15 @@ def test_images_without_labels(evaluator: Evaluator, message: str, monkeypatch: 
     monkeypatch.setattr(type(evaluator), "prepare", lambda *args: None)
     with pytest.raises(ConfigError, match=message):
         evaluator.check_data(unlabelled())
+
+
+class ReturnsDict(Evaluator):
+    """An evaluator that returns its numbers without `EvaluationResult`."""
+
+    def evaluate(self, view: object) -> dict[str, float]:
+        return {"one": 1.0}
+
+
+def test_an_evaluator_that_returns_no_result_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^ReturnsDict\.evaluate returned dict; return EvaluationResult\(values\)$"):
+        ReturnsDict()._evaluated(None)

@@ -14,7 +14,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 _IMPORTS = """
 from kd_lightning.data import Digits
 from kd_lightning.errors import ConfigError
-{}from kd_lightning.models import Network
+{}from kd_lightning.models import Features, Network
 {}"""
 
 
