@@ -137,9 +137,21 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         if self.recording:
             self.recorded[name] = value().detach()
 
+    @property
+    def epoch_share(self) -> float:
+        """Share of the run's epochs that are complete, 0 in the first epoch. It is for weights that change by epoch.
+
+        If only `trainer.max_steps` ends the run, it is the share of the steps.
+        """
+        if self._trainer is None:
+            return 0.0
+        if self.trainer.max_epochs > 0:
+            return self.current_epoch / self.trainer.max_epochs
+        return self.global_step / self.trainer.max_steps
+
     def forward(self, images: Tensor) -> Tensor:
-        """Return the student's logits N,K of images N,3,H,W (uint8, or float in [0, 1])."""
-        return self.student(images)
+        """Return the logits N,K of the deployed network for images N,3,H,W (uint8, or float in [0, 1])."""
+        return self.deployed(images)
 
     @property
     def needs_labels(self) -> bool:

@@ -18,6 +18,7 @@ from kd_lightning.models import classifier, creation, file_facts, weights
 from kd_lightning.models.extraction import extract
 from kd_lightning.models.features import Features, Reads
 from kd_lightning.models.masking import Masked, mask_token, masked_patches
+from kd_lightning.models.modes import eval_mode
 
 Channels = tuple[float, float, float]
 
@@ -262,11 +263,10 @@ class Network(nn.Module):
 
         Return None if torch cannot count them for this network.
         """
-        modes = [(module, module.training) for module in self.modules()]
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         try:
-            self.eval().requires_grad_(False)  # the counter does not accept parameters with gradients as inputs
-            with FlopCounterMode(display=False) as counter:
+            self.requires_grad_(False)  # the counter does not accept parameters with gradients as inputs
+            with eval_mode(self), FlopCounterMode(display=False) as counter:
                 self(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.mean.device))
             return counter.get_total_flops() // 2
         except Exception:  # whatever the reason is, a count must not end a run
@@ -274,8 +274,6 @@ class Network(nn.Module):
         finally:
             for parameter in trainable:
                 parameter.requires_grad_(True)
-            for module, mode in modes:
-                module.training = mode
 
 
 def _channels(values: Any) -> Tensor:
