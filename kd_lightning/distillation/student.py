@@ -46,6 +46,8 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
 
     min_views: int = 1
     """Smallest value of `data.views` with which the losses can be computed: 2 if they read `batch.views[0]`."""
+    min_positions: int = 1
+    """Smallest number of positions (height times width) of the feature maps that the losses read."""
 
     def __init__(
         self,
@@ -178,6 +180,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         inputs = passes.as_inputs(self.inputs(batch))
         with self.probing():
             features = self.run_networks(inputs)
+        checks.check_positions(self, *features)
         further = {
             name: passes.run(declared.network, inputs.further.get(name, inputs.student), declared.reads)
             for name, declared in self.further.items()

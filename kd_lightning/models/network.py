@@ -195,10 +195,11 @@ class Network(nn.Module):
         weight, bias = classifier.weight_and_bias(self.name, self.model)
         return self._in_run_dtype(weight), self._in_run_dtype(bias)
 
-    def classify(self, x: Tensor) -> Tensor:
+    def classify(self, x: Tensor, *, bias: bool = True) -> Tensor:
         """Return the logits N,K of vectors N,D (`embedding`), or the class maps N,K,H,W of maps N,D,H,W.
 
-        Class maps are the output of the classifier as a 1x1 convolution (Zhou et al. 2016), with its bias. If the head
+        Class maps are the output of the classifier as a 1x1 convolution (Zhou et al. 2016). Without `bias`, its bias is
+        not added. If the head
         is average pooling and x is the input of pooling, the mean of the class maps over the positions is the logits.
         For most networks, the input of pooling is `maps[-1]`. For networks with a head convolution (EfficientNet,
         cifar_mobilenetv2, cifar_shufflenetv2), it is the output of this convolution. This output and `maps[-1]` have
@@ -211,7 +212,7 @@ class Network(nn.Module):
                 (ConvNeXt's norm, NFNet's activation, a hidden layer, attention pooling). The first call with maps tests
                 this with one image.
         """
-        weight, bias = classifier.weight_and_bias(self.name, self.model)
+        weight, added = classifier.weight_and_bias(self.name, self.model)
         if x.ndim == 4 and x.shape[1] == weight.shape[1] and not self._classifies_maps:
             other = ", or set model_kwargs to {activated: true}" if hasattr(self.model, "activated") else ""
             raise ConfigError(
@@ -219,7 +220,9 @@ class Network(nn.Module):
                 f"and its classifier; classify vectors{other}"
             )
         with self._precision(x):
-            return self._in_run_dtype(classifier.classify(self.name, weight, bias, x.to(self.dtype or x.dtype)))
+            return self._in_run_dtype(
+                classifier.classify(self.name, weight, added if bias else None, x.to(self.dtype or x.dtype))
+            )
 
     @cached_property
     def _classifies_maps(self) -> bool:
