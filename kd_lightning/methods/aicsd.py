@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kd_lightning.batch import Batch
@@ -123,8 +124,9 @@ class AICSD(Distiller):
         return Reads(maps=1, logits=True)
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
-        networks = ((self.student, student), (self.teacher, teacher))
-        maps = [network.classify(seen.maps[-1], bias=False) for network, seen in networks]
+        with torch.no_grad():
+            teacher_maps = self.teacher.classify(teacher.maps[-1], bias=False)
+        maps = self.student.classify(student.maps[-1], bias=False), teacher_maps
         late, early = (self.epoch_share, 1 - self.epoch_share) if self.adaptive else (1.0, 1.0)
         terms = {"inter_class": inter_class_loss, "class_gram": class_gram_loss}
         weights = {name: self.weights[f"{name}_weight"] for name in terms}

@@ -38,7 +38,7 @@ def call(name: str, student: Tensor, teacher: Tensor) -> Tensor:
     if first.endswith("_map"):
         student, teacher = (tensor[:, None, :, None] for tensor in (student, teacher))
     elif first.endswith("_maps"):  # class maps of three classes
-        student, teacher = (torch.stack([x, x.roll(1, 1), x / 2], dim=1)[..., None] for x in (student, teacher))
+        student, teacher = (torch.stack([x, x.roll(1, 1), x.abs()], dim=1)[..., None] for x in (student, teacher))
     elif name.startswith("position_"):
         student, teacher = (tensor[..., None] for tensor in (student, teacher))
     return LOSSES[name](student, teacher, **{key: value for key, value in settings.items() if key in wanted})
