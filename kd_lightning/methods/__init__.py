@@ -4,6 +4,7 @@ from kd_lightning.methods.aicsd import AICSD
 from kd_lightning.methods.at import AT
 from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.dist import DIST
+from kd_lightning.methods.embed_distill import EmbedDistill
 from kd_lightning.methods.fitnet import FitNet
 from kd_lightning.methods.iu_spkd import IUSPKD
 from kd_lightning.methods.kd import KD
@@ -28,6 +29,7 @@ __all__ = [
     "SP",
     "STKD",
     "CoSS",
+    "EmbedDistill",
     "FitNet",
     "SimReg",
     "Supervised",
