@@ -32,9 +32,8 @@ class SavePredictions(Callback):
     label if there are labels. The safetensors file contains `logits` N,K, `embedding` N,D, `labels` N (-1 for an image
     without a label) and `indices` N (positions in the split, as in `Batch`). Its rows are in the order of the table.
     Its metadata contain `paths`, `class_names`, `split`, and the name and the fingerprint of the network as JSON.
-    `EmbedDistill` and other programs can use the embeddings as a gallery. `paths` is an empty list if the images have no
-    files, or if the paths have more than 50 MB. If the student's classifier was not trained, only embeddings are
-    written.
+    `EmbedDistill` can use the embeddings as a gallery. `paths` is an empty list if the images have no files, or if the
+    paths have more than 50 MB. If the student's classifier was not trained, only embeddings are written.
 
     Args:
         output: Folder for the files. Default: `predictions/<name of the images>` in the folder of the run, or
