@@ -14,7 +14,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import EmbedDistill
 from kd_lightning.methods.embed_distill import embedding_distance, score_loss
-from kd_lightning.models import Features
+from kd_lightning.models import Features, Network
 
 
 def mapped(student: Tensor) -> Tensor:
@@ -74,7 +74,8 @@ def test_embed_writes_a_gallery(tmp_path: Path) -> None:
     network = with_weights(tmp_path, "cifar_resnet8")
     run = trainer(tmp_path, SavePredictions(path=str(file), embeddings=True))
     run.predict(Supervised(student=network), data, return_predictions=False)
-    built = method(EmbedDistill, with_weights(tmp_path, "cifar_resnet8"), gallery=str(file))
+    teacher = Network("cifar_resnet8", checkpoint=str(tmp_path / "cifar_resnet8.safetensors"))
+    built = method(EmbedDistill, teacher, gallery=str(file))
     assert built.gallery.shape == (len(data.datasets["val"]), 64)
 
 
