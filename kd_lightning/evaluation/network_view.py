@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
@@ -125,6 +125,8 @@ class NetworkView:
     is_student: bool = False
     teacher: "NetworkView | None" = None
     """The teacher's view, in a student's view."""
+    to_teacher: nn.Module | None = None
+    """Layers that map the student's embedding into the teacher's embedding space (`Distiller.to_teacher`)."""
 
     def predictions(self, split: str | None = None, data: ImageData | None = None) -> Predictions:
         """Return the outputs for a split. By default, this is the evaluated split.
@@ -166,4 +168,5 @@ def network_view(
         knows_classes=own_data and method.trains_classifier,
         is_student=True,
         teacher=teacher_view,
+        to_teacher=getattr(method, "to_teacher", None),
     )
