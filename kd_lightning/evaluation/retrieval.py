@@ -17,8 +17,8 @@ class Retrieval(Evaluator):
     complete ranking. recall@k is the share of queries with an image of the same class among the k nearest images.
 
     With `gallery: teacher`, the search is asymmetric: the student reads the queries, and the teacher has read the
-    gallery, which consists of the training images without augmentation. The values are then `test/map_in_teacher` and
-    `test/recall_<k>_in_teacher`. With `teacher`, the teacher also reads the queries, for comparison.
+    gallery, which consists of the training images without augmentation. The values are then `test/map_asymmetric`
+    and `test/recall_<k>_asymmetric`. With `teacher`, the teacher also reads the queries, for comparison.
 
     Args:
         k: Values of k for recall@k. Default: 1, 5 and 10.
@@ -48,9 +48,9 @@ class Retrieval(Evaluator):
         method = None if data.trainer is None else data.trainer.lightning_module
         if method is not None and self.gallery == "teacher" and getattr(method, "to_teacher", None) is None:
             raise ConfigError(
-                f"Retrieval.gallery: teacher is given, but {type(method).__name__} does not map the student's embedding "
-                "into the teacher's embedding space; choose own, or a method that does so: CoSS, EmbedDistill, SEED, "
-                "SimReg"
+                f"Retrieval.gallery: teacher is given, but {type(method).__name__} does not map the student's "
+                "embedding into the teacher's embedding space; choose own, or a method that does so: CoSS, "
+                "EmbedDistill, SEED, SimReg"
             )
 
     def evaluate(self, view: NetworkView) -> EvaluationResult:
@@ -63,4 +63,4 @@ class Retrieval(Evaluator):
                 queries = view.to_teacher(queries.to(next(view.network.parameters()).dtype)).float()
         gallery = (view.teacher or view).predictions("train")
         found = retrieval(queries, test.labels, ks=ks, bank=gallery.embedding, bank_labels=gallery.labels)
-        return EvaluationResult({f"{name}_in_teacher": value for name, value in found.items()})
+        return EvaluationResult({f"{name}_asymmetric": value for name, value in found.items()})
