@@ -37,16 +37,19 @@ def match_spatial(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return tuple(x if x.shape[-2:] == grid else F.adaptive_avg_pool2d(x, grid) for x in (a, b))
 
 
-def row_normalised_gram(features: Tensor) -> Tensor:
-    """Return the inner products N,N of features N,..., with each row of the result scaled to length 1.
+def row_normalised_gram(vectors: Tensor) -> Tensor:
+    """Return the inner products M,M of M vectors, with each row of the result scaled to length 1.
 
-    This is the matrix G of SP (Tung & Mori 2019, Eq. 2).
+    This is the matrix G of SP (Tung & Mori 2019, Eq. 2). SP compares images, IUSPKD positions, and AICSD class maps.
+
+    Args:
+        vectors: Vectors M,D, or B,M,D for B sets of vectors.
     """
-    rows = features.flatten(1)
-    # dividing all features by the largest absolute value does not change the result, and prevents overflow
-    rows = rows / rows.detach().abs().amax().clamp(min=torch.finfo(rows.dtype).tiny)
-    gram = rows @ rows.T
-    norms = gram.norm(dim=1, keepdim=True)
+    # dividing all vectors by the largest absolute value does not change the result, and prevents overflow
+    largest = vectors.detach().abs().amax(dim=(-2, -1), keepdim=True)
+    vectors = vectors / largest.clamp(min=torch.finfo(vectors.dtype).tiny)
+    gram = vectors @ vectors.mT
+    norms = gram.norm(dim=-1, keepdim=True)
     dead = norms < 1e-12  # features that are all zero have no direction, and therefore no gradient
     return torch.where(dead, torch.zeros_like(gram), gram / torch.where(dead, torch.ones_like(norms), norms))
 

@@ -16,7 +16,7 @@ from kd_lightning.reports.style import label
 @full_precision
 def sorted_similarities(features: Tensor, labels: Tensor) -> Tensor:
     """Return SP's matrix G, N,N, of features N,... (Tung & Mori 2019, eq. 2), with the images sorted by class."""
-    return row_normalised_gram(features.detach()[labels.argsort(stable=True)])
+    return row_normalised_gram(features.detach().flatten(1)[labels.argsort(stable=True)])
 
 
 def similarity_matrices(

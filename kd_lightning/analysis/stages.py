@@ -9,6 +9,7 @@ from torch import Tensor
 from kd_lightning.errors import check_positive
 from kd_lightning.metrics import linear_cka
 from kd_lightning.models import Network
+from kd_lightning.models.modes import eval_mode
 from kd_lightning.reports.style import INK, label
 
 GRID = 8
@@ -28,14 +29,13 @@ def stage_maps(
     """
     check_positive(batch_size=batch_size, **({} if grid is None else {"grid": grid}))
     names = [stage["module"] for stage in network.model.feature_info]
-    device, was_training = next(network.parameters()).device, network.training
-    network.eval()
+    device = next(network.parameters()).device
     parts: dict[str, list[Tensor]] = {name: [] for name in (*names, "embedding")}
-    for part in images.split(batch_size):
-        features = network.features(part.to(device), maps=len(names), embedding=True)
-        for name, part in zip(parts, (*features.maps, features.embedding), strict=True):
-            parts[name].append(_at_most(part.float(), grid).cpu())
-    network.train(was_training)
+    with eval_mode(network):
+        for part in images.split(batch_size):
+            features = network.features(part.to(device), maps=len(names), embedding=True)
+            for name, part in zip(parts, (*features.maps, features.embedding), strict=True):
+                parts[name].append(_at_most(part.float(), grid).cpu())
     return {name: torch.cat(values) for name, values in parts.items()}
 
 

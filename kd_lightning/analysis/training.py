@@ -14,6 +14,7 @@ from kd_lightning.data import ImageData
 from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.errors import check_positive
 from kd_lightning.models import Features, Reads
+from kd_lightning.models.modes import eval_mode
 from kd_lightning.reports.style import WIDTH, label, styles, tidy
 
 SMOOTH = 10
@@ -73,14 +74,11 @@ def compute_features(method: Distiller, images: Tensor, *, maps: int = 1) -> Fea
         images: images N,3,H,W that are not normalised. They may be mixed images.
         maps: number of stages whose feature maps are returned, counted back from the last stage.
     """
-    was_training = method.training
-    method.eval()
     reads = method.reads | Reads(maps=maps, embedding=True, logits=True)
-    student = method.student.features(images, **reads._asdict())
-    teacher = method.teacher_features(images, reads)
-    pair = FeaturePair(student, teacher, method.aligned_pair(student, teacher))
-    method.train(was_training)
-    return pair
+    with eval_mode(method):
+        student = method.student.features(images, **reads._asdict())
+        teacher = method.teacher_features(images, reads)
+        return FeaturePair(student, teacher, method.aligned_pair(student, teacher))
 
 
 def plot_loss_terms(tables: dict[str, pd.DataFrame]) -> Figure:

@@ -77,11 +77,11 @@ _AT_FIRST_NONE = {
 
 def _check_averages(callback: WeightAveraging, method: StudentModule, content: dict[str, Any], path: Path) -> None:
     """Raise an error if averaged weights do not have the names and shapes of the weights, or are not finite."""
-    student = {f"module.{name}": value for name, value in method.student.state_dict().items()}
+    student = {f"module.{name}": value for name, value in method.deployed.state_dict().items()}
     own: dict[str, dict[str, Any]] = {"ema": {**student, "n_averaged": torch.tensor(0)}}
     if not isinstance(callback, EMA):
         own = {"current_model_state": method.state_dict(), "averaging_state": {"n_averaged": torch.tensor(0)}}
-    masks = {f"module.{name}" for name, _ in method.student.named_buffers() if "running_" not in name}
+    masks = {f"module.{name}" for name, _ in method.deployed.named_buffers() if "running_" not in name}
     masks |= {name for name, _ in method.named_buffers() if "running_" not in name}
     for name, expected in own.items():
         if name not in content:

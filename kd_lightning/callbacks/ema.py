@@ -48,7 +48,7 @@ class EMA(EMAWeightAveraging):
 
     def setup(self, trainer: Trainer, pl_module: StudentModule, stage: str) -> None:
         if stage == "fit":
-            self._average_model = AveragedModel(pl_module.student, multi_avg_fn=self._update, use_buffers=True)
+            self._average_model = AveragedModel(pl_module.deployed, multi_avg_fn=self._update, use_buffers=True)
             self._average_model.requires_grad_(False).eval()
             self._average_model.module.to(torch.float64 if trainer.precision == "64-true" else torch.float32)
 
@@ -60,7 +60,7 @@ class EMA(EMAWeightAveraging):
         self._average_model.module.to(pl_module.device)  # the counter stays on the CPU, where each step reads it
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StudentModule, *args: Any) -> None:
-        super().on_train_batch_end(trainer, pl_module.student, *args)
+        super().on_train_batch_end(trainer, pl_module.deployed, *args)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do nothing, because the average is updated after steps and not after epochs."""

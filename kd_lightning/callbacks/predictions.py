@@ -31,9 +31,9 @@ class SavePredictions(Callback):
     The table has the path of the image, its class and confidence, the next classes and their confidences, and the
     label if there are labels. The safetensors file contains `logits` N,K, `embedding` N,D, `labels` N (-1 for an image
     without a label) and `indices` N (positions in the split, as in `Batch`). Its rows are in the order of the table.
-    Its metadata contain `paths`, `class_names` and `split` as JSON. `paths` is an empty list if the images have no
-    files, or if the paths have more than 50 MB. If the student's classifier was not trained, only embeddings are
-    written.
+    Its metadata contain `paths`, `class_names`, `split`, and the name and the fingerprint of the network as JSON.
+    `EmbedDistill` can use the embeddings as a gallery. `paths` is an empty list if the images have no files, or if the
+    paths have more than 50 MB. If the student's classifier was not trained, only embeddings are written.
 
     Args:
         output: Folder for the files. Default: `predictions/<name of the images>` in the folder of the run, or
@@ -116,7 +116,9 @@ class SavePredictions(Callback):
         table = prediction_table.table(tensors, paths, data.class_names, self.top_k)
         split = getattr(data, "name_of_predictions", data.predict_split)
         kept = paths if len(json.dumps(paths)) <= _LARGEST_HEADER else []
-        write_tensors(self.files[1], tensors, {"paths": kept, "class_names": data.class_names, "split": split})
+        network = {"network": pl_module.deployed.name, "fingerprint": pl_module.deployed.fingerprint()}
+        facts = {"paths": kept, "class_names": data.class_names, "split": split, **network}
+        write_tensors(self.files[1], tensors, facts)
         prediction_table.write(table, self.files[0])
         count = len(tensors["indices"])
         if not self.embeddings:

@@ -117,8 +117,7 @@ class Protocol(Callback):
             return
         if trainer.is_global_zero:
             state, facts = checkpoints.read(self.selected)
-            student = checkpoints.clean(state, method.student.model)
-            checkpoints.write(self.selected.with_name("student.safetensors"), student, facts)
+            checkpoints.write(self.selected.with_name("student.safetensors"), method.deployed_state(state), facts)
         best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
         last = _mean(_values(trainer)) or self._last  # from the checkpoint if this session trained no step
         for callback in trainer.callbacks:

@@ -85,7 +85,7 @@ class TeacherAgreement(Callback):
         if len(images) > MAX_IMAGES:
             images = images.subset(torch.arange(MAX_IMAGES))
         with torch.no_grad():
-            return [cache.read(network, data, images).embedding for network in (pl_module.student, pl_module.teacher)]
+            return [cache.read(network, data, images).embedding for network in (pl_module.deployed, pl_module.teacher)]
 
 
 def _metrics(method: Distiller) -> dict[str, Metric]:

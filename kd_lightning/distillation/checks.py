@@ -187,6 +187,31 @@ def check_views(method: LightningModule, data: Any) -> None:
         )
 
 
+def check_positions(method: LightningModule, student: Any, teacher: Any = None) -> None:
+    """Raise an error if a feature map has fewer positions than the method needs (`min_positions`).
+
+    Args:
+        method: Method with the networks.
+        student: Features of the student, for one pass or several passes.
+        teacher: Features of the teacher. None if there is no teacher.
+
+    Raises:
+        ConfigError: in this case. The message names the network, and the fields for the size of the images.
+    """
+    needed = method.min_positions
+    if needed == 1:
+        return
+    for role, seen in (("student", student), ("teacher", teacher)):
+        for features in seen if isinstance(seen, list) else [seen] if seen else []:
+            for height, width in (x.shape[-2:] for x in (*features.maps, *features.preactivations)):
+                if height * width < needed:
+                    raise ConfigError(
+                        f"model.{role}: {type(method).__name__} needs feature maps with at least {needed} positions, "
+                        f"but a map of {getattr(method, role).name} has {height} x {width}; enlarge the images "
+                        f"(data.size or model.{role}.size), or choose a network with larger maps"
+                    )
+
+
 def check_dtype(teacher: Network, data: Any) -> None:
     """Raise an error if trainer.precision would cast the weights of the teacher to another dtype than `teacher.dtype`.
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
@@ -129,6 +129,11 @@ class Distiller(StudentModule, ABC):
 
     def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
         """Return the vectors N,D of student and teacher that the losses make similar. Return None if there are none."""
+        return None
+
+    @property
+    def to_teacher(self) -> nn.Module | None:
+        """Layers that map the student's embedding N,D into the teacher's embedding space. None if no loss does so."""
         return None
 
     @property

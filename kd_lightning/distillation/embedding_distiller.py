@@ -22,5 +22,9 @@ class EmbeddingDistiller(Distiller, ABC):
     def reads(self) -> Reads:
         return Reads(embedding=True)
 
+    @property
+    def to_teacher(self) -> nn.Module:
+        return self.head
+
     def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
         return self.head(student.embedding), teacher.embedding

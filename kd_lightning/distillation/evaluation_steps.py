@@ -31,7 +31,7 @@ def evaluation_metrics(classes: int) -> nn.ModuleDict:
 class EvaluationSteps(LightningModule):
     """The validation, test and prediction steps of `StudentModule`."""
 
-    student: Network
+    deployed: Network
     metrics: nn.ModuleDict
     trains_classifier: bool
 
@@ -47,11 +47,11 @@ class EvaluationSteps(LightningModule):
         return self.evaluate(batch, "test")
 
     def evaluate(self, batch: Batch, stage: str) -> Features:
-        """Return the student's features of a batch, and log `<stage>/acc` and `<stage>/ce`.
+        """Return the features of the deployed network for a batch, and log `<stage>/acc` and `<stage>/ce`.
 
         Nothing is logged if the data have no labels or the classifier is not trained.
         """
-        student = passes.run(self.student, batch.images, self.evaluation_reads)
+        student = passes.run(self.deployed, batch.images, self.evaluation_reads)
         if student.logits is not None and self.trains_classifier and self.has_labels:
             metrics, count = self.metrics[stage], len(batch.images)
             metrics["acc"].update(student.logits, batch.labels)
@@ -61,7 +61,7 @@ class EvaluationSteps(LightningModule):
         return student
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
-        student = passes.run(self.student, batch.images, Reads(embedding=True, logits=True))
+        student = passes.run(self.deployed, batch.images, Reads(embedding=True, logits=True))
         return Prediction(student.logits, student.embedding, batch.labels, batch.indices)
 
     @property

@@ -8,12 +8,12 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from kd_lightning.distillation.frozen_networks import FrozenNetworks
+from kd_lightning.distillation.deployment import Deployment
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.models import Network, classifier
 
 
-class FineTuning(FrozenNetworks):
+class FineTuning(Deployment):
     """Base class of methods whose student may be fine-tuned: a classifier is added to a trained backbone.
 
     The backbone is the whole student except its classifier. A backbone that is not trained is in eval mode, so that the

@@ -115,7 +115,7 @@ class RunHooks(FineTuning):
     def student_facts(self) -> dict[str, Any]:
         """Return the metadata that is saved with the student's weights."""
         data = getattr(self.trainer, "datamodule", None)
-        return student_facts(self.student, data, classifier_trained=self.trains_classifier)
+        return student_facts(self.deployed, data, classifier_trained=self.trains_classifier)
 
     @once_per_run
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

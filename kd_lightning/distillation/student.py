@@ -46,6 +46,8 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
 
     min_views: int = 1
     """Smallest value of `data.views` with which the losses can be computed: 2 if they read `batch.views[0]`."""
+    min_positions: int = 1
+    """Smallest number of positions (height times width) of the feature maps that the losses read."""
 
     def __init__(
         self,
@@ -139,9 +141,21 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
             found = value()
             self.recorded[name] = found.detach() if isinstance(found, Tensor) else found
 
+    @property
+    def epoch_share(self) -> float:
+        """Share of the run's epochs that are complete, 0 in the first epoch. It is for weights that change by epoch.
+
+        If only `trainer.max_steps` ends the run, it is the share of the steps.
+        """
+        if self._trainer is None:
+            return 0.0
+        if self.trainer.max_epochs > 0:
+            return self.current_epoch / self.trainer.max_epochs
+        return self.global_step / self.trainer.max_steps
+
     def forward(self, images: Tensor) -> Tensor:
-        """Return the student's logits N,K of images N,3,H,W (uint8, or float in [0, 1])."""
-        return self.student(images)
+        """Return the logits N,K of the deployed network for images N,3,H,W (uint8, or float in [0, 1])."""
+        return self.deployed(images)
 
     @property
     def needs_labels(self) -> bool:
@@ -168,6 +182,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         inputs = passes.as_inputs(self.inputs(batch))
         with self.probing():
             features = self.run_networks(inputs)
+        checks.check_positions(self, *features)
         further = {
             name: passes.run(declared.network, inputs.further.get(name, inputs.student), declared.reads)
             for name, declared in self.further.items()

@@ -78,7 +78,7 @@ def _step(
     try_optimizer(method, data, copies_with_gradients(method))
     method.eval()
     with torch.no_grad(), method.trainer.precision_plugin.forward_context():
-        passes.run(method.student, batch.images, method.evaluation_reads)
+        passes.run(method.deployed, batch.images, method.evaluation_reads)
     names = {name if "/" in name else f"train/{name}" for name in (*terms, *method.recorded, "loss", "lr")}
     return names, unreached
 

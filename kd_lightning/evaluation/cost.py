@@ -8,6 +8,7 @@ from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator
 from kd_lightning.evaluation.network_view import NetworkView
 from kd_lightning.evaluation.timing import medians
 from kd_lightning.models import Network
+from kd_lightning.models.modes import eval_mode
 
 
 class Cost(Evaluator):
@@ -50,14 +51,12 @@ class Cost(Evaluator):
 
     def _seconds(self, network: Network, size: int, side: int, device: torch.device) -> float:
         images = torch.zeros(size, 3, side, side, dtype=torch.uint8, device=device)
-        was_training = network.training
-        network.eval()
 
         def batch() -> None:
             network(images)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
 
-        (seconds,) = medians([batch], self.repeats)
-        network.train(was_training)
+        with eval_mode(network):
+            (seconds,) = medians([batch], self.repeats)
         return seconds

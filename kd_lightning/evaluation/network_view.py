@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
@@ -16,6 +16,7 @@ from kd_lightning.data import ImageData
 from kd_lightning.data.images import ImageDataset
 from kd_lightning.evaluation.knn_scores import knn_scores
 from kd_lightning.models import Network
+from kd_lightning.models.modes import eval_mode
 
 LARGEST_GROUP, SMALLEST_GROUP = 256, 8
 PIXELS = 1 << 22
@@ -48,20 +49,18 @@ def read(
         side: Height and width in pixels to which images of another size are resized (bilinear).
         quiet: Whether the progress bar is hidden.
     """
-    was_training = network.training
-    network.eval()
     width, none = network.embedding_width, torch.empty(0, dtype=torch.int64, device=device)
     empty = torch.empty(0, width, device=device), torch.empty(0, network.num_classes or width, device=device)
     parts = [Predictions(*empty, none, none)]  # a rank may have no images
-    for batch in track(batches, description=f"reading with {network.name}", disable=quiet):
-        images = batch.images.to(device, non_blocking=True)
-        if side and images.shape[-1] != side:
-            images = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
-            images = images.round().clamp(0, 255).to(torch.uint8)
-        outputs = network.features(images, embedding=True, logits=True)
-        labels, indices = (x.to(device, non_blocking=True) for x in (batch.labels, batch.indices))
-        parts.append(Predictions(outputs.embedding.float(), outputs.logits.float(), labels, indices))
-    network.train(was_training)
+    with eval_mode(network):
+        for batch in track(batches, description=f"reading with {network.name}", disable=quiet):
+            images = batch.images.to(device, non_blocking=True)
+            if side and images.shape[-1] != side:
+                images = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
+                images = images.round().clamp(0, 255).to(torch.uint8)
+            outputs = network.features(images, embedding=True, logits=True)
+            labels, indices = (x.to(device, non_blocking=True) for x in (batch.labels, batch.indices))
+            parts.append(Predictions(outputs.embedding.float(), outputs.logits.float(), labels, indices))
     return Predictions(*map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -126,6 +125,8 @@ class NetworkView:
     is_student: bool = False
     teacher: "NetworkView | None" = None
     """The teacher's view, in a student's view."""
+    to_teacher: nn.Module | None = None
+    """Layers that map the student's embedding into the teacher's embedding space (`Distiller.to_teacher`)."""
 
     def predictions(self, split: str | None = None, data: ImageData | None = None) -> Predictions:
         """Return the outputs for a split. By default, this is the evaluated split.
@@ -160,11 +161,12 @@ def network_view(
         teacher, cache, data, split, knows_classes=own_data and method.has_task_classifier
     )
     return NetworkView(
-        method.student,
+        method.deployed,
         cache,
         data,
         split,
         knows_classes=own_data and method.trains_classifier,
         is_student=True,
         teacher=teacher_view,
+        to_teacher=getattr(method, "to_teacher", None),
     )

@@ -1,9 +1,12 @@
 """Distillation methods, with one file per paper. In a config, a class is named without its module: `SP`."""
 
+from kd_lightning.methods.aicsd import AICSD
 from kd_lightning.methods.at import AT
 from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.dist import DIST
+from kd_lightning.methods.embed_distill import EmbedDistill
 from kd_lightning.methods.fitnet import FitNet
+from kd_lightning.methods.iu_spkd import IUSPKD
 from kd_lightning.methods.kd import KD
 from kd_lightning.methods.pkt import PKT
 from kd_lightning.methods.rkd import RKD
@@ -15,8 +18,10 @@ from kd_lightning.methods.supervised import Supervised
 from kd_lightning.methods.tintem import TinTeM
 
 __all__ = [
+    "AICSD",
     "AT",
     "DIST",
+    "IUSPKD",
     "KD",
     "PKT",
     "RKD",
@@ -24,6 +29,7 @@ __all__ = [
     "SP",
     "STKD",
     "CoSS",
+    "EmbedDistill",
     "FitNet",
     "SimReg",
     "Supervised",

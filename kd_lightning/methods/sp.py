@@ -24,7 +24,7 @@ def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
             N,C,H,W.
         teacher: Features of the teacher, N,... Their shape may differ from that of the student's features.
     """
-    return (row_normalised_gram(teacher) - row_normalised_gram(student)).square().mean()
+    return (row_normalised_gram(teacher.flatten(1)) - row_normalised_gram(student.flatten(1))).square().mean()
 
 
 class SP(Distiller):

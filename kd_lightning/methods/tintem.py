@@ -13,6 +13,7 @@ from kd_lightning.distillation import Distiller
 from kd_lightning.errors import ConfigError, check_temperature
 from kd_lightning.functional import SNE_TEMPERATURES, cosine, full_precision, normalize, sne_loss
 from kd_lightning.models import Features, Network, Reads
+from kd_lightning.models.modes import eval_mode
 
 
 @full_precision
@@ -192,9 +193,7 @@ def _token_shape(network: Network) -> tuple[int, int] | None:
     """Return the number of tokens (without registers) and their width, or None if there is no class token."""
     if getattr(network.model, "cls_token", None) is None:  # a register token cannot replace it
         return None
-    was_training = network.training
-    network.eval()
     side = network.size or 32
-    tokens = network.features(torch.zeros(1, 3, side, side, dtype=torch.uint8), tokens=True).tokens
-    network.train(was_training)
+    with eval_mode(network):
+        tokens = network.features(torch.zeros(1, 3, side, side, dtype=torch.uint8), tokens=True).tokens
     return None if tokens is None else tuple(_first_and_patches(network, tokens).shape[1:])

@@ -30,6 +30,8 @@ _CONTAINERS = (
 )
 _STUDENT = "student.safetensors"
 """File with the student in the folder of a run."""
+STUDENT_PREFIX = "student.model."
+"""Prefix of the student's weights in the checkpoint of a run."""
 HEADS = ("fc", "linear", "classifier", "head")
 
 
@@ -126,6 +128,8 @@ def clean(state: State, model: nn.Module, field: str = "checkpoint") -> State:
     prefix that occurs with most of the model's names is removed. If the classifier has another usual name (`linear`,
     `fc`, ...), it is renamed to the name that the model uses.
 
+    In a checkpoint of a run, this is the prefix of the student, which may have an assistant of the same architecture.
+
     Raises:
         ConfigError: if two prefixes fit equally well, because the file contains two networks.
     """
@@ -133,6 +137,8 @@ def clean(state: State, model: nn.Module, field: str = "checkpoint") -> State:
     names = {name for name in model.state_dict() if not name.startswith(tuple(f"{head}." for head in heads))}
     votes = Counter(key[: -len(name)] for key in state for name in _endings(key) if name in names)
     best = votes.most_common(2)
+    if best and votes[STUDENT_PREFIX] == best[0][1]:
+        best = [(STUDENT_PREFIX, votes[STUDENT_PREFIX])]
     if len(best) == 2 and best[0][1] == best[1][1] and 2 * best[0][1] >= len(names):
         raise ConfigError(
             f"{field}: the file contains two networks that fit equally well, with the prefixes {best[0][0]!r} and "

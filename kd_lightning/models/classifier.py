@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kd_lightning.errors import ConfigError
 from kd_lightning.models.extraction import extract
 from kd_lightning.models.features import Reads
+from kd_lightning.models.modes import eval_mode
 
 
 def layers(model: nn.Module) -> list[nn.Module]:
@@ -74,16 +75,11 @@ def reads_maps(name: str, model: nn.Module, x: Tensor) -> bool:
     Raises:
         ConfigError: if timm provides no feature maps of this model.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
+    with eval_mode(model):
         seen = extract(name, model, x, Reads(maps=1, tokens=True, embedding=True))
         last, embedding = seen.maps[-1], seen.embedding
         if last.shape[1] != embedding.shape[1]:
             last = model.forward_features(x)
-    finally:
-        for module, mode in modes:
-            module.training = mode
     if not isinstance(last, Tensor) or last.ndim != 4 or last.shape[1] != embedding.shape[1]:
         return False
     if _close(last.mean((2, 3)), embedding):

@@ -18,6 +18,7 @@ from kd_lightning.models import classifier, creation, file_facts, weights
 from kd_lightning.models.extraction import extract
 from kd_lightning.models.features import Features, Reads
 from kd_lightning.models.masking import Masked, mask_token, masked_patches
+from kd_lightning.models.modes import eval_mode
 
 Channels = tuple[float, float, float]
 
@@ -194,10 +195,11 @@ class Network(nn.Module):
         weight, bias = classifier.weight_and_bias(self.name, self.model)
         return self._in_run_dtype(weight), self._in_run_dtype(bias)
 
-    def classify(self, x: Tensor) -> Tensor:
+    def classify(self, x: Tensor, *, bias: bool = True) -> Tensor:
         """Return the logits N,K of vectors N,D (`embedding`), or the class maps N,K,H,W of maps N,D,H,W.
 
-        Class maps are the output of the classifier as a 1x1 convolution (Zhou et al. 2016), with its bias. If the head
+        Class maps are the output of the classifier as a 1x1 convolution (Zhou et al. 2016). Without `bias`, its bias is
+        not added. If the head
         is average pooling and x is the input of pooling, the mean of the class maps over the positions is the logits.
         For most networks, the input of pooling is `maps[-1]`. For networks with a head convolution (EfficientNet,
         cifar_mobilenetv2, cifar_shufflenetv2), it is the output of this convolution. This output and `maps[-1]` have
@@ -210,7 +212,7 @@ class Network(nn.Module):
                 (ConvNeXt's norm, NFNet's activation, a hidden layer, attention pooling). The first call with maps tests
                 this with one image.
         """
-        weight, bias = classifier.weight_and_bias(self.name, self.model)
+        weight, added = classifier.weight_and_bias(self.name, self.model)
         if x.ndim == 4 and x.shape[1] == weight.shape[1] and not self._classifies_maps:
             other = ", or set model_kwargs to {activated: true}" if hasattr(self.model, "activated") else ""
             raise ConfigError(
@@ -218,7 +220,9 @@ class Network(nn.Module):
                 f"and its classifier; classify vectors{other}"
             )
         with self._precision(x):
-            return self._in_run_dtype(classifier.classify(self.name, weight, bias, x.to(self.dtype or x.dtype)))
+            return self._in_run_dtype(
+                classifier.classify(self.name, weight, added if bias else None, x.to(self.dtype or x.dtype))
+            )
 
     @cached_property
     def _classifies_maps(self) -> bool:
@@ -262,11 +266,10 @@ class Network(nn.Module):
 
         Return None if torch cannot count them for this network.
         """
-        modes = [(module, module.training) for module in self.modules()]
         trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
         try:
-            self.eval().requires_grad_(False)  # the counter does not accept parameters with gradients as inputs
-            with FlopCounterMode(display=False) as counter:
+            self.requires_grad_(False)  # the counter does not accept parameters with gradients as inputs
+            with eval_mode(self), FlopCounterMode(display=False) as counter:
                 self(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.mean.device))
             return counter.get_total_flops() // 2
         except Exception:  # whatever the reason is, a count must not end a run
@@ -274,8 +277,6 @@ class Network(nn.Module):
         finally:
             for parameter in trainable:
                 parameter.requires_grad_(True)
-            for module, mode in modes:
-                module.training = mode
 
 
 def _channels(values: Any) -> Tensor:

@@ -73,7 +73,7 @@ def check_resumable(method: StudentModule, content: dict[str, Any], path: Path) 
     with unchanged(method):
         method.on_load_checkpoint({**content, "state_dict": dict(content["state_dict"])})
     trainer = method.trainer
-    own = method.student.facts()
+    own = method.deployed.facts()
     for name in ("name", "mean", "std", "size"):
         if name in content.get("network", {}) and not same(own[name], content["network"][name]):
             raise differs(path, f"network.{name}", content["network"][name], own[name])

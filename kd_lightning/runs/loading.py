@@ -41,7 +41,7 @@ class LoadedRun:
 
     @property
     def student(self) -> Network:
-        return self.method.student
+        return self.method.deployed
 
     @property
     def teacher(self) -> Network:

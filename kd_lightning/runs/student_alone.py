@@ -43,7 +43,9 @@ def of_run(config: dict[str, Any], path: Path, weights: Path, field: str = "ckpt
             f"{path}: the name of the student is missing (model.init_args.student.name); give the files of a run"
         )
     kept = ("name", "mean", "std", "size", "model_kwargs")  # the weights determine the number of classes
-    arguments = {key: student[key] for key in kept if student.get(key) is not None}
+    deploys_more = facts.get("model_kwargs") is not None and facts.get("name") != student["name"]
+    described = facts if deploys_more else student
+    arguments = {key: described[key] for key in kept if described.get(key) is not None}
     arguments["checkpoint"] = str(weights.absolute())
     trained = facts.get("classifier_trained")
     if trained is None and path.is_file():  # an earlier version wrote the file

@@ -35,7 +35,7 @@ from kd_lightning.evaluation import (
 from kd_lightning.evaluation.few_shot import sample_per_class
 from kd_lightning.evaluation.ood import histograms
 from kd_lightning.evaluation.robustness import relative_error
-from kd_lightning.methods import KD, CoSS
+from kd_lightning.methods import KD, CoSS, EmbedDistill
 from kd_lightning.models import Network
 
 
@@ -132,6 +132,24 @@ def _overlap(ours: np.ndarray, theirs: np.ndarray, k: int) -> float:
         np.fill_diagonal(likeness, -2)
         near.append([{*row.argsort()[-k:]} for row in likeness])
     return float(np.mean([len(a & b) / k for a, b in zip(*near, strict=True)]))
+
+
+def test_retrieval_in_the_teachers_gallery(tmp_path: Path) -> None:
+    built = method(EmbedDistill)
+    found = evaluated(tmp_path, built, Retrieval(k=[1, 3], gallery="teacher", teacher=True))
+    assert "test/map" not in found
+    gallery, _, classes, _ = seen(built, "train", network="teacher")
+    gallery = gallery / np.linalg.norm(gallery, axis=1, keepdims=True)
+    own, _, labels, _ = seen(built)
+    queries = built.head(torch.from_numpy(own).float()).detach().numpy()
+    for vectors, ending in ((queries, ""), (seen(built, network="teacher")[0], "_teacher")):
+        ranks = (vectors @ gallery.T).argsort(axis=1)[:, ::-1]
+        hits = classes[ranks] == labels[:, None]
+        precisions = [average_precision_score(row, -np.arange(len(row))) for row in hits]
+        assert found[f"test/map_asymmetric{ending}"] == pytest.approx(np.mean(precisions), abs=1e-3)
+        assert found[f"test/recall_3_asymmetric{ending}"] == pytest.approx(hits[:, :3].any(1).mean(), abs=0.01)
+    with pytest.raises(ConfigError, match=r"Retrieval.gallery: teacher is given, but KD does not map .* EmbedDistill"):
+        evaluated(tmp_path, method(KD), Retrieval(gallery="teacher"))
 
 
 def test_retrieval_and_few_shots(tmp_path: Path, trained: StudentModule) -> None:

@@ -3,6 +3,7 @@
 import copy
 import importlib
 import inspect
+import math
 import pkgutil
 import re
 from collections.abc import Callable
@@ -71,12 +72,22 @@ def some_by_default(kinds: list[type[StudentModule]], *default: str) -> list[Par
 
 
 def method(kind: type[StudentModule], teacher: Network | None = None, **kwargs: object) -> StudentModule:
-    """A method with a tiny student and, where it has them, a teacher that knows the digits and a short queue."""
+    """A method with a tiny student, a teacher that knows the digits, a short queue, and weights that do not change."""
     if issubclass(kind, Distiller):
         kwargs["teacher"] = teacher or copy.deepcopy(shared_teacher())
-    if "queue_size" in inspect.signature(kind).parameters:
-        kwargs = {"queue_size": 64, **kwargs}
-    return kind(**{"student": student(), **kwargs})
+    small = {"queue_size": 64, "adaptive": False}
+    kwargs = {**{name: small[name] for name in small if name in inspect.signature(kind).parameters}, **kwargs}
+    networks = {name: enlarging(kind, network) for name, network in kwargs.items() if isinstance(network, Network)}
+    return kind(**{"student": enlarging(kind, student()), **kwargs, **networks})
+
+
+def enlarging(kind: type[StudentModule], network: Network) -> Network:
+    """Return a network that enlarges the digits if its maps would have fewer positions than the method needs."""
+    if kind.min_positions <= 4 or hasattr(network.model, "patch_embed"):
+        return network
+    network = copy.copy(network)
+    network.size = math.isqrt(kind.min_positions) * network.model.feature_info[-1]["reduction"]
+    return network
 
 
 @cache

@@ -34,8 +34,13 @@ def call(name: str, student: Tensor, teacher: Tensor) -> Tensor:
     keywords = [parameter for parameter in wanted.values() if parameter.kind is parameter.KEYWORD_ONLY]
     if unknown := [each.name for each in keywords if each.default is each.empty and each.name not in settings]:
         pytest.fail(f"{name}: give {unknown[0]} a default, or add its value to SETTINGS in {__file__}", pytrace=False)
-    if next(iter(wanted)).endswith("_map"):
+    first = next(iter(wanted))
+    if first.endswith("_map"):
         student, teacher = (tensor[:, None, :, None] for tensor in (student, teacher))
+    elif first.endswith("_maps"):  # class maps of three classes
+        student, teacher = (torch.stack([x, x.roll(1, 1), x.abs()], dim=1)[..., None] for x in (student, teacher))
+    elif name.startswith("position_"):
+        student, teacher = (tensor[..., None] for tensor in (student, teacher))
     return LOSSES[name](student, teacher, **{key: value for key, value in settings.items() if key in wanted})
 
 
