@@ -98,9 +98,8 @@ def first_look(
 
     def check(data: ImageData) -> None:
         protocol.inputs = describe(method, data)
-        if guard.try_step:
-            logged = try_step(method, data, nonfinite=guard.nonfinite)
-        else:
+        logged = try_step(method, data, nonfinite=guard.nonfinite) if guard.try_step else None
+        if logged is None:
             freeze_unreached(method, data)
         if ckpt_path:  # the optimizer of the checkpoint does not contain the parameters that are frozen now
             path = Path(ckpt_path)
@@ -109,7 +108,7 @@ def first_look(
             check_resumable(method, content, path)
             check_inputs(content, protocol.inputs, path, allowed=protocol.allow_changed_inputs)
             forget()
-        if guard.try_step:
+        if logged is not None:
             check_monitors(method, data, logged)
 
     return check
