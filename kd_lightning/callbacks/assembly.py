@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateFinder, ProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    Checkpoint,
+    LearningRateFinder,
+    ProgressBar,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
@@ -26,6 +32,7 @@ from kd_lightning.callbacks.run_status import RunStatus
 from kd_lightning.callbacks.run_summary import RunSummary
 from kd_lightning.callbacks.teacher_accuracy import TeacherAccuracy
 from kd_lightning.callbacks.teacher_agreement import TeacherAgreement
+from kd_lightning.callbacks.weight_averaging import RunStochasticWeightAveraging
 from kd_lightning.config.checks import validates
 from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
@@ -35,6 +42,12 @@ from kd_lightning.evaluation import Classification, Cost, Evaluator, Faithfulnes
 from kd_lightning.runs.checkpoint_content import check_resumable
 from kd_lightning.runs.checkpoint_io import AtomicCheckpointIO, forget, read_once
 from kd_lightning.runs.inputs import check_inputs, describe
+
+_FOR_RUNS = {
+    LearningRateFinder: RunLearningRateFinder,
+    StochasticWeightAveraging: RunStochasticWeightAveraging,
+}
+"""Classes that take the place of Lightning's, so that a run with them can be resumed."""
 
 
 def callbacks_of(trainer: Any, method: LightningModule) -> list[Callback]:
@@ -50,7 +63,7 @@ def callbacks_of(trainer: Any, method: LightningModule) -> list[Callback]:
     configured = _as_list(trainer.callbacks)
     last = {callback.title: callback for callback in configured if isinstance(callback, Evaluator)}
     kept = [each for each in configured if not isinstance(each, Evaluator) or last[each.title] is each]
-    kept = [RunLearningRateFinder(each) if type(each) is LearningRateFinder else each for each in kept]
+    kept = [_FOR_RUNS[type(each)](each) if type(each) in _FOR_RUNS else each for each in kept]
     has_bar = trainer.enable_progress_bar is False or any(isinstance(each, ProgressBar) for each in kept)
     progress = [] if has_bar else [Progress()]
     teacher = [TeacherAccuracy(), TeacherAgreement()] if hasattr(method, "teacher") else []
@@ -98,9 +111,8 @@ def first_look(
 
     def check(data: ImageData) -> None:
         protocol.inputs = describe(method, data)
-        if guard.try_step:
-            logged = try_step(method, data, nonfinite=guard.nonfinite)
-        else:
+        logged = try_step(method, data, nonfinite=guard.nonfinite) if guard.try_step else None
+        if logged is None:
             freeze_unreached(method, data)
         if ckpt_path:  # the optimizer of the checkpoint does not contain the parameters that are frozen now
             path = Path(ckpt_path)
@@ -109,7 +121,7 @@ def first_look(
             check_resumable(method, content, path)
             check_inputs(content, protocol.inputs, path, allowed=protocol.allow_changed_inputs)
             forget()
-        if guard.try_step:
+        if logged is not None:
             check_monitors(method, data, logged)
 
     return check

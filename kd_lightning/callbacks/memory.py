@@ -70,7 +70,7 @@ def _report(trainer: Trainer, method: LightningModule) -> str:
         parts.append("the rest: activations for the backward pass, and libraries")
         place = f"{device.type}, {_mib(peak)} used by the process at its peak"
     batch = data.batch_size if trainer.training else data.eval_batch_size
-    where = f"in epoch {trainer.current_epoch}, step {trainer.global_step}, " if trainer.training else ""
+    where = f"in epoch {trainer.current_epoch + 1}, step {trainer.global_step + 1}, " if trainer.training else ""
     hints = _hints(trainer, method)
     advice = f". What may help: {'; '.join(hints)}" if hints else ""
     return f"{where}{batch} images per batch ({place}). Memory use: {', '.join(parts)}{advice}"

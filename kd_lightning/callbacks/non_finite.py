@@ -107,7 +107,7 @@ class NonFiniteGuard(Callback):
         if self.fault is None:
             return
         fault, self.fault = self.fault, None
-        where = f"{fault}, in epoch {trainer.current_epoch}, step {trainer.global_step - 1}"
+        where = f"{fault}, in epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
         if not _all_finite(pl_module):
             self._end(
                 trainer,
@@ -144,7 +144,7 @@ class NonFiniteGuard(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if not _all_finite(pl_module):
-            after = f"in epoch {trainer.current_epoch}, after step {trainer.global_step - 1}"
+            after = f"in epoch {trainer.current_epoch + 1}, after step {trainer.global_step}"
             self._end(trainer, f"the student's weights are not finite {after} and are not saved; {_kept(trainer)}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from kd_lightning import distributed
 from kd_lightning.callbacks.checkpoints import LastCheckpoint, within_epoch
 from kd_lightning.errors import StoppedError
+from kd_lightning.words import counted
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """Signals that stop a run. Supervisors send SIGTERM, SLURM sends SIGUSR1 (--signal=USR1@120), Ctrl-C sends SIGINT."""
@@ -102,8 +103,8 @@ class PreemptionHandler(Checkpoint):  # Lightning calls Checkpoint callbacks las
 
     def _end(self, trainer: Trainer) -> None:
         last, number = LastCheckpoint.of(trainer), max(distributed.everyones(self.told or 0))
-        steps = trainer.global_step
-        where = f"in epoch {trainer.current_epoch}, after {steps} step{'s' * (steps != 1)}"
+        epoch = f"in epoch {trainer.current_epoch + 1}, " if self._trains else ""  # else all epochs are complete
+        where = f"{epoch}after {counted(trainer.global_step, 'step')}"
         saved = last.path if last and last.path.exists() else None
         resume_hint = (
             f"--ckpt_path last with --run.id {saved.parent.name} resumes from {saved}"

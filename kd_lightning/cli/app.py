@@ -179,7 +179,16 @@ class CommandCLI(CLI):
 
 def run(name: str, command: Command, args: ArgsType, cli: type[CLI] = CLI) -> LightningCLI:
     """Run a command of kind `lightning`, by the class `cli`, or of kind `on_config`."""
-    noise.silence()
+    try:
+        noise.silence()
+        with callbacks.PreemptionHandler():
+            return _run(name, command, args, cli)
+    finally:
+        noise.end_command()
+        os.environ.pop(RESUME_ENV_VAR, None)
+
+
+def _run(name: str, command: Command, args: ArgsType, cli: type[CLI]) -> LightningCLI:
     images = shown = None
     if command.takes_run and isinstance(args, list) and args[0] == name:
         args, images = with_run(args)
@@ -197,11 +206,6 @@ def run(name: str, command: Command, args: ArgsType, cli: type[CLI] = CLI) -> Li
         **dict.fromkeys(("subclass_mode_model", "subclass_mode_data"), True),
         **dict.fromkeys(("auto_configure_optimizers", "load_from_checkpoint_support"), False),
     }
-    try:
-        with callbacks.PreemptionHandler():
-            if on_config:
-                return CommandCLI(command.load(), **kwargs)
-            return cli(only=only, images=images, shown=shown, **kwargs)
-    finally:
-        noise.end_command()
-        os.environ.pop(RESUME_ENV_VAR, None)
+    if on_config:
+        return CommandCLI(command.load(), **kwargs)
+    return cli(only=only, images=images, shown=shown, **kwargs)

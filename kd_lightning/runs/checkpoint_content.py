@@ -19,11 +19,15 @@ from kd_lightning.distillation.unchanged import unchanged
 from kd_lightning.errors import ConfigError
 from kd_lightning.optim import counts_steps
 from kd_lightning.runs.optimizer_state import check_optimizer
+from kd_lightning.runs.optimizer_steps import Steps
 from kd_lightning.runs.place import states_per_weight
 from kd_lightning.runs.schedule_state import check_rates, check_schedule, rates_after, settings_in_groups
 from kd_lightning.runs.state_form import WEIGHTS_ONLY, check_form, differs, is_number, odd, same
 
 _VERSION = re.compile(r"[2-9]\d*(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+\w+(\.\w+)*)?", re.ASCII)
+
+_SCALER = "native_amp_scaling_state"
+"""Entry with the state of the gradient scaler in checkpoints of earlier versions of Lightning."""
 
 
 def check_content(content: Any, path: Path, *, fits: bool) -> None:
@@ -113,7 +117,8 @@ def _check_optimizer_and_schedule(method: StudentModule, content: dict[str, Any]
     callbacks = method.trainer.callbacks
     compare = not any(_may_change_settings(callback) for callback in callbacks)
     rates = not (method.lr_batch_size or any(isinstance(each, LearningRateFinder) for each in callbacks))
-    fixed = compare and rates and not any(isinstance(each, BaseFinetuning) for each in callbacks)
+    frees = any(isinstance(each, BaseFinetuning) for each in callbacks)
+    fixed = compare and rates and not frees
     built: list[LRScheduler] = []
     given = content["lr_schedulers"][0]
     expected: list[float] = []
@@ -127,8 +132,10 @@ def _check_optimizer_and_schedule(method: StudentModule, content: dict[str, Any]
 
     trained = optim.groups(method.parameters(), method.classifier_parameters, method.head_lr_scale)
     saved = content["optimizer_states"][0]
-    check_optimizer(method.optimizer, finish, trained, saved, path, compare=compare)
     skipped = content["callbacks"].get("NonFiniteGuard", {}).get("skipped", 0)  # steps that changed nothing
+    known = compare and not frees and method.automatic_optimization
+    steps = _steps(method, content, skipped) if known else None
+    check_optimizer(method.optimizer, finish, trained, saved, path, compare=compare, steps=steps)
     if content["global_step"] > skipped and not saved["state"] and states_per_weight(method):
         raise odd(path, "optimizer_states.state", "is empty")
     if _check_averaging_schedule(method.trainer, built[0].optimizer, content, path):
@@ -137,6 +144,23 @@ def _check_optimizer_and_schedule(method: StudentModule, content: dict[str, Any]
     check_schedule(built[0], given, path, updates=updates, compare=compare, rates=rates)
     if fixed:
         check_rates(built[0], given, saved["param_groups"], expected, path)
+
+
+def _steps(method: StudentModule, content: dict[str, Any], skipped: int) -> Steps:
+    """Return the numbers of steps that the optimizer's state in a checkpoint may contain.
+
+    A method of another package may train some parameters in some steps only. A gradient scaler (16-mixed) skips steps
+    without a record. After it was used in an earlier part of the run, at least half of the steps must have been done.
+    """
+    done = content["global_step"]
+    scaled = any(content.get(name) for name in ("MixedPrecision", "FSDPPrecision", _SCALER))
+    own = [each for each in method.modules() if isinstance(each, StudentModule)]
+    return Steps(
+        least=0 if scaled else (done - skipped + 1) // 2,
+        most=done,
+        alike=all(type(each).__module__.startswith("kd_lightning.") for each in own),
+        later=method.backbone_parameters if method.probe_epochs else [],
+    )
 
 
 def _check_averaging_schedule(trainer: Trainer, optimizer: Optimizer, content: dict[str, Any], path: Path) -> bool:
@@ -167,7 +191,7 @@ def _may_change_settings(callback: Callback) -> bool:
 
 def _check_precision(plugin: Precision, content: dict[str, Any], path: Path) -> None:
     """Raise an error if the state of the gradient scaler has another form, or other settings than this run's."""
-    for name in (type(plugin).__qualname__, "native_amp_scaling_state"):
+    for name in (type(plugin).__qualname__, _SCALER):
         state = content.get(name)
         if not state or not (own := plugin.state_dict()):
             continue

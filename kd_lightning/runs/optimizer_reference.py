@@ -21,6 +21,8 @@ class Reference(NamedTuple):
     and names of such numbers."""
     counters: set[str]
     """Names of the values of groups that change at a step."""
+    steps: set[str]
+    """Names of the numbers, in the state of a parameter or in a group, that count the steps."""
 
 
 def measure(build: Callable[[Iterable[Tensor]], Optimizer], shapes: list[torch.Size]) -> Reference:
@@ -28,11 +30,11 @@ def measure(build: Callable[[Iterable[Tensor]], Optimizer], shapes: list[torch.S
     distinct = [*dict.fromkeys(shapes)]
     small = [torch.Size((8,) * dims if dims > 1 else (64,) * dims) for dims in {len(each) for each in distinct}]
     try:
-        _, states = _stepped(build, distinct, 1)
+        once, states = _stepped(build, distinct, 1)
         optimizer, after_steps = _stepped(build, small, 3)
         initial = build([Parameter(torch.zeros(shape)) for shape in small]).param_groups
     except Exception:  # an optimizer with other needs than a gradient; its state is checked without a reference
-        return Reference({}, set(), set())
+        return Reference({}, set(), set(), set())
     counters = {
         key
         for before, group in zip(initial, optimizer.param_groups, strict=True)
@@ -40,9 +42,22 @@ def measure(build: Callable[[Iterable[Tensor]], Optimizer], shapes: list[torch.S
         if key != "params" and not (key in before and same(before[key], value))
     }
     if len(states) < len(distinct):  # LBFGS stores one state for all parameters
-        return Reference({}, set(), counters)
+        return Reference({}, set(), counters, set())
     names = {key for values in after_steps.values() for key in values}
-    return Reference(states, {key for key in names if _never_negative(key, after_steps)}, counters)
+    never_negative = {key for key in names if _never_negative(key, after_steps)}
+    steps = _equal(1, [*states.values(), *once.param_groups])
+    steps &= _equal(3, [*after_steps.values(), *optimizer.param_groups])
+    return Reference(states, never_negative, counters, steps)
+
+
+def _equal(number: int, tables: list[dict[str, Any]]) -> set[str]:
+    """Return the names of the entries that are this number in each table that has them."""
+    found = {(key, _is_scalar(value) and float(value) == number) for each in tables for key, value in each.items()}
+    return {key for key, holds in found if holds and (key, False) not in found}
+
+
+def _is_scalar(value: Any) -> bool:
+    return is_number(value) or (isinstance(value, Tensor) and not value.ndim)
 
 
 def _never_negative(key: str, states: dict[torch.Size, dict[str, Any]]) -> bool:

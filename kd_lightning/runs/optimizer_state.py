@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from kd_lightning.errors import one_line
 from kd_lightning.runs.optimizer_reference import measure
+from kd_lightning.runs.optimizer_steps import Steps, check_count, check_steps
 from kd_lightning.runs.state_form import check_form, differs, is_number, odd, same
 
 _STATE, _GROUPS = "optimizer_states.state", "optimizer_states.param_groups"
@@ -25,6 +26,7 @@ def check_optimizer(
     path: Path,
     *,
     compare: bool,
+    steps: Steps | None = None,
 ) -> None:
     """Raise an error if an optimizer of this run cannot continue from a state, or if the state has other settings.
 
@@ -39,6 +41,7 @@ def check_optimizer(
         saved: state of the optimizer in the checkpoint.
         path: path of the checkpoint, for the message.
         compare: whether the settings must be equal. They need not be if a callback of another package may change them.
+        steps: possible numbers of steps of the parameters. None if they are unknown.
 
     Raises:
         ConfigError: in these cases. The message names the entry.
@@ -46,7 +49,9 @@ def check_optimizer(
     given, state = (saved.get("param_groups"), saved.get("state")) if isinstance(saved, Mapping) else (None, None)
     if not (isinstance(given, list) and isinstance(state, Mapping) and all(isinstance(g, Mapping) for g in given)):
         raise odd(path, "optimizer_states", "has another form")
-    optimizer = build([_copied(each) for each in trained])
+    copies = [_copied(each) for each in trained]
+    originals = dict(zip(map(id, _flat(copies)), _flat(trained), strict=True))
+    optimizer = build(copies)
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
     sizes = [len(group["params"]) for group in optimizer.param_groups]
     numbers = [number for group in given for number in _listed(group.get("params"))]
@@ -69,6 +74,15 @@ def check_optimizer(
         for key, value in values.items():
             low = 0.0 if key in reference.never_negative else None
             _check_value(expected.get(key, _UNKNOWN), value, f"{name}.{key}", path, low=low)
+    if steps:
+        needed = {number for number, shape in shapes.items() if reference.states.get(shape)}
+        unlike = {id(each) for each in steps.later}
+        pairs = zip(numbers, parameters, strict=True)
+        later = {number for number, value in pairs if id(originals.get(id(value))) in unlike}
+        check_steps(state, needed, later, reference.steps, steps, path, _STATE)
+        for key in reference.steps:
+            for group in (each for each in given if key in each):
+                check_count(group[key], f"{_GROUPS}.{key}", path, least=steps.least, most=steps.most)
 
 
 def _copied(value: Tensor | dict[str, Any]) -> Parameter | dict[str, Any]:
@@ -76,6 +90,11 @@ def _copied(value: Tensor | dict[str, Any]) -> Parameter | dict[str, Any]:
     if isinstance(value, dict):
         return {**value, "params": [Parameter(each.detach()) for each in value["params"]]}
     return Parameter(value.detach())
+
+
+def _flat(values: list[Any]) -> list[Tensor]:
+    """Return the parameters of a list of parameters or of groups."""
+    return [each for value in values for each in (value["params"] if isinstance(value, dict) else [value])]
 
 
 def _listed(value: Any) -> list[int]:

@@ -79,7 +79,7 @@ def test_it_says_what_holds_the_memory_and_what_to_try(line, error: str) -> None
     student = "{name: cifar_resnet20, model_kwargs: {channels: [16, 16, 32, 64]}}"
     said = line(f"--model.error={error}", "--data.batch_size=100", f"--model.student={student}")
     for part in (
-        "out of memory: in epoch 0, step 1, 100 images per batch",
+        "out of memory: in epoch 1, step 2, 100 images per batch",
         "the teacher 1.0 MiB",
         "the student and the additional layers (heads) 1.0 MiB",
         "the gradients 1.0 MiB",
@@ -134,4 +134,4 @@ def test_memory_that_is_really_used_up(tmp_path: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
-    assert "error: out of memory: in epoch 0, step 0, 1000 images per batch (cpu" in ended.stderr
+    assert "error: out of memory: in epoch 1, step 1, 1000 images per batch (cpu" in ended.stderr

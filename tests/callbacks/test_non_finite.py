@@ -125,7 +125,7 @@ def test_a_loss_that_is_no_term_is_seen_before_the_optimizer_moves(fit) -> None:
     status, line = fit("--model=test_non_finite.Adding", "--run.id=stopped")
     assert status == 1
     assert f"train/loss is inf for the images with the indices {SEEN[-1][1][0]}, " in line
-    assert "in epoch 0, step 2; --ckpt_path" in line
+    assert "in epoch 1, step 3; --ckpt_path" in line
     assert len(SEEN) == 3
     assert not same(Kept.weights[2], Kept.weights[1])
 
@@ -146,7 +146,7 @@ def test_it_stops_with_the_last_good_state_and_goes_on_behind_it(fit, tmp_path: 
     last = tmp_path / "p/n/stopped/last.ckpt"
     assert status == 1
     assert f"train/hint is {value.replace('.', '')}" in line
-    assert f"in epoch {at // 5}, step {at};" in line
+    assert f"in epoch {at // 5 + 1}, step {at + 1};" in line
     assert f"images with the indices {', '.join(map(str, stopped_at[:16].tolist()))}, ... (100 in all)" in line
     assert str(last) in line
     assert ("labels" in line) == (at == 0)
@@ -167,7 +167,7 @@ def test_an_accumulated_batch_spoils_the_whole_step(fit, tmp_path: Path, bad: in
     status, line = fit(f"--model.at=[{bad}]", "--trainer.accumulate_grad_batches=2", "--run.id=x")
     assert status == 1
     assert f"images with the indices {SEEN[bad][1][0]}, " in line
-    assert "epoch 0, step 1" in line
+    assert "in epoch 1, step 2;" in line
     assert len(SEEN) == 4
     assert same(student(tmp_path / "p/n/x/last.ckpt"), Kept.weights[2])
 
@@ -205,7 +205,10 @@ def test_weights_that_are_not_finite_are_never_saved(fit, tmp_path: Path, monkey
             next(self.student.parameters()).grad.fill_(math.inf)
 
     monkeypatch.setattr(methods.Supervised, "on_after_backward", overflow)
-    for at, words in ((9, "weights are not finite in epoch 1, after step 9"), (7, "train/ce is nan")):
+    for at, words in (
+        (9, "weights are not finite in epoch 2, after step 10 and are not saved"),
+        (7, "train/ce is nan"),
+    ):
         status, line = fit(f"--model.at=[{at}]", "--model.first=false", f"--run.id={at}")
         last = tmp_path / f"p/n/{at}/last.ckpt"
         assert status == 1

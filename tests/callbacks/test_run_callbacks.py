@@ -3,8 +3,10 @@
 import csv
 import inspect
 import re
+import signal
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +16,10 @@ from lightning.pytorch.loggers import CSVLogger
 from kd_lightning import data
 from kd_lightning.callbacks import Progress, Protocol, RunSummary
 from kd_lightning.callbacks.checkpoints import BestCheckpoint
+from kd_lightning.callbacks.preemption import PreemptionHandler
 from kd_lightning.callbacks.protocol import EVALUATED_BY
 from kd_lightning.data import Digits
+from kd_lightning.errors import StoppedError
 from kd_lightning.methods import KD, SP, Supervised
 from kd_lightning.models import Network
 
@@ -252,3 +256,12 @@ def test_what_a_test_shares_with_its_run_are_arguments_that_exist() -> None:
     arguments = {argument for kind in kinds for argument in inspect.signature(kind).parameters}
     named = {key.rpartition(".")[2] for key in EVALUATED_BY if key.startswith("data.init_args.")}
     assert named <= arguments | {*inspect.signature(data.ImageData.__init__).parameters}
+
+
+@pytest.mark.parametrize(("trains", "where"), [(True, "in epoch 3, after 1,200 steps"), (False, "after 1,200 steps")])
+def test_a_stopped_run_counts_epochs_from_1(trains: bool, where: str) -> None:
+    """After the last epoch, which `current_epoch` counts as well, no epoch is named."""
+    handler = PreemptionHandler()
+    handler.told, handler._trains = signal.SIGTERM, trains
+    with pytest.raises(StoppedError, match=f"^stopped by SIGTERM {where}; no checkpoint is saved$"):
+        handler._end(SimpleNamespace(checkpoint_callbacks=[], fast_dev_run=False, current_epoch=2, global_step=1200))

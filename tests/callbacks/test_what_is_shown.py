@@ -57,6 +57,13 @@ def test_each_notice_is_shown_once_per_command(capsys: pytest.CaptureFixture) ->
     assert [log.filter(log.makeRecord(*_parts(record))) is not False for _ in range(2)] == [True, True]
 
 
+@pytest.mark.parametrize("args", [["test", "nowhere"], ["predict", "a", "--ckpt_path=b"], ["fit", "--nothing=1"]])
+def test_notices_are_shown_again_after_a_command_with_wrong_arguments(args: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(args)
+    assert noise._shown is None
+
+
 def _parts(record: logging.LogRecord) -> tuple:
     return record.name, record.levelno, record.pathname, record.lineno, record.msg, record.args, None
 

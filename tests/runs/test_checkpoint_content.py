@@ -60,6 +60,7 @@ ODD: list[tuple[str, Callable[[Content], Any], str]] = [
     ("values of text", lambda c: c | {"last_values": {"val/acc": "x"}}, "entry last_values has another form"),
     ("a version of text", lambda c: c | {VERSION: "x"}, f"entry {VERSION} is no version of Lightning"),
     ("an empty optimizer", lambda c: _optimizer(c, state={}), "entry optimizer_states.state is empty"),
+    ("a parameter without momentum", lambda c: _forget(c, 3), "entry optimizer_states.state.3 is missing"),
     ("the place of another loader", lambda c: c | {"Digits": [3]}, "entry Digits has another form"),
     ("facts as a list", lambda c: c | {"network": [1]}, "entry network has another form"),
     *((f"another {name}", lambda c, name=name, value=value: c | {"network": c["network"] | {name: value}},
@@ -111,6 +112,11 @@ def _shape(content: Content) -> torch.Tensor:
 
 def _buffer(content: Content, value: Any) -> Content:
     content["optimizer_states"][0]["state"][0]["momentum_buffer"] = value
+    return content
+
+
+def _forget(content: Content, number: int) -> Content:
+    del content["optimizer_states"][0]["state"][number]
     return content
 
 

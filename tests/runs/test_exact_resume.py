@@ -84,8 +84,9 @@ SWA += ["--trainer.callbacks.swa_epoch_start=1"]
 
 
 @pytest.mark.e2e
-def test_a_callback_that_replaces_the_schedule(tmp_path_factory: pytest.TempPathFactory) -> None:
-    check(KINDS["Supervised"], "last step", signal.SIGTERM, tmp_path_factory, *SWA)
+@pytest.mark.parametrize("moment", ["middle step", "last step"])
+def test_a_callback_that_replaces_the_schedule(moment: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    check(KINDS["Supervised"], moment, signal.SIGTERM, tmp_path_factory, *SWA)
 
 
 PLATEAU = ["--model.optimizer=torch.optim.SGD", "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau"]

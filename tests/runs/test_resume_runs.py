@@ -130,7 +130,7 @@ def test_every_signal_saves_and_says_how_it_goes_on(tmp_path: Path, number: int,
     run = killed(tmp_path, number=number)
     log = (tmp_path / "a.log").read_text()
     assert f"{said}: the run stops after this step" in log
-    assert f"stopped by {said} in epoch 1, after 7 steps; --ckpt_path last with --run.id a resumes from {run}" in log
+    assert f"stopped by {said} in epoch 2, after 7 steps; --ckpt_path last with --run.id a resumes from {run}" in log
     assert "Traceback" not in log
     assert read_state(run)["state"] == "stopped"
     assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 7

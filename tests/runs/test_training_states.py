@@ -20,6 +20,7 @@ from torch.optim.swa_utils import SWALR
 from kd_lightning.errors import ConfigError
 from kd_lightning.optim import Length, RunSchedule, WarmupCosine, WarmupMultiStep
 from kd_lightning.runs.optimizer_state import check_optimizer
+from kd_lightning.runs.optimizer_steps import Steps
 from kd_lightning.runs.schedule_state import check_rates, check_schedule, rates_after, settings_in_groups
 
 PATH = Path("run/last.ckpt")
@@ -108,6 +109,7 @@ def test_every_state_that_an_optimizer_saves_is_accepted(make: partial, steps: i
     optimizer = build(make)([*network(make.func).parameters()])
     train(optimizer, steps)
     check(make, stored(optimizer.state_dict()))
+    check(make, stored(optimizer.state_dict()), steps=Steps(least=steps, most=steps, alike=False, later=[]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
