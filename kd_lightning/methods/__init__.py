@@ -5,6 +5,7 @@ from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.dist import DIST
 from kd_lightning.methods.fitnet import FitNet
 from kd_lightning.methods.kd import KD
+from kd_lightning.methods.pckd import PCKD
 from kd_lightning.methods.pkt import PKT
 from kd_lightning.methods.rkd import RKD
 from kd_lightning.methods.seed import SEED
@@ -18,6 +19,7 @@ __all__ = [
     "AT",
     "DIST",
     "KD",
+    "PCKD",
     "PKT",
     "RKD",
     "SEED",
