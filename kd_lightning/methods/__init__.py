@@ -2,6 +2,7 @@
 
 from kd_lightning.methods.at import AT
 from kd_lightning.methods.coss import CoSS
+from kd_lightning.methods.cpcl import CPCL
 from kd_lightning.methods.dist import DIST
 from kd_lightning.methods.fitnet import FitNet
 from kd_lightning.methods.kd import KD
@@ -17,6 +18,7 @@ from kd_lightning.methods.tintem import TinTeM
 
 __all__ = [
     "AT",
+    "CPCL",
     "DIST",
     "KD",
     "PCKD",
