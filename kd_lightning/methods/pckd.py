@@ -101,10 +101,10 @@ class PCKD(Distiller):
     The text of the paper was not available. Of the released code are all terms, the preview weights, the temperatures,
     and the weights 0.05, 1 and 20, which its README gives. As in the released code, the gradient of the soft targets
     flows through the preview weights, and the gradient of the contrast does not. The command of the README does not set
-    the weight of the soft targets, which is 0 by default. It therefore trains the variant without soft targets
-    (published: 76.52 % for WRN-40-2 to WRN-16-2 on CIFAR-100), and so do the defaults here. For the complete method
-    (published: 76.97 %), set `kd_weight` above 0. Its value in the published runs is unknown. Inferred are BatchNorm
-    and ReLU between the two layers of the alignment head, because the released code lacks this file.
+    the weight of the soft targets, which is 0 by default there. It therefore trains the variant without soft targets,
+    which has lower published accuracies than the complete method. So do the defaults here. For the complete method, set
+    `kd_weight` above 0; its value in the published runs is unknown. Inferred are BatchNorm and ReLU between the two
+    layers of the alignment head, because this file is missing in the released code.
 
     There are two differences from the released code. The contrast and the mean cross-entropy are those of the samples
     of all devices (`gather`). If the widths differ, the released code omits the term `center` silently; here, an error
