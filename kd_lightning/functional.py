@@ -117,7 +117,13 @@ def mixed_cross_entropy(
 
 
 @full_precision
-def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+def kd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float,
+    reduction: Literal["mean", "none"] = "mean",
+) -> Tensor:
     """Return T^2 KL(softmax(teacher / T) || softmax(student / T)), summed over classes and averaged over samples.
 
     The factor T^2 makes the size of the gradient independent of T (Hinton et al. 2015, section 2).
@@ -126,10 +132,26 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: floa
         student_logits: logits N,K of the student, for N samples and K classes.
         teacher_logits: logits N,K of the teacher.
         temperature: temperature T, above 0.
+        reduction: with `none`, return the N values of the samples instead of their mean.
     """
     student = F.log_softmax(student_logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=1)
+    if reduction == "none":
+        return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1) * temperature**2
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+@full_precision
+def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return 2 minus twice the mean cosine between the rows of student and teacher (SimReg, PCKD).
+
+    This equals the mean squared distance between the rows after they are scaled to length 1.
+
+    Args:
+        student: embeddings of the student after the head, N,D.
+        teacher: embeddings of the teacher, N,D.
+    """
+    return 2 - 2 * cosine(student, teacher).mean()
 
 
 @full_precision

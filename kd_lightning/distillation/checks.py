@@ -166,12 +166,14 @@ def check_labels(method: LightningModule, data: Any) -> None:
     Raises:
         ConfigError: in this case. The message names the field.
     """
-    if method.needs_labels and not data.labeled:
-        remedy = "set model.ce_weight to 0, or choose" if hasattr(method, "teacher") else "choose"
-        raise ConfigError(
-            f"data.labeled: {type(method).__name__} reads labels, but the data have none; {remedy} a method without "
-            "labels"
-        )
+    if not method.needs_labels or data.labeled:
+        return
+    ce_weight, method.ce_weight = method.ce_weight, 0.0
+    only_cross_entropy, method.ce_weight = not method.needs_labels, ce_weight
+    remedy = "set model.ce_weight to 0, or choose" if only_cross_entropy and hasattr(method, "teacher") else "choose"
+    raise ConfigError(
+        f"data.labeled: {type(method).__name__} reads labels, but the data have none; {remedy} a method without labels"
+    )
 
 
 def check_views(method: LightningModule, data: Any) -> None:

@@ -3,11 +3,13 @@
 from kd_lightning.methods.aicsd import AICSD
 from kd_lightning.methods.at import AT
 from kd_lightning.methods.coss import CoSS
+from kd_lightning.methods.cpcl import CPCL
 from kd_lightning.methods.dist import DIST
 from kd_lightning.methods.embed_distill import EmbedDistill
 from kd_lightning.methods.fitnet import FitNet
 from kd_lightning.methods.iu_spkd import IUSPKD
 from kd_lightning.methods.kd import KD
+from kd_lightning.methods.pckd import PCKD
 from kd_lightning.methods.pkt import PKT
 from kd_lightning.methods.rkd import RKD
 from kd_lightning.methods.seed import SEED
@@ -20,9 +22,11 @@ from kd_lightning.methods.tintem import TinTeM
 __all__ = [
     "AICSD",
     "AT",
+    "CPCL",
     "DIST",
     "IUSPKD",
     "KD",
+    "PCKD",
     "PKT",
     "RKD",
     "SEED",

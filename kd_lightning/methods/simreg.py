@@ -10,21 +10,8 @@ from torchvision.ops import MLP
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import EmbeddingDistiller
 from kd_lightning.errors import ConfigError
-from kd_lightning.functional import cosine, full_precision
+from kd_lightning.functional import regression_loss
 from kd_lightning.models import Features
-
-
-@full_precision
-def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return 2 minus twice the mean cosine between the rows of student and teacher (SimReg).
-
-    This equals the mean squared distance between the rows after they are scaled to length 1.
-
-    Args:
-        student: Embeddings of the student after the head, N,D.
-        teacher: Embeddings of the teacher, N,D.
-    """
-    return 2 - 2 * cosine(student, teacher).mean()
 
 
 def _head(width: int, hidden: Sequence[int], output: int) -> nn.Sequential:

@@ -129,8 +129,9 @@ def test_a_part_names_itself_where_the_data_do_not_fit() -> None:
 def test_a_part_that_reads_labels_needs_labelled_data() -> None:
     unlabelled = digits()
     unlabelled.labeled = False
-    with pytest.raises(ConfigError, match=r"data.labeled: Combined reads labels"):
-        combined(SP, ReadsLabels, ce_weight=0.0).check_data(unlabelled)
+    for ce_weight in (0.0, 1.0):  # without the cross-entropy, labels are needed as well
+        with pytest.raises(ConfigError, match=r"data.labeled: Combined reads labels, .* none; choose a method without"):
+            combined(SP, ReadsLabels, ce_weight=ce_weight).check_data(unlabelled)
 
 
 class ReadsByItself(SP):

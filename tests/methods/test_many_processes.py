@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import StudentModule
-from kd_lightning.methods import SEED, STKD
+from kd_lightning.methods import CPCL, PCKD, SEED, STKD
 from kd_lightning.models import Network, checkpoints
 
 pytestmark = pytest.mark.e2e
@@ -26,13 +26,14 @@ PAIRS = {  # networks without normalisation over the batch
     "vit": (("test_vit2", {"img_size": SIDE}), ("test_vit", {"img_size": SIDE})),
 }
 RELATIONS = [kind.__name__ for kind in METHODS if relates_samples(kind)]
-GATHERED = ("SP", "RKD", "PKT", "DIST", "CoSS", "TinTeM")
-"""Methods that gather a tensor with a gradient."""
+GATHERED = [name for name in RELATIONS if name not in ("SEED", "STKD")]
+"""Methods that gather a tensor with a gradient. SEED gathers embeddings of the teacher, and STKD gathers images."""
 CASES = {f"{kind.__name__}-{pair}": (kind, pair, {}) for kind in EVERY_METHOD for pair in PAIRS}
 CASES |= {
     f"STKD-{value}": (STKD, "cnn", {name: value})
     for name, value in (("per", "sample"), ("targets", "sources"), ("plain", True), ("images", 3), ("labels", "hard"))
 }
+CASES |= {"PCKD-kd": (PCKD, "cnn", {"kd_weight": 1.0}), "CPCL-views": (CPCL, "cnn", {"target": "views"})}
 MUTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "each its own": lambda x: x,
     "detached": lambda x: distributed.gather(x).detach(),

@@ -7,8 +7,8 @@ from torch import nn
 
 from kd_lightning.callbacks import TeacherAgreement
 from kd_lightning.errors import ConfigError
+from kd_lightning.functional import regression_loss
 from kd_lightning.methods import SimReg
-from kd_lightning.methods.simreg import regression_loss
 
 
 def test_golden_value() -> None:

@@ -11,7 +11,7 @@ from helpers.golden import student, teacher
 from helpers.released import signal
 from torch import Tensor, nn
 
-from kd_lightning.functional import kd_loss, normalize, sne_loss
+from kd_lightning.functional import kd_loss, normalize, regression_loss, sne_loss
 from kd_lightning.methods import SEED, FitNet, SimReg
 from kd_lightning.methods.at import at_loss
 from kd_lightning.methods.coss import RELEASED_SCALE, coss_loss
@@ -20,7 +20,6 @@ from kd_lightning.methods.fitnet import hint_loss
 from kd_lightning.methods.pkt import pkt_loss
 from kd_lightning.methods.rkd import rkd_angle_loss, rkd_distance_loss
 from kd_lightning.methods.seed import seed_loss
-from kd_lightning.methods.simreg import regression_loss
 from kd_lightning.methods.sp import sp_loss
 from kd_lightning.methods.tintem import cosine_loss
 
