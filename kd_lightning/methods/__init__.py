@@ -1,6 +1,8 @@
 """Distillation methods, with one file per paper. In a config, a class is named without its module: `SP`."""
 
 from kd_lightning.methods.at import AT
+from kd_lightning.methods.ckd import CKD
+from kd_lightning.methods.cosine_similarity_kd import CosineSimilarityKD
 from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.dist import DIST
 from kd_lightning.methods.fitnet import FitNet
@@ -12,10 +14,12 @@ from kd_lightning.methods.simreg import SimReg
 from kd_lightning.methods.sp import SP
 from kd_lightning.methods.stkd import STKD
 from kd_lightning.methods.supervised import Supervised
+from kd_lightning.methods.swing_kd import SwingKD
 from kd_lightning.methods.tintem import TinTeM
 
 __all__ = [
     "AT",
+    "CKD",
     "DIST",
     "KD",
     "PKT",
@@ -24,8 +28,10 @@ __all__ = [
     "SP",
     "STKD",
     "CoSS",
+    "CosineSimilarityKD",
     "FitNet",
     "SimReg",
     "Supervised",
+    "SwingKD",
     "TinTeM",
 ]
