@@ -18,6 +18,16 @@ _LEAST = 1e-8
 
 
 @full_precision
+def confidence(teacher_logits: Tensor) -> Tensor:
+    """Return the largest probability of each sample at a temperature of 1: N numbers from 1/K to 1. It is the risk.
+
+    Args:
+        teacher_logits: Logits of the teacher, N,K.
+    """
+    return F.softmax(teacher_logits, dim=1).amax(dim=1)
+
+
+@full_precision
 def swing_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperatures: Tensor) -> Tensor:
     """Return the mean of T_i^2 KL(softmax(teacher_i / T_i) || softmax(student_i / T_i)) over the samples i.
 
@@ -96,12 +106,11 @@ class SwingKD(Distiller):
         return Reads(logits=True)
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
-        risk = teacher.logits.float().softmax(dim=1).amax(dim=1)
-        temperatures = self.temperature * (1 + self.k * risk)
+        temperatures = self.temperature * (1 + self.k * confidence(teacher.logits))
         if not self.noise:
             loss = swing_loss(student.logits, teacher.logits, temperatures=temperatures)
         else:
-            classes = torch.arange(teacher.logits.shape[1], device=risk.device)
+            classes = torch.arange(teacher.logits.shape[1], device=batch.keys.device)
             noise = self.noise * normal(named_key(batch.keys, "SwingKD")[:, None], classes)
             targets = noisy_targets(teacher.logits, noise, temperatures=temperatures)
             loss = target_divergence(student.logits, targets, temperature=temperatures)

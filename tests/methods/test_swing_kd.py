@@ -10,7 +10,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import kd_loss, target_divergence
 from kd_lightning.methods import KD, SwingKD
-from kd_lightning.methods.swing_kd import noisy_targets, swing_loss
+from kd_lightning.methods.swing_kd import confidence, noisy_targets, swing_loss
 from kd_lightning.models import Features
 from kd_lightning.randomness import sample_keys
 
@@ -52,6 +52,11 @@ def test_without_noise_and_risk_it_is_kd() -> None:
     default = terms(SwingKD, batch())
     assert torch.equal(default["ce"], kd["ce"])
     assert abs(default["swing"] / kd["kd"] - 1) > 0.01
+
+
+def test_the_risk_is_the_largest_probability() -> None:
+    assert confidence(torch.zeros(2, 5, dtype=torch.float16)).tolist() == pytest.approx([0.2, 0.2])
+    assert torch.equal(confidence(THEIRS), THEIRS.softmax(dim=1).amax(dim=1))
 
 
 def test_a_confident_teacher_raises_the_temperature() -> None:
