@@ -92,17 +92,17 @@ def _check_finite(field: str, value: float) -> None:
         raise ConfigError(f"{field}: {value} is not a finite number")
 
 
-def check_temperature(*, low: float = 1e-3, **fields: float) -> None:
-    """Raise an error if a temperature is not from `low` to 10,000. Beyond these limits a loss is 0 or not finite.
+def check_temperature(lowest: float = 1e-3, /, **fields: float) -> None:
+    """Raise an error if a temperature is not from `lowest` to 10,000. Beyond these limits a loss is 0 or not finite.
 
     Raises:
         ConfigError: for the first such number; the message names its field.
     """
     check_positive(**fields)
     for field, value in fields.items():
-        if not low <= value <= _HOTTEST:
+        if not lowest <= value <= _HOTTEST:
             raise ConfigError(
-                f"{field}: {value:g} is not from {low:g} to {_HOTTEST:g}; the loss would be 0 or infinite"
+                f"{field}: {value:g} is not from {lowest:g} to {_HOTTEST:g}; the loss would be 0 or infinite"
             )
 
 

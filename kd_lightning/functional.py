@@ -141,6 +141,25 @@ def kd_loss(
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
+def soften(logits: Tensor, temperature: float | Tensor) -> Tensor:
+    """Return logits N,K divided by a temperature: a number for all samples, or N numbers, one for each sample."""
+    return logits / (temperature[:, None] if isinstance(temperature, Tensor) else temperature)
+
+
+@full_precision
+def target_divergence(student_logits: Tensor, targets: Tensor, *, temperature: float | Tensor) -> Tensor:
+    """Return T^2 KL(targets || softmax(student / T)), averaged over samples. It is KD's loss with given targets.
+
+    Args:
+        student_logits: logits N,K of the student.
+        targets: probabilities N,K.
+        temperature: temperature T of the student's softmax, above 0: a number, or N numbers, one for each sample.
+    """
+    log_probabilities = F.log_softmax(soften(student_logits, temperature), dim=1)
+    divergences = F.kl_div(log_probabilities, targets, reduction="none").sum(dim=1)
+    return (divergences * temperature**2).mean()
+
+
 @full_precision
 def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return 2 minus twice the mean cosine between the rows of student and teacher (SimReg, PCKD).

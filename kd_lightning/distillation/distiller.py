@@ -37,9 +37,9 @@ class Distiller(StudentModule, ABC):
         gather: Whether losses that compare samples use the samples of all devices. If false, they use only the samples
             of each device's batch, as in some authors' released code. If true, these losses do not depend on the number
             of devices. The only exception is BatchNorm, which by default normalises the images of each device
-            separately. The argument applies to SP, RKD, PKT, DIST, the space term of CoSS, the global term of TinTeM,
-            the contrast and the preview weights of PCKD, and the principal term of CPCL. It also applies to the samples
-            that SEED adds to its queue and to the samples that STKD mixes. It has no effect on other methods.
+            separately. The argument also applies to the samples that SEED adds to its queue and to the samples that
+            STKD mixes. It has no effect on methods whose losses do not compare samples (the column "compares samples"
+            in docs/methods.md).
         **kwargs: Arguments of every method: student, ce_weight, optimizer, lr_scheduler, lr_batch_size, lr_scaling,
             freeze, probe_epochs and head_lr_scale.
 

@@ -8,6 +8,7 @@ from kd_lightning.evaluation.few_shot import FewShot
 from kd_lightning.evaluation.knn import KNN
 from kd_lightning.evaluation.knn_scores import knn_scores
 from kd_lightning.evaluation.linear import LinearProbe
+from kd_lightning.evaluation.membership import MembershipInference
 from kd_lightning.evaluation.network_view import FeatureCache, NetworkView, Predictions, read
 from kd_lightning.evaluation.ood import OutOfDistribution
 from kd_lightning.evaluation.retrieval import Retrieval
@@ -26,6 +27,7 @@ __all__ = [
     "FeatureCache",
     "FewShot",
     "LinearProbe",
+    "MembershipInference",
     "NetworkView",
     "OutOfDistribution",
     "Predictions",

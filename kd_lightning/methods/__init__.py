@@ -2,6 +2,8 @@
 
 from kd_lightning.methods.aicsd import AICSD
 from kd_lightning.methods.at import AT
+from kd_lightning.methods.ckd import CKD
+from kd_lightning.methods.cosine_similarity_kd import CosineSimilarityKD
 from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.cpcl import CPCL
 from kd_lightning.methods.dist import DIST
@@ -17,12 +19,14 @@ from kd_lightning.methods.simreg import SimReg
 from kd_lightning.methods.sp import SP
 from kd_lightning.methods.stkd import STKD
 from kd_lightning.methods.supervised import Supervised
+from kd_lightning.methods.swing_kd import SwingKD
 from kd_lightning.methods.tintem import TinTeM
 
 __all__ = [
     "AICSD",
     "AT",
     "CPCL",
+    "CKD",
     "DIST",
     "IUSPKD",
     "KD",
@@ -34,8 +38,10 @@ __all__ = [
     "STKD",
     "CoSS",
     "EmbedDistill",
+    "CosineSimilarityKD",
     "FitNet",
     "SimReg",
     "Supervised",
+    "SwingKD",
     "TinTeM",
 ]

@@ -77,7 +77,7 @@ class SEED(QueueDistiller):
         **kwargs: Any,
     ) -> None:
         super().__init__(ce_weight=ce_weight, **kwargs)
-        check_temperature(low=1e-5, student_temperature=student_temperature, teacher_temperature=teacher_temperature)
+        check_temperature(1e-5, student_temperature=student_temperature, teacher_temperature=teacher_temperature)
         self.temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
         self.set_weights(seed_weight=seed_weight)
         width = self.student.embedding_width

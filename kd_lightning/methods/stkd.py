@@ -9,7 +9,7 @@ from torch import Tensor
 from kd_lightning.batch import Batch, as_float
 from kd_lightning.distillation import Distiller, Inputs
 from kd_lightning.errors import ConfigError, check_positive
-from kd_lightning.functional import cross_entropy, full_precision, kd_loss
+from kd_lightning.functional import cross_entropy, full_precision, kd_loss, target_divergence
 from kd_lightning.mixing import mix_lambda, partners
 from kd_lightning.models import Features, Reads
 from kd_lightning.randomness import named_key
@@ -59,19 +59,6 @@ def mix(tensor: Tensor, virtual: Virtual) -> Tensor:
         for rows, weight in zip(virtual.rows.unbind(1), virtual.weights.unbind(1), strict=True)
     ]
     return torch.stack(weighted).sum(dim=0)
-
-
-@full_precision
-def divergence(student_logits: Tensor, target: Tensor, *, temperature: float) -> Tensor:
-    """Return T^2 KL(target || softmax(student / T)), the mean over the N samples.
-
-    Args:
-        student_logits: Logits of the student, N,K.
-        target: Probabilities, N,K.
-        temperature: Temperature T of the student's softmax, above 0.
-    """
-    log_probabilities = F.log_softmax(student_logits / temperature, dim=1)
-    return F.kl_div(log_probabilities, target, reduction="batchmean") * temperature**2
 
 
 class STKD(Distiller):
@@ -152,7 +139,8 @@ class STKD(Distiller):
         if self.kd_weight and self.targets == "sources":
             probabilities = F.softmax(teacher[0].logits.float() / self.kd_temperature, dim=1)
             target = mix(*self.all_gather(probabilities), virtual)
-            losses["kd"] = self.kd_weight * divergence(student[0].logits, target, temperature=self.kd_temperature)
+            loss = target_divergence(student[0].logits, target, temperature=self.kd_temperature)
+            losses["kd"] = self.kd_weight * loss
         elif self.kd_weight:
             losses["kd"] = self.kd_weight * self._soft_targets(student[0], teacher[0])
         if self.plain and self.ce_weight:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CURVES = ("val/acc", "val/knn", "train/loss")
 RESULTS = ("test/acc", "test/knn", "test/linear", "test/agreement")
-EVALUATED = ("calibration", "faithfulness", "representation", "out-of-distribution", "robustness")
+EVALUATED = ("calibration", "faithfulness", "representation", "out-of-distribution", "robustness", "privacy")
 COSTS = ("cost/macs", "cost/parameters", "cost/latency_ms_1")
 TABLES = ("test/per_class", "test/disagreement", "test/ood_histograms")
 GROUPS = ("Group", "JobType")

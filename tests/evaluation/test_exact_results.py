@@ -21,6 +21,7 @@ from kd_lightning.evaluation import (
     Evaluator,
     Faithfulness,
     LinearProbe,
+    MembershipInference,
     OutOfDistribution,
     Retrieval,
 )
@@ -60,6 +61,7 @@ def evaluators() -> list[Evaluator]:
         *(Classification(), Faithfulness(k=[5], batch_size=50), Retrieval(), KNN(k=[5, 20])),
         *(LinearProbe(solver="sgd", epochs=1), OutOfDistribution(data=[RandomImages(images=101, size=8)])),
         Corruptions(names=["contrast"], severities=[5], images=101, teacher=False),
+        MembershipInference(teacher=True, every_n_epochs=1),
     ]
 
 
@@ -98,6 +100,7 @@ def test_one_two_and_three_processes_write_the_same_results(name: str, tmp_path:
     noise = "{class_path: RandomImages, init_args: {images: 101, size: 8}}"
     added = ["KNN", "LinearProbe", "FewShot", "Retrieval", "{class_path: Transfer, init_args: {to: [Digits]}}"]
     added += ["{class_path: LinearProbe, init_args: {solver: sgd, epochs: 3}}"]
+    added += ["{class_path: MembershipInference, init_args: {teacher: true}}"]
     added += [f"{{class_path: OutOfDistribution, init_args: {{data: [{noise}]}}}}", "EMA"]
     added += ["{class_path: Corruptions, init_args: {names: [contrast], severities: [5], images: 101}}"]
     args = [f"--model={name}", "--data=Digits", "--data.max_train_samples=300", "--data.global_batch_size=48"]

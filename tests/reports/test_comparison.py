@@ -207,6 +207,8 @@ def test_metrics_by_name() -> None:
     assert describe("test/ood_knn_tiny-imagenet").title == "AUROC against tiny-imagenet, by knn"
     assert describe("test/ood_knn_tiny-imagenet").better == "higher"
     assert describe("test/ood_knn_svhn_fpr95")[2:5] == ("out-of-distribution", "%", "lower")
+    assert describe("test/membership_loss_auroc")[2:] == ("privacy", "%", "lower", True)
+    assert describe("test/membership_loss_tpr_at_1_fpr").title == "members found at 1 % FPR, by loss"
     assert describe("test/few_shot_5").title == "few-shot classifier, 5 images per class"
     assert describe("test/knn_teacher").title == "teacher's 10 nearest neighbours"
     assert describe("test/agreement_teacher_errs").axis == "faithfulness"

@@ -20,6 +20,7 @@ METRICS = [
     "test/acc", "test/acc_teacher", "test/knn", "test/linear", "test/agreement", "test/ece", "test/ece_teacher",
     "test/nll", "test/cka", "test/neighbors_10", "test/few_shot_5", "test/ood_knn_noise", "test/ood_knn_noise_fpr95",
     "test/corrupted", "test/shift_sketch", "cost/macs", "cost/parameters", "cost/macs_teacher", "val/acc", "seconds",
+    "test/membership_loss_auroc", "test/membership_loss_auroc_teacher",
 ]  # fmt: skip
 
 
@@ -98,6 +99,7 @@ def test_sections_show_the_metrics_of_their_axis() -> None:
         "representation": [["test/knn"], ["test/linear"], ["test/few_shot_5"]],
         "out-of-distribution": [["test/ood_knn_noise"], ["test/ood_knn_noise_fpr95"]],
         "robustness": [["test/corrupted"], ["test/shift_sketch"]],
+        "privacy": [["test/membership_loss_auroc", "test/membership_loss_auroc_teacher"]],
         "cost": [["summary:cost/macs", "summary:test/acc"], ["summary:cost/parameters", "summary:test/acc"]],
         "tables": [["test/per_class"], ["test/disagreement"], ["test/ood_histograms"]],
     }
