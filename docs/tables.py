@@ -60,7 +60,7 @@ def facts(name: str) -> Facts:
     rows = torch.arange(8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        images = torch.randint(0, 256, (built.min_views, 8, 3, 8, 8), dtype=torch.uint8)
+        images = torch.randint(0, 256, (built.min_views, 8, 3, 32, 32), dtype=torch.uint8)
         built.training_terms(Batch(images[0], rows % 10, rows, rows, (*images[1:],)))
     signature = inspect.signature(kind.__init__).parameters.values()
     own = {
@@ -76,7 +76,7 @@ def facts(name: str) -> Facts:
 def _build(kind: type[StudentModule], **kwargs: Any) -> StudentModule:
     """Return a method whose student is narrower than its teacher, so that it has a head if it can have one."""
     if issubclass(kind, Distiller):
-        kwargs["teacher"] = Network("cifar_resnet20.digits", pretrained=True)
+        kwargs["teacher"] = Network("cifar_resnet20.digits", pretrained=True, size=32)
     student = Network("cifar_resnet8", num_classes=10, model_kwargs={"channels": [4, 4, 8, 16]})
     return kind(student=student, **kwargs)
 
