@@ -32,6 +32,9 @@ CASES |= {
     for name, value in (("per", "sample"), ("targets", "sources"), ("plain", True), ("images", 3), ("labels", "hard"))
 }
 CASES |= {"PCKD-kd": (PCKD, "cnn", {"kd_weight": 1.0}), "CPCL-views": (CPCL, "cnn", {"target": "views"})}
+OTHER_TERMS = {"PCKD": {"ce_weight": 1e-4, "alignment_weight": 1e-4}}
+"""Weights with which the other terms of a method do not hide its relation, whose gradient is small before training."""
+CASES |= {f"{name}-relation": (CASES[f"{name}-cnn"][0], "cnn", weights) for name, weights in OTHER_TERMS.items()}
 MUTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "each its own": lambda x: x,
     "detached": lambda x: distributed.gather(x).detach(),
@@ -43,6 +46,11 @@ MUTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def _only_own(rows: Tensor) -> Tensor:
     mine = torch.arange(len(rows)) % distributed.world_size() == distributed.rank()
     return torch.where(mine.view(-1, *[1] * (rows.ndim - 1)), rows, rows.detach())
+
+
+def relation_of(name: str) -> str:
+    """Return the name of the case in which the relation of a method is tested."""
+    return f"{name}-relation" if name in OTHER_TERMS else f"{name}-vit"
 
 
 class Step(nn.Module):
@@ -106,7 +114,8 @@ def mutated(rank: int, world: int, folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for title, mutation in MUTATIONS.items():
         for name in RELATIONS:
-            built = build(CASES[f"{name}-vit"][0], "vit", folder, {})
+            kind, pair, arguments = CASES[relation_of(name)]
+            built = build(kind, pair, folder, arguments)
             learns: list[bool] = []
             built.all_gather = lambda *tensors, how=mutation, learns=learns: (
                 learns.extend(tensor.requires_grad for tensor in tensors),
@@ -210,7 +219,7 @@ def test_methods_that_relate_samples_are_known(alone: dict, ranks: dict) -> None
     """Without a gather, these methods have another gradient, so the test of the gradients detects a missing gather."""
     for name in RELATIONS:
         own = [rank[f"{name} each its own"]["gradient"] for rank in ranks[2]]
-        assert apart(own[0], alone[f"{name}-vit torch.float32"]["gradient"]) > 1e-4, name
+        assert apart(own[0], alone[f"{relation_of(name)} torch.float32"]["gradient"]) > 1e-4, name
 
 
 @pytest.mark.parametrize("title", MUTATIONS)
@@ -219,7 +228,7 @@ def test_a_wrong_gather_is_seen(name: str, title: str, alone: dict, ranks: dict)
     wrong = ranks[2][0][f"{name} {title}"]
     if not wrong["learns"]:
         pytest.skip("it gathers no tensor with a gradient")
-    assert apart(wrong["gradient"], alone[f"{name}-vit torch.float32"]["gradient"]) > 1e-3
+    assert apart(wrong["gradient"], alone[f"{relation_of(name)} torch.float32"]["gradient"]) > 1e-3
 
 
 @pytest.mark.parametrize("kind", EVERY_METHOD)
@@ -227,11 +236,12 @@ def test_accumulated_halves_are_the_whole_where_no_samples_are_related(
     kind: type[StudentModule], folder: Path, alone: dict
 ) -> None:
     """With trainer.accumulate_grad_batches, relational losses compare only the images of each smaller batch."""
-    built = build(kind, "cnn", folder, {}).double()
+    name = f"{kind.__name__}-relation" if kind.__name__ in OTHER_TERMS else f"{kind.__name__}-cnn"
+    built = build(*CASES[name][:2], folder, CASES[name][2]).double()
     sum(built.training_terms(samples(0, 1, 0)).values()).backward()
     built.zero_grad()
     for half in range(2):
         (sum(built.training_terms(samples(half, 2, 1)).values()) / 2).backward()
     gradient = torch.cat([p.grad.flatten() for p in built.parameters() if p.requires_grad])
-    error = apart(gradient, alone[f"{kind.__name__}-cnn torch.float64"]["gradient"])
+    error = apart(gradient, alone[f"{name} torch.float64"]["gradient"])
     assert error > 1e-4 if relates_samples(kind) else error < 1e-12
