@@ -91,6 +91,11 @@ class Combined(Distiller):
         return {f"{name}_{key}": network for name, part in self.parts.items() for key, network in part.further.items()}
 
     @property
+    def exits(self) -> Mapping[int, nn.Module]:
+        """The exits of the first part that has some."""
+        return next((part.exits for part in self.parts.values() if part.exits), {})
+
+    @property
     def needs_labels(self) -> bool:
         return self.ce_weight != 0 or any(part.needs_labels for part in self.parts.values())
 

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 
-from kd_lightning import optim
+from kd_lightning import distributed, optim
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
 from kd_lightning.distillation.evaluation_steps import EvaluationSteps, evaluation_metrics
@@ -46,6 +46,9 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
 
     min_views: int = 1
     """Smallest value of `data.views` with which the losses can be computed: 2 if they read `batch.views[0]`."""
+
+    gather: bool = True
+    """Whether losses that compare samples use the samples of all devices. `Distiller` has an argument of this name."""
 
     def __init__(
         self,
@@ -116,6 +119,14 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         """Further networks to run in each step, by name. `losses` gets their features as arguments of these names."""
         return {}
 
+    @property
+    def exits(self) -> Mapping[int, nn.Module]:
+        """Classifiers of the maps of earlier stages of the student, by the number of the stage. The last stage is 1.
+
+        `EarlyExits` evaluates them. They are saved in checkpoints, but not with the student.
+        """
+        return {}
+
     def inputs(self, batch: Batch) -> Images | Inputs:
         """Return the input images of the networks; a list means one pass for each of its elements.
 
@@ -131,6 +142,18 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         The sum of all terms is minimised, and each term is logged as `train/<name>`. A term with the name `ce` replaces
         the cross-entropy that the base class adds.
         """
+
+    def all_gather(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Gather each tensor N,... from all devices, and return its rows of all devices, with gradient.
+
+        If `gather` is false, return the given tensors. A loss that compares samples across the batch must gather them
+        first. A loss that is a mean over samples does not need to gather them.
+        """
+        return tuple(map(distributed.gather, tensors)) if self.gather else tensors
+
+    def local_rows(self, rows: Tensor) -> Tensor:
+        """Return the rows of this device from a tensor that `all_gather` returned."""
+        return distributed.share(rows) if self.gather else rows
 
     def record(self, name: str, value: Callable[[], Tensor]) -> None:
         """Log a value of this step in addition to the terms. `value` is called only if this step logs."""

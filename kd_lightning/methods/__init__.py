@@ -1,10 +1,12 @@
 """Distillation methods, with one file per paper. In a config, a class is named without its module: `SP`."""
 
 from kd_lightning.methods.at import AT
+from kd_lightning.methods.corsd import CORSD
 from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.dist import DIST
 from kd_lightning.methods.fitnet import FitNet
 from kd_lightning.methods.kd import KD
+from kd_lightning.methods.mhkd import MHKD
 from kd_lightning.methods.pkt import PKT
 from kd_lightning.methods.rkd import RKD
 from kd_lightning.methods.seed import SEED
@@ -16,8 +18,10 @@ from kd_lightning.methods.tintem import TinTeM
 
 __all__ = [
     "AT",
+    "CORSD",
     "DIST",
     "KD",
+    "MHKD",
     "PKT",
     "RKD",
     "SEED",
