@@ -44,6 +44,8 @@ class CombinedOfThree(Combined):
 
 
 EVERY_METHOD = [*METHODS, CombinedOfThree]
+SMALL = {"queue_size": 64, "head_width": 16}
+"""Arguments of methods that make them small."""
 VIEWS = max(kind.min_views for kind in METHODS)
 """Views of each image in all tests of methods: as many as any method needs."""
 
@@ -60,7 +62,8 @@ def changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
 
 def relates_samples(kind: type[StudentModule]) -> bool:
     """Whether the losses of a method compare samples: its class, or a base class, gathers those of all devices."""
-    bases = [each for each in inspect.getmro(kind) if issubclass(each, Distiller) and each not in (Distiller, Combined)]
+    bases = [each for each in inspect.getmro(kind) if issubclass(each, StudentModule)]
+    bases = [each for each in bases if each not in (StudentModule, Distiller, Combined)]
     return kind is CombinedOfThree or any(re.search(r"self\.all_gather\b", inspect.getsource(each)) for each in bases)
 
 
@@ -71,11 +74,11 @@ def some_by_default(kinds: list[type[StudentModule]], *default: str) -> list[Par
 
 
 def method(kind: type[StudentModule], teacher: Network | None = None, **kwargs: object) -> StudentModule:
-    """A method with a tiny student and, where it has them, a teacher that knows the digits and a short queue."""
+    """A method with a tiny student and, where it has them, a teacher that knows the digits and small layers."""
     if issubclass(kind, Distiller):
         kwargs["teacher"] = teacher or copy.deepcopy(shared_teacher())
-    if "queue_size" in inspect.signature(kind).parameters:
-        kwargs = {"queue_size": 64, **kwargs}
+    small = {name: value for name, value in SMALL.items() if name in inspect.signature(kind).parameters}
+    kwargs = {**small, **kwargs}
     return kind(**{"student": student(), **kwargs})
 
 
