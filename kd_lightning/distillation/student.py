@@ -21,7 +21,7 @@ from kd_lightning.models import Network, Reads
 
 
 class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhenBuilt):
-    """Method that trains a student, by distillation or without a teacher (`Supervised`).
+    """Method that trains a student, by distillation, or without a teacher (`Supervised`, self-distillation).
 
     The base class runs the networks, adds the cross-entropy with the labels, and trains and evaluates the student.
 
