@@ -26,7 +26,7 @@ PAIRS = {  # networks without normalisation over the batch
     "vit": (("test_vit2", {"img_size": SIDE}), ("test_vit", {"img_size": SIDE})),
 }
 RELATIONS = [kind.__name__ for kind in METHODS if relates_samples(kind)]
-GATHERED = ("SP", "RKD", "PKT", "DIST", "CoSS", "TinTeM")
+GATHERED = ("SP", "RKD", "PKT", "DIST", "CoSS", "TinTeM", "CORSD")
 """Methods that gather a tensor with a gradient."""
 CASES = {f"{kind.__name__}-{pair}": (kind, pair, {}) for kind in EVERY_METHOD for pair in PAIRS}
 CASES |= {
