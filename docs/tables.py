@@ -4,6 +4,7 @@ import csv
 import inspect
 import logging
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,8 +56,7 @@ def facts(name: str) -> Facts:
     kind = METHODS[name]
     built = _build(kind)
     asked: list[bool] = []
-    if isinstance(built, Distiller):
-        built.all_gather = lambda *tensors: (asked.append(True), tensors)[1]
+    built.all_gather = lambda *tensors: (asked.append(True), tensors)[1]
     rows = torch.arange(8)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -115,7 +115,9 @@ def _trains(built: StudentModule) -> str:
     for name, part in built.named_children():
         layers = [type(m).__name__ for m in part.modules() if not [*m.children()] and not isinstance(m, nn.Dropout)]
         if name != "student" and any(True for _ in part.parameters()):
-            parts.append(f"`{name}`: {', '.join(layers)}")
+            few = len(layers) <= 8  # of more layers, name only how many there are of each class
+            counted = layers if few else [f"{count} {layer}" for layer, count in Counter(layers).items()]
+            parts.append(f"`{name}`: {', '.join(counted)}")
     for name, buffer in built.named_buffers(recurse=False):
         if buffer.numel() > 1:
             parts.append(f"`{name}`: {len(buffer):,} embeddings")

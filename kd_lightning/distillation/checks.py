@@ -166,14 +166,22 @@ def check_labels(method: LightningModule, data: Any) -> None:
     Raises:
         ConfigError: in this case. The message names the field.
     """
-    if not method.needs_labels or data.labeled:
-        return
-    ce_weight, method.ce_weight = method.ce_weight, 0.0
-    only_cross_entropy, method.ce_weight = not method.needs_labels, ce_weight
-    remedy = "set model.ce_weight to 0, or choose" if only_cross_entropy and hasattr(method, "teacher") else "choose"
-    raise ConfigError(
-        f"data.labeled: {type(method).__name__} reads labels, but the data have none; {remedy} a method without labels"
-    )
+    if method.needs_labels and not data.labeled:
+        own_terms_do = not hasattr(method, "teacher") or _needs_labels_without_ce(method)
+        remedy = "choose" if own_terms_do else "set model.ce_weight to 0, or choose"
+        raise ConfigError(
+            f"data.labeled: {type(method).__name__} reads labels, but the data have none; {remedy} a method without "
+            "labels"
+        )
+
+
+def _needs_labels_without_ce(method: LightningModule) -> bool:
+    """Return whether the terms of a method would read labels with the `ce_weight` 0."""
+    weight, method.ce_weight = method.ce_weight, 0.0
+    try:
+        return method.needs_labels
+    finally:
+        method.ce_weight = weight
 
 
 def check_views(method: LightningModule, data: Any) -> None:

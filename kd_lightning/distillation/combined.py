@@ -39,9 +39,9 @@ class Combined(Distiller):
 
     Raises:
         ConfigError: if the list of parts is empty, if two parts have the same class, if a part sets an argument of the
-            combination, or if a method cannot be a part. Supervised (no teacher), KD (no terms of its own) and STKD (it
-            overrides `inputs`) cannot be parts. A class cannot be a part either if it overrides a function of
-            `Distiller` that `Combined` does not call on its parts.
+            combination, or if a method cannot be a part. Supervised and CORSD (no teacher), KD (no terms of its own)
+            and STKD (it overrides `inputs`) cannot be parts. A class cannot be a part either if it overrides a function
+            of `Distiller` that `Combined` does not call on its parts.
     """
 
     def __init__(
@@ -89,6 +89,11 @@ class Combined(Distiller):
     @property
     def further(self) -> Mapping[str, FurtherNetwork]:
         return {f"{name}_{key}": network for name, part in self.parts.items() for key, network in part.further.items()}
+
+    @property
+    def exits(self) -> Mapping[int, nn.Module]:
+        """The exits of the first part that has some."""
+        return next((part.exits for part in self.parts.values() if part.exits), {})
 
     @property
     def needs_labels(self) -> bool:

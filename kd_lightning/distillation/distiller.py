@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_lightning import distributed
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
 from kd_lightning.distillation.passes import Inputs, Seen
@@ -114,18 +113,6 @@ class Distiller(StudentModule, ABC):
             return terms
         logits = (passes.first(features).logits[: len(batch.labels)] for features in (student, teacher))
         return {**terms, "kd": self.kd_weight * kd_loss(*logits, temperature=self.kd_temperature)}
-
-    def all_gather(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Gather each tensor N,... from all devices, and return its rows of all devices, with gradient.
-
-        If `gather` is false, return the given tensors. A loss that compares samples across the batch must gather them
-        first. A loss that is a mean over samples does not need to gather them.
-        """
-        return tuple(map(distributed.gather, tensors)) if self.gather else tensors
-
-    def local_rows(self, rows: Tensor) -> Tensor:
-        """Return the rows of this device from a tensor that `all_gather` returned."""
-        return distributed.share(rows) if self.gather else rows
 
     def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
         """Return the vectors N,D of student and teacher that the losses make similar. Return None if there are none."""

@@ -42,7 +42,18 @@ class PartFactory(Protocol):
 
 _SHARED = {*inspect.signature(PartFactory.__call__).parameters} - {"self", "student", "teacher"}
 _CALLED = {
-    *("reads", "further", "losses", "aligned_pair", "needs_labels", "trains_classifier", "on_built", "setup", "record"),
+    *(
+        "reads",
+        "further",
+        "exits",
+        "losses",
+        "aligned_pair",
+        "needs_labels",
+        "trains_classifier",
+        "on_built",
+        "setup",
+        "record",
+    ),
     *(
         "check_data",
         "check_terms",

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 
-from kd_lightning import optim
+from kd_lightning import distributed, optim
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
 from kd_lightning.distillation.evaluation_steps import EvaluationSteps, evaluation_metrics
@@ -21,7 +21,7 @@ from kd_lightning.models import Network, Reads
 
 
 class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhenBuilt):
-    """Method that trains a student, by distillation or without a teacher (`Supervised`).
+    """Method that trains a student, by distillation, or without a teacher (`Supervised`, self-distillation).
 
     The base class runs the networks, adds the cross-entropy with the labels, and trains and evaluates the student.
 
@@ -48,6 +48,9 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
     """Smallest value of `data.views` with which the losses can be computed: 2 if they read `batch.views[0]`."""
     min_positions: int = 1
     """Smallest number of positions (height times width) of the feature maps that the losses read."""
+
+    gather: bool = True
+    """Whether losses that compare samples use the samples of all devices. `Distiller` has an argument of this name."""
 
     def __init__(
         self,
@@ -119,6 +122,14 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         """Further networks to run in each step, by name. `losses` gets their features as arguments of these names."""
         return {}
 
+    @property
+    def exits(self) -> Mapping[int, nn.Module]:
+        """Classifiers of the maps of earlier stages of the student, by the number of the stage. The last stage is 1.
+
+        `EarlyExits` evaluates them. They are saved in checkpoints, but not with the student.
+        """
+        return {}
+
     def inputs(self, batch: Batch) -> Images | Inputs:
         """Return the input images of the networks; a list means one pass for each of its elements.
 
@@ -134,6 +145,18 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         The sum of all terms is minimised, and each term is logged as `train/<name>`. A term with the name `ce` replaces
         the cross-entropy that the base class adds.
         """
+
+    def all_gather(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Gather each tensor N,... from all devices, and return its rows of all devices, with gradient.
+
+        If `gather` is false, return the given tensors. A loss that compares samples across the batch must gather them
+        first. A loss that is a mean over samples does not need to gather them.
+        """
+        return tuple(map(distributed.gather, tensors)) if self.gather else tensors
+
+    def local_rows(self, rows: Tensor) -> Tensor:
+        """Return the rows of this device from a tensor that `all_gather` returned."""
+        return distributed.share(rows) if self.gather else rows
 
     def record(self, name: str, value: Callable[[], Tensor | float]) -> None:
         """Log a value of this step in addition to the terms. `value` is called only if this step logs."""

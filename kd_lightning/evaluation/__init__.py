@@ -3,6 +3,7 @@
 from kd_lightning.evaluation.classification import Classification
 from kd_lightning.evaluation.cost import Cost
 from kd_lightning.evaluation.evaluator import EvaluationResult, Evaluator
+from kd_lightning.evaluation.exits import EarlyExits
 from kd_lightning.evaluation.faithfulness import Faithfulness
 from kd_lightning.evaluation.few_shot import FewShot
 from kd_lightning.evaluation.knn import KNN
@@ -21,6 +22,7 @@ __all__ = [
     "Classification",
     "Corruptions",
     "Cost",
+    "EarlyExits",
     "EvaluationResult",
     "Evaluator",
     "Faithfulness",

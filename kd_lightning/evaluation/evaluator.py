@@ -151,7 +151,8 @@ class Evaluator(Callback, ABC):
         self.check(len(data.datasets["train"]))
         first = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluator))
         first._cache = first._cache or FeatureCache(pl_module.device)
-        student = network_view(trainer, pl_module, data, split, first._cache)
+        own_data = data is trainer.datamodule
+        student = network_view(pl_module, data, split, first._cache, own_data=own_data)
         try:
             result = self._evaluated(student)
             if self.teacher and split == "test" and student.teacher:

@@ -1,12 +1,12 @@
 """Embeddings and logits of a run's networks for complete sets of images, computed once for all evaluators."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -127,6 +127,8 @@ class NetworkView:
     """The teacher's view, in a student's view."""
     to_teacher: nn.Module | None = None
     """Layers that map the student's embedding into the teacher's embedding space (`Distiller.to_teacher`)."""
+    exits: Mapping[int, nn.Module] = field(default_factory=dict)
+    """Classifiers of the maps of earlier stages of the student, by the number of the stage (`StudentModule.exits`)."""
 
     def predictions(self, split: str | None = None, data: ImageData | None = None) -> Predictions:
         """Return the outputs for a split. By default, this is the evaluated split.
@@ -152,11 +154,18 @@ class NetworkView:
 
 
 def network_view(
-    trainer: Trainer, method: LightningModule, data: ImageData, split: str, cache: FeatureCache
+    method: LightningModule, data: ImageData, split: str, cache: FeatureCache, *, own_data: bool = True
 ) -> NetworkView:
-    """Return the student's view, which contains the teacher's view if the method has a teacher."""
+    """Return the student's view, which contains the teacher's view if the method has a teacher.
+
+    Args:
+        method: Method of the run.
+        data: Images on which the networks are evaluated.
+        split: Evaluated split.
+        cache: Cache of the outputs of the networks.
+        own_data: Whether `data` are the run's own data. The classifiers predict the classes of these data.
+    """
     teacher = getattr(method, "teacher", None)
-    own_data = data is trainer.datamodule  # the classifiers predict the classes of the run's own data
     teacher_view = teacher and NetworkView(
         teacher, cache, data, split, knows_classes=own_data and method.has_task_classifier
     )
@@ -169,4 +178,5 @@ def network_view(
         is_student=True,
         teacher=teacher_view,
         to_teacher=getattr(method, "to_teacher", None),
+        exits=method.exits,
     )

@@ -3,6 +3,7 @@
 from kd_lightning.methods.aicsd import AICSD
 from kd_lightning.methods.at import AT
 from kd_lightning.methods.ckd import CKD
+from kd_lightning.methods.corsd import CORSD
 from kd_lightning.methods.cosine_similarity_kd import CosineSimilarityKD
 from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.cpcl import CPCL
@@ -11,6 +12,7 @@ from kd_lightning.methods.embed_distill import EmbedDistill
 from kd_lightning.methods.fitnet import FitNet
 from kd_lightning.methods.iu_spkd import IUSPKD
 from kd_lightning.methods.kd import KD
+from kd_lightning.methods.mhkd import MHKD
 from kd_lightning.methods.pckd import PCKD
 from kd_lightning.methods.pkt import PKT
 from kd_lightning.methods.rkd import RKD
@@ -26,10 +28,12 @@ __all__ = [
     "AICSD",
     "AT",
     "CKD",
+    "CORSD",
     "CPCL",
     "DIST",
     "IUSPKD",
     "KD",
+    "MHKD",
     "PCKD",
     "PKT",
     "RKD",

@@ -3,10 +3,11 @@
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
+from kd_lightning.distillation.adapters import connector
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import full_precision, match_spatial
 from kd_lightning.models import Features, Reads
@@ -55,8 +56,7 @@ class FitNet(Distiller):
         self.layer = layer
         networks = (self.student, self.teacher)
         width, teacher_width = (network.model.feature_info[-layer]["num_chs"] for network in networks)
-        layers = [nn.Conv2d(width, teacher_width, 1, bias=False), nn.BatchNorm2d(teacher_width)]
-        self.regressor = nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+        self.regressor = connector(width, teacher_width, relu=relu)
 
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
         if self.layer > 1 and not (ce_weight or kd_weight):

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import MLP
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import QueueDistiller
+from kd_lightning.distillation.adapters import mlp
 from kd_lightning.errors import check_temperature
 from kd_lightning.functional import full_precision, normalize
 from kd_lightning.models import Features
@@ -81,7 +81,7 @@ class SEED(QueueDistiller):
         self.temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
         self.set_weights(seed_weight=seed_weight)
         width = self.student.embedding_width
-        self.head = MLP(width, [width, self.teacher.embedding_width])
+        self.head = mlp(width, [width], self.teacher.embedding_width)
         self.add_queue(queue_size)
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:

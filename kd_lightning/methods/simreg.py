@@ -1,25 +1,16 @@
 """SimReg: regression of the teacher's embedding, without labels (Navaneet et al. 2021)."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
-from torchvision.ops import MLP
+from torch import Tensor
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import EmbeddingDistiller
+from kd_lightning.distillation.adapters import mlp
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import regression_loss
 from kd_lightning.models import Features
-
-
-def _head(width: int, hidden: Sequence[int], output: int) -> nn.Sequential:
-    """Return linear layers with BatchNorm and ReLU between them; none after the second of three hidden layers."""
-    layers = partial(MLP, norm_layer=nn.BatchNorm1d)
-    if len(hidden) != 3:
-        return layers(width, [*hidden, output])
-    return nn.Sequential(*layers(width, hidden[:2]), *layers(hidden[1], [hidden[2], output]))
 
 
 class SimReg(EmbeddingDistiller):
@@ -57,7 +48,8 @@ class SimReg(EmbeddingDistiller):
         widths = [2 * width, width, 2 * width] if hidden is None else list(hidden)
         if any(hidden_width < 1 for hidden_width in widths):
             raise ConfigError(f"hidden: {widths} contains a width below 1; give widths of 1 or more")
-        self.head = _head(width, widths, self.teacher.embedding_width)
+        bare = (2,) if len(widths) == 3 else ()
+        self.head = mlp(width, widths, self.teacher.embedding_width, norm=True, bare=bare)
         self.set_weights(simreg_weight=simreg_weight)
 
     def check_data(self, data: Any) -> None:

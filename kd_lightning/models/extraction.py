@@ -44,8 +44,8 @@ def extract(name: str, model: nn.Module, x: Tensor, reads: Reads) -> Features:
     """
     if not any(reads):
         return Features()
-    if reads.maps and not hasattr(model, "forward_intermediates"):
-        raise ConfigError(f"{name}: timm provides no feature maps of this model; choose another network")
+    if reads.maps:
+        _check_maps(name, model)
     activations = _last_activations(name, model, reads.preactivations) if reads.preactivations else {}
     attention = _last_attention(name, model) if reads.attention else {}
     with _inputs_of(model, {**activations, **attention}) as hooks:
@@ -54,6 +54,30 @@ def extract(name: str, model: nn.Module, x: Tensor, reads: Reads) -> Features:
     if activations:
         seen = seen._replace(preactivations=[inner[layer] for layer in activations])
     return seen._replace(attention=inner[next(iter(attention))]) if attention else seen
+
+
+def stage_map(name: str, model: nn.Module, x: Tensor, number: int) -> Tensor:
+    """Return the map N,C,H,W of the stage with this number, which is 1 for the last stage, for normalised images x.
+
+    The layers after this stage are not computed.
+
+    Raises:
+        ConfigError: if timm provides no feature maps of this model.
+    """
+    _check_maps(name, model)
+    indices = [len(model.feature_info) - number]
+    settings = {"norm": _norms_maps(model), "stop_early": True, "intermediates_only": True}
+    return model.forward_intermediates(x, indices=indices, **settings)[0]
+
+
+def _check_maps(name: str, model: nn.Module) -> None:
+    if not hasattr(model, "forward_intermediates"):
+        raise ConfigError(f"{name}: timm provides no feature maps of this model; choose another network")
+
+
+def _norms_maps(model: nn.Module) -> bool:
+    """Return whether timm can apply the final norm to the maps."""
+    return not isinstance(model, Hiera | HieraDet)  # timm normalises the last map of other models with a norm
 
 
 def _forward(model: nn.Module, x: Tensor, reads: Reads) -> Features:
@@ -69,8 +93,8 @@ def _forward(model: nn.Module, x: Tensor, reads: Reads) -> Features:
         maps, preactivations = maps[count - reads.maps :], preactivations[count - reads.preactivations :]
     elif reads.maps:
         only = not after_maps
-        norm = not isinstance(model, Hiera | HieraDet)  # timm normalises the last map of other models with a norm
-        output = model.forward_intermediates(x, indices=reads.maps, norm=norm, stop_early=only, intermediates_only=only)
+        settings = {"norm": _norms_maps(model), "stop_early": only, "intermediates_only": only}
+        output = model.forward_intermediates(x, indices=reads.maps, **settings)
         final, maps = (None, output) if only else output
     elif reads.logits and not (reads.tokens or reads.embedding):
         return Features(logits=model(x))

@@ -10,15 +10,13 @@ import torch
 import torch.nn.functional as F
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from kd_lightning.batch import as_float
 from kd_lightning.errors import ConfigError
-from kd_lightning.models import classifier, creation, file_facts, weights
-from kd_lightning.models.extraction import extract
+from kd_lightning.models import classifier, counting, creation, file_facts, weights
+from kd_lightning.models.extraction import extract, stage_map
 from kd_lightning.models.features import Features, Reads
 from kd_lightning.models.masking import Masked, mask_token, masked_patches
-from kd_lightning.models.modes import eval_mode
 
 Channels = tuple[float, float, float]
 
@@ -176,6 +174,21 @@ class Network(nn.Module):
             *([*map(self._in_run_dtype, part)] if isinstance(part, list) else self._in_run_dtype(part) for part in seen)
         )
 
+    def stage_map(self, images: Tensor, number: int) -> Tensor:
+        """Return the map N,C,H,W of one stage for images N,3,H,W. The layers after this stage are not computed.
+
+        It is the element `-number` of the maps that `features` returns.
+
+        Args:
+            images: Images as uint8, or as float in [0, 1].
+            number: Number of the stage, counted back from the last stage, which has the number 1.
+
+        Raises:
+            ConfigError: if this network has no maps that can be read.
+        """
+        with self._precision(images):
+            return self._in_run_dtype(stage_map(self.name, self.model, self.normalize(images), number))
+
     def mask_token(self) -> nn.Parameter:
         """Return a new learnable token for `Masked` images. A method stores the token as its own parameter.
 
@@ -260,23 +273,10 @@ class Network(nn.Module):
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
-    @torch.no_grad()
     def macs(self, side: int) -> int | None:
-        """Return the multiply-adds for one image of `side` pixels: half of the FLOPs that torch counts.
-
-        Return None if torch cannot count them for this network.
-        """
-        trainable = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        try:
-            self.requires_grad_(False)  # the counter does not accept parameters with gradients as inputs
-            with eval_mode(self), FlopCounterMode(display=False) as counter:
-                self(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.mean.device))
-            return counter.get_total_flops() // 2
-        except Exception:  # whatever the reason is, a count must not end a run
-            return None
-        finally:
-            for parameter in trainable:
-                parameter.requires_grad_(True)
+        """Return the multiply-adds for one image of `side` pixels. Return None if torch cannot count them."""
+        image = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=self.mean.device)
+        return counting.macs(self, lambda: self(image))
 
 
 def _channels(values: Any) -> Tensor:

@@ -114,12 +114,15 @@ _PATTERNS = (
     (r"test/transfer_(.+)", "linear probe on {}", "representation", "%", "higher", "*"),
     (r"test/ood_([a-z]+)_(.+)_fpr95", "FPR at 95 % TPR against {1}, by {0}", "out-of-distribution", "%", "lower", ""),
     (r"test/ood_([a-z]+)_(.+)", "AUROC against {1}, by {0}", "out-of-distribution", "%", "higher", "*"),
+    (r"test/exit_(\d+)", "accuracy at exit {}", "accuracy", "%", "higher", ""),
     (r"test/shift_(.+)", "accuracy on {}", "robustness", "%", "higher", "*"),
     (r"test/membership_([a-z]+)_auroc", "AUROC of membership inference by {}", "privacy", "%", "lower", "loss"),
     (r"test/membership_([a-z]+)_tpr_at_1_fpr", "members found at 1 % FPR, by {}", "privacy", "%", "lower", ""),
     (r"cost/latency_ms_(\d+)", "latency, batch {}", "cost", "ms", "lower", "*"),
     (r"cost/images_per_second_(\d+)", "images per second, batch {}", "cost", "", "higher", ""),
-    (r"val/(?:neighbors|acc|knn|linear|agreement|cosine)\w*", "{0}", "accuracy", "%", "higher", ""),
+    (r"cost/exit_(\d+)_macs", "multiply-adds per image up to exit {}", "cost", "G", "lower", ""),
+    (r"cost/exit_(\d+)_parameters", "parameters up to exit {}", "cost", "M", "lower", ""),
+    (r"val/(?:neighbors|acc|exit|knn|linear|agreement|cosine)\w*", "{0}", "accuracy", "%", "higher", ""),
 )
 
 

@@ -16,6 +16,7 @@ from kd_lightning.data import ImageData
 from kd_lightning.distillation import StudentModule
 from kd_lightning.errors import ConfigError, nearest, one_line
 from kd_lightning.evaluation import FeatureCache, NetworkView
+from kd_lightning.evaluation.network_view import network_view
 from kd_lightning.io.paths import read_text, resolve
 from kd_lightning.io.safe_yaml import load_yaml
 from kd_lightning.io.schema import check_schema
@@ -65,20 +66,8 @@ class LoadedRun:
         The field `teacher` of this view contains the view of the teacher, or None if the method has no teacher. The
         outputs of each network are computed only once.
         """
-        method, cache = self.method, FeatureCache(next(self.student.parameters()).device)
-        teacher = getattr(method, "teacher", None)
-        teacher_view = teacher and NetworkView(
-            teacher, cache, self.data, "test", knows_classes=method.has_task_classifier
-        )
-        return NetworkView(
-            self.student,
-            cache,
-            self.data,
-            "test",
-            knows_classes=method.trains_classifier,
-            is_student=True,
-            teacher=teacher_view,
-        )
+        cache = FeatureCache(next(self.student.parameters()).device)
+        return network_view(self.method, self.data, "test", cache)
 
 
 def load_run(path: str | os.PathLike[str], *, device: str = "cpu") -> LoadedRun:

@@ -45,6 +45,8 @@ class CombinedOfThree(Combined):
 
 
 EVERY_METHOD = [*METHODS, CombinedOfThree]
+SMALL = {"queue_size": 64, "head_width": 16, "adaptive": False}
+"""Arguments of methods that make them small, and their weights constant."""
 VIEWS = max(kind.min_views for kind in METHODS)
 """Views of each image in all tests of methods: as many as any method needs."""
 
@@ -61,7 +63,8 @@ def changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
 
 def relates_samples(kind: type[StudentModule]) -> bool:
     """Whether the losses of a method compare samples: its class, or a base class, gathers those of all devices."""
-    bases = [each for each in inspect.getmro(kind) if issubclass(each, Distiller) and each not in (Distiller, Combined)]
+    bases = [each for each in inspect.getmro(kind) if issubclass(each, StudentModule)]
+    bases = [each for each in bases if each not in (StudentModule, Distiller, Combined)]
     return kind is CombinedOfThree or any(re.search(r"self\.all_gather\b", inspect.getsource(each)) for each in bases)
 
 
@@ -75,8 +78,8 @@ def method(kind: type[StudentModule], teacher: Network | None = None, **kwargs: 
     """A method with a tiny student, a teacher that knows the digits, a short queue, and weights that do not change."""
     if issubclass(kind, Distiller):
         kwargs["teacher"] = teacher or copy.deepcopy(shared_teacher())
-    small = {"queue_size": 64, "adaptive": False}
-    kwargs = {**{name: small[name] for name in small if name in inspect.signature(kind).parameters}, **kwargs}
+    small = {name: value for name, value in SMALL.items() if name in inspect.signature(kind).parameters}
+    kwargs = {**small, **kwargs}
     networks = {name: enlarging(kind, network) for name, network in kwargs.items() if isinstance(network, Network)}
     return kind(**{"student": enlarging(kind, student()), **kwargs, **networks})
 

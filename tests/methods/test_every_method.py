@@ -68,18 +68,18 @@ def test_the_gradient_reaches_all_that_is_trained_and_never_the_teacher(kind: ty
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
-@pytest.mark.parametrize("kind", DISTILLERS)
-def test_numbers_that_make_no_sense_are_refused(kind: type[Distiller], value: float) -> None:
+@every_method
+def test_numbers_that_make_no_sense_are_refused(kind: type[StudentModule], value: float) -> None:
     numbers = {n: p.default for n, p in inspect.signature(kind).parameters.items() if isinstance(p.default, float)}
-    assert numbers
+    assert numbers or not issubclass(kind, Distiller)
     teacher, network = shared_teacher(), student()  # nothing is built that could change them
     for name in {*numbers, "ce_weight"}:
         with pytest.raises(ConfigError, match=f"{name}: {value}"):
             method(kind, teacher, student=network, **{name: value})
 
 
-@pytest.mark.parametrize("kind", DISTILLERS)
-def test_weights_that_are_all_0_are_refused(kind: type[Distiller]) -> None:
+@every_method
+def test_weights_that_are_all_0_are_refused(kind: type[StudentModule]) -> None:
     weights = {name: 0.0 for name in inspect.signature(kind).parameters if name.endswith("_weight")}
     if kind is not CoSS:  # CoSS's scale cannot be 0
         others = {FitNet: {"layer": 1}, CombinedOfThree: {"part_weights": [0.0] * 3}}.get(kind, {})
@@ -120,7 +120,7 @@ def test_every_term_but_the_labels_asks_the_teacher(kind: type[Distiller]) -> No
         if name in {"ce", *independent}:
             assert torch.equal(value, after[name]), f"{name} depends on the teacher"
         else:  # a contrast has a large constant part
-            assert (value - after[name]).abs() > 1e-5 * value.abs(), name
+            assert (value - after[name]).abs() > 1e-6 * value.abs(), name
 
 
 @every_method

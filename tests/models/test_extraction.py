@@ -269,3 +269,25 @@ def test_maps_of_every_family_have_their_channels_first(name: str) -> None:
 
 def test_families_are_known() -> None:
     assert not [name for name in [*FAMILIES, *OTHER_FAMILIES] if not timm.is_model(name)]
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet8", "cifar_wrn_16_1", "resnet18", "vit_tiny_patch16_224", "swin_tiny"])
+def test_the_map_of_a_stage_is_computed_alone(name: str) -> None:
+    """The layers after the stage do not run."""
+    kwargs = {"vit_tiny_patch16_224": {**TINY_VIT, "depth": 4, "embed_dim": 24}, "resnet18": KEPT}.get(name, {})
+    if name == "swin_tiny":
+        name, kwargs = "swin_tiny_patch4_window7_224", {"img_size": 64, "embed_dim": 12, "window_size": 2}
+    network = build(name, train=False, **kwargs)
+    given = images(2, network.size or 32)
+    with torch.no_grad():
+        maps = network.features(given, maps=3).maps
+        with patch.object(network.model, "forward_head", side_effect=AssertionError):
+            for number in (3, 2, 1):
+                assert torch.equal(network.stage_map(given, number), maps[-number])
+
+
+def test_a_network_without_maps_has_no_map_of_a_stage() -> None:
+    network = build("cifar_resnet8")
+    network.model.__class__ = type("Bare", (torch.nn.Module,), {})
+    with pytest.raises(ConfigError, match="cifar_resnet8: timm provides no feature maps of this model"):
+        network.stage_map(images(), 1)

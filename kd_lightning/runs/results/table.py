@@ -7,7 +7,8 @@ from rich.table import Table
 
 from kd_lightning.io.console import titled
 
-COUNTS = ("cost/parameters", "cost/macs")
+COUNTS = ("parameters", "macs")
+"""Ends of the names of metrics that are whole numbers."""
 
 
 def table(metrics: Mapping[str, float], title: str = "result") -> Group:
@@ -31,4 +32,4 @@ def table(metrics: Mapping[str, float], title: str = "result") -> Group:
 def _text(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:,.0f}" if name in COUNTS else f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+    return f"{value:,.0f}" if name.endswith(COUNTS) else f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
