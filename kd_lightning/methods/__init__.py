@@ -5,7 +5,9 @@ from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.dist import DIST
 from kd_lightning.methods.fitnet import FitNet
 from kd_lightning.methods.kd import KD
+from kd_lightning.methods.okdmde import OKDMDE
 from kd_lightning.methods.pkt import PKT
+from kd_lightning.methods.residual_kd import ResidualKD
 from kd_lightning.methods.rkd import RKD
 from kd_lightning.methods.seed import SEED
 from kd_lightning.methods.simreg import SimReg
@@ -18,6 +20,7 @@ __all__ = [
     "AT",
     "DIST",
     "KD",
+    "OKDMDE",
     "PKT",
     "RKD",
     "SEED",
@@ -25,6 +28,7 @@ __all__ = [
     "STKD",
     "CoSS",
     "FitNet",
+    "ResidualKD",
     "SimReg",
     "Supervised",
     "TinTeM",
