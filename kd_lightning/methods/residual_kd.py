@@ -104,9 +104,9 @@ class ResidualKD(Distiller):
         return {"assistant": FurtherNetwork(self.assistant, self.reads)}
 
     def losses(self, student: Features, teacher: Features, batch: Batch, assistant: Features) -> dict[str, Tensor]:
-        terms = dict(zip(("mimic", "residual"), self._losses_of_maps(student, assistant, teacher), strict=True))
-        terms = {name: self.weights[f"{name}_weight"] * loss for name, loss in terms.items()}
         both = self.deployed.model.add(student.final, assistant.final)
+        mimic, residual = self._losses_of_maps(student, assistant, teacher)
+        terms = {"mimic": self.mimic_weight * mimic, "residual": self.residual_weight * residual}
         if not (self.ce_weight or self.kd_weight) or self.trained_logits == "student":
             return terms  # the base adds the terms of the student's logits
         logits = self.deployed.model.forward_head(both)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from helpers import golden
-from helpers.factories import digits, method, student
+from helpers.factories import digits, method
 from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import branches
 from kd_lightning.distillation.branches import can_be_cut
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import kd_loss
@@ -14,6 +15,7 @@ from kd_lightning.methods import OKDMDE
 from kd_lightning.methods.okdmde import classifier_diversity, ensemble_losses
 from kd_lightning.models import Network
 from kd_lightning.models.composites import Fusion
+from kd_lightning.models.composites.branch_ensemble import cut
 
 VIT = {"img_size": 8, "patch_size": 4, "depth": 4, "num_heads": 2, "embed_dim": 16}
 
@@ -85,30 +87,34 @@ def test_the_kept_network_is_a_branch_or_the_ensemble() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kwargs", "layers"),
+    ("name", "kwargs", "stages"),
     [
-        ("cifar_resnet8", {}, [1, 2, 3, 4]),
-        ("cifar_vgg8", {}, [1, 2, 3, 4, 5]),
-        ("cifar_wrn_16_1", {}, [2, 3]),
-        ("cifar_mobilenetv2", {}, [1, 2]),
-        ("test_resnet", {}, [1, 2, 3]),
-        ("test_convnext", {}, [1, 2, 3]),
-        ("test_efficientnet", {}, [2]),
-        ("vit_tiny_patch16_224", VIT, []),
+        ("cifar_resnet8", {}, 4),
+        ("cifar_vgg8", {}, 5),  # pooling between its stages is no module
+        ("cifar_wrn_16_1", {}, 4),  # its maps precede a ReLU
+        ("cifar_mobilenetv2", {}, 5),  # it has a convolution after the last map
+        ("test_resnet", {}, 5),
+        ("test_convnext", {}, 4),
+        ("vit_tiny_patch16_224", VIT, 0),  # its maps have no class token
     ],
 )
-def test_where_networks_can_be_cut(name: str, kwargs: dict, layers: list[int]) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = Network(name, num_classes=10, model_kwargs=kwargs)
+def test_where_networks_can_be_cut(name: str, kwargs: dict, stages: int) -> None:
+    network = Network(name, num_classes=10, model_kwargs=kwargs)
     found = [layer for layer in range(1, len(network.model.feature_info) + 1) if can_be_cut(network, layer)]
-    print(name, found)
-    assert {*layers} <= {*found}
-    assert bool(found) == bool(layers)
+    assert found == [*range(1, stages + 1)]
+
+
+def test_a_wrong_cut_is_seen_and_the_other_places_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_late(model: nn.Module, layer: int) -> nn.Module:
+        return cut(model, max(layer, 2) - 1)
+
+    monkeypatch.setattr(branches, "cut", too_late)
+    with pytest.raises(ConfigError, match="layer: cifar_resnet8 cannot be cut after stage 2; choose one of 1"):
+        method(OKDMDE)
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match=r"student.name: vit_tiny_patch16_224 cannot be cut into .* cifar_resnet20"):
+    with pytest.raises(ConfigError, match=r"student.name: vit_tiny_patch16_224 cannot be cut into .*cifar_resnet20"):
         method(OKDMDE, student=Network("vit_tiny_patch16_224", num_classes=10, model_kwargs=VIT))
     with pytest.raises(ConfigError, match="layer: 5 is given, but cifar_resnet8 has 4 stages; choose 1 to 4"):
         method(OKDMDE, layer=5)
@@ -120,4 +126,3 @@ def test_refusals() -> None:
     data.labeled = False
     with pytest.raises(ConfigError, match="data.labeled: OKDMDE reads labels, but the data have none"):
         method(OKDMDE).check_data(data)
-    assert student().has_weights is False

@@ -1,10 +1,11 @@
 """ResidualKD: golden values, the sum of student and assistant, gradients, and refusals."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from helpers import golden
 from helpers.factories import digits, method, student, with_weights
-from torch import Tensor
 
 from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
@@ -75,11 +76,12 @@ def widths(*outputs: int) -> dict[str, object]:
     return {"channels": [4, 4, 8, *outputs]}
 
 
-def test_the_losses_compare_the_maps_in_the_width_of_the_teacher(tmp_path: object) -> None:
+def test_the_losses_compare_the_maps_in_the_width_of_the_teacher(tmp_path: Path) -> None:
     built = method(ResidualKD, with_weights(tmp_path, "cifar_resnet8", **widths(24))).eval()
     assert built.regressor.weight.shape == (24, 16, 1, 1)
     ours, more, theirs = (
-        network.features(batch().images, final=True).final for network in (built.student, built.assistant, built.teacher)
+        network.features(batch().images, final=True).final
+        for network in (built.student, built.assistant, built.teacher)
     )
     mapped = built.regressor(ours)
     terms = built.training_terms(batch())
@@ -88,26 +90,23 @@ def test_the_losses_compare_the_maps_in_the_width_of_the_teacher(tmp_path: objec
     torch.testing.assert_close(terms["residual"], (built.regressor(more) - residual).square().mean())
 
 
-def _terms(tmp_path: object, *, classes: int = 10, teacher: str = "vit_tiny_patch16_224", **kwargs: object) -> Tensor:
-    network = with_weights(tmp_path, teacher, classes, **kwargs)
-    ours = Network("vit_tiny_patch16_224", num_classes=classes, model_kwargs={"embed_dim": 16, **VIT})
-    return method(ResidualKD, network, student=ours), network
+def with_vit(tmp_path: Path, teacher: str, **kwargs: object) -> ResidualKD:
+    ours = Network("vit_tiny_patch16_224", num_classes=10, model_kwargs={"embed_dim": 16, **VIT})
+    return method(ResidualKD, with_weights(tmp_path, teacher, **kwargs), student=ours).eval()
 
 
-def test_token_sequences_are_compared_with_the_class_token(tmp_path: object) -> None:
-    built, teacher = _terms(tmp_path, embed_dim=32, **VIT)
-    built.eval()
+def test_token_sequences_are_compared_with_the_class_token(tmp_path: Path) -> None:
+    built = with_vit(tmp_path, "vit_tiny_patch16_224", embed_dim=32, **VIT)
     ours = built.student.features(batch().images, tokens=True).tokens
     mapped = ours @ built.regressor.weight[:, :, 0, 0].T
-    expected = (mapped - teacher.features(batch().images, tokens=True).tokens).square().mean()
+    expected = (mapped - built.teacher.features(batch().images, tokens=True).tokens).square().mean()
     torch.testing.assert_close(built.training_terms(batch())["mimic"], expected)
 
 
-def test_other_positions_are_pooled_and_the_class_token_is_left_out(tmp_path: object) -> None:
-    built, teacher = _terms(tmp_path, teacher="cifar_resnet8", **widths(16))
-    built.eval()
+def test_other_positions_are_pooled_and_the_class_token_is_left_out(tmp_path: Path) -> None:
+    built = with_vit(tmp_path, "cifar_resnet8", **widths(16))
     ours = built.student.features(batch().images, maps=1).maps[0]
-    theirs = teacher.features(batch().images, maps=1).maps[0]
+    theirs = built.teacher.features(batch().images, maps=1).maps[0]
     torch.testing.assert_close(built.training_terms(batch())["mimic"], (ours - theirs).square().mean())
 
 
@@ -122,8 +121,8 @@ def test_refusals() -> None:
         method(ResidualKD, residual_weight=0, trained_logits="student")
     with pytest.raises(ConfigError, match="mimic_weight: 0 is given, so no term trains the student"):
         method(ResidualKD, mimic_weight=0, ce_weight=0)
-    narrow = Network("resnet18", num_classes=0)
-    with pytest.raises(ConfigError, match=r"assistant.name: the final features of resnet18 have the shape"):
-        method(ResidualKD, assistant=narrow).training_terms(batch())
+    other = Network("test_resnet", num_classes=0)
+    with pytest.raises(ConfigError, match=r"assistant.name: the final features of test_resnet have the shape"):
+        method(ResidualKD, assistant=other).training_terms(batch())
     assert method(ResidualKD, ce_weight=0).needs_labels is False
     method(ResidualKD, ce_weight=0).check_data(digits())

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import timm
+
 from kd_lightning.io.markup import markdown
 from kd_lightning.words import counted
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_lightning.models import creation
+from kd_lightning.models.cifar import CifarModel
 from kd_lightning.models.composites.base import Child, Composite, described, register
 from kd_lightning.models.extraction import extract
 from kd_lightning.models.features import Reads
@@ -22,6 +23,8 @@ def cut(model: nn.Module, layer: int) -> nn.Module:
         model: A timm model.
         layer: Number of the stage, counted back from the last stage, which has the number 1.
     """
+    if isinstance(model, CifarModel):
+        model.skipped = len(model.feature_info) - layer + 1
     *path, last = model.feature_info[-layer]["module"].split(".")
     parent = model
     for name in path:
