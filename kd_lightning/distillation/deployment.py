@@ -33,7 +33,7 @@ class Deployment(FrozenNetworks):
         can then be loaded into it. `kd_lightning.models.composites` has such networks.
 
         Args:
-            network: Network whose parameters are all parameters of the method. Its input is normalised as the student's.
+            network: Network whose parameters are all parameters of the method. It has the student's mean, std and size.
         """
         vars(self)["_deployed"] = network
 

@@ -124,5 +124,5 @@ def test_refusals() -> None:
         method(OKDMDE, fused_ce_weight=0)
     data = digits()
     data.labeled = False
-    with pytest.raises(ConfigError, match="data.labeled: OKDMDE reads labels, but the data have none"):
+    with pytest.raises(ConfigError, match=r"data.labeled: OKDMDE reads labels, but the data have none"):
         method(OKDMDE).check_data(data)

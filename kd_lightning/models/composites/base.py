@@ -115,14 +115,8 @@ def assembled(name: str, *, student: Network, **others: Any) -> Network:
     Raises:
         ConfigError: if the networks cannot be combined.
     """
-    statistics = {key: tuple(getattr(student, key).flatten().tolist()) for key in ("mean", "std")}
-    network = Network(
-        name,
-        num_classes=student.num_classes,
-        size=student.size,
-        model_kwargs={"student": student, **others},
-        **statistics,
-    )
+    kwargs = {"student": student, **others}
+    network = Network(name, num_classes=student.num_classes, size=student.size, model_kwargs=kwargs)
     network.model_kwargs, network.class_names = network.model.arguments, student.class_names
     network.mean, network.std, network.interpolation = student.mean, student.std, student.interpolation
     return network
