@@ -106,13 +106,16 @@ def _labels(kind: type[StudentModule]) -> str:
 
 def _reads(kind: type[StudentModule]) -> str:
     """Return the features that a method's losses may read, for any arguments."""
-    return ", ".join(catalog.reads_of(kind.__name__)) or "-"
+    return ", ".join(catalog.reads_of(kind.__name__) if issubclass(kind, Distiller) else []) or "-"
 
 
 def _trains(built: StudentModule) -> str:
     """Return the parts that are trained or stored in addition to the student, by name."""
     parts = []
     for name, part in built.named_children():
+        if name in built.further or name == "branches":
+            parts.append(f"`{name}`: " + ("a network" if name in built.further else "the last stages of networks"))
+            continue
         layers = [type(m).__name__ for m in part.modules() if not [*m.children()] and not isinstance(m, nn.Dropout)]
         if name != "student" and any(True for _ in part.parameters()):
             few = len(layers) <= 8  # of more layers, name only how many there are of each class

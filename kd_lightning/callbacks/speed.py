@@ -36,8 +36,7 @@ class Speed(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         half = trainer.precision.startswith(("16", "bf16"))
         if self.channels_last or (self.channels_last is None and half):
-            for network in filter(None, (pl_module.student, getattr(pl_module, "teacher", None))):
-                network.to(memory_format=torch.channels_last)
+            pl_module.to(memory_format=torch.channels_last)  # with all further networks and layers, and the teacher
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.compile:

@@ -136,7 +136,7 @@ def _check_nulls(field: str, class_path: str, arguments: dict[str, Any]) -> None
     for name, value in arguments.items():
         if value is None and not accepts_none(class_path, name):
             raise ConfigError(f"{field}.{name}: null is not a valid value; omit the field to use its default")
-        if name in ("student", "teacher") and isinstance(value, dict):
+        if name in ("student", "teacher", "assistant") and isinstance(value, dict):
             _check_nulls(f"{field}.{name}", "kd_lightning.models.Network", value)
 
 

@@ -30,11 +30,10 @@ class Deployment(FrozenNetworks):
         The network is not a module of the method, because it consists of modules that the method already has: the
         student, and further networks or layers. Its name and its `model_kwargs` must suffice to build it again, and its
         parameters must have the same names as in the method (`student.model.conv1.weight`). A checkpoint of the run
-        can then be loaded into it.
+        can then be loaded into it. `kd_lightning.models.composites` has such networks.
 
         Args:
-            network: Network whose parameters are all parameters of the method, and whose input is normalised as the
-                student's.
+            network: Network whose parameters are all parameters of the method. It has the student's mean, std and size.
         """
         vars(self)["_deployed"] = network
 
@@ -52,6 +51,4 @@ class Deployment(FrozenNetworks):
         """
         if self.deployed is self.student:
             return checkpoints.clean(state, self.student.model)
-        names = {id(value): name for name, value in self.state_dict(keep_vars=True).items()}
-        own = self.deployed.model.state_dict(keep_vars=True)
-        return {name: state[names[id(value)]] for name, value in own.items()}
+        return {name: state[name] for name in self.deployed.model.state_dict()}

@@ -123,6 +123,11 @@ def name_of(part: Distiller, previous: Mapping[str, nn.Module]) -> str:
             f"{where} cannot be a part, because it makes its own images, which the other parts cannot use; remove "
             "this part"
         )
+    if part.deployed is not part.student:
+        raise ConfigError(
+            f"{where} cannot be a part, because it deploys more than the student ({part.deployed.name}); remove this "
+            "part"
+        )
     if not {*part.weights} - {"ce_weight", "kd_weight"}:
         raise ConfigError(
             f"{where} cannot be a part, because its only terms are the cross-entropy and the soft targets; remove this "

@@ -13,8 +13,10 @@ from kd_lightning.methods.fitnet import FitNet
 from kd_lightning.methods.iu_spkd import IUSPKD
 from kd_lightning.methods.kd import KD
 from kd_lightning.methods.mhkd import MHKD
+from kd_lightning.methods.okdmde import OKDMDE
 from kd_lightning.methods.pckd import PCKD
 from kd_lightning.methods.pkt import PKT
+from kd_lightning.methods.residual_kd import ResidualKD
 from kd_lightning.methods.rkd import RKD
 from kd_lightning.methods.seed import SEED
 from kd_lightning.methods.simreg import SimReg
@@ -34,6 +36,7 @@ __all__ = [
     "IUSPKD",
     "KD",
     "MHKD",
+    "OKDMDE",
     "PCKD",
     "PKT",
     "RKD",
@@ -44,6 +47,7 @@ __all__ = [
     "CosineSimilarityKD",
     "EmbedDistill",
     "FitNet",
+    "ResidualKD",
     "SimReg",
     "Supervised",
     "SwingKD",

@@ -129,6 +129,7 @@ def clean(state: State, model: nn.Module, field: str = "checkpoint") -> State:
     `fc`, ...), it is renamed to the name that the model uses.
 
     In a checkpoint of a run, this is the prefix of the student, which may have an assistant of the same architecture.
+    If `model` consists of several networks of the method, the method's other layers are left out.
 
     Raises:
         ConfigError: if two prefixes fit equally well, because the file contains two networks.
@@ -146,6 +147,9 @@ def clean(state: State, model: nn.Module, field: str = "checkpoint") -> State:
         )
     prefix = best[0][0] if best else ""
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if any(name.startswith(STUDENT) for name in names):
+        children = {name.partition(".")[0] for name in model.state_dict()}
+        state = {key: value for key, value in state.items() if key.partition(".")[0] in children}
     if len(heads) == 1 and f"{heads[0]}.weight" not in state:
         head, other = heads[0], next((name for name in HEADS if f"{name}.weight" in state), None)
         if other:

@@ -86,7 +86,7 @@ def _forward(model: nn.Module, x: Tensor, reads: Reads) -> Features:
     The interface does not give the attention, nor the pre-activations of timm's models.
     """
     final, maps, preactivations = None, [], []
-    after_maps = reads.tokens or reads.embedding or reads.logits
+    after_maps = reads.tokens or reads.embedding or reads.logits or reads.final
     if reads.preactivations and isinstance(model, CifarModel):
         count = max(reads.maps, reads.preactivations)
         final, maps, preactivations = model.forward_preactivations(x, count, intermediates_only=not after_maps)
@@ -96,11 +96,11 @@ def _forward(model: nn.Module, x: Tensor, reads: Reads) -> Features:
         settings = {"norm": _norms_maps(model), "stop_early": only, "intermediates_only": only}
         output = model.forward_intermediates(x, indices=reads.maps, **settings)
         final, maps = (None, output) if only else output
-    elif reads.logits and not (reads.tokens or reads.embedding):
+    elif reads.logits and not (reads.tokens or reads.embedding or reads.final):
         return Features(logits=model(x))
     else:
         final = model.forward_features(x)
-    seen = Features(maps, preactivations)
+    seen = Features(maps, preactivations, final=final if reads.final else None)
     if reads.tokens and isinstance(final, Tensor) and final.ndim == 3:
         seen = seen._replace(tokens=final)
     if reads.embedding:

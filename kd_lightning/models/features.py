@@ -16,6 +16,7 @@ class Reads(NamedTuple):
     attention: bool = False
     embedding: bool = False
     logits: bool = False
+    final: bool = False
 
     def __or__(self, other: "Reads") -> "Reads":
         """Return the features that `self` or the other object requests."""
@@ -41,6 +42,9 @@ class Features(NamedTuple):
     """Input N,D of the classifier."""
     logits: Tensor | None = None
     """Output N,K of the classifier."""
+    final: Tensor | None = None
+    """Input of pooling: the final map N,C,H,W (N,H,W,C for Swin), or the tokens N,M,D of a ViT. It follows the head
+    convolution (EfficientNet) and the final BatchNorm (`cifar_wrn_*`), unlike the last of the maps."""
 
     def only(self, reads: Reads) -> "Features":
         """Return only the features that `reads` requests."""

@@ -139,6 +139,7 @@ class Network(nn.Module):
         attention: bool = False,
         embedding: bool = False,
         logits: bool = False,
+        final: bool = False,
     ) -> Features:
         """Return the requested features of images N,3,H,W, from one forward pass that computes only these features.
 
@@ -156,12 +157,13 @@ class Network(nn.Module):
                 this pass, the block does not use fused attention. Its other outputs may therefore differ by rounding.
             embedding: Whether the input of the classifier is returned.
             logits: Whether the output of the classifier is returned.
+            final: Whether the input of pooling is returned: the final map, or the tokens of a ViT.
 
         Raises:
             ConfigError: if this network has no maps, pre-activations or attention that can be read, or if the images
                 are masked and the network has no patch tokens.
         """
-        reads = Reads(maps, preactivations, tokens, attention, embedding, logits)
+        reads = Reads(maps, preactivations, tokens, attention, embedding, logits, final)
         masking: AbstractContextManager = nullcontext()
         if isinstance(images, Masked):
             images, mask, token = images

@@ -46,6 +46,12 @@ def load(model: nn.Module, name: str, checkpoint: str, kwargs: dict[str, Any]) -
     source = f"{field}: {path}"
     original, facts = checkpoints.read(path, field)
     state = checkpoints.clean(original, model, source)
+    if path.suffix == ".safetensors" and facts.get("name") not in (None, name) and len(state) < len(original):
+        raise ConfigError(
+            f"{source} is a {facts['name']}, of which {name} is a part; to load all of it, set name to "
+            f"{facts['name']} and model_kwargs to {facts.get('model_kwargs')}; to load only the student, give the "
+            "checkpoint of the run (best.ckpt or last.ckpt)"
+        )
     classes = _fit_classifier(model, _class_counts(model, state)[0])
     differs = checkpoints.mismatch(model.state_dict(), state)
     if differs:

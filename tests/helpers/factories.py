@@ -68,6 +68,11 @@ def relates_samples(kind: type[StudentModule]) -> bool:
     return kind is CombinedOfThree or any(re.search(r"self\.all_gather\b", inspect.getsource(each)) for each in bases)
 
 
+def cuts_the_student(kind: type[StudentModule]) -> bool:
+    """Whether a method cuts the student into a stem and branches, for which it refuses ViTs."""
+    return "check_cut(" in inspect.getsource(kind)
+
+
 def some_by_default(kinds: list[type[StudentModule]], *default: str) -> list[ParameterSet]:
     """All methods as parameters of a test: the named ones are examples in the default run, the others are in `e2e`."""
     marks = dict.fromkeys(default, pytest.mark.example)

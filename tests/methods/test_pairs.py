@@ -9,11 +9,12 @@ import pytest
 import timm
 import torch
 from helpers import shared_parser
-from helpers.factories import METHODS, VIEWS, with_weights
+from helpers.factories import METHODS, VIEWS, cuts_the_student, with_weights
 from safetensors.torch import load_file
 
 from kd_lightning.cli import main
 from kd_lightning.distillation import Distiller, StudentModule
+from kd_lightning.models import checkpoints
 
 VIT = {"img_size": 8, "patch_size": 4, "depth": 4, "num_heads": 2, "embed_dim": 16}
 CNN = {"channels": [4, 4, 8, 16]}
@@ -49,11 +50,15 @@ def arguments(kind: type[StudentModule], pair: str, tmp_path: Path) -> list[str]
     return args
 
 
-def check_student(run: Path, pair: str) -> None:
-    """timm alone builds the student that a run keeps."""
+def check_student(run: Path, pair: str, deployed: str) -> None:
+    """timm alone builds the network that a run keeps: the student, or the composite that the method deploys."""
     student, student_kwargs = NETWORKS[pair.partition("-")[2]]
-    taken = timm.create_model(student, num_classes=10, **student_kwargs)
-    taken.load_state_dict(load_file(run / "student.safetensors"))
+    file = run / "student.safetensors"
+    facts = checkpoints.read(file)[1]
+    assert facts["name"] == deployed
+    assert deployed != student or facts["model_kwargs"] == student_kwargs
+    taken = timm.create_model(deployed, num_classes=10, **facts["model_kwargs"])
+    taken.load_state_dict(load_file(file))
     assert all(torch.isfinite(value).all() for value in taken.state_dict().values())
 
 
@@ -80,14 +85,21 @@ def test_fit_and_go_on_by_the_runs_own_config(kind: type[StudentModule], tmp_pat
     assert resumed.trainer.global_step == 4
     assert all(torch.isfinite(value) for value in resumed.trainer.callback_metrics.values())
     assert any(name.startswith("test/") for name in resumed.trainer.callback_metrics)
-    check_student(second, PAIRS[0])
+    check_student(second, PAIRS[0], resumed.model.deployed.name)
 
 
 @pytest.mark.parametrize(("kind", "pair"), CASES)
-def test_fit_go_on_test_and_take_the_student_away(kind: type[StudentModule], pair: str, tmp_path: Path) -> None:
+def test_fit_go_on_test_and_take_the_student_away(
+    kind: type[StudentModule], pair: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     if pair.startswith("vit") and not issubclass(kind, Distiller):
         pytest.skip("it has no teacher")
     args = arguments(kind, pair, tmp_path)
+    if pair.endswith("vit") and cuts_the_student(kind):
+        with pytest.raises(SystemExit, match="2"):
+            main(["fit", *args, *BRIEF])
+        assert "student.name: vit_tiny_patch16_224 cannot be cut" in capsys.readouterr().err
+        return
     args += [*BRIEF, "--trainer.callbacks=[{class_path: KNN, init_args: {k: 3}}]"]
     run = tmp_path / "runs/kd_lightning/first/1"
     named = [f"--run.output_dir={tmp_path / 'runs'}", "--run.id=1"]
@@ -96,4 +108,4 @@ def test_fit_go_on_test_and_take_the_student_away(kind: type[StudentModule], pai
     assert main(["fit", *args, *named, *more]).trainer.global_step == 4
     tested = main(["test", f"--config={run / 'config.yaml'}", f"--ckpt_path={run / 'last.ckpt'}"]).trainer
     assert 0 <= tested.callback_metrics["test/knn"] <= 1
-    check_student(run, pair)
+    check_student(run, pair, tested.lightning_module.deployed.name)

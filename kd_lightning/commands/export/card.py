@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import timm
+
 from kd_lightning.io.markup import markdown
 from kd_lightning.words import counted
 
@@ -87,7 +89,7 @@ def _results(facts: dict[str, Any]) -> list[str]:
 
 
 def _usage(facts: dict[str, Any], side: int) -> list[str]:
-    is_own_network = facts["architecture"].startswith("cifar_")
+    is_own_network = timm.model_entrypoint(facts["architecture"]).__module__.startswith("kd_lightning.")
     first = ["import kd_lightning.models  # it registers this network's name with timm"] if is_own_network else []
     output = "logits, N x classes" if "logits" in facts["outputs"] else "embeddings, N x width"
     return [

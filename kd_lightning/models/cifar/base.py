@@ -37,6 +37,8 @@ class CifarModel(nn.Module):
     classifier_name = "fc"
     linear_std: float | None = None
     """Standard deviation of the classifier's initial weights, with a bias of 0; None: torch's default for both."""
+    skipped = 0
+    """Number of first steps that are left out, because the input is the map of the last of them (a branch)."""
 
     def __init__(
         self, *, num_classes: int = 10, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "avg"
@@ -158,7 +160,7 @@ class CifarModel(nn.Module):
         return (None if intermediates_only else self.widen(x)), maps, before
 
     def forward_features(self, x: Tensor) -> Tensor:
-        for step in self.steps():
+        for step in self.steps()[self.skipped :]:
             x = step(x)
         return self.widen(x)
 

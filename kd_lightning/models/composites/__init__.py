@@ -1,0 +1,10 @@
+"""Models that consist of several networks: what some methods deploy, registered with timm so that a name builds them.
+
+The children of a composite have the names that they have in the method, so that checkpoints of a run fit it.
+"""
+
+from kd_lightning.models.composites.base import Composite, assembled
+from kd_lightning.models.composites.branch_ensemble import BranchEnsemble, Fusion
+from kd_lightning.models.composites.residual_sum import ResidualSum
+
+__all__ = ["BranchEnsemble", "Composite", "Fusion", "ResidualSum", "assembled"]
