@@ -147,7 +147,7 @@ def clean(state: State, model: nn.Module, field: str = "checkpoint") -> State:
         )
     prefix = best[0][0] if best else ""
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if any(name.startswith(STUDENT) for name in names):
+    if any(name.startswith(STUDENT_PREFIX) for name in names):
         children = {name.partition(".")[0] for name in model.state_dict()}
         state = {key: value for key, value in state.items() if key.partition(".")[0] in children}
     if len(heads) == 1 and f"{heads[0]}.weight" not in state:
