@@ -5,18 +5,20 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from helpers.factories import trainer
+from helpers.factories import digits, method, trainer
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler
+from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, ModelCheckpoint
 from lightning.pytorch.cli import ReduceLROnPlateau
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.optim import lr_scheduler as lr
 
 from kd_lightning.batch import Batch
+from kd_lightning.callbacks import Protocol
 from kd_lightning.data import Digits
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import Supervised
@@ -278,3 +280,23 @@ def test_reduce_on_plateau_reads_its_metric(tmp_path: Path) -> None:
     seen = run(tmp_path, schedule, epochs=3)
     assert seen[0] == 2.0
     assert seen[-1] < 2.0
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_plateau_is_the_same_from_each_validation(step: int, tmp_path: Path) -> None:
+    """Also from a checkpoint that was saved after the last validation of an epoch, but before the epoch's end."""
+
+    def fit(resume: Path | None = None) -> tuple[dict[str, Any], list[Tensor]]:
+        torch.manual_seed(0)
+        built = method(Supervised, lr_scheduler=lambda o: ReduceLROnPlateau(o, "val/ce", patience=0, threshold=0.9))
+        kept = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, save_on_train_epoch_end=False)
+        protocol = Protocol()
+        protocol.checkpoints(tmp_path, validated=False)
+        short = trainer(tmp_path, protocol, kept, max_epochs=3, val_check_interval=0.5, enable_checkpointing=True)
+        short.fit(built, digits(max_train_samples=100, batch_size=25, val_split=20), ckpt_path=resume)
+        return short.lr_scheduler_configs[0].scheduler.state_dict(), [*built.parameters()]
+
+    (whole, weights), (again, resumed) = fit(), fit(tmp_path / f"step={step}.ckpt")
+    assert whole == again
+    assert whole["last_epoch"] == 3
+    assert all(torch.equal(*pair) for pair in zip(weights, resumed, strict=True))

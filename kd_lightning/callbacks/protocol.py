@@ -87,6 +87,10 @@ class Protocol(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begun = time.monotonic()
+        for schedule in trainer.lr_scheduler_configs:  # best.ckpt may lie between a validation and the end of its epoch
+            if schedule.monitor in self._last:
+                value = torch.tensor(self._last[schedule.monitor], dtype=torch.float64)
+                trainer.callback_metrics.setdefault(schedule.monitor, value)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seconds += time.monotonic() - self._begun

@@ -80,9 +80,17 @@ def base_of(given: object) -> str:
 
 def classes_of(field: str) -> set[str]:
     """Return the names of the classes that a field accepts."""
-    bases = bases_of(field)
-    kinds = {kind for base in bases for kind in subclasses(base) if not inspect.isabstract(kind)}
-    return {kind.__name__ for kind in kinds if not kind.__name__.startswith("_")}
+    return {kind.__name__ for kind in _kinds(field) if not kind.__name__.startswith("_")}
+
+
+def paths_of(field: str, name: str) -> list[str]:
+    """Return the import paths of the classes with a name that a field accepts."""
+    return sorted(f"{kind.__module__}.{name}" for kind in _kinds(field) if kind.__name__ == name)
+
+
+def _kinds(field: str) -> set[type]:
+    found = {kind for base in bases_of(field) for kind in subclasses(base)}
+    return {kind for kind in found if not inspect.isabstract(kind)}
 
 
 def subclasses(base: type) -> Iterator[type]:

@@ -2,7 +2,7 @@
 
 import re
 
-from kd_lightning.config.classes import classes_of
+from kd_lightning.config.classes import classes_of, paths_of
 from kd_lightning.config.lightning_classes import needs_package, refusal
 from kd_lightning.config.own_classes import own_class_error
 from kd_lightning.config.sub_configs import sub_config_error
@@ -19,6 +19,11 @@ _UNKNOWN_CLASS = (
     r"but (?P<name>\w+) is abstract",
     r"Problem with given class_path '(?P<name>[^']+)'[\s\S]*No module named",
 )
+_PLATEAU = "ReduceLROnPlateau"
+_USELESS = f"torch.optim.lr_scheduler.{_PLATEAU}"
+"""The class of torch with the name of a class of Lightning; it cannot read a logged value."""
+_MOST = 80
+"""Largest number of characters of a given config in a message."""
 _BUILT_LATER = r"expects a function or a callable class: [\s\S]*?Got value: Namespace\(class_path='([\w.]+)'"
 """Pattern of messages about an optimizer or a part of `Combined`, which are built after all other objects."""
 
@@ -50,6 +55,7 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
         field = re.sub(r"\bparts\b", f"parts: {part}", field, count=1)
     for rewrite in (
         _no_command,
+        _no_config,
         sub_config_error,
         own_class_error,
         _refused_class,
@@ -70,6 +76,18 @@ def _no_command(message: str, field: str, options: set[str]) -> str:
     found = re.search(r'expected "subcommand" to be one of \{([\w,-]+)\}, but it was not provided', message)
     names = found[1].replace(",", ", ") if found else ""
     return f"no command is given; begin with one of {names}, for example: fit --config FILE" if names else ""
+
+
+def _no_config(message: str, field: str, options: set[str]) -> str:
+    """Return the message about a config, given as a file or as a value, that is empty, a number, a text or a list."""
+    found = re.search(r"Unexpected config: ([\s\S]*)", message)
+    if not found:
+        return ""
+    given = " ".join(found[1].split())[:_MOST] or "''"
+    return (
+        f"config: {given} is not a mapping of fields; give the path of a config, for example --config "
+        "configs/quickstart.yaml, or omit --config"
+    )
 
 
 def _refused_class(message: str, field: str, options: set[str]) -> str:
@@ -120,10 +138,17 @@ def _unknown_class(message: str, field: str, options: set[str]) -> str:
     base = match.groupdict().get("base")
     if not base and field.endswith("parts") and name in classes_of("model"):
         base = "Distiller"
-    if base == "ReduceLROnPlateau":  # the last of the types that a schedule may have
+    if base == _PLATEAU:  # the last of the types that a schedule may have
         base = "LRScheduler"
     problem = f"{name} is not a subclass of {base}" if base else f"there is no class {name!r}"
-    return f"{field}: {problem}{nearest(name.split('.')[-1], choices)}"
+    short = name.split(".")[-1]
+    paths = [path for path in paths_of(field, short) if path != _USELESS]
+    if paths and not base:  # the class is in another module than the one that was given
+        return f"{field}: {problem} in this module; give the complete name {' or '.join(paths)}"
+    hint = re.sub(rf"\b{_PLATEAU}\b", f"lightning.pytorch.cli.{_PLATEAU}", nearest(short, choices))
+    if field == "model" and not hint:
+        hint = "; choose from the names that `python -m kd_lightning list` prints"
+    return f"{field}: {problem}{hint}"
 
 
 def _no_class(message: str, field: str, choices: set[str]) -> str:

@@ -38,10 +38,11 @@ class Combined(Distiller):
             lr_batch_size, lr_scaling, freeze, probe_epochs and head_lr_scale.
 
     Raises:
-        ConfigError: if the list of parts is empty, if two parts have the same class, if a part sets an argument of the
-            combination, or if a method cannot be a part. Supervised and CORSD (no teacher), KD (no terms of its own)
-            and STKD (it overrides `inputs`) cannot be parts. A class cannot be a part either if it overrides a function
-            of `Distiller` that `Combined` does not call on its parts.
+        ConfigError: if the list of parts is empty, if all their weights are 0, if two parts have the same class, if a
+            part sets an argument of the combination, or if a method cannot be a part. Methods without a teacher
+            (Supervised, CORSD, OKDMDE), KD (no terms of its own), ResidualKD (it deploys more than the student) and
+            methods that override `inputs` (STKD, PCKD, CPCL) cannot be parts. A class cannot be a part either if it
+            overrides a function of `Distiller` that `Combined` does not call on its parts.
     """
 
     def __init__(
@@ -77,6 +78,10 @@ class Combined(Distiller):
         self.factors = dict(zip(self.parts, factors, strict=True))
         for name, factor in self.factors.items():
             checks.check_weight(f"model.part_weights, {name}", factor)
+        if not any(factors):
+            raise ConfigError(
+                "model.part_weights: all weights are 0, so nothing is trained by the parts; set one above 0"
+            )
         self.weights |= {f"weight of {name}": factor for name, factor in self.factors.items()}
         for name, part in self.parts.items():
             ignored = part._ddp_params_and_buffers_to_ignore

@@ -50,8 +50,8 @@ def yamls(text: str) -> str:
 
 
 WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
-    ("an empty file", "", "config:"),
-    ("null alone", "null", "config: null"),
+    ("an empty file", "", "config: '' is not a mapping of fields; give the path of a config"),
+    ("null alone", "null", "config: null is not a mapping of fields"),
     ("a list at the top", "- a\n- b\n", "config: - a"),
     ("a text alone", "just text", "config: just text"),
     ("a tab", "model: KD\n\tdata: Digits\n", yamls),

@@ -99,6 +99,7 @@ class Doubled(SP):
         ),
         ([SP, AT], {"part_weights": [1.0]}, r"model.part_weights: 1 weights are given for 2 parts; give one per part"),
         ([SP, AT], {"part_weights": [1.0, -1.0]}, r"model.part_weights, at: -1.0 is not a valid weight; .*"),
+        ([SP, AT], {"part_weights": [0.0, 0.0]}, r"model.part_weights: all weights are 0, so nothing is trained by .*"),
         ([partial(AT, layers=9)], {}, r"model.parts, number 1: layers: 9 is given, but cifar_resnet8 has 4 stages; .*"),
     ],
 )

@@ -139,6 +139,22 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
         "--trainer.callbacks=LearningRateFinder --trainer.callbacks.num_training_steps=0",
         "trainer.callbacks: LearningRateFinder.num_training_steps: 0 is less than 14",
     ),
+    (
+        "--model.optimizer=timm.optim.Kron",
+        "model.optimizer: there is no class 'Kron' in this module; give the complete name timm.optim.kron.Kron",
+    ),
+    (
+        "--model.lr_scheduler=ReduceLROnPlatea",
+        "model.lr_scheduler: there is no class 'ReduceLROnPlatea'; nearest: lightning.pytorch.cli.ReduceLROnPlateau",
+    ),
+    (
+        "--model.lr_scheduler=torch.optim.ReduceLROnPlateau",
+        "model.lr_scheduler: there is no class 'ReduceLROnPlateau' in this module; give the complete name lightning.",
+    ),
+    ("--model=5", "model: there is no class '5'; choose from the names that `python -m kd_lightning list` prints"),
+    ("--config=null", "config: null is not a mapping of fields; give the path of a config, for example --config"),
+    ("--config=", "config: '' is not a mapping of fields; give the path of a config, for example --config"),
+    ("--config=[1]", "config: [1] is not a mapping of fields; give the path of a config, for example --config"),
     ("--model.optimizer=Adm", "model.optimizer: there is no class 'Adm'; nearest: Adam"),
     ("--model.optimizer=[]", "model.optimizer: "),
     ("--model.lr_batch_size=0", "lr_batch_size: 0 is not above 0"),
