@@ -45,7 +45,7 @@ def call(name: str, student: Tensor, teacher: Tensor) -> Tensor:
     wanted = inspect.signature(LOSSES[name]).parameters
     rows, columns = student.shape
     labels = (teacher.argmax(dim=1) + torch.arange(rows) % 2) % columns  # the teacher is right about half of them
-    given = {"queue": torch.eye(columns, dtype=student.dtype), "labels": labels}
+    given = {**dict.fromkeys(("queue", "gallery"), torch.eye(columns, dtype=student.dtype)), "labels": labels}
     settings = {**SETTINGS, **given, "temperatures": 3.0 + torch.arange(rows) % 2}
     keywords = [parameter for parameter in wanted.values() if parameter.kind is parameter.KEYWORD_ONLY]
     if unknown := [each.name for each in keywords if each.default is each.empty and each.name not in settings]:
@@ -75,7 +75,7 @@ def test_signature_is_student_first_teacher_second_then_keywords(name: str) -> N
     assert more, f"{name} has no second argument; a function with another purpose needs another name than *_loss"
     second, *others = more
     assert any(re.search(one, first.name) and re.search(other, second.name) for one, other in PAIRS), (first, second)
-    assert all(parameter.kind == parameter.KEYWORD_ONLY for parameter in others)
+    assert all(each.kind == each.KEYWORD_ONLY or each.name in ("labels", "gallery") for each in others)
 
 
 @pytest.mark.parametrize("name", LOSSES)
