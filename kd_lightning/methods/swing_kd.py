@@ -61,9 +61,9 @@ class SwingKD(Distiller):
     """Swing distillation (Li et al. 2022, arXiv 2212.08349, "Swing Distillation: A Privacy-Preserving Knowledge
     Distillation Framework"). The paper's body could not be read: all equations are inferred from its abstract.
 
-    The student learns soft targets that reveal less about single training images. Of the paper are two ideas for texts:
-    the temperature of a token is higher if it is more likely to contain private information, and noise is added to the
-    soft targets.
+    The student learns soft targets that are meant to reveal less about single training images. Of the paper are two
+    ideas for texts: the temperature of a token is higher if it is more likely to contain private information, and noise
+    is added to the soft targets.
 
     The form for images is inferred. Image i has the temperature `temperature` x (1 + `k` x risk). Its risk is the
     teacher's largest class probability (at a temperature of 1), because networks tend to be more confident about images

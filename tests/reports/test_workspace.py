@@ -127,7 +127,7 @@ def test_runs_are_grouped_and_lines_are_means_with_deviations_over_epochs() -> N
     for panel in built.sections[0].panels:
         config = panel._to_model().config
         assert (config.x_axis, config.group_agg, config.group_area) == ("epoch", "mean", "stddev")
-    assert [part.is_open for part in built.sections] == [True, True] + [False] * 7
+    assert [part.is_open for part in built.sections] == [True, True] + [False] * 8
 
 
 def test_runs_without_labels_are_evaluated_by_their_neighbours() -> None:
