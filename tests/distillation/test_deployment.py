@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kd_lightning import load_run
-from kd_lightning.callbacks import EMA
+from kd_lightning.callbacks import EMA, Speed
 from kd_lightning.cli import main
 from kd_lightning.distillation import Combined, StudentModule
 from kd_lightning.distillation.unchanged import unchanged
@@ -143,6 +143,13 @@ def test_a_part_of_a_combination_deploys_only_the_student() -> None:
     with pytest.raises(ConfigError, match="ResidualKD cannot be a part, because it deploys more than the student"):
         method(Combined, parts=[ResidualKD])
     assert method(KD).deployed.name == "cifar_resnet8"
+
+
+def test_channels_last_is_the_format_of_all_networks(tmp_path: Path) -> None:
+    built, run = build("residual_sum"), trainer(tmp_path)
+    Speed(channels_last=True).setup(run, built, "fit")
+    for network in (built.student, built.assistant, built.teacher):
+        assert network.model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_cost_is_that_of_the_sum(tmp_path: Path) -> None:
