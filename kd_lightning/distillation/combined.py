@@ -101,6 +101,11 @@ class Combined(Distiller):
         return next((part.exits for part in self.parts.values() if part.exits), {})
 
     @property
+    def to_teacher(self) -> nn.Module | None:
+        """The layers of the first part that maps the student's embedding into the teacher's embedding space."""
+        return next((part.to_teacher for part in self.parts.values() if part.to_teacher is not None), None)
+
+    @property
     def needs_labels(self) -> bool:
         return self.ce_weight != 0 or any(part.needs_labels for part in self.parts.values())
 
@@ -113,7 +118,8 @@ class Combined(Distiller):
         for name, part in self.parts.items():
             part.recording, part.recorded = self.recording, {}
             part_further = {key: further[f"{name}_{key}"] for key in part.further}
-            part_features = (passes.only(features, part.reads) for features in (student, teacher))
+            part_features = [passes.only(features, part.reads) for features in (student, teacher)]
+            checks.check_positions(part, *part_features)
             part_terms = checks.check_returned(part, part.losses(*part_features, batch, **part_further))
             for term, loss in part_terms.items():
                 terms[_joined(name, term)] = self.factors[name] * loss
