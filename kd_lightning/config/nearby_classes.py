@@ -4,6 +4,8 @@ import re
 from itertools import islice
 from pathlib import Path
 
+from kd_lightning.io.paths import read_text
+
 _MOST_FILES = 500
 _MOST_BYTES = 200_000
 
@@ -37,6 +39,6 @@ def _classes() -> list[tuple[str, Path]]:
 def _text(file: Path) -> str:
     try:
         small = file.is_file() and file.stat().st_size <= _MOST_BYTES
-        return file.read_text(encoding="utf-8", errors="replace") if small else ""
-    except OSError:
+        return read_text(file) if small else ""
+    except (OSError, UnicodeDecodeError):
         return ""

@@ -19,6 +19,7 @@ from kd_lightning import methods
 from kd_lightning.batch import Batch
 from kd_lightning.callbacks import NonFiniteGuard
 from kd_lightning.cli import main
+from kd_lightning.distillation.run_hooks import RunHooks
 from kd_lightning.errors import RunError
 
 BASELINE = f"--config={Path(__file__).parents[2] / 'configs/digits/baseline.yaml'}"
@@ -197,14 +198,14 @@ def test_skipping_all_of_an_epoch_stops(fit) -> None:
 
 def test_weights_that_are_not_finite_are_never_saved(fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a gradient that is not: in the last step of an epoch no loss tells."""
-    after = methods.Supervised.on_after_backward
+    after = RunHooks.on_after_backward
 
-    def overflow(self: methods.Supervised) -> None:
+    def overflow(self: RunHooks) -> None:
         after(self)
         if self.trainer.fit_loop.epoch_loop.total_batch_idx in self.at:
             next(self.student.parameters()).grad.fill_(math.inf)
 
-    monkeypatch.setattr(methods.Supervised, "on_after_backward", overflow)
+    monkeypatch.setattr(RunHooks, "on_after_backward", overflow)
     for at, words in (
         (9, "weights are not finite in epoch 2, after step 10 and are not saved"),
         (7, "train/ce is nan"),

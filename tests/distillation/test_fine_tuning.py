@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, StepLR
 
 from kd_lightning import optim
 from kd_lightning.cli import main
+from kd_lightning.distillation.run_hooks import RunHooks
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import KD, SP, CoSS, Supervised
 from kd_lightning.models import Network, checkpoints, classifier
@@ -217,12 +218,15 @@ def test_a_run_that_ends_and_is_resumed_is_bit_equal(
     each_step = "--protocol.every_n_steps=1"
     main(command(tmp_path, "whole", each_step))
 
-    def end(self: Supervised, *_: object) -> None:
+    start = RunHooks.on_train_batch_start
+
+    def end(self: RunHooks, *args: object) -> None:
+        start(self, *args)
         if self.trainer.global_step == steps:
             raise RuntimeError("the run ends here")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Supervised, "on_train_batch_start", end, raising=False)
+        patch.setattr(RunHooks, "on_train_batch_start", end)
         with pytest.raises((SystemExit, RuntimeError)):
             main(command(tmp_path, "parts", each_step))
     assert last(tmp_path, "parts")["global_step"] == steps
