@@ -23,6 +23,7 @@ class _TrainedStudent(Supervised):
         Raises:
             ConfigError: if the numbers of classes differ.
         """
+        super().setup(stage)
         given, known = self.trainer.datamodule.num_classes, self.student.num_classes
         if self.classifier_trained and given not in (0, known):
             raise ConfigError(
