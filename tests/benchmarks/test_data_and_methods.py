@@ -42,7 +42,7 @@ def test_data_measures_all_three(tmp_path: Path, capfd: pytest.CaptureFixture, m
 
 
 def test_the_methods_benchmark_measures_each_beside_kd(capfd: pytest.CaptureFixture) -> None:
-    small = ["--teacher=cifar_resnet8", "--student=cifar_resnet8", "--size=8", "--batch_size=8", "--classes=5"]
+    small = ["--teacher=cifar_resnet8", "--student=cifar_resnet8", "--size=16", "--batch_size=8", "--classes=5"]
     result = run_class(MethodsBenchmark, [*small, "--rounds=1", "--steps=1"], prog="methods")
     assert {*result} == {kind.__name__ for kind in METHODS}
     assert all(seconds > 0 for seconds in result.values())

@@ -93,6 +93,7 @@ def test_the_share_of_the_epochs_is_that_of_the_run(tmp_path: Path) -> None:
 
     class Watched(AICSD):
         def on_train_epoch_start(self) -> None:
+            super().on_train_epoch_start()
             shares.append(self.epoch_share)
 
     built = method(Watched, adaptive=True)
