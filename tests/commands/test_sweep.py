@@ -180,7 +180,7 @@ def test_a_finished_run_is_not_checked_again(tmp_path: Path) -> None:
         (["--model.student.checkpoint=/none.pt"], "cifar_resnet8: checkpoint: /none.pt does not exist"),
         (["--trainer.callbacks+=KNN", "--trainer.callbacks.k=-1"], "KNN.k: -1 is not above 0"),
         (["--data.batch_size=-1"], "data.batch_size: -1 is not positive"),
-        (["--trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val: -1.0 is less than 0"),
+        (["--trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val: -1 is less than 0"),
         (["--model=RKD"], ""),
         (["--model.freeze=backbone"], "model.freeze: the backbone of cifar_resnet8 has random weights"),
     ],
