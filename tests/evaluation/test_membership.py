@@ -18,7 +18,7 @@ from kd_lightning.evaluation.membership import drawn
 from kd_lightning.evaluation.network_view import Predictions
 from kd_lightning.methods import KD, CoSS
 
-FEW = {"max_train_samples": 100, "batch_size": 20, "augmentations": "none"}
+FEW = {"max_train_samples": 100, "batch_size": 20, "augmentations": []}
 NAMES = [f"{attack}_{metric}" for attack in ("loss", "confidence") for metric in ("auroc", "tpr_at_1_fpr")]
 
 
