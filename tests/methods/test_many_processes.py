@@ -69,6 +69,8 @@ class Step(nn.Module):
 
 def build(kind: type[StudentModule], pair: str, folder: Path, arguments: dict[str, Any]) -> StudentModule:
     (teacher, theirs), (student, ours) = PAIRS[pair]
+    if pair == "vit" and kind.min_positions > 4:
+        theirs = ours = {"img_size": 2 * SIDE}
     torch.manual_seed(1)
     network = Network(teacher, checkpoint=str(folder / f"{pair}.safetensors"), model_kwargs=theirs)
     small = {"queue_size": 40} if "queue_size" in inspect.signature(kind).parameters else {}
