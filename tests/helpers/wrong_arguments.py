@@ -36,7 +36,6 @@ def argparses(name: str) -> str:
 
 
 GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
-    ("--config=", "config:"),
     ("--config=HERE", ("config: ", "HERE")),
     ("--config=HERE/binary.yaml", "config: the file is not text in UTF-8"),
     ("--config=a\0b", "config: '--config=a\\x00b' contains a NUL character"),
