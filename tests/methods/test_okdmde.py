@@ -109,8 +109,9 @@ def test_a_wrong_cut_is_seen_and_the_other_places_are_named(monkeypatch: pytest.
         return cut(model, max(layer, 2) - 1)
 
     monkeypatch.setattr(branches, "cut", too_late)
-    with pytest.raises(ConfigError, match="layer: cifar_resnet8 cannot be cut after stage 2; choose one of 1"):
-        method(OKDMDE)
+    same_shape = Network("cifar_resnet8", num_classes=10, model_kwargs={"channels": [4, 8, 8, 8]})
+    with pytest.raises(ConfigError, match="layer: cifar_resnet8 cannot be cut after stage 2; choose one of 1$"):
+        method(OKDMDE, student=same_shape)
 
 
 def test_refusals() -> None:
