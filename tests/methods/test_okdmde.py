@@ -110,7 +110,7 @@ def test_a_wrong_cut_is_seen_and_the_other_places_are_named(monkeypatch: pytest.
 
     monkeypatch.setattr(branches, "cut", too_late)
     same_shape = Network("cifar_resnet8", num_classes=10, model_kwargs={"channels": [4, 8, 8, 8]})
-    with pytest.raises(ConfigError, match="layer: cifar_resnet8 cannot be cut after stage 2; choose one of 1$"):
+    with pytest.raises(ConfigError, match=r"layer: cifar_resnet8 cannot be cut after stage 2; choose one of 1$"):
         method(OKDMDE, student=same_shape)
 
 
