@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kd_lightning import distributed, optim
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
+from kd_lightning.distillation.durations import Durations
 from kd_lightning.distillation.evaluation_steps import EvaluationSteps, evaluation_metrics
 from kd_lightning.distillation.passes import FurtherNetwork, Images, Inputs, Seen
 from kd_lightning.distillation.readers import is_read
@@ -20,7 +21,7 @@ from kd_lightning.functional import mixed_cross_entropy
 from kd_lightning.models import Network, Reads
 
 
-class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhenBuilt):
+class StudentModule(EvaluationSteps, RunHooks, Durations, ABC, metaclass=checks.CheckedWhenBuilt):
     """Method that trains a student, by distillation, or without a teacher (`Supervised`, self-distillation).
 
     The base class runs the networks, adds the cross-entropy with the labels, and trains and evaluates the student.
@@ -199,6 +200,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         checks.check_labels(self, data)
         checks.check_views(self, data)
         self.check_epochs(data.trainer)
+        self.check_durations(data.trainer)
 
     def training_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Run the networks on their input images and return all weighted terms by name."""

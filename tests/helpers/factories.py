@@ -90,8 +90,8 @@ def method(kind: type[StudentModule], teacher: Network | None = None, **kwargs: 
 
 
 def enlarging(kind: type[StudentModule], network: Network) -> Network:
-    """Return a network that enlarges the digits if its maps would be too small for the method; a given size stays."""
-    if kind.min_positions == 1 or network.size is not None or hasattr(network.model, "patch_embed"):
+    """Return a network that enlarges the digits if its maps would have fewer positions than the method needs."""
+    if kind.min_positions == 1 or hasattr(network.model, "patch_embed"):
         return network
     network = copy.copy(network)
     network.size = math.ceil(kind.min_positions**0.5) * network.model.feature_info[-1]["reduction"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import golden
-from helpers.factories import digits, method, student, trainer
+from helpers.factories import digits, method, shared_teacher, student, trainer
 from torch import Tensor
 
 from kd_lightning.batch import Batch
@@ -50,6 +50,6 @@ def test_the_loss_is_of_the_maps_of_one_size() -> None:
 
 
 def test_one_position_is_refused_before_the_first_step(tmp_path: Path) -> None:
-    built = method(IUSPKD, student=student(size=4))
+    built = IUSPKD(teacher=shared_teacher(), student=student(size=4))
     with pytest.raises(ConfigError, match=r"model.student: IUSPKD needs .* at least 2 positions, .* has 1 x 1"):
         trainer(tmp_path).fit(built, digits())

@@ -1,0 +1,57 @@
+"""Durations of a part of a run: a number of epochs, or a share of all epochs."""
+
+import math
+from typing import Any
+
+from lightning.pytorch import LightningModule
+
+from kd_lightning.errors import ConfigError
+
+Duration = int | float
+"""A number of epochs (0, 1, 2, ...), or a share of the run's epochs (between 0 and 1)."""
+
+
+class Durations(LightningModule):
+    """Base class of methods with warm-ups or stages of training, whose lengths are arguments."""
+
+    durations: dict[str, Duration]
+
+    def set_durations(self, **durations: Duration) -> None:
+        """Set durations as attributes that have the names of the arguments.
+
+        Raises:
+            ConfigError: if a value is neither a number of epochs nor a share.
+        """
+        for name, value in durations.items():
+            if not math.isfinite(value) or value < 0 or (value > 1 and value != int(value)):
+                raise ConfigError(
+                    f"model.{name}: {value:g} is neither a number of epochs (0, 1, 2, ...) nor a share of the run's "
+                    "epochs (between 0 and 1)"
+                )
+            setattr(self, name, value)
+        self.durations = {**getattr(self, "durations", {}), **durations}
+
+    def check_durations(self, trainer: Any) -> None:
+        """Raise an error if a share is given, and the run has no number of epochs.
+
+        Raises:
+            ConfigError: in this case. The message names the field.
+        """
+        for name, value in getattr(self, "durations", {}).items():
+            if 0 < value < 1 and trainer is not None and trainer.max_epochs in (None, -1):
+                raise ConfigError(
+                    f"model.{name}: {value:g} is a share of the run's epochs, and the run has no number of epochs; "
+                    "give a whole number, or trainer.max_epochs"
+                )
+
+    def in_epochs(self, name: str) -> float:
+        """Return the duration with this name in epochs. A share need not give a whole number."""
+        value = getattr(self, name)
+        if value == 0 or value >= 1:
+            return float(value)
+        return value * (self.trainer.max_epochs if self._trainer is not None else 1)
+
+    def ramp(self, name: str) -> float:
+        """Return the factor of a term in a linear warm-up: (complete epochs + 1) / duration, and 1 afterwards."""
+        length = self.in_epochs(name)
+        return min((self.current_epoch + 1) / length, 1.0) if length else 1.0
