@@ -62,6 +62,7 @@ _CALLED = {
         "check_batch_size",
         "min_batch_size",
         "min_views",
+        "one_label",
         "min_positions",
         "effective_batch_size",
     ),
