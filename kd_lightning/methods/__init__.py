@@ -2,6 +2,7 @@
 
 from kd_lightning.methods.aicsd import AICSD
 from kd_lightning.methods.at import AT
+from kd_lightning.methods.cc import CC
 from kd_lightning.methods.ckd import CKD
 from kd_lightning.methods.corsd import CORSD
 from kd_lightning.methods.cosine_similarity_kd import CosineSimilarityKD
@@ -12,30 +13,39 @@ from kd_lightning.methods.embed_distill import EmbedDistill
 from kd_lightning.methods.fitnet import FitNet
 from kd_lightning.methods.iu_spkd import IUSPKD
 from kd_lightning.methods.kd import KD
+from kd_lightning.methods.kdsvd import KDSVD
 from kd_lightning.methods.mhkd import MHKD
+from kd_lightning.methods.nst import NST
 from kd_lightning.methods.okdmde import OKDMDE
 from kd_lightning.methods.pckd import PCKD
 from kd_lightning.methods.pkt import PKT
 from kd_lightning.methods.residual_kd import ResidualKD
+from kd_lightning.methods.reviewkd import ReviewKD
 from kd_lightning.methods.rkd import RKD
 from kd_lightning.methods.seed import SEED
+from kd_lightning.methods.simkd import SimKD
 from kd_lightning.methods.simreg import SimReg
 from kd_lightning.methods.sp import SP
 from kd_lightning.methods.stkd import STKD
 from kd_lightning.methods.supervised import Supervised
 from kd_lightning.methods.swing_kd import SwingKD
 from kd_lightning.methods.tintem import TinTeM
+from kd_lightning.methods.vid import VID
+from kd_lightning.methods.wkd import WKD
 
 __all__ = [
     "AICSD",
     "AT",
+    "CC",
     "CKD",
     "CORSD",
     "CPCL",
     "DIST",
     "IUSPKD",
     "KD",
+    "KDSVD",
     "MHKD",
+    "NST",
     "OKDMDE",
     "PCKD",
     "PKT",
@@ -43,11 +53,15 @@ __all__ = [
     "SEED",
     "SP",
     "STKD",
+    "VID",
+    "WKD",
     "CoSS",
     "CosineSimilarityKD",
     "EmbedDistill",
     "FitNet",
     "ResidualKD",
+    "ReviewKD",
+    "SimKD",
     "SimReg",
     "Supervised",
     "SwingKD",
