@@ -97,9 +97,9 @@ class ReviewKD(Distiller):
             teacher has such maps.
         student_preactivations: Whether the student's maps are read before their last activation. In the released code,
             they are for ImageNet, and not for CIFAR.
-        warmup: Epochs, or share of the run, in which the weight rises to `review_weight`. In the released code: 20 of
+        warmup: Epochs, or share of the run, in which the weight rises to `reviewkd_weight`. In the released code: 20 of
             240 epochs for CIFAR, 1 epoch for ImageNet.
-        review_weight: Weight of the loss. The authors' code has 0.6 for ResNet-56 to ResNet-20, 1 for ResNet-110 to
+        reviewkd_weight: Weight of the loss. The authors' code has 0.6 for ResNet-56 to ResNet-20, 1 for ResNet-110 to
             ResNet-32 and for ImageNet, 8 for ShuffleNetV2 and for MobileNet on ImageNet, and 5 for the other pairs.
         **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
             lr_scheduler.
@@ -115,14 +115,14 @@ class ReviewKD(Distiller):
         teacher_preactivations: bool | None = None,
         student_preactivations: bool = False,
         warmup: Duration = 20 / 240,
-        review_weight: float = 5.0,
+        reviewkd_weight: float = 5.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         layers = self.stages_after_stem if layers is None else layers
         self.check_layer("layers", layers)
         self.set_durations(warmup=warmup)
-        self.set_weights(review_weight=review_weight)
+        self.set_weights(reviewkd_weight=reviewkd_weight)
         self.layers, self.student_preactivations = layers, student_preactivations
         self.teacher_preactivations = (
             self.teacher.has_preactivations if teacher_preactivations is None else teacher_preactivations
@@ -159,4 +159,4 @@ class ReviewKD(Distiller):
         for fusion, own, target in zip(self.fusions, maps, targets, strict=True):
             output, fused = fusion(own, fused, target.shape[-2:])
             outputs.append(output)
-        return {"review": self.review_weight * self.ramp("warmup") * hcl_loss(outputs, targets)}
+        return {"reviewkd": self.reviewkd_weight * self.ramp("warmup") * hcl_loss(outputs, targets)}

@@ -72,7 +72,7 @@ def test_the_initial_weights_are_those_of_the_released_code() -> None:
 
 
 def test_the_term_is_the_loss_of_fused_maps_from_the_deepest_to_the_first() -> None:
-    built = method(ReviewKD, review_weight=3.0).eval()
+    built = method(ReviewKD, reviewkd_weight=3.0).eval()
     images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     own = built.student.features(images, **built.reads._asdict())
     taught = built.teacher_features(images, built.teacher_reads)
@@ -85,7 +85,7 @@ def test_the_term_is_the_loss_of_fused_maps_from_the_deepest_to_the_first() -> N
         outputs, targets = [*outputs, output], [*targets, target]
     assert fused.shape[-2:] == own.maps[-3].shape[-2:]
     rows = torch.arange(4)
-    term = built.training_terms(Batch(images, rows, rows, rows))["review"]
+    term = built.training_terms(Batch(images, rows, rows, rows))["reviewkd"]
     torch.testing.assert_close(term, 3 * hcl_loss(outputs, targets))
 
 
@@ -106,7 +106,7 @@ def test_networks_of_other_shapes(name: str, tmp_path: Path) -> None:
     built = method(ReviewKD, with_weights(tmp_path, name), student=Network(name, num_classes=10))
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     rows = torch.arange(2)
-    assert torch.isfinite(built.training_terms(Batch(images, rows, rows, rows))["review"])
+    assert torch.isfinite(built.training_terms(Batch(images, rows, rows, rows))["reviewkd"])
 
 
 def test_the_weight_rises_over_the_warm_up(tmp_path: Path) -> None:
@@ -114,8 +114,8 @@ def test_the_weight_rises_over_the_warm_up(tmp_path: Path) -> None:
     built.log_dict = lambda found, **kwargs: factors.append(built.ramp("warmup"))
     trainer(tmp_path, max_epochs=4).fit(built, digits(max_train_samples=50))
     assert factors == [0.5, 1, 1, 1]
-    first = method(ReviewKD, warmup=4, review_weight=2.0)
-    last = method(ReviewKD, first.teacher, student=first.student, warmup=0, review_weight=2.0)
+    first = method(ReviewKD, warmup=4, reviewkd_weight=2.0)
+    last = method(ReviewKD, first.teacher, student=first.student, warmup=0, reviewkd_weight=2.0)
     last.load_state_dict(first.state_dict())
     assert (first.ramp("warmup"), last.ramp("warmup")) == (0.25, 1)
 
