@@ -50,6 +50,9 @@ class Distiller(StudentModule, ABC):
     min_batch_size: int = 1
     """Smallest number of images per batch. With fewer images, a loss cannot be computed or the student cannot learn."""
 
+    normalises_vectors: bool = False
+    """Whether a BatchNorm normalises one vector per image. Each device then needs `min_batch_size` images."""
+
     def __init__(
         self,
         *,
@@ -72,13 +75,18 @@ class Distiller(StudentModule, ABC):
         super().on_built()
         soft_targets = Reads(logits=self.kd_weight != 0)
         self.reads_student |= soft_targets
-        self.reads_teacher = self.reads | soft_targets
+        self.reads_teacher = self.teacher_reads | soft_targets
         """Features of the teacher that a step computes, for `losses` and the soft targets."""
         checks.check_teacher(type(self).__name__, self.student, self.teacher, logits=self.reads_teacher.logits)
         self.check_terms(ce_weight=self.ce_weight, kd_weight=self.kd_weight)
         if not self.trains_classifier:  # DistributedDataParallel would wait for gradients that are never computed
             for head in self.classifier_parameters:
                 head.requires_grad_(False)
+
+    @property
+    def teacher_reads(self) -> Reads:
+        """Features of the teacher that `losses` reads. Default: `reads`, the features of both networks."""
+        return self.reads
 
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
         """Raise an error if no term would train a module with these weights. Subclasses implement the check."""
@@ -128,6 +136,15 @@ class Distiller(StudentModule, ABC):
         """Number of stages of student or teacher, whichever has fewer."""
         return min(len(network.model.feature_info) for network in (self.student, self.teacher))
 
+    @property
+    def stages_after_stem(self) -> int:
+        """Default number of stages of a method on several stages, as in RepDistiller: all except the stem.
+
+        It is 4 if both networks have five stages (VGG, MobileNetV2 and ResNet-50 for 32 pixels, timm's ResNets),
+        otherwise 3.
+        """
+        return 4 if self.shared_stages == 5 else 3
+
     def check_layer(self, field: str, number: int) -> None:
         """Raise an error if student or teacher has no stage with this number. Stage 1 is the last stage."""
         checks.check_layer(field, number, self.student, self.teacher)
@@ -146,7 +163,7 @@ class Distiller(StudentModule, ABC):
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
-        self.check_batch_size(self.effective_batch_size(data))
+        self.check_batch_size(data.batch_size if self.normalises_vectors else self.effective_batch_size(data))
         checks.check_dtype(self.teacher, data)
 
     @property

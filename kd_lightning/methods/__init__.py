@@ -2,6 +2,7 @@
 
 from kd_lightning.methods.aicsd import AICSD
 from kd_lightning.methods.at import AT
+from kd_lightning.methods.cc import CC
 from kd_lightning.methods.ckd import CKD
 from kd_lightning.methods.corsd import CORSD
 from kd_lightning.methods.cosine_similarity_kd import CosineSimilarityKD
@@ -15,16 +16,20 @@ from kd_lightning.methods.fitnet import FitNet
 from kd_lightning.methods.function_matching import FunctionMatching
 from kd_lightning.methods.iu_spkd import IUSPKD
 from kd_lightning.methods.kd import KD
+from kd_lightning.methods.kdsvd import KDSVD
 from kd_lightning.methods.mhkd import MHKD
 from kd_lightning.methods.mlkd import MLKD
 from kd_lightning.methods.nkd import NKD
+from kd_lightning.methods.nst import NST
 from kd_lightning.methods.okdmde import OKDMDE
 from kd_lightning.methods.pckd import PCKD
 from kd_lightning.methods.pkt import PKT
 from kd_lightning.methods.residual_kd import ResidualKD
+from kd_lightning.methods.reviewkd import ReviewKD
 from kd_lightning.methods.rkd import RKD
 from kd_lightning.methods.rld import RLD
 from kd_lightning.methods.seed import SEED
+from kd_lightning.methods.simkd import SimKD
 from kd_lightning.methods.simreg import SimReg
 from kd_lightning.methods.sp import SP
 from kd_lightning.methods.stkd import STKD
@@ -32,11 +37,14 @@ from kd_lightning.methods.supervised import Supervised
 from kd_lightning.methods.swing_kd import SwingKD
 from kd_lightning.methods.teacher_free_kd import TeacherFreeKD
 from kd_lightning.methods.tintem import TinTeM
+from kd_lightning.methods.vid import VID
+from kd_lightning.methods.wkd import WKD
 from kd_lightning.methods.wttm import WTTM
 
 __all__ = [
     "AICSD",
     "AT",
+    "CC",
     "CKD",
     "CORSD",
     "CPCL",
@@ -45,9 +53,11 @@ __all__ = [
     "DKD",
     "IUSPKD",
     "KD",
+    "KDSVD",
     "MHKD",
     "MLKD",
     "NKD",
+    "NST",
     "OKDMDE",
     "PCKD",
     "PKT",
@@ -56,6 +66,8 @@ __all__ = [
     "SEED",
     "SP",
     "STKD",
+    "VID",
+    "WKD",
     "WTTM",
     "CoSS",
     "CosineSimilarityKD",
@@ -63,6 +75,8 @@ __all__ = [
     "FitNet",
     "FunctionMatching",
     "ResidualKD",
+    "ReviewKD",
+    "SimKD",
     "SimReg",
     "Supervised",
     "SwingKD",

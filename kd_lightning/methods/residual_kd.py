@@ -129,5 +129,4 @@ def _final_maps(*seen: Features) -> list[Tensor]:
     finals = [features.final for features in seen]
     if all(final.ndim == 3 and final.shape[1] == finals[0].shape[1] for final in finals):
         return [final.transpose(1, 2)[..., None] for final in finals]
-    are_maps = [x.final.ndim == 4 and x.final.shape[2:] == x.maps[-1].shape[2:] for x in seen]
-    return [x.final if is_map else x.maps[-1] for x, is_map in zip(seen, are_maps, strict=True)]
+    return [features.final_map for features in seen]

@@ -1,6 +1,7 @@
 """Network: a timm model by name, which normalises its own input and returns its features."""
 
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from hashlib import sha256
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from kd_lightning.batch import as_float
 from kd_lightning.errors import ConfigError
 from kd_lightning.models import classifier, counting, creation, file_facts, weights
-from kd_lightning.models.extraction import extract, stage_map
+from kd_lightning.models.extraction import extract, has_preactivations, stage_map
 from kd_lightning.models.features import Features, Reads
 from kd_lightning.models.masking import Masked, mask_token, masked_patches
 
@@ -191,6 +192,11 @@ class Network(nn.Module):
         with self._precision(images):
             return self._in_run_dtype(stage_map(self.name, self.model, self.normalize(images), number))
 
+    @property
+    def has_preactivations(self) -> bool:
+        """Whether `features` can return the pre-activations of all stages."""
+        return has_preactivations(self.name, self.model)
+
     def mask_token(self) -> nn.Parameter:
         """Return a new learnable token for `Masked` images. A method stores the token as its own parameter.
 
@@ -241,10 +247,20 @@ class Network(nn.Module):
 
     @cached_property
     def _classifies_maps(self) -> bool:
+        return self._of_a_ramp(classifier.reads_maps)
+
+    def averaged_map(self) -> Tensor | None:
+        """Return the map 1,C,H,W, for an image of a ramp, whose average over the positions is the embedding.
+
+        Return None if the embedding is not the average of the final map, as in ViTs and in ConvNeXt.
+        """
+        return self._in_run_dtype(self._of_a_ramp(classifier.averaged_map))
+
+    def _of_a_ramp(self, test: Callable[[str, nn.Module, Tensor], Any]) -> Any:
         side = self.size or self.model.pretrained_cfg["input_size"][-1]
         ramp = torch.arange(3 * side * side, device=self.mean.device).remainder(256).to(torch.uint8)
         with self._precision(ramp):
-            return classifier.reads_maps(self.name, self.model, self.normalize(ramp.view(1, 3, side, side)))
+            return test(self.name, self.model, self.normalize(ramp.view(1, 3, side, side)))
 
     def _precision(self, images: Tensor) -> AbstractContextManager:
         return torch.autocast(images.device.type, enabled=False) if self.dtype else nullcontext()

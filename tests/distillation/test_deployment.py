@@ -18,11 +18,15 @@ from kd_lightning.distillation import Combined, StudentModule
 from kd_lightning.distillation.unchanged import unchanged
 from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation import Cost
-from kd_lightning.methods import KD, OKDMDE, ResidualKD
+from kd_lightning.methods import KD, OKDMDE, ResidualKD, SimKD
 from kd_lightning.models import Network, checkpoints
 from kd_lightning.runs import student_alone
 
-KINDS = {"residual_sum": (ResidualKD, {}), "branch_ensemble": (OKDMDE, {"keep": "ensemble"})}
+KINDS = {
+    "residual_sum": (ResidualKD, {}),
+    "branch_ensemble": (OKDMDE, {"keep": "ensemble"}),
+    "reused_classifier": (SimKD, {}),
+}
 each = pytest.mark.parametrize("name", KINDS)
 
 
@@ -77,7 +81,7 @@ def test_the_name_and_the_arguments_build_it_again(name: str, tmp_path: Path) ->
     checkpoints.write(path, built.deployed_state(built.state_dict()), described)
     again = Network(name, checkpoint=str(path), model_kwargs=kwargs).eval()
     assert torch.equal(again(images()), built(images()))
-    assert (again.num_classes, again.embedding_width) == (10, 16)
+    assert (again.num_classes, again.embedding_width) == (10, built.deployed.embedding_width)
     alone = timm.create_model(name, num_classes=10, **kwargs).eval()
     alone.load_state_dict(load_file(path))
     assert torch.equal(alone(again.normalize(images())), built(images()))
@@ -176,7 +180,7 @@ def test_a_run_from_fit_to_export(name: str, tmp_path: Path, monkeypatch: pytest
         "--data.batch_size=50",
     ]
     args += [f"--model.{key}={value}" for key, value in arguments.items()]
-    if kind is ResidualKD:
+    if kind is not OKDMDE:
         args.append("--model.teacher={name: cifar_resnet20.digits, pretrained: true}")
     args += ["--trainer.accelerator=cpu", "--trainer.max_epochs=2", "--trainer.enable_progress_bar=false"]
     run = tmp_path / "runs/kd_lightning/first/1"
