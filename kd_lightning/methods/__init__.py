@@ -2,17 +2,23 @@
 
 from kd_lightning.methods.aicsd import AICSD
 from kd_lightning.methods.at import AT
+from kd_lightning.methods.cat_kd import CATKD
 from kd_lightning.methods.ckd import CKD
 from kd_lightning.methods.corsd import CORSD
 from kd_lightning.methods.cosine_similarity_kd import CosineSimilarityKD
 from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.cpcl import CPCL
+from kd_lightning.methods.deit import DeiT
 from kd_lightning.methods.dist import DIST
 from kd_lightning.methods.embed_distill import EmbedDistill
 from kd_lightning.methods.fitnet import FitNet
+from kd_lightning.methods.ickd import ICKD
 from kd_lightning.methods.iu_spkd import IUSPKD
 from kd_lightning.methods.kd import KD
+from kd_lightning.methods.kd_plus_plus import KDPlusPlus
+from kd_lightning.methods.mgd import MGD
 from kd_lightning.methods.mhkd import MHKD
+from kd_lightning.methods.ofa_kd import OFAKD
 from kd_lightning.methods.okdmde import OKDMDE
 from kd_lightning.methods.pckd import PCKD
 from kd_lightning.methods.pkt import PKT
@@ -21,6 +27,7 @@ from kd_lightning.methods.rkd import RKD
 from kd_lightning.methods.seed import SEED
 from kd_lightning.methods.simreg import SimReg
 from kd_lightning.methods.sp import SP
+from kd_lightning.methods.srrl import SRRL
 from kd_lightning.methods.stkd import STKD
 from kd_lightning.methods.supervised import Supervised
 from kd_lightning.methods.swing_kd import SwingKD
@@ -29,24 +36,31 @@ from kd_lightning.methods.tintem import TinTeM
 __all__ = [
     "AICSD",
     "AT",
+    "CATKD",
     "CKD",
     "CORSD",
     "CPCL",
     "DIST",
+    "ICKD",
     "IUSPKD",
     "KD",
+    "MGD",
     "MHKD",
+    "OFAKD",
     "OKDMDE",
     "PCKD",
     "PKT",
     "RKD",
     "SEED",
     "SP",
+    "SRRL",
     "STKD",
     "CoSS",
     "CosineSimilarityKD",
+    "DeiT",
     "EmbedDistill",
     "FitNet",
+    "KDPlusPlus",
     "ResidualKD",
     "SimReg",
     "Supervised",

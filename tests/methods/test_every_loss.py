@@ -17,7 +17,7 @@ LEAST_ELSEWHERE = "not minimal at {} = {}"
 """Part of the docstring of a loss that is not minimal there, with the names of its first two arguments."""
 COPIES_ARE_NEGATIVES = "copies of a sample are negatives"
 """Part of the docstring of a loss that grows if samples are repeated, because it separates the samples of a batch."""
-PAIRS = [("student|mapped", "teacher"), ("view", "other_view"), ("embedding", "target")]
+PAIRS = [("student|mapped|generated|distillation", "teacher"), ("view", "other_view"), ("embedding", "target")]
 """Names of a loss's first two arguments. TinTeM's head maps the teacher's vectors."""
 LOGARITHMIC = "grows as log N"
 """Part of the docstring of a loss that tells each sample from all N samples."""
@@ -46,7 +46,10 @@ def call(name: str, student: Tensor, teacher: Tensor) -> Tensor:
     columns = student.shape[1]
     parity = teacher.argmin(dim=1) % 2  # of each sample, wherever it is in the batch
     labels = (teacher.argmax(dim=1) + parity) % columns  # the teacher is right about half of them
-    given = {**dict.fromkeys(("queue", "gallery"), torch.eye(columns, dtype=student.dtype)), "labels": labels}
+    given = {
+        **dict.fromkeys(("queue", "gallery", "centers"), torch.eye(columns, dtype=student.dtype)),
+        "labels": labels,
+    }
     settings = {**SETTINGS, **given, "temperatures": 3.0 + parity}
     keywords = [parameter for parameter in wanted.values() if parameter.kind is parameter.KEYWORD_ONLY]
     if unknown := [each.name for each in keywords if each.default is each.empty and each.name not in settings]:
@@ -56,6 +59,8 @@ def call(name: str, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = (tensor[:, None, :, None] for tensor in (student, teacher))
     elif first.endswith("_maps"):  # class maps of three classes
         student, teacher = (torch.stack([x, x.roll(1, 1), x.abs()], dim=1)[..., None] for x in (student, teacher))
+    elif first.endswith("_regions"):  # logits of the image and of two regions
+        student, teacher = (torch.stack([x, x.roll(1, 1), x.abs()], dim=2) for x in (student, teacher))
     elif name.startswith("position_"):
         student, teacher = (tensor[..., None] for tensor in (student, teacher))
     return LOSSES[name](student, teacher, **{key: value for key, value in settings.items() if key in wanted})
@@ -76,7 +81,7 @@ def test_signature_is_student_first_teacher_second_then_keywords(name: str) -> N
     assert more, f"{name} has no second argument; a function with another purpose needs another name than *_loss"
     second, *others = more
     assert any(re.search(one, first.name) and re.search(other, second.name) for one, other in PAIRS), (first, second)
-    assert all(each.kind == each.KEYWORD_ONLY or each.name in ("labels", "gallery") for each in others)
+    assert all(each.kind == each.KEYWORD_ONLY or each.name in ("labels", "gallery", "centers") for each in others)
 
 
 @pytest.mark.parametrize("name", LOSSES)
