@@ -10,6 +10,7 @@ _BASES = {
     "parts": ("kd_lightning.distillation.Distiller",),
     "data": ("kd_lightning.data.ImageData",),
     "augmentations": ("kd_lightning.data.Augmentation",),
+    "view_augmentations": ("kd_lightning.data.Augmentation",),
     "lr_scheduler": ("kd_lightning.optim.RunSchedule", "torch.optim.lr_scheduler.LRScheduler"),
     "optimizer": ("torch.optim.Optimizer",),
     "callbacks": ("lightning.pytorch.callbacks.Callback",),

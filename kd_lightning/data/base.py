@@ -49,6 +49,8 @@ class ImageData(LoaderMixin, ABC):
         augmentations: List of augmentations of the training images, in order, or the name of a published set. []
             disables augmentation. Default: the usual augmentations of the data set.
         views: Number of differently augmented views of each training image per step.
+        view_augmentations: List of further augmentations of all views except the first, after `augmentations`. Default:
+            none, so that all views have the same augmentations.
         repeats: Number of times that an image occurs in an epoch, each time with another augmentation (repeated
             augmentation; DeiT uses 3). The number of steps per epoch does not change. With 3, an epoch therefore
             contains only a third of the images.
@@ -97,6 +99,7 @@ class ImageData(LoaderMixin, ABC):
         max_train_samples: int | None = None,
         augmentations: list[Augmentation] | Preset | None = None,
         views: int = 1,
+        view_augmentations: list[Augmentation] | None = None,
         repeats: int = 1,
         mixing: Mixing | None = None,
         neighbors: Neighbors | None = None,
@@ -138,6 +141,7 @@ class ImageData(LoaderMixin, ABC):
         self.val_split, self.max_train_samples, self.predict_split = val_split, max_train_samples, predict_split
         self.views, self.repeats = views, repeats
         self.augmentations = preset(augmentations) if isinstance(augmentations, str) else augmentations
+        self.view_augmentations = view_augmentations or []
         self.mixing, self.neighbors, self.memory_limit = mixing, neighbors, memory_limit
         self.num_workers, self.skip_unreadable, self.split_seed, self.seed = (
             num_workers,

@@ -184,6 +184,16 @@ def _needs_labels_without_ce(method: LightningModule) -> bool:
         method.ce_weight = weight
 
 
+def check_mixing(method: LightningModule, data: Any) -> None:
+    """Raise an error if the terms of the method need one label per image, but the images are mixed.
+
+    Raises:
+        ConfigError: in this case. The message names the field.
+    """
+    if method.one_label and data.mixing:
+        raise ConfigError(f"data.mixing: {type(method).__name__} needs one label per image; remove data.mixing")
+
+
 def check_views(method: LightningModule, data: Any) -> None:
     """Raise an error if the data provide fewer views of each image than the method needs.
 

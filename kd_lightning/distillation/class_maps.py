@@ -2,10 +2,7 @@
 
 from torch import Tensor
 
-from kd_lightning.models import Features, Network, Reads
-
-READS = Reads(maps=1, final=True)
-"""Features that `pooled_map` reads."""
+from kd_lightning.models import Features, Network
 
 
 def pooled_map(network: Network, features: Features) -> Tensor:
@@ -16,7 +13,7 @@ def pooled_map(network: Network, features: Features) -> Tensor:
 
     Args:
         network: Network with the classifier.
-        features: Features of the network, with those of `READS`.
+        features: Features of the network, with `maps` and `final`.
 
     Raises:
         ConfigError: if the network has no class maps (see `Network.classify`).

@@ -72,13 +72,18 @@ class Distiller(StudentModule, ABC):
         super().on_built()
         soft_targets = Reads(logits=self.kd_weight != 0)
         self.reads_student |= soft_targets
-        self.reads_teacher = self.reads | soft_targets
+        self.reads_teacher = self.teacher_reads | soft_targets
         """Features of the teacher that a step computes, for `losses` and the soft targets."""
         checks.check_teacher(type(self).__name__, self.student, self.teacher, logits=self.reads_teacher.logits)
         self.check_terms(ce_weight=self.ce_weight, kd_weight=self.kd_weight)
         if not self.trains_classifier:  # DistributedDataParallel would wait for gradients that are never computed
             for head in self.classifier_parameters:
                 head.requires_grad_(False)
+
+    @property
+    def teacher_reads(self) -> Reads:
+        """Features of the teacher that `losses` reads, if they are not those of the student (`reads`)."""
+        return self.reads
 
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
         """Raise an error if no term would train a module with these weights. Subclasses implement the check."""

@@ -44,6 +44,7 @@ _SHARED = {*inspect.signature(PartFactory.__call__).parameters} - {"self", "stud
 _CALLED = {
     *(
         "reads",
+        "teacher_reads",
         "further",
         "exits",
         "to_teacher",
@@ -62,6 +63,7 @@ _CALLED = {
         "check_batch_size",
         "min_batch_size",
         "min_views",
+        "one_label",
         "min_positions",
         "effective_batch_size",
     ),

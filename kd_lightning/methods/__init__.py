@@ -8,22 +8,29 @@ from kd_lightning.methods.corsd import CORSD
 from kd_lightning.methods.cosine_similarity_kd import CosineSimilarityKD
 from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.cpcl import CPCL
+from kd_lightning.methods.ctkd import CTKD
 from kd_lightning.methods.deit import DeiT
 from kd_lightning.methods.dist import DIST
+from kd_lightning.methods.dkd import DKD
 from kd_lightning.methods.embed_distill import EmbedDistill
 from kd_lightning.methods.fitnet import FitNet
+from kd_lightning.methods.function_matching import FunctionMatching
 from kd_lightning.methods.ickd import ICKD
 from kd_lightning.methods.iu_spkd import IUSPKD
 from kd_lightning.methods.kd import KD
 from kd_lightning.methods.kd_plus_plus import KDPlusPlus
 from kd_lightning.methods.mgd import MGD
 from kd_lightning.methods.mhkd import MHKD
+from kd_lightning.methods.mlkd import MLKD
+from kd_lightning.methods.nkd import NKD
 from kd_lightning.methods.ofa_kd import OFAKD
 from kd_lightning.methods.okdmde import OKDMDE
 from kd_lightning.methods.pckd import PCKD
 from kd_lightning.methods.pkt import PKT
 from kd_lightning.methods.residual_kd import ResidualKD
 from kd_lightning.methods.rkd import RKD
+from kd_lightning.methods.rld import RLD
+from kd_lightning.methods.sdd import SDD
 from kd_lightning.methods.seed import SEED
 from kd_lightning.methods.simreg import SimReg
 from kd_lightning.methods.sp import SP
@@ -31,7 +38,9 @@ from kd_lightning.methods.srrl import SRRL
 from kd_lightning.methods.stkd import STKD
 from kd_lightning.methods.supervised import Supervised
 from kd_lightning.methods.swing_kd import SwingKD
+from kd_lightning.methods.teacher_free_kd import TeacherFreeKD
 from kd_lightning.methods.tintem import TinTeM
+from kd_lightning.methods.wttm import WTTM
 
 __all__ = [
     "AICSD",
@@ -40,30 +49,39 @@ __all__ = [
     "CKD",
     "CORSD",
     "CPCL",
+    "CTKD",
     "DIST",
+    "DKD",
     "ICKD",
     "IUSPKD",
     "KD",
     "MGD",
     "MHKD",
+    "MLKD",
+    "NKD",
     "OFAKD",
     "OKDMDE",
     "PCKD",
     "PKT",
     "RKD",
+    "RLD",
+    "SDD",
     "SEED",
     "SP",
     "SRRL",
     "STKD",
+    "WTTM",
     "CoSS",
     "CosineSimilarityKD",
     "DeiT",
     "EmbedDistill",
     "FitNet",
+    "FunctionMatching",
     "KDPlusPlus",
     "ResidualKD",
     "SimReg",
     "Supervised",
     "SwingKD",
+    "TeacherFreeKD",
     "TinTeM",
 ]

@@ -67,7 +67,7 @@ class CATKD(Distiller):
 
     @property
     def reads(self) -> Reads:
-        return class_maps.READS | Reads(logits=True)
+        return Reads(maps=1, logits=True, final=True)
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():

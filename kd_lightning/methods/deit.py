@@ -71,6 +71,10 @@ class DeiT(Distiller):
         return Reads(tokens=self._two_heads, embedding=self._two_heads, logits=True)
 
     @property
+    def teacher_reads(self) -> Reads:
+        return Reads(logits=True)
+
+    @property
     def _two_heads(self) -> bool:
         return hasattr(self.student.model, "head_dist")
 

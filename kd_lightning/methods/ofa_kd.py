@@ -30,7 +30,7 @@ def ofa_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, 
         labels: Labels N, int64.
         epsilon: Exponent, above 0.
     """
-    own = F.one_hot(labels, student_logits.shape[1])
+    own = (labels[:, None] == torch.arange(student_logits.shape[1], device=labels.device)).to(student_logits.dtype)
     targets = (F.softmax(teacher_logits, dim=1) + own) ** epsilon - own
     return -(targets * F.log_softmax(student_logits, dim=1)).sum(dim=1).mean()
 
@@ -96,6 +96,10 @@ class OFAKD(Distiller):
     @property
     def reads(self) -> Reads:
         return Reads(maps=self.stages[0] if self.heads_weight else 0, logits=True)
+
+    @property
+    def teacher_reads(self) -> Reads:
+        return Reads(logits=True)
 
     @property
     def exits(self) -> Mapping[int, nn.Module]:

@@ -130,6 +130,7 @@ class PCKD(Distiller):
     """
 
     needs_labels = True
+    one_label = True
 
     def __init__(
         self,
@@ -165,11 +166,6 @@ class PCKD(Distiller):
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
         for network in (self.student, self.teacher):
             _ = network.classifier  # raises an error if there is not exactly one linear classifier
-
-    def check_data(self, data: Any) -> None:
-        super().check_data(data)
-        if data.mixing:
-            raise ConfigError("data.mixing: PCKD needs one label per image; remove data.mixing")
 
     @property
     def reads(self) -> Reads:

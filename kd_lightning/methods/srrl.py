@@ -8,6 +8,7 @@ from torch import Tensor
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
 from kd_lightning.distillation.adapters import connector
+from kd_lightning.errors import ConfigError
 from kd_lightning.functional import full_precision
 from kd_lightning.models import Features, Reads
 
@@ -45,7 +46,7 @@ class SRRL(Distiller):
     the teacher's logits. A 1x1 convolution with BatchNorm and ReLU maps the student's last map to the teacher's width.
 
     The equations and the initial weights are of the released code. Here, the teacher's features are the input of its
-    classifier, also if there is more than pooling before it.
+    classifier, also if there is more than pooling before it. The teacher may have other classes than the data.
 
     Args:
         relu: Whether a ReLU follows the BatchNorm. Use true if the last stage of the teacher ends in a ReLU (ResNets
@@ -57,7 +58,7 @@ class SRRL(Distiller):
             lr_scheduler.
 
     Raises:
-        ConfigError: if `logits_weight` is above 0, and the teacher has no linear classifier or several.
+        ConfigError: if `logits_weight` is above 0, and the teacher has no linear classifier, several, or a random one.
     """
 
     def __init__(
@@ -71,18 +72,24 @@ class SRRL(Distiller):
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
         if self.logits_weight:
             _ = self.teacher.classifier  # raises an error if there is not exactly one linear classifier
+            if self.teacher.fresh_classifier:
+                raise ConfigError(
+                    f"teacher.num_classes: the classifier of {self.teacher.name} is random; remove "
+                    "teacher.num_classes, or set logits_weight to 0"
+                )
 
     @property
     def reads(self) -> Reads:
-        return Reads(maps=1, embedding=True, logits=self.logits_weight != 0)
+        return Reads(maps=1)
+
+    @property
+    def teacher_reads(self) -> Reads:
+        return Reads(embedding=True)
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         maps = self.connector(student.maps[-1]), teacher.embedding[:, :, None, None]
         if not self.logits_weight:
             return {"feature": self.feature_weight * srrl_losses(*maps)[0]}
-        feature, logits = srrl_losses(*maps, *_detached(*self.teacher.classifier), teacher.logits)
+        weight, bias = (None if part is None else part.detach() for part in self.teacher.classifier)
+        feature, logits = srrl_losses(*maps, weight, bias, F.linear(teacher.embedding, weight, bias))
         return {"feature": self.feature_weight * feature, "logits": self.logits_weight * logits}
-
-
-def _detached(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    return weight.detach(), None if bias is None else bias.detach()

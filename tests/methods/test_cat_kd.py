@@ -10,11 +10,11 @@ from helpers.factories import digits, method, shared_teacher, student, trainer, 
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.distillation.class_maps import READS, pooled_map
+from kd_lightning.distillation.class_maps import pooled_map
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import CATKD
 from kd_lightning.methods.cat_kd import class_activation_loss
-from kd_lightning.models import Network, Reads
+from kd_lightning.models import Network
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_bias_is_no_part_of_the_maps_and_stays_in_the_networks() -> None:
 def test_the_output_of_a_head_convolution_is_read() -> None:
     network = Network("cifar_mobilenetv2", num_classes=10).eval()
     with torch.no_grad():
-        seen = network.features(batch(32).images, **(READS | Reads(logits=True))._asdict())
+        seen = network.features(batch(32).images, maps=1, final=True, logits=True)
         maps = network.classify(pooled_map(network, seen))
     assert maps.shape[1] == 10
     torch.testing.assert_close(maps.mean((2, 3)), seen.logits)
@@ -69,9 +69,7 @@ def test_the_output_of_a_head_convolution_is_read() -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"CATKD needs .* at least 16 positions, .* cifar_resnet8 has 2 x 2"
-    ):
+    with pytest.raises(ConfigError, match=r"CATKD needs .* at least 16 positions, .* cifar_resnet8 has 2 x 2"):
         trainer(tmp_path).fit(CATKD(student=student(), teacher=shared_teacher(), size=4), digits())
     with pytest.raises(ConfigError, match="size: 0 is not above 0"):
         method(CATKD, size=0)

@@ -88,5 +88,5 @@ def test_the_larger_map_is_pooled(tmp_path: Path) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match="mask_ratio: 1.5 is not between 0 and 1"):
+    with pytest.raises(ConfigError, match=r"mask_ratio: 1.5 is not between 0 and 1"):
         method(MGD, mask_ratio=1.5)

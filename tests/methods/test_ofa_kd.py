@@ -128,5 +128,5 @@ def test_heads_stay_in_the_checkpoint_and_not_in_the_student(tmp_path: Path) -> 
 def test_refusals(stages: list[int]) -> None:
     with pytest.raises(ConfigError, match=r"stages: \[.*\] is given, but cifar_resnet8 has 4 stages; .* from 1 to 4"):
         method(OFAKD, stages=stages, student=student())
-    with pytest.raises(ConfigError, match="epsilon: 0.0 is not above 0"):
+    with pytest.raises(ConfigError, match=r"epsilon: 0.0 is not above 0"):
         method(OFAKD, epsilon=0.0)

@@ -81,6 +81,14 @@ def test_a_teacher_without_a_classifier_teaches_features(tmp_path: Path) -> None
     assert {*method(SRRL, teacher, logits_weight=0.0).training_terms(batch())} == {"ce", "feature"}
 
 
+def test_the_teacher_may_have_other_classes(tmp_path: Path) -> None:
+    teacher = with_weights(tmp_path, "cifar_resnet8", 7)
+    assert {*method(SRRL, teacher).training_terms(batch())} == {"ce", "feature", "logits"}
+    random = Network("cifar_resnet8", checkpoint=str(tmp_path / "cifar_resnet8.safetensors"), num_classes=10)
+    with pytest.raises(ConfigError, match=r"teacher.num_classes: the classifier of cifar_resnet8 is random"):
+        method(SRRL, random)
+
+
 def test_a_teacher_with_a_norm_before_its_classifier(tmp_path: Path) -> None:
     """Its pooled map is not the input of its classifier, which is the target."""
     teacher = with_weights(tmp_path, "convnext_atto", depths=[1, 1, 1, 1], dims=[8, 8, 8, 8])
