@@ -80,7 +80,8 @@ class SDD(Distiller):
     output of a network's classifier for the mean of the last map over this region. Regions about which the teacher is
     right, although it is wrong about the image (or the other way around), count twice.
 
-    The equations and the weights are of the released code, which has the warm-up only with the base `dkd`.
+    The equations and the weights are of the released code. It has the warm-up only with the base `dkd`. With a grid of
+    2, it also pools to 4 x 4 regions first.
 
     Args:
         base: Loss of a region: `kd` or `dkd`. The released code has a `ce_weight` and an `sdd_weight` of 1 with `dkd`.

@@ -1,11 +1,14 @@
 """KDPlusPlus: golden value, norms and directions, class centers over the training images, resuming, warm-up, errors."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from helpers import golden
 from helpers.factories import digits, method, shared_teacher, student, trainer, whole
+from helpers.ranks import start_ranks
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Combined
@@ -105,6 +108,31 @@ def test_a_resumed_run_keeps_the_centers_unless_the_teacher_changed(
     fewer.setup("fit")
     resumed.centers.compute(resumed.teacher, fewer)
     assert len(passes) == 2
+
+
+def centers_of_rank(rank: int, world: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=world)
+    torch.manual_seed(rank)
+    built, given = method(KDPlusPlus), data(eval_batch_size=7)
+    given.setup("fit")
+    shared = SimpleNamespace(name=given.name, datasets=given.datasets)
+    shared.in_order = lambda images: given.in_order(images, place={"rank": rank, "world": world})
+    built.centers.compute(built.teacher, shared)
+    torch.save(built.centers(), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.e2e
+def test_the_centers_of_all_processes_are_those_of_one(tmp_path: Path) -> None:
+    start_ranks(centers_of_rank, (3, tmp_path), 3)
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(3)]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    given = data()
+    given.setup("fit")
+    expected = expected_centers(given, shared_teacher())
+    torch.testing.assert_close(found[0].double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def images(count: int = 12) -> Batch:
