@@ -56,6 +56,17 @@ def row_normalised_gram(vectors: Tensor) -> Tensor:
     return torch.where(dead, torch.zeros_like(gram), gram / torch.where(dead, torch.ones_like(norms), norms))
 
 
+def gram_difference(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean over N samples of the squared difference of their `row_normalised_gram`, divided by the rows M.
+
+    Args:
+        student: M vectors of each sample, N,M,D.
+        teacher: M vectors of each sample, N,M,E.
+    """
+    student, teacher = row_normalised_gram(student), row_normalised_gram(teacher)
+    return (student - teacher).square().sum(dim=2).mean()
+
+
 def chunked_sum(function: Callable[..., Tensor], *tensors: Tensor, floats_each: int, whole: tuple = ()) -> Tensor:
     """Return `function(*tensors, *whole)`, but compute it in chunks of rows of the tensors.
 

@@ -2,6 +2,7 @@
 
 from kd_lightning.methods.aicsd import AICSD
 from kd_lightning.methods.at import AT
+from kd_lightning.methods.cat_kd import CATKD
 from kd_lightning.methods.cc import CC
 from kd_lightning.methods.ckd import CKD
 from kd_lightning.methods.corsd import CORSD
@@ -9,18 +10,23 @@ from kd_lightning.methods.cosine_similarity_kd import CosineSimilarityKD
 from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.cpcl import CPCL
 from kd_lightning.methods.ctkd import CTKD
+from kd_lightning.methods.deit import DeiT
 from kd_lightning.methods.dist import DIST
 from kd_lightning.methods.dkd import DKD
 from kd_lightning.methods.embed_distill import EmbedDistill
 from kd_lightning.methods.fitnet import FitNet
 from kd_lightning.methods.function_matching import FunctionMatching
+from kd_lightning.methods.ickd import ICKD
 from kd_lightning.methods.iu_spkd import IUSPKD
 from kd_lightning.methods.kd import KD
+from kd_lightning.methods.kd_plus_plus import KDPlusPlus
 from kd_lightning.methods.kdsvd import KDSVD
+from kd_lightning.methods.mgd import MGD
 from kd_lightning.methods.mhkd import MHKD
 from kd_lightning.methods.mlkd import MLKD
 from kd_lightning.methods.nkd import NKD
 from kd_lightning.methods.nst import NST
+from kd_lightning.methods.ofa_kd import OFAKD
 from kd_lightning.methods.okdmde import OKDMDE
 from kd_lightning.methods.pckd import PCKD
 from kd_lightning.methods.pkt import PKT
@@ -28,10 +34,12 @@ from kd_lightning.methods.residual_kd import ResidualKD
 from kd_lightning.methods.reviewkd import ReviewKD
 from kd_lightning.methods.rkd import RKD
 from kd_lightning.methods.rld import RLD
+from kd_lightning.methods.sdd import SDD
 from kd_lightning.methods.seed import SEED
 from kd_lightning.methods.simkd import SimKD
 from kd_lightning.methods.simreg import SimReg
 from kd_lightning.methods.sp import SP
+from kd_lightning.methods.srrl import SRRL
 from kd_lightning.methods.stkd import STKD
 from kd_lightning.methods.supervised import Supervised
 from kd_lightning.methods.swing_kd import SwingKD
@@ -44,6 +52,7 @@ from kd_lightning.methods.wttm import WTTM
 __all__ = [
     "AICSD",
     "AT",
+    "CATKD",
     "CC",
     "CKD",
     "CORSD",
@@ -51,29 +60,36 @@ __all__ = [
     "CTKD",
     "DIST",
     "DKD",
+    "ICKD",
     "IUSPKD",
     "KD",
     "KDSVD",
+    "MGD",
     "MHKD",
     "MLKD",
     "NKD",
     "NST",
+    "OFAKD",
     "OKDMDE",
     "PCKD",
     "PKT",
     "RKD",
     "RLD",
+    "SDD",
     "SEED",
     "SP",
+    "SRRL",
     "STKD",
     "VID",
     "WKD",
     "WTTM",
     "CoSS",
     "CosineSimilarityKD",
+    "DeiT",
     "EmbedDistill",
     "FitNet",
     "FunctionMatching",
+    "KDPlusPlus",
     "ResidualKD",
     "ReviewKD",
     "SimKD",

@@ -8,7 +8,7 @@ from torch import Tensor
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
 from kd_lightning.errors import ConfigError, check_temperature
-from kd_lightning.functional import chunked_sum, full_precision, kd_loss, row_normalised_gram
+from kd_lightning.functional import chunked_sum, full_precision, gram_difference, kd_loss
 from kd_lightning.models import Features, Reads
 
 _EQUAL = 1e-6
@@ -60,8 +60,7 @@ def class_gram_loss(student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
         student_maps: Class maps of the student, N,K,H,W.
         teacher_maps: Class maps of the teacher, N,K,h,w. Their size may differ from that of the student's maps.
     """
-    student, teacher = (row_normalised_gram(maps.flatten(2)) for maps in (student_maps, teacher_maps))
-    return (student - teacher).square().sum(dim=2).mean()
+    return gram_difference(student_maps.flatten(2), teacher_maps.flatten(2))
 
 
 class AICSD(Distiller):

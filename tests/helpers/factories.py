@@ -73,6 +73,12 @@ def cuts_the_student(kind: type[StudentModule]) -> bool:
     return "check_cut(" in inspect.getsource(kind)
 
 
+def reads_class_maps(kind: type[StudentModule]) -> bool:
+    """Whether a method refuses networks with more than pooling between their last map and their classifier."""
+    source = inspect.getsource(inspect.getmodule(kind))
+    return "pooled_map(" in source or ".classify(student.maps" in source
+
+
 def some_by_default(kinds: list[type[StudentModule]], *default: str) -> list[ParameterSet]:
     """All methods as parameters of a test: the named ones are examples in the default run, the others are in `e2e`."""
     marks = dict.fromkeys(default, pytest.mark.example)

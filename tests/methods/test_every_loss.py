@@ -18,7 +18,11 @@ LEAST_ELSEWHERE = "not minimal at {} = {}"
 """Part of the docstring of a loss that is not minimal there, with the names of its first two arguments."""
 COPIES_ARE_NEGATIVES = "copies of a sample are negatives"
 """Part of the docstring of a loss that grows if samples are repeated, because it separates the samples of a batch."""
-PAIRS = [("student|mapped|mean", "teacher"), ("view", "other_view"), ("embedding", "target")]
+PAIRS = [
+    ("student|mapped|mean|generated|distillation", "teacher"),
+    ("view", "other_view"),
+    ("embedding", "target"),
+]
 """Names of a loss's first two arguments. TinTeM's head maps the teacher's vectors, and VID predicts a mean."""
 ORDERED = "depends on the order of the samples"
 """Part of the docstring of a loss that compares each sample with the next one, and the last copy with a first one."""
@@ -54,7 +58,10 @@ def call(name: str, student: Tensor, teacher: Tensor) -> Tensor:
     columns = student.shape[1]
     parity = teacher.argmin(dim=1) % 2  # of each sample, wherever it is in the batch
     labels = (teacher.argmax(dim=1) + parity) % columns  # the teacher is right about half of them
-    given = {**dict.fromkeys(("queue", "gallery"), torch.eye(columns, dtype=student.dtype)), "labels": labels}
+    given = {
+        **dict.fromkeys(("queue", "gallery", "centers"), torch.eye(columns, dtype=student.dtype)),
+        "labels": labels,
+    }
     scale = torch.ones(columns, dtype=student.dtype)
     settings = {**SETTINGS, **given, "temperatures": 3.0 + parity, "log_scale": scale}
     settings["costs"] = 1 - torch.eye(columns, dtype=student.dtype)
@@ -68,6 +75,8 @@ def call(name: str, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = (torch.stack([x, x.roll(1, 1), x.abs()], dim=1)[..., None] for x in (student, teacher))
         if get_origin(wanted[first].annotation) is Sequence:  # maps of two stages
             student, teacher = ([x, x[:, :2].flip(1, 2)] for x in (student, teacher))
+    elif first.endswith("_regions"):  # logits of the image and of two regions
+        student, teacher = (torch.stack([x, x.roll(1, 1), x.abs()], dim=2) for x in (student, teacher))
     elif name.startswith("position_"):
         student, teacher = (tensor[..., None] for tensor in (student, teacher))
     return LOSSES[name](student, teacher, **{key: value for key, value in settings.items() if key in wanted})
@@ -88,7 +97,8 @@ def test_signature_is_student_first_teacher_second_then_keywords(name: str) -> N
     assert more, f"{name} has no second argument; a function with another purpose needs another name than *_loss"
     second, *others = more
     assert any(re.search(one, first.name) and re.search(other, second.name) for one, other in PAIRS), (first, second)
-    assert all(each.kind == each.KEYWORD_ONLY or each.name in ("labels", "gallery", "log_scale") for each in others)
+    positional = ("labels", "gallery", "log_scale", "centers")
+    assert all(each.kind == each.KEYWORD_ONLY or each.name in positional for each in others)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from helpers.factories import EVERY_METHOD, METHODS, changed, cuts_the_student, method, relates_samples, with_views
+from helpers.factories import (
+    EVERY_METHOD,
+    METHODS,
+    changed,
+    cuts_the_student,
+    method,
+    reads_class_maps,
+    relates_samples,
+    with_views,
+)
 from helpers.ranks import start_ranks
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -30,7 +39,7 @@ CASES = {
     f"{kind.__name__}-{pair}": (kind, pair, {})
     for kind in EVERY_METHOD
     for pair in PAIRS
-    if pair == "cnn" or kind.min_positions <= 4  # these ViTs have 4 positions, and the teacher has no class maps
+    if pair == "cnn" or (kind.min_positions <= 4 and not reads_class_maps(kind))  # the ViTs have 4 positions
 }
 CASES = {name: case for name, case in CASES.items() if case[1] != "vit" or not cuts_the_student(case[0])}
 CASES |= {
