@@ -269,6 +269,19 @@ def test_load(fit) -> None:
     assert fit("data", text) == "data: Own.load('train') returned Tensor; return StoredImages or EncodedImages"
 
 
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ("torch.arange(50) % 12", "8 labels outside of 0 to 9, such as 10 for image 10, but num_classes is 10; correct"),
+        ("torch.arange(50) % 10 - (torch.arange(50) == 7) * 8", "1 label outside of 0 to 9, such as -1 for image 7, but"),
+        ("torch.arange(50) / 5", "labels of type float32 with 1 dimension; return a tensor of type int64"),
+    ],
+)
+def test_labels_must_be_classes(fit, labels: str, words: str) -> None:
+    text, _ = with_line(DATA, "torch.arange(50) % 10", labels)
+    assert fit("data", text).startswith(f"data: Own.load('train') returned {words}")
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("program", [[sys.executable, "-m", "kd_lightning"], ["kd-lightning"]])
 def test_both_programs_find_a_file_in_the_current_folder(program: list[str], tmp_path: Path) -> None:
