@@ -80,9 +80,10 @@ def _no_command(message: str, field: str, options: set[str]) -> str:
 
 
 def _no_config(message: str, field: str, options: set[str]) -> str:
-    """Return the message about a config, given as a file or as a value, that is empty, a number, a text or a list."""
-    if missing := re.search(r"^config: File does not exist: '([^'\n]+)'|^File does not exist: '([^'\n]+)'", message):
-        path = Path(missing[1] or missing[2])
+    """Return the message about a config, given as a file or as a value, that is missing, empty, a number, a text or a list."""
+    missing = re.search(r"File does not exist: '([^'\n]+)'", message)
+    if missing and (field == "config" or "--config" in message):
+        path = Path(missing[1])
         near = [other.name for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         return f"config: there is no file {path}{nearest(path.name, near)}"
     found = re.search(r"Unexpected config: ([\s\S]*)", message)
