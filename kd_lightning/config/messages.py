@@ -80,7 +80,7 @@ def _no_command(message: str, field: str, options: set[str]) -> str:
 
 
 def _no_config(message: str, field: str, options: set[str]) -> str:
-    """Return the message about a config, given as a file or as a value, that is missing, empty, a number, a text or a list."""
+    """Return the message about a config, as a file or a value, that is missing, empty, a number, a text or a list."""
     missing = re.search(r"File does not exist: '([^'\n]+)'", message)
     if missing and (field == "config" or "--config" in message):
         path = Path(missing[1])
