@@ -1,6 +1,7 @@
 """One-line error messages for a wrong config or command line, with the nearest choices."""
 
 import re
+from pathlib import Path
 
 from kd_lightning.config.classes import classes_of, paths_of
 from kd_lightning.config.lightning_classes import needs_package, refusal
@@ -79,7 +80,12 @@ def _no_command(message: str, field: str, options: set[str]) -> str:
 
 
 def _no_config(message: str, field: str, options: set[str]) -> str:
-    """Return the message about a config, given as a file or as a value, that is empty, a number, a text or a list."""
+    """Return the message about a config, as a file or a value, that is missing, empty, a number, a text or a list."""
+    missing = re.search(r"File does not exist: '([^'\n]+)'", message)
+    if missing and (field == "config" or "--config" in message):
+        path = Path(missing[1])
+        near = [other.name for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        return f"config: there is no file {path}{nearest(path.name, near)}"
     found = re.search(r"Unexpected config: ([\s\S]*)", message)
     if not found:
         return ""

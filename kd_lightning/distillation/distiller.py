@@ -28,11 +28,11 @@ class Distiller(StudentModule, ABC):
         kd_weight: Weight of KD's soft targets (Hinton et al. 2015); 0 disables them. Every distiller can use them in
             addition to its own terms.
         kd_temperature: Temperature of both softmaxes of the soft targets.
-        check_teacher: Whether to measure the teacher's accuracy once before epoch 0 and log it as `teacher/acc`. A
-            warning appears if the accuracy is less than 5 points above chance. The teacher's class order, mean or std
-            may then be wrong. The accuracy is measured on the validation images. Without a validation split, it is
-            measured on up to 5,000 training images without augmentation. It is not measured if the data have no labels,
-            or if their classes differ from the teacher's.
+        check_teacher: Whether to measure the teacher's accuracy once, before training begins, and log it as
+            `teacher/acc`. If it is less than 5 percentage points above chance, a warning is printed: the teacher's
+            class order, mean or std may be wrong. The accuracy is measured on the validation images. Without a
+            validation split, it is measured on up to 5,000 training images without augmentation. It is not measured if
+            the data have no labels, or if their classes differ from the teacher's.
         gather: Whether losses that compare samples use the samples of all devices. If false, they use only the samples
             of each device's batch, as in some authors' released code. If true, these losses do not depend on the number
             of devices. The only exception is BatchNorm, which by default normalises the images of each device

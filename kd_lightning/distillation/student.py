@@ -75,7 +75,8 @@ class StudentModule(EvaluationSteps, RunHooks, Durations, ABC, metaclass=checks.
             check_positive(lr_batch_size=lr_batch_size)
         if student.dtype is not None:
             raise ConfigError(
-                f"student.dtype: {student.dtype} is given, but only a teacher can have a dtype; set trainer.precision"
+                f"model.student.dtype: {student.dtype} is given, but only a teacher can have a dtype; set "
+                "trainer.precision"
             )
         self.student, self.lr_batch_size, self.lr_scaling = student, lr_batch_size, lr_scaling
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler

@@ -10,6 +10,7 @@ from torch import Tensor
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import passes
+from kd_lightning.distillation.checks import losses_change_no_feature
 from kd_lightning.distillation.optimizer_trial import copies_with_gradients, try_optimizer
 from kd_lightning.distillation.step_memory import StepMemory
 from kd_lightning.distillation.student import StudentModule
@@ -59,7 +60,7 @@ def _step(
 ) -> tuple[set[str], list[str]]:
     """Return the names of the logged values, and those of the parameters that no loss reaches."""
     batch = prepared(method, batch)
-    with memory.counted(method, len(batch.images)):
+    with memory.counted(method, len(batch.images)), losses_change_no_feature(method):
         terms = forward(method, batch)
     _check(_not_finite(method, batch, terms), stops=stops)
     if not any(term.requires_grad for term in terms.values()):

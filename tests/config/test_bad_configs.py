@@ -80,7 +80,7 @@ WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
             model__init_args__teacher={"name": "cifar_resnet8"},
             model__init_args__student={"name": "cifar_resnet20.digits", "pretrained": True},
         ),
-        "teacher: cifar_resnet8 has no weights; set teacher.checkpoint",
+        "model.teacher: cifar_resnet8 has no weights; set model.teacher.checkpoint",
     ),
     (
         "model and data swapped",

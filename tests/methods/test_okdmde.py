@@ -115,7 +115,9 @@ def test_a_wrong_cut_is_seen_and_the_other_places_are_named(monkeypatch: pytest.
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match=r"student.name: vit_tiny_patch16_224 cannot be cut into .*cifar_resnet20"):
+    with pytest.raises(
+        ConfigError, match=r"^model.student.name: vit_tiny_patch16_224 cannot be cut into .*cifar_resnet20"
+    ):
         method(OKDMDE, student=Network("vit_tiny_patch16_224", num_classes=10, model_kwargs=VIT))
     with pytest.raises(ConfigError, match="layer: 5 is given, but cifar_resnet8 has 4 stages; choose 1 to 4"):
         method(OKDMDE, layer=5)
