@@ -40,9 +40,10 @@ class Combined(Distiller):
     Raises:
         ConfigError: if the list of parts is empty, if all their weights are 0, if two parts have the same class, if a
             part sets an argument of the combination, or if a method cannot be a part. Methods without a teacher
-            (Supervised, CORSD, OKDMDE), KD (no terms of its own), ResidualKD (it deploys more than the student) and
-            methods that override `inputs` (STKD, PCKD, CPCL) cannot be parts. A class cannot be a part either if it
-            overrides a function of `Distiller` that `Combined` does not call on its parts.
+            (Supervised, CORSD, OKDMDE), KD (no terms of its own), methods that deploy more than the student
+            (ResidualKD, and EmbedDistill if the widths differ) and methods that override `inputs` (STKD, PCKD, CPCL)
+            cannot be parts. A class cannot be a part either if it overrides a function of `Distiller` that `Combined`
+            does not call on its parts.
     """
 
     def __init__(
