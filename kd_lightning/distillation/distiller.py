@@ -123,12 +123,20 @@ class Distiller(StudentModule, ABC):
         return {**terms, "kd": self.kd_weight * kd_loss(*logits, temperature=self.kd_temperature)}
 
     def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
-        """Return the vectors N,D of student and teacher that the losses make similar. Return None if there are none."""
+        """Return the vectors N,D of both networks that the losses make similar. Return None if there are none.
+
+        Args:
+            student: Features of the deployed network, which is the student in most methods.
+            teacher: Features of the teacher for the same images.
+        """
         return None
 
     @property
     def to_teacher(self) -> nn.Module | None:
-        """Layers that map the student's embedding N,D into the teacher's embedding space. None if no loss does so."""
+        """Layers that map the deployed network's embedding N,D into the teacher's embedding space.
+
+        None if no loss makes the two embeddings similar.
+        """
         return None
 
     @property

@@ -11,6 +11,7 @@ from kd_lightning.distillation import EmbeddingDistiller, galleries
 from kd_lightning.errors import check_temperature
 from kd_lightning.functional import cosine, full_precision
 from kd_lightning.models import Features
+from kd_lightning.models.composites import assembled
 
 
 @full_precision
@@ -59,7 +60,8 @@ class EmbedDistill(EmbeddingDistiller):
     embeddings of queries can therefore be compared with embeddings of a gallery that the teacher has computed: the
     expensive teacher reads the gallery once, and the cheap student reads each query. The evaluator `Retrieval` with
     `gallery: teacher` measures this search. If the widths differ, a linear map takes the student's embedding to the
-    width of the teacher's, and is needed for the search.
+    width of the teacher's. The search needs this map, so that the deployed network is then the student with the map
+    (a `mapped_embedding`): `predict`, `export`, the evaluators and `student.safetensors` have the mapped embedding.
 
     Of the paper: the distance between the embeddings, the frozen gallery of the teacher, and the divergence between
     the scores. Of third-party code (sentence-transformers): the distances `mse` and `cosine`, and the linear map.
@@ -97,13 +99,21 @@ class EmbedDistill(EmbeddingDistiller):
         self.set_weights(embedding_weight=embedding_weight, score_weight=score_weight)
         self.distance, self.temperature = distance, temperature
         width, teacher_width = self.student.embedding_width, self.teacher.embedding_width
-        self.head: nn.Module = nn.Identity() if width == teacher_width else nn.Linear(width, teacher_width)
+        self.head: nn.Module = nn.Identity()
+        if width != teacher_width:
+            searching = assembled("mapped_embedding", student=self.student, width=teacher_width)
+            self.head = searching.model.head
+            self.deploy(searching)
         frozen = torch.empty(0, teacher_width) if gallery is None else galleries.read(gallery, self.teacher)
         self.register_buffer("gallery", frozen, persistent=False)
         self._ddp_params_and_buffers_to_ignore += ["gallery"]
 
+    @property
+    def to_teacher(self) -> nn.Module:
+        return nn.Identity()  # the embedding of the deployed network is in the teacher's embedding space
+
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
-        queries, targets = self.aligned_pair(student, teacher)
+        queries, targets = self.head(student.embedding), teacher.embedding
         losses = {}
         if self.embedding_weight:
             losses["embedding"] = self.embedding_weight * embedding_distance(queries, targets, distance=self.distance)

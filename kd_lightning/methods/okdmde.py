@@ -5,15 +5,15 @@ from itertools import combinations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import StudentModule
 from kd_lightning.distillation.branches import check_cut
 from kd_lightning.errors import ConfigError, check_temperature
 from kd_lightning.functional import full_precision, kd_loss, mixed_cross_entropy
-from kd_lightning.models import Features, Network, Reads, classifier
-from kd_lightning.models.composites import assembled
+from kd_lightning.models import Features, Network, Reads
+from kd_lightning.models.composites import assembled, new_branches
 from kd_lightning.models.extraction import extract
 
 
@@ -128,8 +128,10 @@ class OKDMDE(StudentModule):
         check_cut("layer", layer, student)
         student.classifier  # noqa: B018 (raises an error if there is no linear classifier)
         self.layer, self.temperature = layer, temperature
-        ensemble = assembled("branch_ensemble", student=student, branches=branches, layer=layer)
+        others, classifiers = new_branches(student, branches - 1, layer)
+        ensemble = assembled("branch_ensemble", student=student, branches=others, layer=layer)
         self.branches, self.fusion = ensemble.model.branches, ensemble.model.fusion
+        self.classifiers = nn.ModuleList(classifiers)
         if keep == "ensemble":
             self.deploy(ensemble)
 
@@ -139,15 +141,15 @@ class OKDMDE(StudentModule):
 
     def losses(self, student: Features, batch: Batch) -> dict[str, Tensor]:
         name = self.student.name
-        reads, shared = Reads(embedding=True, logits=True), student.maps[0]
-        seen = [student, *(extract(name, branch, shared, reads) for branch in self.branches)]
-        fused = self.fusion.classifier(self.fusion([each.embedding for each in seen]))
+        reads, shared = Reads(embedding=True), student.maps[0]
+        embeddings = [extract(name, branch, shared, reads).embedding for branch in self.branches]
+        logits = [layer(embedding) for layer, embedding in zip(self.classifiers, embeddings, strict=True)]
+        logits.insert(0, student.logits)
+        fused = self.fusion.classifier(self.fusion([student.embedding, *embeddings]))
         labels = (batch.labels, batch.partner_labels, batch.mix_lambda)
-        logits = [each.logits for each in seen]
         ce, fused_ce, branch_kd = ensemble_losses(logits, fused, *labels, temperature=self.temperature)
         for key, output in (("acc", student.logits), ("fused_acc", fused)):
             self.record(key, lambda output=output: (output.argmax(dim=1) == batch.labels).float().mean())
-        weights = [classifier.weight_and_bias(name, model)[0] for model in (self.student.model, *self.branches)]
-        diversity = classifier_diversity(weights)
+        diversity = classifier_diversity([self.student.classifier[0], *(layer.weight for layer in self.classifiers)])
         terms = {"ce": ce, "fused_ce": fused_ce, "branch_kd": branch_kd, "diversity": diversity}
         return {name: self.weights[f"{name}_weight"] * term for name, term in terms.items()}
