@@ -7,6 +7,7 @@ from kd_lightning.methods.corsd import CORSD
 from kd_lightning.methods.cosine_similarity_kd import CosineSimilarityKD
 from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.cpcl import CPCL
+from kd_lightning.methods.crd import CRD
 from kd_lightning.methods.dist import DIST
 from kd_lightning.methods.embed_distill import EmbedDistill
 from kd_lightning.methods.fitnet import FitNet
@@ -32,6 +33,7 @@ __all__ = [
     "CKD",
     "CORSD",
     "CPCL",
+    "CRD",
     "DIST",
     "IUSPKD",
     "KD",
