@@ -146,6 +146,11 @@ class Combined(Distiller):
             except ConfigError as error:
                 raise ConfigError(f"model.parts: {type(part).__name__}: {error}") from error
 
+    def on_data_ready(self, data: Any) -> None:
+        super().on_data_ready(data)
+        for part in self.parts.values():
+            part.on_data_ready(data)
+
     def setup(self, stage: str) -> None:
         for part in self.parts.values():
             part.trainer = self.trainer

@@ -206,6 +206,13 @@ class StudentModule(EvaluationSteps, RunHooks, Durations, ABC, metaclass=checks.
         self.check_epochs(data.trainer)
         self.check_durations(data.trainer)
 
+    def on_data_ready(self, data: Any) -> None:
+        """Read what the method needs of the data, which are ready: their splits are in `data.datasets`.
+
+        A run calls this function in every process before its first step, and before the dry step that looks for errors.
+        In some processes it is called twice.
+        """
+
     def training_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Run the networks on their input images and return all weighted terms by name."""
         inputs = passes.as_inputs(self.inputs(batch))

@@ -9,6 +9,7 @@ from kd_lightning.methods.corsd import CORSD
 from kd_lightning.methods.cosine_similarity_kd import CosineSimilarityKD
 from kd_lightning.methods.coss import CoSS
 from kd_lightning.methods.cpcl import CPCL
+from kd_lightning.methods.crd import CRD
 from kd_lightning.methods.ctkd import CTKD
 from kd_lightning.methods.deit import DeiT
 from kd_lightning.methods.dist import DIST
@@ -57,6 +58,7 @@ __all__ = [
     "CKD",
     "CORSD",
     "CPCL",
+    "CRD",
     "CTKD",
     "DIST",
     "DKD",

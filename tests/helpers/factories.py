@@ -45,7 +45,7 @@ class CombinedOfThree(Combined):
 
 
 EVERY_METHOD = [*METHODS, CombinedOfThree]
-SMALL = {"queue_size": 64, "head_width": 16, "adaptive": False, "decay_start": 100}
+SMALL = {"queue_size": 64, "negative_count": 32, "head_width": 16, "adaptive": False, "decay_start": 100}
 """Arguments of methods that make them small, and their weights constant."""
 VIEWS = max(kind.min_views for kind in METHODS)
 """Views of each image in all tests of methods: as many as any method needs."""
