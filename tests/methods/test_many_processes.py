@@ -14,6 +14,7 @@ from helpers.factories import (
     changed,
     cuts_the_student,
     method,
+    reads_class_maps,
     relates_samples,
     with_views,
 )
@@ -40,7 +41,7 @@ CASES = {
     f"{kind.__name__}-{pair}": (kind, pair, {})
     for kind in EVERY_METHOD
     for pair in ("cnn", "vit16" if kind.min_positions > 4 else "vit")  # test_vit has 4 positions
-    if pair == "cnn" or not cuts_the_student(kind)
+    if pair == "cnn" or not (cuts_the_student(kind) or reads_class_maps(kind))
 }
 CASES |= {
     f"STKD-{value}": (STKD, "cnn", {name: value})
