@@ -1,6 +1,7 @@
 """Plots of runs with several seeds: learning curves, metrics with one dot per run, and accuracy against cost."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 
@@ -205,20 +206,28 @@ def _handle(style: Style, *, line: bool = False) -> Line2D:
 
 
 def _title(metric: Metric) -> str:
-    return fill(label(metric.heading, 80), 50)
+    heading = re.sub(r" (?=[%↑↓])", "\N{NO-BREAK SPACE}", metric.heading)  # no line begins with a unit or an arrow
+    return fill(label(heading, 80), 50)
 
 
-def usable_costs(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Metric]:
+def usable_costs(frame: pd.DataFrame, metrics: Sequence[Metric], against: str | None = None) -> list[Metric]:
     """Return the costs that have their own plot (`Metric.key`) and whose values differ, including those of teachers.
 
     If all students have the same number of multiply-adds, their latencies are skipped, because they differ only by
     noise.
+
+    Args:
+        frame: a result of `frame`.
+        metrics: metrics of the comparison.
+        against: metric that is plotted against the costs. Teachers without a value of this metric are not plotted.
     """
+    drawn = None if against is None else teachers(frame, against)
     same_macs = "cost/macs" in frame and frame["cost/macs"].nunique() == 1
     measured = ("cost/latency", "cost/images_per_second")
     costs = []
     for metric in metrics:
-        values = [*frame[metric.name].dropna(), *teachers(frame, metric.name).values()]
+        of_teachers = [cost for name, cost in teachers(frame, metric.name).items() if drawn is None or name in drawn]
+        values = [*frame[metric.name].dropna(), *of_teachers]
         differs = len(values) and max(values) > 1.02 * min(values)
         if metric.axis == "cost" and metric.key and differs and not (same_macs and metric.name.startswith(measured)):
             costs.append(metric)
