@@ -21,6 +21,7 @@ from kd_lightning.evaluation import Cost
 from kd_lightning.methods import KD, OKDMDE, EmbedDistill, ResidualKD, SimKD
 from kd_lightning.models import Network, checkpoints
 from kd_lightning.runs import student_alone
+from kd_lightning.runs.checkpoint_io import check_checkpoint
 
 KINDS = {
     "residual_sum": (ResidualKD, {}),
@@ -116,8 +117,14 @@ def test_a_checkpoint_of_the_run_fits_it_and_its_student(name: str, tmp_path: Pa
     assert same(Network(**found.arguments).eval(), built.deployed)
     first = Network("cifar_resnet8", checkpoint=str(path), **_kwargs(built.student)).eval()
     assert same(first, built.student)
-    average = Network(name, checkpoint=str(tmp_path / "student_ema.safetensors"), **_kwargs(built.deployed)).eval()
+    written = student_alone.of_run(config, tmp_path / "config.yaml", tmp_path / "student_ema.safetensors").arguments
+    assert (written["name"], written["model_kwargs"]) == (name, built.deployed.model_kwargs)
+    average = Network(**written).eval()
     assert not same(average, built.deployed)
+    with pytest.raises(
+        ConfigError, match=rf"only a network, a {name}, .* with {name} as model.student.name and {{'stu"
+    ):
+        check_checkpoint(str(tmp_path / "student_ema.safetensors"), fits=True)
 
 
 def _kwargs(network: Network) -> dict[str, object]:
