@@ -121,8 +121,9 @@ def _trains(built: StudentModule) -> str:
             few = len(layers) <= 8  # of more layers, name only how many there are of each class
             counted = layers if few else [f"{count} {layer}" for layer, count in Counter(layers).items()]
             parts.append(f"`{name}`: {', '.join(counted)}")
+    stored = built.state_dict()
     for name, buffer in built.named_buffers(recurse=False):
-        if buffer.numel() > 1:
+        if name in stored and buffer.numel() > 1:
             parts.append(f"`{name}`: {len(buffer):,} embeddings")
     return "; ".join(parts) or "-"
 
