@@ -25,7 +25,7 @@ class Durations(LightningModule):
         for name, value in durations.items():
             if not math.isfinite(value) or value < 0 or (value > 1 and value != int(value)):
                 raise ConfigError(
-                    f"model.{name}: {value:g} is neither a number of epochs (0, 1, 2, ...) nor a share of the run's "
+                    f"model.{name}: {value} is neither a number of epochs (0, 1, 2, ...) nor a share of the run's "
                     "epochs (between 0 and 1)"
                 )
             setattr(self, name, value)

@@ -1,5 +1,6 @@
 """Distillation methods, with one file per paper. In a config, a class is named without its module: `SP`."""
 
+from kd_lightning.methods.ab import AB
 from kd_lightning.methods.aicsd import AICSD
 from kd_lightning.methods.at import AT
 from kd_lightning.methods.ckd import CKD
@@ -11,9 +12,12 @@ from kd_lightning.methods.crd import CRD
 from kd_lightning.methods.dist import DIST
 from kd_lightning.methods.embed_distill import EmbedDistill
 from kd_lightning.methods.fitnet import FitNet
+from kd_lightning.methods.fsp import FSP
+from kd_lightning.methods.ft import FT
 from kd_lightning.methods.iu_spkd import IUSPKD
 from kd_lightning.methods.kd import KD
 from kd_lightning.methods.mhkd import MHKD
+from kd_lightning.methods.ofd import OFD
 from kd_lightning.methods.okdmde import OKDMDE
 from kd_lightning.methods.pckd import PCKD
 from kd_lightning.methods.pkt import PKT
@@ -28,6 +32,7 @@ from kd_lightning.methods.swing_kd import SwingKD
 from kd_lightning.methods.tintem import TinTeM
 
 __all__ = [
+    "AB",
     "AICSD",
     "AT",
     "CKD",
@@ -35,9 +40,12 @@ __all__ = [
     "CPCL",
     "CRD",
     "DIST",
+    "FSP",
+    "FT",
     "IUSPKD",
     "KD",
     "MHKD",
+    "OFD",
     "OKDMDE",
     "PCKD",
     "PKT",

@@ -3,7 +3,8 @@
 import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import get_origin
 
 import pytest
 import torch
@@ -48,6 +49,7 @@ def call(name: str, student: Tensor, teacher: Tensor) -> Tensor:
     labels = (teacher.argmax(dim=1) + parity) % columns  # the teacher is right about half of them
     given = {**dict.fromkeys(("queue", "gallery"), torch.eye(columns, dtype=student.dtype)), "labels": labels}
     settings = {**SETTINGS, **given, "temperatures": 3.0 + parity}
+    settings["margins"] = [torch.full((channels,), -0.3, dtype=student.dtype) for channels in (3, 2)]
     keywords = [parameter for parameter in wanted.values() if parameter.kind is parameter.KEYWORD_ONLY]
     if unknown := [each.name for each in keywords if each.default is each.empty and each.name not in settings]:
         pytest.fail(f"{name}: give {unknown[0]} a default, or add its value to SETTINGS in {__file__}", pytrace=False)
@@ -56,6 +58,8 @@ def call(name: str, student: Tensor, teacher: Tensor) -> Tensor:
         student, teacher = (tensor[:, None, :, None] for tensor in (student, teacher))
     elif first.endswith("_maps"):  # class maps of three classes
         student, teacher = (torch.stack([x, x.roll(1, 1), x.abs()], dim=1)[..., None] for x in (student, teacher))
+        if get_origin(wanted[first].annotation) is Sequence:  # maps of two stages
+            student, teacher = ([x, x[:, :2].flip(1, 2)] for x in (student, teacher))
     elif name.startswith("position_"):
         student, teacher = (tensor[..., None] for tensor in (student, teacher))
     return LOSSES[name](student, teacher, **{key: value for key, value in settings.items() if key in wanted})
@@ -76,7 +80,7 @@ def test_signature_is_student_first_teacher_second_then_keywords(name: str) -> N
     assert more, f"{name} has no second argument; a function with another purpose needs another name than *_loss"
     second, *others = more
     assert any(re.search(one, first.name) and re.search(other, second.name) for one, other in PAIRS), (first, second)
-    assert all(each.kind == each.KEYWORD_ONLY or each.name in ("labels", "gallery") for each in others)
+    assert all(each.kind == each.KEYWORD_ONLY or each.name in ("labels", "gallery", "margins") for each in others)
 
 
 @pytest.mark.parametrize("name", LOSSES)
