@@ -1,6 +1,6 @@
 """Combined: several methods in one run, which share one pass of each network."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -13,6 +13,7 @@ from kd_lightning.distillation.distiller import Distiller
 from kd_lightning.distillation.part_hooks import HOOKS, checkpoint_of_part, forward_hooks
 from kd_lightning.distillation.parts import PartFactory, build, name_of, overridden, without_networks
 from kd_lightning.distillation.passes import FurtherNetwork, Seen
+from kd_lightning.distillation.stages import Stages
 from kd_lightning.errors import ConfigError
 from kd_lightning.models import Features, Reads
 
@@ -145,6 +146,10 @@ class Combined(Distiller):
                 part.check_data(data)
             except ConfigError as error:
                 raise ConfigError(f"model.parts: {type(part).__name__}: {error}") from error
+
+    @property
+    def staged(self) -> Iterable[Stages]:
+        return self, *self.parts.values()
 
     def on_data_ready(self, data: Any) -> None:
         super().on_data_ready(data)

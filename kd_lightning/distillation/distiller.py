@@ -117,7 +117,7 @@ class Distiller(StudentModule, ABC):
     ) -> dict[str, Tensor]:
         """Return the given terms together with the weighted cross-entropy and the weighted soft targets."""
         terms = super().with_base_terms(terms, student, batch)
-        if not self.kd_weight or "kd" in terms:
+        if not self.kd_weight or "kd" in terms or not self.has_base_terms:
             return terms
         logits = (passes.first(features).logits[: len(batch.labels)] for features in (student, teacher))
         return {**terms, "kd": self.kd_weight * kd_loss(*logits, temperature=self.kd_temperature)}

@@ -215,9 +215,12 @@ class StudentModule(EvaluationSteps, RunHooks, Durations, ABC, metaclass=checks.
 
     def training_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Run the networks on their input images and return all weighted terms by name."""
+        with self.only_trained():
+            return self._terms(batch)
+
+    def _terms(self, batch: Batch) -> dict[str, Tensor]:
         inputs = passes.as_inputs(self.inputs(batch))
-        with self.probing():
-            features = self.run_networks(inputs)
+        features = self.run_networks(inputs)
         checks.check_positions(self, *features)
         further = {
             name: passes.run(declared.network, inputs.further.get(name, inputs.student), declared.reads)
@@ -232,7 +235,7 @@ class StudentModule(EvaluationSteps, RunHooks, Durations, ABC, metaclass=checks.
 
     def with_base_terms(self, terms: dict[str, Tensor], student: Seen, batch: Batch) -> dict[str, Tensor]:
         """Return the given terms together with the weighted cross-entropy."""
-        if not self.ce_weight or "ce" in terms:
+        if not self.ce_weight or "ce" in terms or not self.has_base_terms:
             return terms
         return {"ce": self.ce_weight * self.cross_entropy(passes.first(student).logits, batch), **terms}
 

@@ -1,5 +1,6 @@
 """Distillation methods, with one file per paper. In a config, a class is named without its module: `SP`."""
 
+from kd_lightning.methods.ab import AB
 from kd_lightning.methods.aicsd import AICSD
 from kd_lightning.methods.at import AT
 from kd_lightning.methods.cat_kd import CATKD
@@ -16,6 +17,8 @@ from kd_lightning.methods.dist import DIST
 from kd_lightning.methods.dkd import DKD
 from kd_lightning.methods.embed_distill import EmbedDistill
 from kd_lightning.methods.fitnet import FitNet
+from kd_lightning.methods.fsp import FSP
+from kd_lightning.methods.ft import FT
 from kd_lightning.methods.function_matching import FunctionMatching
 from kd_lightning.methods.ickd import ICKD
 from kd_lightning.methods.iu_spkd import IUSPKD
@@ -28,6 +31,7 @@ from kd_lightning.methods.mlkd import MLKD
 from kd_lightning.methods.nkd import NKD
 from kd_lightning.methods.nst import NST
 from kd_lightning.methods.ofa_kd import OFAKD
+from kd_lightning.methods.ofd import OFD
 from kd_lightning.methods.okdmde import OKDMDE
 from kd_lightning.methods.pckd import PCKD
 from kd_lightning.methods.pkt import PKT
@@ -51,6 +55,7 @@ from kd_lightning.methods.wkd import WKD
 from kd_lightning.methods.wttm import WTTM
 
 __all__ = [
+    "AB",
     "AICSD",
     "AT",
     "CATKD",
@@ -62,6 +67,8 @@ __all__ = [
     "CTKD",
     "DIST",
     "DKD",
+    "FSP",
+    "FT",
     "ICKD",
     "IUSPKD",
     "KD",
@@ -72,6 +79,7 @@ __all__ = [
     "NKD",
     "NST",
     "OFAKD",
+    "OFD",
     "OKDMDE",
     "PCKD",
     "PKT",

@@ -65,6 +65,7 @@ def call(name: str, student: Tensor, teacher: Tensor) -> Tensor:
     scale = torch.ones(columns, dtype=student.dtype)
     settings = {**SETTINGS, **given, "temperatures": 3.0 + parity, "log_scale": scale}
     settings["costs"] = 1 - torch.eye(columns, dtype=student.dtype)
+    settings["margins"] = [torch.full((channels,), -0.3, dtype=student.dtype) for channels in (3, 2)]
     keywords = [parameter for parameter in wanted.values() if parameter.kind is parameter.KEYWORD_ONLY]
     if unknown := [each.name for each in keywords if each.default is each.empty and each.name not in settings]:
         pytest.fail(f"{name}: give {unknown[0]} a default, or add its value to SETTINGS in {__file__}", pytrace=False)
@@ -97,7 +98,7 @@ def test_signature_is_student_first_teacher_second_then_keywords(name: str) -> N
     assert more, f"{name} has no second argument; a function with another purpose needs another name than *_loss"
     second, *others = more
     assert any(re.search(one, first.name) and re.search(other, second.name) for one, other in PAIRS), (first, second)
-    positional = ("labels", "gallery", "log_scale", "centers")
+    positional = ("labels", "gallery", "log_scale", "centers", "margins")
     assert all(each.kind == each.KEYWORD_ONLY or each.name in positional for each in others)
 
 

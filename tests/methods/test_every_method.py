@@ -14,6 +14,7 @@ from helpers.factories import (
     method,
     shared_teacher,
     student,
+    terms_of_all_stages,
     trainer,
     weights,
     with_views,
@@ -43,7 +44,7 @@ def batch(pixels: Tensor, classes: int = 10) -> Batch:
 
 def terms(built: StudentModule, given: Batch) -> dict[str, Tensor]:
     built.log = lambda *args, **kwargs: None  # there is no trainer
-    return built.training_terms(given)
+    return terms_of_all_stages(built, given)
 
 
 def test_the_methods_are_found_and_known_in_yaml() -> None:

@@ -3,17 +3,19 @@
 The default run has each method between two convolutional networks, and one method between every two kinds.
 """
 
+import re
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from helpers import shared_parser
-from helpers.factories import METHODS, VIEWS, cuts_the_student, with_weights
+from helpers.factories import METHODS, VIEWS, cuts_the_student, reads_preactivations, with_weights
 from safetensors.torch import load_file
 
 from kd_lightning.cli import main
 from kd_lightning.distillation import Distiller, StudentModule
+from kd_lightning.methods import FSP
 from kd_lightning.models import checkpoints
 
 VIT = {"img_size": 8, "patch_size": 4, "depth": 4, "num_heads": 2, "embed_dim": 16}
@@ -57,6 +59,7 @@ def arguments(kind: type[StudentModule], pair: str, tmp_path: Path) -> list[str]
     """The method's class and networks; a teacher's weights are written to the folder."""
     teacher, student = networks(kind, pair)
     args = [f"--model={kind.__name__}", f"--model.student={student}"]
+    args += ["--model.connect=true"] if kind is FSP else []
     if issubclass(kind, Distiller):
         with_weights(tmp_path, teacher["name"], **teacher["model_kwargs"])
         path = tmp_path / f"{teacher['name']}.safetensors"
@@ -109,6 +112,11 @@ def test_fit_go_on_test_and_take_the_student_away(
     if pair.startswith("vit") and not issubclass(kind, Distiller):
         pytest.skip("it has no teacher")
     args = arguments(kind, pair, tmp_path)
+    if "vit" in pair and reads_preactivations(kind):
+        with pytest.raises(SystemExit, match="2"):
+            main(["fit", *args, *BRIEF])
+        assert re.search("vit_tiny_patch16_224: (this network has )?no (pre-act|BatchNorm)", capsys.readouterr().err)
+        return
     if pair.endswith("vit") and cuts_the_student(kind):
         with pytest.raises(SystemExit, match="2"):
             main(["fit", *args, *BRIEF])
