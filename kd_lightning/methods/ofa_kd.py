@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
-from kd_lightning.distillation.heads import StageHead, separable_head, token_head
+from kd_lightning.distillation.downsampling_heads import separable_head, token_head
+from kd_lightning.distillation.heads import StageHead
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.functional import full_precision
 from kd_lightning.models import Features, Network, Reads

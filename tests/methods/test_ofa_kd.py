@@ -10,7 +10,7 @@ from helpers.factories import digits, method, student, trainer, with_weights
 from torch import nn
 
 from kd_lightning.batch import Batch
-from kd_lightning.distillation.heads import PatchMerging, separable_head, token_head
+from kd_lightning.distillation.downsampling_heads import PatchMerging, separable_head, token_head
 from kd_lightning.errors import ConfigError
 from kd_lightning.functional import kd_loss
 from kd_lightning.methods import OFAKD
