@@ -147,6 +147,19 @@ def check_layer(field: str, number: int, *networks: Network) -> None:
             )
 
 
+def check_classes(method: str, student: Network) -> None:
+    """Raise an error if a method that reads labels is given a student without classes, because the data have no labels.
+
+    Raises:
+        ConfigError: in this case. The message names the field.
+    """
+    if not student.num_classes:
+        raise ConfigError(
+            f"data.labeled: {method} reads labels, but the data have none, and no classes; choose a method without "
+            "labels"
+        )
+
+
 def check_teacher(method: str, student: Network, teacher: Network, *, logits: bool) -> None:
     """Raise an error if the teacher has no weights, or if its logits are read and do not fit the student's classes.
 

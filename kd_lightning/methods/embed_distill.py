@@ -16,10 +16,10 @@ from kd_lightning.models.composites import assembled
 
 @full_precision
 def embedding_distance(student: Tensor, teacher: Tensor, *, distance: Literal["l2", "mse", "cosine"] = "l2") -> Tensor:
-    """Return the mean over N samples of the distance between the embeddings of student and teacher (Eqs. 7 and 8).
+    """Return the mean over N samples of the distance between the embeddings of student and teacher.
 
     `l2` is the Euclidean distance, which is not squared. `mse` is the mean of the squared differences of all entries.
-    `cosine` is 1 minus the cosine.
+    `cosine` is 1 minus the cosine. The third-party code (sentence-transformers) refers to Eqs. 7 and 8 of the paper.
 
     Args:
         student: Embeddings of the student, mapped to the teacher's width, N,D.
@@ -63,16 +63,16 @@ class EmbedDistill(EmbeddingDistiller):
     width of the teacher's. The search needs this map, so that the deployed network is then the student with the map
     (a `mapped_embedding`): `predict`, `export`, the evaluators and `student.safetensors` have the mapped embedding.
 
-    Of the paper: the distance between the embeddings, the frozen gallery of the teacher, and the divergence between
-    the scores. Of third-party code (sentence-transformers): the distances `mse` and `cosine`, and the linear map.
-    Inferred: all weights and the temperature, and images in the place of texts. The paper also generates queries. Here,
-    `data.mixing` and the augmentations do so.
+    Only the abstract of the paper was available. Of the paper: the distance between the embeddings, the frozen gallery
+    of the teacher, and the divergence between the scores. Of third-party code (sentence-transformers): the distances
+    `mse` and `cosine`, and the linear map. Inferred: all weights and the temperature, and images in the place of texts.
+    The paper also generates queries. Here, `data.mixing` and the augmentations do so.
 
     Args:
         distance: Distance between the embeddings of student and teacher: `l2` (of the paper), `mse` or `cosine`.
         temperature: Temperature of both softmaxes of the scores.
-        gallery: Path of a safetensors file with the gallery, which the command `embed` has written with the teacher.
-            Default: the teacher's embeddings of the images of the batch.
+        gallery: Path of a safetensors file with the gallery, which the command `embed` has written with the teacher as
+            its `model.student` (see docs/label-free.md). Default: the teacher's embeddings of the images of the batch.
         embedding_weight: Weight of the distance between the embeddings.
         score_weight: Weight of the divergence between the scores; 0 disables it.
         ce_weight: Weight of the cross-entropy with the labels. The paper has the loss of its task in its place.

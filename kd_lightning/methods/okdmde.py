@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import StudentModule
 from kd_lightning.distillation.branches import check_cut
+from kd_lightning.distillation.checks import check_classes
 from kd_lightning.errors import ConfigError, check_temperature
 from kd_lightning.functional import full_precision, kd_loss, mixed_cross_entropy
 from kd_lightning.models import Features, Network, Reads
@@ -76,11 +77,11 @@ class OKDMDE(StudentModule):
     Here, the classifiers are not detached, the target is, and the divergence is a mean over the samples. *From memory,
     not verified*: the gate. There is no released code of the authors.
 
-    The first branch is the student. The other branches begin with the student's map of a stage, and have the layers
-    after this stage with random weights of their own. A gate weights the embeddings h_m of all branches by
-    softmax(W [h_1, ..., h_M]); the fused classifier reads their weighted sum. The terms are `ce` (the sum of the
-    branches' cross-entropies), `fused_ce`, `branch_kd` (T^2 KL from the fused to each branch) and `diversity`. Labels
-    are needed.
+    The first branch is the student. The other branches begin with the student's map of a stage. They have the same
+    layers after this stage as the student, with their own random weights. A gate weights the embeddings h_m of all
+    branches by softmax(W [h_1, ..., h_M]); the fused classifier reads their weighted sum. The terms are `ce` (the sum
+    of the branches' cross-entropies), `fused_ce`, `branch_kd` (T^2 KL from the fused to each branch) and `diversity`.
+    Labels are needed.
 
     Args:
         student: Network that is trained. It must have stages that can be cut (`cifar_*`, timm's ResNets, ...).
@@ -114,6 +115,7 @@ class OKDMDE(StudentModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(student=student, ce_weight=ce_weight, **kwargs)
+        check_classes(type(self).__name__, student)
         check_temperature(temperature=temperature)
         if branches < 2:
             raise ConfigError(f"branches: {branches} is given, but OKDMDE needs 2 or more branches")
@@ -124,6 +126,11 @@ class OKDMDE(StudentModule):
             raise ConfigError(
                 "fused_ce_weight: 0 is given, but the fused logits, which no term would train, are the target of "
                 "branch_kd and the output of keep: ensemble; set fused_ce_weight above 0"
+            )
+        if keep == "branch" and not (ce_weight or branch_kd_weight):
+            raise ConfigError(
+                "ce_weight: 0 is given, and branch_kd_weight is 0, so no term trains the classifier of the student, "
+                "which is deployed; set one of them above 0, or keep to ensemble"
             )
         check_cut("layer", layer, student)
         student.classifier  # noqa: B018 (raises an error if there is no linear classifier)

@@ -220,12 +220,11 @@ class Network(nn.Module):
         """Return the logits N,K of vectors N,D (`embedding`), or the class maps N,K,H,W of maps N,D,H,W.
 
         Class maps are the output of the classifier as a 1x1 convolution (Zhou et al. 2016). Without `bias`, its bias is
-        not added. If the head
-        is average pooling and x is the input of pooling, the mean of the class maps over the positions is the logits.
-        For most networks, the input of pooling is `maps[-1]`. For networks with a head convolution (EfficientNet,
-        cifar_mobilenetv2, cifar_shufflenetv2), it is the output of this convolution. This output and `maps[-1]` have
-        different numbers of channels. For `cifar_wrn_*`, it is `maps[-1]` only if the argument `activated` is true. For
-        ViTs that pool a class token, x is `maps[-1]`, the patch tokens.
+        not added. If the head is average pooling and x is the input of pooling, the mean of the class maps over the
+        positions is the logits. For most networks, the input of pooling is `maps[-1]`. For networks with a head
+        convolution (EfficientNet, cifar_mobilenetv2, cifar_shufflenetv2), it is the output of this convolution. This
+        output and `maps[-1]` have different numbers of channels. For `cifar_wrn_*`, it is `maps[-1]` only if the
+        argument `activated` is true. For ViTs that pool a class token, x is `maps[-1]`, the patch tokens.
 
         Raises:
             ConfigError: in the cases of `classifier`, or if x has another shape or another number of channels. An error

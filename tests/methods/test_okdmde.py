@@ -132,6 +132,15 @@ def test_refusals() -> None:
         method(OKDMDE, branches=1)
     with pytest.raises(ConfigError, match="fused_ce_weight: 0 is given"):
         method(OKDMDE, fused_ce_weight=0)
+    with pytest.raises(
+        ConfigError, match="ce_weight: 0 is given, and branch_kd_weight is 0, so no term trains the class"
+    ):
+        method(OKDMDE, ce_weight=0, branch_kd_weight=0)
+    method(OKDMDE, ce_weight=0, branch_kd_weight=0, keep="ensemble")
+    with pytest.raises(
+        ConfigError, match=r"^data.labeled: OKDMDE reads labels, but the data have none, and no classes"
+    ):
+        method(OKDMDE, student=Network("cifar_resnet8", num_classes=0))
     data = digits()
     data.labeled = False
     with pytest.raises(ConfigError, match=r"data.labeled: OKDMDE reads labels, but the data have none"):
