@@ -87,7 +87,7 @@ class FineTuning(Stages):
             self.train()
 
     @property
-    def stages(self) -> Sequence[Stage]:
+    def training_stages(self) -> Sequence[Stage]:
         if not self.probe_epochs:
             return ()
         heads = classifier.layers(self.student.model)

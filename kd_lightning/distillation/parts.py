@@ -59,7 +59,7 @@ _CALLED = {
     *(
         "check_data",
         "on_data_ready",
-        "stages",
+        "training_stages",
         "check_terms",
         "check_layer",
         "check_batch_size",

@@ -47,7 +47,7 @@ class Stages(Deployment, Durations):
     _announced: int | None = None
 
     @property
-    def stages(self) -> Sequence[Stage]:
+    def training_stages(self) -> Sequence[Stage]:
         """The two stages of the run, or an empty list if all epochs train the same layers."""
         return ()
 
@@ -64,12 +64,12 @@ class Stages(Deployment, Durations):
     @property
     def current_stage(self) -> Stage | None:
         """The current stage, or None if all epochs train the same layers."""
-        return self.stages[self.stage] if self.stages else None
+        return self.training_stages[self.stage] if self.training_stages else None
 
     @property
     def stage_names(self) -> str:
         """Names of the current stages for the progress bar and the lines of the epochs; '' if there are none."""
-        return ", ".join(each.current_stage.name for each in self.staged if each.stages)
+        return ", ".join(each.current_stage.name for each in self.staged if each.training_stages)
 
     def first_epochs(self, epochs: int | None) -> int:
         """Return the number of epochs of the first stage in a run with a number of epochs.
@@ -119,14 +119,14 @@ class Stages(Deployment, Durations):
         Raises:
             ConfigError: in both cases. The message names the field.
         """
-        if not self.stages or trainer is None:
+        if not self.training_stages or trainer is None:
             return
         field, epochs = f"model.{self.first_stage_field}", trainer.max_epochs
         first = getattr(self, self.first_stage_field)
         if epochs not in (None, -1) and first >= 1 and first >= epochs:
             raise ConfigError(
                 f"{field}: {first:g} of {epochs} epochs (trainer.max_epochs) would never train "
-                f"{self.stages[1].trains}; give fewer epochs{self._instead}"
+                f"{self.training_stages[1].trains}; give fewer epochs{self._instead}"
             )
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             raise ConfigError(
@@ -140,15 +140,15 @@ class Stages(Deployment, Durations):
     def enter_stage(self, number: int) -> None:
         """Let all methods of this run enter their stage with this number, or their last stage, and set the modes."""
         for each in self.staged:
-            each.stage = max(0, min(number, len(each.stages) - 1))
+            each.stage = max(0, min(number, len(each.training_stages) - 1))
         self.train(self.training)
 
     def start_epoch(self) -> None:
         """Enter the stages of this epoch, and say when one begins."""
         epochs = self.trainer.max_epochs
         for each in self.staged:
-            each.stage = int(bool(each.stages) and self.current_epoch >= each.first_epochs(epochs))
-            if each.stages and each._announced != each.stage:
+            each.stage = int(bool(each.training_stages) and self.current_epoch >= each.first_epochs(epochs))
+            if each.training_stages and each._announced != each.stage:
                 each._announced = each.stage
                 first = each.first_epochs(epochs)
                 which = ("epoch 1 trains" if first == 1 else f"epochs 1 to {first} train") if not each.stage else ""
@@ -171,9 +171,9 @@ class Stages(Deployment, Durations):
         """Return the current stages of all methods. In a part of `Combined`, other terms train the student."""
         found = []
         for each in self.staged:
-            if each.stages and each is self:
+            if each.training_stages and each is self:
                 found.append(each.current_stage)
-            elif each.stages:
+            elif each.training_stages:
                 student = {*self.student.modules()}
                 idle = [module for module in each.current_stage.idle if module not in student]
                 found.append(each.current_stage._replace(idle=idle, trained=()))
@@ -220,7 +220,7 @@ class Stages(Deployment, Durations):
 
         DistributedDataParallel waits for a gradient of each parameter.
         """
-        if not any(each.stages for each in self.staged):
+        if not any(each.training_stages for each in self.staged):
             return total
         # a dry step finds what a stage does not reach, but it does not try all combinations of the stages of parts
         known = self._stage_numbers in self.unreached

@@ -37,7 +37,7 @@ def in_each_stage(method: Any) -> Iterator[tuple[int, ...]]:
 
     Gradients of an earlier stage are removed.
     """
-    for number in range(max(1, *(len(each.stages) for each in method.staged))):
+    for number in range(max(1, *(len(each.training_stages) for each in method.staged))):
         method.enter_stage(number)
         for value in method.parameters() if number else ():
             value.grad = None

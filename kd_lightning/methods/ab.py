@@ -92,7 +92,7 @@ class AB(Distiller):
             self.connectors.append(nn.Identity() if same else connector(width, teacher_width, bias=True, relu=False))
 
     @property
-    def stages(self) -> tuple[Stage, Stage]:
+    def training_stages(self) -> tuple[Stage, Stage]:
         heads = classifier.layers(self.student.model)
         first = Stage("boundaries", "all layers except the student's classifier, by AB", heads, base_terms=False)
         return first, Stage("labels", "the student, without AB", idle=[self.connectors])

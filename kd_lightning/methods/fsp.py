@@ -34,7 +34,8 @@ def fsp_matrix(lower: Tensor, upper: Tensor) -> Tensor:
 def fsp_loss(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor]) -> Tensor:
     """Return the mean squared difference of the FSP matrices of student and teacher, summed over pairs of stages.
 
-    It is Eq. 2, averaged over the elements of a matrix as in RepDistiller.
+    It is Eq. 2, averaged over the elements of a matrix as in RepDistiller. It grows with the fourth power of the
+    features. For features of 1,000 and more, its gradient exceeds the largest number of float16.
 
     Args:
         student_maps: Maps of consecutive stages of the student, each N,C,H,W.
@@ -102,7 +103,7 @@ class FSP(Distiller):
         )
 
     @property
-    def stages(self) -> tuple[Stage, Stage]:
+    def training_stages(self) -> tuple[Stage, Stage]:
         heads = classifier.layers(self.student.model)
         first = Stage("flow", "all layers except the student's classifier, by FSP", heads, base_terms=False)
         return first, Stage("labels", "the student, without FSP", idle=[self.connectors])

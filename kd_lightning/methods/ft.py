@@ -89,7 +89,7 @@ class FT(Distiller):
         self.translator = coder(width, width, code, code, norm=True)
 
     @property
-    def stages(self) -> tuple[Stage, Stage]:
+    def training_stages(self) -> tuple[Stage, Stage]:
         first = Stage("paraphraser", "only the paraphraser", [self.student, self.translator], base_terms=False)
         return first, Stage("student", "the student and the translator", idle=[self.paraphraser])
 

@@ -33,10 +33,10 @@ class Seen(Callback):
     """Collects the number and the name of the stage of each epoch."""
 
     def __init__(self) -> None:
-        self.stages: list[tuple[int, str]] = []
+        self.found: list[tuple[int, str]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.stages.append((pl_module.stage, pl_module.stage_names))
+        self.found.append((pl_module.stage, pl_module.stage_names))
 
 
 def test_lines_and_bar_say_the_stage(
@@ -47,14 +47,14 @@ def test_lines_and_bar_say_the_stage(
     seen, progress = Seen(), Progress()
     run = trainer(tmp_path, seen, progress, max_epochs=3, enable_progress_bar=True)
     run.fit(method(FT), digits(max_train_samples=20, batch_size=10))
-    assert seen.stages == [(0, "paraphraser"), (1, "student"), (1, "student")]
+    assert seen.found == [(0, "paraphraser"), (1, "student"), (1, "student")]
     assert said == [
         "first_stage: epoch 1 trains only the paraphraser",
         "first_stage: the epochs from 2 on train the student and the translator",
     ]
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     assert [line.partition(":")[0] for line in lines] == [
-        f"epoch {n}/3 ({name})" for n, (_, name) in enumerate(seen.stages, 1)
+        f"epoch {n}/3 ({name})" for n, (_, name) in enumerate(seen.found, 1)
     ]
     assert progress._get_train_description(1).strip() == "epoch 2/3 (student)"
 
@@ -172,4 +172,4 @@ def test_refusals(tmp_path: Path) -> None:
         method(FT, student=with_weights(tmp_path, "cifar_resnet8"), probe_epochs=1)
     with pytest.raises(ConfigError, match=r"model.first_stage: 0.5 is a share of the run's epochs, and the run has no"):
         trainer(tmp_path, max_epochs=-1, max_steps=2).fit(method(FT, first_stage=0.5), digits())
-    assert not method(Supervised).stages
+    assert not method(Supervised).training_stages

@@ -30,6 +30,8 @@ LOGARITHMIC = "grows as log N"
 """Part of the docstring of a loss that tells each sample from all N samples."""
 GROWING = "grows with the number of samples"
 """Part of the docstring of a loss that is a sum over samples by its definition."""
+FOURTH_POWER = "fourth power of the features"
+"""Part of the docstring of a loss whose gradient may exceed the largest number of float16."""
 CONSTANTS = "constants for the gradient"
 """Part of the docstring of a loss in which functions of the student's tensor are detached."""
 
@@ -70,7 +72,7 @@ def call(name: str, student: Tensor, teacher: Tensor) -> Tensor:
     if unknown := [each.name for each in keywords if each.default is each.empty and each.name not in settings]:
         pytest.fail(f"{name}: give {unknown[0]} a default, or add its value to SETTINGS in {__file__}", pytrace=False)
     first = next(iter(wanted))
-    if first.endswith("_map"):
+    if first.endswith(("_map", "_factor")):
         student, teacher = (tensor[:, None, :, None] for tensor in (student, teacher))
     elif first.endswith("_maps"):  # class maps of three classes
         student, teacher = (torch.stack([x, x.roll(1, 1), x.abs()], dim=1)[..., None] for x in (student, teacher))
@@ -166,7 +168,7 @@ def test_value_and_gradient_are_finite_at_the_extremes(name: str, extreme: str, 
     loss = call(name, student, teacher)
     loss.backward()
     assert torch.isfinite(loss)
-    assert torch.isfinite(student.grad).all()
+    assert torch.isfinite(student.grad).all() or (says(name, FOURTH_POWER) and dtype == torch.float16)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

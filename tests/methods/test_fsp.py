@@ -37,7 +37,7 @@ def test_all_stages_with_the_stem_are_compared() -> None:
     assert built.reads == Reads(maps=4)
     assert not [*built.connectors.parameters()]
     assert [layers[0].out_channels for layers in method(FSP).connectors] == [16, 16, 32, 64]
-    assert [stage.name for stage in built.stages] == ["flow", "labels"]
+    assert [stage.name for stage in built.training_stages] == ["flow", "labels"]
 
 
 def test_refusals() -> None:

@@ -80,6 +80,12 @@ def build(kind: type[StudentModule], pair: str, folder: Path, arguments: dict[st
     small = {"queue_size": 40} if "queue_size" in inspect.signature(kind).parameters else {}
     built = method(kind, network, student=Network(student, num_classes=10, model_kwargs=ours), **small, **arguments)
     built.log = built.log_dict = lambda *args, **kwargs: None
+    return in_stage(built, 0)
+
+
+def in_stage(built: StudentModule, number: int) -> StudentModule:
+    """Let a method enter a stage of training, with the stored statistics of BatchNorm."""
+    built.enter_stage(number)
     for module in built.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):  # in heads; SyncBatchNorm would need a GPU
             module.eval()
@@ -99,7 +105,7 @@ def two_steps(built: StudentModule, rank: int, world: int, **kwargs: bool) -> di
     run = DistributedDataParallel(step, **kwargs) if world > 1 else step
     for number in range(2):  # in the second step, a queue holds the embeddings of the first
         built.zero_grad()
-        built.enter_stage(number)  # of a run with two stages, the first step is in the first stage
+        in_stage(built, number)  # of a run with two stages, the first step is in the first stage
         losses = run(samples(rank, world, number))
         built.with_zero_gradients(sum(losses.values())).backward()
     trained = [p for p in built.parameters() if p.requires_grad]
@@ -247,8 +253,7 @@ def test_accumulated_halves_are_the_whole_where_no_samples_are_related(
     name = f"{kind.__name__}-relation" if kind.__name__ in OTHER_TERMS else f"{kind.__name__}-cnn"
     built = build(*CASES[name][:2], folder, CASES[name][2]).double()
     sum(built.training_terms(samples(0, 1, 0)).values()).backward()
-    built.enter_stage(1)
-    built.zero_grad()
+    in_stage(built, 1).zero_grad()
     for half in range(2):
         (sum(built.training_terms(samples(half, 2, 1)).values()) / 2).backward()
     trained = [p for p in built.parameters() if p.requires_grad]
