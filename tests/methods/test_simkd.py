@@ -112,7 +112,13 @@ def test_the_map_of_other_students_is_the_input_of_pooling(name: str) -> None:
 @pytest.mark.e2e
 def test_safetensors_and_onnx_contain_the_classifier_of_the_teacher(tmp_path: Path) -> None:
     small = "{name: cifar_resnet8, model_kwargs: {channels: [4, 4, 8, 16]}}"
-    args = ["--model=SimKD", f"--model.student={small}", "--data=Digits", "--data.max_train_samples=100"]
+    args = [
+        "--model=SimKD",
+        f"--model.student={small}",
+        "--data=Digits",
+        "--data.max_train_samples=100",
+        "--data.batch_size=50",
+    ]
     args += ["--model.teacher={name: cifar_resnet20.digits, pretrained: true}", "--trainer.accelerator=cpu"]
     args += ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--run.wandb=off", "--run.id=1"]
     main(["fit", *args, f"--run.output_dir={tmp_path}", "--run.name=first"])
