@@ -88,7 +88,7 @@ def _no_config(message: str, field: str, options: set[str]) -> str:
     missing = re.search(r"File does not exist: '([^'\n]+)'", message)
     if missing and (field == "config" or "--config" in message):
         path = Path(missing[1])
-        near = [other.name for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        near = sorted(other.name for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         return f"config: there is no file {path}{nearest(path.name, near)}"
     found = re.search(r"Unexpected config: ([\s\S]*)", message)
     if not found:

@@ -102,11 +102,14 @@ def losses_change_no_feature(method: LightningModule) -> Iterator[None]:
             )
         return terms
 
+    own = vars(method).get("losses")  # a caller may have replaced the function of this instance
     method.losses = watched
     try:
         yield
     finally:
         del method.losses
+        if own is not None:
+            method.losses = own
 
 
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

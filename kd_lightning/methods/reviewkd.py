@@ -140,15 +140,19 @@ class ReviewKD(Distiller):
 
     @property
     def reads(self) -> Reads:
-        return self._reads(self.student_preactivations)
+        return (
+            Reads(embedding=True, preactivations=self.layers)
+            if self.student_preactivations
+            else Reads(embedding=True, maps=self.layers)
+        )
 
     @property
     def teacher_reads(self) -> Reads:
-        return self._reads(self.teacher_preactivations)
-
-    def _reads(self, preactivations: bool) -> Reads:
-        maps = Reads(preactivations=self.layers) if preactivations else Reads(maps=self.layers)
-        return maps | Reads(embedding=True)
+        return (
+            Reads(embedding=True, preactivations=self.layers)
+            if self.teacher_preactivations
+            else Reads(embedding=True, maps=self.layers)
+        )
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         maps, targets = (

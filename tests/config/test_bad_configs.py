@@ -207,7 +207,7 @@ WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
     ),
     ("a misspelt part", parts("SPP"), "model.parts: there is no class 'SPP'; nearest: SP"),
     ("a part without a teacher", parts("Supervised"), "model.parts: Supervised is not a subclass of Distiller"),
-    ("an abstract part", parts({"class_path": "Distiller"}), "Distiller is abstract; choices: AICSD, AT, "),
+    ("an abstract part", parts({"class_path": "Distiller"}), "Distiller is abstract; choices: AB, AICSD, AT, "),
     (
         "a combination in a combination",
         parts("SP", "Combined"),

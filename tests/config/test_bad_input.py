@@ -210,7 +210,7 @@ def test_a_config_that_is_not_there(refused, tmp_path: Path, monkeypatch: pytest
     )
     assert (
         refused(KD, "--config=min.yaml")
-        == f"error: config: there is no file {tmp_path / 'min.yaml'}; nearest: mine.yaml"
+        == f"error: config: there is no file {tmp_path / 'min.yaml'}; nearest: mine.yaml, config.yaml"
     )
 
 
