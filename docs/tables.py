@@ -77,6 +77,8 @@ def _build(kind: type[StudentModule], **kwargs: Any) -> StudentModule:
     """Return a method whose student is narrower than its teacher, so that it has a head if it can have one."""
     if issubclass(kind, Distiller):
         kwargs["teacher"] = Network("cifar_resnet20.digits", pretrained=True, size=32)
+    if "connect" in inspect.signature(kind.__init__).parameters:  # otherwise the widths must be equal
+        kwargs["connect"] = True
     student = Network("cifar_resnet8", num_classes=10, model_kwargs={"channels": [4, 4, 8, 16]})
     return kind(student=student, **kwargs)
 
