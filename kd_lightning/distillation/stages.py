@@ -110,7 +110,7 @@ class Stages(Deployment, Durations):
             raise ConfigError(f"{field}: 0 is given, but the first stage has no other term; set it above 0")
         if not (ce_weight or kd_weight):
             raise ConfigError(
-                "ce_weight: 0 is given, and kd_weight is 0, but the second stage has no other term; set one above 0"
+                "kd_weight: 0 is given, and ce_weight is 0, but the second stage has no other term; set one above 0"
             )
 
     def check_epochs(self, trainer: Any) -> None:

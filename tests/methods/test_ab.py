@@ -59,7 +59,7 @@ def test_the_classifier_is_trained_in_the_second_stage_only(tmp_path: object) ->
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match="ce_weight: 0 is given, and kd_weight is 0, but the second stage has no"):
+    with pytest.raises(ConfigError, match="kd_weight: 0 is given, and ce_weight is 0, but the second stage has no"):
         method(AB, ce_weight=0)
     assert not method(AB, ce_weight=0, kd_weight=1).needs_labels
     with pytest.raises(ConfigError, match="ab_weight: 0 is given, but the first stage has no other term"):

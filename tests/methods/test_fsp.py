@@ -45,5 +45,5 @@ def test_refusals() -> None:
         method(FSP, connect=False)
     with pytest.raises(ConfigError, match="layers: FSP compares pairs of stages, and 1 is too few"):
         method(FSP, layers=1)
-    with pytest.raises(ConfigError, match="ce_weight: 0 is given, and kd_weight is 0, but the second stage has no"):
+    with pytest.raises(ConfigError, match="kd_weight: 0 is given, and ce_weight is 0, but the second stage has no"):
         method(FSP, ce_weight=0)
