@@ -1,6 +1,7 @@
 """Every config in configs/ is resolved; end to end, each is fitted for a few steps on tiny data."""
 
 import difflib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -96,12 +97,11 @@ def test_no_config_changes_in_silence() -> None:
 
 def test_every_sub_config_is_used() -> None:
     named = {
-        (file.parent / value).resolve()
+        (file.parent / path).resolve()
         for file in FILES
-        for value in yaml.safe_load(file.read_text()).values()
-        if isinstance(value, str) and value.endswith(".yaml")
+        for path in re.findall(r"^ *\w+: (\S+\.yaml)$", file.read_text(), flags=re.MULTILINE)
     }
-    assert named == {file.resolve() for file in CONFIGS.rglob("base/*.yaml")}
+    assert named == {file.resolve() for file in CONFIGS.rglob("base/**/*.yaml")}
 
 
 STATISTICS = {  # mean and standard deviation of each data set; of ImageNet for akamaster's checkpoints, which need them
