@@ -311,11 +311,11 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--data.augmentations=5", "data.augmentations: 5 is not list or one of 'cifar', "),
     ("--trainer.callbacks=5", "trainer.callbacks: there is no class '5'"),
     (
-        "--trainer.callbacks+=Retrieval --trainer.callbacks.gallery=students",
+        "--trainer.callbacks=Retrieval --trainer.callbacks.gallery=students",
         "trainer.callbacks.gallery: 'students' is not a valid value; choices: own, teacher",
     ),
     (
-        "--trainer.callbacks+=EarlyExits --trainer.callbacks.teacher=true",
+        "--trainer.callbacks=EarlyExits --trainer.callbacks.teacher=true",
         "trainer.callbacks.teacher is not an argument of EarlyExits; choices: every_n_epochs",
     ),
     ("--model.kd_temperature=2", "model.kd_temperature is not an argument of KD; nearest: temperature"),
