@@ -34,7 +34,7 @@ def learning_curves(runs: Runs, column: str | None = None, group_styles: GroupSt
     column, group_styles = column or validation_column(runs) or "train/loss", group_styles or styles(runs.groups)
     metric = describe(column)
     figure, axes = panel(2.7)
-    handles, names, all_values = [], [], []
+    handles, names, all_values, epochs = [], [], [], set()
     for group in runs.groups:
         members = {run.folder: by_epoch(run, column) * metric.scale for run in runs.of(group)}
         members = {folder: curve for folder, curve in members.items() if len(curve)}
@@ -42,7 +42,9 @@ def learning_curves(runs: Runs, column: str | None = None, group_styles: GroupSt
             continue
         table, style = pd.DataFrame(members), group_styles[group]
         all_values.append(table.to_numpy().ravel())
-        axes.plot(table.index, table.mean(axis=1), color=style.color, linestyle=style.line, linewidth=1.6)
+        marker = style.marker if len(table) == 1 else ""  # a line of one epoch would be invisible
+        axes.plot(table.index, table.mean(axis=1), marker, color=style.color, linestyle=style.line, linewidth=1.6)
+        epochs |= {*table.index}
         axes.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=style.color, alpha=0.15, linewidth=0)
         for run in runs.of(group):
             epoch = (run.results.protocol["epoch"] or 0) + 1
@@ -65,6 +67,8 @@ def learning_curves(runs: Runs, column: str | None = None, group_styles: GroupSt
     if column == "train/loss" and len(values) and values.min() > 0 and values.max() > 20 * values.min():
         axes.set_yscale("log")
     axes.xaxis.get_major_locator().set_params(integer=True)
+    if len(epochs) == 1:
+        axes.set_xticks([*epochs])
     legend(figure, handles, names)
     return figure
 
