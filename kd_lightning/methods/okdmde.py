@@ -127,7 +127,7 @@ class OKDMDE(StudentModule):
                 "fused_ce_weight: 0 is given, but the fused logits, which no term would train, are the target of "
                 "branch_kd and the output of keep: ensemble; set fused_ce_weight above 0"
             )
-        if keep == "branch" and not (ce_weight or branch_kd_weight):
+        if keep == "branch" and not (ce_weight or branch_kd_weight) and any(self.weights.values()):
             raise ConfigError(
                 "ce_weight: 0 is given, and branch_kd_weight is 0, so no term trains the classifier of the student, "
                 "which is deployed; set one of them above 0, or keep to ensemble"
