@@ -42,8 +42,9 @@ def learning_curves(runs: Runs, column: str | None = None, group_styles: GroupSt
             continue
         table, style = pd.DataFrame(members), group_styles[group]
         all_values.append(table.to_numpy().ravel())
-        marker = style.marker if len(table) == 1 else ""  # a line of one epoch would be invisible
-        axes.plot(table.index, table.mean(axis=1), marker, color=style.color, linestyle=style.line, linewidth=1.6)
+        look = {"color": style.color, "linestyle": style.line, "linewidth": 1.6}
+        marker = style.marker if len(table) == 1 else "None"  # a line of one epoch would be invisible
+        axes.plot(table.index, table.mean(axis=1), marker=marker, **look)
         epochs |= {*table.index}
         axes.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=style.color, alpha=0.15, linewidth=0)
         for run in runs.of(group):

@@ -98,6 +98,7 @@ def test_costs_that_no_plot_would_distinguish_are_left_out() -> None:
     assert plots.usable_costs(table.assign(**{"test/acc_teacher": [0.9, 0.9]}), metrics, "test/acc") == metrics
 
 
+@pytest.mark.filterwarnings("error")  # a notebook would show it
 def test_a_run_of_one_epoch_is_a_marker(tmp_path: Path) -> None:
     (write_run(tmp_path) / "metrics.csv").write_text("epoch,step,train/loss\n0,9,2.0\n")
     (axes,) = plots.learning_curves(read_runs(tmp_path)).axes
