@@ -41,8 +41,9 @@ class Combined(Distiller):
         ConfigError: if the list of parts is empty, if all their weights are 0, if two parts have the same class, if a
             part sets an argument of the combination, or if a method cannot be a part. Methods without a teacher
             (Supervised, CORSD, OKDMDE, TeacherFreeKD), KD and FunctionMatching (no terms of their own), ResidualKD (it
-            deploys more than the student) and methods that override `inputs` (STKD, PCKD, CPCL, MLKD) cannot be parts. A class cannot be a part either if it
-            overrides a function of `Distiller` that `Combined` does not call on its parts.
+            deploys more than the student) and methods that override `inputs` (STKD, PCKD, CPCL, MLKD) cannot be parts.
+            A class cannot be a part either if it overrides a function of `Distiller` that `Combined` does not call on
+            its parts.
     """
 
     def __init__(
