@@ -41,17 +41,10 @@ class Combined(Distiller):
     Raises:
         ConfigError: if the list of parts is empty, if all their weights are 0, if two parts have the same class, if a
             part sets an argument of the combination, or if a method cannot be a part. Methods without a teacher
-<<<<<<< HEAD
             (Supervised, CORSD, OKDMDE, TeacherFreeKD), KD and FunctionMatching (no terms of their own), methods that
             deploy more than the student (ResidualKD, SimKD, and EmbedDistill if the widths differ) and methods that
             override `inputs` (STKD, PCKD, CPCL, MLKD) cannot be parts. A class cannot be a part either if it overrides
             a function of `Distiller` that `Combined` does not call on its parts.
-=======
-            (Supervised, CORSD, OKDMDE, TeacherFreeKD), KD and FunctionMatching (no terms of their own), ResidualKD (it
-            deploys more than the student) and methods that override `inputs` (STKD, PCKD, CPCL, MLKD) cannot be parts.
-            A class cannot be a part either if it overrides a function of `Distiller` that `Combined` does not call on
-            its parts.
->>>>>>> b4a81f8e8fa2ab585954c5f95507c61d8911cd20
     """
 
     def __init__(
