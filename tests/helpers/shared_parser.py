@@ -9,7 +9,7 @@ _BUILT: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
 def share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `main` reuse the parser of an earlier call with the same commands. Parsing does not change a parser."""
+    """Let `main` reuse the parser of an earlier call with the same commands. Parsing changes no parser, but for `--print_config`."""
     build = LightningCLI.setup_parser
 
     def setup_parser(self: LightningCLI, *args: Any, **kwargs: Any) -> None:
@@ -25,5 +25,7 @@ def share(monkeypatch: pytest.MonkeyPatch) -> None:
             build(self, *args, **kwargs)
             _BUILT[key] = {name: value for name, value in vars(self).items() if name not in before}
         vars(self).update(_BUILT[key])
+        for parser in (self.parser, *self._subcommand_parsers.values()):
+            vars(parser).pop("print_config", None)  # an earlier --print_config that ended in an error
 
     monkeypatch.setattr(LightningCLI, "setup_parser", setup_parser)
