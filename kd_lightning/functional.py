@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import wraps
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -55,6 +56,17 @@ def row_normalised_gram(vectors: Tensor) -> Tensor:
     return torch.where(dead, torch.zeros_like(gram), gram / torch.where(dead, torch.ones_like(norms), norms))
 
 
+def gram_difference(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean over N samples of the squared difference of their `row_normalised_gram`, divided by the rows M.
+
+    Args:
+        student: M vectors of each sample, N,M,D.
+        teacher: M vectors of each sample, N,M,E.
+    """
+    student, teacher = row_normalised_gram(student), row_normalised_gram(teacher)
+    return (student - teacher).square().sum(dim=2).mean()
+
+
 def chunked_sum(function: Callable[..., Tensor], *tensors: Tensor, floats_each: int, whole: tuple = ()) -> Tensor:
     """Return `function(*tensors, *whole)`, but compute it in chunks of rows of the tensors.
 
@@ -77,19 +89,25 @@ def chunked_sum(function: Callable[..., Tensor], *tensors: Tensor, floats_each: 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return a loss that computes in float32 with autocast off. Tensors of float64, labels and masks are not converted.
 
+    The arguments of the loss may be tensors, and lists or tuples of tensors.
+
     Half precision is too inaccurate for soft targets, cosines and Gram matrices. For example, the entries of a
     Gram matrix of 2048 x 7 x 7 features exceed 65504, the largest number in float16. In bfloat16, a logit has only 3
     digits.
     """
 
     def raised(value: Any) -> Any:
+        if type(value) in (list, tuple):  # not a NamedTuple
+            return [raised(each) for each in value]
         low = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
         return value.float() if low else value
 
     @wraps(loss)
     def in_full_precision(*args: Any, **kwargs: Any) -> Tensor:
-        tensor = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-        with torch.autocast(tensor.device.type, enabled=False):
+        given = (*args, *kwargs.values())
+        lists = (value for value in given if type(value) in (list, tuple))
+        tensors = (value for value in chain(given, *lists) if isinstance(value, Tensor))
+        with torch.autocast(next(tensors).device.type, enabled=False):
             return loss(*map(raised, args), **{name: raised(value) for name, value in kwargs.items()})
 
     return in_full_precision

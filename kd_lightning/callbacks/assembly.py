@@ -111,6 +111,7 @@ def first_look(
 
     def check(data: ImageData) -> None:
         protocol.inputs = describe(method, data)
+        method.on_data_ready(data)
         logged = try_step(method, data, nonfinite=guard.nonfinite) if guard.try_step else None
         if logged is None:
             freeze_unreached(method, data)

@@ -67,7 +67,9 @@ class Progress(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         """Return the text before the bar. It counts epochs from 1, as the printed lines do; Lightning counts from 0."""
-        return f"epoch {current_epoch + 1}{_of(self.trainer)}".ljust(len(self.validation_description))
+        return f"epoch {current_epoch + 1}{_of(self.trainer)}{_stage(self.trainer)}".ljust(
+            len(self.validation_description)
+        )
 
     @staticmethod
     def _done(trainer: Trainer) -> float:
@@ -98,12 +100,18 @@ class Progress(RichProgressBar):
             terms = [f"{name} {value:.4g}" for name, value in fresh.items()]
             took = time.monotonic() - self._started
             left = timedelta(seconds=round(self._left(trainer)))
-            line = f"epoch {trainer.current_epoch + 1}{_of(trainer)}: {', '.join(terms)}; "
+            line = f"epoch {trainer.current_epoch + 1}{_of(trainer)}{_stage(trainer)}: {', '.join(terms)}; "
             line += f"{took:.1f} s, {self._images / took:.0f} images/s, {left} left"
             if self.progress is not None and self.is_enabled:
                 self.progress.console.print(line, highlight=False)
             else:
                 print(printable(line), flush=True)
+
+
+def _stage(trainer: Trainer) -> str:
+    """Return the names of the stages that the epoch belongs to, for a line of progress; '' if there are none."""
+    names = getattr(trainer.lightning_module, "stage_names", "")
+    return f" ({names})" if names else ""
 
 
 def _of(trainer: Trainer) -> str:

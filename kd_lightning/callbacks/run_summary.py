@@ -85,6 +85,10 @@ def _settings(trainer: Trainer, method: LightningModule, data: ImageData) -> Tab
     elif method.probe_epochs:
         epochs = f"{method.probe_epochs} epoch{'s' * (method.probe_epochs > 1)}"
         table.add_row("fine-tuning", f"{epochs} of the classifier alone, then of all layers")
+    for each in (each for each in method.staged if each.has_own_stages):
+        (first, second), count = each.training_stages, each.first_epochs(trainer.max_epochs)
+        verb = "trains" if count == 1 else "train"
+        table.add_row("stages", f"{counted(count, 'epoch')} {verb} {first.trains}; the others train {second.trains}")
     table.add_row("length", f"{_length(trainer)}, precision {trainer.precision}")
     protocol = next((c for c in trainer.callbacks if isinstance(c, Protocol)), None)
     if protocol is not None:

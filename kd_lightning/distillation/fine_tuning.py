@@ -1,19 +1,16 @@
 """FineTuning: train only the student's classifier, in all or the first epochs, or with a learning rate of its own."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from kd_lightning.distillation.deployment import Deployment
+from kd_lightning.distillation.stages import Stage, Stages
 from kd_lightning.errors import ConfigError, check_positive
 from kd_lightning.models import Network, classifier
 
 
-class FineTuning(Deployment):
+class FineTuning(Stages):
     """Base class of methods whose student may be fine-tuned: a classifier is added to a trained backbone.
 
     The backbone is the whole student except its classifier. A backbone that is not trained is in eval mode, so that the
@@ -25,7 +22,6 @@ class FineTuning(Deployment):
     freeze: Literal["backbone"] | None
     probe_epochs: int
     head_lr_scale: float
-    _probing: bool = False
 
     def set_fine_tuning(self, *, freeze: Literal["backbone"] | None, probe_epochs: int, head_lr_scale: float) -> None:
         """Set the arguments of fine-tuning.
@@ -62,12 +58,18 @@ class FineTuning(Deployment):
         """Check that there is a classifier to train, and freeze the backbone if it is never trained.
 
         Raises:
-            ConfigError: if the student has no classifier, no weights, or if no term trains its classifier.
+            ConfigError: if the student has no classifier, no weights, if no term trains its classifier, or if the
+                method has stages of its own.
         """
         given = {"freeze": self.freeze, "probe_epochs": self.probe_epochs, "head_lr_scale": self.head_lr_scale != 1}
         field = next((f"model.{name}" for name, value in given.items() if value), None)
         if field is None:
             return
+        if field != "model.head_lr_scale" and self.has_own_stages:
+            raise ConfigError(
+                f"{field}: {type(self).__name__} has stages of its own (first_stage), which train the backbone; remove "
+                f"{field}"
+            )
         if not self.trains_classifier or not self.classifier_parameters:
             reason = "no term reads its logits" if self.classifier_parameters else "the student has none"
             raise ConfigError(
@@ -84,78 +86,29 @@ class FineTuning(Deployment):
                 value.requires_grad_(False)
             self.train()
 
-    def check_epochs(self, trainer: Any) -> None:
-        """Raise an error if the epochs of `probe_epochs` are the whole run, or if the strategy does not allow them.
+    @property
+    def training_stages(self) -> Sequence[Stage]:
+        if not self.probe_epochs:
+            return ()
+        heads = classifier.layers(self.student.model)
+        count = sum(value.numel() for value in self.classifier_parameters)
+        only = f"only the classifier of the student ({count:,} parameters)"
+        probing = Stage("classifier", only, idle=[self.student], trained=heads)
+        return probing, Stage("all layers", "all layers of the student")
 
-        Raises:
-            ConfigError: in both cases.
-        """
-        if not self.probe_epochs or trainer is None:
-            return
-        if trainer.max_epochs not in (None, -1) and self.probe_epochs >= trainer.max_epochs:
-            raise ConfigError(
-                f"model.probe_epochs: {self.probe_epochs} of {trainer.max_epochs} epochs (trainer.max_epochs) would "
-                "never train the backbone; give fewer epochs, or set model.freeze to backbone"
-            )
-        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
-            raise ConfigError(
-                "model.probe_epochs: the strategy distributes the weights of the student, which must stay complete; "
-                "set trainer.strategy to ddp"
-            )
+    @property
+    def first_stage_field(self) -> str:
+        return "probe_epochs" if self.probe_epochs else "first_stage"
+
+    @property
+    def _instead(self) -> str:
+        return ", or set model.freeze to backbone" if self.probe_epochs else ""
 
     def train(self, mode: bool = True) -> "FineTuning":
         """Set the mode as in torch. A backbone that is not trained stays in eval mode."""
         super().train(mode)
-        if mode and (getattr(self, "freeze", None) or self._probing):
+        if mode and getattr(self, "freeze", None):
             self.student.eval()
             for layer in classifier.layers(self.student.model):
                 layer.train()
         return self
-
-    def start_epoch(self) -> None:
-        """Choose what this epoch trains, and say when it changes."""
-        if not self.probe_epochs:
-            return
-        before, self._probing = self._probing, self.current_epoch < self.probe_epochs
-        self.train()
-        if self._probing and not before:
-            count = sum(value.numel() for value in self.classifier_parameters)
-            last = self.probe_epochs
-            epochs = f"epochs 1 to {last} train" if last > 1 else "epoch 1 trains"
-            rank_zero_info(f"probe_epochs: {epochs} only the classifier of the student ({count:,} parameters)")
-        elif before and not self._probing:
-            rank_zero_info(
-                f"probe_epochs: all layers of the student are trained from epoch {self.current_epoch + 1} on"
-            )
-
-    @contextmanager
-    def probing(self) -> Iterator[None]:
-        """Within this context, the student's backbone gets no gradient if this epoch trains only the classifier.
-
-        `requires_grad` is false only within this context. The optimizer and DistributedDataParallel therefore have the
-        same parameters in all epochs.
-        """
-        trained = [value for value in self.backbone_parameters if value.requires_grad] if self._probing else []
-        try:
-            for value in trained:
-                value.requires_grad_(False)
-            yield
-        finally:
-            for value in trained:
-                value.requires_grad_(True)
-
-    def with_zero_gradients(self, total: Tensor) -> Tensor:
-        """Return the loss, to which 0 is added so that each parameter of an untrained backbone gets a gradient of 0.
-
-        DistributedDataParallel waits for a gradient of each parameter.
-        """
-        if not self._probing:
-            return total
-        trained = (value for value in self.backbone_parameters if value.requires_grad)
-        return sum((value.reshape(-1)[:0].sum() for value in trained), total)
-
-    def drop_gradients(self) -> None:
-        """Remove the gradients of 0, so that neither momentum nor weight decay changes an untrained backbone."""
-        if self._probing:
-            for value in self.backbone_parameters:
-                value.grad = None

@@ -44,6 +44,7 @@ _SHARED = {*inspect.signature(PartFactory.__call__).parameters} - {"self", "stud
 _CALLED = {
     *(
         "reads",
+        "teacher_reads",
         "further",
         "exits",
         "to_teacher",
@@ -57,10 +58,13 @@ _CALLED = {
     ),
     *(
         "check_data",
+        "on_data_ready",
+        "training_stages",
         "check_terms",
         "check_layer",
         "check_batch_size",
         "min_batch_size",
+        "normalises_vectors",
         "min_views",
         "one_label",
         "min_positions",

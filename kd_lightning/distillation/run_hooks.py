@@ -30,6 +30,7 @@ class RunHooks(FineTuning):
 
     trained_by: str
     trains_classifier: bool
+    on_data_ready: Callable[[Any], None]
     unreached_are_frozen: bool = False
     """Whether a dry step has already frozen the parameters that no loss reaches in the run that begins."""
     is_part: bool = False
@@ -40,8 +41,10 @@ class RunHooks(FineTuning):
         """Freeze parameters that no loss reaches, before the optimizer and DistributedDataParallel read them."""
         if stage != "fit":
             return
-        if not self.unreached_are_frozen and hasattr(self.trainer.datamodule, "some_training_images"):
-            freeze_unreached(self, self.trainer.datamodule)
+        if hasattr(self.trainer.datamodule, "some_training_images"):
+            self.on_data_ready(self.trainer.datamodule)
+            if not self.unreached_are_frozen:
+                freeze_unreached(self, self.trainer.datamodule)
         self.unreached_are_frozen = False  # a further `fit` may have other losses or data
 
     @once_per_run

@@ -62,6 +62,7 @@ class StepMemory:
         Raises:
             ConfigError: as soon as the counted bytes exceed the free memory.
         """
+        self.stored, before, self.per_image = 0, self.per_image, 0
         seen = {value.untyped_storage().data_ptr() for value in (*method.parameters(), *method.buffers())}
 
         def count(x: Tensor) -> Tensor:
@@ -76,6 +77,7 @@ class StepMemory:
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
             yield
+        self.per_image = max(before, self.per_image)
 
     def check_batch(self) -> None:
         """Raise an error if the counted activations do not fit in the memory for all images of a batch.

@@ -75,7 +75,8 @@ class StudentModule(EvaluationSteps, RunHooks, Durations, ABC, metaclass=checks.
             check_positive(lr_batch_size=lr_batch_size)
         if student.dtype is not None:
             raise ConfigError(
-                f"student.dtype: {student.dtype} is given, but only a teacher can have a dtype; set trainer.precision"
+                f"model.student.dtype: {student.dtype} is given, but only a teacher can have a dtype; set "
+                "trainer.precision"
             )
         self.student, self.lr_batch_size, self.lr_scaling = student, lr_batch_size, lr_scaling
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
@@ -205,11 +206,21 @@ class StudentModule(EvaluationSteps, RunHooks, Durations, ABC, metaclass=checks.
         self.check_epochs(data.trainer)
         self.check_durations(data.trainer)
 
+    def on_data_ready(self, data: Any) -> None:
+        """Read what the method needs of the data, which are ready: their splits are in `data.datasets`.
+
+        A run calls this function in every process before its first step, and before the dry step that looks for errors.
+        In some processes it is called twice.
+        """
+
     def training_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Run the networks on their input images and return all weighted terms by name."""
+        with self.only_trained():
+            return self._terms(batch)
+
+    def _terms(self, batch: Batch) -> dict[str, Tensor]:
         inputs = passes.as_inputs(self.inputs(batch))
-        with self.probing():
-            features = self.run_networks(inputs)
+        features = self.run_networks(inputs)
         checks.check_positions(self, *features)
         further = {
             name: passes.run(declared.network, inputs.further.get(name, inputs.student), declared.reads)
@@ -224,7 +235,7 @@ class StudentModule(EvaluationSteps, RunHooks, Durations, ABC, metaclass=checks.
 
     def with_base_terms(self, terms: dict[str, Tensor], student: Seen, batch: Batch) -> dict[str, Tensor]:
         """Return the given terms together with the weighted cross-entropy."""
-        if not self.ce_weight or "ce" in terms:
+        if not self.ce_weight or "ce" in terms or not self.has_base_terms:
             return terms
         return {"ce": self.ce_weight * self.cross_entropy(passes.first(student).logits, batch), **terms}
 

@@ -10,12 +10,13 @@ from torch import Tensor
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import passes
+from kd_lightning.distillation.checks import losses_change_no_feature
 from kd_lightning.distillation.optimizer_trial import copies_with_gradients, try_optimizer
 from kd_lightning.distillation.step_memory import StepMemory
 from kd_lightning.distillation.student import StudentModule
 from kd_lightning.distillation.trial_errors import explained, images_of, networks_of
 from kd_lightning.distillation.unchanged import unchanged
-from kd_lightning.distillation.unreached import backward, forward, freeze, prepared, smallest_batch
+from kd_lightning.distillation.unreached import backward, forward, freeze, in_each_stage, prepared, smallest_batch
 from kd_lightning.errors import ConfigError
 from kd_lightning.models import Reads
 
@@ -56,31 +57,48 @@ def try_step(method: StudentModule, data: Any, *, nonfinite: str = "stop") -> se
 
 def _step(
     method: StudentModule, data: Any, batch: Batch, memory: StepMemory, *, stops: bool
-) -> tuple[set[str], list[str]]:
-    """Return the names of the logged values, and those of the parameters that no loss reaches."""
+) -> tuple[set[str], dict[tuple[int, ...], list[str]]]:
+    """Return the names of the logged values, and those of the parameters that no loss reaches, by stage."""
     batch = prepared(method, batch)
-    with memory.counted(method, len(batch.images)):
-        terms = forward(method, batch)
-    _check(_not_finite(method, batch, terms), stops=stops)
-    if not any(term.requires_grad for term in terms.values()):
-        raise ConfigError(
-            f"model: the losses of {type(method).__name__} do not depend on any trainable parameter, so that nothing "
-            "is trained"
-        )
-    if idle := [f"train/{name}" for name, term in terms.items() if not term.requires_grad]:
-        rank_zero_warn(
-            f"model: {', '.join(idle)} {'depend' if len(idle) > 1 else 'depends'} on no trained parameter, and "
-            f"therefore {'train' if len(idle) > 1 else 'trains'} nothing; only "
-            f"{', '.join(f'train/{name}' for name, term in terms.items() if term.requires_grad)} trains the student"
-        )
-    unreached = backward(method, terms)
+    names, unreached, reached = {"loss", "lr"}, {}, {}
+    for stage in in_each_stage(method):
+        with memory.counted(method, len(batch.images)), losses_change_no_feature(method):
+            terms = forward(method, batch)
+        _check(_not_finite(method, batch, terms), stops=stops)
+        _check_reached(method, terms)
+        reached |= {name: reached.get(name, False) or term.requires_grad for name, term in terms.items()}
+        unreached[stage] = backward(method, terms)
+        names |= {*terms, *method.recorded}
+    _warn_of_idle_terms(reached)
     _check(_without_finite_gradient(method), stops=False)
     try_optimizer(method, data, copies_with_gradients(method))
     method.eval()
     with torch.no_grad(), method.trainer.precision_plugin.forward_context():
         passes.run(method.deployed, batch.images, method.evaluation_reads)
-    names = {name if "/" in name else f"train/{name}" for name in (*terms, *method.recorded, "loss", "lr")}
-    return names, unreached
+    return {name if "/" in name else f"train/{name}" for name in names}, unreached
+
+
+def _check_reached(method: StudentModule, terms: dict[str, Tensor]) -> None:
+    """Raise an error if no term depends on a trained parameter."""
+    if not any(term.requires_grad for term in terms.values()):
+        raise ConfigError(
+            f"model: the losses of {type(method).__name__} do not depend on any trainable parameter, so that nothing "
+            "is trained"
+        )
+
+
+def _warn_of_idle_terms(reached: dict[str, bool]) -> None:
+    """Warn about the terms that depend on no trained parameter.
+
+    Args:
+        reached: Names of all terms of a run, and whether they depend on a trained parameter in a stage.
+    """
+    if idle := [f"train/{name}" for name, trains in reached.items() if not trains]:
+        rank_zero_warn(
+            f"model: {', '.join(idle)} {'depend' if len(idle) > 1 else 'depends'} on no trained parameter, and "
+            f"therefore {'train' if len(idle) > 1 else 'trains'} nothing; only "
+            f"{', '.join(f'train/{name}' for name, trains in reached.items() if trains)} trains the student"
+        )
 
 
 def _check(fault: str, *, stops: bool) -> None:

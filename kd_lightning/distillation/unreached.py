@@ -1,5 +1,6 @@
 """Freeze the parameters that no loss reaches: DistributedDataParallel would wait for their gradients."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,15 +27,36 @@ def freeze_unreached(method: Any, data: Any) -> None:
     """
     batch = data.some_training_images(smallest_batch(method, data))
     with distributed.alone(), unchanged(method):
-        names = backward(method, forward(method, prepared(method, batch)))
+        batch = prepared(method, batch)
+        names = {stage: backward(method, forward(method, batch)) for stage in in_each_stage(method)}
     freeze(method, names)
 
 
-def freeze(method: Any, names: list[str]) -> None:
-    """Freeze the parameters with these names, which a dry step has found, and warn about them."""
+def in_each_stage(method: Any) -> Iterator[tuple[int, ...]]:
+    """Let a method enter each of its stages in turn (`Stages`), and yield the numbers of the stages of all its parts.
+
+    Gradients of an earlier stage are removed.
+    """
+    for number in range(max(1, *(len(each.training_stages) for each in method.staged))):
+        method.enter_stage(number)
+        for value in method.parameters() if number else ():
+            value.grad = None
+        yield tuple(each.stage for each in method.staged)
+
+
+def freeze(method: Any, found: dict[tuple[int, ...], list[str]]) -> None:
+    """Freeze the parameters that no stage reaches, and warn about them. Store what a single stage does not reach.
+
+    Args:
+        method: Method of the run.
+        found: Names of the parameters that each stage does not reach, which a dry step has found.
+    """
+    names = [name for name in min(found.values(), key=len) if all(name in others for others in found.values())]
     for name in names:
         method.get_parameter(name).requires_grad_(False)
     warn_about_idle_parameters(method, names)
+    left = {stage: [name for name in others if name not in {*names}] for stage, others in found.items()}
+    method.unreached = {stage: [*map(method.get_parameter, others)] for stage, others in left.items()}
     method.unreached_are_frozen = True
 
 

@@ -1,6 +1,6 @@
 """DKD: soft targets, decoupled into the target class and the other classes (Zhao et al. 2022)."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +22,7 @@ def dkd_loss(
     temperature: float = 4.0,
     alpha: float = 1.0,
     beta: float = 8.0,
+    reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
     """Return alpha TCKD + beta NCKD, each a T^2 KL(teacher || student), averaged over samples (DKD, Eq. 7).
 
@@ -35,11 +36,13 @@ def dkd_loss(
         temperature: Temperature T of all softmaxes, above 0.
         alpha: Weight of TCKD.
         beta: Weight of NCKD.
+        reduction: With `none`, return the N values of the samples instead of their mean.
     """
     student, teacher = (log_share(x / temperature, labels) for x in (student_logits, teacher_logits))
-    target = F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+    target = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1) * temperature**2
     others = (other_classes(x, labels) for x in (student_logits, teacher_logits))
-    return alpha * target + beta * kd_loss(*others, temperature=temperature)
+    losses = alpha * target + beta * kd_loss(*others, temperature=temperature, reduction="none")
+    return losses.mean() if reduction == "mean" else losses
 
 
 class DKD(LogitDistiller):

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import LogitDistiller
+from kd_lightning.errors import check_temperature
 from kd_lightning.functional import kd_loss
 from kd_lightning.models import Features
 
@@ -20,8 +21,8 @@ class KD(LogitDistiller):
     a `kd_weight` of 9 and a `ce_weight` of 0.1.
 
     Args:
-        temperature: Temperature of both softmaxes. Methods other than KD and STKD call it `kd_temperature`. The default
-            weights are meant for a temperature of 4.
+        temperature: Temperature of both softmaxes. AICSD, MHKD and STKD call it `temperature` as well, and all other
+            methods `kd_temperature`. The default weights are meant for a temperature of 4.
         ce_weight: Weight of the cross-entropy with the labels. With 0, the student learns only from the teacher.
         kd_weight: Weight of the soft targets. The default weights of 0.1 and 0.9 are RepDistiller's (Tian et al. 2020).
             The paper gives no weights.
@@ -32,6 +33,7 @@ class KD(LogitDistiller):
     def __init__(
         self, *, temperature: float = 4.0, ce_weight: float = 0.1, kd_weight: float = 0.9, **kwargs: Any
     ) -> None:
+        check_temperature(temperature=temperature)
         super().__init__(ce_weight=ce_weight, kd_weight=kd_weight, kd_temperature=temperature, **kwargs)
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:

@@ -101,7 +101,7 @@ class MLKD(LogitDistiller):
         return [batch.images, batch.views[0]]
 
     def losses(self, student: list[Features], teacher: list[Features], batch: Batch) -> dict[str, Tensor]:
-        views = [(ours.logits, theirs.logits) for ours, theirs in zip(student, teacher, strict=True)]
+        views = [tuple(each.logits for each in pair) for pair in zip(student, teacher, strict=True)]
         prepared, correlated = [self.prepare_logits(*view) for view in views], self.all_gather(*views[0])
         terms = {
             "instance": [kd_loss(*view, temperature=t) for view in prepared for t in self.temperatures],

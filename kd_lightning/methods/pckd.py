@@ -9,6 +9,7 @@ from torchvision.ops import MLP
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
+from kd_lightning.distillation.checks import check_classes
 from kd_lightning.errors import ConfigError, check_positive, check_temperature
 from kd_lightning.functional import cross_entropy, full_precision, kd_loss, normalize, regression_loss
 from kd_lightning.models import Features, Network, Reads
@@ -145,6 +146,7 @@ class PCKD(Distiller):
         **kwargs: Any,
     ) -> None:
         super().__init__(kd_weight=kd_weight, **kwargs)
+        check_classes(type(self).__name__, self.student)
         check_temperature(temperature=temperature, base_temperature=base_temperature)
         self.temperatures = {"temperature": temperature, "base_temperature": base_temperature}
         width, teacher_width = self.student.embedding_width, self.teacher.embedding_width

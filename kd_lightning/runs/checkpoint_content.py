@@ -158,7 +158,7 @@ def _steps(method: StudentModule, content: dict[str, Any], skipped: int) -> Step
     return Steps(
         least=0 if scaled else (done - skipped + 1) // 2,
         most=done,
-        alike=all(type(each).__module__.startswith("kd_lightning.") for each in own),
+        alike=all(type(each).__module__.startswith("kd_lightning.") and not each.has_own_stages for each in own),
         later=method.backbone_parameters if method.probe_epochs else [],
     )
 

@@ -24,6 +24,12 @@ def test_the_first_look_checks_in_this_order(tries: bool, ckpt_path: str | None,
         monkeypatch.setattr(assembly, name, noting(name, {}))
     monkeypatch.setattr(assembly, "try_step", noting("try_step", set()))  # a step that logs no value is a trial, too
     protocol, guard = SimpleNamespace(allow_changed_inputs=False), NonFiniteGuard(try_step=tries)
-    assembly.first_look(None, protocol, guard, ckpt_path=ckpt_path)(None)
-    expected = ["describe", "try_step" if tries else "freeze_unreached", *(_CHECKPOINT if ckpt_path else [])]
+    method = SimpleNamespace(on_data_ready=noting("on_data_ready", None))  # a bank needs the number of images
+    assembly.first_look(method, protocol, guard, ckpt_path=ckpt_path)(None)
+    expected = [
+        "describe",
+        "on_data_ready",
+        "try_step" if tries else "freeze_unreached",
+        *(_CHECKPOINT if ckpt_path else []),
+    ]
     assert called == expected + ["check_monitors"] * tries

@@ -86,11 +86,11 @@ def test_the_epochs_of_probing_are_those_of_a_frozen_backbone(tmp_path: Path) ->
 
 def test_the_change_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr("kd_lightning.distillation.fine_tuning.rank_zero_info", said.append)
+    monkeypatch.setattr("kd_lightning.distillation.stages.rank_zero_info", said.append)
     fit(method(Supervised, student=student(tmp_path), probe_epochs=2), tmp_path)
     assert said == [
         "probe_epochs: epochs 1 to 2 train only the classifier of the student (650 parameters)",
-        "probe_epochs: all layers of the student are trained from epoch 3 on",
+        "probe_epochs: the epochs from 3 on train all layers of the student",
     ]
 
 
@@ -170,7 +170,7 @@ def test_what_cannot_be_trained_is_refused(kwargs: dict, line: str, tmp_path: Pa
 
 def test_probing_for_the_whole_run_is_refused(tmp_path: Path) -> None:
     built = method(Supervised, student=student(tmp_path), probe_epochs=3)
-    with pytest.raises(ConfigError, match=r"model.probe_epochs: 3 of 3 epochs .* would never train"):
+    with pytest.raises(ConfigError, match=r"model.probe_epochs: 3 of 3 epochs .* would never train all layers"):
         fit(built, tmp_path)
 
 

@@ -22,6 +22,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.data import Digits
 from kd_lightning.data.images import ImageDataset
 from kd_lightning.distillation import Combined, Distiller, StudentModule
+from kd_lightning.distillation.unreached import in_each_stage
 from kd_lightning.models import Network, checkpoints
 
 MODULES: list[ModuleType] = [
@@ -45,7 +46,14 @@ class CombinedOfThree(Combined):
 
 
 EVERY_METHOD = [*METHODS, CombinedOfThree]
-SMALL = {"queue_size": 64, "head_width": 16, "adaptive": False}
+SMALL = {
+    "queue_size": 64,
+    "negative_count": 32,
+    "connect": True,
+    "head_width": 16,
+    "adaptive": False,
+    "decay_start": 100,
+}
 """Arguments of methods that make them small, and their weights constant."""
 VIEWS = max(kind.min_views for kind in METHODS)
 """Views of each image in all tests of methods: as many as any method needs."""
@@ -68,9 +76,24 @@ def relates_samples(kind: type[StudentModule]) -> bool:
     return kind is CombinedOfThree or any(re.search(r"self\.all_gather\b", inspect.getsource(each)) for each in bases)
 
 
+def reads_preactivations(kind: type[StudentModule]) -> bool:
+    """Whether a method reads maps before their activation, for which it refuses ViTs."""
+    return "Reads(preactivations" in inspect.getsource(kind)
+
+
 def cuts_the_student(kind: type[StudentModule]) -> bool:
     """Whether a method cuts the student into a stem and branches, for which it refuses ViTs."""
     return "check_cut(" in inspect.getsource(kind)
+
+
+def reads_class_maps(kind: type[StudentModule]) -> bool:
+    """Whether a method refuses networks with more than pooling between their last map and their classifier."""
+    return "pooled_map(" in inspect.getsource(inspect.getmodule(kind))
+
+
+def refuses_vits(kind: type[StudentModule]) -> bool:
+    """Whether a method refuses ViTs as the student."""
+    return cuts_the_student(kind) or reads_preactivations(kind) or reads_class_maps(kind)
 
 
 def some_by_default(kinds: list[type[StudentModule]], *default: str) -> list[ParameterSet]:
@@ -102,6 +125,11 @@ def enlarging(kind: type[StudentModule], network: Network) -> Network:
 def shared_teacher() -> Network:
     """A teacher that knows the digits, read once; for methods that only read it."""
     return Network("cifar_resnet20.digits", pretrained=True)
+
+
+def terms_of_all_stages(built: StudentModule, batch: Batch) -> dict[str, Tensor]:
+    """Return the terms of a training step by name, of all stages of a run."""
+    return {name: term for _ in in_each_stage(built) for name, term in built.training_terms(batch).items()}
 
 
 def whole(images: ImageDataset) -> torch.Tensor:

@@ -14,6 +14,7 @@ from helpers.factories import (
     method,
     shared_teacher,
     student,
+    terms_of_all_stages,
     trainer,
     weights,
     with_views,
@@ -43,7 +44,7 @@ def batch(pixels: Tensor, classes: int = 10) -> Batch:
 
 def terms(built: StudentModule, given: Batch) -> dict[str, Tensor]:
     built.log = lambda *args, **kwargs: None  # there is no trainer
-    return built.training_terms(given)
+    return terms_of_all_stages(built, given)
 
 
 def test_the_methods_are_found_and_known_in_yaml() -> None:
@@ -114,6 +115,8 @@ def test_every_term_but_the_labels_asks_the_teacher(kind: type[Distiller]) -> No
     with torch.no_grad():
         for parameter in built.teacher.parameters():
             parameter += 0.3 * parameter.std(correction=0) * torch.randn_like(parameter)
+        for parameter in built.teacher.model.get_classifier().parameters():
+            parameter.neg_()  # changes the teacher's decisions as well
     after = terms(built, given)
     independent = re.findall(r"`(\w+)` does not depend on the teacher", " ".join((inspect.getdoc(kind) or "").split()))
     for name, value in before.items():
