@@ -77,7 +77,7 @@ def _build(kind: type[StudentModule], **kwargs: Any) -> StudentModule:
     """Return a method whose student is narrower than its teacher, so that it has a head if it can have one."""
     if issubclass(kind, Distiller):
         kwargs["teacher"] = Network("cifar_resnet20.digits", pretrained=True, size=32)
-    if "connect" in inspect.signature(kind.__init__).parameters:  # otherwise the widths must be equal
+    if "connect" in inspect.signature(kind).parameters:  # FSP refuses a narrower student otherwise
         kwargs["connect"] = True
     student = Network("cifar_resnet8", num_classes=10, model_kwargs={"channels": [4, 4, 8, 16]})
     return kind(student=student, **kwargs)
@@ -123,8 +123,9 @@ def _trains(built: StudentModule) -> str:
             few = len(layers) <= 8  # of more layers, name only how many there are of each class
             counted = layers if few else [f"{count} {layer}" for layer, count in Counter(layers).items()]
             parts.append(f"`{name}`: {', '.join(counted)}")
+    stored = built.state_dict()
     for name, buffer in built.named_buffers(recurse=False):
-        if buffer.numel() > 1:
+        if name in stored and buffer.numel() > 1:
             parts.append(f"`{name}`: {len(buffer):,} embeddings")
     return "; ".join(parts) or "-"
 

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 SNE_TEMPERATURES = tuple(number / 100 for number in range(1, 11))
 _SELF = 1e8  # subtracted from each vector's similarity to itself; infinity would give 0 x inf in the divergence
+_STANDARDIZED = 1e-7
 _FLOATS = 1 << 24  # largest number of floats in the intermediate results of one chunk
 
 
@@ -53,6 +54,17 @@ def row_normalised_gram(vectors: Tensor) -> Tensor:
     norms = gram.norm(dim=-1, keepdim=True)
     dead = norms < 1e-12  # features that are all zero have no direction, and therefore no gradient
     return torch.where(dead, torch.zeros_like(gram), gram / torch.where(dead, torch.ones_like(norms), norms))
+
+
+def gram_difference(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean over N samples of the squared difference of their `row_normalised_gram`, divided by the rows M.
+
+    Args:
+        student: M vectors of each sample, N,M,D.
+        teacher: M vectors of each sample, N,M,E.
+    """
+    student, teacher = row_normalised_gram(student), row_normalised_gram(teacher)
+    return (student - teacher).square().sum(dim=2).mean()
 
 
 def chunked_sum(function: Callable[..., Tensor], *tensors: Tensor, floats_each: int, whole: tuple = ()) -> Tensor:
@@ -124,11 +136,49 @@ def mixed_cross_entropy(
 
 
 @full_precision
+def standardize_logits(logits: Tensor) -> Tensor:
+    """Return logits N,K with the mean 0 and the standard deviation 1 for each sample (Sun et al. 2024).
+
+    The standard deviation is the unbiased one over the K classes, and 1e-7 is added to it, as in the authors' released
+    code. The gradient flows through the mean and the standard deviation.
+
+    Args:
+        logits: Logits N,K, with K of 2 or more.
+    """
+    deviations = logits.std(dim=1, keepdim=True)
+    return (logits - logits.mean(dim=1, keepdim=True)) / (deviations + _STANDARDIZED)
+
+
+def other_classes(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return logits N,K-1: those of all classes except one class per sample.
+
+    Args:
+        logits: Logits N,K.
+        classes: Class of each sample that is left out, N int64.
+    """
+    places = torch.arange(logits.shape[1] - 1, device=logits.device).expand(len(logits), -1)
+    return logits.gather(1, places + (places >= classes[:, None]))
+
+
+def log_share(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return log(p) and log(1 - p) of one class per sample, N,2, where p is its probability.
+
+    Both are computed from the logits: 1 - p of a probability that rounds to 1 would be 0.
+
+    Args:
+        logits: Logits N,K, already divided by the temperature.
+        classes: Class of each sample, N int64.
+    """
+    parts = torch.stack([logits.gather(1, classes[:, None])[:, 0], other_classes(logits, classes).logsumexp(dim=1)], 1)
+    return F.log_softmax(parts, dim=1)
+
+
+@full_precision
 def kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     *,
-    temperature: float,
+    temperature: float | Tensor,
     reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
     """Return T^2 KL(softmax(teacher / T) || softmax(student / T)), summed over classes and averaged over samples.
@@ -138,7 +188,7 @@ def kd_loss(
     Args:
         student_logits: logits N,K of the student, for N samples and K classes.
         teacher_logits: logits N,K of the teacher.
-        temperature: temperature T, above 0.
+        temperature: temperature T, above 0: a number, or a tensor without dimensions (CTKD).
         reduction: with `none`, return the N values of the samples instead of their mean.
     """
     student = F.log_softmax(student_logits / temperature, dim=1)

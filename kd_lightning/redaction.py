@@ -35,7 +35,7 @@ _HASH = re.compile("[0-9a-f]{40}")
 _NAMES: set[str] = set()
 """Names of runs that have the form of a commit hash, which is also the form of W&B's older keys."""
 _AS_GIVEN: dict[str, str] = {}
-"""Paths with the values of environment variables, and these values, each with the text that the user gave."""
+"""Paths with the values of environment variables, these values, and folders in the cache, with the text to show."""
 
 
 def redacted(text: str) -> str:
@@ -90,6 +90,13 @@ def show_as_given(given: str, expanded: str) -> None:
     values = ((each[0], os.path.expandvars(each[0])) for each in re.finditer(r"\$(?:\w+|\{[^}]*\})", given))
     unusual = {value: name for name, value in values if len(value) >= _SHORTEST and not value.isalpha()}
     _AS_GIVEN.update({expanded: given, **unusual} if len(expanded) >= 4 and expanded != given else {})
+
+
+def show_instead(shown: str, path: str) -> None:
+    """Let messages show `shown` instead of a path, also at the beginning of the paths of files in this folder."""
+    before = {**_AS_GIVEN}
+    _AS_GIVEN.clear()
+    _AS_GIVEN.update({path: shown} | before)  # first, because `shown` may contain the value of a variable
 
 
 def is_key(name: str, value: str) -> bool:

@@ -67,7 +67,9 @@ def train_steps(method: StudentModule, data: ImageData, steps: int) -> pd.DataFr
 
 @torch.no_grad()
 def compute_features(method: Distiller, images: Tensor, *, maps: int = 1) -> FeaturePair:
-    """Return the features of both networks in eval mode: the last feature maps, the embedding and the logits.
+    """Return the features of the deployed network and of the teacher: the last maps, the embedding and the logits.
+
+    Both networks are in eval mode.
 
     Args:
         method: method with both networks. Its mode (training or eval) is restored afterwards.
@@ -76,7 +78,7 @@ def compute_features(method: Distiller, images: Tensor, *, maps: int = 1) -> Fea
     """
     reads = method.reads | Reads(maps=maps, embedding=True, logits=True)
     with eval_mode(method):
-        student = method.student.features(images, **reads._asdict())
+        student = method.deployed.features(images, **reads._asdict())
         teacher = method.teacher_features(images, reads)
         return FeaturePair(student, teacher, method.aligned_pair(student, teacher))
 

@@ -1,4 +1,4 @@
-"""EMA: an exponential moving average of the student's weights, evaluated in addition to the student."""
+"""EMA: an exponential moving average of the weights of the deployed network, which is evaluated in addition."""
 
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,17 @@ from kd_lightning.models import checkpoints
 
 
 class EMA(EMAWeightAveraging):
-    """Averages the student's weights and BatchNorm statistics over the steps, and logs `val/acc_ema`.
+    """Averages the weights and BatchNorm statistics of the deployed network over the steps, and logs `val/acc_ema`.
+
+    In most methods, the deployed network is the student. Some deploy the student with further modules.
 
     The average is in float32, or in float64 with the precision 64-true: bfloat16 would round most updates to nothing.
-    Training does not use the average, and the result of the run is the student itself. The average is saved in the
+    Training does not use the average, and the result of the run is the network itself. The average is saved in the
     checkpoints and restored when the run is resumed. At the end, the average is written as `student_ema.safetensors`.
-    The command `test --model.student.checkpoint` can evaluate this file. Lightning's own callback is different: it
-    validates the average instead of the student, and makes the average the result.
+    If the method deploys the student alone, `test --model.student.checkpoint` can evaluate this file. Otherwise, the
+    file is read by `predict --ckpt_path`, or by `Network` with the `name` and `model_kwargs` in its metadata.
+    Lightning's own callback is different: it validates the average instead of the network, and makes the average the
+    result.
 
     Args:
         decay: Weight of the old average in an update. With 0.999, the average covers about the last 1,000 updates.

@@ -17,6 +17,7 @@ from kd_lightning.cli.registry import Command
 from kd_lightning.config.checks import check, fixed_seed
 from kd_lightning.config.lightning_classes import construction_error
 from kd_lightning.config.messages import config_error
+from kd_lightning.config.network_errors import with_field
 from kd_lightning.config.own_classes import own_construction_error
 from kd_lightning.config.parser import Parser
 from kd_lightning.data import ImageData
@@ -110,6 +111,8 @@ class CLI(LightningCLI):
             evaluates = known and self.subcommand in ("validate", "test", "predict")
             if evaluates and (advice := evaluated.moved_images(self.config[self.subcommand], str(known))):
                 raise ConfigError(f"{known}; {advice}") from error
+            if known and (named := with_field(known, self._get(self.config, "model").as_dict())) is not known:
+                raise named from error
             if not known and (line := own_construction_error(error) or construction_error(error)):
                 raise ConfigError(line) from error
             raise

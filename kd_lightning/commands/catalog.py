@@ -116,8 +116,11 @@ def paper_of(name: str) -> str:
 
 
 def reads_of(name: str) -> list[str]:
-    """Return the features that a method's `reads` names; `reads` is a set of strings or a call of `Reads(...)`."""
-    for node in _attribute(name, "reads"):
+    """Return the features of the teacher that a method's `teacher_reads`, or else its `reads`, names.
+
+    They are a set of strings or a call of `Reads(...)`.
+    """
+    for node in (*_attribute(name, "teacher_reads"), *_attribute(name, "reads")):
         calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
         typed = [key.arg for call in calls if getattr(call.func, "id", "") == "Reads" for key in call.keywords]
         if features := [text for text in typed if text] or _texts(node):

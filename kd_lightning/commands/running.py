@@ -19,6 +19,7 @@ from kd_lightning.config.environment import environment_error
 from kd_lightning.config.messages import config_error
 from kd_lightning.config.one_line_errors import OneLineErrors
 from kd_lightning.errors import ConfigError, RunError, StoppedError
+from kd_lightning.io.own_files import exit_place
 from kd_lightning.redaction import printable
 
 
@@ -81,6 +82,11 @@ def exit_on_error() -> Iterator[None]:
         if isinstance(error, OSError):
             _discard_output()
         raise SystemExit(status) from None
+    except SystemExit as error:
+        if place := exit_place(error):
+            print(f"error: {place}: sys.exit({error.code!r}) ended the command; remove this line", file=sys.stderr)
+            raise SystemExit(error.code if isinstance(error.code, int) and error.code else 2) from None
+        raise
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

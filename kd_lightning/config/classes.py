@@ -10,6 +10,7 @@ _BASES = {
     "parts": ("kd_lightning.distillation.Distiller",),
     "data": ("kd_lightning.data.ImageData",),
     "augmentations": ("kd_lightning.data.Augmentation",),
+    "view_augmentations": ("kd_lightning.data.Augmentation",),
     "lr_scheduler": ("kd_lightning.optim.RunSchedule", "torch.optim.lr_scheduler.LRScheduler"),
     "optimizer": ("torch.optim.Optimizer",),
     "callbacks": ("lightning.pytorch.callbacks.Callback",),
@@ -31,7 +32,7 @@ def import_class(class_path: str) -> type | None:
 
 
 def arguments_of(class_path: str) -> set[str]:
-    """Return the names of the arguments of a class and of its base classes.
+    """Return the names of the arguments of a class, and of the base classes to which it passes `**kwargs`.
 
     Return an empty set if the module has no class of this name.
 
@@ -39,8 +40,13 @@ def arguments_of(class_path: str) -> set[str]:
         ModuleNotFoundError: if the module does not exist.
     """
     kind = import_class(class_path)
-    bases = inspect.getmro(kind) if kind else ()
-    names = {n for base in bases if "__init__" in vars(base) for n in inspect.signature(base.__init__).parameters}
+    names: set[str] = set()
+    for base in inspect.getmro(kind) if kind else ():
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            names |= {each.name for each in parameters}
+            if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
+                break
     return names - {"self", "args", "kwargs"}
 
 

@@ -1,6 +1,7 @@
 """One-line error messages for a wrong config or command line, with the nearest choices."""
 
 import re
+from pathlib import Path
 
 from kd_lightning.config.classes import classes_of, paths_of
 from kd_lightning.config.lightning_classes import needs_package, refusal
@@ -24,6 +25,8 @@ _USELESS = f"torch.optim.lr_scheduler.{_PLATEAU}"
 """The class of torch with the name of a class of Lightning; it cannot read a logged value."""
 _MOST = 80
 """Largest number of characters of a given config in a message."""
+_ANY_CALLBACK = r"(?m)^( *)- Problem with given class_path 'lightning\.Callback':\n(?:\1 +.*\n)*"
+"""Pattern of messages about an argument of the base class of callbacks. Those about the given class precede them."""
 _BUILT_LATER = r"expects a function or a callable class: [\s\S]*?Got value: Namespace\(class_path='([\w.]+)'"
 """Pattern of messages about an optimizer or a part of `Combined`, which are built after all other objects."""
 
@@ -49,6 +52,8 @@ def explain(message: str, options: set[str] = frozenset()) -> str:
         message: Message of jsonargparse.
         options: Names of the fields that the parser defines (`trainer.max_epochs`, `run.name`, ...).
     """
+    if message.count("Problem with given class_path") > 1:
+        message = re.sub(_ANY_CALLBACK, "", message)
     keys = dict.fromkeys(re.findall(r'(?:Parser key "|^--(?=\S+\.help:))([\w.]+?)(?:"|\.help:)', message))
     field = ".".join(key for key in keys if not any(other.startswith(f"{key}.") for other in keys))
     if part := last(_BUILT_LATER, message).rpartition(".")[2]:
@@ -79,7 +84,12 @@ def _no_command(message: str, field: str, options: set[str]) -> str:
 
 
 def _no_config(message: str, field: str, options: set[str]) -> str:
-    """Return the message about a config, given as a file or as a value, that is empty, a number, a text or a list."""
+    """Return the message about a config, as a file or a value, that is missing, empty, a number, a text or a list."""
+    missing = re.search(r"File does not exist: '([^'\n]+)'", message)
+    if missing and (field == "config" or "--config" in message):
+        path = Path(missing[1])
+        near = sorted(other.name for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        return f"config: there is no file {path}{nearest(path.name, near)}"
     found = re.search(r"Unexpected config: ([\s\S]*)", message)
     if not found:
         return ""

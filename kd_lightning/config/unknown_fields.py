@@ -89,12 +89,19 @@ def unknown_field(message: str, field: str, options: set[str], class_path: str) 
         if (argument := name.split(".")[0]) in (shared := arguments_of("kd_lightning.distillation.Combined")):
             return f"{field}.{argument}: all parts share this argument; set model.{argument} instead"
         choices -= shared
+    if not group and name in choices:  # an argument of a base class that the class itself sets
+        owner = class_path.rpartition(".")[2]
+        return f"{full_name} is not an argument of {owner}{nearest(name, choices - {name})}"
     if name in choices:
         return f"{full_name}: this value is not valid; correct it, or omit the field to use the default"
     if "." not in full_name:
         return f"{full_name} is not a field{_meant(name, options) or nearest(name, _groups(options))}"
+    if field == "model" and choices and name.split(".")[0] == "teacher":
+        owner = class_path.rpartition(".")[2]
+        return f"{full_name} is not an argument of {owner}, which has no teacher; remove it, or choose another method"
     owner = "Network" if is_network else class_path.rpartition(".")[2] or "the class"
-    hint = "" if "parts: " in field else _meant(name, options, but=full_name.rpartition(".")[0])
+    has_own_fields = "parts: " in field or field.startswith("trainer.callbacks")
+    hint = "" if has_own_fields else _meant(name, options, but=full_name.rpartition(".")[0])
     return f"{full_name} is not an argument of {owner}{hint or nearest(name, choices)}"
 
 

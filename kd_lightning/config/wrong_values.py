@@ -16,6 +16,10 @@ _CONVERSIONS = {
 """Messages of Python about a text that is not a number, and the type of the number."""
 
 
+_PLAIN = {"Sequence": "a list", "Mapping": "a mapping"}
+"""Names of abstract types, in words."""
+
+
 def wrong_value(message: str, field: str, options: Set[str] = frozenset()) -> str:
     """Return the message about a value that a field does not accept; '' for all other messages.
 
@@ -100,7 +104,7 @@ def _of_type(inner: str, message: str, field: str) -> str:
     choices = [choice for kind in types if "Literal[" in kind for choice in re.findall(r"'([^']+)'", kind)]
     if choices and re.search("[A-Za-z]", value) and value not in ("True", "False"):
         return f"{field}: {value!r} is not a valid value{nearest(value, choices)}"
-    names = [re.sub(r"typing\.Literal\[(.+)\]", r"one of \1", kind) for kind in types]
+    names = [_PLAIN.get(kind, re.sub(r"typing\.Literal\[(.+)\]", r"one of \1", kind)) for kind in types]
     return f"{field}: {value} is not {' or '.join(names)}"
 
 
@@ -108,4 +112,5 @@ def _of_several(inner: str, field: str) -> str:
     """Return the message about a value that is of none of several types, if jsonargparse names only the types."""
     subtypes, given = last(r"Subtypes: \[(.+)\]", inner), given_value(inner, field)
     names = [name for name in dict.fromkeys(re.findall(r"(?:\w+\.)*(\w+)(?='>|\[)", subtypes)) if name != "NoneType"]
-    return f"{field}: {given} is not {' or '.join(n for n in names if n != 'Union')}" if given and names else ""
+    names = [_PLAIN.get(name, name) for name in names if name != "Union"]
+    return f"{field}: {given} is not {' or '.join(names)}" if given and names else ""

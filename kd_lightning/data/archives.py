@@ -21,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from kd_lightning.data import cache
 from kd_lightning.errors import ConfigError, one_line
 from kd_lightning.io.paths import resolve
+from kd_lightning.redaction import show_instead
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".zip")
 MAX_ENTRIES = 5_000_000
@@ -82,12 +83,13 @@ def unpack_to_cache(archive: Path, field: str = "data.path") -> Path:
     """Return the folder of an unpacked archive. If necessary, unpack it into $XDG_CACHE_HOME/kd_lightning (~/.cache).
 
     The archive is unpacked into a temporary folder, which is renamed when it is complete. A rejected archive leaves no
-    files.
+    files. Messages show a file in the folder as a path in the archive (`photos.tar/cat/1.jpg`).
 
     Raises:
         ConfigError: if the archive is corrupt or not accepted (see `extract`). The message names `field`.
     """
     home, target = cache.home(), unpacked_folder(archive)
+    show_instead(str(archive), str(target))
     if not target.exists():
         rank_zero_info(f"unpacking {archive.name} into {home} (only once)")
         with _Unpacking(archive, home, field) as partial:

@@ -49,6 +49,8 @@ class ImageData(LoaderMixin, ABC):
         augmentations: List of augmentations of the training images, in order, or the name of a published set. []
             disables augmentation. Default: the usual augmentations of the data set.
         views: Number of differently augmented views of each training image per step.
+        view_augmentations: List of further augmentations of all views except the first, after `augmentations`. Default:
+            none, so that all views have the same augmentations.
         repeats: Number of times that an image occurs in an epoch, each time with another augmentation (repeated
             augmentation; DeiT uses 3). The number of steps per epoch does not change. With 3, an epoch therefore
             contains only a third of the images.
@@ -78,6 +80,8 @@ class ImageData(LoaderMixin, ABC):
     official_side: int | None = None
     """Side in pixels of all images of a published data set."""
     labeled = True
+    partly_labeled = False
+    """Whether labelled images may be mixed with images that have the label -1, so that the labels are not checked."""
     test_split: float
     """Share or number of the images that are the test split if the data set has none."""
     test_split_advice = {"field": "data.test_split"}
@@ -97,6 +101,7 @@ class ImageData(LoaderMixin, ABC):
         max_train_samples: int | None = None,
         augmentations: list[Augmentation] | Preset | None = None,
         views: int = 1,
+        view_augmentations: list[Augmentation] | None = None,
         repeats: int = 1,
         mixing: Mixing | None = None,
         neighbors: Neighbors | None = None,
@@ -138,6 +143,7 @@ class ImageData(LoaderMixin, ABC):
         self.val_split, self.max_train_samples, self.predict_split = val_split, max_train_samples, predict_split
         self.views, self.repeats = views, repeats
         self.augmentations = preset(augmentations) if isinstance(augmentations, str) else augmentations
+        self.view_augmentations = view_augmentations or []
         self.mixing, self.neighbors, self.memory_limit = mixing, neighbors, memory_limit
         self.num_workers, self.skip_unreadable, self.split_seed, self.seed = (
             num_workers,
@@ -253,7 +259,11 @@ class ImageData(LoaderMixin, ABC):
         return images
 
     def loaded(self, split: Split) -> ImageDataset | None:
-        """Return the images that `load` returns; an error in a class of the user is one line with its place."""
+        """Return the images that `load` returns; an error in a class of the user is one line with its place.
+
+        Raises:
+            ConfigError: if `load` fails in a file of the user, or if it returns other images or labels than it must.
+        """
         where = f"data: {type(self).__name__}.load({split!r})"
         try:
             images = self.load(split)
@@ -264,7 +274,22 @@ class ImageData(LoaderMixin, ABC):
             raise
         if not (isinstance(images, ImageDataset) or (images is None and split != "train")):
             raise ConfigError(f"{where} returned {type(images).__name__}; return StoredImages or EncodedImages")
+        if images is not None and self.labeled and not self.partly_labeled:
+            self._check_labels(where, images.labels)
         return images
+
+    def _check_labels(self, where: str, labels: Tensor) -> None:
+        if labels.dtype != torch.int64 or labels.ndim != 1:
+            kind = f"{str(labels.dtype).removeprefix('torch.')} with {counted(labels.ndim, 'dimension')}"
+            raise ConfigError(f"{where} returned labels of type {kind}; return a tensor of type int64 with 1 dimension")
+        wrong = (labels < 0) | (labels >= self.num_classes)
+        if wrong.any():
+            row = int(wrong.int().argmax())
+            raise ConfigError(
+                f"{where} returned {counted(int(wrong.sum()), 'label')} outside of 0 to {self.num_classes - 1}, such "
+                f"as {labels[row]} for image {row}, but num_classes is {self.num_classes}; correct the labels or "
+                "num_classes"
+            )
 
     def _train_and_val(self) -> dict[str, ImageDataset]:
         train, val = self._load("train"), self._load("val")

@@ -38,6 +38,7 @@ class LoaderMixin(LightningDataModule):
     seed: int
     split_seed: int
     train_transforms: list[Augmentation]
+    view_augmentations: list[Augmentation]
     datasets: dict[str, ImageDataset]
     max_evaluation_images = 5000
     _batch_size: int
@@ -211,8 +212,9 @@ class LoaderMixin(LightningDataModule):
         """Return a training batch with augmented images, further views and mixing, as the networks receive it."""
         num_done = int(self._crops_from_files(self.datasets["train"]))
         sources = [batch.images, *(batch.views or (batch.images.clone() for _ in range(self.views - 1)))]
+        further = [*self.train_transforms, *self.view_augmentations]
         views = [
-            augment(source, view_keys(batch.keys, view), self.train_transforms, num_done=num_done)
+            augment(source, view_keys(batch.keys, view), further if view else self.train_transforms, num_done=num_done)
             for view, source in enumerate(sources)
         ]
         batch = batch._replace(images=views[0], views=tuple(views[1:]))

@@ -49,6 +49,8 @@ class NewImages(ImageData):
         ConfigError: if a path does not exist or contains no images, or if a list is not valid.
     """
 
+    partly_labeled = True
+
     def __init__(
         self,
         *,

@@ -36,7 +36,7 @@ def check_cut(field: str, layer: int, network: Network) -> None:
             numbers = ", ".join(map(str, places))
             raise ConfigError(f"{field}: {network.name} cannot be cut after stage {layer}; choose one of {numbers}")
     raise ConfigError(
-        f"student.name: {network.name} cannot be cut into a stem and branches; networks that can be cut: cifar_* "
+        f"model.student.name: {network.name} cannot be cut into a stem and branches; networks that can be cut: cifar_* "
         "(cifar_resnet20, cifar_vgg8, ...) and most convolutional networks of timm (resnet18, convnext_tiny, ...)"
     )
 

@@ -3,6 +3,8 @@
 import inspect
 import math
 from abc import ABCMeta
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +60,7 @@ def check_returned(method: LightningModule, terms: Any) -> dict[str, Tensor]:
     """
     if isinstance(terms, dict) and all(_is_term(name, term) for name, term in terms.items()):
         return terms
-    code = type(method).losses.__code__
-    where = f"({Path(code.co_filename).name}, line {code.co_firstlineno})"
-    name = f"model: {type(method).__name__}.losses"
+    name, where = f"model: {type(method).__name__}.losses", _place_of_losses(method)
     if not isinstance(terms, dict):
         raise ConfigError(f"{name} returned {_described(terms)}; return a dict of terms by name, as tensors {where}")
     key, term = next((key, term) for key, term in terms.items() if not _is_term(key, term))
@@ -71,6 +71,58 @@ def check_returned(method: LightningModule, terms: Any) -> dict[str, Tensor]:
         f"{name} returned {_described(term)} as the term {key!r}, but a term is a float tensor without dimensions; "
         f"{remedy} {where}"
     )
+
+
+def _place_of_losses(method: LightningModule) -> str:
+    code = type(method).losses.__code__
+    return f"({Path(code.co_filename).name}, line {code.co_firstlineno})"
+
+
+@contextmanager
+def losses_change_no_feature(method: LightningModule) -> Iterator[None]:
+    """Raise an error if `losses`, called in the block, changes a feature of a network or the batch in place.
+
+    The terms that the base class adds, such as the soft targets, would read the changed values.
+
+    Raises:
+        ConfigError: in this case. The message names the method, its file, the line of `losses`, and the features.
+    """
+    losses = method.losses
+
+    def watched(*features: Any, **further: Any) -> Any:
+        roles = ["student", *["teacher"] * hasattr(method, "teacher"), "batch"]
+        seen = [*_tensors(dict(zip(roles, features, strict=False)) | further)]
+        versions = [tensor._version for _, tensor in seen]
+        terms = losses(*features, **further)
+        if changed := [name for (name, x), version in zip(seen, versions, strict=True) if x._version != version]:
+            raise ConfigError(
+                f"model: {type(method).__name__}.losses changes {', '.join(changed[:3])} in place, and the other terms "
+                f"would read the changed values; compute a new tensor, for example with x / 2 instead of x /= 2 "
+                f"{_place_of_losses(method)}"
+            )
+        return terms
+
+    own = vars(method).get("losses")  # a caller may have replaced the function of this instance
+    method.losses = watched
+    try:
+        yield
+    finally:
+        del method.losses
+        if own is not None:
+            method.losses = own
+
+
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in nested features with their names, such as `teacher.maps[0]`."""
+    if isinstance(value, Tensor):
+        if not value.is_inference():  # such a tensor does not count its changes
+            yield name, value
+    elif isinstance(value, dict) or hasattr(value, "_asdict"):
+        for key, inner in (value if isinstance(value, dict) else value._asdict()).items():
+            yield from _tensors(inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _tensors(inner, f"{name}[{number}]")
 
 
 def _is_term(name: Any, term: Any) -> bool:
@@ -98,6 +150,19 @@ def check_layer(field: str, number: int, *networks: Network) -> None:
             )
 
 
+def check_classes(method: str, student: Network) -> None:
+    """Raise an error if a method that reads labels is given a student without classes, because the data have no labels.
+
+    Raises:
+        ConfigError: in this case. The message names the field.
+    """
+    if not student.num_classes:
+        raise ConfigError(
+            f"data.labeled: {method} reads labels, but the data have none, and no classes; choose a method without "
+            "labels"
+        )
+
+
 def check_teacher(method: str, student: Network, teacher: Network, *, logits: bool) -> None:
     """Raise an error if the teacher has no weights, or if its logits are read and do not fit the student's classes.
 
@@ -112,7 +177,8 @@ def check_teacher(method: str, student: Network, teacher: Network, *, logits: bo
     """
     if not teacher.has_weights:
         raise ConfigError(
-            f"teacher: {teacher.name} has no weights; set teacher.checkpoint to a path, or teacher.pretrained to true"
+            f"model.teacher: {teacher.name} has no weights; set model.teacher.checkpoint to a path, or "
+            "model.teacher.pretrained to true"
         )
     if not logits:
         return
@@ -123,13 +189,13 @@ def check_teacher(method: str, student: Network, teacher: Network, *, logits: bo
         )
     if teacher.num_classes != student.num_classes:
         raise ConfigError(
-            f"teacher.num_classes: the teacher {teacher.name} has {teacher.num_classes} classes, but the student and "
-            f"the data have {student.num_classes}, and {method} reads logits; train the teacher on these data first"
+            f"model.teacher.num_classes: the teacher {teacher.name} has {teacher.num_classes} classes, but the student "
+            f"and the data have {student.num_classes}, and {method} reads logits; train the teacher on these data first"
         )
     if teacher.fresh_classifier:
         raise ConfigError(
-            f"teacher.num_classes: {method} reads logits, but the classifier of {teacher.name} is random, because its "
-            f"weights were not trained for {teacher.num_classes} classes; remove teacher.num_classes"
+            f"model.teacher.num_classes: {method} reads logits, but the classifier of {teacher.name} is random, "
+            f"because its weights were not trained for {teacher.num_classes} classes; remove model.teacher.num_classes"
         )
 
 
@@ -184,6 +250,16 @@ def _needs_labels_without_ce(method: LightningModule) -> bool:
         method.ce_weight = weight
 
 
+def check_mixing(method: LightningModule, data: Any) -> None:
+    """Raise an error if the terms of the method need one label per image, but the images are mixed.
+
+    Raises:
+        ConfigError: in this case. The message names the field.
+    """
+    if method.one_label and data.mixing:
+        raise ConfigError(f"data.mixing: {type(method).__name__} needs one label per image; remove data.mixing")
+
+
 def check_views(method: LightningModule, data: Any) -> None:
     """Raise an error if the data provide fewer views of each image than the method needs.
 
@@ -231,8 +307,8 @@ def check_dtype(teacher: Network, data: Any) -> None:
     precision = data.trainer.precision if data.trainer else None
     if teacher.dtype not in (None, _CASTS.get(precision, teacher.dtype)):
         raise ConfigError(
-            f"teacher.dtype: {teacher.dtype} is given, but trainer.precision {precision} casts the weights of all "
-            "networks; remove teacher.dtype"
+            f"model.teacher.dtype: {teacher.dtype} is given, but trainer.precision {precision} casts the weights of "
+            "all networks; remove model.teacher.dtype"
         )
 
 

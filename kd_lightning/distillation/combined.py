@@ -41,9 +41,10 @@ class Combined(Distiller):
     Raises:
         ConfigError: if the list of parts is empty, if all their weights are 0, if two parts have the same class, if a
             part sets an argument of the combination, or if a method cannot be a part. Methods without a teacher
-            (Supervised, CORSD, OKDMDE), KD (no terms of its own), ResidualKD (it deploys more than the student) and
-            methods that override `inputs` (STKD, PCKD, CPCL) cannot be parts. A class cannot be a part either if it
-            overrides a function of `Distiller` that `Combined` does not call on its parts.
+            (Supervised, CORSD, OKDMDE, TeacherFreeKD), KD and FunctionMatching (no terms of their own), methods that
+            deploy more than the student (ResidualKD, SimKD, and EmbedDistill if the widths differ) and methods that
+            override `inputs` (STKD, PCKD, CPCL, MLKD) cannot be parts. A class cannot be a part either if it overrides
+            a function of `Distiller` that `Combined` does not call on its parts.
     """
 
     def __init__(
@@ -93,6 +94,10 @@ class Combined(Distiller):
         return reduce(or_, (part.reads for part in self.parts.values()))
 
     @property
+    def teacher_reads(self) -> Reads:
+        return reduce(or_, (part.teacher_reads for part in self.parts.values()))
+
+    @property
     def further(self) -> Mapping[str, FurtherNetwork]:
         return {f"{name}_{key}": network for name, part in self.parts.items() for key, network in part.further.items()}
 
@@ -119,7 +124,7 @@ class Combined(Distiller):
         for name, part in self.parts.items():
             part.recording, part.recorded = self.recording, {}
             part_further = {key: further[f"{name}_{key}"] for key in part.further}
-            part_features = [passes.only(features, part.reads) for features in (student, teacher)]
+            part_features = [passes.only(student, part.reads), passes.only(teacher, part.teacher_reads)]
             checks.check_positions(part, *part_features)
             part_terms = checks.check_returned(part, part.losses(*part_features, batch, **part_further))
             for term, loss in part_terms.items():
@@ -128,7 +133,10 @@ class Combined(Distiller):
         return terms
 
     def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
-        pairs = (part.aligned_pair(student.only(part.reads), teacher.only(part.reads)) for part in self.parts.values())
+        pairs = (
+            part.aligned_pair(student.only(part.reads), teacher.only(part.teacher_reads))
+            for part in self.parts.values()
+        )
         return next((pair for pair in pairs if pair is not None), None)
 
     def check_data(self, data: Any) -> None:

@@ -28,11 +28,11 @@ class Distiller(StudentModule, ABC):
         kd_weight: Weight of KD's soft targets (Hinton et al. 2015); 0 disables them. Every distiller can use them in
             addition to its own terms.
         kd_temperature: Temperature of both softmaxes of the soft targets.
-        check_teacher: Whether to measure the teacher's accuracy once before epoch 0 and log it as `teacher/acc`. A
-            warning appears if the accuracy is less than 5 points above chance. The teacher's class order, mean or std
-            may then be wrong. The accuracy is measured on the validation images. Without a validation split, it is
-            measured on up to 5,000 training images without augmentation. It is not measured if the data have no labels,
-            or if their classes differ from the teacher's.
+        check_teacher: Whether to measure the teacher's accuracy once, before training begins, and log it as
+            `teacher/acc`. If it is less than 5 percentage points above chance, a warning is printed: the teacher's
+            class order, mean or std may be wrong. The accuracy is measured on the validation images. Without a
+            validation split, it is measured on up to 5,000 training images without augmentation. It is not measured if
+            the data have no labels, or if their classes differ from the teacher's.
         gather: Whether losses that compare samples use the samples of all devices. If false, they use only the samples
             of each device's batch, as in some authors' released code. If true, these losses do not depend on the number
             of devices. The only exception is BatchNorm, which by default normalises the images of each device
@@ -49,6 +49,9 @@ class Distiller(StudentModule, ABC):
 
     min_batch_size: int = 1
     """Smallest number of images per batch. With fewer images, a loss cannot be computed or the student cannot learn."""
+
+    normalises_vectors: bool = False
+    """Whether a BatchNorm normalises one vector per image. Each device then needs `min_batch_size` images."""
 
     def __init__(
         self,
@@ -72,13 +75,18 @@ class Distiller(StudentModule, ABC):
         super().on_built()
         soft_targets = Reads(logits=self.kd_weight != 0)
         self.reads_student |= soft_targets
-        self.reads_teacher = self.reads | soft_targets
+        self.reads_teacher = self.teacher_reads | soft_targets
         """Features of the teacher that a step computes, for `losses` and the soft targets."""
         checks.check_teacher(type(self).__name__, self.student, self.teacher, logits=self.reads_teacher.logits)
         self.check_terms(ce_weight=self.ce_weight, kd_weight=self.kd_weight)
         if not self.trains_classifier:  # DistributedDataParallel would wait for gradients that are never computed
             for head in self.classifier_parameters:
                 head.requires_grad_(False)
+
+    @property
+    def teacher_reads(self) -> Reads:
+        """Features of the teacher that `losses` reads. Default: `reads`, the features of both networks."""
+        return self.reads
 
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
         """Raise an error if no term would train a module with these weights. Subclasses implement the check."""
@@ -115,18 +123,35 @@ class Distiller(StudentModule, ABC):
         return {**terms, "kd": self.kd_weight * kd_loss(*logits, temperature=self.kd_temperature)}
 
     def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
-        """Return the vectors N,D of student and teacher that the losses make similar. Return None if there are none."""
+        """Return the vectors N,D of both networks that the losses make similar. Return None if there are none.
+
+        Args:
+            student: Features of the deployed network, which is the student in most methods.
+            teacher: Features of the teacher for the same images.
+        """
         return None
 
     @property
     def to_teacher(self) -> nn.Module | None:
-        """Layers that map the student's embedding N,D into the teacher's embedding space. None if no loss does so."""
+        """Layers that map the deployed network's embedding N,D into the teacher's embedding space.
+
+        None if no loss makes the two embeddings similar.
+        """
         return None
 
     @property
     def shared_stages(self) -> int:
         """Number of stages of student or teacher, whichever has fewer."""
         return min(len(network.model.feature_info) for network in (self.student, self.teacher))
+
+    @property
+    def stages_after_stem(self) -> int:
+        """Default number of stages of a method on several stages, as in RepDistiller: all except the stem.
+
+        It is 4 if both networks have five stages (VGG, MobileNetV2 and ResNet-50 for 32 pixels, timm's ResNets),
+        otherwise 3.
+        """
+        return 4 if self.shared_stages == 5 else 3
 
     def check_layer(self, field: str, number: int) -> None:
         """Raise an error if student or teacher has no stage with this number. Stage 1 is the last stage."""
@@ -146,7 +171,7 @@ class Distiller(StudentModule, ABC):
 
     def check_data(self, data: Any) -> None:
         super().check_data(data)
-        self.check_batch_size(self.effective_batch_size(data))
+        self.check_batch_size(data.batch_size if self.normalises_vectors else self.effective_batch_size(data))
         checks.check_dtype(self.teacher, data)
 
     @property

@@ -27,4 +27,4 @@ class EmbeddingDistiller(Distiller, ABC):
         return self.head
 
     def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor]:
-        return self.head(student.embedding), teacher.embedding
+        return self.to_teacher(student.embedding), teacher.embedding

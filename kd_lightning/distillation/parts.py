@@ -44,6 +44,7 @@ _SHARED = {*inspect.signature(PartFactory.__call__).parameters} - {"self", "stud
 _CALLED = {
     *(
         "reads",
+        "teacher_reads",
         "further",
         "exits",
         "to_teacher",
@@ -63,7 +64,9 @@ _CALLED = {
         "check_layer",
         "check_batch_size",
         "min_batch_size",
+        "normalises_vectors",
         "min_views",
+        "one_label",
         "min_positions",
         "effective_batch_size",
     ),

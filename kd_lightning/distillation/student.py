@@ -47,6 +47,8 @@ class StudentModule(EvaluationSteps, RunHooks, Durations, ABC, metaclass=checks.
 
     min_views: int = 1
     """Smallest value of `data.views` with which the losses can be computed: 2 if they read `batch.views[0]`."""
+    one_label: bool = False
+    """Whether the losses need images with one label each. If so, mixed images (`data.mixing`) raise an error."""
     min_positions: int = 1
     """Smallest number of positions (height times width) of the feature maps that the losses read."""
 
@@ -73,7 +75,8 @@ class StudentModule(EvaluationSteps, RunHooks, Durations, ABC, metaclass=checks.
             check_positive(lr_batch_size=lr_batch_size)
         if student.dtype is not None:
             raise ConfigError(
-                f"student.dtype: {student.dtype} is given, but only a teacher can have a dtype; set trainer.precision"
+                f"model.student.dtype: {student.dtype} is given, but only a teacher can have a dtype; set "
+                "trainer.precision"
             )
         self.student, self.lr_batch_size, self.lr_scaling = student, lr_batch_size, lr_scaling
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
@@ -198,6 +201,7 @@ class StudentModule(EvaluationSteps, RunHooks, Durations, ABC, metaclass=checks.
             ConfigError: in this case. The message names the field.
         """
         checks.check_labels(self, data)
+        checks.check_mixing(self, data)
         checks.check_views(self, data)
         self.check_epochs(data.trainer)
         self.check_durations(data.trainer)

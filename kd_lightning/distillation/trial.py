@@ -10,6 +10,7 @@ from torch import Tensor
 from kd_lightning import distributed
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import passes
+from kd_lightning.distillation.checks import losses_change_no_feature
 from kd_lightning.distillation.optimizer_trial import copies_with_gradients, try_optimizer
 from kd_lightning.distillation.step_memory import StepMemory
 from kd_lightning.distillation.student import StudentModule
@@ -61,7 +62,7 @@ def _step(
     batch = prepared(method, batch)
     names, unreached, reached = {"loss", "lr"}, {}, {}
     for stage in in_each_stage(method):
-        with memory.counted(method, len(batch.images)):
+        with memory.counted(method, len(batch.images)), losses_change_no_feature(method):
             terms = forward(method, batch)
         _check(_not_finite(method, batch, terms), stops=stops)
         _check_reached(method, terms)

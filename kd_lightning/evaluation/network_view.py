@@ -126,7 +126,7 @@ class NetworkView:
     teacher: "NetworkView | None" = None
     """The teacher's view, in a student's view."""
     to_teacher: nn.Module | None = None
-    """Layers that map the student's embedding into the teacher's embedding space (`Distiller.to_teacher`)."""
+    """Layers that map the network's embedding into the teacher's embedding space (`Distiller.to_teacher`)."""
     exits: Mapping[int, nn.Module] = field(default_factory=dict)
     """Classifiers of the maps of earlier stages of the student, by the number of the stage (`StudentModule.exits`)."""
 

@@ -49,8 +49,8 @@ class Retrieval(Evaluator):
         if method is not None and self.gallery == "teacher" and getattr(method, "to_teacher", None) is None:
             raise ConfigError(
                 f"Retrieval.gallery: teacher is given, but {type(method).__name__} does not map the student's "
-                "embedding into the teacher's embedding space; choose own, or a method that does so: CoSS, "
-                "EmbedDistill, SEED, SimReg"
+                "embedding into the teacher's embedding space with these arguments; choose own, or a method that does "
+                "so: CoSS, CPCL, EmbedDistill, SEED, SimReg"
             )
 
     def evaluate(self, view: NetworkView) -> EvaluationResult:

@@ -37,6 +37,13 @@ def own_frame(error: BaseException, *, methods: bool = False) -> tuple[FrameType
     return None
 
 
+def exit_place(error: SystemExit) -> str:
+    """Return the file and the line of a `sys.exit` in a file of the user, as `dkd.py, line 7`; '' for any other one."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    file = frame.f_code.co_filename
+    return f"{Path(file).name}, line {line}" if is_own(file) else ""
+
+
 def reason(error: BaseException, *, methods: bool = False) -> str:
     """Return file, line and exception, as in `dkd.py, line 7: NameError: name 'x' is not defined`.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
 from kd_lightning.errors import ConfigError, check_temperature
-from kd_lightning.functional import chunked_sum, full_precision, kd_loss, row_normalised_gram
+from kd_lightning.functional import chunked_sum, full_precision, gram_difference, kd_loss
 from kd_lightning.models import Features, Reads
 
 _EQUAL = 1e-6
@@ -23,8 +23,9 @@ def inter_class_loss(student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
     divergences KL(p_c || p_c') between the distributions of two classes. Each row is scaled to length 1. The mean is
     over images and entries.
 
-    This is the equation of the paper. The released code differs: its softmax is over the height only, and its
-    divergence gets probabilities instead of their logarithms, and is computed for c' >= c and mirrored.
+    The equation is inferred from the abstract of the paper and from the released code, without three errors of this
+    code: its softmax is over the height only, its divergence gets probabilities instead of their logarithms, and it is
+    computed only for c' >= c and mirrored, although it is not symmetric.
 
     Args:
         student_maps: Class maps of the student, N,K,H,W.
@@ -60,8 +61,7 @@ def class_gram_loss(student_maps: Tensor, teacher_maps: Tensor) -> Tensor:
         student_maps: Class maps of the student, N,K,H,W.
         teacher_maps: Class maps of the teacher, N,K,h,w. Their size may differ from that of the student's maps.
     """
-    student, teacher = (row_normalised_gram(maps.flatten(2)) for maps in (student_maps, teacher_maps))
-    return (student - teacher).square().sum(dim=2).mean()
+    return gram_difference(student_maps.flatten(2), teacher_maps.flatten(2))
 
 
 class AICSD(Distiller):
@@ -71,11 +71,12 @@ class AICSD(Distiller):
     The student learns how similar the places are at which the teacher sees two classes in an image. A class map is the
     output of a network's classifier, as a 1x1 convolution without bias, for its last feature map.
 
-    Of the paper: the inter-class similarities, and the adaptive weights. In epoch e of E, the soft targets are
-    multiplied by 1 - e/E, and the cross-entropy and the similarities by e/E: the student first imitates the teacher's
-    outputs, and learns from labels later. Of the released code: the term `class_gram`, which is off by default here.
-    Inferred: class maps in the place of the score maps of segmentation, soft targets of the image in the place of those
-    of each pixel, and the default weights. The weights of the released code belong to other terms than its README says.
+    Only the abstract and the released code were available. Of the paper: the inter-class similarities, and the adaptive
+    weights. In epoch e of E, the soft targets are multiplied by 1 - e/E, and the cross-entropy and the similarities by
+    e/E: the student first imitates the teacher's outputs, and learns from labels later. Of the released code: the term
+    `class_gram`, which is off by default here. Inferred: class maps in the place of the score maps of segmentation,
+    soft targets of the image in the place of those of each pixel, and the default weights. The weights of the released
+    code belong to other terms than its README says.
 
     Args:
         adaptive: Whether the weights change with the epoch. If false, they are constant.
@@ -102,8 +103,8 @@ class AICSD(Distiller):
         kd_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(kd_weight=kd_weight, kd_temperature=temperature, **kwargs)
         check_temperature(temperature=temperature)
+        super().__init__(kd_weight=kd_weight, kd_temperature=temperature, **kwargs)
         self.set_weights(inter_class_weight=inter_class_weight, class_gram_weight=class_gram_weight)
         self.adaptive = adaptive
         if 0 < self.student.num_classes < 3:

@@ -49,7 +49,7 @@ class AT(Distiller):
 
     def __init__(self, *, layers: int | None = None, at_weight: float = 1000.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        layers = (4 if self.shared_stages == 5 else 3) if layers is None else layers
+        layers = self.stages_after_stem if layers is None else layers
         self.check_layer("layers", layers)
         self.set_weights(at_weight=at_weight)
         self.layers = layers

@@ -128,6 +128,10 @@ class CPCL(EmbeddingDistiller):
     def aligned_pair(self, student: Features, teacher: Features) -> tuple[Tensor, Tensor] | None:
         return super().aligned_pair(student, teacher) if self.target == "teacher" else None
 
+    @property
+    def to_teacher(self) -> nn.Module | None:
+        return self.head if self.target == "teacher" else None
+
     def losses(self, student: list[Features], teacher: list[Features], batch: Batch) -> dict[str, Tensor]:
         first, *views = (self.head(seen.embedding) for seen in student)
         target = teacher[0].embedding if self.target == "teacher" else torch.stack(views).mean(dim=0).detach()

@@ -11,14 +11,15 @@ from kd_lightning.distillation import EmbeddingDistiller, galleries
 from kd_lightning.errors import check_temperature
 from kd_lightning.functional import cosine, full_precision
 from kd_lightning.models import Features
+from kd_lightning.models.composites import assembled
 
 
 @full_precision
 def embedding_distance(student: Tensor, teacher: Tensor, *, distance: Literal["l2", "mse", "cosine"] = "l2") -> Tensor:
-    """Return the mean over N samples of the distance between the embeddings of student and teacher (Eqs. 7 and 8).
+    """Return the mean over N samples of the distance between the embeddings of student and teacher.
 
     `l2` is the Euclidean distance, which is not squared. `mse` is the mean of the squared differences of all entries.
-    `cosine` is 1 minus the cosine.
+    `cosine` is 1 minus the cosine. The third-party code (sentence-transformers) refers to Eqs. 7 and 8 of the paper.
 
     Args:
         student: Embeddings of the student, mapped to the teacher's width, N,D.
@@ -59,18 +60,19 @@ class EmbedDistill(EmbeddingDistiller):
     embeddings of queries can therefore be compared with embeddings of a gallery that the teacher has computed: the
     expensive teacher reads the gallery once, and the cheap student reads each query. The evaluator `Retrieval` with
     `gallery: teacher` measures this search. If the widths differ, a linear map takes the student's embedding to the
-    width of the teacher's, and is needed for the search.
+    width of the teacher's. The search needs this map, so that the deployed network is then the student with the map
+    (a `mapped_embedding`): `predict`, `export`, the evaluators and `student.safetensors` have the mapped embedding.
 
-    Of the paper: the distance between the embeddings, the frozen gallery of the teacher, and the divergence between
-    the scores. Of third-party code (sentence-transformers): the distances `mse` and `cosine`, and the linear map.
-    Inferred: all weights and the temperature, and images in the place of texts. The paper also generates queries. Here,
-    `data.mixing` and the augmentations do so.
+    Only the abstract of the paper was available. Of the paper: the distance between the embeddings, the frozen gallery
+    of the teacher, and the divergence between the scores. Of third-party code (sentence-transformers): the distances
+    `mse` and `cosine`, and the linear map. Inferred: all weights and the temperature, and images in the place of texts.
+    The paper also generates queries. Here, `data.mixing` and the augmentations do so.
 
     Args:
         distance: Distance between the embeddings of student and teacher: `l2` (of the paper), `mse` or `cosine`.
         temperature: Temperature of both softmaxes of the scores.
-        gallery: Path of a safetensors file with the gallery, which the command `embed` has written with the teacher.
-            Default: the teacher's embeddings of the images of the batch.
+        gallery: Path of a safetensors file with the gallery, which the command `embed` has written with the teacher as
+            its `model.student` (see docs/label-free.md). Default: the teacher's embeddings of the images of the batch.
         embedding_weight: Weight of the distance between the embeddings.
         score_weight: Weight of the divergence between the scores; 0 disables it.
         ce_weight: Weight of the cross-entropy with the labels. The paper has the loss of its task in its place.
@@ -97,13 +99,21 @@ class EmbedDistill(EmbeddingDistiller):
         self.set_weights(embedding_weight=embedding_weight, score_weight=score_weight)
         self.distance, self.temperature = distance, temperature
         width, teacher_width = self.student.embedding_width, self.teacher.embedding_width
-        self.head: nn.Module = nn.Identity() if width == teacher_width else nn.Linear(width, teacher_width)
+        self.head: nn.Module = nn.Identity()
+        if width != teacher_width:
+            searching = assembled("mapped_embedding", student=self.student, width=teacher_width)
+            self.head = searching.model.head
+            self.deploy(searching)
         frozen = torch.empty(0, teacher_width) if gallery is None else galleries.read(gallery, self.teacher)
         self.register_buffer("gallery", frozen, persistent=False)
         self._ddp_params_and_buffers_to_ignore += ["gallery"]
 
+    @property
+    def to_teacher(self) -> nn.Module:
+        return nn.Identity()  # the embedding of the deployed network is in the teacher's embedding space
+
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
-        queries, targets = self.aligned_pair(student, teacher)
+        queries, targets = self.head(student.embedding), teacher.embedding
         losses = {}
         if self.embedding_weight:
             losses["embedding"] = self.embedding_weight * embedding_distance(queries, targets, distance=self.distance)

@@ -50,7 +50,7 @@ class FitNet(Distiller):
         self, *, layer: int | None = None, relu: bool = True, fitnet_weight: float = 100.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        layer = (3 if self.shared_stages == 5 else 2) if layer is None else layer
+        layer = self.stages_after_stem - 1 if layer is None else layer
         self.check_layer("layer", layer)
         self.set_weights(fitnet_weight=fitnet_weight)
         self.layer = layer

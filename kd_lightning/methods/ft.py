@@ -3,7 +3,6 @@
 from itertools import pairwise
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,25 +11,26 @@ from kd_lightning.distillation import Distiller
 from kd_lightning.distillation.durations import Duration
 from kd_lightning.distillation.stages import Stage
 from kd_lightning.errors import ConfigError, check_between
-from kd_lightning.functional import full_precision, match_spatial, normalize
+from kd_lightning.functional import full_precision, match_spatial
 from kd_lightning.models import Features, Reads
 
-_DEAD = 1e-10
+_SHORTEST = 1e-6
+"""Least length by which a factor is divided."""
 
 
 @full_precision
 def factor_loss(student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
     """Return the mean absolute difference of two factors (Eq. 3, with p = 1 and the means of RepDistiller).
 
-    A factor is squared and averaged over its channels, flattened over the positions, and scaled to length 1. A factor
-    whose values are rounding errors of 0 (below 1e-5) has no direction, and therefore no gradient.
+    A factor is squared and averaged over its channels, flattened over the positions, and scaled to length 1. A vector
+    that is shorter than 1e-6 is divided by 1e-6, so that its gradient stays finite in float16.
 
     Args:
         student_factor: Output of the translator, N,C,H,W.
         teacher_factor: Output of the paraphraser, N,D,h,w. The larger factor is average-pooled to the smaller one.
     """
-    squares = [x.square().mean(dim=1).flatten(1) for x in match_spatial(student_factor, teacher_factor)]
-    student, teacher = (normalize(torch.where(x.amax(dim=1, keepdim=True) < _DEAD, 0.0, x)) for x in squares)
+    pair = match_spatial(student_factor, teacher_factor)
+    student, teacher = (F.normalize(x.square().mean(dim=1).flatten(1), dim=1, eps=_SHORTEST) for x in pair)
     return (student - teacher).abs().mean()
 
 

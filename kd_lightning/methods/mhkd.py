@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
 from kd_lightning.distillation.heads import StageHead, convolutional_head, heads_on, stages_with_heads
-from kd_lightning.errors import ConfigError, check_between, check_positive
+from kd_lightning.errors import ConfigError, check_between, check_positive, check_temperature
 from kd_lightning.functional import full_precision, kd_loss, mixed_cross_entropy
 from kd_lightning.models import Features, Reads
 
@@ -68,7 +68,8 @@ class MHKD(Distiller):
         alpha: Share of the soft targets in the loss of a head. The other share is that of the labels.
         temperature: Temperature of both softmaxes of the soft targets, at the heads and at the final classifier.
         ce_weight: Weight of the cross-entropy of the final classifier.
-        kd_weight: Weight of the soft targets at the final classifier. With 0, the teacher may have other classes.
+        kd_weight: Weight of the soft targets at the final classifier. With 0, the teacher may have been trained on
+            other classes.
         **kwargs: Arguments of every distiller, such as teacher, check_teacher, student, optimizer and lr_scheduler.
     """
 
@@ -85,6 +86,7 @@ class MHKD(Distiller):
         kd_weight: float = 0.1,
         **kwargs: Any,
     ) -> None:
+        check_temperature(temperature=temperature)
         super().__init__(ce_weight=ce_weight, kd_weight=kd_weight, kd_temperature=temperature, **kwargs)
         check_between(0, 1, alpha=alpha)
         check_positive(head_width=head_width)
@@ -123,15 +125,13 @@ class MHKD(Distiller):
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         labels = {"labels": batch.labels, "partner_labels": batch.partner_labels, "mix_lambda": batch.mix_lambda}
-        losses, teacher_losses = [], []
+        settings = {"alpha": self.alpha, "temperature": self.kd_temperature}
+        losses: dict[str, list[Tensor]] = {"heads": [], "teacher_heads": []}
         for number in self.stages:
-            logits = self.heads[str(number)](student.maps[-number])
             teacher_logits = self.teacher_heads[str(number)](teacher.maps[-number])
-            losses.append(
-                head_loss(logits, teacher_logits, **labels, alpha=self.alpha, temperature=self.kd_temperature)
-            )
-            teacher_losses.append(mixed_cross_entropy(teacher_logits, **labels))
-        return {
-            "heads": self.heads_weight * torch.stack(losses).sum(),
-            "teacher_heads": self.teacher_heads_weight * torch.stack(teacher_losses).sum(),
-        }
+            if self.teacher_heads_weight:
+                losses["teacher_heads"].append(mixed_cross_entropy(teacher_logits, **labels))
+            if self.heads_weight:
+                logits = self.heads[str(number)](student.maps[-number])
+                losses["heads"].append(head_loss(logits, teacher_logits, **labels, **settings))
+        return {name: self.weights[f"{name}_weight"] * torch.stack(each).sum() for name, each in losses.items() if each}

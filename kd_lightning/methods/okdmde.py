@@ -5,15 +5,16 @@ from itertools import combinations
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import StudentModule
 from kd_lightning.distillation.branches import check_cut
+from kd_lightning.distillation.checks import check_classes
 from kd_lightning.errors import ConfigError, check_temperature
 from kd_lightning.functional import full_precision, kd_loss, mixed_cross_entropy
-from kd_lightning.models import Features, Network, Reads, classifier
-from kd_lightning.models.composites import assembled
+from kd_lightning.models import Features, Network, Reads
+from kd_lightning.models.composites import assembled, new_branches
 from kd_lightning.models.extraction import extract
 
 
@@ -76,11 +77,11 @@ class OKDMDE(StudentModule):
     Here, the classifiers are not detached, the target is, and the divergence is a mean over the samples. *From memory,
     not verified*: the gate. There is no released code of the authors.
 
-    The first branch is the student. The other branches begin with the student's map of a stage, and have the layers
-    after this stage with random weights of their own. A gate weights the embeddings h_m of all branches by
-    softmax(W [h_1, ..., h_M]); the fused classifier reads their weighted sum. The terms are `ce` (the sum of the
-    branches' cross-entropies), `fused_ce`, `branch_kd` (T^2 KL from the fused to each branch) and `diversity`. Labels
-    are needed.
+    The first branch is the student. The other branches begin with the student's map of a stage. They have the same
+    layers after this stage as the student, with their own random weights. A gate weights the embeddings h_m of all
+    branches by softmax(W [h_1, ..., h_M]); the fused classifier reads their weighted sum. The terms are `ce` (the sum
+    of the branches' cross-entropies), `fused_ce`, `branch_kd` (T^2 KL from the fused to each branch) and `diversity`.
+    Labels are needed.
 
     Args:
         student: Network that is trained. It must have stages that can be cut (`cifar_*`, timm's ResNets, ...).
@@ -114,6 +115,7 @@ class OKDMDE(StudentModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(student=student, ce_weight=ce_weight, **kwargs)
+        check_classes(type(self).__name__, student)
         check_temperature(temperature=temperature)
         if branches < 2:
             raise ConfigError(f"branches: {branches} is given, but OKDMDE needs 2 or more branches")
@@ -125,11 +127,18 @@ class OKDMDE(StudentModule):
                 "fused_ce_weight: 0 is given, but the fused logits, which no term would train, are the target of "
                 "branch_kd and the output of keep: ensemble; set fused_ce_weight above 0"
             )
+        if keep == "branch" and not (ce_weight or branch_kd_weight) and any(self.weights.values()):
+            raise ConfigError(
+                "ce_weight: 0 is given, and branch_kd_weight is 0, so no term trains the classifier of the student, "
+                "which is deployed; set one of them above 0, or keep to ensemble"
+            )
         check_cut("layer", layer, student)
         student.classifier  # noqa: B018 (raises an error if there is no linear classifier)
         self.layer, self.temperature = layer, temperature
-        ensemble = assembled("branch_ensemble", student=student, branches=branches, layer=layer)
+        others, classifiers = new_branches(student, branches - 1, layer)
+        ensemble = assembled("branch_ensemble", student=student, branches=others, layer=layer)
         self.branches, self.fusion = ensemble.model.branches, ensemble.model.fusion
+        self.classifiers = nn.ModuleList(classifiers)
         if keep == "ensemble":
             self.deploy(ensemble)
 
@@ -139,15 +148,15 @@ class OKDMDE(StudentModule):
 
     def losses(self, student: Features, batch: Batch) -> dict[str, Tensor]:
         name = self.student.name
-        reads, shared = Reads(embedding=True, logits=True), student.maps[0]
-        seen = [student, *(extract(name, branch, shared, reads) for branch in self.branches)]
-        fused = self.fusion.classifier(self.fusion([each.embedding for each in seen]))
+        reads, shared = Reads(embedding=True), student.maps[0]
+        embeddings = [extract(name, branch, shared, reads).embedding for branch in self.branches]
+        logits = [layer(embedding) for layer, embedding in zip(self.classifiers, embeddings, strict=True)]
+        logits.insert(0, student.logits)
+        fused = self.fusion.classifier(self.fusion([student.embedding, *embeddings]))
         labels = (batch.labels, batch.partner_labels, batch.mix_lambda)
-        logits = [each.logits for each in seen]
         ce, fused_ce, branch_kd = ensemble_losses(logits, fused, *labels, temperature=self.temperature)
         for key, output in (("acc", student.logits), ("fused_acc", fused)):
             self.record(key, lambda output=output: (output.argmax(dim=1) == batch.labels).float().mean())
-        weights = [classifier.weight_and_bias(name, model)[0] for model in (self.student.model, *self.branches)]
-        diversity = classifier_diversity(weights)
+        diversity = classifier_diversity([self.student.classifier[0], *(layer.weight for layer in self.classifiers)])
         terms = {"ce": ce, "fused_ce": fused_ce, "branch_kd": branch_kd, "diversity": diversity}
         return {name: self.weights[f"{name}_weight"] * term for name, term in terms.items()}

@@ -9,6 +9,7 @@ from torchvision.ops import MLP
 
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller
+from kd_lightning.distillation.checks import check_classes
 from kd_lightning.errors import ConfigError, check_positive, check_temperature
 from kd_lightning.functional import cross_entropy, full_precision, kd_loss, normalize, regression_loss
 from kd_lightning.models import Features, Network, Reads
@@ -130,6 +131,7 @@ class PCKD(Distiller):
     """
 
     needs_labels = True
+    one_label = True
 
     def __init__(
         self,
@@ -144,6 +146,7 @@ class PCKD(Distiller):
         **kwargs: Any,
     ) -> None:
         super().__init__(kd_weight=kd_weight, **kwargs)
+        check_classes(type(self).__name__, self.student)
         check_temperature(temperature=temperature, base_temperature=base_temperature)
         self.temperatures = {"temperature": temperature, "base_temperature": base_temperature}
         width, teacher_width = self.student.embedding_width, self.teacher.embedding_width
@@ -165,11 +168,6 @@ class PCKD(Distiller):
     def check_terms(self, *, ce_weight: float, kd_weight: float) -> None:
         for network in (self.student, self.teacher):
             _ = network.classifier  # raises an error if there is not exactly one linear classifier
-
-    def check_data(self, data: Any) -> None:
-        super().check_data(data)
-        if data.mixing:
-            raise ConfigError("data.mixing: PCKD needs one label per image; remove data.mixing")
 
     @property
     def reads(self) -> Reads:

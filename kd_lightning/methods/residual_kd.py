@@ -40,14 +40,16 @@ class ResidualKD(Distiller):
     else.
 
     The deployed network is the sum: the student's head reads the sum of the final features (the input of pooling) of
-    student and assistant. `val/acc`, `test`, the evaluators, `predict`, `export`, the cost and `student.safetensors`
-    (a `residual_sum`) are those of the sum. The default assistant has the architecture of the student, so the deployed
-    network costs twice as much as the student. To keep the cost, halve the widths of both. The assistant gets the
-    student's images (mean, std and size), and has no classifier. If its width is not the student's, a linear map
-    without bias is trained and kept (`connector`). If the teacher's width is another, a 1x1 convolution without bias
-    maps the maps of both networks to it during training (`regressor`); because it is linear, the mapped sum is the sum
-    of the mapped. Maps of different sizes are pooled to the smaller. If all networks have as many tokens, the
-    complete token sequences are compared, otherwise maps. Only the final features are compared, not several stages.
+    student and assistant. `val/acc`, `test`, the evaluators, `predict`, `export`, the cost and `student.safetensors` (a
+    `residual_sum`) are those of the sum. The default assistant has the architecture of the student, so the deployed
+    network costs twice as much as the student. To keep the cost, halve the widths of both. The assistant has the mean,
+    std and size of the student, and no classifier. If its width differs from that of the student, a linear map without
+    bias maps its features to the student's width (`connector`); this map is kept. If the teacher has another width, a
+    1x1 convolution without bias maps the features of both networks to this width during training (`regressor`). This
+    convolution is linear: applied to the sum of the two networks' features, it returns the sum of the two results. The
+    larger of two maps is average-pooled to the size of the smaller map. If all networks have the same number of tokens,
+    the complete token sequences are compared, otherwise maps. Only the final features are compared, not those of
+    several stages.
 
     Args:
         student: Network that is trained.
@@ -76,6 +78,11 @@ class ResidualKD(Distiller):
         self.trained_logits = trained_logits
         if assistant is None:
             assistant = Network(student.name, num_classes=0, model_kwargs=student.model_kwargs)
+        elif assistant.dtype is not None:
+            raise ConfigError(
+                f"assistant.dtype: {assistant.dtype} is given, but only a teacher can have a dtype; set "
+                "trainer.precision"
+            )
         assistant.mean, assistant.std = student.mean.clone(), student.std.clone()
         assistant.size, assistant.interpolation = student.size, student.interpolation
         deployed = assembled("residual_sum", student=student, assistant=assistant)
@@ -129,5 +136,4 @@ def _final_maps(*seen: Features) -> list[Tensor]:
     finals = [features.final for features in seen]
     if all(final.ndim == 3 and final.shape[1] == finals[0].shape[1] for final in finals):
         return [final.transpose(1, 2)[..., None] for final in finals]
-    are_maps = [x.final.ndim == 4 and x.final.shape[2:] == x.maps[-1].shape[2:] for x in seen]
-    return [x.final if is_map else x.maps[-1] for x, is_map in zip(seen, are_maps, strict=True)]
+    return [features.final_map for features in seen]

@@ -34,6 +34,7 @@ class SimReg(EmbeddingDistiller):
     """
 
     min_batch_size = 2
+    normalises_vectors = True
 
     def __init__(
         self,
@@ -51,10 +52,6 @@ class SimReg(EmbeddingDistiller):
         bare = (2,) if len(widths) == 3 else ()
         self.head = mlp(width, widths, self.teacher.embedding_width, norm=True, bare=bare)
         self.set_weights(simreg_weight=simreg_weight)
-
-    def check_data(self, data: Any) -> None:
-        super().check_data(data)
-        self.check_batch_size(data.batch_size)  # the head's BatchNorm uses each device's own batch
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         return {"simreg": self.simreg_weight * regression_loss(*self.aligned_pair(student, teacher))}

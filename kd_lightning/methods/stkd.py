@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kd_lightning.batch import Batch, as_float
 from kd_lightning.distillation import Distiller, Inputs
-from kd_lightning.errors import ConfigError, check_positive
+from kd_lightning.errors import ConfigError, check_positive, check_temperature
 from kd_lightning.functional import cross_entropy, full_precision, kd_loss, target_divergence
 from kd_lightning.mixing import mix_lambda, partners
 from kd_lightning.models import Features, Reads
@@ -105,6 +105,7 @@ class STKD(Distiller):
         kd_weight: float = 0.9,
         **kwargs: Any,
     ) -> None:
+        check_temperature(temperature=temperature)
         super().__init__(ce_weight=ce_weight, kd_weight=kd_weight, kd_temperature=temperature, **kwargs)
         check_positive(alpha=alpha)
         if images < 2:

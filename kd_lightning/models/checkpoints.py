@@ -147,10 +147,11 @@ def clean(state: State, model: nn.Module, field: str = "checkpoint") -> State:
         )
     prefix = best[0][0] if best else ""
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if any(name.startswith(STUDENT_PREFIX) for name in names):
+    is_composite = any(name.startswith(STUDENT_PREFIX) for name in names)
+    if is_composite:
         children = {name.partition(".")[0] for name in model.state_dict()}
         state = {key: value for key, value in state.items() if key.partition(".")[0] in children}
-    if len(heads) == 1 and f"{heads[0]}.weight" not in state:
+    if len(heads) == 1 and not is_composite and f"{heads[0]}.weight" not in state:
         head, other = heads[0], next((name for name in HEADS if f"{name}.weight" in state), None)
         if other:
             state = {f"{head}{k.removeprefix(other)}" if k.startswith(f"{other}.") else k: v for k, v in state.items()}

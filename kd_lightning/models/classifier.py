@@ -90,6 +90,25 @@ def reads_maps(name: str, model: nn.Module, x: Tensor) -> bool:
     return _close(seen.tokens[:, 0], embedding) and _close(seen.tokens[:, -patches.shape[1] :], patches)
 
 
+@torch.no_grad()
+def averaged_map(name: str, model: nn.Module, x: Tensor) -> Tensor | None:
+    """Return the map 1,C,H,W whose average over the positions is the embedding of a model. Return None without one.
+
+    The function runs the model once in eval mode.
+
+    Args:
+        name: Name of the model in error messages.
+        model: Model to test. Its modes are restored after the pass.
+        x: Normalised image 1,3,H,W.
+    """
+    with eval_mode(model):
+        seen = extract(name, model, x, Reads(final=True, embedding=True))
+    final, embedding = seen.final, seen.embedding
+    if not isinstance(final, Tensor) or final.ndim != 4 or final.shape[1] != embedding.shape[1]:
+        return None
+    return final if _close(final.mean((2, 3)), embedding) else None
+
+
 def _close(actual: Tensor, expected: Tensor) -> bool:
     """Return whether two tensors are equal up to 2 %. This tolerance is large enough for half precision."""
     return bool((actual - expected).float().norm() <= 0.02 * expected.float().norm())

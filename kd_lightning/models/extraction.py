@@ -112,6 +112,15 @@ def _forward(model: nn.Module, x: Tensor, reads: Reads) -> Features:
     return seen
 
 
+def has_preactivations(name: str, model: nn.Module) -> bool:
+    """Return whether the pre-activations of all stages of a model can be read."""
+    try:
+        _last_activations(name, model, len(model.feature_info))
+    except ConfigError:
+        return False
+    return True
+
+
 def _last_activations(name: str, model: nn.Module, count: int) -> dict[str, nn.Module]:
     """Return the last activation of each of the last `count` stages of a timm model, by name.
 

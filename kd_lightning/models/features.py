@@ -46,6 +46,12 @@ class Features(NamedTuple):
     """Input of pooling: the final map N,C,H,W (N,H,W,C for Swin), or the tokens N,M,D of a ViT. It follows the head
     convolution (EfficientNet) and the final BatchNorm (`cifar_wrn_*`), unlike the last of the maps."""
 
+    @property
+    def final_map(self) -> Tensor:
+        """Input N,C,H,W of pooling if it is such a map, otherwise the last of the maps. It needs `maps` and `final`."""
+        final, last = self.final, self.maps[-1]
+        return final if final.ndim == 4 and final.shape[2:] == last.shape[2:] else last
+
     def only(self, reads: Reads) -> "Features":
         """Return only the features that `reads` requests."""
         return Features(

@@ -1,6 +1,7 @@
 """Network: a timm model by name, which normalises its own input and returns its features."""
 
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from hashlib import sha256
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from kd_lightning.batch import as_float
 from kd_lightning.errors import ConfigError
 from kd_lightning.models import classifier, counting, creation, file_facts, weights
-from kd_lightning.models.extraction import extract, stage_map
+from kd_lightning.models.extraction import extract, has_preactivations, stage_map
 from kd_lightning.models.features import Features, Reads
 from kd_lightning.models.masking import Masked, mask_token, masked_patches
 
@@ -191,6 +192,11 @@ class Network(nn.Module):
         with self._precision(images):
             return self._in_run_dtype(stage_map(self.name, self.model, self.normalize(images), number))
 
+    @property
+    def has_preactivations(self) -> bool:
+        """Whether `features` can return the pre-activations of all stages."""
+        return has_preactivations(self.name, self.model)
+
     def mask_token(self) -> nn.Parameter:
         """Return a new learnable token for `Masked` images. A method stores the token as its own parameter.
 
@@ -214,12 +220,11 @@ class Network(nn.Module):
         """Return the logits N,K of vectors N,D (`embedding`), or the class maps N,K,H,W of maps N,D,H,W.
 
         Class maps are the output of the classifier as a 1x1 convolution (Zhou et al. 2016). Without `bias`, its bias is
-        not added. If the head
-        is average pooling and x is the input of pooling, the mean of the class maps over the positions is the logits.
-        For most networks, the input of pooling is `maps[-1]`. For networks with a head convolution (EfficientNet,
-        cifar_mobilenetv2, cifar_shufflenetv2), it is the output of this convolution. This output and `maps[-1]` have
-        different numbers of channels. For `cifar_wrn_*`, it is `maps[-1]` only if the argument `activated` is true. For
-        ViTs that pool a class token, x is `maps[-1]`, the patch tokens.
+        not added. If the head is average pooling and x is the input of pooling, the mean of the class maps over the
+        positions is the logits. For most networks, the input of pooling is `maps[-1]`. For networks with a head
+        convolution (EfficientNet, cifar_mobilenetv2, cifar_shufflenetv2), it is the output of this convolution. This
+        output and `maps[-1]` have different numbers of channels. For `cifar_wrn_*`, it is `maps[-1]` only if the
+        argument `activated` is true. For ViTs that pool a class token, x is `maps[-1]`, the patch tokens.
 
         Raises:
             ConfigError: in the cases of `classifier`, or if x has another shape or another number of channels. An error
@@ -241,10 +246,20 @@ class Network(nn.Module):
 
     @cached_property
     def _classifies_maps(self) -> bool:
+        return self._of_a_ramp(classifier.reads_maps)
+
+    def averaged_map(self) -> Tensor | None:
+        """Return the map 1,C,H,W, for an image of a ramp, whose average over the positions is the embedding.
+
+        Return None if the embedding is not the average of the final map, as in ViTs and in ConvNeXt.
+        """
+        return self._in_run_dtype(self._of_a_ramp(classifier.averaged_map))
+
+    def _of_a_ramp(self, test: Callable[[str, nn.Module, Tensor], Any]) -> Any:
         side = self.size or self.model.pretrained_cfg["input_size"][-1]
         ramp = torch.arange(3 * side * side, device=self.mean.device).remainder(256).to(torch.uint8)
         with self._precision(ramp):
-            return classifier.reads_maps(self.name, self.model, self.normalize(ramp.view(1, 3, side, side)))
+            return test(self.name, self.model, self.normalize(ramp.view(1, 3, side, side)))
 
     def _precision(self, images: Tensor) -> AbstractContextManager:
         return torch.autocast(images.device.type, enabled=False) if self.dtype else nullcontext()

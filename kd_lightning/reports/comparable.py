@@ -12,8 +12,9 @@ from kd_lightning.reports.statistics import Test
 from kd_lightning.runs.chance import NEIGHBORS, high_chance
 
 _DATA_SETTINGS = (
-    "augmentations mixing views repeats batch_size global_batch_size neighbors max_train_samples val_split".split()
-)
+    "augmentations view_augmentations mixing views repeats batch_size global_batch_size neighbors max_train_samples "
+    "val_split"
+).split()
 MAX_VALUES = 6
 
 

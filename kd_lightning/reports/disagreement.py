@@ -145,7 +145,15 @@ def thumbnail(image: torch.Tensor) -> str:
 
 def _data_module(data_config: dict[str, Any]) -> ImageData:
     """Return a data module with loaded test images; arguments that only training needs are omitted."""
-    training_arguments = ("augmentations", "mixing", "neighbors", "views", "repeats", "num_workers")
+    training_arguments = (
+        "augmentations",
+        "mixing",
+        "neighbors",
+        "views",
+        "view_augmentations",
+        "repeats",
+        "num_workers",
+    )
     arguments = {
         key: value for key, value in (data_config.get("init_args") or {}).items() if key not in training_arguments
     }

@@ -157,7 +157,7 @@ def _effects(comparison: Comparison) -> list[Picture]:
 
 
 def _costs(comparison: Comparison, group_styles: plots.GroupStyles) -> list[Picture]:
-    costs = plots.usable_costs(comparison.frame, comparison.metrics)
+    costs = plots.usable_costs(comparison.frame, comparison.metrics, comparison.metric)
     return [
         Picture(
             as_uri(plots.against_cost(comparison.frame, comparison.metric, cost.name, group_styles)),

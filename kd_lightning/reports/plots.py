@@ -1,6 +1,7 @@
 """Plots of runs with several seeds: learning curves, metrics with one dot per run, and accuracy against cost."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 
@@ -33,7 +34,7 @@ def learning_curves(runs: Runs, column: str | None = None, group_styles: GroupSt
     column, group_styles = column or validation_column(runs) or "train/loss", group_styles or styles(runs.groups)
     metric = describe(column)
     figure, axes = panel(2.7)
-    handles, names, all_values = [], [], []
+    handles, names, all_values, epochs = [], [], [], set()
     for group in runs.groups:
         members = {run.folder: by_epoch(run, column) * metric.scale for run in runs.of(group)}
         members = {folder: curve for folder, curve in members.items() if len(curve)}
@@ -41,7 +42,9 @@ def learning_curves(runs: Runs, column: str | None = None, group_styles: GroupSt
             continue
         table, style = pd.DataFrame(members), group_styles[group]
         all_values.append(table.to_numpy().ravel())
-        axes.plot(table.index, table.mean(axis=1), color=style.color, linestyle=style.line, linewidth=1.6)
+        marker = style.marker if len(table) == 1 else ""  # a line of one epoch would be invisible
+        axes.plot(table.index, table.mean(axis=1), marker, color=style.color, linestyle=style.line, linewidth=1.6)
+        epochs |= {*table.index}
         axes.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=style.color, alpha=0.15, linewidth=0)
         for run in runs.of(group):
             epoch = (run.results.protocol["epoch"] or 0) + 1
@@ -64,6 +67,8 @@ def learning_curves(runs: Runs, column: str | None = None, group_styles: GroupSt
     if column == "train/loss" and len(values) and values.min() > 0 and values.max() > 20 * values.min():
         axes.set_yscale("log")
     axes.xaxis.get_major_locator().set_params(integer=True)
+    if len(epochs) == 1:
+        axes.set_xticks([*epochs])
     legend(figure, handles, names)
     return figure
 
@@ -205,20 +210,28 @@ def _handle(style: Style, *, line: bool = False) -> Line2D:
 
 
 def _title(metric: Metric) -> str:
-    return fill(label(metric.heading, 80), 50)
+    heading = re.sub(r" (?=[%↑↓])", "\N{NO-BREAK SPACE}", metric.heading)  # no line begins with a unit or an arrow
+    return fill(label(heading, 80), 50)
 
 
-def usable_costs(frame: pd.DataFrame, metrics: Sequence[Metric]) -> list[Metric]:
+def usable_costs(frame: pd.DataFrame, metrics: Sequence[Metric], against: str | None = None) -> list[Metric]:
     """Return the costs that have their own plot (`Metric.key`) and whose values differ, including those of teachers.
 
     If all students have the same number of multiply-adds, their latencies are skipped, because they differ only by
     noise.
+
+    Args:
+        frame: a result of `frame`.
+        metrics: metrics of the comparison.
+        against: metric that is plotted against the costs. Teachers without a value of this metric are not plotted.
     """
+    drawn = None if against is None else teachers(frame, against)
     same_macs = "cost/macs" in frame and frame["cost/macs"].nunique() == 1
     measured = ("cost/latency", "cost/images_per_second")
     costs = []
     for metric in metrics:
-        values = [*frame[metric.name].dropna(), *teachers(frame, metric.name).values()]
+        of_teachers = [cost for name, cost in teachers(frame, metric.name).items() if drawn is None or name in drawn]
+        values = [*frame[metric.name].dropna(), *of_teachers]
         differs = len(values) and max(values) > 1.02 * min(values)
         if metric.axis == "cost" and metric.key and differs and not (same_macs and metric.name.startswith(measured)):
             costs.append(metric)

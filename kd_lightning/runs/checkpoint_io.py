@@ -13,6 +13,7 @@ from kd_lightning.io.atomic import atomic_write
 from kd_lightning.io.paths import resolve
 from kd_lightning.io.schema import SCHEMA, check_schema
 from kd_lightning.models import checkpoints
+from kd_lightning.models.composites import is_composite
 from kd_lightning.runs.checkpoint_content import check_content
 
 
@@ -80,13 +81,10 @@ def check_checkpoint(given: str, *, fits: bool = False, student: bool = False) -
     if fits and (path.is_dir() or path.name == "config.yaml"):
         raise ConfigError(_of_folder(path))
     if path.suffix == ".safetensors":
-        checkpoints.read(path, "ckpt_path")
+        facts = checkpoints.read(path, "ckpt_path")[1]
         if student:
             return str(path)
-        raise ConfigError(
-            f"ckpt_path: {path} contains only a student; give a run's .ckpt, or give this file as "
-            "model.student.checkpoint"
-        )
+        raise ConfigError(_of_student(path, facts))
     content = read_once(path)
     checkpoints.find(content, path, "ckpt_path")
     check_version(content, path, "ckpt_path")
@@ -94,6 +92,19 @@ def check_checkpoint(given: str, *, fits: bool = False, student: bool = False) -
     if not fits:
         forget()
     return str(path)
+
+
+def _of_student(path: Path, facts: Mapping[str, Any]) -> str:
+    """Return the error for a file with only a student, or with a network that consists of the student and others."""
+    if is_composite(facts.get("name")):
+        return (
+            f"ckpt_path: {path} contains only a network, a {facts['name']}, which consists of a student and further "
+            f"modules; give a run's .ckpt, or give this file as model.student.checkpoint, with {facts['name']} as "
+            f"model.student.name and {facts.get('model_kwargs')} as model.student.model_kwargs"
+        )
+    return (
+        f"ckpt_path: {path} contains only a student; give a run's .ckpt, or give this file as model.student.checkpoint"
+    )
 
 
 def _of_folder(path: Path) -> str:

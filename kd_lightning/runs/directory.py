@@ -135,9 +135,16 @@ class Run:
         folder = parent_dir / identifier
         check_place(folder)
         if folder.exists() and not (follows or resume_path):
+            further = "to resume this run if it was interrupted, give --ckpt_path last"
+            if read_state(folder)["state"] == "finished":
+                last = folder / "last.ckpt"
+                further = (
+                    f"to train it for more epochs, give a new run.id, --ckpt_path {last} and a larger "
+                    "--trainer.max_epochs"
+                )
             raise ConfigError(
                 f"run.id: {folder} belongs to another run, which {in_words(folder)}; to begin a new run, change "
-                "or omit run.id; to resume this run if it was interrupted, give --ckpt_path last"
+                f"or omit run.id; {further}"
             )
         if not follows:
             check_room(folder, method, resumes=resume_path is not None)

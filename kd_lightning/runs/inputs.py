@@ -1,4 +1,4 @@
-"""The inputs of a run, the teacher and the images: a description to recognise them when the run is resumed."""
+"""The inputs of a run, such as the teacher and the images: a description to recognise them when a run is resumed."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -24,13 +24,17 @@ _MOST_FILES = 10_000
 def describe(method: LightningModule, data: ImageData) -> dict[str, Any]:
     """Return a description of the teacher, of the classes and of the images of each split.
 
-    No image file is read. It contains the names of all files, and the sizes of at most 10,000 files per split. For
-    images in memory it also contains a hash of the pixels of up to 256 images.
+    It also describes further networks of the method, such as an assistant, if their starting weights are not random.
+    No image file is read. The description contains the names of all files, and the sizes of at most 10,000 files per
+    split. For images in memory it also contains a hash of the pixels of up to 256 images.
     """
     teacher = getattr(method, "teacher", None)
     described: dict[str, Any] = {"classes": [*data.class_names]}
     if teacher is not None:
         described["teacher"] = teacher.fingerprint()
+    further = {name: declared.network for name, declared in method.further.items()}
+    if given := {name: network.fingerprint() for name, network in further.items() if network.has_weights}:
+        described["further"] = given
     if data.neighbors:
         described["neighbours"] = sha256(data.neighbors.rows.numpy().tobytes()).hexdigest()
     return described | {split: _describe_split(images) for split, images in data.datasets.items()}
@@ -111,11 +115,17 @@ def _check_description(before: Any, now: dict[str, Any], path: Path) -> None:
                 raise odd(path, f"inputs.{name}.names", "is missing")
         elif name in ("teacher", "neighbours"):
             check_form("", part, f"inputs.{name}", path)
+        elif name == "further":
+            check_form(dict.fromkeys(part, "") if isinstance(part, Mapping) else {}, part, "inputs.further", path)
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     if before.get("teacher") != now.get("teacher"):
         yield "the teacher has other weights, or another mean, std or size"
+    earlier, later = (each.get("further", {}) for each in (before, now))
+    for name in sorted(earlier.keys() | later.keys()):
+        if earlier.get(name) != later.get(name):
+            yield f"the {name} has other starting weights, or another mean, std or size"
     if before.get("neighbours") != now.get("neighbours"):
         yield "the table of data.neighbors has other neighbours"
     old, new = before["classes"], now["classes"]

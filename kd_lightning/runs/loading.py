@@ -25,7 +25,7 @@ from kd_lightning.runs.checkpoint_io import check_version
 from kd_lightning.runs.results import FILE as RESULTS
 from kd_lightning.runs.selected import CONFIG, result, selected
 
-_ONLY_TRAINING = ("augmentations", "mixing", "neighbors", "views", "repeats")
+_ONLY_TRAINING = ("augmentations", "mixing", "neighbors", "views", "view_augmentations", "repeats")
 """Arguments of data modules that affect only training. `build` omits them, because they may name missing files."""
 
 

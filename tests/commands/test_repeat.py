@@ -1,5 +1,6 @@
 """repeat: which runs are started, skipped and gone on with, and what is refused."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_seed_by_seed_then_nothing_is_done_twice(tmp_path: Path, capfd: pytest.C
         assert Path(f"{row['folder']}.log").read_text() == "fit says: step\n"
     again = Repeat(configs=configs, seeds=[1, 7])([])
     assert [(row["seed"], row["state"]) for row in again] == [(1, "done before")] * 2 + [(7, "ran")] * 2
-    assert again[0]["minutes"] == 1.5  # the run's own
+    assert [row["minutes"] for row in (*rows, *again)] == [1.5] * 8  # of training: not of this process
     assert [*{*folders(tmp_path)} - {*before}] != []
     assert len(folders(tmp_path)) == 6
     assert not [*tmp_path.rglob("*.lock")]
@@ -113,6 +114,24 @@ def test_one_fails_and_the_others_go_on(tmp_path: Path, capfd: pytest.CaptureFix
     with pytest.raises(RunError):  # no checkpoint: anew, in a folder and a log of its own
         Repeat(configs=configs[:1], seeds=1)([])
     assert len([*tmp_path.glob("runs/p/a-s0/*.log")]) == 2
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_config_may_read_what_an_earlier_one_writes(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    teacher = write(tmp_path, "teacher")
+    job = plan.Job(*plan.resolve([(teacher, {})], []), 0)
+    weights = str(job.parent_dir / job.id / "config.yaml")
+    method = {"class_path": "kd_lightning.methods.KD", "init_args": {"temperature": 4.0, "checkpoint": weights}}
+    student = write(tmp_path, "student", model=method)
+    line = f"{student} reads {weights}, which a run of {teacher} writes"
+    with pytest.raises(ConfigError, match=re.escape(f"model.teacher.checkpoint: {weights} does not exist ({student})")):
+        Repeat(configs=[student, teacher], seeds=1)([])  # in this order
+    with pytest.raises(ConfigError, match=re.escape(f"max_parallel: {line}; give 1, so that the runs")):
+        Repeat(configs=[teacher, student], seeds=1, max_parallel=2)([])
+    assert began(tmp_path) == []
+    rows = Repeat(configs=[teacher, student], seeds=1)([])
+    assert [row["state"] for row in rows] == ["ran", "ran"]
+    assert f"{line}; it is checked when its run begins\n" in capfd.readouterr().out
 
 
 @pytest.mark.usefixtures("fake")

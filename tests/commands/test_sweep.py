@@ -40,10 +40,10 @@ def test_a_grid_is_run_named_and_not_repeated(tmp_path: Path, capfd: pytest.Capt
         assert settings in name
     printed = capfd.readouterr().out
     for number, (name, row) in enumerate(zip(names, rows, strict=True), 1):
-        assert f"{name}: {row['result']} in 0.0 min ({number} of 8)" in printed
+        assert f"{name}: {row['result']}, trained for 1.5 min ({number} of 8)" in printed
     again = Repeat(configs=[config], seeds=2, sweep=["model.temperature=[2.5, 5]", GRID[1]])([])
     assert [row["state"] for row in again] == ["done before", "done before", "ran", "ran"] * 2
-    assert f"{names[2]}: done before, 50.00% in 1.5 min (1 of 8)" in capfd.readouterr().out
+    assert f"{names[2]}: done before, 50.00%, trained for 1.5 min (1 of 8)" in capfd.readouterr().out
     (alone,) = Repeat(configs=[config], seeds=1)([])  # the run without the sweep is another one
     assert alone["state"] == "ran"
 
@@ -54,11 +54,11 @@ def test_a_failed_run_is_reported_when_it_ends(tmp_path: Path, capfd: pytest.Cap
     with pytest.raises(RunError, match=r"2 of 4 runs failed: .*temperature=1, seed 0: the loss is nan"):
         Repeat(configs=[config], seeds=2, sweep=GRID[:1])([])
     lines = [line for line in capfd.readouterr().out.splitlines() if " of 4)" in line]
-    assert lines[0].startswith("a-temperature=1-s0: failed in 0.0 min: the loss is nan; the log is ")
+    assert lines[0].startswith("a-temperature=1-s0: failed: the loss is nan; the log is ")
     assert lines[0].endswith(".log (1 of 4)")
     assert lines[2:] == [
-        "a-temperature=1-s1: 51.00% in 0.0 min (3 of 4)",
-        "a-temperature=2.5-s1: 51.00% in 0.0 min (4 of 4)",
+        "a-temperature=1-s1: 51.00%, trained for 1.5 min (3 of 4)",
+        "a-temperature=2.5-s1: 51.00%, trained for 1.5 min (4 of 4)",
     ]
 
 
@@ -177,7 +177,7 @@ def test_a_finished_run_is_not_checked_again(tmp_path: Path) -> None:
         (["--model.sp_weight=-3"], "sp_weight: -3.0 is not a valid weight; give 0 or a positive finite number"),
         (["--model.optimizer.lr=-1"], "model.optimizer: SGD cannot be built: Invalid learning rate: -1.0"),
         (["--model.lr_scheduler.warmup_epochs=-1"], "model.lr_scheduler.warmup_epochs: -1.0 is negative"),
-        (["--model.student.checkpoint=/none.pt"], "cifar_resnet8: checkpoint: /none.pt does not exist"),
+        (["--model.student.checkpoint=/none.pt"], "model.student.checkpoint: /none.pt does not exist"),
         (["--trainer.callbacks+=KNN", "--trainer.callbacks.k=-1"], "KNN.k: -1 is not above 0"),
         (["--data.batch_size=-1"], "data.batch_size: -1 is not positive"),
         (["--trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val: -1 is less than 0"),

@@ -80,7 +80,7 @@ WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
             model__init_args__teacher={"name": "cifar_resnet8"},
             model__init_args__student={"name": "cifar_resnet20.digits", "pretrained": True},
         ),
-        "teacher: cifar_resnet8 has no weights; set teacher.checkpoint",
+        "model.teacher: cifar_resnet8 has no weights; set model.teacher.checkpoint",
     ),
     (
         "model and data swapped",
@@ -207,7 +207,7 @@ WRITTEN: list[tuple[str, dict | str, str | Callable[[str], str]]] = [
     ),
     ("a misspelt part", parts("SPP"), "model.parts: there is no class 'SPP'; nearest: SP"),
     ("a part without a teacher", parts("Supervised"), "model.parts: Supervised is not a subclass of Distiller"),
-    ("an abstract part", parts({"class_path": "Distiller"}), "Distiller is abstract; choices: AICSD, AT, "),
+    ("an abstract part", parts({"class_path": "Distiller"}), "Distiller is abstract; choices: AB, AICSD, AT, "),
     (
         "a combination in a combination",
         parts("SP", "Combined"),

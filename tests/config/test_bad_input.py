@@ -170,6 +170,7 @@ def test_checkpoints_that_are_none(refused, tmp_path: Path, field: str) -> None:
             line = refused(changed(**{field: {"name": "cifar_resnet8", "checkpoint": str(path)}}))
         assert str(path) in line
         assert word in line
+        assert line.startswith(f"error: {'ckpt_path' if field == 'ckpt_path' else 'model.teacher.checkpoint'}: {path} ")
     assert not (tmp_path / "executed").exists()
 
 
@@ -179,6 +180,38 @@ def test_a_checkpoint_of_another_architecture_shows_the_first_keys(refused, tmp_
     teacher = {"name": "cifar_resnet8", "checkpoint": str(tmp_path / "narrow.safetensors")}
     line = refused(changed(model__init_args__teacher=teacher))
     assert "conv1.weight (4, 3, 3, 3) instead of (16, 3, 3, 3)" in line
+    assert line.startswith("error: model.teacher.checkpoint: ")
+
+
+@pytest.mark.parametrize(
+    ("role", "settings", "words"),
+    [
+        ("teacher", {"name": "cifar_resnet8", "checkpoint": "nix.pth"}, ".checkpoint: nix.pth does not exist"),
+        ("student", {"name": "cifar_resnet8", "checkpoint": "nix.pth"}, ".checkpoint: nix.pth does not exist"),
+        ("student", {"name": "resnet1x"}, ".name: timm has no model 'resnet1x'; nearest: resnet18"),
+        ("student", {"name": "cifar_resnet8", "model_kwargs": {"chans": 1}}, ".model_kwargs.chans is 1; remove it"),
+        (
+            "teacher",
+            {"name": "cifar_resnet8", "pretrained": True, "checkpoint": "nix.pth"},
+            ": cifar_resnet8: pretrained and checkpoint are both given",
+        ),
+    ],
+)
+def test_an_error_about_a_network_begins_with_its_field(refused, role: str, settings: dict, words: str) -> None:
+    assert refused(changed(**{f"model__init_args__{role}": settings})).startswith(f"error: model.{role}{words}")
+
+
+def test_a_config_that_is_not_there(refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").touch()
+    assert (
+        refused(KD, "--config=5")
+        == f"error: config: there is no file {tmp_path / '5'}; choices: config.yaml, mine.yaml"
+    )
+    assert (
+        refused(KD, "--config=min.yaml")
+        == f"error: config: there is no file {tmp_path / 'min.yaml'}; nearest: mine.yaml, config.yaml"
+    )
 
 
 def test_a_teacher_with_numbers_that_are_not_finite(refused, tmp_path: Path) -> None:

@@ -185,6 +185,17 @@ def test_a_class_or_a_file_without_its_module(fit, kind: str) -> None:
         assert fit(kind, text, given) == expected
 
 
+def test_two_classes_of_one_name(fit, tmp_path: Path) -> None:
+    (tmp_path / "second.py").write_text(METHOD.replace("class Own", "class Twice"))
+    text = METHOD.replace("class Own", "class Twice")
+    assert fit("model", text, "Twice") == "model: Twice is not a module and a class; give mine.Twice or second.Twice"
+
+
+def test_a_file_that_ends_the_command(fit) -> None:
+    text, line = with_line(METHOD, "from torch import Tensor, nn", "import sys; sys.exit()")
+    assert fit("model", text) == f"mine.py, line {line}: sys.exit(None) ended the command; remove this line"
+
+
 def test_a_class_in_a_subfolder(fit, tmp_path: Path) -> None:
     (tmp_path / "methods_of_mine").mkdir()
     (tmp_path / "methods_of_mine/other.py").write_text(METHOD.replace("class Own", "class Other"))
@@ -267,6 +278,25 @@ def test_load(fit) -> None:
     )
     text = DATA.replace("return StoredImages(images, torch.arange(50) % 10)", "return images")
     assert fit("data", text) == "data: Own.load('train') returned Tensor; return StoredImages or EncodedImages"
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (
+            "torch.arange(50) % 12",
+            "8 labels outside of 0 to 9, such as 10 for image 10, but num_classes is 10; correct",
+        ),
+        (
+            "torch.arange(50) % 10 - (torch.arange(50) == 7) * 8",
+            "1 label outside of 0 to 9, such as -1 for image 7, but",
+        ),
+        ("torch.arange(50) / 5", "labels of type float32 with 1 dimension; return a tensor of type int64"),
+    ],
+)
+def test_labels_must_be_classes(fit, labels: str, words: str) -> None:
+    text, _ = with_line(DATA, "torch.arange(50) % 10", labels)
+    assert fit("data", text).startswith(f"data: Own.load('train') returned {words}")
 
 
 @pytest.mark.e2e

@@ -108,6 +108,23 @@ def test_archives(tmp_path: Path, cache: Path, ending: str, within: str) -> None
     assert {entry.name.split("-")[0] for entry in cache.iterdir()} == {"pets", "decoded"}  # nothing half done is left
 
 
+def test_messages_name_the_archive_and_the_file_in_it(tmp_path: Path, cache: Path) -> None:
+    source = tmp_path / "source"
+    fill(source / "train")
+    fill(source / "test")
+    broken = sorted((source / "train").rglob("*.png"))[0]
+    broken.write_bytes(b"no image")
+    member = broken.relative_to(source)
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as file:
+        for path in sorted(source.rglob("*.png")):
+            file.write(path, f"pets/{path.relative_to(source)}")
+    for _ in range(2):  # unpacked, and found in the cache
+        with pytest.raises(ConfigError) as raised:
+            of(tmp_path / "pets.zip")
+        assert str(raised.value).startswith(f"data.path: {tmp_path / 'pets.zip'}/{member} cannot be read as an image")
+        assert str(cache) not in str(raised.value)
+
+
 @pytest.mark.parametrize("name", ["../outside.png", "/outside.png"])
 def test_an_archive_cannot_leave_its_folder(tmp_path: Path, cache: Path, name: str) -> None:
     with tarfile.open(tmp_path / "evil.tar", "w") as file:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.data import Digits, ImageData, ImageFolder, RandomCrop, RandomResizedCrop
+from kd_lightning.data import Digits, ImageData, ImageFolder, RandomCrop, RandomErasing, RandomResizedCrop
 from kd_lightning.data.loader import ImageLoader
 from kd_lightning.data.samplers import EpochSampler
 
@@ -138,6 +138,15 @@ def test_three_views(folder: Path, kind: str) -> None:
         for first, second in combinations((three.images, *three.views), 2):
             assert first.shape == second.shape
             assert (first != second).flatten(1).any(dim=1).float().mean() > 0.7
+
+
+def test_view_augmentations_change_all_views_except_the_first(folder: Path) -> None:
+    plain, further = (made(folder, "memory", views=3, view_augmentations=more) for more in (None, [RandomErasing(1.0)]))
+    for one, other in zip(*(epoch(data, data.train_dataloader(), 3) for data in (plain, further)), strict=True):
+        assert torch.equal(one.images, other.images)
+        for before, after in zip(one.views, other.views, strict=True):
+            kept = (before == (255 * after).round()) if after.is_floating_point() else before == after
+            assert 0.3 < kept.float().mean() < 1  # the same crop, with a box that is replaced
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])

@@ -14,20 +14,38 @@ from torch import Tensor
 from kd_lightning import load_run
 from kd_lightning.callbacks import EMA, Speed
 from kd_lightning.cli import main
-from kd_lightning.distillation import Combined, StudentModule
+from kd_lightning.distillation import Combined, Distiller, StudentModule
 from kd_lightning.distillation.unchanged import unchanged
 from kd_lightning.errors import ConfigError
 from kd_lightning.evaluation import Cost
-from kd_lightning.methods import KD, OKDMDE, ResidualKD
+from kd_lightning.methods import KD, OKDMDE, EmbedDistill, ResidualKD, SimKD
 from kd_lightning.models import Network, checkpoints
 from kd_lightning.runs import student_alone
+from kd_lightning.runs.checkpoint_io import check_checkpoint
 
-KINDS = {"residual_sum": (ResidualKD, {}), "branch_ensemble": (OKDMDE, {"keep": "ensemble"})}
+KINDS = {
+    "residual_sum": (ResidualKD, {}),
+    "branch_ensemble": (OKDMDE, {"keep": "ensemble"}),
+    "reused_classifier": (SimKD, {}),
+    "mapped_embedding": (EmbedDistill, {"ce_weight": 1.0}),
+}
 each = pytest.mark.parametrize("name", KINDS)
 
 
 def images(count: int = 6) -> Tensor:
     return torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def outputs(network: Network, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The logits and the embedding of images, without gradient."""
+    with torch.no_grad():
+        seen = network.features(images() if given is None else given, logits=True, embedding=True)
+    return seen.logits, seen.embedding
+
+
+def same(one: Network, other: Network) -> bool:
+    """Whether two networks have the same logits and the same embeddings."""
+    return all(map(torch.equal, outputs(one), outputs(other)))
 
 
 def build(name: str) -> StudentModule:
@@ -46,7 +64,8 @@ def test_the_composite_consists_of_the_modules_of_the_method(name: str) -> None:
     assert not any(key.startswith("_deployed") for key in whole)
     assert built.deployed.name == name
     assert built.deployed.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
-    assert not torch.equal(built(images()), built.student(images()))
+    embeddings = outputs(built.deployed)[1], outputs(built.student)[1]
+    assert embeddings[0].shape != embeddings[1].shape or not torch.equal(*embeddings)
 
 
 @each
@@ -76,8 +95,8 @@ def test_the_name_and_the_arguments_build_it_again(name: str, tmp_path: Path) ->
     described = {**built.deployed.facts(), "model_kwargs": kwargs}
     checkpoints.write(path, built.deployed_state(built.state_dict()), described)
     again = Network(name, checkpoint=str(path), model_kwargs=kwargs).eval()
-    assert torch.equal(again(images()), built(images()))
-    assert (again.num_classes, again.embedding_width) == (10, 16)
+    assert same(again, built.deployed)
+    assert (again.num_classes, again.embedding_width) == (10, built.deployed.embedding_width)
     alone = timm.create_model(name, num_classes=10, **kwargs).eval()
     alone.load_state_dict(load_file(path))
     assert torch.equal(alone(again.normalize(images())), built(images()))
@@ -95,11 +114,17 @@ def test_a_checkpoint_of_the_run_fits_it_and_its_student(name: str, tmp_path: Pa
     found = student_alone.of_run(config, tmp_path / "config.yaml", path)
     assert found.arguments["name"] == name
     built.eval()
-    assert torch.equal(Network(**found.arguments).eval()(images()), built(images()))
+    assert same(Network(**found.arguments).eval(), built.deployed)
     first = Network("cifar_resnet8", checkpoint=str(path), **_kwargs(built.student)).eval()
-    assert torch.equal(first(images()), built.student(images()))
-    average = Network(name, checkpoint=str(tmp_path / "student_ema.safetensors"), **_kwargs(built.deployed)).eval()
-    assert not torch.equal(average(images()), built(images()))
+    assert same(first, built.student)
+    written = student_alone.of_run(config, tmp_path / "config.yaml", tmp_path / "student_ema.safetensors").arguments
+    assert (written["name"], written["model_kwargs"]) == (name, built.deployed.model_kwargs)
+    average = Network(**written).eval()
+    assert not same(average, built.deployed)
+    with pytest.raises(
+        ConfigError, match=rf"only a network, a {name}, .* with {name} as model.student.name and {{'stu"
+    ):
+        check_checkpoint(str(tmp_path / "student_ema.safetensors"), fits=True)
 
 
 def _kwargs(network: Network) -> dict[str, object]:
@@ -116,8 +141,8 @@ def test_the_student_of_a_seed_does_not_depend_on_what_is_deployed(name: str) ->
 def test_another_number_of_classes_is_set_in_all_classifiers() -> None:
     model = build("branch_ensemble").deployed.model
     model.reset_classifier(3)
-    heads = [model.fusion.classifier, model.student.model.fc, *(branch.fc for branch in model.branches)]
-    assert [head.out_features for head in heads] == [3] * 4
+    assert [head.out_features for head in (model.fusion.classifier, model.student.model.fc)] == [3, 3]
+    assert all(isinstance(branch.fc, torch.nn.Identity) for branch in model.branches)
     assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
     summed = build("residual_sum").deployed.model
     summed.reset_classifier(0)
@@ -176,7 +201,7 @@ def test_a_run_from_fit_to_export(name: str, tmp_path: Path, monkeypatch: pytest
         "--data.batch_size=50",
     ]
     args += [f"--model.{key}={value}" for key, value in arguments.items()]
-    if kind is ResidualKD:
+    if issubclass(kind, Distiller):
         args.append("--model.teacher={name: cifar_resnet20.digits, pretrained: true}")
     args += ["--trainer.accelerator=cpu", "--trainer.max_epochs=2", "--trainer.enable_progress_bar=false"]
     run = tmp_path / "runs/kd_lightning/first/1"
@@ -191,12 +216,15 @@ def test_a_run_from_fit_to_export(name: str, tmp_path: Path, monkeypatch: pytest
     tested = main(["test", str(run)]).trainer.callback_metrics
     assert tested["test/acc"] == pytest.approx(results["test/acc"])
     main(["predict", str(run), "--predictions.path=predicted.safetensors"])
-    rows = load_file("predicted.safetensors")
+    main(["predict", str(run), "--predictions.path=embedded.safetensors", "--predictions.embeddings=true"])
+    rows = {**load_file("predicted.safetensors"), **load_file("embedded.safetensors")}
     data = load_run(run).data
     data.setup("test")
     batch = data.datasets["test"].take(torch.arange(360))
     assert torch.equal(rows["indices"], batch.indices)
-    torch.testing.assert_close(rows["logits"], loaded.method(batch.images))
-    main(["export", str(run), "--path=out", "--format", "safetensors", "timm", "--batch_sizes=[1]"])
+    logits, embedding = outputs(loaded.student, batch.images)
+    torch.testing.assert_close(rows["logits"], logits)
+    torch.testing.assert_close(rows["embedding"], embedding)
+    main(["export", str(run), "--path=out", "--format", "safetensors", "timm", "--embedding", "--batch_sizes=[1]"])
     exported = Network(name, checkpoint="out/student.safetensors", **_kwargs(loaded.method.deployed)).eval()
-    assert torch.equal(exported(images()), expected)
+    assert same(exported, loaded.student)

@@ -126,9 +126,9 @@ def test_refusals(tmp_path: Path) -> None:
     seven = with_weights(tmp_path, "cifar_resnet8", classes=7)
     fresh = Network("cifar_resnet8", checkpoint=str(tmp_path / "cifar_resnet8.safetensors"), num_classes=10)
     for kind, teacher, line in (
-        (SP, Network("cifar_resnet8"), r"^teacher: cifar_resnet8 has no weights.*teacher.checkpoint.*$"),
-        (KD, seven, r"^teacher.num_classes: .* 7 classes, .* 10, and KD reads logits; .*$"),
-        (KD, fresh, r"^teacher.num_classes: .*random.*$"),
+        (SP, Network("cifar_resnet8"), r"^model.teacher: cifar_resnet8 has no weights.*model.teacher.checkpoint.*$"),
+        (KD, seven, r"^model.teacher.num_classes: .* 7 classes, .* 10, and KD reads logits; .*$"),
+        (KD, fresh, r"^model.teacher.num_classes: .*random.*$"),
     ):
         with pytest.raises(ConfigError) as refused:
             kind(teacher=teacher, student=student())
@@ -187,10 +187,10 @@ def test_a_teacher_of_half_the_memory_teaches(precision: str, tmp_path: Path) ->
 def test_a_teachers_dtype_that_the_precision_would_overrule_is_refused(tmp_path: Path) -> None:
     built = method(KD, Network("cifar_resnet20.digits", pretrained=True, dtype="float32"))
     with pytest.raises(
-        ConfigError, match=r"teacher.dtype: .*trainer.precision bf16-true casts .*; remove teacher.dtype"
+        ConfigError, match=r"^model.teacher.dtype: .*trainer.precision bf16-true casts .*; remove model.teacher.dtype"
     ):
         trainer(tmp_path, precision="bf16-true").fit(built, digits())
-    with pytest.raises(ConfigError, match=r"student.dtype: .*only a teacher can have a dtype"):
+    with pytest.raises(ConfigError, match=r"^model.student.dtype: .*only a teacher can have a dtype"):
         method(KD, student=student(dtype="bfloat16"))
 
 

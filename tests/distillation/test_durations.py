@@ -41,7 +41,7 @@ def test_the_factor_rises_over_epochs_or_a_share_of_the_run(
 
 @pytest.mark.parametrize("value", [-1, -0.1, 1.5, float("nan"), float("inf")])
 def test_a_value_that_is_no_duration_is_refused(value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"model.warmup: {value:g} is neither a number of epochs .* nor a share"):
+    with pytest.raises(ConfigError, match=rf"model.warmup: {value} is neither a number of epochs .* nor a share"):
         with_warmup(value)
 
 

@@ -17,6 +17,7 @@ from helpers.factories import EVERY_METHOD, CombinedOfThree, some_by_default
 from torch import Tensor, nn
 
 from kd_lightning import distributed
+from kd_lightning.batch import Batch
 from kd_lightning.data import Digits
 from kd_lightning.distillation import StudentModule
 from kd_lightning.distillation.step_memory import StepMemory
@@ -25,7 +26,7 @@ from kd_lightning.distillation.unchanged import unchanged
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import KD, SP, Supervised
 from kd_lightning.mixing import Mixing
-from kd_lightning.models import Network
+from kd_lightning.models import Features, Network
 
 
 def tried(method: StudentModule, data: Digits, folder: Path, **kwargs: object) -> set[str]:
@@ -310,6 +311,26 @@ class FewArguments(SP):
 
     def losses(self, student: object, teacher: object) -> dict[str, Tensor]:
         return {"broken": student.embedding.mean()}
+
+
+class InPlace(SP):
+    """A method that changes the teacher's map."""
+
+    def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
+        teacher.maps[0][:1].mul_(2)
+        return super().losses(student, teacher, batch)
+
+
+def test_a_feature_that_is_changed_in_place_is_named(tmp_path: Path) -> None:
+    method = factories.method(InPlace)
+    with pytest.raises(ConfigError) as raised:
+        tried(method, Digits(batch_size=8), tmp_path)
+    line = InPlace.losses.__code__.co_firstlineno
+    assert str(raised.value) == (
+        "model: InPlace.losses changes teacher.maps[0] in place, and the other terms would read the changed values; "
+        f"compute a new tensor, for example with x / 2 instead of x /= 2 (test_trial.py, line {line})"
+    )
+    assert "losses" not in vars(method)
 
 
 @pytest.mark.parametrize(

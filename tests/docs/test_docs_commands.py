@@ -114,6 +114,11 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
             code = re.search(rf"<!-- {name} -->\n```python\n(.*?)```", text, re.S)[1]
             module = re.search(r'^"""(\w+):', code)[1].lower()
             (folder / f"{module}.py").write_text(code)
+    config = re.search(r"<!-- photos.yaml -->\n```yaml\n(.*?)```", (ROOT / "docs/comparing.md").read_text(), re.S)[1]
+    pretrained = "{name: tf_efficientnet_lite0, pretrained: true}"
+    assert pretrained in config
+    tiny = config.replace(pretrained, HUB).replace("size: 64}", "size: 32, batch_size: 8}")
+    (folder / "photos.yaml").write_text(tiny)
     return folder
 
 

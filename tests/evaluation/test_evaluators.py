@@ -35,7 +35,7 @@ from kd_lightning.evaluation import (
 from kd_lightning.evaluation.few_shot import sample_per_class
 from kd_lightning.evaluation.ood import histograms
 from kd_lightning.evaluation.robustness import relative_error
-from kd_lightning.methods import KD, CoSS, EmbedDistill
+from kd_lightning.methods import KD, CoSS, EmbedDistill, SimReg
 from kd_lightning.models import Network
 
 
@@ -134,14 +134,16 @@ def _overlap(ours: np.ndarray, theirs: np.ndarray, k: int) -> float:
     return float(np.mean([len(a & b) / k for a, b in zip(*near, strict=True)]))
 
 
-def test_retrieval_in_the_teachers_gallery(tmp_path: Path) -> None:
-    built = method(EmbedDistill)
+@pytest.mark.parametrize("kind", [EmbedDistill, SimReg])
+def test_retrieval_in_the_teachers_gallery(kind: type[StudentModule], tmp_path: Path) -> None:
+    """EmbedDistill deploys its head, and SimReg has it only during training."""
+    built = method(kind)
     found = evaluated(tmp_path, built, Retrieval(k=[1, 3], gallery="teacher", teacher=True))
     assert "test/map" not in found
     gallery, _, classes, _ = seen(built, "train", network="teacher")
     gallery = gallery / np.linalg.norm(gallery, axis=1, keepdims=True)
     own, _, labels, _ = seen(built)
-    queries = built.head(torch.from_numpy(own).float()).detach().numpy()
+    queries = built.eval().head(torch.from_numpy(own).float()).detach().numpy()
     for vectors, ending in ((queries, ""), (seen(built, network="teacher")[0], "_teacher")):
         ranks = (vectors @ gallery.T).argsort(axis=1)[:, ::-1]
         hits = classes[ranks] == labels[:, None]

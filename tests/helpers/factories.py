@@ -46,7 +46,14 @@ class CombinedOfThree(Combined):
 
 
 EVERY_METHOD = [*METHODS, CombinedOfThree]
-SMALL = {"queue_size": 64, "negative_count": 32, "connect": True, "head_width": 16, "adaptive": False}
+SMALL = {
+    "queue_size": 64,
+    "negative_count": 32,
+    "connect": True,
+    "head_width": 16,
+    "adaptive": False,
+    "decay_start": 100,
+}
 """Arguments of methods that make them small, and their weights constant."""
 VIEWS = max(kind.min_views for kind in METHODS)
 """Views of each image in all tests of methods: as many as any method needs."""
@@ -79,9 +86,14 @@ def cuts_the_student(kind: type[StudentModule]) -> bool:
     return "check_cut(" in inspect.getsource(kind)
 
 
+def reads_class_maps(kind: type[StudentModule]) -> bool:
+    """Whether a method refuses networks with more than pooling between their last map and their classifier."""
+    return "pooled_map(" in inspect.getsource(inspect.getmodule(kind))
+
+
 def refuses_vits(kind: type[StudentModule]) -> bool:
     """Whether a method refuses ViTs as the student."""
-    return cuts_the_student(kind) or reads_preactivations(kind)
+    return cuts_the_student(kind) or reads_preactivations(kind) or reads_class_maps(kind)
 
 
 def some_by_default(kinds: list[type[StudentModule]], *default: str) -> list[ParameterSet]:

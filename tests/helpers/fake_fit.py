@@ -31,6 +31,9 @@ if sys.argv[1] == "resolve":
         for answer, (content, _) in zip(answers, read_all):
             high = content["model"]["init_args"]["temperature"] > 90
             answer["refusal"] = "temperature: it is too high" * high
+            weights = content["model"]["init_args"].get("checkpoint", "")
+            if weights and not os.path.exists(weights):
+                answer["refusal"] = f"model.teacher.checkpoint: {weights} does not exist"
     wrong = [{"error": "typo is not a field"} for _, args in read_all if "typo" in args]
     print(json.dumps(wrong or answers))
     sys.exit()

@@ -310,6 +310,17 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--data.neighbors=foo", "data.neighbors: foo is not a mapping of the arguments of Neighbors; choices: "),
     ("--data.augmentations=5", "data.augmentations: 5 is not list or one of 'cifar', "),
     ("--trainer.callbacks=5", "trainer.callbacks: there is no class '5'"),
+    (
+        "--trainer.callbacks=Retrieval --trainer.callbacks.gallery=students",
+        "trainer.callbacks.gallery: 'students' is not a valid value; choices: own, teacher",
+    ),
+    (
+        "--trainer.callbacks=EarlyExits --trainer.callbacks.teacher=true",
+        "trainer.callbacks.teacher is not an argument of EarlyExits; choices: every_n_epochs",
+    ),
+    ("--model.kd_temperature=2", "model.kd_temperature is not an argument of KD; nearest: temperature"),
+    ("--model=MHKD --model.stages=2", "model.stages: 2 is not a list"),
+    ("--model=OKDMDE --model.teacher=null", "model.teacher is not an argument of OKDMDE, which has no teacher; remove"),
     ("--trainer.callbacks=[5]", "trainer.callbacks: 5 is neither a class nor a mapping"),
     ("--trainer.logger=5", "trainer.logger: there is no class '5'; choices: CSVLogger"),
     ("--trainer.plugins=foo", "trainer.plugins: there is no class 'foo'"),

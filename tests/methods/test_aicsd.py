@@ -109,6 +109,8 @@ def test_refusals(tmp_path: Path) -> None:
         trainer(tmp_path).fit(small, digits())
     with pytest.raises(ConfigError, match=r"num_classes: AICSD .* 2 classes have only one pair"):
         method(AICSD, student=student(2))
+    with pytest.raises(ConfigError, match=r"^temperature: 0 is not above 0"):
+        method(AICSD, temperature=0)
     with pytest.raises(ConfigError, match="kd_weight: 0 is given, but with adaptive"):
         method(AICSD, adaptive=True, kd_weight=0.0)
     convnext = {"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}

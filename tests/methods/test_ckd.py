@@ -67,7 +67,9 @@ def test_the_order_of_the_samples_has_no_effect() -> None:
 
 def test_other_classes_are_refused(tmp_path: Path) -> None:
     seven = with_weights(tmp_path, "cifar_resnet8", classes=7)
-    with pytest.raises(ConfigError, match=r"^teacher.num_classes: .* has 7 classes, .* have 10, and CKD reads logits"):
+    with pytest.raises(
+        ConfigError, match=r"^model.teacher.num_classes: .* has 7 classes, .* have 10, and CKD reads logits"
+    ):
         CKD(teacher=seven, student=student())
 
 

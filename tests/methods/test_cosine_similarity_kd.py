@@ -105,7 +105,7 @@ def test_the_terms_are_those_of_all_devices() -> None:
 
 def test_other_classes_are_refused(tmp_path: Path) -> None:
     seven = with_weights(tmp_path, "cifar_resnet8", classes=7)
-    line = r"^teacher.num_classes: .* has 7 classes, .* have 10, and CosineSimilarityKD reads logits"
+    line = r"^model.teacher.num_classes: .* has 7 classes, .* have 10, and CosineSimilarityKD reads logits"
     with pytest.raises(ConfigError, match=line):
         CosineSimilarityKD(teacher=seven, student=student())
 

@@ -126,6 +126,12 @@ def test_the_head() -> None:
         assert [(layer.in_features, layer.out_features) for layer in layers] == widths
 
 
+def test_only_the_head_of_the_teachers_target_maps_into_the_teachers_space() -> None:
+    built = method(CPCL)
+    assert built.to_teacher is built.head
+    assert method(CPCL, target="views").to_teacher is None
+
+
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match=r"^data.views: CPCL needs at least 3 views of each image, and 2 is too few$"):
         method(CPCL).check_data(digits(views=2))

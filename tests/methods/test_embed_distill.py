@@ -11,10 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kd_lightning.batch import Batch
+from kd_lightning.distillation import Combined
 from kd_lightning.errors import ConfigError
 from kd_lightning.methods import EmbedDistill
 from kd_lightning.methods.embed_distill import embedding_distance, score_loss
-from kd_lightning.models import Features, Network
+from kd_lightning.models import Features, Network, checkpoints
+
+CHANNELS = {"channels": [4, 4, 8, 16]}
 
 
 def mapped(student: Tensor) -> Tensor:
@@ -63,6 +66,44 @@ def test_the_gallery_is_the_batch_or_a_file(tmp_path: Path) -> None:
         queries = built.head(student.embedding)
         torch.testing.assert_close(found, 2 * score_loss(queries, teacher.embedding, gallery, temperature=3.0))
     assert "gallery" not in built.state_dict()
+
+
+def test_the_deployed_network_has_the_map_if_the_widths_differ() -> None:
+    images = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    built = method(EmbedDistill).eval()
+    student, deployed, teacher = (
+        network.features(images, embedding=True, logits=True)
+        for network in (built.student, built.deployed, built.teacher)
+    )
+    assert torch.equal(deployed.embedding, built.head(student.embedding))
+    assert torch.equal(deployed.logits, student.logits)
+    assert built.aligned_pair(deployed, teacher) == (deployed.embedding, teacher.embedding)
+    pair = built.head(student.embedding), teacher.embedding
+    assert built.losses(student, teacher, None)["embedding"] == embedding_distance(*pair)
+    own = [network.parameter_count() for network in (built.student, built.deployed)]
+    assert own[1] - own[0] == 16 * 64 + 64
+    twin = method(EmbedDistill, student=Network("cifar_resnet8"))
+    assert twin.deployed is twin.student
+
+
+def test_the_deployed_network_without_a_classifier(tmp_path: Path) -> None:
+    built = method(EmbedDistill, student=Network("cifar_resnet8", num_classes=0, model_kwargs=CHANNELS)).eval()
+    path = tmp_path / "student.safetensors"
+    checkpoints.write(path, built.deployed_state(built.state_dict()), built.deployed.facts())
+    again = Network("mapped_embedding", checkpoint=str(path), model_kwargs=built.deployed.model_kwargs).eval()
+    images = torch.zeros(2, 3, 8, 8)
+    expected = built.head(built.student.features(images, embedding=True).embedding)
+    assert again.num_classes == 0
+    assert torch.equal(again(images), expected)
+    with pytest.raises(ConfigError, match="classifier of this network is a StudentClassifier"):
+        _ = method(EmbedDistill).deployed.classifier
+
+
+def test_it_is_a_part_of_a_combination_if_the_widths_are_equal() -> None:
+    with pytest.raises(ConfigError, match=r"EmbedDistill cannot be a part, .* \(mapped_embedding\)"):
+        method(Combined, parts=[EmbedDistill])
+    built = method(Combined, parts=[EmbedDistill], student=Network("cifar_resnet8"))
+    assert built.deployed is built.student
 
 
 def test_embed_writes_a_gallery(tmp_path: Path) -> None:

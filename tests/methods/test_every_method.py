@@ -115,6 +115,8 @@ def test_every_term_but_the_labels_asks_the_teacher(kind: type[Distiller]) -> No
     with torch.no_grad():
         for parameter in built.teacher.parameters():
             parameter += 0.3 * parameter.std(correction=0) * torch.randn_like(parameter)
+        for parameter in built.teacher.model.get_classifier().parameters():
+            parameter.neg_()  # changes the teacher's decisions as well
     after = terms(built, given)
     independent = re.findall(r"`(\w+)` does not depend on the teacher", " ".join((inspect.getdoc(kind) or "").split()))
     for name, value in before.items():

@@ -70,5 +70,5 @@ def test_the_terms_are_weighted_as_given(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("temperature", [0, -1.0])
 def test_a_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
     trained = Network("cifar_resnet20.digits", pretrained=True)
-    with pytest.raises(ConfigError, match="temperature"):
+    with pytest.raises(ConfigError, match=r"^temperature"):
         KD(teacher=trained, student=Network("cifar_resnet8"), temperature=temperature)

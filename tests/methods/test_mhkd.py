@@ -125,6 +125,7 @@ def test_a_part_of_a_combination_keeps_its_exits() -> None:
         ({"stages": []}, r"stages: \[\] is given; give the numbers of one or more stages"),
         ({"stages": [2, 2]}, r"stages: \[2, 2\] is given; .* each only once"),
         ({"head_width": 0}, "head_width: 0 is not above 0"),
+        ({"temperature": 0.0}, "^temperature: 0.0 is not above 0"),
         ({"alpha": 1.5}, "alpha: 1.5 is not between 0 and 1"),
         ({"ce_weight": 0.0, "kd_weight": 0.0}, "ce_weight: 0 is given, and kd_weight is 0, but without labels"),
         ({"teacher_heads_weight": 0.0}, "teacher_heads_weight: 0 is given, but the heads of the student learn from"),
@@ -144,3 +145,10 @@ def test_labels_are_needed() -> None:
     assert built.ce_weight == 0.9
     with pytest.raises(ConfigError, match=r"^data.labeled: heads on stages learn from labels, but the data have no"):
         method(MHKD, student=Network("cifar_resnet8", num_classes=0))
+
+
+def test_terms_with_the_weight_0_read_no_labels() -> None:
+    built = method(MHKD, ce_weight=0.0, heads_weight=0.0, teacher_heads_weight=0.0)
+    assert not built.needs_labels
+    unlabelled = batch()._replace(labels=torch.full((6,), -1))
+    assert {*built.training_terms(unlabelled)} == {"kd"}

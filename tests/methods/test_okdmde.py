@@ -49,18 +49,18 @@ def test_defects_of_released_code_are_told_apart() -> None:
     assert divergence.item() == pytest.approx(kd_loss(golden.student_logits(), fused, temperature=3.0).item())
     built = method(OKDMDE, diversity_weight=1.0)
     built.training_terms(batch())["diversity"].backward()
-    assert all(layer.weight.grad.abs().max() > 0 for layer in (built.student.model.fc, *(b.fc for b in built.branches)))
+    assert all(layer.weight.grad.abs().max() > 0 for layer in (built.student.model.fc, *built.classifiers))
 
 
 def test_the_branches_begin_with_the_students_map() -> None:
     built = method(OKDMDE, student=Network("cifar_resnet14", num_classes=10), branches=4).eval()
     assert len(built.branches) == 3
     for branch in built.branches:
-        assert {name.partition(".")[0] for name in branch.state_dict()} == {"layer3", "fc"}
-        assert not torch.equal(branch.fc.weight, built.student.model.fc.weight)
+        assert {name.partition(".")[0] for name in branch.state_dict()} == {"layer3"}
+    assert not any(torch.equal(layer.weight, built.student.model.fc.weight) for layer in built.classifiers)
     built.branches[0].load_state_dict(built.student.model.state_dict(), strict=False)
-    seen = built.student.features(batch().images, maps=2, logits=True)
-    torch.testing.assert_close(built.branches[0](seen.maps[0]), seen.logits)
+    seen = built.student.features(batch().images, maps=2, embedding=True)
+    torch.testing.assert_close(built.branches[0](seen.maps[0]), seen.embedding)
 
 
 def test_mixed_images_have_two_labels() -> None:
@@ -78,12 +78,19 @@ def test_the_kept_network_is_a_branch_or_the_ensemble() -> None:
     branch = method(OKDMDE).eval()
     assert branch.deployed is branch.student
     ensemble = method(OKDMDE, keep="ensemble").eval()
+    state = ensemble.state_dict()
+    assert {name for name in state if name.startswith("classifiers")} == {
+        f"classifiers.{number}.{name}" for number in range(2) for name in ("weight", "bias")
+    }
     maps = ensemble.student.features(images, maps=2, embedding=True)
     models = [ensemble.student.model, *ensemble.branches]
     tails = [model.layer3(maps.maps[0]).mean((2, 3)) for model in models]
     shares = (torch.cat(tails, dim=1) @ ensemble.fusion.gate.weight.T).softmax(dim=1)
     fused = sum(share[:, None] * tail for share, tail in zip(shares.unbind(1), tails, strict=True))
     torch.testing.assert_close(ensemble(images), ensemble.fusion.classifier(fused))
+    parts = [*ensemble.student.parameters(), *ensemble.branches.parameters(), *ensemble.fusion.parameters()]
+    assert ensemble.deployed.parameter_count() == sum(value.numel() for value in parts)
+    assert not any("classifiers" in name or "branches.0.fc" in name for name in ensemble.deployed_state(state))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +122,9 @@ def test_a_wrong_cut_is_seen_and_the_other_places_are_named(monkeypatch: pytest.
 
 
 def test_refusals() -> None:
-    with pytest.raises(ConfigError, match=r"student.name: vit_tiny_patch16_224 cannot be cut into .*cifar_resnet20"):
+    with pytest.raises(
+        ConfigError, match=r"^model.student.name: vit_tiny_patch16_224 cannot be cut into .*cifar_resnet20"
+    ):
         method(OKDMDE, student=Network("vit_tiny_patch16_224", num_classes=10, model_kwargs=VIT))
     with pytest.raises(ConfigError, match="layer: 5 is given, but cifar_resnet8 has 4 stages; choose 1 to 4"):
         method(OKDMDE, layer=5)
@@ -123,6 +132,15 @@ def test_refusals() -> None:
         method(OKDMDE, branches=1)
     with pytest.raises(ConfigError, match="fused_ce_weight: 0 is given"):
         method(OKDMDE, fused_ce_weight=0)
+    with pytest.raises(
+        ConfigError, match="ce_weight: 0 is given, and branch_kd_weight is 0, so no term trains the class"
+    ):
+        method(OKDMDE, ce_weight=0, branch_kd_weight=0)
+    method(OKDMDE, ce_weight=0, branch_kd_weight=0, keep="ensemble")
+    with pytest.raises(
+        ConfigError, match=r"^data.labeled: OKDMDE reads labels, but the data have none, and no classes"
+    ):
+        method(OKDMDE, student=Network("cifar_resnet8", num_classes=0))
     data = digits()
     data.labeled = False
     with pytest.raises(ConfigError, match=r"data.labeled: OKDMDE reads labels, but the data have none"):

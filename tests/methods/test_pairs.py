@@ -41,23 +41,35 @@ BRIEF += [
 ]
 
 
+def networks(kind: type[StudentModule], pair: str) -> list[dict[str, object]]:
+    """The arguments of teacher and student. They enlarge the images for a method that needs 16 positions."""
+    described = []
+    for name in pair.split("-"):
+        network, kwargs = NETWORKS[name]
+        if kind.min_positions <= 4:
+            described.append({"name": network, "model_kwargs": kwargs})
+        elif name == "vit":
+            described.append({"name": network, "model_kwargs": {**kwargs, "img_size": 16}})
+        else:
+            described.append({"name": network, "model_kwargs": kwargs, "size": 16})
+    return described
+
+
 def arguments(kind: type[StudentModule], pair: str, tmp_path: Path) -> list[str]:
     """The method's class and networks; a teacher's weights are written to the folder."""
-    (teacher, teacher_kwargs), (student, student_kwargs) = (NETWORKS[name] for name in pair.split("-"))
-    size = ", size: 16" if kind.min_positions > 4 and pair == "cnn-cnn" else ""
-    described = f"{{name: {student}, model_kwargs: {student_kwargs}{size}}}"
-    args = [f"--model={kind.__name__}", f"--model.student={described}"]
+    teacher, student = networks(kind, pair)
+    args = [f"--model={kind.__name__}", f"--model.student={student}"]
     args += ["--model.connect=true"] if kind is FSP else []
     if issubclass(kind, Distiller):
-        with_weights(tmp_path, teacher, **teacher_kwargs)
-        path = tmp_path / f"{teacher}.safetensors"
-        args.append(f"--model.teacher={{name: {teacher}, checkpoint: {path}, model_kwargs: {teacher_kwargs}{size}}}")
+        with_weights(tmp_path, teacher["name"], **teacher["model_kwargs"])
+        path = tmp_path / f"{teacher['name']}.safetensors"
+        args.append(f"--model.teacher={ {**teacher, 'checkpoint': str(path)} }")
     return args
 
 
-def check_student(run: Path, pair: str, deployed: str) -> None:
+def check_student(run: Path, kind: type[StudentModule], pair: str, deployed: str) -> None:
     """timm alone builds the network that a run keeps: the student, or the composite that the method deploys."""
-    student, student_kwargs = NETWORKS[pair.partition("-")[2]]
+    student, student_kwargs = (networks(kind, pair)[1][key] for key in ("name", "model_kwargs"))
     file = run / "student.safetensors"
     facts = checkpoints.read(file)[1]
     assert facts["name"] == deployed
@@ -90,7 +102,7 @@ def test_fit_and_go_on_by_the_runs_own_config(kind: type[StudentModule], tmp_pat
     assert resumed.trainer.global_step == 4
     assert all(torch.isfinite(value) for value in resumed.trainer.callback_metrics.values())
     assert any(name.startswith("test/") for name in resumed.trainer.callback_metrics)
-    check_student(second, PAIRS[0], resumed.model.deployed.name)
+    check_student(second, kind, PAIRS[0], resumed.model.deployed.name)
 
 
 @pytest.mark.parametrize(("kind", "pair"), CASES)
@@ -99,8 +111,6 @@ def test_fit_go_on_test_and_take_the_student_away(
 ) -> None:
     if pair.startswith("vit") and not issubclass(kind, Distiller):
         pytest.skip("it has no teacher")
-    if kind.min_positions > 4 and pair != "cnn-cnn":
-        pytest.skip("the ViT of this test has only 4 positions")
     args = arguments(kind, pair, tmp_path)
     if "vit" in pair and reads_preactivations(kind):
         with pytest.raises(SystemExit, match="2"):
@@ -120,4 +130,4 @@ def test_fit_go_on_test_and_take_the_student_away(
     assert main(["fit", *args, *named, *more]).trainer.global_step == 4
     tested = main(["test", f"--config={run / 'config.yaml'}", f"--ckpt_path={run / 'last.ckpt'}"]).trainer
     assert 0 <= tested.callback_metrics["test/knn"] <= 1
-    check_student(run, pair, tested.lightning_module.deployed.name)
+    check_student(run, kind, pair, tested.lightning_module.deployed.name)

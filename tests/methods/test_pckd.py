@@ -194,6 +194,8 @@ def test_refusals() -> None:
         ConfigError, match=r"^data.labeled: PCKD reads labels, but the data have none; choose a method wit"
     ):
         method(PCKD, ce_weight=0.5).check_data(unlabelled)
+    with pytest.raises(ConfigError, match=r"^data.labeled: PCKD reads labels, but the data have none, and no classes"):
+        method(PCKD, student=Network("cifar_resnet8", num_classes=0))
     with pytest.raises(ConfigError, match=r"^data.mixing: PCKD needs one label per image; remove data.mixing$"):
         method(PCKD).check_data(digits(mixing=Mixing(mixup=0.5)))
     with pytest.raises(ConfigError, match="hidden: 0 is not above 0"):

@@ -192,7 +192,7 @@ def test_values_and_gradients_are_finite(case: str, extreme: str, precision: str
         return
     built = build(case, classes)
     rig(built)
-    if case == "SimReg" and len(given.images) == 1:  # it raises an error for such data, because its head has BatchNorm
+    if getattr(built, "normalises_vectors", False) and len(given.images) == 1:  # it raises an error for such data
         return
     found = step(built, given, precision)
     assert all(torch.isfinite(torch.tensor(value)) for value in found.terms.values()), found.terms

@@ -121,6 +121,8 @@ def test_refusals() -> None:
         method(ResidualKD, residual_weight=0, trained_logits="student")
     with pytest.raises(ConfigError, match="mimic_weight: 0 is given, so no term trains the student"):
         method(ResidualKD, mimic_weight=0, ce_weight=0)
+    with pytest.raises(ConfigError, match=r"assistant.dtype: torch.bfloat16 is given, but only a teacher can have"):
+        method(ResidualKD, assistant=Network("cifar_resnet8", dtype="bfloat16"))
     other = Network("test_resnet", num_classes=0)
     with pytest.raises(ConfigError, match=r"assistant.name: the final features of test_resnet have the shape"):
         method(ResidualKD, assistant=other).training_terms(batch())

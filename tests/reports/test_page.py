@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers.fake_runs import METHODS, TEACHER, write_predictions, write_run, write_runs
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from kd_lightning.data import Digits
 from kd_lightning.reports import compare, detail_plots, frame, page, plots, read_runs
+from kd_lightning.reports.axes import describe
 from kd_lightning.reports.disagreement import UnavailableError, load_images, most_disagreed, read_predictions
 from kd_lightning.reports.page import DOTS_CAPTION, _axis
 from kd_lightning.reports.style import MARKERS, as_uri, styles
@@ -85,6 +87,30 @@ def test_the_note_names_a_dashed_line_only_if_a_figure_has_one(tmp_path: Path) -
     notes = {axis: _axis(comparison, axis, styles(comparison.runs.groups))["note"] for axis in ("accuracy", "cost")}
     assert notes["accuracy"] == f"{DOTS_CAPTION}. The dashed line is the teacher."
     assert notes["cost"] == f"{DOTS_CAPTION}."
+
+
+def test_costs_that_no_plot_would_distinguish_are_left_out() -> None:
+    values = {"group": ["kd", "sp"], "test/acc": [0.5, 0.6], "cost/parameters": [5.0, 5.0], "teacher": ["t", "t"]}
+    table = pd.DataFrame({**values, "cost/parameters_teacher": [9.0, 9.0]})
+    metrics = [describe("cost/parameters")]
+    assert plots.usable_costs(table, metrics) == metrics
+    assert plots.usable_costs(table, metrics, "test/acc") == []  # a teacher of other classes has no accuracy
+    assert plots.usable_costs(table.assign(**{"test/acc_teacher": [0.9, 0.9]}), metrics, "test/acc") == metrics
+
+
+def test_a_run_of_one_epoch_is_a_marker(tmp_path: Path) -> None:
+    (write_run(tmp_path) / "metrics.csv").write_text("epoch,step,train/loss\n0,9,2.0\n")
+    (axes,) = plots.learning_curves(read_runs(tmp_path)).axes
+    assert axes.get_xticks().tolist() == [1]
+    assert axes.lines[0].get_marker() not in ("", "None")
+    assert axes.lines[0].get_xydata().tolist() == [[1, 2]]
+
+
+def test_no_line_of_a_title_begins_with_an_arrow() -> None:
+    metric = describe("test/neighbors_10")
+    first, second = plots._title(metric).splitlines()
+    assert first.endswith("10")
+    assert second.replace("\N{NO-BREAK SPACE}", " ") == "nearest, % ↑"
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from PIL import Image
 from kd_lightning.cli import main
 from kd_lightning.data import ImageFolder
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import KD
+from kd_lightning.methods import KD, ResidualKD
+from kd_lightning.models import Network
 from kd_lightning.runs.inputs import check_inputs, describe
 
 
@@ -99,6 +100,26 @@ def test_what_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         compare(before, described(moved, shift=1.0))
     with pytest.raises(ConfigError, match="there are now validation images"):
         compare({key: value for key, value in before.items() if key != "val"}, before)
+
+
+def test_other_starting_weights_of_an_assistant_are_an_error(tmp_path: Path) -> None:
+    def of_assistant(assistant: Network | None) -> dict[str, Any]:
+        data = factories.digits()
+        data.setup("fit")
+        return json.loads(json.dumps(describe(factories.method(ResidualKD, assistant=assistant), data)))
+
+    random = [of_assistant(None) for _ in range(2)]
+    compare(*random)
+    assert "further" not in random[0]
+    channels = {"channels": [4, 4, 8, 16]}
+    one, other = (of_assistant(factories.with_weights(tmp_path, "cifar_resnet8", **channels)) for _ in range(2))
+    with pytest.raises(ConfigError, match="the assistant has other starting weights"):
+        compare(one, other)
+    with pytest.raises(ConfigError, match="the assistant has other starting weights"):
+        compare(random[0], one)
+    compare(one, one)
+    with pytest.raises(ConfigError, match=r"its entry inputs.further has another form"):
+        compare(one | {"further": 3}, one)
 
 
 def _without(described: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -66,9 +66,9 @@ def test_a_finished_run_is_not_gone_on_with_and_not_overwritten(tmp_path: Path) 
     assert "a, which has finished; to begin a new run from its checkpoint, give --ckpt_path" in refused(
         tmp_path, "--run.id=a", "--ckpt_path=last"
     )
-    assert "belongs to another run, which has finished; to begin a new run, change or omit run.id" in refused(
-        tmp_path, "--run.id=a"
-    )
+    line = refused(tmp_path, "--run.id=a")
+    assert "belongs to another run, which has finished; to begin a new run, change or omit run.id; to train it" in line
+    assert line.endswith(f"give a new run.id, --ckpt_path {run / 'last.ckpt'} and a larger --trainer.max_epochs")
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 

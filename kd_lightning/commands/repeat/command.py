@@ -11,8 +11,8 @@ from typing import Any
 from rich.table import Table
 
 from kd_lightning.commands.repeat.comparability import differences
-from kd_lightning.commands.repeat.plan import Config, Job, resolve
-from kd_lightning.commands.repeat.processes import Outcome, Processes, count_gpus, environments, result
+from kd_lightning.commands.repeat.plan import Config, Job, awaited, resolve
+from kd_lightning.commands.repeat.processes import Outcome, Processes, count_gpus, done, environments, result
 from kd_lightning.commands.repeat.sweep import MOST_RUNS, combinations, in_words
 from kd_lightning.errors import ConfigError, RunError, check_positive, nearest
 from kd_lightning.io.console import wide
@@ -36,8 +36,9 @@ class Repeat:
     therefore comparable. A run is identified by its config, the further arguments and its seed. If it has results, it
     is skipped. If it was stopped, a run in a new folder continues from its last.ckpt. If a run fails, the other runs
     continue. The output of each run is written to a .log file next to its folder. If two commands `repeat` run at the
-    same time, a command skips the runs that the other command has begun. All further arguments are passed to `fit`, for
-    all runs (`--trainer.max_epochs 6`).
+    same time, a command skips the runs that the other command has begun. The table at the end has the minutes of
+    training of each finished run, which include all parts of a training that was resumed. All further arguments are
+    passed to `fit`, for all runs (`--trainer.max_epochs 6`).
 
     With `--sweep`, each config is run with all combinations of several values of its settings, or with a random sample
     of them. The name of each run contains its settings, and `compare` shows their effect.
@@ -85,7 +86,7 @@ class Repeat:
             self._own_arguments += [f"--sample={sample}", f"--sample_seed={sample_seed}"]
 
     def __call__(self, arguments: list[str]) -> list[dict[str, Any]]:
-        """Run all jobs, and return one row per run: config, seed, state, folder, result, minutes.
+        """Run all jobs, and return one row per run: config, seed, state, folder, result, minutes of training.
 
         Args:
             arguments: further arguments of `fit`, for all runs.
@@ -160,12 +161,28 @@ class Repeat:
                 )
 
     def _check_refusals(self, jobs: list[Job]) -> None:
-        """Raise an error if `fit` would refuse a job that has no results; with `dry_run`, print a line instead."""
-        refused = (job.config for job in jobs if job.config.refusal and not job.result())
-        for line in dict.fromkeys(f"{config.refusal} ({config.title})" for config in refused):
+        """Raise an error if `fit` would refuse a job that has no results; with `dry_run`, print a line instead.
+
+        A config that only lacks a file that an earlier job writes, such as its teacher's weights, is checked by its own
+        run.
+        """
+        lines: dict[str, None] = {}
+        for number, job in enumerate(jobs):
+            if not job.config.refusal or job.result():
+                continue
+            if found := awaited(job.config, jobs[:number]):
+                path, earlier = found
+                reads = f"{job.config.title} reads {path}, which a run of {earlier.config.title} writes"
+                if self.max_parallel > 1:
+                    raise ConfigError(f"max_parallel: {reads}; give 1, so that the runs begin in this order")
+                lines[f"{reads}; it is checked when its run begins"] = None
+                continue
+            line = f"{job.config.refusal} ({job.config.title})"
             if not self.dry_run:
                 raise ConfigError(line)
-            self._say(f"warning: fit would end with an error: {line}")
+            lines[f"warning: fit would end with an error: {line}"] = None
+        for line in lines:
+            self._say(line)
 
     def _environments(self, configs: list[Config]) -> list[dict[str, str]]:
         trainers = [config.content["trainer"] for config in configs]
@@ -176,7 +193,7 @@ class Repeat:
         return environments(self.max_parallel, gpus=gpus, each=each)
 
     def _conclude(self, outcomes: list[Outcome], arguments: list[str]) -> list[dict[str, Any]]:
-        table = Table("config", "seed", "state", "result", "minutes")
+        table = Table("config", "seed", "state", "result", "training (min)")
         rows = [*_rows(outcomes)]
         for row in rows:
             minutes = "" if row["minutes"] is None else f"{row['minutes']:.1f}"
@@ -219,8 +236,7 @@ def _seeds(seeds: int | list[int]) -> list[int]:
 
 def _planned(job: Job) -> Outcome:
     if result := job.result():
-        folder, results = result
-        return Outcome(job, "done before", folder, results.get("seconds"), results=results)
+        return done(job, "done before", *result)
     return Outcome(job, "would resume" if job.checkpoint() else "would run", job.next())
 
 
@@ -233,7 +249,7 @@ def _rows(outcomes: list[Outcome]) -> Iterator[dict[str, Any]]:
             "seed": outcome.job.seed,
             "state": f"{outcome.state} ({message})" if outcome.state == "elsewhere" else outcome.state,
             "result": result(outcome.results) if done else message if outcome.state == "failed" else "",
-            "minutes": None if outcome.seconds is None else outcome.seconds / 60,
+            "minutes": outcome.minutes,
             "folder": str(outcome.folder) if outcome.folder else None,
             "done": done,
         }

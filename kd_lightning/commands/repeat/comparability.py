@@ -7,8 +7,9 @@ from kd_lightning.commands.repeat.plan import Config
 
 _SPLIT = ("val_split", "split_seed")
 _NOT_THE_DATA = (
-    *_SPLIT, "batch_size", "global_batch_size", "eval_batch_size", "augmentations", "views", "repeats", "mixing",
-    "neighbors", "predict_split", "memory_limit", "num_workers", "on_error", "seed", "labeled",
+    *_SPLIT, "batch_size", "global_batch_size", "eval_batch_size", "augmentations", "views",
+    "view_augmentations", "repeats", "mixing", "neighbors", "predict_split", "memory_limit", "num_workers", "on_error",
+    "seed", "labeled",
 )  # fmt: skip
 
 

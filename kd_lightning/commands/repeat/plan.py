@@ -183,6 +183,26 @@ def resolve(requests: list[tuple[str, dict[str, Any]]], arguments: list[str]) ->
     return configs
 
 
+def awaited(config: Config, earlier: list[Job]) -> tuple[str, Job] | None:
+    """Return the missing file that a refusal names, and the earlier job whose folder will contain it; None if none."""
+    for given in _texts(config.content):
+        if given not in config.refusal:
+            continue
+        path = expand(given).absolute()
+        writer = next((job for job in earlier if path.is_relative_to(job.parent_dir.absolute())), None)
+        if writer and writer.config is not config and not path.exists():
+            return given, writer
+    return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+    elif isinstance(value, str) and value:
+        yield value
+
+
 def last_error(text: str, status: int) -> str:
     """Return the last line of a process's output that begins with `error:`, or the last line if there is none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]

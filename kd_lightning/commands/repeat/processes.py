@@ -29,7 +29,9 @@ class Outcome:
     """`done before`, `ran`, `resumed`, `failed`, `elsewhere` (another process runs the job), `stopped` or `not begun`.
     With `dry_run`, it is `done before`, `would run` or `would resume`."""
     folder: Path | None = None
-    seconds: float | None = None
+    minutes: float | None = None
+    """Duration of the training of a job that is done, as in its results.json: without the start of the process, the
+    test and the evaluators, and with all parts of a training that was resumed."""
     message: str = ""
     """The error of a job that failed, or the process that runs a job elsewhere."""
     results: dict[str, Any] = field(default_factory=dict)
@@ -45,19 +47,24 @@ class _Running:
     place: int
     state: str
     process: subprocess.Popen
-    began: float
+
+
+def done(job: Job, state: str, folder: Path, results: dict[str, Any]) -> Outcome:
+    """Return the outcome of a job with a results.json."""
+    seconds = results.get("seconds")
+    return Outcome(job, state, folder, None if seconds is None else seconds / 60, results=results)
 
 
 def summary(outcome: Outcome) -> str:
-    """Return a line about a job that has ended: its name, its state, its result or error, and its duration."""
+    """Return a line about a job that has ended: its name, its state, its result or error, and its training time."""
     name = outcome.job.config.name.replace("{seed}", str(outcome.job.seed))
-    duration = "" if outcome.seconds is None else f"in {outcome.seconds / 60:.1f} min"
     if outcome.state == "failed":
-        return f"{name}: failed {duration}: {outcome.message}; the log is {outcome.log}"
+        return f"{name}: failed: {outcome.message}; the log is {outcome.log}"
+    duration = "" if outcome.minutes is None else f", trained for {outcome.minutes:.1f} min"
     if outcome.state == "elsewhere":
         return f"{name}: is run elsewhere ({outcome.message})"
     state = {"ran": "", "resumed": "resumed, "}.get(outcome.state, f"{outcome.state}, ")
-    return f"{name}: {state}{result(outcome.results) or 'no result'} {duration}".rstrip()
+    return f"{name}: {state}{result(outcome.results) or 'no result'}{duration}"
 
 
 def result(results: dict[str, Any]) -> str:
@@ -123,8 +130,7 @@ class Processes:
             return Outcome(job, "elsewhere", message=lock.holder())
         if result := job.result():  # read after the lock is taken: another process may just have finished the job
             lock.free()
-            folder, results = result
-            return Outcome(job, "done before", folder, results.get("seconds"), results=results)
+            return done(job, "done before", *result)
         places = {*range(len(self.environments))} - {run.place for run in self.running}
         place, folder = min(places), job.next()
         state = "resumed" if job.checkpoint() else "ran"
@@ -139,25 +145,25 @@ class Processes:
                 start_new_session=True,  # Ctrl-C reaches only this process, which then stops the runs
             )
         lock.sign(process.pid)
-        self.running.append(_Running(job, folder, lock, place, state, process, time.monotonic()))
+        self.running.append(_Running(job, folder, lock, place, state, process))
         start = f"resumes from {job.checkpoint()}" if state == "resumed" else "starts"
         self.say(f"{job.config.title}, seed {job.seed}, {start} in {folder}")
         return None
 
     def _end(self, run: _Running) -> Outcome:
-        seconds, result = time.monotonic() - run.began, run.job.result()
+        result = run.job.result()
         run.lock.free()
         if result:
-            return Outcome(run.job, run.state, result[0], seconds, results=result[1])
+            return done(run.job, run.state, *result)
         if self.stops:
-            return Outcome(run.job, "stopped", run.folder, seconds)
+            return Outcome(run.job, "stopped", run.folder)
         status, log = run.process.returncode, run.folder.with_name(f"{run.folder.name}.log")
         message = last_error(log.read_bytes().decode(errors="replace"), status)
         if status < 0:
             message = f"it was killed by {signal.Signals(-status).name}; its last output: {message}"
         elif status == 0:
             message = f"it ended without a results.json; its last output: {message}"
-        return Outcome(run.job, "failed", run.folder, seconds, message, log=log)
+        return Outcome(run.job, "failed", run.folder, message=message, log=log)
 
     @contextlib.contextmanager
     def _stoppable(self) -> Iterator[None]:

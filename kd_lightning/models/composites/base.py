@@ -122,6 +122,11 @@ def assembled(name: str, *, student: Network, **others: Any) -> Network:
     return network
 
 
+def is_composite(name: str | None) -> bool:
+    """Return whether a name is that of a registered composite."""
+    return name in default_cfgs
+
+
 def register(kind: type[Composite], name: str) -> None:
     """Register a composite with timm under a name."""
     default_cfgs.update(generate_default_cfgs({name: {"num_classes": -1, "input_size": None}}))

@@ -1,11 +1,12 @@
 """BranchEnsemble: branches on a shared stem, whose embeddings a gate fuses for one classifier (OKDMDE)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kd_lightning.models import creation
+from kd_lightning.models import classifier, creation
 from kd_lightning.models.cifar import CifarModel
 from kd_lightning.models.composites.base import Child, Composite, described, register
 from kd_lightning.models.extraction import extract
@@ -39,6 +40,33 @@ def _drop(parent: nn.Module, count: int) -> None:
         parent._modules[name] = nn.Identity()
 
 
+def new_branches(student: Network, count: int, layer: int) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Return new branches that begin with a map of a student, without their classifiers, and the classifiers.
+
+    Args:
+        student: Network whose architecture and number of classes the branches have. Its classifier is linear.
+        count: Number of branches, without the student.
+        layer: Number of the stage of the map, counted back from the last stage, which has the number 1.
+    """
+    kwargs = {"num_classes": student.num_classes, "model_kwargs": student.model_kwargs}
+    branches = [cut(Network(student.name, **kwargs).model, layer) for _ in range(count)]
+    classifiers = [_linear(student.name, branch) for branch in branches if student.num_classes]
+    for branch in branches:
+        creation.set_classes(branch, 0)
+    return branches, classifiers
+
+
+def _linear(name: str, model: nn.Module) -> nn.Linear:
+    """Return the classifier of a model, which may be a 1x1 convolution, as a linear layer."""
+    weight, bias = classifier.weight_and_bias(name, model)
+    classes, width = weight.shape
+    layer = nn.utils.skip_init(nn.Linear, width, classes, bias=bias is not None, device=weight.device)
+    layer.weight = nn.Parameter(weight.detach())
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach())
+    return layer
+
+
 class Fusion(nn.Module):
     """A gate that weights the embeddings of M branches, and a classifier of their weighted sum.
 
@@ -62,22 +90,25 @@ class Fusion(nn.Module):
 class BranchEnsemble(Composite):
     """A student and further branches, which begin with a map of the student. The classifier reads the fused embedding.
 
-    The classifiers of the single branches are kept, so that the state dict contains each branch, but they are not used.
+    The branches have no classifiers. The student keeps its own, which is not used: the state dict contains a complete
+    student.
 
     Args:
         student: The student, or its arguments `name` and `model_kwargs`. It is the first branch and contains the stem.
-        branches: Number of branches, including the student.
+        branches: Number of branches, including the student, or the branches that `new_branches` has built, without the
+            student. Given branches are not copied.
         layer: Number of the last stage that the branches share, counted back from the last stage, which has number 1.
-        num_classes: Number of outputs of all classifiers. Default: that of the student.
+        num_classes: Number of outputs of both classifiers. Default: that of the student.
     """
 
-    def __init__(self, *, student: Child, branches: int, layer: int, num_classes: int | None = None) -> None:
+    def __init__(
+        self, *, student: Child, branches: int | Iterable[nn.Module], layer: int, num_classes: int | None = None
+    ) -> None:
         super().__init__(student=student, num_classes=num_classes)
         self.layer = layer
-        first, classes = self.student, self.num_classes
-        new = (Network(first.name, num_classes=classes, model_kwargs=first.model_kwargs) for _ in range(branches - 1))
-        self.branches = nn.ModuleList(cut(network.model, layer) for network in new)
-        self.fusion = Fusion(self.head_hidden_size, branches, classes)
+        others = new_branches(self.student, branches - 1, layer)[0] if isinstance(branches, int) else branches
+        self.branches = nn.ModuleList(others)
+        self.fusion = Fusion(self.head_hidden_size, len(self.branches) + 1, self.num_classes)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -85,17 +116,13 @@ class BranchEnsemble(Composite):
 
     @property
     def classifier_names(self) -> tuple[str, ...]:
-        own = [name.removeprefix("student.model.") for name in super().classifier_names]
-        branches = (f"branches.{number}.{name}" for number in range(len(self.branches)) for name in own)
-        return ("fusion.classifier", *super().classifier_names, *branches)
+        return ("fusion.classifier", *super().classifier_names)
 
     def get_classifier(self) -> nn.Module:
         return self.fusion.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         super().reset_classifier(num_classes, global_pool)
-        for branch in self.branches:
-            creation.set_classes(branch, num_classes)
         self.fusion.classifier = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
