@@ -36,7 +36,7 @@ class IUSPKD(Distiller):
 
     Only the abstract of the paper was available. Of the paper: the pairwise similarities of SP within one utterance
     instead of a batch. Inferred: the equation, the positions of an image in the place of the frames of an utterance,
-    and the weight, which is that of SP.
+    and the weight. The weight of SP, 3000, was too large on CIFAR-10 (docs/methods.md).
 
     Args:
         layers: Number of stages whose feature maps are matched, counted back from the last stage. The last stage of the
@@ -51,7 +51,7 @@ class IUSPKD(Distiller):
 
     min_positions = 2
 
-    def __init__(self, *, layers: int = 1, position_weight: float = 3000.0, **kwargs: Any) -> None:
+    def __init__(self, *, layers: int = 1, position_weight: float = 100.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.check_layer("layers", layers)
         self.set_weights(position_weight=position_weight)
