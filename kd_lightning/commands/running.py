@@ -84,7 +84,7 @@ def exit_on_error() -> Iterator[None]:
         raise SystemExit(status) from None
     except SystemExit as error:
         if place := exit_place(error):
-            print(f"error: {place}: sys.exit({error.code!r}) ended the command; remove this line", file=sys.stderr)
+            print(f"error: {place}: sys.exit ended the command; remove this line", file=sys.stderr)
             raise SystemExit(error.code if isinstance(error.code, int) and error.code else 2) from None
         raise
     except KeyboardInterrupt:

@@ -38,10 +38,12 @@ def own_frame(error: BaseException, *, methods: bool = False) -> tuple[FrameType
 
 
 def exit_place(error: SystemExit) -> str:
-    """Return the file and the line of a `sys.exit` in a file of the user, as `dkd.py, line 7`; '' for any other one."""
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    file = frame.f_code.co_filename
-    return f"{Path(file).name}, line {line}" if is_own(file) else ""
+    """Return the file and the line of a `sys.exit` in a file of the user, as `dkd.py, line 7`; '' for any other one.
+
+    The innermost frame need not be the user's, because W&B replaces `sys.exit` by a function of its own.
+    """
+    found = own_frame(error)
+    return f"{Path(found[0].f_code.co_filename).name}, line {found[1]}" if found else ""
 
 
 def reason(error: BaseException, *, methods: bool = False) -> str:

@@ -191,9 +191,16 @@ def test_two_classes_of_one_name(fit, tmp_path: Path) -> None:
     assert fit("model", text, "Twice") == "model: Twice is not a module and a class; give mine.Twice or second.Twice"
 
 
-def test_a_file_that_ends_the_command(fit) -> None:
+def exit_of_wandb(code: object = 0) -> None:
+    raise SystemExit(code)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_ends_the_command(replaced: bool, fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    if replaced:
+        monkeypatch.setattr(sys, "exit", exit_of_wandb)
     text, line = with_line(METHOD, "from torch import Tensor, nn", "import sys; sys.exit()")
-    assert fit("model", text) == f"mine.py, line {line}: sys.exit(None) ended the command; remove this line"
+    assert fit("model", text) == f"mine.py, line {line}: sys.exit ended the command; remove this line"
 
 
 def test_a_class_in_a_subfolder(fit, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def share(monkeypatch: pytest.MonkeyPatch) -> None:
             build(self, *args, **kwargs)
             _BUILT[key] = {name: value for name, value in vars(self).items() if name not in before}
         vars(self).update(_BUILT[key])
-        for parser in (self.parser, *self._subcommand_parsers.values()):
+        for parser in (self.parser, *getattr(self, "_subcommand_parsers", {}).values()):
             vars(parser).pop("print_config", None)  # an earlier --print_config that ended in an error
 
     monkeypatch.setattr(LightningCLI, "setup_parser", setup_parser)
