@@ -9,7 +9,10 @@ _BUILT: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
 def share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `main` reuse the parser of an earlier call with the same commands. Parsing changes no parser, but for `--print_config`."""
+    """Let `main` reuse the parser of an earlier call with the same commands.
+
+    Parsing changes no parser, except a `--print_config` that ends in an error.
+    """
     build = LightningCLI.setup_parser
 
     def setup_parser(self: LightningCLI, *args: Any, **kwargs: Any) -> None:
@@ -26,6 +29,6 @@ def share(monkeypatch: pytest.MonkeyPatch) -> None:
             _BUILT[key] = {name: value for name, value in vars(self).items() if name not in before}
         vars(self).update(_BUILT[key])
         for parser in (self.parser, *getattr(self, "_subcommand_parsers", {}).values()):
-            vars(parser).pop("print_config", None)  # an earlier --print_config that ended in an error
+            vars(parser).pop("print_config", None)
 
     monkeypatch.setattr(LightningCLI, "setup_parser", setup_parser)
