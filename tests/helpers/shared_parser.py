@@ -9,7 +9,10 @@ _BUILT: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
 def share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `main` reuse the parser of an earlier call with the same commands. Parsing changes no parser, but for `--print_config`."""
+    """Let `main` reuse the parser of an earlier call with the same commands.
+
+    Parsing changes no parser, but for `--print_config`.
+    """
     build = LightningCLI.setup_parser
 
     def setup_parser(self: LightningCLI, *args: Any, **kwargs: Any) -> None:
