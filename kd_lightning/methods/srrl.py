@@ -74,8 +74,8 @@ class SRRL(Distiller):
             _ = self.teacher.classifier  # raises an error if there is not exactly one linear classifier
             if self.teacher.fresh_classifier:
                 raise ConfigError(
-                    f"teacher.num_classes: the classifier of {self.teacher.name} is random; remove "
-                    "teacher.num_classes, or set logits_weight to 0"
+                    f"model.teacher.num_classes: the classifier of {self.teacher.name} is random; remove "
+                    "model.teacher.num_classes, or set logits_weight to 0"
                 )
 
     @property
