@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from kd_lightning import distributed, optim
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
-from kd_lightning.distillation.durations import Durations
 from kd_lightning.distillation.evaluation_steps import EvaluationSteps, evaluation_metrics
 from kd_lightning.distillation.passes import FurtherNetwork, Images, Inputs, Seen
 from kd_lightning.distillation.readers import is_read
@@ -21,7 +20,7 @@ from kd_lightning.functional import mixed_cross_entropy
 from kd_lightning.models import Network, Reads
 
 
-class StudentModule(EvaluationSteps, RunHooks, Durations, ABC, metaclass=checks.CheckedWhenBuilt):
+class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhenBuilt):
     """Method that trains a student, by distillation, or without a teacher (`Supervised`, self-distillation).
 
     The base class runs the networks, adds the cross-entropy with the labels, and trains and evaluates the student.
