@@ -10,7 +10,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
 from kd_lightning.distillation.passes import Inputs, Seen
 from kd_lightning.distillation.student import StudentModule
-from kd_lightning.errors import ConfigError, check_temperature
+from kd_lightning.errors import check_temperature
 from kd_lightning.functional import kd_loss
 from kd_lightning.models import Features, Network, Reads
 
@@ -46,12 +46,6 @@ class Distiller(StudentModule, ABC):
         ConfigError: if the teacher has no weights, or if the method reads the teacher's logits and the numbers of
             classes of teacher and student differ.
     """
-
-    min_batch_size: int = 1
-    """Smallest number of images per batch. With fewer images, a loss cannot be computed or the student cannot learn."""
-
-    normalises_vectors: bool = False
-    """Whether a BatchNorm normalises one vector per image. Each device then needs `min_batch_size` images."""
 
     def __init__(
         self,
@@ -157,21 +151,8 @@ class Distiller(StudentModule, ABC):
         """Raise an error if student or teacher has no stage with this number. Stage 1 is the last stage."""
         checks.check_layer(field, number, self.student, self.teacher)
 
-    def effective_batch_size(self, data: Any) -> int:
-        """Return the number of images that a loss compares with one another."""
-        return data.batch_size * data.world if self.gather else data.batch_size
-
-    def check_batch_size(self, size: int, field: str = "data.batch_size") -> None:
-        """Raise an error if `size` images are fewer than `min_batch_size`."""
-        if size < self.min_batch_size:
-            raise ConfigError(
-                f"{field}: {type(self).__name__} needs at least {self.min_batch_size} images per batch, and {size} is "
-                "too few"
-            )
-
     def check_data(self, data: Any) -> None:
         super().check_data(data)
-        self.check_batch_size(data.batch_size if self.normalises_vectors else self.effective_batch_size(data))
         checks.check_dtype(self.teacher, data)
 
     @property

@@ -50,6 +50,10 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
     """Whether the losses need images with one label each. If so, mixed images (`data.mixing`) raise an error."""
     min_positions: int = 1
     """Smallest number of positions (height times width) of the feature maps that the losses read."""
+    min_batch_size: int = 1
+    """Smallest number of images per batch. With fewer images, a loss cannot be computed or the student cannot learn."""
+    normalises_vectors: bool = False
+    """Whether a BatchNorm normalises one vector per image. Each device then needs `min_batch_size` images."""
 
     gather: bool = True
     """Whether losses that compare samples use the samples of all devices. `Distiller` has an argument of this name."""
@@ -193,6 +197,18 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         """Whether a term reads the student's logits. If none does, no accuracy is logged."""
         return self.ce_weight != 0 or self.reads.logits
 
+    def effective_batch_size(self, data: Any) -> int:
+        """Return the number of images that a loss compares with one another."""
+        return data.batch_size * data.world if self.gather else data.batch_size
+
+    def check_batch_size(self, size: int, field: str = "data.batch_size") -> None:
+        """Raise an error if `size` images are fewer than `min_batch_size`."""
+        if size < self.min_batch_size:
+            raise ConfigError(
+                f"{field}: {type(self).__name__} needs at least {self.min_batch_size} images per batch, and {size} is "
+                "too few"
+            )
+
     def check_data(self, data: Any) -> None:
         """Raise an error if the terms cannot be computed on the data. The check runs before any image is read.
 
@@ -202,6 +218,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         checks.check_labels(self, data)
         checks.check_mixing(self, data)
         checks.check_views(self, data)
+        self.check_batch_size(data.batch_size if self.normalises_vectors else self.effective_batch_size(data))
         self.check_epochs(data.trainer)
         self.check_durations(data.trainer)
 

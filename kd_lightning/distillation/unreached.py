@@ -102,6 +102,6 @@ def without_gradient(method: nn.Module) -> list[str]:
 def smallest_batch(method: nn.Module, data: Any) -> int:
     """Return the smallest number of images that a step of this run may have, but at least 2 if it may have as many."""
     each = [method, *getattr(method, "parts", nn.ModuleDict()).values()]
-    needed = max(getattr(one, "min_batch_size", 1) for one in each)
+    needed = max(one.min_batch_size for one in each)
     count = max(needed, min(2, data.batch_size))
     return -(-count // data.group) * data.group

@@ -99,6 +99,8 @@ class CORSD(StudentModule):
         **kwargs: Arguments of every method, such as student, ce_weight, optimizer and lr_scheduler.
     """
 
+    min_batch_size = 2
+
     def __init__(
         self,
         *,

@@ -15,6 +15,7 @@ from kd_lightning.io.schema import SCHEMA, check_schema
 from kd_lightning.models import checkpoints
 from kd_lightning.models.composites import is_composite
 from kd_lightning.runs.checkpoint_content import check_content
+from kd_lightning.runs.selected import is_run
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -84,7 +85,7 @@ def check_checkpoint(given: str, *, fits: bool = False, student: bool = False) -
         facts = checkpoints.read(path, "ckpt_path")[1]
         if student:
             return str(path)
-        raise ConfigError(_of_student(path, facts))
+        raise ConfigError(_of_student(path, facts, fits=fits))
     content = read_once(path)
     checkpoints.find(content, path, "ckpt_path")
     check_version(content, path, "ckpt_path")
@@ -94,8 +95,13 @@ def check_checkpoint(given: str, *, fits: bool = False, student: bool = False) -
     return str(path)
 
 
-def _of_student(path: Path, facts: Mapping[str, Any]) -> str:
+def _of_student(path: Path, facts: Mapping[str, Any], *, fits: bool) -> str:
     """Return the error for a file with only a student, or with a network that consists of the student and others."""
+    if is_composite(facts.get("name")) and not fits and is_run(path.parent):
+        return (
+            f"ckpt_path: {path} contains only a network, a {facts['name']}, which consists of a student and further "
+            f"modules; give the folder of its run, {path.parent}"
+        )
     if is_composite(facts.get("name")):
         return (
             f"ckpt_path: {path} contains only a network, a {facts['name']}, which consists of a student and further "

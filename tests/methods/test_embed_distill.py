@@ -16,6 +16,7 @@ from kd_lightning.errors import ConfigError
 from kd_lightning.methods import EmbedDistill
 from kd_lightning.methods.embed_distill import embedding_distance, score_loss
 from kd_lightning.models import Features, Network, checkpoints
+from kd_lightning.runs.checkpoint_io import check_checkpoint
 
 CHANNELS = {"channels": [4, 4, 8, 16]}
 
@@ -97,6 +98,17 @@ def test_the_deployed_network_without_a_classifier(tmp_path: Path) -> None:
     assert torch.equal(again(images), expected)
     with pytest.raises(ConfigError, match="classifier of this network is a StudentClassifier"):
         _ = method(EmbedDistill).deployed.classifier
+
+
+def test_the_file_of_the_deployed_network_points_to_its_run(tmp_path: Path) -> None:
+    built, path = method(EmbedDistill), tmp_path / "student.safetensors"
+    checkpoints.write(path, built.deployed_state(built.state_dict()), built.deployed.facts())
+    with pytest.raises(ConfigError, match=r"give a run's \.ckpt, or give this file as model.student.checkpoint, with"):
+        check_checkpoint(str(path))
+    for name in ("config.yaml", "last.ckpt"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=f"further modules; give the folder of its run, {tmp_path}$"):
+        check_checkpoint(str(path))
 
 
 def test_it_is_a_part_of_a_combination_if_the_widths_are_equal() -> None:

@@ -213,7 +213,7 @@ def test_values_are_within_two_percent_of_float32s(case: str, precision: str) ->
 @pytest.mark.parametrize("kind", EVERY_METHOD)
 def test_too_few_images_are_refused(kind: type[StudentModule]) -> None:
     built = build(kind.__name__, trained=True)
-    least = getattr(built, "min_batch_size", 1)
+    least = built.min_batch_size
     if least > 1:
         with pytest.raises(ConfigError, match=f"{least - 1} is too few"):
             built.check_data(digits(batch_size=least - 1))
