@@ -150,11 +150,17 @@ class Stages(Deployment, Durations):
             each.stage = int(bool(each.training_stages) and self.current_epoch >= each.first_epochs(epochs))
             if each.training_stages and each._announced != each.stage:
                 each._announced = each.stage
+                self._forget_terms()
                 first = each.first_epochs(epochs)
                 which = ("epoch 1 trains" if first == 1 else f"epochs 1 to {first} train") if not each.stage else ""
                 which = which or f"the epochs from {first + 1} on train"
                 rank_zero_info(f"{each.first_stage_field}: {which} {each.current_stage.trains}")
         self.train()
+
+    def _forget_terms(self) -> None:
+        """Forget the terms of the stage before. Results and checkpoints have those of the current stage only."""
+        for name in [name for name in self.trainer.callback_metrics if name.startswith("train/")]:
+            del self.trainer.callback_metrics[name]
 
     def train(self, mode: bool = True) -> "Stages":
         """Set the mode as in torch. Modules that the current stage does not train stay in eval mode."""

@@ -53,7 +53,11 @@ def noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def some_teacher(teacher: dict, data: str, path: Path) -> list[str]:
-    """Weights of no worth in place of those that the config names, and a smaller grid for a ViT of 224 pixels."""
+    """Random weights in place of those that the config names, and a smaller grid for a ViT of 224 pixels.
+
+    The statistics of BatchNorm are those of noise: without them, the maps grow from stage to stage, to values that no
+    trained teacher has.
+    """
     if not teacher["checkpoint"] and teacher["name"].endswith(".digits"):
         return []
     classes = {"CIFAR100": 100, "TinyImageNet": 1000, "ImageNet": 0}.get(data, 10)  # 0: self-supervised
@@ -64,6 +68,12 @@ def some_teacher(teacher: dict, data: str, path: Path) -> list[str]:
         kwargs["img_size"] = 56
         args += ["--model.teacher.model_kwargs.img_size=56", "--model.student.model_kwargs.img_size=56"]
     network = Network(name, num_classes=classes, model_kwargs=kwargs)
+    norms = [module for module in network.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the statistics are those of all noise that was seen
+    if norms:
+        with torch.no_grad():
+            network.model.train()(torch.randn(16, 3, 32, 32))
     checkpoints.write(path, network.model.state_dict(), network.facts())
     return args
 

@@ -15,12 +15,15 @@ from kd_lightning.runs.status import read_state
 
 DATA = ["--data=Digits", "--data.max_train_samples=100", "--data.batch_size=25", "--data.val_split=20"]
 STUDENT = ["--model.student.name=cifar_resnet8", "--model.student.model_kwargs={channels: [4, 4, 8, 16]}"]
-OWN = {"SEED": ["--model.queue_size=60"]}
+OWN = {"SEED": ["--model.queue_size=60"], "FSP": ["--model.connect=true"]}
 
 
 def arguments(kind: type[StudentModule]) -> list[str]:
     teacher = ["--model.teacher.name=cifar_resnet20.digits", "--model.teacher.pretrained=true"]
-    return [f"--model={kind.__name__}", *(teacher if issubclass(kind, Distiller) else []), *STUDENT, *DATA]
+    images = [f"--data.views={kind.min_views}"] if kind.min_views > 1 else []
+    if kind.min_positions > 1:  # maps of 4 x 4 positions
+        images += [f"--model.{network}.size=16" for network in ("student", "teacher")]
+    return [f"--model={kind.__name__}", *(teacher if issubclass(kind, Distiller) else []), *STUDENT, *DATA, *images]
 
 
 def left(folder: Path) -> dict[str, Any]:
