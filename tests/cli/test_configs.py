@@ -52,7 +52,7 @@ def noise(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kind, "download", lambda self: None)
 
 
-def some_teacher(teacher: dict, data: str, path: Path) -> list[str]:
+def some_teacher(teacher: dict, data: str, path: Path, size: int | None = None) -> list[str]:
     """Random weights in place of those that the config names, and a smaller grid for a ViT of 224 pixels.
 
     The statistics of BatchNorm are those of noise: without them, the maps grow from stage to stage, to values that no
@@ -67,7 +67,7 @@ def some_teacher(teacher: dict, data: str, path: Path) -> list[str]:
     if kwargs.get("img_size", 0) > 56:
         kwargs["img_size"] = 56
         args += ["--model.teacher.model_kwargs.img_size=56", "--model.student.model_kwargs.img_size=56"]
-    network = Network(name, num_classes=classes, model_kwargs=kwargs)
+    network = Network(name, num_classes=classes, model_kwargs=kwargs, size=teacher["size"] or size)
     norms = [module for module in network.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None  # the statistics are those of all noise that was seen
@@ -149,7 +149,8 @@ def test_every_config_runs(file: Path, folder: Path, tmp_path: Path) -> None:
     if data.endswith("ImageNet"):
         args.append("--data.augmentations=cifar")  # the noise is no file to crop from
     if teacher := content["model"]["init_args"].get("teacher"):
-        args += some_teacher(teacher, data, tmp_path / "teacher.safetensors")
+        size = content["model"]["init_args"]["student"]["size"]
+        args += some_teacher(teacher, data, tmp_path / "teacher.safetensors", size)
     if content["model"]["init_args"]["student"]["checkpoint"]:
         args.append(f"--model.student.checkpoint={some_student(content, tmp_path / 'student.safetensors')}")
     if content["model"]["init_args"]["probe_epochs"]:
