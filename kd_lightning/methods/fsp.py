@@ -53,9 +53,10 @@ class FSP(Distiller):
     stages of the teacher belong together. Its classifier is not trained. In the second stage, the student is trained by
     the cross-entropy (and soft targets) alone.
 
-    Of the paper: the loss and the two stages. Of released code (RepDistiller): the weight, the maps, which include that
-    of the stem, and the first stage of 30 epochs. In contrast to the released code, these 30 epochs are a part of the
-    run, of 30 / 240 of its epochs, and have its schedule. Inferred: `connect`.
+    Of the paper: the loss and the two stages. Of released code (RepDistiller): the maps, which include that of the
+    stem, and the first stage of 30 epochs with weight 1. The weight of 50 in its commands has no effect, because its
+    second stage has no such term. In contrast to the released code, these 30 epochs are a part of the run, of 30 / 240
+    of its epochs, and have its schedule. Inferred: `connect`.
 
     Args:
         first_stage: Duration of the first stage: a number of epochs, or a share of the run's epochs.
@@ -78,7 +79,7 @@ class FSP(Distiller):
         first_stage: Duration = 30 / 240,
         layers: int | None = None,
         connect: bool = False,
-        fsp_weight: float = 50.0,
+        fsp_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
