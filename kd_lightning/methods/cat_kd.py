@@ -42,7 +42,7 @@ class CATKD(Distiller):
     keep it, and only the class maps have no bias.
 
     Args:
-        size: Height and width to which the class maps are pooled. The released code has 2, and 4 for ShuffleNets and on
+        grid: Height and width to which the class maps are pooled. The released code has 2, and 4 for ShuffleNets and on
             ImageNet.
         normalize: Whether the pooled map of each class is scaled to length 1, as in the released code if the
             architectures differ.
@@ -54,16 +54,16 @@ class CATKD(Distiller):
 
     Raises:
         ConfigError: if a network has no class maps (ConvNeXt, distilled DeiT, ...), or class maps with fewer positions
-            than size x size.
+            than grid x grid.
     """
 
     min_positions = 4
 
-    def __init__(self, *, size: int = 2, normalize: bool = False, cat_weight: float = 0.7, **kwargs: Any) -> None:
+    def __init__(self, *, grid: int = 2, normalize: bool = False, cat_weight: float = 0.7, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_positive(size=size)
+        check_positive(grid=grid)
         self.set_weights(cat_weight=cat_weight)
-        self.size, self.normalize, self.min_positions = size, normalize, size**2
+        self.grid, self.normalize, self.min_positions = grid, normalize, grid**2
 
     @property
     def reads(self) -> Reads:
@@ -73,7 +73,7 @@ class CATKD(Distiller):
         with torch.no_grad():
             teacher_maps = _maps(self.teacher, teacher)
         loss = class_activation_loss(
-            _maps(self.student, student), teacher_maps, size=self.size, normalize=self.normalize
+            _maps(self.student, student), teacher_maps, size=self.grid, normalize=self.normalize
         )
         return {"cat": self.cat_weight * loss}
 
