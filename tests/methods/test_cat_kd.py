@@ -71,7 +71,7 @@ def test_the_output_of_a_head_convolution_is_read() -> None:
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"CATKD needs .* at least 16 positions, .* cifar_resnet8 has 2 x 2"):
         trainer(tmp_path).fit(CATKD(student=student(), teacher=shared_teacher(), grid=4), digits())
-    with pytest.raises(ConfigError, match="size: 0 is not above 0"):
+    with pytest.raises(ConfigError, match="grid: 0 is not above 0"):
         method(CATKD, grid=0)
     teacher = with_weights(tmp_path, "convnext_atto", depths=[1, 1, 1, 1], dims=[8, 8, 8, 8])
     with pytest.raises(ConfigError, match="convnext_atto: this network has no class maps"):
