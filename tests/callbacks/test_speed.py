@@ -27,7 +27,7 @@ from kd_lightning.callbacks.speed import CompiledTerms
 from kd_lightning.cli import main
 from kd_lightning.distillation import StudentModule
 from kd_lightning.distillation.unreached import in_each_stage
-from kd_lightning.methods import KD, SP, Supervised
+from kd_lightning.methods import FT, KD, SP, Supervised
 from kd_lightning.models import Network
 
 ROOT = Path(__file__).parents[2]
@@ -142,10 +142,13 @@ def test_channels_last_changes_neither_the_run_nor_its_checkpoints(tmp_path: Pat
     assert all(value.is_contiguous() for value in found[True][1].values())
 
 
-def test_a_compiled_fit_is_the_same_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", some_by_default([SP, FT], "SP"))  # FT has two stages
+def test_a_compiled_fit_is_the_same_and_leaves_nothing_behind(
+    kind: type[StudentModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compiler = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, mode, **kwargs: compiler(f, backend="aot_eager", **kwargs))
-    found, start = [], method(SP, copy.deepcopy(small_teacher()))
+    found, start = [], method(kind, copy.deepcopy(small_teacher()))
     for mode in (None, "default"):
         trained = copy.deepcopy(start)
         run = trainer(tmp_path, Speed(compile=mode), max_epochs=2, precision="64-true")
