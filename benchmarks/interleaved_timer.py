@@ -17,7 +17,7 @@ from benchmarks.tables import say_round
 from kd_lightning.batch import Batch
 from kd_lightning.callbacks import Speed
 from kd_lightning.distillation import StudentModule
-from kd_lightning.errors import ConfigError
+from kd_lightning.errors import ConfigError, StoppedError
 
 Run = Callable[[int], None]
 
@@ -176,7 +176,8 @@ class InterleavedTimer(Callback):
         if self.peak:
             result |= {"before": self.peak.before, "peak": self.peak.mebibytes()}
         self.path.write_text(json.dumps(result))
-        raise SystemExit(0)  # trainer.should_stop cannot be used here, because it needs results of the validation
+        # trainer.should_stop cannot be used here, because it needs results of the validation
+        raise StoppedError(0, "the benchmark is complete")
 
 
 def _name(device: torch.device) -> str:

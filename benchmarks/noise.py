@@ -22,17 +22,18 @@ def noise(config: str, images: int, folder: Path) -> list[str]:
         folder: folder to which the weights of the teacher are written.
     """
     path = resolve(config, "config")
-    content = yaml.safe_load(path.read_text())
-    images_of, model = (_value(content[field], path.parent) for field in ("data", "model"))
+    content, place = yaml.safe_load(path.read_text()), path.parent
+    (images_of, _), (model, model_place) = (_value(content[field], place) for field in ("data", "model"))
     kind = getattr(data, images_of["class_path"].rpartition(".")[2], None)
     arguments, defaults = images_of.get("init_args", {}), inspect.signature(kind or data.ImageData).parameters
     size = arguments.get("size") or (defaults["size"].default if "size" in defaults else None) or 32
     classes = getattr(kind, "num_classes", None) or 10
     args = ["--data=RandomImages", f"--data.images={images}", f"--data.size={size}", f"--data.classes={classes}"]
     args += ["--data.val_split=0", "--data.max_train_samples=null", "--data.neighbors=null"]
-    teacher = model.get("init_args", {}).get("teacher")
-    if teacher is None:
+    given = model.get("init_args", {}).get("teacher")
+    if given is None:
         return args
+    teacher, _ = _value(given, model_place)
     kwargs = teacher.get("model_kwargs", {})
     name = teacher["name"].partition(".")[0]
     network = Network(name, num_classes=classes, model_kwargs=kwargs)
@@ -46,6 +47,14 @@ def noise(config: str, images: int, folder: Path) -> list[str]:
     ]
 
 
-def _value(value: dict[str, Any] | str, folder: Path) -> dict[str, Any]:
-    """Return the value of a field, which a config can also give as the path of a sub-config, relative to its folder."""
-    return yaml.safe_load((folder / value).read_text()) if isinstance(value, str) else value
+def _value(value: dict[str, Any] | str, folder: Path) -> tuple[dict[str, Any], Path]:
+    """Return the value of a field, and the folder to which the paths in it are relative.
+
+    Args:
+        value: value, or path of a sub-config with the value.
+        folder: folder to which the path is relative.
+    """
+    if not isinstance(value, str):
+        return value, folder
+    path = folder / value
+    return yaml.safe_load(path.read_text()), path.parent

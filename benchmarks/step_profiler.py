@@ -77,7 +77,7 @@ class StepProfiler(Profiler):
         ]
         if hasattr(method, "teacher"):
             places.append((method, "teacher_features", "teacher"))
-        if "training_terms" in vars(method):
+        if "weighted_terms" in vars(method):
             places = []  # the step is compiled as one graph, in which the networks are not separate parts
         places += [(method, "log_dict", "logging")]
         places += [(logger, name, "logging") for logger in trainer.loggers for name in ("log_metrics", "save")]

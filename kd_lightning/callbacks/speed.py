@@ -44,9 +44,9 @@ class Speed(Callback):
             self.apply(pl_module)
 
     def apply(self, method: LightningModule) -> None:
-        """Replace a method's `training_terms` by a compiled function if `compile` is set."""
+        """Replace a method's `weighted_terms` by a compiled function if `compile` is set."""
         if self.compile:
-            method.training_terms = CompiledTerms(method, **self.settings)
+            method.weighted_terms = CompiledTerms(method, **self.settings)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Speed(Callback):
         return {"mode": None if self.compile == "default" else self.compile, "dynamic": False}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        vars(pl_module).pop("training_terms", None)
+        vars(pl_module).pop("weighted_terms", None)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store contiguous weights, as safetensors requires. Checkpoints then do not depend on `channels_last`."""
@@ -63,7 +63,7 @@ class Speed(Callback):
 
 
 class CompiledTerms:
-    """The compiled `training_terms` of a method.
+    """The compiled `weighted_terms` of a method.
 
     Args:
         method: Method whose function is compiled.
@@ -72,7 +72,7 @@ class CompiledTerms:
 
     def __init__(self, method: LightningModule, **settings: Any) -> None:
         self.method, self.compiled = method, False
-        self.eager = type(method).training_terms.__get__(method)
+        self.eager = type(method).weighted_terms.__get__(method)
         self.function = torch.compile(self.eager, **settings)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
@@ -109,7 +109,7 @@ class CompiledTerms:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """Return the uncompiled function of the copied method."""
-        return type(self.method).training_terms.__get__(deepcopy(self.method, memo))
+        return type(self.method).weighted_terms.__get__(deepcopy(self.method, memo))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (self.method, "training_terms")
+        return getattr, (self.method, "weighted_terms")

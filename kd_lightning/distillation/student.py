@@ -230,11 +230,15 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         """
 
     def training_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """Run the networks on their input images and return all weighted terms by name."""
+        """Run the networks on their input images and return all weighted terms of the current stage by name."""
         with self.only_trained():
-            return self._terms(batch)
+            return self.weighted_terms(batch)
 
-    def _terms(self, batch: Batch) -> dict[str, Tensor]:
+    def weighted_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what `training_terms` returns. `Speed` may replace this function by a compiled function.
+
+        The function changes no `requires_grad`, because torch.compile does not support it.
+        """
         inputs = passes.as_inputs(self.inputs(batch))
         features = self.run_networks(inputs)
         checks.check_positions(self, *features)

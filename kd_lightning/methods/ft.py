@@ -17,6 +17,9 @@ from kd_lightning.models import Features, Reads
 _SHORTEST = 1e-6
 """Least length by which a factor is divided."""
 
+reconstruction_loss = full_precision(F.mse_loss)
+"""Mean squared difference of the teacher's map N,D,h,w and the output of the paraphraser's decoder, in float32."""
+
 
 @full_precision
 def factor_loss(student_factor: Tensor, teacher_factor: Tensor) -> Tensor:
@@ -105,5 +108,5 @@ class FT(Distiller):
         target = teacher.maps[0]
         factor = self.paraphraser["encoder"](target)
         if not self.stage:
-            return {"paraphraser": full_precision(F.mse_loss)(self.paraphraser["decoder"](factor), target)}
+            return {"paraphraser": reconstruction_loss(self.paraphraser["decoder"](factor), target)}
         return {"ft": self.ft_weight * factor_loss(self.translator(student.maps[0]), factor)}

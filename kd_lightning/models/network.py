@@ -233,7 +233,7 @@ class Network(nn.Module):
                 this with one image.
         """
         weight, added = classifier.weight_and_bias(self.name, self.model)
-        if x.ndim == 4 and x.shape[1] == weight.shape[1] and not self._classifies_maps:
+        if x.ndim == 4 and x.shape[1] == weight.shape[1] and not self._has_class_maps():
             other = ", or set model_kwargs to {activated: true}" if hasattr(self.model, "activated") else ""
             raise ConfigError(
                 f"{self.name}: this network has no class maps, because there is more than pooling between its last map "
@@ -244,8 +244,12 @@ class Network(nn.Module):
                 classifier.classify(self.name, weight, added if bias else None, x.to(self.dtype or x.dtype))
             )
 
+    @torch.compiler.assume_constant_result  # the compiler calls it while it traces a step; the pass is not in the graph
+    def _has_class_maps(self) -> bool:
+        return self._reads_maps
+
     @cached_property
-    def _classifies_maps(self) -> bool:
+    def _reads_maps(self) -> bool:
         return self._of_a_ramp(classifier.reads_maps)
 
     def averaged_map(self) -> Tensor | None:

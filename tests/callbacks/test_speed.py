@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.factories import EVERY_METHOD, digits, method, some_by_default, trainer, weights, with_weights
+from helpers.factories import (
+    EVERY_METHOD,
+    digits,
+    method,
+    some_by_default,
+    trainer,
+    weights,
+    with_views,
+    with_weights,
+)
 from helpers.messages import message_of
 from lightning.pytorch import Callback
 
@@ -17,7 +26,8 @@ from kd_lightning.callbacks import Speed
 from kd_lightning.callbacks.speed import CompiledTerms
 from kd_lightning.cli import main
 from kd_lightning.distillation import StudentModule
-from kd_lightning.methods import KD, SP, Supervised
+from kd_lightning.distillation.unreached import in_each_stage
+from kd_lightning.methods import FT, KD, SP, Supervised
 from kd_lightning.models import Network
 
 ROOT = Path(__file__).parents[2]
@@ -41,25 +51,33 @@ def twins(kind: type[StudentModule], **settings: object) -> tuple[StudentModule,
     torch._dynamo.reset()
     plain = method(kind, copy.deepcopy(small_teacher())).train()
     compiled = copy.deepcopy(plain)
-    compiled.training_terms = CompiledTerms(compiled, **settings)
+    compiled.weighted_terms = CompiledTerms(compiled, **settings)
     return compiled, plain
 
 
 @pytest.mark.parametrize("kind", some_by_default(EVERY_METHOD, "KD"))
 def test_every_methods_losses_compile_as_one_graph_and_stay_the_same(kind: type[StudentModule]) -> None:
-    compiled, plain = twins(kind, backend="eager", dynamic=False, fullgraph=True)
-    for seed in range(2):
-        for one in (compiled, plain):
-            torch.manual_seed(seed)
-            torch.stack([*one.training_terms(batch()).values()]).sum().backward()
-    assert compiled.training_terms.compiled
-    assert compiled.training_terms.function is not None
-    torch.testing.assert_close(compiled.recorded, plain.recorded)
-    pairs = zip(compiled.named_parameters(), plain.parameters(), strict=True)
-    for (name, ours), theirs in pairs:
-        assert (ours.grad is None) == (theirs.grad is None), name
-        if ours.grad is not None:
-            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5, msg=name)
+    """Each stage is one graph, which its later steps use again."""
+    graphs: list[torch.fx.GraphModule] = []
+    compiled, plain = twins(
+        kind, backend=lambda graph, inputs: (graphs.append(graph), graph.forward)[1], dynamic=False, fullgraph=True
+    )
+    given = with_views(batch())
+    for number, _ in enumerate(zip(in_each_stage(compiled), in_each_stage(plain), strict=True), start=1):
+        for seed in range(3):
+            for one in (compiled, plain):
+                torch.manual_seed(seed)
+                one.recorded.clear()  # as each training step does
+                torch.stack([*one.training_terms(given).values()]).sum().backward()
+        assert compiled.weighted_terms.compiled
+        assert compiled.weighted_terms.function is not None
+        assert len(graphs) == number
+        torch.testing.assert_close(compiled.recorded, plain.recorded)
+        pairs = zip(compiled.named_parameters(), plain.parameters(), strict=True)
+        for (name, ours), theirs in pairs:
+            assert (ours.grad is None) == (theirs.grad is None), name
+            if ours.grad is not None:
+                torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5, msg=name)
     torch.testing.assert_close(dict(compiled.named_buffers()), dict(plain.named_buffers()))
     assert [*compiled.state_dict()] == [*plain.state_dict()]
 
@@ -68,7 +86,7 @@ def test_copies_and_pickles_have_losses_of_their_own() -> None:
     compiled, plain = twins(SP, backend="eager", dynamic=False)
     del compiled.optimizer, compiled.lr_scheduler  # functions without a name
     for other in (copy.deepcopy(compiled), pickle.loads(pickle.dumps(compiled))):
-        assert other.training_terms.__self__ is other
+        assert other.weighted_terms.__self__ is other
         with torch.no_grad():
             for value in other.student.parameters():
                 value.zero_()
@@ -124,15 +142,18 @@ def test_channels_last_changes_neither_the_run_nor_its_checkpoints(tmp_path: Pat
     assert all(value.is_contiguous() for value in found[True][1].values())
 
 
-def test_a_compiled_fit_is_the_same_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", some_by_default([SP, FT], "SP"))  # FT has two stages
+def test_a_compiled_fit_is_the_same_and_leaves_nothing_behind(
+    kind: type[StudentModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compiler = torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, mode, **kwargs: compiler(f, backend="aot_eager", **kwargs))
-    found, start = [], method(SP, copy.deepcopy(small_teacher()))
+    found, start = [], method(kind, copy.deepcopy(small_teacher()))
     for mode in (None, "default"):
         trained = copy.deepcopy(start)
         run = trainer(tmp_path, Speed(compile=mode), max_epochs=2, precision="64-true")
         run.fit(trained, datamodule=digits(val_split=20))
-        assert "training_terms" not in vars(trained)
+        assert "weighted_terms" not in vars(trained)
         found.append((weights(trained), {name: float(value) for name, value in run.callback_metrics.items()}))
     torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-9, atol=1e-9)
     assert found[1][1] == pytest.approx(found[0][1], rel=1e-6)
