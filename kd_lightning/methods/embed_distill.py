@@ -70,7 +70,8 @@ class EmbedDistill(EmbeddingDistiller):
 
     Args:
         distance: Distance between the embeddings of student and teacher: `l2` (of the paper), `mse` or `cosine`.
-        temperature: Temperature of both softmaxes of the scores.
+        temperature: Temperature of both softmaxes of the scores. The scores are products of embeddings that are not
+            normalised. With a temperature of 1, they are mostly one-hot, which lowers the accuracy.
         gallery: Path of a safetensors file with the gallery, which the command `embed` has written with the teacher as
             its `model.student` (see docs/label-free.md). Default: the teacher's embeddings of the images of the batch.
         embedding_weight: Weight of the distance between the embeddings.
@@ -87,7 +88,7 @@ class EmbedDistill(EmbeddingDistiller):
         self,
         *,
         distance: Literal["l2", "mse", "cosine"] = "l2",
-        temperature: float = 1.0,
+        temperature: float = 10.0,
         gallery: str | None = None,
         embedding_weight: float = 1.0,
         score_weight: float = 1.0,
