@@ -162,6 +162,8 @@ def test_other_images_cannot_resume(tmp_path: Path) -> None:
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match=r"model.negative_count: 100 negatives are given, but .* 100 training images"):
         ready(method(CRD, negative_count=100))
+    with pytest.raises(ConfigError, match=r"model.negative_count: 1000000000000 negatives are given, but"):
+        ready(method(CRD, negative_count=10**12))
     with pytest.raises(ConfigError, match="negative_count: 0 is not above 0"):
         method(CRD, negative_count=0)
     with pytest.raises(ConfigError, match="momentum: 2 is not between 0 and 1"):
