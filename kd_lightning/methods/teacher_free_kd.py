@@ -113,7 +113,10 @@ class TeacherFreeKD(StudentModule):
 def _trained_copy(student: Network, checkpoint: str) -> Network:
     """Return a network like the student with the weights of a file, for images that are normalised alike."""
     facts = {name: value for name, value in student.facts().items() if name in ("mean", "std", "size")}
-    copy = Network(student.name, checkpoint=checkpoint, model_kwargs=student.model_kwargs, **facts)
+    try:
+        copy = Network(student.name, checkpoint=checkpoint, model_kwargs=student.model_kwargs, **facts)
+    except ConfigError as error:
+        raise ConfigError(f"model.checkpoint: {str(error).removeprefix(f'{student.name}: checkpoint: ')}") from error
     if copy.num_classes != student.num_classes:
         raise ConfigError(
             f"model.checkpoint: the weights have {copy.num_classes} classes, but the student and the data have "
