@@ -34,10 +34,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return known or (isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in _SIGNS))
 
 
-def explained(error: BaseException) -> RunError | None:
-    """Return an out-of-memory exception as a one-line error with its notes. Return None for other exceptions."""
-    if not is_out_of_memory(error):
-        return None
+def explained(error: BaseException | None) -> RunError | None:
+    """Return an out-of-memory exception as a one-line error with its notes. Return None for other exceptions.
+
+    If a constructor needs too much memory, jsonargparse raises another exception, whose cause or context is the first.
+    """
+    while not is_out_of_memory(error):
+        error = error.__cause__ or error.__context__
+        if error is None:
+            return None
     message = one_line(error)
     return RunError(f"out of memory: {'. '.join(getattr(error, '__notes__', []) or [message])}")
 

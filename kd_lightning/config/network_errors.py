@@ -12,7 +12,7 @@ _FIELDS = "checkpoint|model_kwargs|num_classes|mean|std|size|name"
 
 
 def with_field(error: ConfigError, model: Mapping[str, Any]) -> ConfigError:
-    """Return the error with the complete field of the network; unchanged if it is about anything else.
+    """Return the error with the complete field of the network; unchanged if it names a field or is about anything else.
 
     A network does not know whether it is the student or the teacher. Its arguments in the config decide it.
 
@@ -21,7 +21,7 @@ def with_field(error: ConfigError, model: Mapping[str, Any]) -> ConfigError:
         model: The field `model` of the config, with `class_path` and `init_args`, as nested dicts.
     """
     given = next((found for one in _chain(error) if (found := _arguments(one))), None)
-    if not given:
+    if not given or ConfigError.__str__(error).startswith("model."):
         return error
     networks = _networks(model.get("init_args") or {}, "model")
     fields = [field for field, settings in networks if settings.items() <= given.items()]

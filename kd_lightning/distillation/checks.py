@@ -173,7 +173,7 @@ def check_teacher(method: str, student: Network, teacher: Network, *, logits: bo
         logits: Whether the method reads the teacher's logits.
 
     Raises:
-        ConfigError: in both cases. The message names the field.
+        ConfigError: in both cases, or if the logits of a single class are read. The message names the field.
     """
     if not teacher.has_weights:
         raise ConfigError(
@@ -187,6 +187,7 @@ def check_teacher(method: str, student: Network, teacher: Network, *, logits: bo
             f"data.num_classes: {method} reads logits, but the data have no classes; set data.num_classes to "
             f"{teacher.num_classes}, the number of classes of the teacher"
         )
+    check_two_classes(method, student)
     if teacher.num_classes != student.num_classes:
         raise ConfigError(
             f"model.teacher.num_classes: the teacher {teacher.name} has {teacher.num_classes} classes, but the student "
@@ -196,6 +197,19 @@ def check_teacher(method: str, student: Network, teacher: Network, *, logits: bo
         raise ConfigError(
             f"model.teacher.num_classes: {method} reads logits, but the classifier of {teacher.name} is random, "
             f"because its weights were not trained for {teacher.num_classes} classes; remove model.teacher.num_classes"
+        )
+
+
+def check_two_classes(method: str, student: Network) -> None:
+    """Raise an error if a method that compares the probabilities of classes is given a student with one class.
+
+    Raises:
+        ConfigError: in this case. The message names the field.
+    """
+    if student.num_classes == 1:
+        raise ConfigError(
+            f"data.num_classes: {method} compares the probabilities of classes, but there is only one class, whose "
+            "probability is always 1; give images of at least two classes"
         )
 
 

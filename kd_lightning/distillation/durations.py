@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 
 from kd_lightning.errors import ConfigError
 
@@ -32,13 +33,21 @@ class Durations(LightningModule):
         self.durations = {**getattr(self, "durations", {}), **durations}
 
     def check_durations(self, trainer: Any) -> None:
-        """Raise an error if a share is given, and the run has no number of epochs.
+        """Raise an error if a share is given, and the run has no number of epochs. Warn if the run is shorter.
 
         Raises:
             ConfigError: in this case. The message names the field.
         """
+        if trainer is None:
+            return
+        unlimited = trainer.max_epochs in (None, -1)
         for name, value in getattr(self, "durations", {}).items():
-            if 0 < value < 1 and trainer is not None and trainer.max_epochs in (None, -1):
+            if value > 1 and not unlimited and value > trainer.max_epochs:
+                rank_zero_warn(
+                    f"model.{name}: {value:g} epochs do not end within the {trainer.max_epochs} epochs of this run; "
+                    "give fewer epochs, or a share of the run's epochs"
+                )
+            if 0 < value < 1 and unlimited:
                 raise ConfigError(
                     f"model.{name}: {value:g} is a share of the run's epochs, and the run has no number of epochs; "
                     "give a whole number, or trainer.max_epochs"

@@ -72,9 +72,12 @@ class CRD(Distiller):
         self.student_head = linear(self.student.embedding_width, width)
         self.teacher_head = linear(self.teacher.embedding_width, width)
         self.rows: Tensor
-        self.remember(torch.arange(1 + (negative_count or _NEGATIVES)))  # until the training images are known
+        self.remember(
+            torch.arange(1 + min(negative_count or _NEGATIVES, _NEGATIVES))
+        )  # until the training images are known
         names = ("student_bank", "teacher_bank", "log_normalizers", "classes", "order", "counts")
         self._ddp_params_and_buffers_to_ignore += ["rows", *(f"memory.{name}" for name in names)]
+        self.register_load_state_dict_pre_hook(_fit_banks)
 
     def remember(self, indices: Tensor, classes: Tensor | None = None, *, seed: int = 0) -> None:
         """Create empty banks for the training images.
@@ -115,9 +118,8 @@ class CRD(Distiller):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Create banks of the size in the checkpoint. A run that is resumed has created them, and has the same size."""
-        bank = checkpoint["state_dict"].get("memory.student_bank")
-        if bank is not None and not (self._trainer and self.trainer.state.fn == "fit"):
-            self.remember(torch.arange(len(bank)))
+        if not (self._trainer and self.trainer.state.fn == "fit"):
+            _fit_banks(self, checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
 
     @property
@@ -133,3 +135,10 @@ class CRD(Distiller):
         negatives = self.memory.negatives(batch.keys, rows, count)
         loss = self.memory(*self.aligned_pair(student, teacher), rows, negatives, gather=self.all_gather)
         return {"crd": self.crd_weight * loss}
+
+
+def _fit_banks(method: CRD, state: dict[str, Tensor], prefix: str = "", *_: Any) -> None:
+    """Create banks of the size in a state dict, which may come from a process that knew the training images."""
+    bank = state.get(f"{prefix}memory.student_bank")
+    if bank is not None and len(bank) != len(method.memory.student_bank):
+        method.remember(torch.arange(len(bank)))

@@ -129,7 +129,8 @@ class KDSVD(Distiller):
             lr_scheduler.
 
     Raises:
-        ConfigError: if a network has fewer stages, or if a map has only one position.
+        ConfigError: if a network has fewer stages, or if a map has only one position, or fewer than `k` positions
+            or channels.
     """
 
     min_positions = 2
@@ -147,6 +148,9 @@ class KDSVD(Distiller):
             [info["num_chs"] for info in network.model.feature_info[-layers:]]
             for network in (self.student, self.teacher)
         )
+        if k > min(outputs):
+            raise ConfigError(f"k: {k} is given, but a map of {self.teacher.name} has only {min(outputs)} channels")
+        self.min_positions = max(2, k)
         self.regressors = nn.ModuleList(map(_regressor, widths, outputs))
 
     @property

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kd_lightning.batch import Batch
-from kd_lightning.distillation import FurtherNetwork, StudentModule
+from kd_lightning.distillation import FurtherNetwork, StudentModule, checks
 from kd_lightning.errors import ConfigError, check_between, check_temperature
 from kd_lightning.functional import full_precision, kd_loss, target_divergence
 from kd_lightning.models import Features, Network, Reads
@@ -60,7 +60,8 @@ class TeacherFreeKD(StudentModule):
         **kwargs: Arguments of every method, such as optimizer and lr_scheduler.
 
     Raises:
-        ConfigError: if the weights are not those of a copy of the student, or have another number of classes.
+        ConfigError: if the weights are not those of a copy of the student, or have another number of classes, or
+            if there is only one class.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class TeacherFreeKD(StudentModule):
         super().__init__(student=student, ce_weight=ce_weight, **kwargs)
         check_temperature(temperature=temperature)
         check_between(0, 1, correct=correct)
+        checks.check_two_classes("TeacherFreeKD", student)
         self.set_weights(soft_weight=soft_weight)
         self.temperature, self.correct = temperature, correct
         self.copy: Network | None = None
@@ -111,7 +113,10 @@ class TeacherFreeKD(StudentModule):
 def _trained_copy(student: Network, checkpoint: str) -> Network:
     """Return a network like the student with the weights of a file, for images that are normalised alike."""
     facts = {name: value for name, value in student.facts().items() if name in ("mean", "std", "size")}
-    copy = Network(student.name, checkpoint=checkpoint, model_kwargs=student.model_kwargs, **facts)
+    try:
+        copy = Network(student.name, checkpoint=checkpoint, model_kwargs=student.model_kwargs, **facts)
+    except ConfigError as error:
+        raise ConfigError(f"model.checkpoint: {str(error).removeprefix(f'{student.name}: checkpoint: ')}") from error
     if copy.num_classes != student.num_classes:
         raise ConfigError(
             f"model.checkpoint: the weights have {copy.num_classes} classes, but the student and the data have "

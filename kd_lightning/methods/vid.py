@@ -15,6 +15,7 @@ from kd_lightning.functional import full_precision, match_spatial
 from kd_lightning.models import Features, Reads
 
 LEAST_VARIANCE = 1e-5
+_LARGEST_VARIANCE = 1e6
 
 
 @full_precision
@@ -49,7 +50,7 @@ class VID(Distiller):
     Args:
         layers: Number of stages whose feature maps are matched, counted back from the last stage. The losses of all
             pairs are added. Default: 4 if both networks have five stages, otherwise 3, as in RepDistiller.
-        initial_variance: Variance of each channel before training, above 1e-5.
+        initial_variance: Variance of each channel before training, above 1e-5 and up to 1e6.
         vid_weight: Weight of the sum of the losses.
         **kwargs: Arguments of every distiller, such as teacher, ce_weight, kd_weight, student, optimizer and
             lr_scheduler.
@@ -61,8 +62,8 @@ class VID(Distiller):
         super().__init__(**kwargs)
         layers = self.stages_after_stem if layers is None else layers
         self.check_layer("layers", layers)
-        if not LEAST_VARIANCE < initial_variance < math.inf:
-            raise ConfigError(f"initial_variance: {initial_variance} is given; give a finite number above 1e-5")
+        if not LEAST_VARIANCE < initial_variance <= _LARGEST_VARIANCE:
+            raise ConfigError(f"initial_variance: {initial_variance} is given; give a number above 1e-5, up to 1e6")
         self.set_weights(vid_weight=vid_weight)
         self.layers = layers
         scale = initial_variance - LEAST_VARIANCE

@@ -114,6 +114,9 @@ def test_other_errors_are_others() -> None:
     assert all(map(is_out_of_memory, ERRORS.values()))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
     assert explained(ValueError("out of memory")) is None
+    wrapped = ValueError("Does not validate")  # as jsonargparse raises it if a constructor fails
+    wrapped.__context__ = RuntimeError("can't allocate memory: you tried to allocate 6400000000000 bytes")
+    assert "out of memory: can't allocate memory: you tried" in str(explained(wrapped))
     line = str(explained(torch.OutOfMemoryError("CUDA out of memory.\nmore")))
     assert line == "out of memory: CUDA out of memory. more"
 

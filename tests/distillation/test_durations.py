@@ -1,5 +1,6 @@
 """Durations: epochs or a share of the run, warm-ups, and refusals."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,12 @@ def test_a_share_of_a_run_without_a_number_of_epochs_is_refused(tmp_path: Path) 
     run = trainer(tmp_path, max_epochs=-1, max_steps=2)
     with pytest.raises(ConfigError, match=r"model.warmup: 0.5 is a share .* no number of epochs; give a whole number"):
         run.fit(with_warmup(0.5), digits(max_train_samples=10, batch_size=10))
+
+
+def test_a_warm_up_longer_than_the_run_gives_a_warning(tmp_path: Path) -> None:
+    run = trainer(tmp_path, max_epochs=3)
+    with pytest.warns(UserWarning, match=r"model.warmup: 20 epochs do not end within the 3 epochs of this run; give"):
+        with_warmup(20).check_durations(run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with_warmup(3).check_durations(run)

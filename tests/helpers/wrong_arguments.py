@@ -321,6 +321,7 @@ GIVEN: list[tuple[str, str | tuple[str, ...] | Callable[[], str]]] = [
     ("--model.kd_temperature=2", "model.kd_temperature is not an argument of KD; nearest: temperature"),
     ("--model=MHKD --model.stages=2", "model.stages: 2 is not a list"),
     ("--model=OKDMDE --model.teacher=null", "model.teacher is not an argument of OKDMDE, which has no teacher; remove"),
+    ("--model=TeacherFreeKD --model.checkpoint=nofile", "error: model.checkpoint: nofile does not exist"),
     ("--trainer.callbacks=[5]", "trainer.callbacks: 5 is neither a class nor a mapping"),
     ("--trainer.logger=5", "trainer.logger: there is no class '5'; choices: CSVLogger"),
     ("--trainer.plugins=foo", "trainer.plugins: there is no class 'foo'"),

@@ -142,6 +142,15 @@ def test_banks_and_normalisers_are_resumed_and_tested(combined: bool, tmp_path: 
     assert {key for key, _ in fresh.named_buffers() if "memory." in key or key.endswith("rows")} <= {*ignored}
 
 
+@pytest.mark.parametrize("combined", [False, True])
+def test_weights_can_be_loaded_before_the_training_images_are_known(combined: bool) -> None:
+    """After ddp_spawn and ddp_fork, the main process loads the weights of a process that knew the images."""
+    built, fresh = (method(Combined, parts=[CRD, SP]) if combined else method(CRD) for _ in range(2))
+    ready(built)
+    fresh.load_state_dict(built.state_dict())
+    assert all(torch.equal(value, built.state_dict()[name]) for name, value in fresh.state_dict().items())
+
+
 def test_other_images_cannot_resume(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     run.fit(method(CRD), digits(max_train_samples=60))
@@ -153,6 +162,8 @@ def test_other_images_cannot_resume(tmp_path: Path) -> None:
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match=r"model.negative_count: 100 negatives are given, but .* 100 training images"):
         ready(method(CRD, negative_count=100))
+    with pytest.raises(ConfigError, match=r"model.negative_count: 1000000000000 negatives are given, but"):
+        ready(method(CRD, negative_count=10**12))
     with pytest.raises(ConfigError, match="negative_count: 0 is not above 0"):
         method(CRD, negative_count=0)
     with pytest.raises(ConfigError, match="momentum: 2 is not between 0 and 1"):

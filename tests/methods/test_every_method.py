@@ -18,10 +18,11 @@ from helpers.factories import (
     trainer,
     weights,
     with_views,
+    with_weights,
 )
 from torch import Tensor
 
-from kd_lightning import methods
+from kd_lightning import Network, methods
 from kd_lightning.batch import Batch
 from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.errors import ConfigError
@@ -142,6 +143,26 @@ def test_a_method_that_reads_labels_says_so(kind: type[StudentModule]) -> None:
     terms_of = [terms(build(), given._replace(labels=labels)) for labels in (given.labels, given.labels.flip(0))]
     reads = any(not torch.equal(terms_of[0][name], terms_of[1][name]) for name in terms_of[0])
     assert built.needs_labels or not reads, f"override needs_labels in {kind.__name__}: its losses read batch.labels"
+
+
+@every_method
+def test_one_class_is_refused_or_gives_finite_terms(kind: type[StudentModule], one_class_teacher: Network) -> None:
+    """The probability of a single class is always 1."""
+    refused = ""
+    try:
+        built = method(kind, one_class_teacher, student=student(classes=1))
+    except ConfigError as error:
+        refused = str(error)
+    if refused:
+        assert refused.startswith("data.num_classes: ")
+    else:
+        assert all(term.isfinite() for term in terms(built, batch(images(12), classes=1)).values())
+
+
+@pytest.fixture(scope="module")
+def one_class_teacher(tmp_path_factory: pytest.TempPathFactory) -> Network:
+    folder = tmp_path_factory.mktemp("one_class")
+    return with_weights(folder, "cifar_resnet8", classes=1, channels=[4, 4, 8, 16])
 
 
 @every_method

@@ -85,6 +85,10 @@ def test_refusals(tmp_path: Path) -> None:
         method(KDSVD, layers=1)
     with pytest.raises(ConfigError, match="k: 0 is not above 0"):
         method(KDSVD, k=0)
+    with pytest.raises(ConfigError, match=r"k: 17 is given, but a map of cifar_resnet20.digits has only 16 channels"):
+        method(KDSVD, k=17)
+    with pytest.raises(ConfigError, match=r"model.student: KDSVD needs .* at least 5 positions, .* has 2 x 2"):
+        trainer(tmp_path).fit(KDSVD(teacher=shared_teacher(), student=student(), k=5), digits())
     built = KDSVD(teacher=shared_teacher(), student=student(size=4))
     with pytest.raises(ConfigError, match=r"model.student: KDSVD needs .* at least 2 positions, .* has 1 x 1"):
         trainer(tmp_path).fit(built, digits())

@@ -90,7 +90,9 @@ def test_weights_that_are_no_copy_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^model.checkpoint: the weights have 7 classes, .* have 10; train the copy"):
         with_copy(tmp_path, classes=7)
     with_weights(tmp_path, "cifar_resnet20")
-    with pytest.raises(ConfigError, match=r"cifar_resnet20"):
+    with pytest.raises(ConfigError, match=r"^model.checkpoint: .*cifar_resnet20"):
         method(TeacherFreeKD, student=student(), checkpoint=str(tmp_path / "cifar_resnet20.safetensors"))
+    with pytest.raises(ConfigError, match=r"^model.checkpoint: nowhere.safetensors does not exist"):
+        method(TeacherFreeKD, checkpoint="nowhere.safetensors")
     with pytest.raises(ConfigError, match=r"^correct: 1.5 is not between 0 and 1"):
         method(TeacherFreeKD, correct=1.5)
