@@ -247,7 +247,7 @@ def check_labels(method: LightningModule, data: Any) -> None:
         ConfigError: in this case. The message names the field.
     """
     if method.needs_labels and not data.labeled:
-        own_terms_do = not hasattr(method, "teacher") or _needs_labels_without_ce(method)
+        own_terms_do = not hasattr(method, "teacher") or needs_labels_without_ce(method)
         remedy = "choose" if own_terms_do else "set model.ce_weight to 0, or choose"
         raise ConfigError(
             f"data.labeled: {type(method).__name__} reads labels, but the data have none; {remedy} a method without "
@@ -255,7 +255,7 @@ def check_labels(method: LightningModule, data: Any) -> None:
         )
 
 
-def _needs_labels_without_ce(method: LightningModule) -> bool:
+def needs_labels_without_ce(method: LightningModule) -> bool:
     """Return whether the terms of a method would read labels with the `ce_weight` 0."""
     weight, method.ce_weight = method.ce_weight, 0.0
     try:

@@ -71,6 +71,8 @@ class Distiller(StudentModule, ABC):
         self.reads_student |= soft_targets
         self.reads_teacher = self.teacher_reads | soft_targets
         """Features of the teacher that a step computes, for `losses` and the soft targets."""
+        if checks.needs_labels_without_ce(self):
+            checks.check_classes(type(self).__name__, self.student)
         checks.check_teacher(type(self).__name__, self.student, self.teacher, logits=self.reads_teacher.logits)
         self.check_terms(ce_weight=self.ce_weight, kd_weight=self.kd_weight)
         if not self.trains_classifier:  # DistributedDataParallel would wait for gradients that are never computed

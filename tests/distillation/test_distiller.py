@@ -16,7 +16,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.callbacks import TeacherAgreement
 from kd_lightning.distillation import Combined
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import KD, SEED, SP, CoSS, SimReg, Supervised
+from kd_lightning.methods import DKD, KD, SEED, SP, CoSS, SimReg, Supervised
 from kd_lightning.models import Features, Network, Reads
 
 IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -220,3 +220,10 @@ def test_accuracy_is_logged_where_the_classifier_is_trained(ce_weight: float, lo
     run.fit(built, digits())
     assert {*run.callback_metrics} & {"val/acc", "val/ce"} == logged
     assert torch.equal(built.student.model.fc.weight, before) is not bool(logged)
+
+
+@pytest.mark.parametrize(("kind", "words"), [(DKD, "^data.labeled: DKD reads"), (KD, "^data.num_classes: KD reads")])
+def test_data_without_classes_are_refused_for_what_the_method_lacks(kind: type[KD | DKD], words: str) -> None:
+    """Classes without labels would not help a method that reads labels."""
+    with pytest.raises(ConfigError, match=words):
+        method(kind, student=student(classes=0), ce_weight=0.0)
