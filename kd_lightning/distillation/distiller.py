@@ -145,9 +145,9 @@ class Distiller(StudentModule, ABC):
         """Default number of stages of a method on several stages, as in RepDistiller: all except the stem.
 
         It is 4 if both networks have five stages (VGG, MobileNetV2 and ResNet-50 for 32 pixels, timm's ResNets),
-        otherwise 3.
+        otherwise 3, or all stages if a network has fewer.
         """
-        return 4 if self.shared_stages == 5 else 3
+        return 4 if self.shared_stages == 5 else min(3, self.shared_stages)
 
     def check_layer(self, field: str, number: int) -> None:
         """Raise an error if student or teacher has no stage with this number. Stage 1 is the last stage."""

@@ -79,7 +79,7 @@ class AB(Distiller):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        layers = (4 if self.shared_stages == 5 else 3) if layers is None else layers
+        layers = self.stages_after_stem if layers is None else layers
         self.check_layer("layers", layers)
         check_not_negative(margin=margin)
         self.set_weights(ab_weight=ab_weight)

@@ -81,7 +81,7 @@ class OFD(Distiller):
 
     def __init__(self, *, layers: int | None = None, ofd_weight: float = 1e-3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        layers = (4 if self.shared_stages == 5 else 3) if layers is None else layers
+        layers = self.stages_after_stem if layers is None else layers
         self.check_layer("layers", layers)
         self.set_weights(ofd_weight=ofd_weight)
         self.layers = layers

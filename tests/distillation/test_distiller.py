@@ -16,7 +16,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.callbacks import TeacherAgreement
 from kd_lightning.distillation import Combined
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import DKD, KD, SEED, SP, CoSS, SimReg, Supervised
+from kd_lightning.methods import DKD, KD, NST, SEED, SP, VID, CoSS, ReviewKD, SimReg, Supervised
 from kd_lightning.models import Features, Network, Reads
 
 IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -227,3 +227,10 @@ def test_data_without_classes_are_refused_for_what_the_method_lacks(kind: type[K
     """Classes without labels would not help a method that reads labels."""
     with pytest.raises(ConfigError, match=words):
         method(kind, student=student(classes=0), ce_weight=0.0)
+
+
+@pytest.mark.parametrize("kind", [NST, ReviewKD, VID])
+def test_the_default_number_of_stages_is_at_most_that_of_the_networks(kind: type[NST | ReviewKD | VID]) -> None:
+    settings = {"img_size": 8, "patch_size": 4, "depth": 2, "embed_dim": 12, "num_heads": 1}
+    vit = Network("vit_tiny_patch16_224", num_classes=10, model_kwargs=settings)
+    assert method(kind, student=vit).layers == 2
