@@ -21,7 +21,7 @@ HEAVY = [
     (f"{FIT} --model.temprature=3", "model.temprature is not an argument of KD; nearest: temperature"),
     (f"{FIT} --model=KDD", "model: there is no class 'KDD'; nearest: KD"),
     (f"{FIT} --trainer.max_epochs=many", "trainer.max_epochs: many is not int"),
-    ("fit --model=KD --data=Digits", "is required, but not given"),
+    ("fit --model=KD --data=Digits", "model.teacher.name, student.name are required, but not given"),
     (f"{FIT} --model.temperature=0", "temperature: 0.0 is not above 0"),
     (f"{FIT} --data.batch_size=5000", "data.batch_size: 5000"),
     (f"{FIT} --trainer.accelerator=gpuu", "trainer: You selected an invalid accelerator name"),

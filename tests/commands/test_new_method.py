@@ -11,6 +11,7 @@ import yaml
 
 from kd_lightning.cli import main
 from kd_lightning.commands import catalog
+from kd_lightning.commands.new_method.package_entries import entries
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/adding-a-method.md").read_text()
@@ -102,6 +103,19 @@ def test_the_package_needs_its_source_code(
     assert catalog.PACKAGE == ROOT / "kd_lightning"
 
 
+def test_the_package_names_the_method_in_each_list() -> None:
+    new = {path.relative_to(ROOT).as_posix(): text for path, text in entries(ROOT, "MyLoss", "myloss").items()}
+    assert [*new] == ["kd_lightning/methods/__init__.py", "README.md", "docs/ledger.yaml"]
+    for name, text in new.items():
+        old = (ROOT / name).read_text().splitlines()
+        assert [line for line in old if line not in text.splitlines()] == (
+            [line for line in old if line.startswith("| its embeddings, with labels |")] if name == "README.md" else []
+        )
+    assert re.search(r"^\| its embeddings, with labels \| .*\), `MyLoss` \(AUTHORS \d{4}\) \|$", new["README.md"], re.M)
+    assert "    - config: digits/myloss.yaml\n      published: null\n" in new["docs/ledger.yaml"]
+    assert '    "MyLoss",\n' in new["kd_lightning/methods/__init__.py"]
+
+
 @pytest.mark.e2e
 def test_the_files_pass_as_written(tmp_path: Path) -> None:
     python(tmp_path, ROOT, "-m", "kd_lightning", "new-method", "MyLoss")
@@ -132,9 +146,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name = re.search(r'^"""(\w+):', code)[1]
         (root / f"kd_lightning/methods/{name.lower()}.py").write_text(code)
         (root / f"tests/methods/test_{name.lower()}.py").write_text(f'"""{name}."""\n')
-        labels = "needed" if name == "ConfidentKD" else "optional"
-        row = f"| `{name}` | an example of 2026, Adding a method | {labels} | not measured |"
-        text = text.replace(f"| `{name}` | AUTHORS {year}, TITLE OF THE PAPER | optional | not measured |", row)
+        text = text.replace(f"`{name}` (AUTHORS {year})", f"`{name}` (an 2026)")  # its docstring: "an example of 2026"
     readme.write_text(text)
     config = root / "configs/digits/crossview.yaml"
     config.write_text(config.read_text().replace("{batch_size: 64}", "{batch_size: 64, views: 2}"))

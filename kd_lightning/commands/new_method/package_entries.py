@@ -74,9 +74,10 @@ def _order(name: str) -> tuple[bool, str]:
 
 
 def _readme(text: str, class_name: str, module: str) -> str:
-    rows = [*re.finditer(r"^\| `\w+` \|.*\|\n", text, re.M)]
-    row = f"| `{class_name}` | AUTHORS {time.localtime().tm_year}, TITLE OF THE PAPER | optional | not measured |\n"
-    return text[: rows[-1].end()] + row + text[rows[-1].end() :]
+    row = re.search(r"^\| its embeddings, with labels \|.*(?= \|$)", text, re.M)  # what the template reads
+    if row is None:
+        raise RunError("README.md has no row `its embeddings, with labels` in its table of methods; restore the row")
+    return f"{text[: row.end()]}, `{class_name}` (AUTHORS {time.localtime().tm_year}){text[row.end() :]}"
 
 
 def _ledger(text: str, class_name: str, module: str) -> str:
