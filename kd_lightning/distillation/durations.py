@@ -38,10 +38,9 @@ class Durations(LightningModule):
         Raises:
             ConfigError: in this case. The message names the field.
         """
-        if trainer is None:
-            return
-        unlimited = trainer.max_epochs in (None, -1)
-        for name, value in getattr(self, "durations", {}).items():
+        durations = getattr(self, "durations", {}) if trainer is not None else {}
+        for name, value in durations.items():
+            unlimited = trainer.max_epochs in (None, -1)
             if value > 1 and not unlimited and value > trainer.max_epochs:
                 rank_zero_warn(
                     f"model.{name}: {value:g} epochs do not end within the {trainer.max_epochs} epochs of this run; "
