@@ -142,9 +142,9 @@ def test_banks_and_normalisers_are_resumed_and_tested(combined: bool, tmp_path: 
     assert {key for key, _ in fresh.named_buffers() if "memory." in key or key.endswith("rows")} <= {*ignored}
 
 
-@pytest.mark.parametrize("combined", [False, True])
+@pytest.mark.parametrize("combined", [False, pytest.param(True, marks=pytest.mark.e2e)])
 def test_weights_can_be_loaded_before_the_training_images_are_known(combined: bool) -> None:
-    """After ddp_spawn and ddp_fork, the main process loads the weights of a process that knew the images."""
+    """After ddp_fork, the main process loads the weights of a process that knew the images."""
     built, fresh = (method(Combined, parts=[CRD, SP]) if combined else method(CRD) for _ in range(2))
     ready(built)
     fresh.load_state_dict(built.state_dict())
