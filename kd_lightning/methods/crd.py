@@ -72,9 +72,8 @@ class CRD(Distiller):
         self.student_head = linear(self.student.embedding_width, width)
         self.teacher_head = linear(self.teacher.embedding_width, width)
         self.rows: Tensor
-        self.remember(
-            torch.arange(1 + min(negative_count or _NEGATIVES, _NEGATIVES))
-        )  # until the training images are known
+        until_known = 1 + min(negative_count or _NEGATIVES, _NEGATIVES)  # the training images are not known yet
+        self.remember(torch.arange(until_known))
         names = ("student_bank", "teacher_bank", "log_normalizers", "classes", "order", "counts")
         self._ddp_params_and_buffers_to_ignore += ["rows", *(f"memory.{name}" for name in names)]
         self.register_load_state_dict_pre_hook(_fit_banks)

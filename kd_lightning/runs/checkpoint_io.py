@@ -97,20 +97,17 @@ def check_checkpoint(given: str, *, fits: bool = False, student: bool = False) -
 
 def _of_student(path: Path, facts: Mapping[str, Any], *, fits: bool) -> str:
     """Return the error for a file with only a student, or with a network that consists of the student and others."""
-    if is_composite(facts.get("name")) and not fits and is_run(path.parent):
-        return (
-            f"ckpt_path: {path} contains only a network, a {facts['name']}, which consists of a student and further "
-            f"modules; give the folder of its run, {path.parent}"
+    if not is_composite(name := facts.get("name")):
+        only, what = "a student", "give a run's .ckpt, or give this file as model.student.checkpoint"
+    else:
+        only = f"a network, a {name}, which consists of a student and further modules"
+        what = (
+            f"give a run's .ckpt, or give this file as model.student.checkpoint, with {name} as model.student.name and "
+            f"{facts.get('model_kwargs')} as model.student.model_kwargs"
         )
-    if is_composite(facts.get("name")):
-        return (
-            f"ckpt_path: {path} contains only a network, a {facts['name']}, which consists of a student and further "
-            f"modules; give a run's .ckpt, or give this file as model.student.checkpoint, with {facts['name']} as "
-            f"model.student.name and {facts.get('model_kwargs')} as model.student.model_kwargs"
-        )
-    return (
-        f"ckpt_path: {path} contains only a student; give a run's .ckpt, or give this file as model.student.checkpoint"
-    )
+        if not fits and is_run(path.parent):
+            what = f"give the folder of its run, {path.parent}"
+    return f"ckpt_path: {path} contains only {only}; {what}"
 
 
 def _of_folder(path: Path) -> str:
