@@ -98,16 +98,19 @@ def check_checkpoint(given: str, *, fits: bool = False, student: bool = False) -
 def _of_student(path: Path, facts: Mapping[str, Any], *, fits: bool) -> str:
     """Return the error for a file with only a student, or with a network that consists of the student and others."""
     if not is_composite(name := facts.get("name")):
-        only, what = "a student", "give a run's .ckpt, or give this file as model.student.checkpoint"
+        return (
+            f"ckpt_path: {path} contains only a student; "
+            "give a run's .ckpt, or give this file as model.student.checkpoint"
+        )
+    if not fits and is_run(path.parent):
+        advice = f"the folder of its run, {path.parent}"
     else:
-        only = f"a network, a {name}, which consists of a student and further modules"
-        what = (
-            f"give a run's .ckpt, or give this file as model.student.checkpoint, with {name} as model.student.name and "
+        advice = (
+            f"a run's .ckpt, or give this file as model.student.checkpoint, with {name} as model.student.name and "
             f"{facts.get('model_kwargs')} as model.student.model_kwargs"
         )
-        if not fits and is_run(path.parent):
-            what = f"give the folder of its run, {path.parent}"
-    return f"ckpt_path: {path} contains only {only}; {what}"
+    what = f"a network, a {name}, which consists of a student and further modules"
+    return f"ckpt_path: {path} contains only {what}; give {advice}"
 
 
 def _of_folder(path: Path) -> str:
