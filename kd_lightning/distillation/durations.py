@@ -3,8 +3,10 @@
 import math
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from kd_lightning.errors import ConfigError
 
@@ -16,6 +18,13 @@ class Durations(LightningModule):
     """Base class of methods with warm-ups or stages of training, whose lengths are arguments."""
 
     durations: dict[str, Duration]
+    epoch: Tensor
+    """Number of the current epoch, from 1. It is a tensor because torch.compile compiles a loss again for each number
+    that it reads, but only once for a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("epoch", torch.ones((), dtype=torch.int64), persistent=False)
 
     def set_durations(self, **durations: Duration) -> None:
         """Set durations as attributes that have the names of the arguments.
@@ -59,7 +68,6 @@ class Durations(LightningModule):
             return float(value)
         return value * (self.trainer.max_epochs if self._trainer is not None else 1)
 
-    def ramp(self, name: str) -> float:
-        """Return the factor of a term in a linear warm-up: (complete epochs + 1) / duration, and 1 afterwards."""
-        length = self.in_epochs(name)
-        return min((self.current_epoch + 1) / length, 1.0) if length else 1.0
+    def ramp(self, name: str) -> Tensor:
+        """Return the factor of a term in a linear warm-up, a scalar: `epoch` / duration, and 1 afterwards."""
+        return (self.epoch / (self.in_epochs(name) or 1)).clamp(max=1)

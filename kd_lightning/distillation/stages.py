@@ -144,9 +144,10 @@ class Stages(Deployment, Durations):
         self.train(self.training)
 
     def start_epoch(self) -> None:
-        """Enter the stages of this epoch, and say when one begins."""
+        """Set the number of this epoch, enter its stages, and say when one begins."""
         epochs = self.trainer.max_epochs
         for each in self.staged:
+            each.epoch.fill_(self.current_epoch + 1)
             each.stage = int(bool(each.training_stages) and self.current_epoch >= each.first_epochs(epochs))
             if each.training_stages and each._announced != each.stage:
                 each._announced = each.stage

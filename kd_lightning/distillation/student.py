@@ -172,7 +172,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
             self.recorded[name] = found.detach() if isinstance(found, Tensor) else found
 
     @property
-    def epoch_share(self) -> float:
+    def epoch_share(self) -> Tensor | float:
         """Share of the run's epochs that are complete, 0 in the first epoch. It is for weights that change by epoch.
 
         If only `trainer.max_steps` ends the run, it is the share of the steps.
@@ -180,7 +180,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         if self._trainer is None:
             return 0.0
         if self.trainer.max_epochs > 0:
-            return self.current_epoch / self.trainer.max_epochs
+            return (self.epoch - 1) / self.trainer.max_epochs
         return self.global_step / self.trainer.max_steps
 
     def forward(self, images: Tensor) -> Tensor:

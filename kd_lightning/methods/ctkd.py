@@ -15,15 +15,15 @@ from kd_lightning.models import Features
 _LOW, _RANGE = 1.0, 20.0
 
 
-def curriculum(epoch: float, *, epochs: float = 10) -> float:
+def curriculum(epoch: Tensor, *, epochs: float = 10) -> Tensor:
     """Return lambda, the factor of the temperature's gradient: a cosine from 0 to -1 in the first epochs, then -1.
 
     Args:
-        epoch: Number of the epoch, from 1.
+        epoch: Number of the epoch, from 1, a scalar.
         epochs: Number of epochs until -1 is reached. With 0, lambda is always -1.
     """
-    progress = min(epoch / epochs, 1.0) if epochs else 1.0
-    return (math.cos(math.pi * progress) + 1) / 2 - 1
+    progress = (epoch / (epochs or 1)).clamp(max=1)
+    return ((math.pi * progress).cos() + 1) / 2 - 1
 
 
 class GlobalTemperature(nn.Module):
@@ -37,13 +37,13 @@ class GlobalTemperature(nn.Module):
         super().__init__()
         self.theta = nn.Parameter(torch.ones(()))
 
-    def forward(self, factor: float) -> Tensor:
-        """Return T, a scalar. The gradient of theta is multiplied by `factor`."""
+    def forward(self, factor: Tensor | float) -> Tensor:
+        """Return T, a scalar. The gradient of theta is multiplied by `factor`, a scalar."""
         return _temperature(self.theta, factor)
 
 
 @full_precision
-def _temperature(theta: Tensor, factor: float) -> Tensor:
+def _temperature(theta: Tensor, factor: Tensor | float) -> Tensor:
     reversed_theta = theta.detach() + factor * (theta - theta.detach())
     return _LOW + _RANGE * reversed_theta.sigmoid()
 
@@ -79,7 +79,7 @@ class CTKD(LogitDistiller):
         self.temperature = GlobalTemperature()
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
-        temperature = self.temperature(curriculum(self.current_epoch + 1, epochs=self.in_epochs("warmup")))
+        temperature = self.temperature(curriculum(self.epoch, epochs=self.in_epochs("warmup")))
         self.record("temperature", lambda: temperature)
         logits = self.prepare_logits(student.logits, teacher.logits)
         return {"ctkd": self.ctkd_weight * kd_loss(*logits, temperature=temperature)}

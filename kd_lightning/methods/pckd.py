@@ -63,7 +63,7 @@ def category_contrast(
 
 
 @full_precision
-def preview_weights(cross_entropies: Tensor, *, epoch: int) -> Tensor:
+def preview_weights(cross_entropies: Tensor, *, epoch: int | Tensor) -> Tensor:
     """Return the preview weights of N samples (the authors' released code).
 
     The weight is 1 if the cross-entropy of the sample, divided by the mean over the samples, is at most 1.005^epoch.
@@ -180,7 +180,7 @@ class PCKD(Distiller):
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         logits, teacher_logits = (features.logits[: len(batch.labels)] for features in (student, teacher))
         cross_entropies = cross_entropy(logits, batch.labels, reduction="none")
-        preview = preview_weights(*self.all_gather(cross_entropies), epoch=self.current_epoch + 1)
+        preview = preview_weights(*self.all_gather(cross_entropies), epoch=self.epoch)
         self.record("preview", lambda: preview.mean())
         aligned = regression_loss(self.alignment_head(student.embedding), teacher.embedding)
         terms = {

@@ -191,13 +191,13 @@ class WKD(Distiller):
         return super().needs_labels or self.logit_weight != 0
 
     @property
-    def decay(self) -> float:
+    def decay(self) -> Tensor | float:
         """Factor of `gamma` and `feature_weight` in this epoch: 1 at first, and 0 in the last epoch."""
-        epochs = self.trainer.max_epochs if self._trainer is not None else None
-        late = self.current_epoch + 1 - self.in_epochs("decay_start")
-        if epochs in (None, -1) or late <= 0:
+        epochs, start = self.trainer.max_epochs if self._trainer is not None else None, self.in_epochs("decay_start")
+        if epochs in (None, -1) or epochs <= start:
             return 1.0
-        return (1 + math.cos(math.pi * late / (epochs - self.in_epochs("decay_start")))) / 2
+        share = (self.epoch - start).clamp(min=0) / (epochs - start)
+        return (1 + (math.pi * share).cos()) / 2
 
     def losses(self, student: Features, teacher: Features, batch: Batch) -> dict[str, Tensor]:
         losses = {}

@@ -56,16 +56,23 @@ def twins(kind: type[StudentModule], **settings: object) -> tuple[StudentModule,
 
 
 @pytest.mark.parametrize("kind", some_by_default(EVERY_METHOD, "KD"))
-def test_every_methods_losses_compile_as_one_graph_and_stay_the_same(kind: type[StudentModule]) -> None:
-    """Each stage is one graph, which its later steps use again."""
+def test_every_methods_losses_compile_as_one_graph_and_stay_the_same(
+    kind: type[StudentModule], tmp_path: Path
+) -> None:
+    """Each stage is one graph, which its later steps and epochs use again."""
     graphs: list[torch.fx.GraphModule] = []
     compiled, plain = twins(
         kind, backend=lambda graph, inputs: (graphs.append(graph), graph.forward)[1], dynamic=False, fullgraph=True
     )
+    for one in (compiled, plain):
+        one.trainer = trainer(tmp_path, max_epochs=4)
     given = with_views(batch())
     for number, _ in enumerate(zip(in_each_stage(compiled), in_each_stage(plain), strict=True), start=1):
         for seed in range(3):
             for one in (compiled, plain):
+                one.trainer.fit_loop.epoch_progress.current.processed = seed
+                for each in one.staged:
+                    each.epoch.fill_(seed + 1)
                 torch.manual_seed(seed)
                 one.recorded.clear()  # as each training step does
                 torch.stack([*one.training_terms(given).values()]).sum().backward()

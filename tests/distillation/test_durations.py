@@ -25,7 +25,7 @@ class Factors(Callback):
         self.found: list[float] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.found.append(pl_module.ramp("warmup"))
+        self.found.append(pl_module.ramp("warmup").item())
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def test_the_layers_of_the_heads(tmp_path: Path) -> None:
 def test_the_epoch_is_that_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     epochs = []
     monkeypatch.setattr(
-        pckd, "preview_weights", lambda values, *, epoch: (epochs.append(epoch), torch.ones_like(values))[1]
+        pckd, "preview_weights", lambda values, *, epoch: (epochs.append(epoch.item()), torch.ones_like(values))[1]
     )
     trainer(tmp_path, max_epochs=2).fit(method(PCKD), digits(max_train_samples=20, batch_size=10, val_split=0))
     assert epochs[-4:] == [1, 1, 2, 2]

@@ -111,7 +111,7 @@ def test_networks_of_other_shapes(name: str, tmp_path: Path) -> None:
 
 def test_the_weight_rises_over_the_warm_up(tmp_path: Path) -> None:
     built, factors = method(ReviewKD, warmup=0.5), []
-    built.log_dict = lambda found, **kwargs: factors.append(built.ramp("warmup"))
+    built.log_dict = lambda found, **kwargs: factors.append(built.ramp("warmup").item())
     trainer(tmp_path, max_epochs=4).fit(built, digits(max_train_samples=50))
     assert factors == [0.5, 1, 1, 1]
     first = method(ReviewKD, warmup=4, reviewkd_weight=2.0)

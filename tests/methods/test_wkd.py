@@ -79,7 +79,7 @@ def test_terms_and_what_they_read() -> None:
 
 def test_both_terms_decay_after_their_start(tmp_path: Path) -> None:
     built, found = method(WKD, decay_start=2), []
-    built.log_dict = lambda values, **kwargs: found.append(built.decay)
+    built.log_dict = lambda values, **kwargs: found.append(float(built.decay))
     trainer(tmp_path, max_epochs=6).fit(built, digits(max_train_samples=50))
     assert found == pytest.approx([1, 1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2, 0])
     assert method(WKD).decay == 1
