@@ -1,6 +1,7 @@
 """CC: correlation congruence between the images of a batch (Peng et al. 2019)."""
 
 import math
+from itertools import accumulate
 from typing import Any, Literal
 
 from torch import Tensor
@@ -29,8 +30,8 @@ def correlation_loss(student: Tensor, teacher: Tensor, *, gamma: float = 0.4, or
 
     def correlations(vectors: Tensor) -> Tensor:
         unit = normalize(vectors)
-        cosines = unit @ unit.T
-        terms = ((2 * gamma) ** p / math.factorial(p) * cosines**p for p in range(1, order + 1))
+        first = 2 * gamma * (unit @ unit.T)
+        terms = accumulate(range(2, order + 1), lambda term, p: term * first / p, initial=first)
         return math.exp(-2 * gamma) * sum(terms)  # the constant of p = 0 is the same for both networks
 
     return (correlations(student) - correlations(teacher)).square().mean()
