@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,9 @@ class Batch(NamedTuple):
     """N, int64: class of the partner, the image that was mixed into each image (`data.mixing`). None without mixing."""
     mix_lambda: Tensor | None = None
     """N, float32: share of each image in its mixed image. The rest comes from the partner. None without mixing."""
+    places: np.ndarray | None = None
+    """N,3, int64: for each image, the epoch whose augmentations it has, its row in the split, and its number among its
+    copies in the epoch. It is an array because it must stay on the host. `losses` does not get it."""
 
 
 def image_count(batch: Batch) -> int:

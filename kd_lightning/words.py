@@ -14,6 +14,11 @@ def images_of(split: str, number: int) -> str:
     return counted(number, f"{kind}image")
 
 
+def megabytes(number: int) -> str:
+    """Return a number of bytes as text, such as `1.3 GB` or `0.2 MB`."""
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
+
+
 def listed(names: Sequence[str]) -> str:
     """Return names as text: `a`, `a and b`, or `a, b and c`."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

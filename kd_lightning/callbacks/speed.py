@@ -10,7 +10,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from kd_lightning.batch import Batch
 from kd_lightning.errors import ConfigError
 
 Mode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
@@ -75,19 +74,19 @@ class CompiledTerms:
         self.eager = type(method).weighted_terms.__get__(method)
         self.function = torch.compile(self.eager, **settings)
 
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+    def __call__(self, *inputs: Any) -> dict[str, Tensor]:
         if self.function is None:
-            return self.eager(batch)
+            return self.eager(*inputs)
         if teacher := getattr(self.method, "teacher", None):
             teacher.eval()
         torch.compiler.cudagraph_mark_step_begin()
         try:
-            terms = self.function(batch) if self.compiled else self._silently(batch)
+            terms = self.function(*inputs) if self.compiled else self._silently(*inputs)
         except ConfigError:
             raise
         except Exception as error:
             self.function = None
-            terms = self.eager(batch)  # an error in the method itself is raised here
+            terms = self.eager(*inputs)  # an error in the method itself is raised here
             reason = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:200]
             rank_zero_warn(
                 f"speed.compile: the compilation failed ({type(error).__name__}: {reason}); the run continues "
@@ -97,13 +96,13 @@ class CompiledTerms:
         self.compiled = True
         return terms
 
-    def _silently(self, batch: Batch) -> dict[str, Tensor]:
+    def _silently(self, *inputs: Any) -> dict[str, Tensor]:
         """Call the function for the first time. Suppress torch's long messages about code that it cannot compile."""
         before = logging.root.manager.disable
         logging.disable(logging.CRITICAL)
         try:
             with warnings.catch_warnings(action="ignore"):
-                return self.function(batch)
+                return self.function(*inputs)
         finally:
             logging.disable(before)
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "new-method": Command("alone", "Write the file, the test and the config of a new method.", "new_method.NewMethod"),
     "show-batch": Command("on_config", "Draw training images as the networks receive them.", "show_batch.Show"),
     "build-neighbors": Command("on_config", "Write a table of nearest neighbors.", "build_neighbors.MakeNeighbors"),
+    "build-store": Command("on_config", "Fill a store of the teacher's features.", "build_store.BuildStore"),
 }
 _HELP = """\
 usage: python -m kd_lightning COMMAND [ARGUMENTS]

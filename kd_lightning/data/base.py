@@ -54,6 +54,9 @@ class ImageData(LoaderMixin, ABC):
         repeats: Number of times that an image occurs in an epoch, each time with another augmentation (repeated
             augmentation; DeiT uses 3). The number of steps per epoch does not change. With 3, an epoch therefore
             contains only a third of the images.
+        augmentation_epochs: Number of epochs after which the augmentations repeat: with 4, each image is augmented in
+            epoch 5 as in epoch 1. A teacher store (`model.teacher_store`) needs this argument. If images are mixed, the
+            order of the images repeats as well, so that each mixed image occurs again. Default: they never repeat.
         mixing: Mixup and CutMix of the training batches. Default: none.
         neighbors: Batches that consist of anchors and some of their nearest neighbours. Default: none.
         predict_split: Split that `predict` reads.
@@ -103,6 +106,7 @@ class ImageData(LoaderMixin, ABC):
         views: int = 1,
         view_augmentations: list[Augmentation] | None = None,
         repeats: int = 1,
+        augmentation_epochs: int | None = None,
         mixing: Mixing | None = None,
         neighbors: Neighbors | None = None,
         predict_split: Split = "test",
@@ -117,8 +121,10 @@ class ImageData(LoaderMixin, ABC):
         for field, value in sizes.items():
             if value < 1:
                 raise ConfigError(f"data.{field}: {value} is not positive")
-        if global_batch_size is not None and global_batch_size < 1:
-            raise ConfigError(f"data.global_batch_size: {global_batch_size} is not positive; omit it")
+        further = {"global_batch_size": global_batch_size, "augmentation_epochs": augmentation_epochs}
+        for field, value in further.items():
+            if value is not None and value < 1:
+                raise ConfigError(f"data.{field}: {value} is not positive; omit it")
         for field, value in (("memory_limit", memory_limit), ("num_workers", num_workers or 0)):
             if value < 0:
                 raise ConfigError(f"data.{field}: {value} is negative")
@@ -141,7 +147,9 @@ class ImageData(LoaderMixin, ABC):
             )
         self._batch_size, self.global_batch_size, self.eval_batch_size = batch_size, global_batch_size, eval_batch_size
         self.val_split, self.max_train_samples, self.predict_split = val_split, max_train_samples, predict_split
-        self.views, self.repeats = views, repeats
+        self.views, self.repeats, self.augmentation_epochs = views, repeats, augmentation_epochs
+        self.repeats_order = mixing is not None
+        """Whether the order of the images repeats together with the augmentations, because images are mixed."""
         self.augmentations = preset(augmentations) if isinstance(augmentations, str) else augmentations
         self.view_augmentations = view_augmentations or []
         self.mixing, self.neighbors, self.memory_limit = mixing, neighbors, memory_limit

@@ -125,7 +125,8 @@ class EncodedImages(ImageDataset):
                 raise ConfigError(
                     f"data.on_error: no image of a batch of {len(rows)} can be read; repair or remove these images"
                 )
-            batch = Batch(batch.images, batch.labels[readable], batch.indices[readable], batch.keys[readable])
+            labels, indices, keys = (each[readable] for each in (batch.labels, batch.indices, batch.keys))
+            batch = Batch(batch.images, labels, indices, keys, places=batch.places[readable])
         first, *others = torch.stack([views for views in decoded if views is not None]).unbind(1)
         return batch._replace(images=first, views=tuple(others))
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -45,7 +46,8 @@ class ImageDataset(Dataset):
         if any(copies):
             copies = torch.tensor(copies)
             keys = torch.where(copies == 0, keys, fold_in(named_key(keys, "copy"), copies))
-        return self._gather(rows, Batch(torch.empty(0), self.labels[rows], indices, keys))
+        batch = Batch(torch.empty(0), self.labels[rows], indices, keys, places=np.array(places, dtype=np.int64))
+        return self._gather(rows, batch)
 
     def take(self, rows: Tensor) -> Batch:
         """Return the images in `rows` as a batch."""

@@ -30,6 +30,8 @@ class LoaderMixin(LightningDataModule):
     eval_batch_size: int
     views: int
     repeats: int
+    augmentation_epochs: int | None
+    repeats_order: bool
     mixing: Mixing | None
     neighbors: Neighbors | None
     num_workers: int | None
@@ -128,6 +130,17 @@ class LoaderMixin(LightningDataModule):
         """Return a loader of all training images without augmentation, on every rank, for a table of neighbours."""
         return self.in_order(self.datasets["train"], place={})
 
+    def loader_of_draws(self) -> ImageLoader:
+        """Return a loader of all images of the epoch that is set (`sampler.set_epoch`), as training augments them.
+
+        The images are in order. If images are mixed, the batches are those of training.
+        """
+        if self.repeats_order:
+            return self.train_dataloader()
+        images = self._decoded_for_training(self.datasets["train"])
+        sampler = EpochSampler(len(images), seed=self.seed, shuffle=False, repeats=self.repeats)
+        return self._loader(images, sampler, self.batch_size)
+
     def _decoded_for_training(self, images: ImageDataset) -> ImageDataset:
         return images.cropped(self.train_transforms[0], self.views) if self._crops_from_files(images) else images
 
@@ -141,16 +154,16 @@ class LoaderMixin(LightningDataModule):
         return Batch(*fields, views)
 
     def train_dataloader(self) -> DataLoader:
-        images, place = self.datasets["train"], self._place()
+        images = self.datasets["train"]
+        repetition = {"augmentation_epochs": self.augmentation_epochs, "repeats_order": self.repeats_order}
+        order = {**self._place(), **repetition, "seed": self.seed}
         if isinstance(images, StoredImages) and self.trainer:
             images = self.datasets["train"] = images.resident(self.trainer.strategy.root_device)
         images = self._decoded_for_training(images)
         if self.neighbors:
-            sampler: EpochSampler = NeighborSampler(
-                self.neighbors.rows, count=self.neighbors.count, seed=self.seed, **place
-            )
+            sampler: EpochSampler = NeighborSampler(self.neighbors.rows, count=self.neighbors.count, **order)
         else:
-            sampler = EpochSampler(len(images), seed=self.seed, shuffle=True, repeats=self.repeats, **place)
+            sampler = EpochSampler(len(images), shuffle=True, repeats=self.repeats, **order)
         self._training = self._loader(images, sampler, self.batch_size)
         if self._resumed:
             self._training.load_state_dict(self._resumed)

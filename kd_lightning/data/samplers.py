@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,8 @@ from torch.utils.data import Sampler
 from kd_lightning.randomness import permutation, sample_keys, without_replacement
 
 Place = tuple[int, int, int]
-"""Epoch, row and copy. The copies of a row within an epoch are augmented differently. The first copy is number 0."""
+"""Epoch of the augmentations, row and copy. The copies of a row within an epoch are augmented differently. The first
+copy is number 0."""
 
 
 class EpochSampler(Sampler[Place]):
@@ -31,6 +33,8 @@ class EpochSampler(Sampler[Place]):
             therefore contains fewer images.
         group: Number of successive places that stay together on one rank if `shuffle` is false. Rank r gets the groups
             r, r + world, ...
+        augmentation_epochs: Number of epochs after which the augmentations repeat. Default: never.
+        repeats_order: Whether the order repeats together with the augmentations.
     """
 
     def __init__(
@@ -43,9 +47,12 @@ class EpochSampler(Sampler[Place]):
         world: int = 1,
         repeats: int = 1,
         group: int = 1,
+        augmentation_epochs: int | None = None,
+        repeats_order: bool = False,
     ) -> None:
         self.size, self.seed, self.shuffle, self.rank, self.world = size, seed, shuffle, rank, world
         self.repeats, self.group, self.epoch = repeats, group, 0
+        self.augmentation_epochs, self.repeats_order = augmentation_epochs, repeats_order
         self.skip = (0, 0)
         """An epoch, and the number of its places to skip when a run resumes within it."""
 
@@ -53,7 +60,7 @@ class EpochSampler(Sampler[Place]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.size // self.world if self.shuffle else len(self.rows())
+        return self.size // self.world if self.shuffle else len(self.rows()) * self.repeats
 
     def rows(self) -> list[int]:
         """Return this rank's rows without `shuffle`, in order."""
@@ -63,11 +70,20 @@ class EpochSampler(Sampler[Place]):
     def order(self) -> Iterator[Place]:
         """Yield this rank's places in this epoch."""
         if not self.shuffle:
-            yield from ((self.epoch, row, 0) for row in self.rows())
+            yield from ((self.draw, row, copy) for row in self.rows() for copy in range(self.repeats))
             return
-        rows = permutation(self.size, self.seed, self.epoch).tolist()
+        rows = self.shuffled().tolist()
         for place in range(self.rank, len(self) * self.world, self.world):
-            yield self.epoch, rows[place // self.repeats], place % self.repeats
+            yield self.draw, rows[place // self.repeats], place % self.repeats
+
+    @property
+    def draw(self) -> int:
+        """Number of the epoch whose augmentations this epoch has."""
+        return self.epoch % self.augmentation_epochs if self.augmentation_epochs else self.epoch
+
+    def shuffled(self) -> Tensor:
+        """Return all rows in the order of this epoch."""
+        return permutation(self.size, self.seed, self.draw if self.repeats_order else self.epoch)
 
     def skipped(self) -> int:
         """Return the number of places of this epoch to skip."""
@@ -88,12 +104,11 @@ class NeighborSampler(EpochSampler):
         table: Nearest neighbours of each row, nearest first, as rows: N,K int64.
         count: Number of neighbours per anchor.
         seed: Seed of the order and of the draws.
-        rank: Index of this process.
-        world: Number of processes.
+        **kwargs: Further arguments of EpochSampler: rank, world, augmentation_epochs and repeats_order.
     """
 
-    def __init__(self, table: Tensor, *, count: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        super().__init__(len(table), seed=seed, shuffle=True, rank=rank, world=world)
+    def __init__(self, table: Tensor, *, count: int, seed: int, **kwargs: Any) -> None:
+        super().__init__(len(table), seed=seed, shuffle=True, **kwargs)
         self.table, self.count = table, count
 
     def __len__(self) -> int:
@@ -101,10 +116,10 @@ class NeighborSampler(EpochSampler):
 
     def order(self) -> Iterator[Place]:
         share = self.size // self.world
-        anchors = permutation(self.size, self.seed, self.epoch)[self.rank :: self.world][:share]
-        keys = sample_keys(self.seed, self.epoch, anchors)
+        anchors = self.shuffled()[self.rank :: self.world][:share]
+        keys = sample_keys(self.seed, self.draw if self.repeats_order else self.epoch, anchors)
         for part, part_keys in zip(anchors.split(4096), keys.split(4096), strict=True):
             drawn = without_replacement(part_keys, self.table.shape[1], self.count)
             for anchor, neighbors in zip(part.tolist(), torch.gather(self.table[part], 1, drawn).tolist(), strict=True):
-                yield self.epoch, anchor, 0
-                yield from ((self.epoch, row, 1 + anchor) for row in neighbors)
+                yield self.draw, anchor, 0
+                yield from ((self.draw, row, 1 + anchor) for row in neighbors)

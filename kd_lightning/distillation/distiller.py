@@ -10,6 +10,7 @@ from kd_lightning.batch import Batch
 from kd_lightning.distillation import checks, passes
 from kd_lightning.distillation.passes import Inputs, Seen
 from kd_lightning.distillation.student import StudentModule
+from kd_lightning.distillation.teacher_store import TeacherStore
 from kd_lightning.errors import check_temperature
 from kd_lightning.functional import kd_loss
 from kd_lightning.models import Features, Network, Reads
@@ -39,6 +40,8 @@ class Distiller(StudentModule, ABC):
             separately. The argument also applies to the samples that SEED adds to its queue and to the samples that
             STKD mixes. It has no effect on methods whose losses do not compare samples (the column "compares samples"
             in docs/methods.md).
+        teacher_store: Folder of what the teacher computed for each augmented training image, which later epochs read.
+            Default: none, so that the teacher runs in each step.
         **kwargs: Arguments of every method: student, ce_weight, optimizer, lr_scheduler, lr_batch_size, lr_scaling,
             freeze, probe_epochs and head_lr_scale.
 
@@ -55,12 +58,14 @@ class Distiller(StudentModule, ABC):
         kd_temperature: float = 4.0,
         check_teacher: bool = True,
         gather: bool = True,
+        teacher_store: TeacherStore | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_temperature(kd_temperature=kd_temperature)
         self.set_weights(kd_weight=kd_weight)
         self.kd_temperature, self.check_teacher, self.gather = kd_temperature, check_teacher, gather
+        self.teacher_store = teacher_store
         self.teacher: Network
         self.add_frozen("teacher", teacher)
         self.has_task_classifier = not teacher.fresh_classifier and teacher.num_classes == self.student.num_classes
@@ -105,8 +110,28 @@ class Distiller(StudentModule, ABC):
         self.teacher.eval()  # a caller may have called .train() on one of its modules
         return passes.run(self.teacher, images, reads)
 
-    def run_networks(self, inputs: Inputs) -> list[Seen]:
-        return [*super().run_networks(inputs), self.teacher_features(inputs.teacher, self.reads_teacher)]
+    def stored(self, batch: Batch) -> tuple[Seen, ...]:
+        store = self.teacher_store
+        return (store.features(self, batch),) if store is not None and store.is_open else ()
+
+    def run_networks(self, inputs: Inputs, *stored: Seen) -> list[Seen]:
+        teacher = stored or [self.teacher_features(inputs.teacher, self.reads_teacher)]
+        return [*super().run_networks(inputs), *teacher]
+
+    def on_data_ready(self, data: Any) -> None:
+        super().on_data_ready(data)
+        if self.teacher_store is not None:
+            self.teacher_store.check(self, data)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.teacher_store is not None:
+            self.teacher_store.open(self)
+
+    def on_fit_end(self) -> None:
+        super().on_fit_end()
+        if self.teacher_store is not None:
+            self.teacher_store.close()
 
     def with_base_terms(
         self, terms: dict[str, Tensor], student: Seen, teacher: Seen, batch: Batch

@@ -9,6 +9,7 @@ from torch import nn
 
 from kd_lightning.distillation.distiller import Distiller
 from kd_lightning.distillation.part_hooks import HOOKS
+from kd_lightning.distillation.teacher_store import TeacherStore
 from kd_lightning.errors import ConfigError
 from kd_lightning.models import Network
 
@@ -30,6 +31,7 @@ class PartFactory(Protocol):
         kd_temperature: float = ...,
         check_teacher: bool = ...,
         gather: bool = ...,
+        teacher_store: TeacherStore | None = ...,
         optimizer: OptimizerCallable = ...,
         lr_scheduler: LRSchedulerCallable = ...,
         lr_batch_size: int | None = ...,

@@ -55,6 +55,9 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
     normalises_vectors: bool = False
     """Whether a BatchNorm normalises one vector per image. Each device then needs `min_batch_size` images."""
 
+    mixes_images: bool = False
+    """Whether `inputs` mixes the images of a batch with one another."""
+
     gather: bool = True
     """Whether losses that compare samples use the samples of all devices. `Distiller` has an argument of this name."""
 
@@ -145,6 +148,11 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         """
         return batch.images
 
+    @property
+    def makes_inputs(self) -> bool:
+        """Whether the class of the method has an `inputs` of its own."""
+        return type(self).inputs is not StudentModule.inputs
+
     @abstractmethod
     def losses(self, student: Seen, batch: Batch) -> dict[str, Tensor]:
         """Return the method's own terms by name: float scalars, already multiplied by their weights.
@@ -228,19 +236,28 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         A run calls this function in every process before its first step, and before the dry step that looks for errors.
         In some processes it is called twice.
         """
+        data.repeats_order = data.repeats_order or self.mixes_images
 
     def training_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Run the networks on their input images and return all weighted terms of the current stage by name."""
         with self.only_trained():
-            return self.weighted_terms(batch)
+            return self.weighted_terms(batch._replace(places=None), *self.stored(batch))
 
-    def weighted_terms(self, batch: Batch) -> dict[str, Tensor]:
+    def stored(self, batch: Batch) -> tuple[Seen, ...]:
+        """Return the features of frozen networks that need not be computed in this step, for `run_networks`."""
+        return ()
+
+    def weighted_terms(self, batch: Batch, *stored: Seen) -> dict[str, Tensor]:
         """Return what `training_terms` returns. `Speed` may replace this function by a compiled function.
 
         The function changes no `requires_grad`, because torch.compile does not support it.
+
+        Args:
+            batch: Batch of the step.
+            *stored: Result of `stored`.
         """
         inputs = passes.as_inputs(self.inputs(batch))
-        features = self.run_networks(inputs)
+        features = self.run_networks(inputs, *stored)
         checks.check_positions(self, *features)
         further = {
             name: passes.run(declared.network, inputs.further.get(name, inputs.student), declared.reads)

@@ -91,6 +91,8 @@ class STKD(Distiller):
         **kwargs: Arguments of every distiller, such as teacher, check_teacher, student, optimizer and lr_scheduler.
     """
 
+    mixes_images = True
+
     def __init__(
         self,
         *,

@@ -1,24 +1,17 @@
 """The inputs of a run, such as the teacher and the images: a description to recognise them when a run is resumed."""
 
-import os
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 
 from kd_lightning.data import ImageData
-from kd_lightning.data.files import Files
-from kd_lightning.data.images import ImageDataset, StoredImages
-from kd_lightning.data.neighbors import data_fingerprint
+from kd_lightning.data.description import describe_split
 from kd_lightning.errors import ConfigError
 from kd_lightning.runs.state_form import check_form, odd
-
-_MOST_FILES = 10_000
-"""Number of files of a split whose sizes are read."""
 
 
 def describe(method: LightningModule, data: ImageData) -> dict[str, Any]:
@@ -37,32 +30,7 @@ def describe(method: LightningModule, data: ImageData) -> dict[str, Any]:
         described["further"] = given
     if data.neighbors:
         described["neighbours"] = sha256(data.neighbors.rows.numpy().tobytes()).hexdigest()
-    return described | {split: _describe_split(images) for split, images in data.datasets.items()}
-
-
-def _describe_split(images: ImageDataset) -> dict[str, Any]:
-    described: dict[str, Any] = {"images": len(images), "labels": sha256(images.labels.numpy().tobytes()).hexdigest()}
-    if isinstance(images, StoredImages):
-        described["pixels"] = data_fingerprint(images)
-        names = images.names
-        names = names.subset(images.places) if isinstance(names, Files) else names and images.paths()
-    else:
-        names = images.sources.names
-    if isinstance(names, Files):
-        described["names"] = sha256(b"\n".join(names.relative.tolist())).hexdigest()
-        rows = np.linspace(0, len(names) - 1, min(len(names), _MOST_FILES)).astype(int)
-        sizes = [_size(os.path.join(os.fsencode(names.root), names.relative[row])) for row in rows]
-        described["sizes"] = sha256(repr(sizes).encode()).hexdigest()
-    elif names:
-        described["names"] = sha256("\n".join(map(str, names)).encode("utf-8", "replace")).hexdigest()
-    return described
-
-
-def _size(path: bytes) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
+    return described | {split: describe_split(images) for split, images in data.datasets.items()}
 
 
 def check_inputs(content: Mapping[str, Any], now: dict[str, Any], path: Path, *, allowed: bool) -> None:

@@ -56,9 +56,7 @@ def twins(kind: type[StudentModule], **settings: object) -> tuple[StudentModule,
 
 
 @pytest.mark.parametrize("kind", some_by_default(EVERY_METHOD, "KD"))
-def test_every_methods_losses_compile_as_one_graph_and_stay_the_same(
-    kind: type[StudentModule], tmp_path: Path
-) -> None:
+def test_every_methods_losses_compile_as_one_graph_and_stay_the_same(kind: type[StudentModule], tmp_path: Path) -> None:
     """Each stage is one graph, which its later steps and epochs use again."""
     graphs: list[torch.fx.GraphModule] = []
     compiled, plain = twins(

@@ -1,7 +1,8 @@
-"""show-batch and build-neighbors through the command line."""
+"""show-batch, build-neighbors and build-store through the command line."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 from kd_lightning.cli import main
 from kd_lightning.commands import show_batch
+from kd_lightning.distillation.stored_rows import StoredRows
 
 ROOT = Path(__file__).parents[2]
 KD = f"--config={ROOT / 'configs/digits/kd.yaml'}"
@@ -85,11 +87,29 @@ def test_neighbors_are_made_used_and_refused(tmp_path: Path, capfd: pytest.Captu
     assert "has 6 neighbours per image" in refusal([*fit, wide], capfd)
 
 
+@pytest.mark.parametrize("kind", ["KD", "STKD"])
+def test_a_store_is_filled_and_no_run_asks_the_teacher(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    config = f"--config={ROOT / f'configs/digits/{kind.lower()}.yaml'}"
+    few = ["--data.max_train_samples=100", "--data.batch_size=40", "--data.augmentation_epochs=2"]
+    args = [config, CPU, *few, f"--model.teacher_store.path={store}", "--trainer.enable_progress_bar=false"]
+    main(["build-store", *args])
+    filled = np.fromfile(store / "checksums.bin", np.uint32) != 0
+    assert len(filled) == 200
+    assert filled.sum() == (200 if kind == "KD" else 160)  # of mixed images, the batches of training
+    monkeypatch.setattr(StoredRows, "write", lambda *args: pytest.fail("the teacher was asked"))
+    fit = [*args, f"--run.output_dir={tmp_path}", "--run.wandb=off", "--trainer.max_epochs=2", "--protocol.test=false"]
+    main(["fit", *fit])
+
+
 def test_refusals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     baseline = f"--config={ROOT / 'configs/digits/baseline.yaml'}"
     assert "path: seen.jpg does not end in .png" in refusal(["show-batch", KD, CPU, "--path=seen.jpg"], capfd)
     assert "rows: 0" in refusal(["show-batch", KD, CPU, "--rows=0"], capfd)
     assert "has no teacher" in refusal(["build-neighbors", baseline, CPU, "--path=x.safetensors"], capfd)
+    assert "no store is given to fill; give model.teacher_store.path" in refusal(["build-store", KD, CPU], capfd)
     assert "no path is given for the table" in refusal(["build-neighbors", KD, CPU], capfd)
     assert "nearest: build-neighbors" in refusal(["build-neighbours", KD], capfd)
     assert "nearest: path" in refusal(["show-batch", KD, "--paht=x.png"], capfd)
