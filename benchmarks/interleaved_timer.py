@@ -153,7 +153,7 @@ class InterleavedTimer(Callback):
                 copy = deepcopy(method) if not self.alone else method
                 vars(copy).pop("losses", None)
                 speed.apply(copy)
-                loop = kind(copy, trainer, self.batches)
+                loop = kind(copy, trainer, self.batches, [method.stored(batch) for batch in self.batches])
                 if kind is NetworksAlone and speed.compile:
                     loop.loss = torch.compile(loop.loss, **speed.settings)
                 runs[name] = loop.run
