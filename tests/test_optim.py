@@ -265,7 +265,7 @@ def test_a_step_of_fewer_accumulated_batches_is_their_mean(precision: str, tmp_p
     run(tmp_path, WarmupCosine, Watch(), epochs=1, accumulate_grad_batches=3, precision=precision, val_split=0)
     assert len(gradients) == 2
     for gradient, mean in zip(gradients, expected, strict=True):
-        assert (gradient - mean).norm() < (1e-5 if precision == "32-true" else 1e-2) * mean.norm()
+        assert (gradient - mean).norm() < (1e-5 if precision == "32-true" else 3e-2) * mean.norm()
 
 
 def test_schedules_of_torch_step_once_per_epoch(tmp_path: Path) -> None:

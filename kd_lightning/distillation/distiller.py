@@ -115,8 +115,8 @@ class Distiller(StudentModule, ABC):
         return (store.features(self, batch),) if store is not None and store.is_open else ()
 
     def run_networks(self, inputs: Inputs, *stored: Seen) -> list[Seen]:
-        teacher = stored or [self.teacher_features(inputs.teacher, self.reads_teacher)]
-        return [*super().run_networks(inputs), *teacher]
+        student = super().run_networks(inputs)
+        return [*student, *(stored or [self.teacher_features(inputs.teacher, self.reads_teacher)])]
 
     def on_data_ready(self, data: Any) -> None:
         super().on_data_ready(data)

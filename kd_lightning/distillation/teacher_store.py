@@ -21,7 +21,7 @@ from kd_lightning.distillation.stored_rows import StoredRows
 from kd_lightning.distillation.unchanged import unchanged
 from kd_lightning.distillation.unreached import prepared, smallest_batch
 from kd_lightning.errors import ConfigError
-from kd_lightning.io.paths import check_writable, expand
+from kd_lightning.io.paths import check_writable, expand, read_text
 from kd_lightning.models import Reads
 from kd_lightning.words import megabytes
 
@@ -39,8 +39,8 @@ class TeacherStore:
     images of its batch. The algorithms of torch may round them differently from batch to batch.
 
     A store belongs to one teacher and to its images. If the teacher, its preprocessing, the images, the augmentations,
-    the seed, the views, the mixing, or `trainer.precision` differ, the run is refused. Several processes of a machine
-    may use a store at the same time, in one run or in several runs.
+    the seed, the views, the mixing, or `trainer.precision` differ, the run raises an error before its first step.
+    Several processes of a machine may use a store at the same time, in one run or in several runs.
 
     Args:
         path: Folder of the store. It is created if it does not exist.
@@ -138,7 +138,7 @@ class TeacherStore:
         if not self.folder.exists():
             return None
         try:
-            known = json.loads((self.folder / _FACTS).read_text())
+            known = json.loads(read_text(self.folder / _FACTS))
             facts = {**known["facts"]}
             Layout.from_json(known["layout"]), Reads(**known["reads"]), known["dtype"]
         except (OSError, ValueError, KeyError, TypeError) as error:
