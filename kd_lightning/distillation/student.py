@@ -87,7 +87,7 @@ class StudentModule(EvaluationSteps, RunHooks, ABC, metaclass=checks.CheckedWhen
         self.student, self.lr_batch_size, self.lr_scaling = student, lr_batch_size, lr_scaling
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         # DistributedDataParallel does not synchronise the tensors of this list
-        self._ddp_params_and_buffers_to_ignore: list[str] = []
+        self._ddp_params_and_buffers_to_ignore = ["epoch"]
         self.set_fine_tuning(freeze=freeze, probe_epochs=probe_epochs, head_lr_scale=head_lr_scale)
         groups = optim.groups(student.parameters(), self.classifier_parameters, head_lr_scale)
         self.trained_by = type(optim.build(optimizer, lr_scheduler, groups)[0]).__name__
