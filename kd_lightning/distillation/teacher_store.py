@@ -104,9 +104,19 @@ class TeacherStore:
         if known is not None:
             self.reads |= Reads(**known["reads"])
         self.layout = self._layout(method, data)
+        if not self.layout.size:
+            raise ConfigError(
+                f"model.teacher_store: {type(method).__name__} reads nothing of the teacher with these arguments; "
+                "remove this field"
+            )
         if known is None:
             self._check_new(method)
-        elif Layout.from_json(known["layout"]) != self.layout:
+        else:
+            self._check_layout(known, method)
+
+    def _check_layout(self, known: dict[str, Any], method: Any) -> None:
+        """Raise an error if a store has other features than this run reads, or in another form."""
+        if Layout.from_json(known["layout"]) != self.layout:
             stored = Reads(**known["reads"])
             raise ConfigError(
                 f"model.teacher_store.path: {self.folder} contains {stored} of the teacher as {known['dtype']}, but "
@@ -199,6 +209,7 @@ class TeacherStore:
         if method.trainer.is_global_zero and not self.folder.exists():
             self._create()
         method.trainer.strategy.barrier()
+        self._check_layout(self._known(), method)  # another run may have created the store since `check`
         self.rows = StoredRows(self.folder, self.count, self.layout.size)
         rank_zero_info(
             f"model.teacher_store: {self.rows.filled:,} of {self.count:,} augmented images are stored in "

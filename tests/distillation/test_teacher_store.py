@@ -16,7 +16,7 @@ from kd_lightning.data.neighbors import Neighbors
 from kd_lightning.distillation import Distiller, StudentModule
 from kd_lightning.distillation.teacher_store import TeacherStore
 from kd_lightning.errors import ConfigError
-from kd_lightning.methods import KD, SP, STKD
+from kd_lightning.methods import CPCL, KD, SP, STKD
 from kd_lightning.mixing import Mixing
 
 EPOCHS = 4
@@ -177,6 +177,8 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         store.check(built, SimpleNamespace(augmentation_epochs=2, neighbors=Neighbors("table.safetensors", count=1)))
     with pytest.raises(ConfigError, match=r"keep: SP reads maps of the teacher, .* would have 0.2 MB; set keep to all"):
         fitted(tmp_path, method(SP), store)
+    with pytest.raises(ConfigError, match=r"model.teacher_store: CPCL reads nothing of the teacher with these argum"):
+        fitted(tmp_path, method(CPCL, target="student"), store)
     (tmp_path / "other").mkdir()
     with pytest.raises(ConfigError, match=r"model.teacher_store.path: .*other is not a teacher store; give a folder"):
         fitted(tmp_path, built, TeacherStore(path=str(tmp_path / "other")))
@@ -193,3 +195,18 @@ def test_the_description_is_json_without_secrets_and_no_partial_folder_remains(t
     known = json.loads((tmp_path / "store/store.json").read_text())
     assert known["facts"]["data.augmentation_epochs"] == 2
     assert not [*tmp_path.glob("*.partial")]
+
+
+def test_a_store_that_another_run_has_just_created_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other run has another seed, and creates its store between the check and the first step of this run."""
+    path = str(tmp_path / "store")
+    store, create = TeacherStore(path=path), TeacherStore._create
+
+    def late(self: TeacherStore) -> None:
+        monkeypatch.setattr(TeacherStore, "_create", create)
+        fitted(tmp_path, method(KD), TeacherStore(path=path), seed=1)
+        create(self)
+
+    monkeypatch.setattr(TeacherStore, "_create", late)
+    with pytest.raises(ConfigError, match=r"other inputs: data.seed was 1 and is now 0"):
+        fitted(tmp_path, method(KD), store)
